@@ -1,0 +1,51 @@
+# Each target works in a fresh clone, with Python 3.11 or newer and nothing done before it.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+# mkfs and its kin live where an ordinary user's PATH does not look.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help demo test lint bench tools clean
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo: $(STAMP) ## record a real virtualenv, restore it, use it
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
+
+test: $(STAMP) tools ## run the tests, on real filesystems where it may mount them
+	@$(BIN)/pytest -q --numprocesses auto --maxprocesses 8
+
+lint: $(STAMP) ## check style, types and the direction of imports
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(STAMP) ## measure against cp and uv
+	@$(BIN)/python benchmarks/run.py
+
+clean: ## remove everything that was made here
+	rm -rf $(VENV) .demo build dist *.egg-info .hypothesis .import_linter_cache .*_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml
+	@echo "Setting up $(VENV) ..." >&2
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# What the tests make and compare filesystems with. Installed only where that needs no question: root with apt.
+tools:
+	@for tool in mkfs.btrfs mkfs.xfs mkfs.ext4 rsync setfattr fish; do \
+	    command -v $$tool >/dev/null || missing=1; \
+	done; \
+	if [ -n "$${missing:-}" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing the filesystem tools for the tests ..." >&2; \
+	    export DEBIAN_FRONTEND=noninteractive; \
+	    apt-get update -qq && \
+	    apt-get install -qq -y --no-install-recommends btrfs-progs xfsprogs e2fsprogs rsync attr fish >/dev/null; \
+	fi

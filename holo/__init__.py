@@ -1,0 +1,86 @@
+"""holo gives every job its own pristine environment in milliseconds.
+
+    import holo
+
+    library = holo.Hololib()
+    library.record("/opt/envs/ml", name="ml")
+    report = library.init("job-1", "ml")
+    print(report.path, report.reflinked)
+
+Everything public is here; it is imported on first use, because a command should pay only for what it needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from holo.api import Hololib
+    from holo.catalog import Catalog
+    from holo.errors import (
+        CatalogInvalid,
+        Conflict,
+        HoloError,
+        IntegrityError,
+        NotFound,
+        RelocationImpossible,
+        SourceChanged,
+        StrategyUnavailable,
+        UsageError,
+    )
+    from holo.record import RecordReport
+    from holo.restore.report import RestoreReport
+    from holo.settings import Strategy
+    from holo.space import Space
+
+_HOMES = {
+    "api": ("Hololib",),
+    "catalog": ("Catalog",),
+    "errors": (
+        "CatalogInvalid",
+        "Conflict",
+        "HoloError",
+        "IntegrityError",
+        "NotFound",
+        "RelocationImpossible",
+        "SourceChanged",
+        "StrategyUnavailable",
+        "UsageError",
+    ),
+    "record": ("RecordReport",),
+    "restore.report": ("RestoreReport",),
+    "settings": ("Strategy",),
+    "space": ("Space",),
+}
+
+__all__ = [
+    "Catalog",
+    "CatalogInvalid",
+    "Conflict",
+    "HoloError",
+    "Hololib",
+    "IntegrityError",
+    "NotFound",
+    "RecordReport",
+    "RelocationImpossible",
+    "RestoreReport",
+    "SourceChanged",
+    "Space",
+    "Strategy",
+    "StrategyUnavailable",
+    "UsageError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name in names:
+            from importlib import import_module
+
+            value = getattr(import_module(f"holo.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'holo' has no attribute {name!r}")

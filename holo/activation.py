@@ -1,0 +1,204 @@
+"""What makes a space the current environment: its variables, as shell code or around one command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Literal, get_args
+
+from holo.errors import HoloError, NotFound, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+Shell = Literal["sh", "fish", "powershell"]
+SHELLS: tuple[Shell, ...] = get_args(Shell)
+
+Variables = dict[str, str | None]
+"""Environment variables to set; ``None`` is one to unset."""
+
+
+class CommandNotFound(NotFound):
+    """The command is not on the space's PATH. The exit code is the one shells give."""
+
+    exit_code = 127
+
+
+class CommandNotExecutable(HoloError):
+    """The command is there, but the system does not run it. The exit code is the one shells give."""
+
+    exit_code = 126
+
+
+def variables(path: str, name: str, environ: Mapping[str, str]) -> Variables:
+    """What to change in ``environ`` to work in the space ``name`` at ``path``.
+
+    Changing it twice is the same as once, and going from space to space leaves nothing of the previous
+    one: shells evaluate this at every prompt.
+    """
+    if os.pathsep in path:
+        raise HoloError(
+            f"{path}: a folder with {os.pathsep!r} in its path cannot be on PATH",
+            "Restore the space to another folder with --to.",
+        )
+    previous = environ.get("HOLO_SPACE_PATH")
+    if previous == path:
+        previous = None
+    programs = _programs(path)
+    inherited = environ.get("PATH", os.defpath)
+    # An empty PATH has no entries, but an empty entry among others means the current directory.
+    others = [
+        entry
+        for entry in (inherited.split(os.pathsep) if inherited else [])
+        if _normal(entry) not in map(_normal, programs) and not _is_inside(entry, previous)
+    ]
+    found: Variables = {
+        "PATH": os.pathsep.join(programs + others),
+        "HOLO_SPACE": name,
+        "HOLO_SPACE_PATH": path,
+    }
+    if os.path.exists(os.path.join(path, "pyvenv.cfg")):
+        found |= {"VIRTUAL_ENV": path, "VIRTUAL_ENV_PROMPT": name, "PYTHONHOME": None}
+    elif _is_inside(environ.get("VIRTUAL_ENV"), previous):
+        found |= {"VIRTUAL_ENV": None, "VIRTUAL_ENV_PROMPT": None}
+    if os.path.exists(os.path.join(path, "conda-meta")):
+        found |= {"CONDA_PREFIX": path, "CONDA_DEFAULT_ENV": name}
+    elif _is_inside(environ.get("CONDA_PREFIX"), previous):
+        found |= {"CONDA_PREFIX": None, "CONDA_DEFAULT_ENV": None}
+    return found
+
+
+def apply(changes: Variables, environ: Mapping[str, str]) -> dict[str, str]:
+    """``environ`` with the changes made."""
+    result = {key: value for key, value in environ.items() if key not in changes}
+    return result | {key: value for key, value in changes.items() if value is not None}
+
+
+def _programs(path: str) -> list[str]:
+    """The folders of a space that belong on PATH, the most important first."""
+    optional = ["node_modules/.bin", ".bin"]  # .bin: the space is itself a node_modules
+    if sys.platform == "win32" and os.path.exists(os.path.join(path, "conda-meta")):
+        optional += ["Library/bin", "."]
+    folders = [os.path.normpath(os.path.join(path, folder)) for folder in optional]
+    main = os.path.join(path, "Scripts" if sys.platform == "win32" else "bin")
+    return [main, *filter(os.path.isdir, folders)]
+
+
+def _normal(path: str) -> str:
+    return os.path.normcase(os.path.normpath(path))
+
+
+def _is_inside(path: str | None, root: str | None) -> bool:
+    if not path or not root:
+        return False
+    return (_normal(path) + os.sep).startswith(_normal(root) + os.sep)
+
+
+def render(changes: Variables, shell: Shell) -> str:
+    """The changes as code that ``shell`` evaluates, one statement for each.
+
+    Bytes that are not UTF-8 are in the text as Python's surrogate escapes, so write it with
+    :func:`os.fsencode`. PowerShell reads commands line by line: ``holo variables --shell powershell |
+    Out-String | Invoke-Expression``.
+    """
+    if shell == "sh":
+        form, unset, quote = "export {}={}\n", "unset {}\n", _quote_sh
+    elif shell == "fish":
+        form, unset, quote = "set -gx {} {}\n", "set -e {}\n", _quote_fish
+    elif shell == "powershell":
+        form, unset, quote = "$Env:{} = {}\n", "Remove-Item Env:{} -ErrorAction Ignore\n", _quote_powershell
+    else:
+        raise UsageError(f"flag --shell: unknown shell {shell!r}; use {', '.join(SHELLS)}")
+    return "".join(
+        unset.format(name) if value is None else form.format(name, quote(value)) for name, value in changes.items()
+    )
+
+
+def _quote_sh(value: str) -> str:
+    return "'" + value.replace("'", "'\\''") + "'"
+
+
+def _quote_fish(value: str) -> str:
+    # Unlike in sh, a backslash escapes a quote or a backslash between single quotes.
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _quote_powershell(value: str) -> str:
+    # PowerShell takes the typographic single quotes for the plain one; doubled, each stands for itself.
+    for quote in "'\u2018\u2019\u201a\u201b":
+        value = value.replace(quote, quote * 2)
+    return f"'{value}'"
+
+
+def run(command: list[str], environ: Mapping[str, str]) -> int:
+    """Run ``command`` in the environment ``environ``, found on its PATH, and return the exit code.
+
+    On POSIX this process becomes the command and never returns: exit code, signals, terminal and process
+    group are the command's own, with nothing to pass on. Only inheritable descriptors stay open, so a
+    lock is let go unless its file is one of them.
+    """
+    if not command:
+        raise UsageError("there is no command to run", "Give it after two dashes: holo run -- COMMAND ...")
+    program = _find(command[0], environ)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        if sys.platform == "win32":
+            return _spawn([program, *command[1:]], environ)
+        else:  # noqa: RET505 - the type checker looks at one platform at a time
+            _become(program, command, environ)
+    except OSError as error:
+        if not os.path.exists(program):
+            raise CommandNotFound(f"{program}: there is no such command") from error
+        # For a script, "no such file" is about the interpreter in its first line.
+        interpreter = isinstance(error, FileNotFoundError)
+        reason = "the interpreter it names does not exist" if interpreter else error.strerror
+        raise CommandNotExecutable(f"{program}: cannot be run: {reason}") from error
+
+
+def _find(command: str, environ: Mapping[str, str]) -> str:
+    """The program that ``command`` means, by the rules of the shell."""
+    path = environ.get("PATH", os.defpath)
+    if sys.platform == "win32":
+        import shutil
+
+        found = shutil.which(command, path=path)
+        if found is None:
+            raise CommandNotFound(f"{command}: there is no such command on PATH")
+        return found
+    if os.path.dirname(command):
+        return command
+    files = [file for entry in path.split(os.pathsep) if os.path.isfile(file := os.path.join(entry, command))]
+    for file in files:
+        if os.access(file, os.X_OK):
+            return file
+    if files:
+        raise CommandNotExecutable(f"{files[0]}: is not executable", f"Make it so: chmod +x {files[0]}")
+    raise CommandNotFound(f"{command}: there is no such command on PATH")
+
+
+if sys.platform == "win32":
+
+    def _spawn(command: list[str], environ: Mapping[str, str]) -> int:
+        import signal
+        import subprocess
+
+        # Ctrl-C and Ctrl-Break reach every process of the console; what they mean is up to the command.
+        for number in (signal.SIGINT, signal.SIGBREAK):
+            signal.signal(number, lambda *_: None)
+        return subprocess.call(command, env=environ)
+
+else:
+
+    def _become(program: str, command: list[str], environ: Mapping[str, str]) -> NoReturn:
+        import signal
+
+        # Python ignores these, which exec would hand on: `yes | head` in the command would never end.
+        ignored = (signal.SIGPIPE, signal.SIGXFSZ)
+        before = [signal.signal(number, signal.SIG_DFL) for number in ignored]
+        try:
+            os.execve(program, command, environ)  # noqa: S606 - a shell is not wanted
+        finally:
+            for number, handler in zip(ignored, before, strict=True):
+                signal.signal(number, handler)

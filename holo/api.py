@@ -1,0 +1,241 @@
+"""What users do, as methods of :class:`Hololib`: the command line calls these, and so can any program."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from holo import settings as settings_module
+from holo.errors import Conflict, NotFound, UsageError
+from holo.hololib import CatalogSummary, Store
+from holo.hololib.locks import OnWait, say_waiting
+from holo.space import Holotree, Space
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from holo.catalog import Catalog
+    from holo.record import RecordReport
+    from holo.restore import DryRun, Options
+    from holo.restore.report import RestoreReport
+    from holo.settings import Strategy
+
+    PathLike: TypeAlias = str | os.PathLike[str]
+    OnProgress: TypeAlias = Callable[[int, int], object]
+
+DEFAULT_SPACE = "user"
+
+
+class Hololib:
+    """A library and its spaces, below one home folder.
+
+    ``home`` is the folder that holds hololib and holotree; without it, the one the settings name
+    (:mod:`holo.settings`), which also give the strategy, the compression and the number of workers.
+    ``on_wait`` is called with a message before waiting for a lock that someone else holds; by default it is
+    printed on stderr. Every failure is a :class:`~holo.errors.HoloError`.
+    """
+
+    def __init__(self, home: PathLike | None = None, *, on_wait: OnWait = say_waiting) -> None:
+        self.settings = settings_module.load(home=os.fspath(home) if home is not None else None)
+        self.store = Store(self.settings.home, self.settings.compression)
+        self.tree = Holotree(self.settings.home)
+        self._on_wait = on_wait
+
+    def record(
+        self,
+        directory: PathLike,
+        name: str | None = None,
+        *,
+        skip_special: bool = False,
+        keep_setid: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> RecordReport:
+        """Record a directory tree as a catalog called ``name`` (default: after the directory).
+
+        ``skip_special`` leaves out sockets, fifos and devices instead of refusing them; ``keep_setid`` keeps
+        setuid and setgid bits. Recording the same tree again stores nothing and yields the same digest.
+        """
+        from holo.record import record
+
+        return record(
+            self.store,
+            os.fspath(directory),
+            name,
+            skip_special=skip_special,
+            keep_setid=keep_setid,
+            workers=self.settings.workers,
+            on_progress=on_progress,
+        )
+
+    def init(
+        self,
+        space: str,
+        source: PathLike | None = None,
+        *,
+        to: PathLike | None = None,
+        strategy: Strategy | str | None = None,
+        strict: bool = False,
+        verify: bool = False,
+        force: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> RestoreReport:
+        """Make a space from ``source``: a catalog's name or digest prefix, a catalog file, or a directory.
+
+        A directory is recorded first. Without a source: the space's own catalog if it exists, else the
+        library's only one. A space that exists is restored; if it holds another catalog, that is refused
+        without ``force``. The other arguments are those of :meth:`restore`.
+        """
+        from holo.restore import restore
+
+        options = self._options(strategy, strict, verify, force, on_progress)
+        known = self.tree.find(space)
+        name, catalog = self._from_source(source, known)
+        if known is not None and known.digest != catalog.digest and not force:
+            raise Conflict(
+                f"space {space!r} holds catalog {known.catalog!r}, not {name!r}",
+                f"Turn it into the other with --force or `holo restore --space {space} --catalog {name}`, "
+                "or choose another name.",
+            )
+        return restore(self.store, space, name, catalog, _absolute(to), options)
+
+    def restore(
+        self,
+        space: str | None = None,
+        *,
+        catalog: str | None = None,
+        to: PathLike | None = None,
+        strategy: Strategy | str | None = None,
+        strict: bool = False,
+        verify: bool = False,
+        force: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> RestoreReport:
+        """Bring a space back to pristine, or turn it into another ``catalog`` (name or digest prefix).
+
+        Without ``space``: the one that lives at ``to``, else the one ``HOLO_SPACE`` names, else ``user``.
+        ``strict`` fails instead of falling back to another strategy, ``verify`` hashes everything that is
+        shared or unchanged, ``force`` takes over a directory that is not a space.
+        """
+        from holo.restore import restore
+
+        options = self._options(strategy, strict, verify, force, on_progress)
+        return restore(self.store, *self._target(space, catalog, to), options)
+
+    def dry_run(
+        self,
+        space: str | None = None,
+        *,
+        catalog: str | None = None,
+        to: PathLike | None = None,
+        strategy: Strategy | str | None = None,
+        strict: bool = False,
+        verify: bool = False,
+        force: bool = False,
+    ) -> DryRun:
+        """What :meth:`restore` with the same arguments would do. Changes nothing."""
+        from holo.restore import dry_run
+
+        options = self._options(strategy, strict, verify, force, None)
+        return dry_run(self.store, *self._target(space, catalog, to), options)
+
+    def delete(self, space: str) -> Space:
+        """Remove a space. Returns what it was."""
+        from holo.restore import delete
+
+        return delete(self.store, space, self._on_wait)
+
+    def space(self, name: str | None = None) -> Space:
+        """The space of that name; without one, ``HOLO_SPACE``'s, else ``user``. Raises :class:`NotFound`."""
+        return self.tree.get(name or _default_space())
+
+    def spaces(self) -> list[Space]:
+        """All spaces, by name."""
+        return self.tree.spaces()
+
+    def catalogs(self) -> list[CatalogSummary]:
+        """All catalogs, by name."""
+        return self.store.catalogs()
+
+    def catalog(self, reference: str) -> Catalog:
+        """The catalog of that name or digest prefix, validated."""
+        return self.store.load(self.store.resolve(reference)[1])
+
+    def remove_catalog(self, reference: str) -> tuple[str, str]:
+        """Remove a catalog; returns its name and digest. Its blobs stay until they are collected."""
+        with self.store.lock(exclusive=True, on_wait=self._on_wait):
+            return self.store.remove(reference)
+
+    def _options(
+        self, strategy: Strategy | str | None, strict: bool, verify: bool, force: bool, on_progress: OnProgress | None
+    ) -> Options:
+        from holo.restore import Options
+
+        chosen = settings_module.Strategy.parse(strategy, "strategy") if strategy else self.settings.strategy
+        return Options(chosen, strict, verify, force, self.settings.workers, on_progress, self._on_wait)
+
+    def _target(
+        self, space: str | None, catalog: str | None, to: PathLike | None
+    ) -> tuple[str, str, Catalog, str | None]:
+        """The space's name, the catalog's name, the catalog and the path that a restore is about."""
+        path = _absolute(to)
+        at = self.tree.at(path) if path is not None and space is None else None
+        name = space or (at.name if at is not None else _default_space())
+        if catalog is not None:
+            catalog_name, digest = self.store.resolve(catalog)
+        else:
+            known = self.tree.get(name)
+            catalog_name, digest = known.catalog, known.digest
+        return name, catalog_name, self.store.load(digest), path
+
+    def _from_source(self, source: PathLike | None, known: Space | None) -> tuple[str, Catalog]:
+        if source is None:
+            name, digest = (known.catalog, known.digest) if known is not None else self.store.only()
+            return name, self.store.load(digest)
+        text = os.fspath(source)
+        if os.sep not in text:
+            try:
+                name, digest = self.store.resolve(text)
+                return name, self.store.load(digest)
+            except NotFound:
+                if not os.path.exists(text):
+                    raise
+        if os.path.isdir(text):
+            report = self.record(text)
+            return report.name, self.store.load(report.digest)
+        if os.path.isfile(text):
+            return self._import_file(text)
+        raise NotFound(f"there is nothing at {text}", "Name a catalog, a catalog file or a directory to record.")
+
+    def _import_file(self, path: str) -> tuple[str, Catalog]:
+        """Take in a catalog file, with the blobs it needs from the ``library`` folder beside it."""
+        from holo.catalog import Catalog
+        from holo.hololib.store import read_catalog_file
+        from holo.record import default_name
+
+        if re.search(r"\.(txt|toml|ya?ml|lock|py)$", path):
+            raise UsageError(f"{path} is a blueprint, and this version builds none", "Record the built environment.")
+        catalog = Catalog.from_json(read_catalog_file(path), path)
+        name = default_name(os.path.abspath(path).removesuffix(".json"))
+        beside = os.path.join(os.path.dirname(os.path.abspath(path)), "library")
+        blobs = self.store.blobs
+        with self.store.lock(exclusive=False, on_wait=self._on_wait):
+            missing = {row[4]: row[2] for _, row in catalog.files() if not blobs.has(row[4])}
+            if missing:
+                if not os.path.isdir(beside):
+                    raise NotFound(
+                        f"{len(missing)} blobs of {path} are neither in {self.store.path} nor in {beside}",
+                        "A catalog file needs its library beside it.",
+                    )
+                blobs.take(beside, missing)
+            self.store.publish(catalog, name)
+        return name, catalog
+
+
+def _absolute(path: PathLike | None) -> str | None:
+    return os.path.abspath(os.fspath(path)) if path is not None else None
+
+
+def _default_space() -> str:
+    return os.environ.get("HOLO_SPACE") or DEFAULT_SPACE

@@ -1,0 +1,301 @@
+"""The command line: parse, call :class:`holo.Hololib`, render. No logic, no filesystem calls.
+
+Start-up is paid at every prompt of a shell that evaluates ``holo variables``, so this module imports Typer
+and nothing else; each command imports what it uses.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, NoReturn, Optional
+
+import typer
+
+from holo import __version__
+from holo.errors import HoloError
+
+app = typer.Typer(
+    name="holo",
+    help="Record an environment once; restore exact private copies of it in milliseconds.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+SpaceName = Annotated[str, typer.Option("--space", help="Name of the space.")]
+SpaceOrDefault = Annotated[
+    Optional[str], typer.Option("--space", help="Name of the space (default: HOLO_SPACE, else 'user').")
+]
+To = Annotated[Optional[str], typer.Option("--to", metavar="DIR", help="Where the space lives.")]
+StrategyName = Annotated[
+    Optional[str], typer.Option("--strategy", help="smart, reflink, hardlink or copy (default: from the settings).")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail instead of falling back to another strategy.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Hash everything that is shared or unchanged.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Take over a space of another catalog, or a directory that is none.")
+]
+
+
+def main() -> NoReturn:
+    """The entry point: run the command, and turn every failure into one message and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except HoloError as error:
+        code = _fail(error.message, error.hint, error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail("interrupted; nothing is lost, run the command again to go on", None, 130)
+    except BrokenPipeError:
+        code = 141  # the reader of our output has gone: what SIGPIPE would have said
+    except MemoryError:
+        code = _fail("out of memory", "Run it again with fewer `workers` (settings.yaml).", 1)
+    except OSError as error:
+        code = _fail(f"{error.filename or 'a file'}: {error.strerror or error}", None, 1)
+    except Exception as error:
+        show = getattr(error, "show", None)
+        if show is not None:  # a usage error of the argument parser
+            show()
+            code = getattr(error, "exit_code", 2)
+        elif sys.flags.dev_mode:
+            raise
+        else:
+            code = _fail(
+                f"{type(error).__name__}: {error}", "This is a mistake in holo. `python -X dev -m holo` shows where.", 1
+            )
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = 141
+    import os
+
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, hint: str | None, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+    return code
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"holo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _holo(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def record(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="The tree to record.")],
+    name: Annotated[
+        Optional[str], typer.Option("--name", help="Name of the catalog (default: the directory's).")
+    ] = None,
+    skip_special: Annotated[bool, typer.Option("--skip-special", help="Leave out sockets, fifos and devices.")] = False,
+    keep_setid: Annotated[bool, typer.Option("--keep-setid", help="Keep setuid and setgid bits.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Record a directory tree as a catalog."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    with render.progress("recording", as_json) as on_progress:
+        report = Hololib().record(
+            directory, name, skip_special=skip_special, keep_setid=keep_setid, on_progress=on_progress
+        )
+    for warning in report.warnings:
+        render.warn(warning)
+    render.document(report.to_json()) if as_json else render.recorded(report)
+
+
+@app.command()
+def init(
+    space: SpaceName,
+    source: Annotated[
+        Optional[str],
+        typer.Argument(help="Catalog name or digest prefix, catalog file, or directory (recorded first)."),
+    ] = None,
+    to: To = None,
+    strategy: StrategyName = None,
+    strict: Strict = False,
+    verify: Verify = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Make a space."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    with render.progress("restoring", as_json) as on_progress:
+        report = Hololib().init(
+            space, source, to=to, strategy=strategy, strict=strict, verify=verify, force=force, on_progress=on_progress
+        )
+    render.restored(report, as_json)
+
+
+@app.command()
+def restore(
+    space: SpaceOrDefault = None,
+    catalog: Annotated[
+        Optional[str], typer.Option("--catalog", metavar="REF", help="Turn it into this catalog.")
+    ] = None,
+    to: To = None,
+    strategy: StrategyName = None,
+    strict: Strict = False,
+    verify: Verify = False,
+    force: Force = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring a space back to pristine, or turn it into another catalog."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    library = Hololib()
+    if dry_run:
+        planned = library.dry_run(
+            space, catalog=catalog, to=to, strategy=strategy, strict=strict, verify=verify, force=force
+        )
+        render.document(planned.to_json()) if as_json else render.planned(planned)
+        return
+    with render.progress("restoring", as_json) as on_progress:
+        report = library.restore(
+            space,
+            catalog=catalog,
+            to=to,
+            strategy=strategy,
+            strict=strict,
+            verify=verify,
+            force=force,
+            on_progress=on_progress,
+        )
+    render.restored(report, as_json)
+
+
+@app.command()
+def variables(
+    space: SpaceOrDefault = None,
+    shell: Annotated[str, typer.Option("--shell", help="sh, fish or powershell.")] = "sh",
+    as_json: Json = False,
+) -> None:
+    """Print the variables that make a space the current environment, as shell code."""
+    import os
+
+    from holo import activation
+    from holo.api import Hololib
+    from holo.cli import render
+
+    found = Hololib().space(space)
+    changes = activation.variables(found.path, found.name, os.environ)
+    render.document(changes) if as_json else render.raw(activation.render(changes, render.shell(shell)))
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND ...", help="The command and its arguments.")],
+    space: SpaceOrDefault = None,
+) -> None:
+    """Run a command in a space; its exit code is passed on."""
+    import os
+
+    from holo import activation
+    from holo.api import Hololib
+
+    found = Hololib().space(space)
+    changes = activation.variables(found.path, found.name, os.environ)
+    sys.stdout.flush()
+    raise typer.Exit(activation.run(command, activation.apply(changes, os.environ)))
+
+
+@app.command("list")
+def list_spaces(as_json: Json = False) -> None:
+    """List the spaces."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    spaces = Hololib().spaces()
+    if as_json:
+        render.document({"spaces": [space.to_json() for space in spaces]})
+    else:
+        render.columns(
+            ("SPACE", "CATALOG", "STATE", "PATH"),
+            [(space.name, space.catalog, space.state, space.path) for space in spaces],
+        )
+
+
+@app.command()
+def delete(space: SpaceName, as_json: Json = False) -> None:
+    """Delete a space."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    gone = Hololib().delete(space)
+    if as_json:
+        render.document({"space": gone.name, "path": gone.path})
+    else:
+        print(f"deleted space {gone.name} at {render.printable(gone.path)}")
+
+
+@app.command()
+def catalogs(
+    remove: Annotated[Optional[str], typer.Option("--remove", metavar="REF", help="Remove this catalog.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the catalogs, or remove one."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    library = Hololib()
+    if remove is not None:
+        name, digest = library.remove_catalog(remove)
+        if as_json:
+            render.document({"name": name, "digest": digest})
+        else:
+            print(f"removed catalog {name} ({digest[:12]})")
+        return
+    render.catalogs(library.catalogs(), as_json)
+
+
+@app.command()
+def doctor(
+    directory: Annotated[Optional[str], typer.Argument(metavar="DIR", help="Where spaces will be.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the library and a folder can do together, how fast, and what to change."""
+    from holo import doctor as physician
+    from holo.api import Hololib
+    from holo.cli import render
+
+    library = Hololib()
+    diagnosis = physician.examine(library.store.folder("library"), directory or library.tree.path)
+    render.document(diagnosis.to_json()) if as_json else render.diagnosis(diagnosis)
+
+
+@app.command()
+def settings(as_json: Json = False) -> None:
+    """Show every setting, its value and where that comes from."""
+    from holo import settings as settings_module
+    from holo.cli import render
+
+    loaded = settings_module.load()
+    effective = loaded.effective()
+    if as_json:
+        render.document(
+            {
+                "settings": [{"key": item.key, "value": item.value, "source": item.source} for item in effective],
+                "file": loaded.file,
+            }
+        )
+    else:
+        render.columns(("SETTING", "VALUE", "FROM"), [(item.key, str(item.value), item.source) for item in effective])

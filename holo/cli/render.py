@@ -1,0 +1,200 @@
+"""How results look: JSON for machines, lines and columns for people, progress on a terminal only.
+
+Stdout carries results, stderr everything else. Rich is imported only to draw on a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from holo.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from holo.activation import Shell
+    from holo.doctor import Diagnosis
+    from holo.hololib import CatalogSummary
+    from holo.record import RecordReport
+    from holo.restore import DryRun
+    from holo.restore.report import RestoreReport
+
+
+def document(value: object) -> None:
+    """One JSON document. Names that are not UTF-8 are escaped as lone surrogates, as Python has them."""
+    print(json.dumps(value))
+
+
+def raw(text: str) -> None:
+    """Text for a shell, byte for byte."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(os.fsencode(text))
+
+
+def printable(text: str) -> str:
+    """A path as it can be shown: control characters and undecodable bytes escaped, the rest as it is."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
+    )
+
+
+def warn(message: str) -> None:
+    print(f"warning: {printable(message)}", file=sys.stderr)
+
+
+def shell(name: str) -> Shell:
+    """Check the name of a shell."""
+    from holo.activation import SHELLS
+
+    for known in SHELLS:
+        if name == known:
+            return known
+    raise UsageError(f"--shell: unknown shell {name!r}; use {', '.join(SHELLS)}")
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns; the last one is as long as it needs to be, so that output can be cut and searched."""
+    table = [tuple(header), *(tuple(map(printable, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+@contextmanager
+def progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on a terminal; nothing anywhere else."""
+    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield None
+        return
+    shown = _Bar(what)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+class _Bar:
+    """Rich's bar, drawn by us: its own refreshing would be a thread, and workers are forked."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._bar: Progress | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self._bar = Progress(console=Console(stderr=True), auto_refresh=False, transient=True)
+            self._task = self._bar.add_task(self._what, total=total)
+            self._bar.live.start()
+        self._bar.update(self._task, completed=done, total=total)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def recorded(report: RecordReport) -> None:
+    print(
+        f"recorded {report.name} ({report.digest[:12]}) from {printable(report.prefix)} in {report.seconds:.2f} s\n"
+        f"  {report.files:,} files, {report.directories:,} directories, {report.symlinks:,} symlinks, "
+        f"{size(report.bytes)}\n"
+        f"  {report.blobs_new:,} new blobs, {report.blobs_deduplicated:,} in the library before\n"
+        f"  {report.relocated:,} relocated files"
+    )
+
+
+def restored(report: RestoreReport, as_json: bool) -> None:
+    """The report of a restore, after its one warning, if there is one."""
+    if report.strategy.warning is not None:
+        warn(report.strategy.warning)
+    if as_json:
+        document(report.to_json())
+        return
+    counts = {
+        "reflinked": report.reflinked,
+        "hardlinked": report.hardlinked,
+        "copied": report.copied,
+        "unchanged": report.unchanged,
+    }
+    shown = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no files"
+    print(
+        f"space {report.space} is {report.catalog} ({report.digest[:12]}) at {printable(report.path)}\n"
+        f"  {report.total:,} files: {shown}"
+        f"{f'; {report.removed:,} removed' if report.removed else ''}\n"
+        f"  {report.relocated:,} relocated, {report.symlinks:,} symlinks, {report.directories:,} directories\n"
+        f"  {size(report.bytes_total)}: {size(report.bytes_shared)} shared, {size(report.bytes_written)} written\n"
+        f"  {report.strategy.used.value}"
+        f"{f' ({report.strategy.reason})' if report.strategy.reason else ''} in {report.seconds:.2f} s"
+    )
+
+
+def planned(plan: DryRun) -> None:
+    """A dry run: one line per change, then a summary."""
+    changes = plan.plan.to_json(plan.strategy)
+    lines = [("remove", path) for path in changes["remove"]]
+    lines += [("directory", path) for path in changes["directories"]]
+    lines += [(item["how"], item["path"]) for item in changes["files"]]
+    lines += [("symlink", path) for path in changes["symlinks"]]
+    for what, path in lines:
+        print(f"{what:<10} {printable(path)}")
+    print(
+        f"space {plan.space} at {printable(plan.path)}: {len(lines):,} changes, "
+        f"{changes['unchanged']:,} files unchanged; nothing was done"
+    )
+
+
+def catalogs(summaries: list[CatalogSummary], as_json: bool) -> None:
+    if as_json:
+        from dataclasses import asdict
+
+        document({"catalogs": [asdict(summary) for summary in summaries]})
+        return
+    columns(
+        ("CATALOG", "DIGEST", "FILES", "SIZE", "RECORDED", "PREFIX"),
+        [
+            (
+                summary.name or "-",
+                summary.digest[:12],
+                f"{summary.files:,}",
+                size(summary.bytes),
+                summary.recorded,
+                summary.prefix,
+            )
+            for summary in summaries
+        ],
+    )
+
+
+def diagnosis(found: Diagnosis) -> None:
+    report = found.to_json()
+    for place in ("library", "target"):
+        print(f"{place:<8} {printable(report[place]['path'])} ({report[place]['filesystem']})")
+    print()
+    rows = []
+    for name, able in report["capabilities"].items():
+        speed = able["files_per_second"]
+        rows.append(
+            (name, "yes" if able["available"] else "no", f"{speed:,.0f}" if speed else "", able["reason"] or "")
+        )
+    columns(("CAN", "", "FILES/S", "WHY NOT"), rows)
+    for line in report["advice"]:
+        print(f"\n{line}")

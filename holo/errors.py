@@ -1,0 +1,60 @@
+"""Every way holo can fail: one message for the user, one exit code for the caller.
+
+A :class:`HoloError` says what failed, on which path, and (``hint``) what to do about it. The
+command line prints it as two lines and exits with ``exit_code``; no traceback reaches a user.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HoloError(Exception):
+    """Something could not be done. ``str(error)`` is the message; ``hint`` the way out, or ``None``."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type[HoloError], tuple[str, str | None]]:
+        # Errors cross from worker processes to the parent by pickle; both fields must survive.
+        return (type(self), (self.message, self.hint))
+
+
+class UsageError(HoloError):
+    """The request itself is wrong: an unknown value, a name that cannot be, a missing choice."""
+
+    exit_code = 2
+
+
+class NotFound(HoloError):
+    """A catalog, space, blob or directory that was named does not exist."""
+
+
+class Conflict(HoloError):
+    """The request contradicts what is there, and holo will not decide for the user."""
+
+
+class CatalogInvalid(HoloError):
+    """A catalog is malformed or hostile. Nothing was written."""
+
+
+class IntegrityError(HoloError):
+    """Stored bytes are not the bytes that were recorded."""
+
+    exit_code = 3
+
+
+class StrategyUnavailable(HoloError):
+    """``--strict`` was given and the strategy asked for does not work here. Nothing was written."""
+
+
+class RelocationImpossible(HoloError):
+    """The new path cannot be patched into some files. Nothing was written."""
+
+
+class SourceChanged(HoloError):
+    """A file kept changing while it was recorded. Nothing was published."""

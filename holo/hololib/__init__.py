@@ -1,0 +1,18 @@
+"""The store: blobs under ``library/``, catalogs under ``catalog/``, their names under ``names/``.
+
+    hololib/
+      library/ab/<digest>        one content, raw: mode 0444, a fixed mtime (its seal)
+      library/ab/<digest>.zst    the same content, compressed; a blob exists if either form does
+      catalog/<digest>.json      published last, by one rename, when all its blobs are durable
+      names/<name>.json          which catalog a name means, and its summary for listings
+      links/ab/...               derived: files that hardlinked spaces share (see holo.hololib.links)
+      tmp/                       files being written; garbage after a crash
+
+``library``, ``catalog`` and ``names`` are the truth; everything else can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+from holo.hololib.store import CatalogSummary, Store
+
+__all__ = ["CatalogSummary", "Store"]

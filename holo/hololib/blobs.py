@@ -1,0 +1,334 @@
+"""Blobs: content by digest, raw or zstd-compressed, written once and never changed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import cache, partial
+
+from holo import digest as digests
+from holo import platform
+from holo.errors import IntegrityError
+from holo.platform import Directory
+
+CHUNK = 1 << 20
+"""Bytes read or written at a time; files up to this size are handled in one piece."""
+
+SEALED_MODE = 0o444
+SEALED_MTIME_NS = 1_000_000_000 * 10**9
+"""Every raw blob has this mode and mtime (2001-09-09 01:46:40 UTC): an edit in place shows in one fstat."""
+
+# Checked against the disk by measurement, see benchmarks/README.md.
+ZSTD_LEVEL = 3
+
+_REPAIR = "Remove the damaged file and record the environment again, or copy the blob from another library."
+
+_HOLE = 1 << 16
+_ZEROS = bytes(_HOLE)
+
+
+class Blobs:
+    """The blobs of one library. Descriptors stay open and are inherited by forked workers."""
+
+    def __init__(self, library: str, temporary: str) -> None:
+        self.path = library
+        self.directory: Directory = platform.open_root(library)
+        self.temporary: Directory = platform.open_root(temporary)
+
+    def close(self) -> None:
+        platform.close_directory(self.directory)
+        platform.close_directory(self.temporary)
+
+    def has(self, digest: str) -> bool:
+        """Whether either form is there."""
+        name = raw_name(digest)
+        return self._exists(name) or self._exists(name + ".zst")
+
+    def _exists(self, name: str) -> bool:
+        try:
+            platform.status(self.directory, name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    # -- writing ------------------------------------------------------------------------------------------
+
+    def add(self, digest: str, chunks: Iterable[bytes], size: int, *, compress: bool) -> None:
+        """Store content given as chunks. Raises :class:`ContentMismatch` if they do not have that digest."""
+        if compress:
+            compressed = _compress(chunks, size, digest)
+            self._publish(raw_name(digest) + ".zst", lambda name: self._write(name, compressed))
+        else:
+            self._publish(raw_name(digest), lambda name: self._write(name, _verified(chunks, digest, size), seal=True))
+
+    def add_clone(self, digest: str, source: int, directory: Directory, name: str, *, check: bool) -> None:
+        """Store the content of the open file ``source`` (``name`` in ``directory``) raw, by reflink.
+
+        ``check`` hashes the clone. Raises :class:`ContentMismatch` when it is not the content of ``digest``,
+        and :class:`OSError` when there is no reflink here.
+        """
+
+        def make(temporary: str) -> None:
+            target = platform.clone(source, directory, name, self.temporary, temporary, 0o600)
+            try:
+                if check and digests.of_file(target) != digest:
+                    raise ContentMismatch
+                platform.set_file(target, SEALED_MTIME_NS, SEALED_MODE)
+            finally:
+                os.close(target)
+
+        self._publish(raw_name(digest), make)
+
+    def _write(self, name: str, chunks: Iterable[bytes], *, seal: bool = False) -> None:
+        descriptor = platform.create_file(self.temporary, name, 0o600)
+        try:
+            write_sparse(descriptor, chunks)
+            platform.set_file(descriptor, SEALED_MTIME_NS if seal else time.time_ns(), SEALED_MODE)
+        finally:
+            os.close(descriptor)
+
+    def _publish(self, name: str, make: Callable[[str], None]) -> None:
+        publish(self.temporary, make, self.directory, name)
+
+    def take(self, library: str, wanted: dict[str, int]) -> None:
+        """Store blobs (digest to size in bytes) from another library's folder of blobs; each is hashed.
+
+        Files there may have any mode and time: they come from an archive or a version control system.
+        """
+        source = platform.open_root(library)
+        try:
+            for digest, size in wanted.items():
+                self.add(digest, self._foreign(source, digest, size, library), size, compress=False)
+        finally:
+            platform.close_directory(source)
+
+    def _foreign(self, source: Directory, digest: str, size: int, library: str) -> Iterator[bytes]:
+        name = raw_name(digest)
+        for form, pieces in ((name, _read), (name + ".zst", partial(_decompress, size=size))):
+            try:
+                descriptor = platform.open_file(source, form)
+            except FileNotFoundError:
+                continue
+            try:
+                yield from _verified(pieces(descriptor), digest, size)
+            except ContentMismatch as error:
+                raise IntegrityError(f"blob {digest} in {library} is damaged: {error}", _REPAIR) from None
+            finally:
+                os.close(descriptor)
+            return
+        raise IntegrityError(f"blob {digest} is not in {library}", _REPAIR)
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    def open_raw(self, digest: str, size: int) -> int | None:
+        """Open the raw form, its seal checked; ``None`` when there is none. The caller closes it."""
+        try:
+            descriptor = platform.open_file(self.directory, raw_name(digest))
+        except FileNotFoundError:
+            return None
+        status = os.fstat(descriptor)
+        if (
+            status.st_size != size
+            or status.st_mtime_ns != SEALED_MTIME_NS
+            or status.st_mode != stat.S_IFREG | SEALED_MODE
+        ):
+            os.close(descriptor)
+            raise self.damaged(digest, "its size, mode or time is not what holo gave it")
+        return descriptor
+
+    def chunks(self, digest: str, size: int) -> Iterator[bytes]:
+        """The content, hashed on the way: the last chunk is not given out before everything is verified.
+
+        Raises :class:`IntegrityError` when the stored bytes are not ``size`` bytes of that digest, and when
+        there is no such blob.
+        """
+        descriptor = self.open_raw(digest, size)
+        if descriptor is not None:
+            try:
+                yield from self._genuine(_read(descriptor), digest, size)
+            finally:
+                os.close(descriptor)
+            return
+        try:
+            descriptor = platform.open_file(self.directory, raw_name(digest) + ".zst")
+        except FileNotFoundError:
+            raise self.missing(digest) from None
+        try:
+            yield from self._genuine(_decompress(descriptor, size), digest, size)
+        finally:
+            os.close(descriptor)
+
+    def _genuine(self, chunks: Iterable[bytes], digest: str, size: int) -> Iterator[bytes]:
+        try:
+            yield from _verified(chunks, digest, size)
+        except ContentMismatch as error:
+            raise self.damaged(digest, str(error)) from None
+
+    def inflate(self, digest: str, size: int) -> int:
+        """Open the raw form, made from the compressed one if need be."""
+        descriptor = self.open_raw(digest, size)
+        if descriptor is None:
+            self.add(digest, self.chunks(digest, size), size, compress=False)
+            descriptor = self.open_raw(digest, size)
+            if descriptor is None:
+                raise self.missing(digest)
+        return descriptor
+
+    def verify(self, raw: int, digest: str, size: int) -> None:
+        """Hash the open raw form. Raises :class:`IntegrityError` if it is not the content of ``digest``."""
+        if digests.of_file(raw) != digest:
+            raise self.damaged(digest, "its bytes do not have that digest")
+
+    def damaged(self, digest: str, why: str) -> IntegrityError:
+        return IntegrityError(
+            f"blob {digest} in {self.path} is damaged: {why}",
+            _REPAIR,
+        )
+
+    def missing(self, digest: str) -> IntegrityError:
+        return IntegrityError(
+            f"blob {digest} is not in {self.path}",
+            _REPAIR,
+        )
+
+
+def raw_name(digest: str) -> str:
+    """Path of a raw blob below ``library/``."""
+    return f"{digest[:2]}/{digest}"
+
+
+_count = itertools.count()
+
+
+def temporary_name() -> str:
+    """A name no other process or thread uses now; a stale file of that name is a dead process's."""
+    return f"{os.getpid()}-{next(_count)}-{time.time_ns()}"
+
+
+def publish(temporary: Directory, make: Callable[[str], None], directory: Directory, name: str) -> None:
+    """Make a file under a temporary name, then rename it to ``name`` (``ab/...`` below ``directory``).
+
+    Two writers of the same name do no harm: both wrote the same content, the second replaces the first.
+    """
+    draft = temporary_name()
+    try:
+        make(draft)
+        try:
+            platform.rename(temporary, draft, directory, name)
+        except FileNotFoundError:
+            with suppress(FileExistsError):
+                platform.make_directory(directory, name.partition("/")[0], 0o777)
+            platform.rename(temporary, draft, directory, name)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            platform.remove_file(temporary, draft)
+        raise
+
+
+class ContentMismatch(Exception):
+    """Bytes are not what their digest says. Whose fault that is, the caller knows."""
+
+
+def _verified(chunks: Iterable[bytes], digest: str, size: int) -> Iterator[bytes]:
+    """Pass ``chunks`` on; raise :class:`ContentMismatch` instead of giving out the last one if they are wrong."""
+    hasher = digests.Hasher()
+    left = size
+    held: bytes | None = None
+    for chunk in chunks:
+        if held is not None:
+            yield held
+        hasher.update(chunk)
+        left -= len(chunk)
+        held = chunk
+        if left < 0:
+            break
+    if left or hasher.hexdigest() != digest:
+        raise ContentMismatch("the stored bytes do not have that digest")
+    if held is not None:
+        yield held
+
+
+def write_sparse(descriptor: int, chunks: Iterable[bytes]) -> None:
+    """Write chunks to an empty file; 64 KiB blocks of zeros within a chunk become holes."""
+    hole = False
+    for chunk in chunks:
+        if len(chunk) < _HOLE:
+            _write_all(descriptor, chunk)
+            hole = False
+            continue
+        view = memoryview(chunk)
+        start = 0
+        while start < len(view):
+            # A run of blocks that are all zeros, or all not, in one go.
+            hole = view[start : start + _HOLE] == _ZEROS
+            end = start + _HOLE
+            while end < len(view) and (view[end : end + _HOLE] == _ZEROS) == hole:
+                end += _HOLE
+            if hole:
+                os.lseek(descriptor, end - start, os.SEEK_CUR)
+            else:
+                _write_all(descriptor, view[start:end])
+            start = end
+    if hole:
+        os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
+
+
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+    written = os.write(descriptor, data)
+    while written < len(data):
+        written += os.write(descriptor, memoryview(data)[written:])
+
+
+def _read(descriptor: int) -> Iterator[bytes]:
+    while chunk := os.read(descriptor, CHUNK):
+        yield chunk
+
+
+class _Contexts(threading.local):
+    """Compression contexts are worth keeping (a new one costs more than a small file) but not worth a lock."""
+
+    def __init__(self) -> None:
+        import zstandard
+
+        self.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+@cache
+def _contexts() -> _Contexts:
+    return _Contexts()
+
+
+def _compress(chunks: Iterable[bytes], size: int, digest: str) -> Iterator[bytes]:
+    compressor = _contexts().compressor.compressobj(size=size)
+    for chunk in _verified(chunks, digest, size):
+        if block := compressor.compress(chunk):
+            yield block
+    yield compressor.flush()
+
+
+def _decompress(descriptor: int, size: int) -> Iterator[bytes]:
+    """Inflate; never more than one chunk beyond ``size``, whatever the stored frame claims."""
+    import zstandard
+
+    decompressor = _contexts().decompressor
+    try:
+        if size <= CHUNK:
+            data = os.read(descriptor, 2 * CHUNK)
+            # The frame's own claim decides how much memory is taken, so it is checked first.
+            if zstandard.frame_content_size(data) != size:
+                raise zstandard.ZstdError("it claims another size")
+            yield decompressor.decompress(data)
+            return
+        with open(descriptor, "rb", buffering=0, closefd=False) as stored, decompressor.stream_reader(stored) as reader:
+            given = 0
+            while given <= size and (chunk := reader.read(CHUNK)):
+                given += len(chunk)
+                yield chunk
+    except zstandard.ZstdError as error:
+        raise ContentMismatch(f"its compressed form cannot be inflated ({error})") from None

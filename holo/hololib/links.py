@@ -1,0 +1,107 @@
+"""Files made to be hardlinked into spaces: derived from blobs, one per content, mode and mtime.
+
+A hardlink shares mode and mtime with every other link of the file. Linking the blob itself would show
+every space the blob's, which makes bytecode stale (CPython compares the source's mtime) and loses the
+executable bit; and an edit through a hardlink would reach the truth. So hardlinked spaces share these
+files instead: their names say which mode and mtime they must have, a change shows in one stat, and a
+damaged one is dropped and made again from its blob, which no space can reach.
+
+They cost no data blocks where the library can reflink, and one copy per content elsewhere (with a
+compressed library: what an inflated blob would cost anyway).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from holo import digest as digests
+from holo import platform
+from holo.catalog import FileRow
+from holo.hololib.blobs import Blobs, publish, raw_name, write_sparse
+from holo.platform import Directory
+
+READ_ONLY = 0o555
+"""What is left of a file's mode when it is shared by hardlink."""
+
+
+class Links:
+    """The ``links/`` folder of a library."""
+
+    def __init__(self, folder: str, blobs: Blobs) -> None:
+        self._path = folder
+        self.directory: Directory = platform.open_root(folder)
+        self._blobs = blobs
+
+    def close(self) -> None:
+        platform.close_directory(self.directory)
+
+    def link(self, row: FileRow, directory: Directory, name: str, *, verify: bool) -> None:
+        """Hardlink a file with this row's content, mode (read-only) and mtime to ``name`` in ``directory``.
+
+        ``verify`` hashes it. Raises :class:`OSError`; EMLINK when that file has as many links as the filesystem allows.
+        """
+        shared = _name(row)
+        for fresh in (False, True):
+            if fresh:
+                self._make(row, shared)
+            try:
+                platform.link(self.directory, shared, directory, name)
+            except FileNotFoundError:
+                if fresh:
+                    raise
+                continue
+            if _is_sound(platform.status(directory, name), row) and not (verify and _is_wrong(directory, name, row)):
+                return
+            # Edited through some hardlink: spaces that have it keep it, nobody gets it any more.
+            platform.remove_file(directory, name)
+        raise self._blobs.damaged(row[4], f"a file made from it in {self._path} is wrong at once")
+
+    def _make(self, row: FileRow, shared: str) -> None:
+        _, mode, size, mtime, digest = row
+
+        def make(draft: str) -> None:
+            target = self._clone(row, draft)
+            if target is None:
+                target = platform.create_file(self._blobs.temporary, draft, 0o600)
+            try:
+                if os.fstat(target).st_size != size:
+                    write_sparse(target, self._blobs.chunks(digest, size))
+                platform.set_file(target, mtime, mode & READ_ONLY)
+            finally:
+                os.close(target)
+
+        publish(self._blobs.temporary, make, self.directory, shared)
+
+    def _clone(self, row: FileRow, draft: str) -> int | None:
+        _, _, size, _, digest = row
+        source = self._blobs.open_raw(digest, size)
+        if source is None:
+            return None
+        try:
+            directory = self._blobs.directory
+            return platform.clone(source, directory, raw_name(digest), self._blobs.temporary, draft, 0o600)
+        except OSError as error:
+            if error.errno not in platform.UNAVAILABLE:
+                raise
+            return None
+        finally:
+            os.close(source)
+
+
+def _name(row: FileRow) -> str:
+    _, mode, _, mtime, digest = row
+    return f"{digest[:2]}/{digest}-{mode & READ_ONLY:03o}-{mtime}"
+
+
+def _is_sound(status: os.stat_result, row: FileRow) -> bool:
+    _, mode, size, mtime, _ = row
+    return status.st_size == size and status.st_mtime_ns == mtime and status.st_mode == stat.S_IFREG | mode & READ_ONLY
+
+
+def _is_wrong(directory: Directory, name: str, row: FileRow) -> bool:
+    descriptor = platform.open_file(directory, name)
+    try:
+        return digests.of_file(descriptor) != row[4]
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,54 @@
+"""Locks that the kernel frees when their holder dies, with a message while waiting."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from holo.errors import HoloError
+from holo.platform import lock as lock_descriptor
+
+OnWait = Callable[[str], object]
+"""Called once with a message when a lock is held by someone else, before waiting for it."""
+
+
+def say_waiting(message: str) -> None:
+    """The default: one line on stderr."""
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def locked(path: str, what: str, *, exclusive: bool, on_wait: OnWait = say_waiting) -> Iterator[None]:
+    """Hold the lock file ``path`` while the block runs. ``what`` names the locked thing in messages.
+
+    The holder writes its process id and start time into the file, for the message only: the lock itself is
+    the kernel's and never outlives its process.
+    """
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        raise HoloError(f"cannot open the lock of {what}, {path}: {error.strerror}") from error
+    try:
+        if not lock_descriptor(descriptor, exclusive=exclusive, wait=False):
+            on_wait(f"waiting for {what}: {_holder(descriptor)}")
+            lock_descriptor(descriptor, exclusive=exclusive, wait=True)
+        if exclusive:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()} {int(time.time())}".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        process, since = os.read(descriptor, 64).split()
+        age = max(0, int(time.time()) - int(since))
+        return f"in use by process {int(process)} for {age} s"
+    except (OSError, ValueError):
+        return "in use by another process"

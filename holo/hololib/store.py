@@ -1,0 +1,272 @@
+"""The library as a whole: opening it, publishing catalogs, finding them by name or digest."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from holo import digest as digests
+from holo import platform
+from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError
+from holo.hololib.locks import OnWait, locked, say_waiting
+
+if TYPE_CHECKING:
+    from holo.catalog import Catalog
+    from holo.hololib.blobs import Blobs
+    from holo.hololib.links import Links
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
+"""What a catalog or a space may be called: it is a file name on every platform and needs no quoting."""
+
+_SHORTEST_PREFIX = 4
+
+
+def check_name(name: str, what: str) -> str:
+    """Return ``name`` or raise :class:`UsageError`; ``what`` is "catalog" or "space"."""
+    if NAME.fullmatch(name) is None:
+        raise UsageError(
+            f"{name!r} cannot be the name of a {what}",
+            "Use 1 to 64 letters, digits, '_', '-', '+' and '.', not starting with '-', '+' or '.'.",
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class CatalogSummary:
+    """What a listing shows of a catalog. ``name`` is ``None`` for a catalog that lost its name to another."""
+
+    name: str | None
+    digest: str
+    files: int
+    directories: int
+    symlinks: int
+    bytes: int
+    prefix: str
+    recorded: str
+    """UTC, ISO 8601, seconds"""
+
+
+class Store:
+    """One library, below ``home`` (see :mod:`holo.settings`). Cheap to make; directories appear when needed.
+
+    ``compression`` is ``auto`` (raw where the library's filesystem can reflink, zstd elsewhere), ``raw`` or
+    ``zstd``.
+    """
+
+    def __init__(self, home: str, compression: str = "auto") -> None:
+        self.home = os.path.abspath(home)
+        self.path = os.path.join(self.home, "hololib")
+        self.compression = compression
+
+    def __repr__(self) -> str:
+        return f"Store({self.home!r})"
+
+    def folder(self, *names: str) -> str:
+        """A folder of the library, made if it is not there."""
+        path = os.path.join(self.path, *names)
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            raise HoloError(
+                f"cannot make the library folder {path}: {error.strerror}",
+                "Name another place with HOLO_HOME or `home` in settings.yaml.",
+            ) from error
+        return path
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        from holo.hololib.blobs import Blobs
+
+        return Blobs(self.folder("library"), self.folder("tmp"))
+
+    @cached_property
+    def links(self) -> Links:
+        from holo.hololib.links import Links
+
+        return Links(self.folder("links"), self.blobs)
+
+    def lock(self, *, exclusive: bool, on_wait: OnWait = say_waiting) -> AbstractContextManager[None]:
+        """Shared by everything that uses blobs, exclusive for what removes them."""
+        return locked(os.path.join(self.path, "lock"), f"the library {self.path}", exclusive=exclusive, on_wait=on_wait)
+
+    # -- catalogs -----------------------------------------------------------------------------------------
+
+    def publish(self, catalog: Catalog, name: str) -> None:
+        """Make a catalog exist under ``name``. All its blobs must be in the library.
+
+        Everything written so far is made durable first; then the catalog appears by one rename.
+        """
+        check_name(name, "catalog")
+        folder = platform.open_root(self.folder("catalog"))
+        try:
+            platform.sync_filesystem(folder)
+        finally:
+            platform.close_directory(folder)
+        path = self._catalog_path(catalog.digest)
+        if not os.path.exists(path):
+            _write_durably(path, catalog.to_json())
+        summary = _summarize(catalog, name)
+        known = self._read_name(name)
+        if known is None or known.digest != catalog.digest:
+            self.folder("names")
+            _write_durably(self._name_path(name), json.dumps(asdict(summary)).encode())
+
+    def load(self, digest: str) -> Catalog:
+        """Load a catalog by its full digest; its bytes are checked against it."""
+        from holo.catalog import Catalog
+
+        path = self._catalog_path(digest)
+        data = read_catalog_file(path)
+        if digests.of(data) != digest:
+            raise IntegrityError(
+                f"catalog {path} is damaged: its bytes do not have that digest",
+                "Remove it with `holo catalogs --remove` and record the environment again.",
+            )
+        return Catalog.from_json(data, path)
+
+    def resolve(self, reference: str) -> tuple[str, str]:
+        """Find a catalog by name or by a digest prefix of at least four digits.
+
+        Returns (name, digest); a catalog without a name is called by the first 12 digits of its digest.
+        Raises :class:`NotFound` or, if the prefix fits several, :class:`UsageError`.
+        """
+        if NAME.fullmatch(reference) and (known := self._read_name(reference)) is not None:
+            return reference, known.digest
+        if len(reference) >= _SHORTEST_PREFIX and not reference.strip("0123456789abcdef"):
+            fitting = [digest for digest in self._digests() if digest.startswith(reference)]
+            if len(fitting) == 1:
+                return self.name_of(fitting[0]), fitting[0]
+            if fitting:
+                raise UsageError(f"{reference} is the beginning of {len(fitting)} catalog digests", "Give more digits.")
+        names = ", ".join(sorted(self._names())[:20]) or "none"
+        raise NotFound(
+            f"there is no catalog {reference!r} in {self.path}",
+            f"Catalogs there: {names}. Record one with `holo record DIR --name NAME`.",
+        )
+
+    def only(self) -> tuple[str, str]:
+        """The (name, digest) of the library's single catalog; an error that names the choices otherwise."""
+        digests_here = self._digests()
+        if len(digests_here) == 1:
+            return self.name_of(digests_here[0]), digests_here[0]
+        if not digests_here:
+            raise NotFound(f"there is no catalog in {self.path}", "Record one with `holo record DIR`.")
+        names = ", ".join(sorted(self.name_of(digest) for digest in digests_here)[:20])
+        raise UsageError("the library holds several catalogs, so one must be named", f"Catalogs: {names}.")
+
+    def name_of(self, digest: str) -> str:
+        for name in sorted(self._names()):
+            known = self._read_name(name)
+            if known is not None and known.digest == digest:
+                return name
+        return digest[:12]
+
+    def catalogs(self) -> list[CatalogSummary]:
+        """Every catalog once per name, and those without a name, by name."""
+        summaries = [known for name in sorted(self._names()) if (known := self._read_name(name)) is not None]
+        named = {summary.digest for summary in summaries}
+        for digest in self._digests():
+            if digest not in named:
+                recorded = os.stat(self._catalog_path(digest)).st_mtime
+                summaries.append(_summarize(self.load(digest), None, recorded))
+        return summaries
+
+    def remove(self, reference: str) -> tuple[str, str]:
+        """Remove a catalog by name or digest prefix: the name, and the catalog when no other name means it."""
+        name, digest = self.resolve(reference)
+        if (known := self._read_name(name)) is not None and known.digest == digest:
+            os.unlink(self._name_path(name))
+        if all(summary.digest != digest or summary.name is None for summary in self.catalogs()):
+            os.unlink(self._catalog_path(digest))
+        return name, digest
+
+    def _catalog_path(self, digest: str) -> str:
+        return os.path.join(self.path, "catalog", digest + ".json")
+
+    def _name_path(self, name: str) -> str:
+        return os.path.join(self.path, "names", name + ".json")
+
+    def _digests(self) -> list[str]:
+        found = (file.removesuffix(".json") for file in _files(os.path.join(self.path, "catalog")))
+        return sorted(digest for digest in found if digests.is_digest(digest))
+
+    def _names(self) -> Iterator[str]:
+        for file in _files(os.path.join(self.path, "names")):
+            if file.endswith(".json") and NAME.fullmatch(name := file.removesuffix(".json")):
+                yield name
+
+    def _read_name(self, name: str) -> CatalogSummary | None:
+        path = self._name_path(name)
+        try:
+            with open(path, "rb") as file:
+                values: dict[str, Any] = json.loads(file.read())
+            summary = CatalogSummary(**values)
+            if summary.name != name or not digests.is_digest(summary.digest):
+                raise ValueError
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, AttributeError):
+            raise CatalogInvalid(
+                f"{path} is damaged", "Remove that file; the catalog can still be used by its digest."
+            ) from None
+        return summary
+
+
+def read_catalog_file(path: str) -> bytes:
+    """The bytes of a catalog file. Raises :class:`NotFound` or :class:`HoloError` naming the path."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise NotFound(f"there is no catalog at {path}") from None
+    except OSError as error:
+        raise HoloError(f"cannot read the catalog {path}: {error.strerror}") from error
+
+
+def _files(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def _summarize(catalog: Catalog, name: str | None, recorded: float | None = None) -> CatalogSummary:
+    return CatalogSummary(
+        name=name,
+        digest=catalog.digest,
+        files=catalog.file_count,
+        directories=catalog.directory_count,
+        symlinks=catalog.symlink_count,
+        bytes=catalog.size,
+        prefix=catalog.prefix,
+        recorded=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(recorded)),
+    )
+
+
+def _write_durably(path: str, data: bytes) -> None:
+    """Write a file that is either wholly there, also after a power cut, or not at all."""
+    draft = f"{path}.{os.getpid()}.{time.time_ns()}"
+    try:
+        with open(draft, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+        if platform.CAN_FORK:  # elsewhere a directory cannot be opened, and needs no fsync
+            folder = os.open(os.path.dirname(path), os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    except OSError as error:
+        raise HoloError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        if os.path.lexists(draft):
+            os.unlink(draft)

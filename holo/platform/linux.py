@@ -1,0 +1,190 @@
+"""Linux: everything relative to an open directory, nothing through a symlink.
+
+Working below a directory descriptor keeps the path walk short (the engine makes tens of thousands of
+files), lifts the PATH_MAX limit, and means that a symlink planted in a space cannot redirect a write.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import TypeAlias
+
+Directory: TypeAlias = int
+
+CAN_FORK = True
+
+# _IOW(0x94, 9, int), linux/fs.h
+FICLONE = 0x40049409
+
+# "This way is not available here, take the next": what FICLONE, copy_file_range and link answer when the
+# filesystem, the pair of filesystems or the kernel cannot. EINVAL is also Btrfs between nodatacow and
+# ordinary files. ENOSPC, EIO, EDQUOT, EACCES and EROFS are failures and are not here.
+UNAVAILABLE = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.ENOSYS, errno.EINVAL})
+
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_CREATE_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def open_root(path: str) -> Directory:
+    """Open the directory ``path`` (symlinks on the way are followed: the user named it)."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def open_child(parent: Directory, name: str) -> Directory:
+    """Open the directory ``name`` in ``parent``. A symlink there is ELOOP or ENOTDIR, never followed."""
+    return os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+
+
+def close_directory(directory: Directory) -> None:
+    os.close(directory)
+
+
+def listing(directory: Directory) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+    """The entries of ``directory``; ``entry.stat(follow_symlinks=False)`` costs one system call."""
+    return os.scandir(directory)
+
+
+def status(directory: Directory, name: str) -> os.stat_result:
+    """``lstat`` of ``name``; of the directory itself when ``name`` is empty."""
+    if not name:
+        return os.fstat(directory)
+    return os.stat(name, dir_fd=directory, follow_symlinks=False)
+
+
+def open_file(directory: Directory, name: str) -> int:
+    """Open a regular file for reading. ``name`` may have several components below ``directory``."""
+    return os.open(name, _OPEN_FILE, dir_fd=directory)
+
+
+def create_file(directory: Directory, name: str, mode: int) -> int:
+    """Create ``name``, which must not exist. The process's umask applies to ``mode``."""
+    return os.open(name, _CREATE_FILE, mode, dir_fd=directory)
+
+
+def clone(
+    source: int, source_directory: Directory, source_name: str, directory: Directory, name: str, mode: int
+) -> int:
+    """Make ``name`` a copy-on-write clone of the open file ``source``; returns its open descriptor.
+
+    FICLONE copies data only, so mode and times are the caller's to set. Nothing is left behind on failure.
+    """
+    target = create_file(directory, name, mode)
+    try:
+        fcntl.ioctl(target, FICLONE, source)
+    except BaseException:
+        os.close(target)
+        os.unlink(name, dir_fd=directory)
+        raise
+    return target
+
+
+def copy_range(source: int, target: int, offset: int, count: int) -> int:
+    """Copy in the kernel at the same ``offset`` of both files; returns bytes copied (0 at the end)."""
+    return os.copy_file_range(source, target, count, offset, offset)
+
+
+def link(source_directory: Directory, source_name: str, directory: Directory, name: str) -> None:
+    """Hardlink; the source may have several components."""
+    os.link(source_name, name, src_dir_fd=source_directory, dst_dir_fd=directory, follow_symlinks=False)
+
+
+def make_directory(directory: Directory, name: str, mode: int) -> None:
+    os.mkdir(name, mode, dir_fd=directory)
+
+
+def make_symlink(target: str, directory: Directory, name: str, mtime_ns: int) -> None:
+    os.symlink(target, name, dir_fd=directory)
+    os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=directory, follow_symlinks=False)
+
+
+def read_link(directory: Directory, name: str) -> str:
+    return os.readlink(name, dir_fd=directory)
+
+
+def remove_file(directory: Directory, name: str) -> None:
+    """Remove a file or symlink."""
+    os.unlink(name, dir_fd=directory)
+
+
+def remove_directory(directory: Directory, name: str) -> None:
+    os.rmdir(name, dir_fd=directory)
+
+
+def rename(source_directory: Directory, source_name: str, directory: Directory, name: str) -> None:
+    """Rename, replacing what is there, in one atomic step."""
+    os.replace(source_name, name, src_dir_fd=source_directory, dst_dir_fd=directory)
+
+
+def set_file(descriptor: int, mtime_ns: int, mode: int | None = None) -> None:
+    """Set the mtime (ns), and the mode when given, of an open file."""
+    if mode is not None:
+        os.fchmod(descriptor, mode)
+    os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+
+
+def set_directory(directory: Directory, mode: int, mtime_ns: int | None) -> None:
+    """Set the mode, and the mtime (ns) when given, of an open directory."""
+    os.fchmod(directory, mode)
+    if mtime_ns is not None:
+        os.utime(directory, ns=(mtime_ns, mtime_ns))
+
+
+def make_accessible(directory: Directory, name: str) -> None:
+    """Give the owner all rights on the directory ``name``, which may be unreadable. Never through a symlink."""
+    # fchmodat with AT_SYMLINK_NOFOLLOW needs Linux 6.6; an O_PATH descriptor does it on all of them.
+    handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.chmod(f"/proc/self/fd/{handle}", 0o700)
+    finally:
+        os.close(handle)
+
+
+def get_xattrs(descriptor: int) -> dict[str, bytes]:
+    """The extended attributes holo keeps, of an open file or directory: ``user.*`` and capabilities."""
+    try:
+        names = os.listxattr(descriptor)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return {}
+        raise
+    return {
+        name: os.getxattr(descriptor, name)
+        for name in names
+        if name.startswith("user.") or name == "security.capability"
+    }
+
+
+def set_xattr(descriptor: int, name: str, value: bytes | None) -> None:
+    """Set an extended attribute, or remove it when ``value`` is ``None``."""
+    if value is None:
+        os.removexattr(descriptor, name)
+    else:
+        os.setxattr(descriptor, name, value)
+
+
+def lock(descriptor: int, *, exclusive: bool, wait: bool) -> bool:
+    """Lock an open file until it is closed (or its process dies). ``False``: held by another and not waiting."""
+    operation = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        fcntl.flock(descriptor, operation if wait else operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def sync_filesystem(directory: Directory) -> None:
+    """Make everything written to the filesystem of ``directory`` durable: syncfs(2), one call for all blobs.
+
+    Since Linux 5.8 it also reports a writeback error that happened since the directory was opened.
+    """
+    import ctypes  # 5 ms, and only a record needs it
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syncfs(directory) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

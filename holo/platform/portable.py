@@ -1,0 +1,277 @@
+"""macOS, Windows and the rest: directories are paths, and what the system cannot do is said by an errno.
+
+The same functions as in :mod:`holo.platform.linux`, with its contracts. Between looking at a path and
+using it somebody else can put a symlink there, which a directory descriptor would rule out: the last
+component of a name is never followed, the ones before it are trusted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import TypeAlias
+
+Directory: TypeAlias = str
+
+# Neither the frameworks of macOS nor Windows take a fork.
+CAN_FORK = False
+
+# The same as on Linux, and ENOTSUP, which is a number of its own on macOS.
+UNAVAILABLE = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOTTY, errno.EXDEV, errno.ENOSYS, errno.EINVAL})
+
+# Windows has O_BINARY and none of the others; there, descriptors are never inherited.
+_COMMON = (
+    getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+
+def open_root(path: str) -> Directory:
+    """Open the directory ``path`` (symlinks on the way are followed: the user named it)."""
+    real = os.path.realpath(path, strict=True)
+    if not os.path.isdir(real):
+        raise _error(errno.ENOTDIR, path)
+    return real
+
+
+def open_child(parent: Directory, name: str) -> Directory:
+    """Open the directory ``name`` in ``parent``. A symlink there is ELOOP or ENOTDIR, never followed."""
+    path = os.path.join(parent, name)
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or _is_junction(found):
+        raise _error(errno.ENOTDIR, path)
+    return path
+
+
+def close_directory(directory: Directory) -> None:
+    """Nothing is held open."""
+
+
+def listing(directory: Directory) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+    """The entries of ``directory``."""
+    return os.scandir(directory)
+
+
+def status(directory: Directory, name: str) -> os.stat_result:
+    """``lstat`` of ``name``; of the directory itself when ``name`` is empty."""
+    return os.lstat(os.path.join(directory, name) if name else directory)
+
+
+def open_file(directory: Directory, name: str) -> int:
+    """Open a regular file for reading. ``name`` may have several components below ``directory``."""
+    path = os.path.join(directory, name)
+    if sys.platform == "win32" and os.path.islink(path):
+        raise _error(errno.ELOOP, path)
+    return os.open(path, os.O_RDONLY | _COMMON)
+
+
+def create_file(directory: Directory, name: str, mode: int) -> int:
+    """Create ``name``, which must not exist. The process's umask applies to ``mode``."""
+    return os.open(os.path.join(directory, name), os.O_RDWR | os.O_CREAT | os.O_EXCL | _COMMON, mode)
+
+
+def clone(
+    source: int, source_directory: Directory, source_name: str, directory: Directory, name: str, mode: int
+) -> int:
+    """Make ``name`` a copy-on-write clone of a file; returns its open descriptor.
+
+    The file is found by its name here, ``source`` is for systems that clone by descriptor. clonefile
+    copies the mode and wants to create the file itself, so a file that holo creates first finds out what
+    the mode is to be: only the system knows the umask without changing it for every thread. Nothing is
+    left behind on failure.
+    """
+    import reflink_copy
+
+    path = os.path.join(directory, name)
+    draft = create_file(directory, name, mode)
+    try:
+        wanted = stat.S_IMODE(os.fstat(draft).st_mode)
+    finally:
+        os.close(draft)
+        remove_file(directory, name)
+    try:
+        reflink_copy.reflink(os.path.join(source_directory, source_name), path)
+    except OSError as error:
+        raise _with_errno(error, path) from error
+    try:
+        os.chmod(path, 0o600)  # the source's may forbid to open it for writing
+        target = os.open(path, os.O_RDWR | _COMMON)
+        os.chmod(path, wanted)
+    except BaseException:
+        remove_file(directory, name)
+        raise
+    return target
+
+
+def copy_range(source: int, target: int, offset: int, count: int) -> int:
+    """There is no call to copy within the kernel: always ENOSYS, the caller reads and writes."""
+    raise _error(errno.ENOSYS)
+
+
+def link(source_directory: Directory, source_name: str, directory: Directory, name: str) -> None:
+    """Hardlink; the source may have several components."""
+    source = os.path.join(source_directory, source_name)
+    # Only some systems can link a symlink itself; holo never means to.
+    if os.path.islink(source):
+        raise _error(errno.ELOOP, source)
+    os.link(source, os.path.join(directory, name))
+
+
+def make_directory(directory: Directory, name: str, mode: int) -> None:
+    os.mkdir(os.path.join(directory, name), mode)
+
+
+def make_symlink(target: str, directory: Directory, name: str, mtime_ns: int) -> None:
+    path = os.path.join(directory, name)
+    # Windows has one kind of symlink for files and one for directories.
+    os.symlink(target, path, target_is_directory=os.path.isdir(os.path.join(directory, target)))
+    if os.utime in os.supports_follow_symlinks:
+        os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
+
+
+def read_link(directory: Directory, name: str) -> str:
+    return os.readlink(os.path.join(directory, name))
+
+
+def remove_file(directory: Directory, name: str) -> None:
+    """Remove a file or symlink."""
+    path = os.path.join(directory, name)
+    try:
+        os.unlink(path)
+    except PermissionError:
+        if sys.platform != "win32":
+            raise
+        os.chmod(path, stat.S_IWRITE)  # Windows does not remove a read-only file
+        os.unlink(path)
+
+
+def remove_directory(directory: Directory, name: str) -> None:
+    os.rmdir(os.path.join(directory, name))
+
+
+def rename(source_directory: Directory, source_name: str, directory: Directory, name: str) -> None:
+    """Rename, replacing what is there, in one atomic step."""
+    os.replace(os.path.join(source_directory, source_name), os.path.join(directory, name))
+
+
+def set_directory(directory: Directory, mode: int, mtime_ns: int | None) -> None:
+    """Set the mode, and the mtime (ns) when given."""
+    os.chmod(directory, mode)
+    if mtime_ns is not None:
+        os.utime(directory, ns=(mtime_ns, mtime_ns))
+
+
+def make_accessible(directory: Directory, name: str) -> None:
+    """Give the owner all rights on the directory ``name``, which may be unreadable; never on a symlink's."""
+    os.chmod(open_child(directory, name), 0o700)
+
+
+def get_xattrs(descriptor: int | Directory) -> dict[str, bytes]:
+    """Python reads extended attributes on Linux only, so there are none."""
+    return {}
+
+
+def set_xattr(descriptor: int | Directory, name: str, value: bytes | None) -> None:
+    """Extended attributes cannot be set: always ENOTSUP."""
+    raise _error(errno.ENOTSUP)
+
+
+if sys.platform == "win32":
+    import ctypes
+    import msvcrt
+
+    def set_file(descriptor: int, mtime_ns: int, mode: int | None = None) -> None:
+        """Set the mtime (ns) of an open file. The mode is what :func:`create_file` made it.
+
+        By handle, for NTFS would set the time again on closing a handle that had written.
+        """
+        # A FILETIME counts 100 ns from 1601.
+        time_of_file = ctypes.c_uint64(mtime_ns // 100 + 116_444_736_000_000_000)
+        handle = ctypes.c_void_p(msvcrt.get_osfhandle(descriptor))
+        if not ctypes.windll.kernel32.SetFileTime(handle, None, None, ctypes.byref(time_of_file)):
+            raise ctypes.WinError()
+
+    def lock(descriptor: int, *, exclusive: bool, wait: bool) -> bool:
+        """Lock an open file until it is closed (or its process dies). ``False``: held by another and not
+        waiting. Python knows only exclusive locks on Windows, so a shared one is exclusive too.
+        """
+        # Windows keeps others from reading what is locked, so lock a byte far behind any content.
+        position = os.lseek(descriptor, 0, os.SEEK_CUR)
+        os.lseek(descriptor, 1 << 30, os.SEEK_SET)
+        try:
+            while True:
+                try:
+                    msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+                except PermissionError:
+                    if not wait:
+                        return False
+                    time.sleep(0.05)
+                else:
+                    return True
+        finally:
+            os.lseek(descriptor, position, os.SEEK_SET)
+
+    def sync_filesystem(directory: Directory) -> None:
+        """Only an administrator can flush a whole volume, so this is left to Windows."""
+
+else:
+    import fcntl
+
+    def set_file(descriptor: int, mtime_ns: int, mode: int | None = None) -> None:
+        """Set the mtime (ns), and the mode when given, of an open file."""
+        if mode is not None:
+            os.fchmod(descriptor, mode)
+        os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+
+    def lock(descriptor: int, *, exclusive: bool, wait: bool) -> bool:
+        """Lock an open file until it is closed (or its process dies). ``False``: held by another and not
+        waiting.
+        """
+        operation = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+        try:
+            fcntl.flock(descriptor, operation if wait else operation | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def sync_filesystem(directory: Directory) -> None:
+        """Make everything written to the filesystem of ``directory`` durable, as far as the system can."""
+        if sys.platform != "darwin":
+            os.sync()
+            return
+        import ctypes
+
+        # sync(2) of macOS does not wait. SYNC_VOLUME_FULLSYNC (1) goes to the medium and SYNC_VOLUME_WAIT (2)
+        # waits for it. Unlike other calls this one returns the number of the error.
+        code = ctypes.CDLL(None).sync_volume_np(os.fsencode(directory), 0x01 | 0x02)
+        if code:
+            raise _error(code, directory)
+
+
+def _error(code: int, path: str | None = None) -> OSError:
+    return OSError(code, os.strerror(code), path)
+
+
+def _is_junction(found: os.stat_result) -> bool:
+    """Whether it is Windows' other symlink to a directory, which is a directory by its mode."""
+    return getattr(found, "st_reparse_tag", 0) == getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", -1)
+
+
+def _with_errno(error: OSError, path: str) -> OSError:
+    """reflink_copy gives the system's error number in its text only; without one it says "not supported"."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if number is None:
+        return _error(errno.EOPNOTSUPP, path)
+    code = int(number[1])
+    if sys.platform == "win32":
+        # Python itself finds the errno for an error number of Windows.
+        return OSError(0, ctypes.FormatError(code), path, code)
+    return _error(code, path)

@@ -1,0 +1,67 @@
+"""Find out what a pair of folders can do by trying it, once, with one small file.
+
+Filesystem names tell little: XFS may be made without reflink, Btrfs refuses between nodatacow and ordinary
+files, and two mounts of one filesystem may or may not share.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from holo import platform
+from holo.platform import Directory
+
+_CONTENT = bytes(range(256)) * 32
+"""8 KiB: larger than what Btrfs keeps inline in its metadata."""
+
+
+def reflink(source: Directory, target: Directory) -> str | None:
+    """Try to clone a new file of ``source`` into ``target``; ``None`` if it works, else why it does not."""
+
+    def attempt(name: str) -> None:
+        clone_file(source, name, target, name + "-clone")
+
+    return _try(attempt, source, target)
+
+
+def hardlink(source: Directory, target: Directory) -> str | None:
+    """Try to link a new file of ``source`` into ``target``; ``None`` if it works, else why it does not."""
+
+    def attempt(name: str) -> None:
+        platform.link(source, name, target, name + "-clone")
+
+    return _try(attempt, source, target)
+
+
+def clone_file(source: Directory, source_name: str, target: Directory, name: str) -> None:
+    """Clone one file, by name. Raises :class:`OSError`; nothing is left behind then."""
+    descriptor = platform.open_file(source, source_name)
+    try:
+        os.close(platform.clone(descriptor, source, source_name, target, name, 0o600))
+    finally:
+        os.close(descriptor)
+
+
+def _try(attempt: Callable[[str], None], source: Directory, target: Directory) -> str | None:
+    name = f".holo-probe-{os.getpid()}-{os.urandom(4).hex()}"
+    # The probe comes and goes without a trace: the directories keep their mtimes.
+    before = platform.status(target, "")
+    if before.st_mode & 0o700 != 0o700:
+        platform.set_directory(target, before.st_mode & 0o7777 | 0o700, None)
+    descriptor = platform.create_file(source, name, 0o600)
+    try:
+        os.write(descriptor, _CONTENT)
+        try:
+            attempt(name)
+        except OSError as error:
+            if error.errno not in platform.UNAVAILABLE | {errno.EPERM, errno.EMLINK}:
+                raise
+            return error.strerror or os.strerror(error.errno or 0)
+        platform.remove_file(target, name + "-clone")
+        return None
+    finally:
+        os.close(descriptor)
+        platform.remove_file(source, name)
+        platform.set_directory(target, before.st_mode & 0o7777, before.st_mtime_ns)

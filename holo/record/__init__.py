@@ -1,0 +1,240 @@
+"""Record a tree: scan it, read every file once on all cores, publish the catalog last.
+
+    tree    = scan(directory)                 what is there; sockets and the like are refused here
+    batches = the files, cut into pieces of work
+    workers: read, hash, find the prefix, store new content
+    catalog = the scan + what the workers found
+    publish: make everything durable, then one rename
+
+What it does not guarantee: the tree is not frozen. Every file is recorded as it was at one moment, but two
+files may be recorded at two moments.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from holo import parallel, platform
+from holo.catalog import Catalog, DirectoryRow, FileRow, Relocation
+from holo.errors import HoloError, NotFound, UsageError
+from holo.hololib import Store
+from holo.hololib.blobs import Blobs, temporary_name
+from holo.hololib.store import check_name
+from holo.platform import probe
+from holo.record.ingest import Batch, Ingest, Ingested
+from holo.record.scan import Tree, refuse_special, scan
+from holo.walk import Walker
+
+__all__ = ["RecordReport", "record"]
+
+_TASK_COST = 8 << 20
+_FILE_COST = 32 << 10
+"""What opening, hashing and storing one file costs besides its bytes, in bytes that take as long."""
+
+OnProgress = Callable[[int, int], object]
+"""Called with (files done, files in all)."""
+
+
+@dataclass(frozen=True)
+class RecordReport:
+    """What a record did. ``blobs_new`` were stored, ``blobs_deduplicated`` were in the library already."""
+
+    name: str
+    digest: str
+    prefix: str
+    files: int
+    directories: int
+    symlinks: int
+    bytes: int
+    blobs_new: int
+    blobs_deduplicated: int
+    relocated: int
+    warnings: tuple[str, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, object]:
+        """The document `holo record --json` prints."""
+        return {
+            "name": self.name,
+            "digest": self.digest,
+            "prefix": self.prefix,
+            "files": self.files,
+            "directories": self.directories,
+            "symlinks": self.symlinks,
+            "bytes": self.bytes,
+            "blobs": {"new": self.blobs_new, "deduplicated": self.blobs_deduplicated},
+            "relocated": self.relocated,
+            "warnings": list(self.warnings),
+            "seconds": self.seconds,
+        }
+
+
+def record(
+    library: Store,
+    directory: str,
+    name: str | None = None,
+    *,
+    skip_special: bool = False,
+    keep_setid: bool = False,
+    workers: int = 1,
+    on_progress: OnProgress | None = None,
+) -> RecordReport:
+    """Record ``directory`` under ``name`` (default: the directory's own, made fit).
+
+    Recording the same tree again stores nothing and yields the same digest. Raises :class:`NotFound`,
+    :class:`UsageError`, :class:`~holo.errors.SourceChanged` or :class:`HoloError`; nothing is published then.
+    """
+    started = time.monotonic()
+    prefix = os.path.abspath(directory)
+    name = check_name(name, "catalog") if name is not None else default_name(prefix)
+    _refuse_library(library, prefix)
+    try:
+        root = platform.open_root(prefix)
+    except OSError as error:
+        kind = NotFound if error.errno == errno.ENOENT else HoloError
+        raise kind(f"cannot record {prefix}: {error.strerror}") from error
+    try:
+        tree = scan(root, prefix)
+        if not skip_special:
+            refuse_special(tree)
+        with library.lock(exclusive=False):
+            found = _ingest(library, root, prefix, tree, workers, on_progress)
+            catalog = _assemble(tree, found, prefix, keep_setid=keep_setid)
+            library.publish(catalog, name)
+    finally:
+        platform.close_directory(root)
+    everything = [item for items in found.values() for item in items]
+    contents = {item.row[4] for item in everything}
+    new = {item.row[4] for item in everything if item.stored}
+    return RecordReport(
+        name=name,
+        digest=catalog.digest,
+        prefix=prefix,
+        files=catalog.file_count,
+        directories=catalog.directory_count,
+        symlinks=catalog.symlink_count,
+        bytes=catalog.size,
+        blobs_new=len(new),
+        blobs_deduplicated=len(contents) - len(new),
+        relocated=sum(relocation.kind != "bytecode" for relocation in catalog.relocations.values()),
+        warnings=tuple(warning for item in everything for warning in item.warnings),
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def default_name(prefix: str) -> str:
+    """A catalog name made of a directory's: ``/home/me/.venv`` is ``venv``."""
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", os.path.basename(prefix)).lstrip(".+-")[:64]
+    return name or "environment"
+
+
+def _refuse_library(library: Store, prefix: str) -> None:
+    real = os.path.realpath(prefix)
+    if os.path.commonpath([real, os.path.realpath(library.path)]) in (real, os.path.realpath(library.path)):
+        raise UsageError(
+            f"{prefix} and the library {library.path} lie inside each other",
+            "Record another directory, or name another library with HOLO_HOME.",
+        )
+
+
+def _ingest(
+    library: Store, root: platform.Directory, prefix: str, tree: Tree, workers: int, on_progress: OnProgress | None
+) -> dict[str, list[Ingested]]:
+    blobs = library.blobs
+    raw = library.compression == "raw" or (
+        library.compression == "auto" and probe.reflink(blobs.temporary, blobs.directory) is None
+    )
+    ingest = Ingest(root, prefix, blobs, reflink=raw and _can_clone(root, tree, blobs), compress=not raw)
+    found: dict[str, list[Ingested]] = {folder.path: [] for folder in tree.folders}
+    total = sum(len(folder.files) for folder in tree.folders)
+    done = 0
+    for results in parallel.run(ingest, _batches(tree), workers):
+        for path, items in results:
+            found[path] += items
+            done += len(items)
+        if on_progress is not None:
+            on_progress(done, total)
+    return found
+
+
+def _can_clone(root: platform.Directory, tree: Tree, blobs: Blobs) -> bool:
+    """Whether files of the tree can be cloned into the library: tried with the first one that has content.
+
+    The tree is the user's, so no file of our own is put there.
+    """
+    walker = Walker(root)
+    draft = temporary_name()
+    try:
+        for folder in tree.folders:
+            for name, size in folder.files:
+                if size:
+                    probe.clone_file(walker.open(folder.path), name, blobs.temporary, draft)
+                    platform.remove_file(blobs.temporary, draft)
+                    return True
+        return False
+    except OSError:
+        return False  # what else is wrong with that file, recording it will tell
+    finally:
+        walker.close()
+
+
+def _batches(tree: Tree) -> list[list[Batch]]:
+    """Cut the files into tasks of about the same cost, neighbours together, the costliest tasks first."""
+    tasks: list[tuple[int, list[Batch]]] = []
+    task: list[Batch] = []
+    cost = 0
+    for folder in tree.folders:
+        names: list[str] = []
+        for name, size in folder.files:
+            names.append(name)
+            cost += size + _FILE_COST
+            if cost >= _TASK_COST:
+                tasks.append((cost, [*task, Batch(folder.path, names)]))
+                task, names, cost = [], [], 0
+        if names:
+            task.append(Batch(folder.path, names))
+    if task:
+        tasks.append((cost, task))
+    tasks.sort(key=lambda item: -item[0])
+    return [task for _, task in tasks]
+
+
+def _assemble(tree: Tree, found: dict[str, list[Ingested]], prefix: str, *, keep_setid: bool) -> Catalog:
+    kept = 0o7777 if keep_setid else 0o1777
+    directories: list[DirectoryRow] = []
+    relocations: dict[str, Relocation] = {}
+    xattrs: dict[str, dict[str, bytes]] = {}
+    for folder in tree.folders:
+        base = folder.path + "/" if folder.path else ""
+        rows: list[FileRow] = []
+        for item in sorted(found[folder.path], key=lambda item: item.row[0]):
+            name, mode, size, mtime, digest = item.row
+            rows.append((name, mode & kept, size, mtime, digest))
+            if item.relocation is not None:
+                relocations[base + name] = item.relocation
+            if item.xattrs:
+                xattrs[base + name] = item.xattrs
+        if folder.xattrs:
+            xattrs[folder.path] = folder.xattrs
+        directories.append((folder.path, folder.mode & kept, folder.mtime_ns, rows, folder.symlinks))
+    relocations = {
+        path: relocation
+        for path, relocation in relocations.items()
+        if relocation.kind != "bytecode" or source_of(path) in relocations
+    }
+    return Catalog(prefix, directories, relocations, tree.hardlinks, xattrs)
+
+
+def source_of(bytecode: str) -> str:
+    """The source that a ``.pyc`` at this path was compiled from (PEP 3147), whether or not it exists."""
+    folder, _, name = bytecode.rpartition("/")
+    stem = name.removesuffix(".pyc")
+    if folder == "__pycache__" or folder.endswith("/__pycache__"):
+        parent = folder.removesuffix("__pycache__")
+        return f"{parent}{stem.partition('.')[0]}.py"
+    return f"{folder}/{stem}.py" if folder else f"{stem}.py"

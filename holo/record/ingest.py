@@ -1,0 +1,237 @@
+"""Read files once: hash, look for the prefix, store what the library does not have yet. Runs in workers.
+
+The catalog must never describe bytes that were not stored, although other programs may be writing. A small
+file is read in one piece, and the bytes that were hashed are the bytes that are stored. A large one is read
+twice, and the second reading is hashed again as it is stored. A reflink is taken from the open file, whose
+ctime must then be what it was before the reading; a file changed so recently that the clock could not tell
+has its clone hashed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from holo import digest as digests
+from holo import platform
+from holo.catalog import FileRow, Relocation
+from holo.errors import HoloError, SourceChanged
+from holo.hololib.blobs import CHUNK, Blobs, ContentMismatch
+from holo.platform import Directory
+from holo.record.prefix import PrefixFinder, find
+from holo.walk import Walker
+
+_ATTEMPTS = 5
+_RECENT_NS = 100_000_000
+"""Timestamps come from the kernel's tick (up to 10 ms, CONFIG_HZ=100); within this a second change may hide."""
+
+
+class _Changed(Exception):
+    """The file is not what it was when we began to read it."""
+
+
+class Ingested(NamedTuple):
+    """What one file became."""
+
+    row: FileRow
+    relocation: Relocation | None
+    xattrs: dict[str, bytes]
+    stored: bool
+    """the library did not have it"""
+    warnings: tuple[str, ...]
+
+
+@dataclass
+class Batch:
+    """Some files of one directory."""
+
+    path: str
+    """of the directory, relative to the root"""
+    names: list[str]
+
+
+class Ingest:
+    """Everything the workers share, made before they are forked."""
+
+    def __init__(self, root: Directory, prefix: str, blobs: Blobs, *, reflink: bool, compress: bool) -> None:
+        self._root = root
+        self._prefix_text = prefix
+        self._blobs = blobs
+        self._reflink = reflink
+        self._compress = compress
+        self._prefix = os.fsencode(prefix)
+        self._foreign = _other_spellings(prefix)
+
+    def __call__(self, batches: list[Batch]) -> list[tuple[str, list[Ingested]]]:
+        """Ingest some batches; per batch its directory's path and a result per name, in order."""
+        walker = Walker(self._root)
+        results = []
+        try:
+            for batch in batches:
+                try:
+                    directory = walker.open(batch.path)
+                except OSError as error:
+                    shown = os.path.join(self._prefix_text, batch.path)
+                    raise HoloError(f"cannot read {shown}: {error.strerror}") from error
+                base = batch.path + "/" if batch.path else ""
+                results.append((batch.path, [self._ingest(directory, name, base + name) for name in batch.names]))
+        finally:
+            walker.close()
+        return results
+
+    def _ingest(self, directory: Directory, name: str, path: str) -> Ingested:
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self._attempt(directory, name, path)
+            except _Changed:
+                time.sleep(0.02 * 2**attempt)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                    raise HoloError(
+                        f"cannot write to the library {self._blobs.path}: {error.strerror}",
+                        "Nothing was published; free some space or name another library with HOLO_HOME.",
+                    ) from error
+                raise HoloError(f"cannot record {os.path.join(self._prefix_text, path)}: {error.strerror}") from error
+        raise SourceChanged(
+            f"{os.path.join(self._prefix_text, path)} keeps changing while it is read",
+            "Stop what writes to it, or remove it, and record again.",
+        )
+
+    def _attempt(self, directory: Directory, name: str, path: str) -> Ingested:
+        source = platform.open_file(directory, name)
+        try:
+            before = os.fstat(source)
+            if not stat.S_ISREG(before.st_mode):
+                raise _Changed
+            size = before.st_size
+            warnings: list[str] = []
+            relocation: Relocation | None
+            if size <= CHUNK:
+                content = os.read(source, size + 1)
+                if len(content) != size:
+                    raise _Changed
+                digest = digests.of(content)
+                relocation = find(self._prefix, content) if size >= len(self._prefix) else None
+                foreign = [what for what, needle in self._foreign if needle in content]
+            else:
+                content = None
+                digest, relocation, foreign = self._read_large(source, size)
+            _check_unchanged(source, before)
+            stored = not self._blobs.has(digest)
+            if stored:
+                self._store(source, directory, name, before, digest, content)
+                _check_unchanged(source, before)
+            xattrs = platform.get_xattrs(source)
+        finally:
+            os.close(source)
+        if name.endswith(".pyc") and relocation is not None:
+            # Whether this one matters depends on its source, which the caller knows.
+            relocation = relocation._replace(kind="bytecode", ends=[])
+        elif foreign:
+            warnings += [f"{path} contains {what}, which is not patched" for what in foreign]
+        if content is not None and _may_point_outside(name):
+            warnings += _outside(path, name, content, os.fsdecode(self._prefix))
+        row = (name, stat.S_IMODE(before.st_mode), size, before.st_mtime_ns, digest)
+        return Ingested(row, relocation, xattrs, stored, tuple(warnings))
+
+    def _read_large(self, source: int, size: int) -> tuple[str, Relocation | None, list[str]]:
+        hasher = digests.Hasher()
+        finder = PrefixFinder(self._prefix)
+        foreign = [(what, PrefixFinder(needle)) for what, needle in self._foreign]
+        for piece in _pieces(source, size):
+            hasher.update(piece)
+            finder.feed(piece)
+            for _, other in foreign:
+                other.feed(piece)
+        return hasher.hexdigest(), finder.finish(), [what for what, other in foreign if other.finish() is not None]
+
+    def _store(
+        self,
+        source: int,
+        directory: Directory,
+        name: str,
+        before: os.stat_result,
+        digest: str,
+        content: bytes | None,
+    ) -> None:
+        size = before.st_size
+        if self._reflink and size:
+            try:
+                self._blobs.add_clone(digest, source, directory, name, check=self._is_recent(before))
+                return
+            except OSError as error:
+                # This one file only: Btrfs answers so for nodatacow files. The pair was probed before.
+                if error.errno not in platform.UNAVAILABLE:
+                    raise
+            except ContentMismatch:
+                raise _Changed from None
+        chunks = iter((content,)) if content is not None else _pieces(source, size)
+        try:
+            self._blobs.add(digest, chunks, size, compress=self._compress and size > 0)
+        except ContentMismatch:
+            raise _Changed from None
+
+    @staticmethod
+    def _is_recent(status: os.stat_result) -> bool:
+        return time.time_ns() - status.st_ctime_ns < _RECENT_NS
+
+
+def _check_unchanged(source: int, before: os.stat_result) -> None:
+    now = os.fstat(source)
+    if (now.st_ctime_ns, now.st_mtime_ns, now.st_size) != (before.st_ctime_ns, before.st_mtime_ns, before.st_size):
+        raise _Changed
+
+
+def _pieces(source: int, size: int) -> Iterator[bytes]:
+    os.lseek(source, 0, os.SEEK_SET)
+    position = 0
+    while piece := os.read(source, CHUNK):
+        position += len(piece)
+        yield piece
+        if position > size:
+            break
+    if position != size:
+        raise _Changed
+
+
+def _other_spellings(prefix: str) -> list[tuple[str, bytes]]:
+    """Spellings of the prefix that are reported, not patched: (what it is, needle)."""
+    from urllib.parse import quote
+
+    spellings = []
+    quoted = quote(os.fsencode(prefix))
+    if quoted.encode() != os.fsencode(prefix):
+        spellings.append((f"the prefix URL-encoded ({quoted})", quoted.encode()))
+    real = os.path.realpath(prefix)
+    if real != prefix:
+        spellings.append((f"the prefix by its real path ({real})", os.fsencode(real)))
+    return spellings
+
+
+def _may_point_outside(name: str) -> bool:
+    return name == "direct_url.json" or name.endswith((".pth", ".egg-link"))
+
+
+def _outside(path: str, name: str, content: bytes, prefix: str) -> Iterator[str]:
+    """Editable installs that lead out of the environment: a restored space shares them with its source."""
+    if name == "direct_url.json":
+        import json
+        from urllib.parse import unquote, urlsplit
+
+        try:
+            document = json.loads(content)
+            if not document["dir_info"]["editable"]:
+                return
+            targets = [unquote(urlsplit(document["url"]).path)]
+        except (ValueError, KeyError, TypeError):
+            return
+    else:
+        targets = [line for line in os.fsdecode(content).splitlines() if line.startswith("/")]
+    for target in targets:
+        if target != prefix and not target.startswith(prefix + "/"):
+            yield f"{path} is an editable install that points outside the environment: {target}"

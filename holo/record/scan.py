@@ -1,0 +1,105 @@
+"""Walk a tree once: what is there, in a fixed order, without reading any content."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+
+from holo import platform
+from holo.catalog import MAX_DEPTH
+from holo.errors import HoloError
+from holo.platform import Directory
+
+_LISTED = 20
+
+
+@dataclass
+class Folder:
+    """One directory of the tree: ``path`` is relative to the root, which is ""."""
+
+    path: str
+    mode: int
+    mtime_ns: int
+    files: list[tuple[str, int]] = field(default_factory=list)
+    """(name, size in bytes), by name"""
+    symlinks: list[tuple[str, str, int]] = field(default_factory=list)
+    """(name, target, mtime in ns), by name"""
+    xattrs: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass
+class Tree:
+    """A scanned tree. ``folders`` are in depth-first order, parents before children."""
+
+    folders: list[Folder] = field(default_factory=list)
+    hardlinks: list[list[str]] = field(default_factory=list)
+    special: list[str] = field(default_factory=list)
+    """sockets, fifos and devices, as "path (kind)" """
+
+
+def scan(root: Directory, shown: str) -> Tree:
+    """Scan the tree below ``root``; ``shown`` is its path for messages.
+
+    Raises :class:`HoloError` naming the directory that cannot be read.
+    """
+    tree = Tree()
+    inodes: dict[tuple[int, int], list[str]] = {}
+    _scan(root, shown, "", tree, inodes)
+    tree.hardlinks = sorted(group for group in inodes.values() if len(group) > 1)
+    return tree
+
+
+def _scan(directory: Directory, root: str, path: str, tree: Tree, inodes: dict[tuple[int, int], list[str]]) -> None:
+    status = platform.status(directory, "")
+    folder = Folder(path, stat.S_IMODE(status.st_mode), status.st_mtime_ns)
+    tree.folders.append(folder)
+    base = path + "/" if path else ""
+    if path.count("/") >= MAX_DEPTH:
+        raise HoloError(f"{os.path.join(root, path)[:200]}... has directories more than {MAX_DEPTH} levels deep")
+    children: list[str] = []
+    try:
+        folder.xattrs = platform.get_xattrs(directory)
+        with platform.listing(directory) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        for entry in found:
+            status = entry.stat(follow_symlinks=False)
+            mode = status.st_mode
+            if stat.S_ISREG(mode):
+                folder.files.append((entry.name, status.st_size))
+                if status.st_nlink > 1:
+                    inodes.setdefault((status.st_dev, status.st_ino), []).append(base + entry.name)
+            elif stat.S_ISDIR(mode):
+                children.append(entry.name)
+            elif stat.S_ISLNK(mode):
+                target = platform.read_link(directory, entry.name)
+                folder.symlinks.append((entry.name, target, status.st_mtime_ns))
+            else:
+                tree.special.append(f"{base}{entry.name} ({_kind(mode)})")
+    except OSError as error:
+        raise HoloError(f"cannot read {os.path.join(root, path)}: {error.strerror}") from error
+    for name in children:
+        try:
+            child = platform.open_child(directory, name)
+        except OSError as error:
+            raise HoloError(f"cannot read {os.path.join(root, base + name)}: {error.strerror}") from error
+        try:
+            _scan(child, root, base + name, tree, inodes)
+        finally:
+            platform.close_directory(child)
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISSOCK(mode):
+        return "socket"
+    if stat.S_ISFIFO(mode):
+        return "fifo"
+    return "device"
+
+
+def refuse_special(tree: Tree) -> None:
+    """Raise :class:`HoloError` naming the sockets, fifos and devices, if there are any."""
+    if tree.special:
+        more = len(tree.special) - _LISTED
+        names = ", ".join(tree.special[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+        raise HoloError(f"not files, directories or symlinks: {names}", "Leave them out with --skip-special.")

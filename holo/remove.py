@@ -1,0 +1,63 @@
+"""Remove whole trees below an open directory, without following anything out of it."""
+
+from __future__ import annotations
+
+import errno
+
+from holo import platform
+from holo.platform import Directory
+
+
+def remove(directory: Directory, name: str) -> int:
+    """Remove ``name`` from ``directory``, with everything below it if it is a directory.
+
+    Returns the number of entries removed that were not directories; nothing there is 0. Directories without
+    write permission are given it first.
+    """
+    try:
+        platform.remove_file(directory, name)
+        return 1
+    except FileNotFoundError:
+        return 0
+    except (IsADirectoryError, PermissionError):
+        pass  # POSIX lets unlink of a directory say EPERM, Linux says EISDIR
+    child = _open_to_empty(directory, name)
+    try:
+        removed = empty(child)
+    finally:
+        platform.close_directory(child)
+    platform.remove_directory(directory, name)
+    return removed
+
+
+def empty(directory: Directory) -> int:
+    """Remove everything in ``directory``; returns the number of entries that were not directories."""
+    removed = 0
+    with platform.listing(directory) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
+        if not is_directory:
+            platform.remove_file(directory, name)
+            removed += 1
+            continue
+        child = _open_to_empty(directory, name)
+        try:
+            removed += empty(child)
+        finally:
+            platform.close_directory(child)
+        platform.remove_directory(directory, name)
+    return removed
+
+
+def _open_to_empty(directory: Directory, name: str) -> Directory:
+    try:
+        child = platform.open_child(directory, name)
+    except OSError as error:
+        if error.errno != errno.EACCES:
+            raise
+        platform.make_accessible(directory, name)
+        child = platform.open_child(directory, name)
+    mode = platform.status(child, "").st_mode
+    if mode & 0o700 != 0o700:
+        platform.set_directory(child, mode & 0o7777 | 0o700, None)
+    return child

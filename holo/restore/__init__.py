@@ -1,0 +1,305 @@
+"""Restore: make a directory equal to a catalog.
+
+    refuse   what cannot work (a path too long for binaries, a directory that is not ours) before any change
+    probe    what this library and this space can do
+    survey   what is there: one stat per file, in parallel; nothing is changed
+    plan     what to do (pure); --dry-run ends here
+    check    the recorded offsets of every file to be patched, against its content
+    mark     the space says "restoring"
+    engine   remove, make directories, fill them in parallel, set the last modes and times
+    mark     the space says "pristine", with the ctime of the last change
+
+A crash anywhere leaves the space as it was or marked, and the next restore completes it. What it does not
+guarantee: a program that changes the space during the restore may have its changes removed or kept.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from holo import platform
+from holo.catalog import Catalog
+from holo.errors import Conflict, HoloError, UsageError
+from holo.hololib import Store
+from holo.hololib.locks import OnWait, say_waiting
+from holo.platform import probe
+from holo.restore.engine import Engine
+from holo.restore.materialize import Materializer
+from holo.restore.plan import Plan, plan
+from holo.restore.relocate import Relocator
+from holo.restore.report import RestoreReport, Tally
+from holo.restore.strategy import Decision, Way, decide
+from holo.restore.survey import Expectation, nothing_there, survey
+from holo.settings import Strategy
+from holo.space import Holotree, Space
+
+__all__ = ["DryRun", "Options", "RestoreReport", "delete", "restore"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to restore."""
+
+    strategy: Strategy = Strategy.SMART
+    strict: bool = False
+    """fail rather than fall back to another strategy"""
+    verify: bool = False
+    """hash everything that is shared or unchanged"""
+    force: bool = False
+    """take over a directory that is not a space, or a space of another catalog"""
+    workers: int = 1
+    on_progress: Callable[[int, int], object] | None = None
+    on_wait: OnWait = say_waiting
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a restore would do."""
+
+    space: str
+    path: str
+    catalog: str
+    digest: str
+    strategy: Decision
+    plan: Plan
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "space": self.space,
+            "path": self.path,
+            "catalog": self.catalog,
+            "digest": self.digest,
+            "strategy": self.strategy.to_json(),
+            **self.plan.to_json(self.strategy),
+        }
+
+
+def restore(
+    library: Store, name: str, catalog_name: str, catalog: Catalog, path: str | None, options: Options
+) -> RestoreReport:
+    """Make space ``name`` (at ``path``, if it is new) equal to ``catalog``.
+
+    Raises :class:`~holo.errors.Conflict` for a directory that is not a space, and every other
+    :class:`HoloError`; before the first change unless the message says otherwise.
+    """
+    started = time.monotonic()
+    tree = Holotree(library.home)
+    with tree.lock(name, options.on_wait), library.lock(exclusive=False, on_wait=options.on_wait):
+        job = _Job(library, tree, name, catalog_name, catalog, path, options)
+        tally = job.run()
+    return RestoreReport(
+        space=name,
+        path=job.path,
+        catalog=catalog_name,
+        digest=catalog.digest,
+        strategy=job.decision,
+        total=catalog.file_count,
+        reflinked=tally.reflinked,
+        hardlinked=tally.hardlinked,
+        copied=tally.copied,
+        unchanged=catalog.file_count - tally.files,
+        relocated=sum(job.relocator.applies(item) for item in catalog.relocations.values()),
+        removed=tally.removed,
+        symlinks=catalog.symlink_count,
+        directories=catalog.directory_count,
+        bytes_total=catalog.size,
+        bytes_shared=tally.shared_bytes,
+        bytes_written=tally.written_bytes,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def dry_run(
+    library: Store, name: str, catalog_name: str, catalog: Catalog, path: str | None, options: Options
+) -> DryRun:
+    """What :func:`restore` would do. Changes nothing."""
+    tree = Holotree(library.home)
+    with tree.lock(name, options.on_wait), library.lock(exclusive=False, on_wait=options.on_wait):
+        job = _Job(library, tree, name, catalog_name, catalog, path, options)
+        return DryRun(name, job.path, catalog_name, catalog.digest, job.decision, job.plan())
+
+
+def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
+    """Remove a space and what is known about it. Returns what it was."""
+    from holo.remove import remove
+
+    tree = Holotree(library.home)
+    with tree.lock(name, on_wait):
+        space = tree.get(name)
+        tree.save(_restoring(space))
+        parent, base = os.path.split(space.path)
+        try:
+            directory = platform.open_root(parent)
+            try:
+                remove(directory, base)
+            finally:
+                platform.close_directory(directory)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise HoloError(f"cannot remove {space.path}: {error.strerror}") from error
+        tree.forget(name)
+    return space
+
+
+def _restoring(space: Space) -> Space:
+    from dataclasses import replace
+
+    return replace(space, state="restoring")
+
+
+class _Job:
+    """One restore, from the refusals to the mark."""
+
+    def __init__(
+        self,
+        library: Store,
+        tree: Holotree,
+        name: str,
+        catalog_name: str,
+        catalog: Catalog,
+        path: str | None,
+        options: Options,
+    ) -> None:
+        self._library = library
+        self._tree = tree
+        self._name = name
+        self._catalog_name = catalog_name
+        self._catalog = catalog
+        self._options = options
+        self._known = tree.find(name)
+        self.path = self._place(path)
+        self.relocator = Relocator(catalog.prefix, self.path)
+        self.relocator.refuse_impossible(catalog)
+        self._is_new = _is_absent_or_empty(self.path)
+        if self._known is None and not self._is_new and not options.force:
+            raise Conflict(
+                f"{self.path} is not empty and not a holo space",
+                "A restore removes what is not in the catalog. Choose an empty place, or insist with --force.",
+            )
+        self.decision = self._decide()
+
+    def _place(self, path: str | None) -> str:
+        known = self._known
+        if path is None:
+            return known.path if known is not None else self._tree.default_path(self._name)
+        path = os.path.abspath(path)
+        if known is not None and os.path.realpath(known.path) != os.path.realpath(path):
+            raise Conflict(
+                f"space {self._name!r} lives at {known.path}, not at {path}",
+                "Give the copy at the other place a name of its own with --space.",
+            )
+        other = self._tree.at(path)
+        if other is not None and other.name != self._name:
+            raise Conflict(f"{path} is space {other.name!r} already", f"Use --space {other.name}, or another place.")
+        real = os.path.realpath(path)
+        for precious in (self._library.path, self._tree.path, os.path.expanduser("~"), os.getcwd()):
+            if (
+                known is None
+                and os.path.commonpath([real, os.path.realpath(precious)]) == real
+                and not (precious == os.getcwd() and _is_absent_or_empty(path))
+            ):
+                raise UsageError(f"{path} cannot be a space: it contains {precious}", "Choose a directory of its own.")
+        return path
+
+    def _decide(self) -> Decision:
+        blobs = self._library.blobs
+        target = platform.open_root(_existing(self.path))
+        try:
+            return decide(
+                self._options.strategy,
+                {
+                    Way.REFLINK: lambda: probe.reflink(blobs.temporary, target),
+                    Way.HARDLINK: lambda: probe.hardlink(blobs.temporary, target),
+                },
+                strict=self._options.strict,
+            )
+        except OSError as error:
+            raise HoloError(f"cannot write to {_existing(self.path)}: {error.strerror}") from error
+        finally:
+            platform.close_directory(target)
+
+    def plan(self) -> Plan:
+        """Survey the space and plan."""
+        if self._is_new:
+            found = nothing_there(self._catalog)
+        else:
+            root = platform.open_root(self.path)
+            try:
+                expectation = Expectation(
+                    self._catalog, self.relocator, self.decision.used, self._stamp(), self._options.verify
+                )
+                found = survey(root, expectation, self._library.blobs, self._options.workers)
+            finally:
+                platform.close_directory(root)
+        return plan(self._catalog, found, self.relocator, self.decision)
+
+    def _stamp(self) -> int:
+        return self._known.stamp if self._known is not None else 0
+
+    def run(self) -> Tally:
+        looked = time.time_ns()
+        todo = self.plan()
+        space = Space(
+            name=self._name,
+            path=self.path,
+            catalog=self._catalog_name,
+            digest=self._catalog.digest,
+            state="restoring",
+            requested=self.decision.requested.value,
+            used=self.decision.used.value,
+            reason=self.decision.reason,
+            stamp=self._stamp(),
+        )
+        if todo.is_empty:
+            # Everything was looked at after this moment, so whatever changed before it was seen.
+            self._tree.save(space.finished(max(space.stamp, looked) if self._known else looked))
+            return Tally()
+        materializer = Materializer(
+            self._library, self._catalog, self.relocator, self.decision.used, verify=self._options.verify
+        )
+        self._check(todo, materializer)
+        self._tree.save(space)
+        try:
+            os.makedirs(self.path, exist_ok=True)
+            root = platform.open_root(self.path)
+        except OSError as error:
+            raise HoloError(f"cannot make the space {self.path}: {error.strerror}") from error
+        try:
+            engine = Engine(root, self.path, materializer, self._catalog.xattrs, self._options.workers)
+            tally = engine.execute(todo, self._options.on_progress)
+            self._tree.save(space.finished(platform.status(root, "").st_ctime_ns))
+        finally:
+            platform.close_directory(root)
+        return tally
+
+    def _check(self, todo: Plan, materializer: Materializer) -> None:
+        """Everything about relocated files that can be wrong with the catalog, before the first write."""
+        for fill in todo.fills:
+            base = fill.path + "/" if fill.path else ""
+            for row in fill.files:
+                if todo.private.get(base + row[0]) == "relocated":
+                    materializer.check(base + row[0], row)
+
+
+def _is_absent_or_empty(path: str) -> bool:
+    try:
+        with os.scandir(path) as entries:
+            return next(iter(entries), None) is None
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno == errno.ENOTDIR:
+            raise Conflict(f"{path} is a file, not a directory", "Choose another place for the space.") from error
+        raise HoloError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _existing(path: str) -> str:
+    """The nearest existing directory at or above ``path``."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path

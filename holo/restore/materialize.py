@@ -1,0 +1,178 @@
+"""Make one file, in one of the ways there are. Always a new inode, never through what is there."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+from holo import platform
+from holo.catalog import Catalog, FileRow, Relocation
+from holo.hololib import Store
+from holo.hololib.blobs import CHUNK, raw_name, write_sparse
+from holo.hololib.links import READ_ONLY
+from holo.platform import Directory
+from holo.restore.relocate import Relocator
+from holo.restore.report import Tally
+from holo.restore.strategy import Way
+
+_KEPT_BYTES = 64 << 20
+"""Patched content kept in memory between the check before the first write and the write itself."""
+
+_SETID = 0o6000
+
+
+class Materializer:
+    """Makes files of one catalog in one space. Made before the workers are forked, used in them."""
+
+    def __init__(self, library: Store, catalog: Catalog, relocator: Relocator, used: Way, *, verify: bool) -> None:
+        self.used = used
+        self._verify = verify
+        self._blobs = library.blobs
+        self._links = library.links if used is Way.HARDLINK else None
+        self._catalog = catalog
+        self._relocator = relocator
+        self._patched: dict[str, bytes] = {}
+        self.umask = _umask()
+
+    def in_worker(self) -> None:
+        """Run in a process of our own: modes can be given to open(2) exactly, which saves a call per file."""
+        os.umask(0)
+        self.umask = 0
+
+    def check(self, path: str, row: FileRow) -> None:
+        """Check a relocated file's recorded offsets against its content, before anything is written."""
+        relocation = self._relocation(path)
+        if relocation is None:
+            return
+        size, digest = row[2], row[4]
+        self._relocator.check(self._blobs.chunks(digest, size), relocation, path)
+        if size <= CHUNK and sum(map(len, self._patched.values())) < _KEPT_BYTES:
+            self._patched[path] = b"".join(self._relocator.patch(self._blobs.chunks(digest, size), relocation))
+
+    def make(self, directory: Directory, path: str, row: FileRow, tally: Tally) -> None:
+        """Make the file ``path`` (relative to the space) in its open ``directory``, where it must not exist."""
+        relocation = self._relocation(path)
+        xattrs = self._catalog.xattrs.get(path)
+        if relocation is not None:
+            self._make_patched(directory, path, row, relocation, xattrs)
+            tally.copied += 1
+            tally.written_bytes += row[2]
+            return
+        if self.used is Way.HARDLINK and not xattrs:
+            if self._make_link(directory, row):
+                tally.hardlinked += 1
+                tally.shared_bytes += row[2]
+                return
+            name, mode, size, mtime, digest = row
+            row = (name, mode & READ_ONLY, size, mtime, digest)
+        if self.used is not Way.COPY and self._make_clone(directory, row, xattrs):
+            tally.reflinked += 1
+            tally.shared_bytes += row[2]
+            return
+        self._make_copy(directory, row, xattrs)
+        tally.copied += 1
+        tally.written_bytes += row[2]
+
+    def _relocation(self, path: str) -> Relocation | None:
+        relocation = self._catalog.relocations.get(path)
+        if relocation is not None and self._relocator.applies(relocation):
+            return relocation
+        return None
+
+    def _make_link(self, directory: Directory, row: FileRow) -> bool:
+        assert self._links is not None
+        try:
+            self._links.link(row, directory, row[0], verify=self._verify)
+        except OSError as error:
+            if error.errno != errno.EMLINK:  # that one file has all the links it can have
+                raise
+            return False
+        return True
+
+    def _make_clone(self, directory: Directory, row: FileRow, xattrs: dict[str, bytes] | None) -> bool:
+        name, mode, size, mtime, digest = row
+        if not size:
+            self._finish(platform.create_file(directory, name, mode), mode, mtime, xattrs)
+            return True
+        source = self._blobs.inflate(digest, size)
+        try:
+            if self._verify:
+                self._blobs.verify(source, digest, size)
+            target = platform.clone(
+                source, self._blobs.directory, raw_name(digest), directory, name, 0o600 if xattrs else mode
+            )
+        except OSError as error:
+            # The pair can reflink, so this is about one file: Btrfs between nodatacow and ordinary ones.
+            if error.errno not in platform.UNAVAILABLE:
+                raise
+            return False
+        finally:
+            os.close(source)
+        self._finish(target, mode, mtime, xattrs)
+        return True
+
+    def _make_copy(self, directory: Directory, row: FileRow, xattrs: dict[str, bytes] | None) -> None:
+        name, mode, size, mtime, digest = row
+        self._write(directory, name, self._blobs.chunks(digest, size), mode, mtime, xattrs)
+
+    def _make_patched(
+        self, directory: Directory, path: str, row: FileRow, relocation: Relocation, xattrs: dict[str, bytes] | None
+    ) -> None:
+        name, mode, size, mtime, digest = row
+        chunks: Iterator[bytes]
+        patched = self._patched.get(path)
+        if patched is not None:
+            chunks = iter((patched,))
+        else:
+            chunks = self._relocator.patch(self._blobs.chunks(digest, size), relocation)
+        self._write(directory, name, chunks, mode, mtime, xattrs)
+
+    def _write(
+        self,
+        directory: Directory,
+        name: str,
+        chunks: Iterator[bytes],
+        mode: int,
+        mtime: int,
+        xattrs: dict[str, bytes] | None,
+    ) -> None:
+        target = platform.create_file(directory, name, 0o600 if xattrs else mode)
+        try:
+            write_sparse(target, chunks)
+        except BaseException:
+            os.close(target)
+            platform.remove_file(directory, name)
+            raise
+        self._finish(target, mode, mtime, xattrs)
+
+    def _finish(self, target: int, mode: int, mtime: int, xattrs: dict[str, bytes] | None) -> None:
+        try:
+            # Extended attributes need write permission, and writing drops setuid: so the mode comes last.
+            if xattrs:
+                set_xattrs(target, xattrs)
+            exact = not xattrs and not mode & (self.umask | _SETID)
+            platform.set_file(target, mtime, None if exact else mode)
+        finally:
+            os.close(target)
+
+
+def set_xattrs(descriptor: int, wanted: dict[str, bytes]) -> None:
+    """Give an open file or directory exactly these extended attributes, where the filesystem has them.
+
+    A filesystem without them, or a user who may not grant capabilities, gets none: holo keeps what can be kept.
+    """
+    for name in platform.get_xattrs(descriptor).keys() - wanted.keys():
+        platform.set_xattr(descriptor, name, None)
+    for name, value in wanted.items():
+        try:
+            platform.set_xattr(descriptor, name, value)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EPERM):
+                raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,179 @@
+"""Patch the recorded prefix to a new path: compute the edits, check the content against them, then splice.
+
+Nothing here writes. :meth:`Relocator.check` must have seen the whole content before the first byte of
+:meth:`Relocator.patch` is written, so that bad offsets never leave half a file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+from holo.catalog import Catalog, Relocation
+from holo.errors import CatalogInvalid, RelocationImpossible
+
+# Linux before 5.1 reads 127 bytes of a shebang line (BINPRM_BUF_SIZE 128), macOS 512.
+SHEBANG_LIMIT = 512 if sys.platform == "darwin" else 127
+
+Edit: TypeAlias = tuple[int, int, bytes]
+"""Replace content[start:end] by these bytes."""
+
+_LISTED = 20
+
+
+class Relocator:
+    """Moves content from the prefix ``old`` to ``new`` (absolute paths)."""
+
+    def __init__(self, old: str, new: str) -> None:
+        self.old = os.fsencode(old)
+        self.new = os.fsencode(new)
+        self._old_text = old
+        self._new_text = new
+        self._growth = len(self.new) - len(self.old)
+        self._breaks_shebangs = re.search(rb"\s", self.new) is not None
+
+    def applies(self, relocation: Relocation) -> bool:
+        """Whether a file is patched at all.
+
+        Bytecode is marshalled with lengths, so its paths are only overwritten by others of equal length.
+        At another length the source's size changes too, and CPython compiles that one file again.
+        """
+        return relocation.kind != "bytecode" or not self._growth
+
+    def refuse_impossible(self, catalog: Catalog) -> None:
+        """Raise :class:`RelocationImpossible`, with the list of files, if the new path does not fit binaries."""
+        if self._growth <= 0:
+            return
+        files = sorted(path for path, relocation in catalog.relocations.items() if relocation.kind == "binary")
+        if files:
+            more = len(files) - _LISTED
+            names = "\n  ".join(files[:_LISTED]) + (f"\n  and {more} more" if more > 0 else "")
+            raise RelocationImpossible(
+                f"{self._new_text} is {self._growth} bytes longer than {self._old_text}, which is inside binary "
+                f"files, where a longer path has no room:\n  {names}",
+                f"Use a path of at most {len(self.old)} bytes (--to, HOLO_HOME), or record from a longer prefix.",
+            )
+
+    def symlink(self, target: str) -> str:
+        """The target of a symlink, moved if it leads into the prefix."""
+        if target == self._old_text or target.startswith(self._old_text + "/"):
+            return self._new_text + target[len(self._old_text) :]
+        return target
+
+    def size(self, relocation: Relocation, size: int) -> int | None:
+        """The size of the patched file, or ``None`` if only its content tells (a shebang that must change)."""
+        if relocation.kind != "text":
+            return size
+        if self._shebang_breaks(relocation):
+            return None
+        return size + self._growth * len(relocation.offsets)
+
+    def _shebang_breaks(self, relocation: Relocation) -> bool:
+        if relocation.kind != "text" or not relocation.ends:
+            return False
+        line = relocation.ends[0]
+        inside = sum(offset < line for offset in relocation.offsets)
+        return self._breaks_shebangs or line + self._growth * inside > SHEBANG_LIMIT
+
+    def check(self, chunks: Iterable[bytes], relocation: Relocation, path: str) -> None:
+        """Raise :class:`CatalogInvalid` unless the content holds the prefix at every offset."""
+        length = len(self.old)
+        pending = iter(relocation.offsets)
+        offset = next(pending, None)
+        window = b""
+        start = 0
+        for chunk in chunks:
+            window = window + chunk if window else chunk
+            while offset is not None and offset + length <= start + len(window):
+                if not window.startswith(self.old, offset - start):
+                    raise self._no_prefix(path, offset)
+                offset = next(pending, None)
+            keep = length if offset is None else max(length, start + len(window) - offset)
+            start += max(0, len(window) - keep)
+            window = window[-keep:]
+        if offset is not None:
+            raise self._no_prefix(path, offset)
+
+    def _no_prefix(self, path: str, offset: int) -> CatalogInvalid:
+        return CatalogInvalid(
+            f"the catalog says that {path} holds {self._old_text} at byte {offset}, and it does not",
+            "The catalog does not belong to this content; nothing was written. Record the environment again.",
+        )
+
+    def patch(self, chunks: Iterable[bytes], relocation: Relocation) -> Iterator[bytes]:
+        """The patched content. The first chunk holds the whole shebang line, if there is one."""
+        stream = iter(chunks)
+        first = next(stream, b"")
+        return splice(first, stream, self.edits(relocation, first))
+
+    def edits(self, relocation: Relocation, head: bytes) -> list[Edit]:
+        """The edits of one file, in order; ``head`` is the content's beginning (for the shebang)."""
+        length = len(self.old)
+        edits = []
+        if self._shebang_breaks(relocation):
+            end = relocation.ends[0]
+            edits.append((0, end, self._shebang(head[:end])))
+            edits += [(offset, offset + length, self.new) for offset in relocation.offsets if offset >= end]
+        elif relocation.kind == "binary" and self._growth:
+            string_end, padding = None, b""
+            for offset, end in zip(relocation.offsets, relocation.ends, strict=True):
+                if string_end is not None and end != string_end:
+                    edits.append((string_end, string_end, padding))
+                    string_end, padding = None, b""
+                if string_end is None:
+                    string_end, padding = end, b""
+                edits.append((offset, offset + length, self.new))
+                padding += bytes(-self._growth)
+            if string_end is not None:
+                edits.append((string_end, string_end, padding))
+        else:
+            edits = [(offset, offset + length, self.new) for offset in relocation.offsets]
+        return edits
+
+    def _shebang(self, line: bytes) -> bytes:
+        """A first line that works where ``#!`` cannot hold the new path."""
+        tail, _, arguments = line[2 + len(self.old) :].partition(b" ")
+        interpreter = self.new + tail.rstrip()
+        arguments = arguments.strip().replace(self.old, self.new)
+        name = os.path.basename(interpreter)
+        if b"python" not in name and b"pypy" not in name:
+            # Only Python reads the form below as a string; others are found on the PATH of the space.
+            return b"#!/usr/bin/env " + (b"-S " + name + b" " + arguments if arguments else name)
+        quoted = re.sub(rb'([\\"$`])', rb"\\\1", interpreter)
+        # pip writes the same (distlib's _build_shebang): sh executes the second line, Python sees a string.
+        return b"#!/bin/sh\n'''exec' \"%b\"%b \"$0\" \"$@\"\n' '''" % (quoted, b" " + arguments if arguments else b"")
+
+
+def splice(first: bytes, rest: Iterable[bytes], edits: list[Edit]) -> Iterator[bytes]:
+    """Apply sorted, non-overlapping edits to content that comes in chunks."""
+    position = 0  # in the original content, of the next byte not yet given out
+    pending = iter(edits)
+    edit = next(pending, None)
+    chunk = first
+    start = 0
+    rest = iter(rest)
+    while True:
+        end = start + len(chunk)
+        parts = []
+        while edit is not None and edit[0] <= end:
+            # An edit that begins exactly at the end belongs here only if nothing follows; it is the same bytes.
+            if edit[0] == end and edit[1] > end:
+                break
+            if edit[0] > position:
+                parts.append(chunk[position - start : edit[0] - start])
+            parts.append(edit[2])
+            position = max(position, edit[1])
+            edit = next(pending, None)
+        if position < end:
+            parts.append(chunk[position - start :])
+            position = end
+        if parts:
+            yield b"".join(parts)
+        start = end
+        following = next(rest, None)
+        if following is None:
+            return
+        chunk = following

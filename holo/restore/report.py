@@ -1,0 +1,83 @@
+"""What a restore did, in the form the command line prints and the API returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from holo.restore.strategy import Decision
+
+
+@dataclass
+class Tally:
+    """Counts that workers collect. Files are counted once, bytes are of content."""
+
+    reflinked: int = 0
+    hardlinked: int = 0
+    copied: int = 0
+    removed: int = 0
+    shared_bytes: int = 0
+    written_bytes: int = 0
+
+    def add(self, other: Tally) -> None:
+        self.reflinked += other.reflinked
+        self.hardlinked += other.hardlinked
+        self.copied += other.copied
+        self.removed += other.removed
+        self.shared_bytes += other.shared_bytes
+        self.written_bytes += other.written_bytes
+
+    @property
+    def files(self) -> int:
+        return self.reflinked + self.hardlinked + self.copied
+
+
+@dataclass(frozen=True)
+class RestoreReport:
+    """A restored space. ``reflinked + hardlinked + copied + unchanged == total``.
+
+    ``relocated`` counts all files that hold the prefix, made now or unchanged. Bytes are of content: ``shared``
+    was not written, ``written`` was; unchanged files are in neither.
+    """
+
+    space: str
+    path: str
+    catalog: str
+    digest: str
+    strategy: Decision
+    total: int
+    reflinked: int
+    hardlinked: int
+    copied: int
+    unchanged: int
+    relocated: int
+    removed: int
+    symlinks: int
+    directories: int
+    bytes_total: int
+    bytes_shared: int
+    bytes_written: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The document `holo restore --json` prints."""
+        return {
+            "space": self.space,
+            "path": self.path,
+            "catalog": self.catalog,
+            "digest": self.digest,
+            "strategy": self.strategy.to_json(),
+            "files": {
+                "total": self.total,
+                "reflinked": self.reflinked,
+                "hardlinked": self.hardlinked,
+                "copied": self.copied,
+                "unchanged": self.unchanged,
+                "relocated": self.relocated,
+                "removed": self.removed,
+            },
+            "symlinks": self.symlinks,
+            "directories": self.directories,
+            "bytes": {"total": self.bytes_total, "shared": self.bytes_shared, "written": self.bytes_written},
+            "seconds": self.seconds,
+        }

@@ -1,0 +1,66 @@
+"""Decide once, for a library and a space, how content gets from one to the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from holo.errors import StrategyUnavailable
+from holo.settings import Strategy
+
+
+class Way(StrEnum):
+    """What is really done to a file that need not be private. Every way falls back to the next."""
+
+    SNAPSHOT = "snapshot"
+    HARDLINK = "hardlink"
+    REFLINK = "reflink"
+    COPY = "copy"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was asked for, what is done, and why that is something else (``None`` when it is not)."""
+
+    requested: Strategy
+    used: Way
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, str | None]:
+        return {"requested": self.requested.value, "used": self.used.value, "reason": self.reason}
+
+    @property
+    def warning(self) -> str | None:
+        """What to tell a user who asked for a particular strategy and gets another."""
+        if self.reason is None or self.requested in (Strategy.SMART, Strategy.COPY):
+            return None
+        return f"{self.requested.value} was asked for, {self.used.value} is used: {self.reason}"
+
+
+Probe = Callable[[], str | None]
+"""Tries one way; ``None`` if it works, else why it does not."""
+
+_ORDER = {
+    Strategy.SMART: (Way.REFLINK,),
+    Strategy.REFLINK: (Way.REFLINK,),
+    Strategy.HARDLINK: (Way.HARDLINK, Way.REFLINK),
+    Strategy.COPY: (),
+}
+
+
+def decide(requested: Strategy, probes: dict[Way, Probe], *, strict: bool) -> Decision:
+    """Take the first way that works. ``strict`` makes anything but the first :class:`StrategyUnavailable`."""
+    reasons: list[str] = []
+    for way in _ORDER[requested]:
+        why = probes[way]()
+        if why is None:
+            break
+        reasons.append(f"{way.value} does not work between the library and the space ({why})")
+        if strict:
+            raise StrategyUnavailable(
+                reasons[0], "Put the space and HOLO_HOME on one filesystem that can, or leave out --strict."
+            )
+    else:
+        way = Way.COPY
+    return Decision(requested, way, "; ".join(reasons) or None)

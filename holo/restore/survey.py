@@ -1,0 +1,262 @@
+"""Compare a space with its catalog without changing anything. Runs in workers; costs one stat per file.
+
+A file is taken for unchanged when type, mode, size and mtime are the catalog's and its ctime is not newer
+than the space's last restore. The ctime cannot be set by a program, so an edit that puts the old mtime back
+is noticed as well. A file that differs in its ctime alone is read and hashed before it is believed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from holo import digest as digests
+from holo import parallel, platform
+from holo.catalog import Catalog, FileRow, SymlinkRow
+from holo.errors import HoloError
+from holo.hololib.blobs import Blobs
+from holo.hololib.links import READ_ONLY
+from holo.platform import Directory
+from holo.restore.relocate import Relocator
+from holo.restore.strategy import Way
+from holo.walk import Walker
+
+
+@dataclass
+class Finding:
+    """What is wrong with one directory of the catalog. A directory without a finding is as recorded."""
+
+    path: str
+    missing: bool = False
+    """not there, or not as a directory: everything below is missing too"""
+    unreadable: bool = False
+    extra: list[str] = field(default_factory=list)
+    """names that are not in the catalog"""
+    replace: list[str] = field(default_factory=list)
+    """names that are there as something else than they should be"""
+    files: list[FileRow] = field(default_factory=list)
+    """to be made (after the names in ``replace`` are gone)"""
+    symlinks: list[SymlinkRow] = field(default_factory=list)
+    """to be made, targets as in the catalog"""
+    attributes: bool = False
+    """mode, mtime or extended attributes of the directory itself differ"""
+
+
+@dataclass
+class Survey:
+    """The state of a whole space."""
+
+    findings: list[Finding]
+    inodes: dict[str, int]
+    """the inode of each unchanged file that belongs to a hardlink group"""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a pristine space of this catalog looks like, and how closely to look."""
+
+    catalog: Catalog
+    relocator: Relocator
+    used: Way
+    stamp: int
+    """ctime in ns up to which changes are the last restore's own"""
+    verify: bool
+    """read and hash everything"""
+
+
+def nothing_there(catalog: Catalog) -> Survey:
+    """The survey of an empty or missing directory."""
+    findings = [
+        Finding(path, missing=True, files=files, symlinks=links) for path, _, _, files, links in catalog.directories
+    ]
+    findings[0].missing = False
+    findings[0].attributes = True
+    return Survey(findings, {})
+
+
+_TASK_FILES = 500
+
+
+def survey(root: Directory, expectation: Expectation, blobs: Blobs, workers: int) -> Survey:
+    """Look at every entry of the space below ``root``."""
+    surveyor = _Surveyor(root, expectation, blobs)
+    tasks: list[range] = []
+    first = count = 0
+    directories = expectation.catalog.directories
+    for index, row in enumerate(directories):
+        count += len(row[3]) + 4
+        if count >= _TASK_FILES or index == len(directories) - 1:
+            tasks.append(range(first, index + 1))
+            first, count = index + 1, 0
+    result = Survey([], {})
+    # Workers pay off only when there is much to look at: a fork costs as much as some 2,000 stats.
+    for findings, inodes in parallel.run(surveyor, tasks, workers if len(tasks) > 8 or expectation.verify else 1):
+        result.findings += findings
+        result.inodes |= inodes
+    order = {row[0]: index for index, row in enumerate(directories)} if result.findings else {}
+    result.findings.sort(key=lambda finding: order[finding.path])
+    return result
+
+
+class _Surveyor:
+    def __init__(self, root: Directory, expectation: Expectation, blobs: Blobs) -> None:
+        self._root = root
+        self._blobs = blobs
+        self._catalog = catalog = expectation.catalog
+        self._relocator = expectation.relocator
+        self._hardlinked = expectation.used is Way.HARDLINK
+        self._stamp = -1 if expectation.verify else expectation.stamp
+        self._children: defaultdict[str, set[str]] = defaultdict(set)
+        for row in catalog.directories[1:]:
+            parent, _, name = row[0].rpartition("/")
+            self._children[parent].add(name)
+        self._group_size = {path: len(group) for group in catalog.hardlinks for path in group}
+        # Directories that hold files which need more than the fast comparison.
+        special = {path for path, item in catalog.relocations.items() if self._relocator.applies(item)}
+        special.update(self._group_size, catalog.xattrs)
+        self._special: defaultdict[str, set[str]] = defaultdict(set)
+        for path in special:
+            parent, _, name = path.rpartition("/")
+            self._special[parent].add(name)
+
+    def __call__(self, indices: Iterable[int]) -> tuple[list[Finding], dict[str, int]]:
+        walker = Walker(self._root)
+        findings: list[Finding] = []
+        inodes: dict[str, int] = {}
+        try:
+            for index in indices:
+                finding = self._visit(walker, index, inodes)
+                if finding is not None:
+                    findings.append(finding)
+        finally:
+            walker.close()
+        return findings, inodes
+
+    def _visit(self, walker: Walker, index: int, inodes: dict[str, int]) -> Finding | None:
+        path, mode, mtime, files, links = self._catalog.directories[index]
+        finding = Finding(path)
+        try:
+            directory = walker.open(path)
+            self._compare(directory, finding, files, links, inodes)
+            status = platform.status(directory, "")
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return Finding(path, missing=True, files=files, symlinks=links)
+            if error.errno in (errno.EACCES, errno.EPERM):
+                return Finding(path, missing=True, unreadable=True, files=files, symlinks=links)
+            raise HoloError(f"cannot read the directory {path!r} of the space: {error.strerror}") from error
+        finding.attributes = status.st_mode != stat.S_IFDIR | mode or status.st_mtime_ns != mtime
+        if (status.st_ctime_ns > self._stamp or path in self._catalog.xattrs) and not finding.attributes:
+            finding.attributes = platform.get_xattrs(directory) != self._catalog.xattrs.get(path, {})
+        if finding.extra or finding.replace or finding.files or finding.symlinks or finding.attributes:
+            return finding
+        return None
+
+    def _compare(
+        self,
+        directory: Directory,
+        finding: Finding,
+        files: list[FileRow],
+        links: list[SymlinkRow],
+        inodes: dict[str, int],
+    ) -> None:
+        path = finding.path
+        children = self._children.get(path, ())
+        special = self._special.get(path, ())
+        wanted = {row[0]: row for row in files}
+        wanted_links = {row[0]: row for row in links}
+        stamp = self._stamp
+        regular = stat.S_IFREG
+        base = path + "/" if path else ""
+        with platform.listing(directory) as entries:
+            for entry in entries:
+                name = entry.name
+                row = wanted.get(name)
+                if row is not None:
+                    status = entry.stat(follow_symlinks=False)
+                    if (
+                        status.st_ctime_ns <= stamp
+                        and status.st_nlink == 1
+                        and status.st_mtime_ns == row[3]
+                        and status.st_size == row[2]
+                        and status.st_mode == regular | row[1]
+                        and name not in special
+                    ) or self._is_unchanged(directory, base + name, row, status, inodes):
+                        del wanted[name]
+                    else:
+                        finding.replace.append(name)
+                elif name in children:
+                    if not entry.is_dir(follow_symlinks=False):
+                        finding.replace.append(name)
+                elif (link := wanted_links.get(name)) is not None:
+                    if self._is_same_symlink(directory, entry, link):
+                        del wanted_links[name]
+                    else:
+                        finding.replace.append(name)
+                else:
+                    finding.extra.append(name)
+        finding.files = list(wanted.values())
+        finding.symlinks = list(wanted_links.values())
+
+    def _is_unchanged(
+        self, directory: Directory, path: str, row: FileRow, status: os.stat_result, inodes: dict[str, int]
+    ) -> bool:
+        name, mode, size, mtime, _ = row
+        relocation = self._catalog.relocations.get(path)
+        if relocation is not None and not self._relocator.applies(relocation):
+            relocation = None
+        xattrs = self._catalog.xattrs.get(path, {})
+        group = self._group_size.get(path)
+        shared = self._hardlinked and relocation is None and not xattrs
+        if shared:
+            # Other spaces linking the same file move its ctime, so here it tells nothing; mode, size and
+            # mtime are the link form's own, and any edit in place shows in them.
+            mode &= READ_ONLY
+            trusted = self._stamp >= 0 and status.st_nlink > 1
+        else:
+            if status.st_nlink != (group or 1):
+                return False
+            trusted = status.st_ctime_ns <= self._stamp
+        expected_size = size if relocation is None else self._relocator.size(relocation, size)
+        if (
+            status.st_mode != stat.S_IFREG | mode
+            or status.st_mtime_ns != mtime
+            or expected_size not in (None, status.st_size)
+        ):
+            return False
+        if not trusted and not self._is_same_content(directory, path, name, row, xattrs):
+            return False
+        if group and not shared:
+            inodes[path] = status.st_ino
+        return True
+
+    def _is_same_content(
+        self, directory: Directory, path: str, name: str, row: FileRow, xattrs: dict[str, bytes]
+    ) -> bool:
+        try:
+            descriptor = platform.open_file(directory, name)
+        except OSError:
+            return False
+        try:
+            if platform.get_xattrs(descriptor) != xattrs:
+                return False
+            found = digests.of_file(descriptor)
+        finally:
+            os.close(descriptor)
+        relocation = self._catalog.relocations.get(path)
+        if relocation is None or not self._relocator.applies(relocation):
+            return found == row[4]
+        expected = digests.Hasher()
+        for chunk in self._relocator.patch(self._blobs.chunks(row[4], row[2]), relocation):
+            expected.update(chunk)
+        return found == expected.hexdigest()
+
+    def _is_same_symlink(self, directory: Directory, entry: os.DirEntry[str], row: SymlinkRow) -> bool:
+        if not entry.is_symlink():
+            return False
+        target = platform.read_link(directory, entry.name)
+        return target == self._relocator.symlink(row[1]) and entry.stat(follow_symlinks=False).st_mtime_ns == row[2]

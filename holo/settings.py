@@ -1,0 +1,223 @@
+"""What the user chose: flag, else environment, else settings.yaml, else default, and which it was.
+
+Every source is checked, even one that a better one overrides: a mistake should not stay hidden until
+the day the flag is left out. Commands that run at every shell prompt load this module, so it imports
+little, and YAML only when there is a file to read.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from holo.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+MOST_WORKERS = 256
+COMPRESSIONS = ("auto", "raw", "zstd")
+
+_HOME, _STRATEGY, _COMPRESSION, _WORKERS = _KEYS = (
+    "home",
+    "holotree.restoration-strategy",
+    "library.compression",
+    "workers",
+)
+
+T = TypeVar("T")
+_Candidate = tuple[str | None, str]
+
+
+class Strategy(enum.StrEnum):
+    """How file content gets from library to space."""
+
+    SMART = "smart"
+    REFLINK = "reflink"
+    HARDLINK = "hardlink"
+    COPY = "copy"
+
+    @classmethod
+    def parse(cls, value: str, source: str) -> Strategy:
+        """The strategy that ``value`` names; ``source`` is where it was written, for the error."""
+        strategy = _STRATEGY_NAMES.get(value)
+        if strategy is None:
+            raise UsageError(f"{source}: unknown strategy {value!r}; use {_either(_STRATEGY_NAMES)}")
+        return strategy
+
+
+_STRATEGY_NAMES = {
+    "smart": Strategy.SMART,
+    "auto": Strategy.SMART,
+    "reflink": Strategy.REFLINK,
+    "hardlink": Strategy.HARDLINK,
+    "copy": Strategy.COPY,
+    "copy-only": Strategy.COPY,
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One effective value and where it came from."""
+
+    key: str
+    value: str | int
+    source: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values in force. ``file`` is the settings file that was read, ``None`` if there is none."""
+
+    home: str
+    strategy: Strategy
+    compression: str
+    workers: int
+    file: str | None
+    sources: Mapping[str, str]
+
+    def effective(self) -> list[Setting]:
+        """Every key with its value and its source, in the order of the documentation."""
+        values: tuple[str | int, ...] = (self.home, self.strategy.value, self.compression, self.workers)
+        return [Setting(key, value, self.sources[key]) for key, value in zip(_KEYS, values, strict=True)]
+
+
+def load(*, strategy: str | None = None, home: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings in force, given a command's flags and an environment (default: the process's own).
+
+    An environment variable that is set but empty counts as not set. A relative ``home`` is taken from
+    the current directory if it comes from flag or environment, and refused in the file.
+    """
+    env = os.environ if environ is None else environ
+    file = _settings_file(env)
+    written = _read(file)
+    sources: dict[str, str] = {}
+
+    def choose(key: str, parse: Callable[[str, str], T], better: Iterable[_Candidate], default: str) -> T:
+        in_file = written.get(key) if written else None
+        candidates = (*better, (in_file, file), (default, "default"))
+        parsed = [(parse(value, source), source) for value, source in candidates if value is not None]
+        best, sources[key] = parsed[0]
+        return best
+
+    homes = ((home, "flag --home"), _variable(env, "HOLO_HOME"))
+    strategies = ((strategy, "flag --strategy"), _variable(env, "RCC_HOLOTREE_STRATEGY"))
+    absolute = [(value and os.path.abspath(os.path.expanduser(value)), source) for value, source in homes]
+    return Settings(
+        home=choose(_HOME, _parse_home, absolute, _user_folder(env, "data")),
+        strategy=choose(_STRATEGY, Strategy.parse, strategies, Strategy.SMART),
+        compression=choose(_COMPRESSION, _parse_compression, (), "auto"),
+        workers=choose(_WORKERS, _parse_workers, (), "auto"),
+        file=None if written is None else file,
+        sources=sources,
+    )
+
+
+def _variable(env: Mapping[str, str], name: str) -> _Candidate:
+    return env.get(name) or None, f"environment variable {name}"
+
+
+def _parse_home(value: str, source: str) -> str:
+    path = os.path.expanduser(value)
+    if not os.path.isabs(path) or "\0" in path:
+        raise UsageError(f"{source}: home must be the absolute path of a folder, not {value!r}")
+    return os.path.normpath(path)
+
+
+def _parse_compression(value: str, source: str) -> str:
+    if value not in COMPRESSIONS:
+        raise UsageError(f"{source}: unknown {_COMPRESSION} {value!r}; use {_either(COMPRESSIONS)}")
+    return value
+
+
+def _parse_workers(value: str, source: str) -> int:
+    if value == "auto":
+        return min(_usable_processors(), MOST_WORKERS)
+    # The length is checked first: int() of a very long text is slow, then an error of its own.
+    if value.isascii() and value.isdecimal() and len(value) <= 3 and 1 <= int(value) <= MOST_WORKERS:
+        return int(value)
+    raise UsageError(f"{source}: workers must be auto or a number from 1 to {MOST_WORKERS}, not {value!r}")
+
+
+def _usable_processors() -> int:
+    """How many processors this process may use: fewer than the machine has, in a container or taskset."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _user_folder(env: Mapping[str, str], kind: str) -> str:
+    """Where the platform keeps an application's data or config for this user."""
+    if sys.platform in ("darwin", "win32"):
+        import platformdirs
+
+        folder = platformdirs.user_data_dir if kind == "data" else platformdirs.user_config_dir
+        return folder("holo", appauthor=False)
+    chosen = env.get(f"XDG_{kind.upper()}_HOME", "")
+    if not os.path.isabs(chosen):  # XDG: a relative path is to be ignored
+        below = ".local/share" if kind == "data" else ".config"
+        chosen = os.path.join(env.get("HOME") or os.path.expanduser("~"), below)
+    return os.path.abspath(os.path.join(chosen, "holo"))
+
+
+def _settings_file(env: Mapping[str, str]) -> str:
+    named = env.get("HOLO_SETTINGS")
+    if not named:
+        return os.path.join(_user_folder(env, "config"), "settings.yaml")
+    if not os.path.exists(named):
+        raise UsageError(f"environment variable HOLO_SETTINGS: there is no file {named!r}")
+    return os.path.abspath(named)
+
+
+def _read(file: str) -> dict[str, str] | None:
+    """What is written in the file, by dotted key, as text; ``None`` if the file does not exist."""
+    try:
+        with open(file, "rb") as stream:
+            data = stream.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UsageError(f"{file}: cannot read the settings: {error.strerror}") from error
+    import yaml
+
+    try:
+        # BaseLoader leaves every scalar the text it is, so that a value means the same here as in a
+        # flag or a variable: `no` is not False, `1_0` not 10.
+        document = yaml.load(data, yaml.BaseLoader)  # noqa: S506 - the safest of all, it makes only text
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    found: dict[str, str] = {}
+    if document:
+        _flatten(document, "", file, found)
+    return found
+
+
+def _flatten(value: object, key: str, file: str, found: dict[str, str]) -> None:
+    """Put the values below ``key`` into ``found``, refusing whatever is not a known key or not a text."""
+    sections = {known.rpartition(".")[0] for known in _KEYS}
+    if key in sections:
+        # A section whose keys are all commented out reads as empty text.
+        if value == "":
+            return
+        if not isinstance(value, dict):
+            raise UsageError(f"{file}: {key or 'the file'} must hold keys and values, not {_kind(value)}")
+        for name, below in value.items():
+            _flatten(below, f"{key}.{name}" if key else str(name), file, found)
+    elif key not in _KEYS:
+        raise UsageError(f"{file}: unknown key {key!r}; the keys are {', '.join(_KEYS)}")
+    elif not isinstance(value, str):
+        raise UsageError(f"{file}: {key} must be a single value, not {_kind(value)}")
+    else:
+        found[key] = value
+
+
+def _kind(value: object) -> str:
+    return "keys and values" if isinstance(value, dict) else "a list" if isinstance(value, list) else repr(value)
+
+
+def _either(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} or {last}"

@@ -1,0 +1,41 @@
+"""Open the directories of a tree one after the other, in depth-first order, each with a single open."""
+
+from __future__ import annotations
+
+from holo import platform
+from holo.platform import Directory
+
+
+class Walker:
+    """Opens directories below a root by their relative paths, one component at a time.
+
+    Nothing is ever opened through a symlink, and no path length limit applies. The chain of open ancestors
+    is kept, so that visiting directories in depth-first order costs one open each.
+    """
+
+    def __init__(self, root: Directory) -> None:
+        self._root = root
+        self._names: list[str] = []
+        self._open: list[Directory] = []
+
+    def open(self, path: str) -> Directory:
+        """The directory at ``path`` ("" is the root). It stays the walker's: valid until the next call."""
+        names = path.split("/") if path else []
+        common = 0
+        for mine, wanted in zip(self._names, names, strict=False):
+            if mine != wanted:
+                break
+            common += 1
+        self._close_below(common)
+        for name in names[common:]:
+            self._open.append(platform.open_child(self._open[-1] if self._open else self._root, name))
+            self._names.append(name)
+        return self._open[-1] if self._open else self._root
+
+    def close(self) -> None:
+        self._close_below(0)
+
+    def _close_below(self, depth: int) -> None:
+        while len(self._open) > depth:
+            platform.close_directory(self._open.pop())
+            self._names.pop()

@@ -1,0 +1,98 @@
+"""Fixtures for all tests: real filesystems, every strategy, and holo as a command."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import filesystems
+from support.cli import Holo
+from support.filesystems import Filesystem, Mounts, Unavailable
+
+STRATEGIES = ("smart", "reflink", "hardlink", "copy")
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def mounts() -> Iterator[Mounts]:
+    """Filesystems of this process, made on demand. The path is short, for relocated paths are compared."""
+    with tempfile.TemporaryDirectory(prefix="holo-") as workspace:
+        mounts = Mounts(Path(workspace).resolve())
+        try:
+            yield mounts
+        finally:
+            mounts.close()
+
+
+def mounted(mounts: Mounts, name: str) -> Path:
+    """A folder on the named filesystem. Where it cannot be had the test is skipped, but fails in CI."""
+    try:
+        return mounts.get(name)
+    except Unavailable as unavailable:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{name} must be there in CI: {unavailable}")
+        pytest.skip(f"no {name}: {unavailable}")
+
+
+@pytest.fixture(params=filesystems.NAMES)
+def filesystem(request: pytest.FixtureRequest, mounts: Mounts) -> Iterator[Filesystem]:
+    """A fresh empty folder on each filesystem in turn, deleted afterwards.
+
+    A test to which the filesystem does not matter asks for the one of the temporary folder:
+    `@pytest.mark.parametrize("filesystem", ["local"], indirect=True)`.
+    """
+    root = mounted(mounts, request.param) / f"{next(_numbers):04d}"
+    root.mkdir()
+    try:
+        yield Filesystem(request.param, root, filesystems.reflinks(root), filesystems.xattrs(root))
+    finally:
+        filesystems.remove(root)
+
+
+@pytest.fixture(params=STRATEGIES)
+def strategy(request: pytest.FixtureRequest) -> str:
+    """Each strategy in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def holo(filesystem: Filesystem) -> Holo:
+    """The command line, with a HOLO_HOME of its own on the filesystem under test."""
+    return Holo(filesystem.root)
+
+
+@pytest.fixture(scope="session")
+def real_venv_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtualenv as pip makes it, with numpy and rich, compiled. Built once; record it, never change it.
+
+    Scripts and configuration hold its path, so it is used where it stands.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # one for all workers
+    source, done = base / "real-venv", base / "real-venv.done"
+    with (base / "real-venv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+            commands: list[list[str | Path]] = [
+                [sys.executable, "-m", "venv", "--clear", source],
+                [source / "bin" / "pip", "install", "--quiet", "numpy", "rich"],
+                [source / "bin" / "python", "-m", "compileall", "-q", source / "lib"],
+            ]
+            for command in commands:
+                built = subprocess.run(command, env=clean, capture_output=True, text=True, check=False)
+                if built.returncode != 0:
+                    pytest.fail(f"cannot build a virtualenv: {built.stdout}{built.stderr}")
+            done.touch()
+    return source

@@ -1,0 +1,92 @@
+"""Running holo the way a user does: a process of its own, with nothing of the caller's settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Argument = str | bytes | os.PathLike[str]
+
+# What changes what holo or Python does, and so must not come from whoever runs the tests.
+FOREIGN = (
+    *("HOLO_", "RCC_", "XDG_", "VIRTUAL_ENV", "CONDA", "NO_COLOR", "FORCE_COLOR", "COLUMNS"),
+    *("PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONOPTIMIZE"),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished command left: its exit code and what it printed."""
+
+    command: list[Argument]
+    code: int
+    stdout: str
+    stderr: str
+
+    def json(self) -> Any:
+        """The one JSON document on stdout."""
+        try:
+            return json.loads(self.stdout)
+        except json.JSONDecodeError as error:
+            raise AssertionError(f"not one JSON document ({error}):\n{self.stdout}") from error
+
+
+class Holo:
+    """`holo(*arguments)` runs the command line with its own HOLO_HOME and an empty settings file."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.home = root / "home"
+        self.library = self.home / "hololib"
+        self.holotree = self.home / "holotree"
+        self.settings = root / "settings.yaml"
+        self.settings.touch()
+
+    def __call__(
+        self,
+        *arguments: Argument,
+        code: int = 0,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = 120,
+    ) -> Result:
+        """Run to the end and require the exit code. No failure may show as a traceback."""
+        process = self.start(*arguments, env=env, cwd=cwd)
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            stdout, stderr = process.communicate()
+            raise AssertionError(f"holo {arguments} hung:\n{stderr}") from None
+        result = Result(list(arguments), process.returncode, stdout, stderr)
+        shown = f"holo {' '.join(map(str, arguments))}: exit {result.code}, not {code}\n{stdout}\n{stderr}"
+        assert "Traceback" not in stderr, shown
+        assert result.code == code, shown
+        return result
+
+    def start(
+        self, *arguments: Argument, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> subprocess.Popen[str]:
+        """Start it and leave the rest to the caller."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "holo", *arguments],
+            env=self.environment(env),
+            cwd=cwd or self.root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="surrogateescape",
+        )
+
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The environment of a command: the caller's without what is foreign, and what is ours."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        own = {"HOLO_HOME": str(self.home), "HOLO_SETTINGS": str(self.settings)}
+        return {**kept, **own, **(more or {})}

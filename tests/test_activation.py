@@ -1,0 +1,301 @@
+"""Activation: the right variables, shell code that means exactly them, and commands that run in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holo.activation import (
+    SHELLS,
+    CommandNotExecutable,
+    CommandNotFound,
+    Shell,
+    Variables,
+    apply,
+    render,
+    run,
+    variables,
+)
+from holo.errors import HoloError, UsageError
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX paths and shells")
+
+
+# --- variables --------------------------------------------------------------------------------
+
+
+def test_a_plain_space() -> None:
+    assert variables("/s", "tools", {"PATH": "/usr/bin:/bin"}) == {
+        "PATH": "/s/bin:/usr/bin:/bin",
+        "HOLO_SPACE": "tools",
+        "HOLO_SPACE_PATH": "/s",
+    }
+
+
+def test_a_virtualenv(tmp_path: Path) -> None:
+    (tmp_path / "pyvenv.cfg").touch()
+    found = variables(str(tmp_path), "ml", {"PATH": "/bin", "PYTHONHOME": "/elsewhere"})
+    assert found["VIRTUAL_ENV"] == str(tmp_path)
+    assert found["VIRTUAL_ENV_PROMPT"] == "ml"
+    assert found["PYTHONHOME"] is None
+    assert "CONDA_PREFIX" not in found
+
+
+def test_a_conda_prefix(tmp_path: Path) -> None:
+    (tmp_path / "conda-meta").mkdir()
+    found = variables(str(tmp_path), "ml", {"PATH": "/bin"})
+    assert found["CONDA_PREFIX"] == str(tmp_path)
+    assert found["CONDA_DEFAULT_ENV"] == "ml"
+    assert "VIRTUAL_ENV" not in found
+
+
+@pytest.mark.parametrize("below", ["node_modules/.bin", ".bin"])
+def test_node_modules(tmp_path: Path, below: str) -> None:
+    (tmp_path / below).mkdir(parents=True)
+    found = variables(str(tmp_path), "web", {"PATH": "/bin"})
+    assert found["PATH"] == f"{tmp_path}/bin:{tmp_path}/{below}:/bin"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "/s/bin"),
+        ("/s/bin", "/s/bin"),
+        ("/bin:/s/bin:/usr/bin:/s//bin/", "/s/bin:/bin:/usr/bin"),
+        ("/bin::/usr/bin", "/s/bin:/bin::/usr/bin"),
+        ("/bin:", "/s/bin:/bin:"),
+        ("/bin:/bin", "/s/bin:/bin:/bin"),
+        ("/s/own:/s/binary", "/s/bin:/s/own:/s/binary"),
+    ],
+)
+def test_path(before: str, after: str) -> None:
+    assert variables("/s", "n", {"PATH": before, "HOLO_SPACE_PATH": "/s"})["PATH"] == after
+
+
+def test_path_was_not_set() -> None:
+    assert variables("/s", "n", {})["PATH"] == f"/s/bin:{os.defpath}"
+
+
+def test_a_path_that_cannot_be_on_path() -> None:
+    with pytest.raises(HoloError, match="cannot be on PATH"):
+        variables("/a:b", "n", {"PATH": "/bin"})
+
+
+def test_twice_is_once(tmp_path: Path) -> None:
+    for marker in ("pyvenv.cfg", "conda-meta", "node_modules/.bin"):
+        (tmp_path / marker).mkdir(parents=True)
+    first = variables(str(tmp_path), "n", {"PATH": "/bin"})
+    assert variables(str(tmp_path), "n", apply(first, {"PATH": "/bin"})) == first
+
+
+def test_nothing_is_left_of_the_previous_space(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    for marker in ("pyvenv.cfg", "conda-meta", ".bin"):
+        (before / marker).mkdir(parents=True)
+    environ = apply(variables(str(before), "before", {"PATH": "/bin"}), {"EDITOR": "vi"})
+    assert apply(variables(str(after), "after", environ), environ) == {
+        "EDITOR": "vi",
+        "PATH": f"{after}/bin:/bin",
+        "HOLO_SPACE": "after",
+        "HOLO_SPACE_PATH": str(after),
+    }
+
+
+def test_an_environment_that_is_not_ours_stays() -> None:
+    environ = {"PATH": "/v/bin:/bin", "VIRTUAL_ENV": "/v", "HOLO_SPACE_PATH": "/before"}
+    found = variables("/s", "n", environ)
+    assert found["PATH"] == "/s/bin:/v/bin:/bin"
+    assert "VIRTUAL_ENV" not in found
+
+
+# --- shell code -------------------------------------------------------------------------------
+
+# Everything that an environment variable can hold: any bytes but NUL, as Python shows them.
+_bytes = st.binary(max_size=40).map(lambda value: os.fsdecode(value.replace(b"\0", b"")))
+_nasty = st.text(alphabet="'\"\\$`!\n\r\t ;&|#~*?{}()[]<>-=%^\u2018\u2019\u201a\u201bé\U0001f40d", max_size=40)
+_values = st.one_of(_bytes, _nasty)
+
+
+def evaluated(shell: str, code: str, names: list[str], **environ: str) -> dict[str, str | None]:
+    """What the real ``shell`` exports to a child after it has evaluated the code."""
+    child = "import json, os, sys; json.dump([os.environ.get(n) for n in sys.argv[1:]], sys.stdout)"
+    script = os.fsencode(code) + os.fsencode(f"'{sys.executable}' -I -c '{child}' {' '.join(names)}\n")
+    program = shutil.which(shell)
+    assert program
+    result = subprocess.run(
+        [program], input=script, capture_output=True, check=True, env={"HOME": "/nonexistent"} | environ
+    )
+    return dict(zip(names, json.loads(result.stdout), strict=True))
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "fish"])
+@settings(max_examples=40, deadline=None)
+@given(first=_values, second=_values)
+def test_a_real_shell_gets_the_exact_values(shell: str, first: str, second: str) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    changes: Variables = {"FIRST": first, "SECOND": second, "GONE": None, "NEVER": None}
+    code = render(changes, "fish" if shell == "fish" else "sh")
+    found = evaluated(shell, code, ["FIRST", "SECOND", "GONE", "NEVER"], GONE="still here")
+    assert found == changes
+
+
+@pytest.mark.parametrize("shell", ["sh", "fish"])
+def test_a_real_shell_gets_path(shell: str) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    changes = variables("/it's a $space", "n", {"PATH": os.environ["PATH"]})
+    assert evaluated(shell, render(changes, "fish" if shell == "fish" else "sh"), list(changes)) == changes
+
+
+@settings(max_examples=10, deadline=None)
+@given(value=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
+def test_a_real_powershell_gets_the_exact_value(value: str) -> None:
+    if not shutil.which("pwsh"):
+        pytest.skip("pwsh is not installed")
+    code = render({"VALUE": value}, "powershell") + "[Console]::Out.Write((ConvertTo-Json $Env:VALUE))"
+    result = subprocess.run(["pwsh", "-NoProfile", "-Command", code], capture_output=True, check=True)
+    assert json.loads(result.stdout) == value
+
+
+@given(value=_nasty)
+def test_powershell_quoting(value: str) -> None:
+    """PowerShell's rule, read backwards: between quotes, two of any of its single quotes are the second."""
+    code = render({"VALUE": value, "GONE": None}, "powershell")
+    assert code.endswith("'\nRemove-Item Env:GONE -ErrorAction Ignore\n")
+    body = code.removeprefix("$Env:VALUE = '").removesuffix("'\nRemove-Item Env:GONE -ErrorAction Ignore\n")
+    quote = "['\u2018\u2019\u201a\u201b]"
+    assert not re.search(quote, re.sub(quote * 2, "", body))
+    assert re.sub(f"{quote}({quote})", r"\1", body) == value
+
+
+def test_every_shell_has_its_form() -> None:
+    changes: Variables = {"A": "it's", "B": None}
+    assert [render(changes, shell) for shell in SHELLS] == [
+        "export A='it'\\''s'\nunset B\n",
+        "set -gx A 'it\\'s'\nset -e B\n",
+        "$Env:A = 'it''s'\nRemove-Item Env:B -ErrorAction Ignore\n",
+    ]
+
+
+def test_an_unknown_shell() -> None:
+    unknown: Shell = "csh"  # type: ignore[assignment]
+    with pytest.raises(UsageError, match="unknown shell 'csh'; use sh, fish, powershell"):
+        render({}, unknown)
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+def script(path: Path, text: str, mode: int = 0o755) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def start(command: list[str], environ: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a process that calls :func:`run`; it becomes the command."""
+    code = "import json, sys; from holo.activation import run; run(*json.loads(sys.argv[1]))"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, json.dumps([command, environ])],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parent.parent,
+    )
+
+
+def ran(command: list[str], environ: dict[str, str]) -> tuple[int, bytes]:
+    process = start(command, environ)
+    output, _ = process.communicate(timeout=30)
+    return process.returncode, output
+
+
+def test_run_finds_the_command_on_the_new_path(tmp_path: Path) -> None:
+    script(tmp_path / "bin/tool", '#!/bin/sh\nprintf "%s|" "$0" "$HOLO_SPACE" "$@"\nexit 7\n')
+    environ = apply(variables(str(tmp_path), "n", {"PATH": "/usr/bin:/bin"}), {})
+    code, output = ran(["tool", "a b", "", "-x"], environ)
+    assert code == 7
+    assert output.decode() == f"{tmp_path}/bin/tool|n|a b||-x|"
+
+
+def test_run_skips_what_is_not_executable(tmp_path: Path) -> None:
+    script(tmp_path / "a/tool", "#!/bin/sh\nexit 1\n", 0o644)
+    (tmp_path / "b/tool").mkdir(parents=True)
+    script(tmp_path / "c/tool", "#!/bin/sh\nexit 3\n")
+    assert ran(["tool"], {"PATH": f"{tmp_path}/a:{tmp_path}/b:{tmp_path}/c"})[0] == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1])
+def test_signals_reach_the_command(tmp_path: Path, number: signal.Signals) -> None:
+    name = number.name.removeprefix("SIG")
+    tool = script(tmp_path / "tool", f"#!/bin/sh\ntrap 'exit 42' {name}\necho ready\nwhile :; do sleep 0.05; done\n")
+    process = start([str(tool)], {"PATH": os.environ["PATH"]})
+    assert process.stdout
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(number)
+    assert process.wait(timeout=30) == 42
+    process.stdout.close()
+
+
+def test_death_by_signal_is_seen_outside() -> None:
+    process = start(["sleep", "30"], {"PATH": os.environ["PATH"]})
+    comm = Path(f"/proc/{process.pid}/comm")
+    deadline = time.monotonic() + 30
+    while comm.exists() and comm.read_text() != "sleep\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(timeout=30) == -signal.SIGTERM
+    assert process.stdout
+    process.stdout.close()
+
+
+def test_a_broken_pipe_ends_the_command() -> None:
+    """Python ignores SIGPIPE; the command must not inherit that."""
+    code, _ = ran(["sh", "-c", 'kill -PIPE "$$"; exit 0'], {"PATH": os.environ["PATH"]})
+    assert code == -signal.SIGPIPE
+
+
+def test_no_such_command(tmp_path: Path) -> None:
+    for command in ("nosuch", str(tmp_path / "nosuch"), f"{tmp_path}/no/such"):
+        with pytest.raises(CommandNotFound, match=r"nosuch|no/such") as caught:
+            run([command], {"PATH": str(tmp_path)})
+        assert caught.value.exit_code == 127
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "says"),
+    [
+        ("#!/bin/sh\n", 0o644, "is not executable"),
+        ("#!/no/such/interpreter\n", 0o755, "the interpreter it names does not exist"),
+        ("echo no first line\n", 0o755, "Exec format error"),
+    ],
+)
+def test_not_executable(tmp_path: Path, text: str, mode: int, says: str) -> None:
+    script(tmp_path / "tool", text, mode)
+    handler = signal.getsignal(signal.SIGPIPE)
+    with pytest.raises(CommandNotExecutable, match=says) as caught:
+        run(["tool"], {"PATH": str(tmp_path)})
+    assert caught.value.exit_code == 126
+    assert signal.getsignal(signal.SIGPIPE) == handler
+
+
+def test_a_directory_is_not_executable(tmp_path: Path) -> None:
+    with pytest.raises(CommandNotExecutable, match="Permission denied"):
+        run([str(tmp_path)], {})
+
+
+def test_no_command_at_all() -> None:
+    with pytest.raises(UsageError, match="there is no command to run"):
+        run([], {})

@@ -1,0 +1,181 @@
+"""The doctor tells what a pair of folders can do, and leaves them as they were."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import mounted
+
+from holo import doctor, platform
+from holo.doctor import Folder, examine
+from holo.errors import HoloError
+from support.filesystems import Filesystem, Mounts
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the filesystems under test are Linux's")
+
+WAYS = ["reflink", "hardlink", "snapshot", "copy"]
+
+
+def pair(root: Path) -> tuple[Path, Path]:
+    library, target = root / "library", root / "spaces"
+    library.mkdir()
+    target.mkdir()
+    return library, target
+
+
+def test_each_filesystem(filesystem: Filesystem) -> None:
+    library, target = pair(filesystem.root)
+    started = time.monotonic()
+    found = examine(str(library), str(target))
+    assert time.monotonic() - started < 5  # under one second, on a machine that is not busy
+    assert found.library == Folder(str(library), filesystem.name)
+    assert found.target == Folder(str(target), filesystem.name)
+    assert list(found.capabilities) == WAYS
+    assert {way: can.available for way, can in found.capabilities.items()} == {
+        "reflink": filesystem.reflinks,
+        "hardlink": True,
+        "snapshot": filesystem.name == "btrfs",
+        "copy": True,
+    }
+    for can in found.capabilities.values():
+        assert (can.reason is None) is can.available
+        assert (can.files_per_second or 0) > 0 or not can.available
+    assert bool(found.advice) is not filesystem.reflinks
+    if not filesystem.reflinks:
+        assert found.capabilities["reflink"].reason == f"{filesystem.name} cannot reflink"
+        assert "smart copies" in found.advice[0]
+        assert "hardlink" in found.advice[1]
+    assert os.listdir(library) == os.listdir(target) == []
+
+
+def test_across_filesystems(mounts: Mounts, tmp_path: Path) -> None:
+    library, target = mounted(mounts, "btrfs"), mounted(mounts, "ext4")
+    found = examine(str(library), str(target))
+    for way in ("reflink", "hardlink", "snapshot"):
+        assert not found.capabilities[way].available
+        assert "different filesystems" in (found.capabilities[way].reason or "")
+    assert "different filesystems (btrfs and ext4)" in found.advice[0]
+    assert "HOLO_HOME" in found.advice[0]
+
+
+def test_across_subvolumes(mounts: Mounts) -> None:
+    """Two subvolumes have two device numbers, but are one filesystem: what counts is what works."""
+    from holo.platform import btrfs
+
+    root = mounted(mounts, "btrfs") / "subvolumes"
+    root.mkdir()
+    directory = platform.open_root(str(root))
+    for name in ("library", "spaces"):
+        btrfs.create_subvolume(directory, name)
+    try:
+        found = examine(str(root / "library"), str(root / "spaces"))
+    finally:
+        for name in ("library", "spaces"):
+            btrfs.delete_subvolume(directory, name)
+        platform.close_directory(directory)
+    assert {way: can.available for way, can in found.capabilities.items()} == {
+        "reflink": True,
+        "hardlink": False,
+        "snapshot": True,
+        "copy": True,
+    }
+    assert found.advice == []
+
+
+def test_folders_that_do_not_exist_yet(tmp_path: Path) -> None:
+    found = examine(str(tmp_path / "home/hololib"), str(tmp_path / "spaces"))
+    assert found.library.path == str(tmp_path / "home/hololib")
+    assert found.capabilities["hardlink"].available
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HoloError, match=r"file: cannot make files here: Not a directory"):
+        examine(str(tmp_path), str(tmp_path / "file"))
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_json(tmp_path: Path) -> None:
+    document = json.loads(json.dumps(examine(str(tmp_path), str(tmp_path)).to_json()))
+    assert list(document) == ["library", "target", "capabilities", "advice"]
+    assert list(document["library"]) == list(document["target"]) == ["path", "filesystem"]
+    assert list(document["capabilities"]) == WAYS
+    for can in document["capabilities"].values():
+        assert list(can) == ["available", "reason", "files_per_second"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_nothing_is_left_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(platform, "create_file", fail)
+    with pytest.raises(HoloError, match="cannot write a sample"):
+        examine(str(tmp_path), str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_real_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(platform, "link", fail)
+    can = examine(str(tmp_path), str(tmp_path)).capabilities["hardlink"]
+    assert (can.available, can.reason) == (False, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("way", "code", "filesystem", "says"),
+    [
+        ("hardlink", errno.EPERM, "vfat", "vfat does not allow hardlinks"),
+        ("reflink", errno.EINVAL, "btrfs", "nodatacow"),
+        ("copy", errno.ENOSYS, "apfs", "apfs cannot copy within the kernel"),
+        ("snapshot", errno.EPERM, "btrfs", "Operation not permitted"),
+    ],
+)
+def test_reasons(way: str, code: int, filesystem: str, says: str) -> None:
+    folder = Folder("/somewhere", filesystem)
+    assert says in doctor._explain(way, OSError(code, "x"), folder, folder)
+
+
+def test_advice_about_overlays() -> None:
+    works = dict.fromkeys(WAYS, 1.0)
+    overlay, disk = Folder("/image", "overlay"), Folder("/data", "xfs")
+    assert any("lower overlay layer" in line for line in doctor._advise(overlay, disk, {**works}))
+    assert list(doctor._advise(disk, disk, {**works})) == []
+
+
+# --- mountinfo --------------------------------------------------------------------------------
+
+MOUNTINFO = r"""
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+23 22 0:20 / /proc rw - proc proc rw
+24 22 0:30 /sub /home rw shared:2 master:3 - btrfs /dev/sdb rw
+25 24 0:31 / /home/a\040b\134c rw - xfs /dev/sdc rw
+26 22 0:32 / /mnt rw - vfat /dev/sdd rw
+27 22 0:33 / /mnt rw - tmpfs tmpfs rw
+28 22 0:34 / /- rw - fuse.sshfs host: rw
+""".strip()
+
+
+@pytest.mark.parametrize(
+    ("path", "filesystem"),
+    [
+        ("/", "ext4"),
+        ("/homework", "ext4"),
+        ("/home", "btrfs"),
+        ("/home/somebody", "btrfs"),
+        ("/home/a b\\c/d", "xfs"),
+        ("/mnt/x", "tmpfs"),
+        ("/-/x", "fuse.sshfs"),
+    ],
+)
+def test_the_mount_that_holds_a_path(path: str, filesystem: str) -> None:
+    assert doctor._find_type(MOUNTINFO, path) == filesystem

@@ -1,0 +1,380 @@
+"""One suite of behaviours for every platform module: the Linux one, and the one for everything else."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import inspect
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from holo import platform
+from holo.platform import portable
+from support.filesystems import Filesystem
+
+modules: list[ModuleType] = [portable]
+if sys.platform == "linux":
+    from holo.platform import linux
+
+    modules.append(linux)
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="the tests make POSIX modes, pipes and symlinks")
+
+NAMES = [
+    "plain",
+    "with space",
+    "new\nline",
+    "\U0001f40d",
+    os.fsdecode(b"not utf-8 \xff\xfe"),
+    "-x",
+    "x" * 255,
+]
+TIME = 1_234_567_890_123_456_789
+
+
+@pytest.fixture(params=modules, ids=lambda module: module.__name__.rpartition(".")[2])
+def system(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def root(system: Any, tmp_path: Path) -> Iterator[Any]:
+    directory = system.open_root(str(tmp_path))
+    yield directory
+    system.close_directory(directory)
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_leaks() -> Iterator[None]:
+    def count() -> int:
+        return len(os.listdir("/dev/fd"))
+
+    before = count()
+    yield
+    assert count() == before
+
+
+@contextlib.contextmanager
+def raises(*codes: int) -> Iterator[None]:
+    with pytest.raises(OSError, match=r"^\[Errno") as caught:
+        yield
+    assert caught.value.errno in codes
+
+
+def test_both_have_what_the_package_promises(system: Any) -> None:
+    assert not [name for name in platform.__all__ if not hasattr(system, name)]
+
+
+@pytest.mark.parametrize("name", [name for name in platform.__all__ if name.islower()])
+def test_both_are_called_alike(name: str) -> None:
+    signatures = {tuple(inspect.signature(getattr(system, name)).parameters) for system in modules}
+    assert len(signatures) == 1
+
+
+# --- directories ------------------------------------------------------------------------------
+
+
+def test_open_root_follows_the_users_symlinks(system: Any, tmp_path: Path) -> None:
+    (tmp_path / "real/inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    directory = system.open_root(str(tmp_path / "link"))
+    assert stat.S_ISDIR(system.status(directory, "inner").st_mode)
+    system.close_directory(directory)
+
+
+def test_open_root_needs_a_directory(system: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with raises(errno.ENOTDIR):
+        system.open_root(str(tmp_path / "file"))
+    with raises(errno.ENOENT):
+        system.open_root(str(tmp_path / "nothing"))
+
+
+def test_open_child_never_follows(system: Any, root: Any, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "outside")
+    (tmp_path / "file").touch()
+    for name in ("link", "file"):
+        with raises(errno.ENOTDIR, errno.ELOOP):
+            system.open_child(root, name)
+    with raises(errno.ENOENT):
+        system.open_child(root, "nothing")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_directories(system: Any, root: Any, tmp_path: Path, name: str) -> None:
+    system.make_directory(root, name, 0o700)
+    child = system.open_child(root, name)
+    system.make_directory(child, "inner", 0o700)
+    with system.listing(child) as entries:
+        assert [entry.name for entry in entries] == ["inner"]
+    with raises(errno.ENOTEMPTY, errno.EEXIST):
+        system.remove_directory(root, name)
+    system.remove_directory(child, "inner")
+    system.set_directory(child, 0o750, TIME)
+    found = system.status(child, "")
+    assert (stat.S_IMODE(found.st_mode), found.st_mtime_ns) == (0o750, TIME)
+    system.set_directory(child, 0o700, None)
+    found = system.status(child, "")
+    assert (stat.S_IMODE(found.st_mode), found.st_mtime_ns) == (0o700, TIME)
+    system.close_directory(child)
+    system.remove_directory(root, name)
+    assert os.listdir(tmp_path) == []
+
+
+def test_make_accessible(system: Any, root: Any, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    (tmp_path / "link").symlink_to("closed")
+    with raises(errno.ENOTDIR, errno.ELOOP):
+        system.make_accessible(root, "link")
+    assert stat.S_IMODE(system.status(root, "closed").st_mode) == 0
+    system.make_accessible(root, "closed")
+    assert stat.S_IMODE(system.status(root, "closed").st_mode) == 0o700
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files(system: Any, root: Any, tmp_path: Path, name: str) -> None:
+    descriptor = system.create_file(root, name, 0o600)
+    os.write(descriptor, b"content")
+    system.set_file(descriptor, TIME, 0o640)
+    os.close(descriptor)
+    found = system.status(root, name)
+    assert (stat.S_IMODE(found.st_mode), found.st_mtime_ns, found.st_size) == (0o640, TIME, 7)
+
+    descriptor = system.open_file(root, name)
+    assert os.read(descriptor, 100) == b"content"
+    system.set_file(descriptor, TIME - 1)
+    os.close(descriptor)
+    found = system.status(root, name)
+    assert (stat.S_IMODE(found.st_mode), found.st_mtime_ns) == (0o640, TIME - 1)
+
+    with raises(errno.EEXIST):
+        system.create_file(root, name, 0o600)
+    system.remove_file(root, name)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_umask_applies_to_new_files(system: Any, root: Any) -> None:
+    before = os.umask(0o027)
+    try:
+        os.close(system.create_file(root, "file", 0o666))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(system.status(root, "file").st_mode) == 0o640
+
+
+def test_files_below(system: Any, root: Any, tmp_path: Path) -> None:
+    (tmp_path / "ab").mkdir()
+    (tmp_path / "ab/file").write_bytes(b"x")
+    descriptor = system.open_file(root, "ab/file")
+    assert os.read(descriptor, 2) == b"x"
+    os.close(descriptor)
+
+
+def test_symlinks_are_not_opened_nor_written_through(system: Any, root: Any, tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("target")
+    (tmp_path / "dangling").symlink_to("elsewhere")
+    with raises(errno.ELOOP):
+        system.open_file(root, "link")
+    for name in ("link", "dangling"):
+        with raises(errno.EEXIST):
+            system.create_file(root, name, 0o600)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_opening_a_pipe_does_not_wait(system: Any, root: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    os.close(system.open_file(root, "pipe"))
+
+
+def test_descriptors_are_not_inherited(system: Any, root: Any) -> None:
+    first = system.create_file(root, "file", 0o600)
+    second = system.open_file(root, "file")
+    assert not os.get_inheritable(first)
+    assert not os.get_inheritable(second)
+    os.close(first)
+    os.close(second)
+
+
+def test_rename_replaces(system: Any, root: Any, tmp_path: Path) -> None:
+    (tmp_path / "ab").mkdir()
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "ab/old").write_text("old")
+    system.rename(root, "new", root, "ab/old")
+    assert (tmp_path / "ab/old").read_text() == "new"
+    assert os.listdir(tmp_path) == ["ab"]
+
+
+def test_link(system: Any, root: Any, tmp_path: Path) -> None:
+    (tmp_path / "ab").mkdir()
+    (tmp_path / "ab/blob").write_text("x")
+    system.link(root, "ab/blob", root, "file")
+    assert system.status(root, "file").st_ino == system.status(root, "ab/blob").st_ino
+    with raises(errno.EEXIST):
+        system.link(root, "ab/blob", root, "file")
+
+
+@pytest.mark.parametrize("target", ["plain", "/absolute", "../up", "no/such", os.fsdecode(b"\xff")])
+def test_symlinks(system: Any, root: Any, tmp_path: Path, target: str) -> None:
+    (tmp_path / "plain").touch()
+    system.make_symlink(target, root, "link", TIME)
+    assert system.read_link(root, "link") == target
+    found = system.status(root, "link")
+    assert stat.S_ISLNK(found.st_mode)
+    assert found.st_mtime_ns == TIME
+    system.remove_file(root, "link")
+    assert os.listdir(tmp_path) == ["plain"]
+
+
+# --- content ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_clone(system: Any, filesystem: Filesystem, name: str) -> None:
+    (filesystem.root / "from").mkdir()
+    blob = filesystem.root / "from/blob"
+    blob.write_bytes(b"content" * 10_000)
+    blob.chmod(0o444)
+    source_directory = system.open_root(str(filesystem.root / "from"))
+    directory = system.open_root(str(filesystem.root))
+    source = system.open_file(source_directory, "blob")
+    before = os.umask(0o027)
+    try:
+        if not filesystem.reflinks:
+            with raises(*system.UNAVAILABLE):
+                system.clone(source, source_directory, "blob", directory, name, 0o477)
+            assert os.listdir(filesystem.root) == ["from"]
+            return
+        target = system.clone(source, source_directory, "blob", directory, name, 0o477)
+        assert stat.S_IMODE(os.fstat(target).st_mode) == 0o450
+        assert os.pread(target, 1 << 20, 0) == b"content" * 10_000
+        os.pwrite(target, b"CHANGED", 0)
+        os.close(target)
+        assert blob.read_bytes().startswith(b"content")
+        with raises(errno.EEXIST):
+            system.clone(source, source_directory, "blob", directory, name, 0o600)
+        assert system.status(directory, name).st_size == 70_000
+    finally:
+        os.umask(before)
+        os.close(source)
+        system.close_directory(directory)
+        system.close_directory(source_directory)
+
+
+def test_copy_range(system: Any, filesystem: Filesystem) -> None:
+    root = system.open_root(str(filesystem.root))
+    (filesystem.root / "source").write_bytes(b"0123456789")
+    source = system.open_file(root, "source")
+    target = system.create_file(root, "target", 0o600)
+    try:
+        with contextlib.ExitStack() as expected:
+            if system is portable:
+                expected.enter_context(raises(errno.ENOSYS))
+            assert system.copy_range(source, target, 2, 3) == 3
+            assert system.copy_range(source, target, 5, 100) == 5
+            assert system.copy_range(source, target, 10, 100) == 0
+            assert (filesystem.root / "target").read_bytes() == b"\0\x0023456789"
+        assert errno.ENOSYS in system.UNAVAILABLE
+    finally:
+        os.close(source)
+        os.close(target)
+        system.close_directory(root)
+
+
+def test_xattrs(system: Any, filesystem: Filesystem) -> None:
+    root = system.open_root(str(filesystem.root))
+    descriptor = system.create_file(root, "file", 0o600)
+    try:
+        assert system.get_xattrs(descriptor) == system.get_xattrs(root) == {}
+        if system is portable or not filesystem.xattrs:
+            with raises(errno.ENOTSUP):
+                system.set_xattr(descriptor, "user.holo", b"value")
+            return
+        for where in (descriptor, root):
+            system.set_xattr(where, "user.holo", b"\0value\xff")
+            assert system.get_xattrs(where) == {"user.holo": b"\0value\xff"}
+            system.set_xattr(where, "user.holo", None)
+            assert system.get_xattrs(where) == {}
+    finally:
+        os.close(descriptor)
+        system.close_directory(root)
+
+
+def test_sync_filesystem(system: Any, root: Any) -> None:
+    system.sync_filesystem(root)
+
+
+def test_enospc_is_a_failure(system: Any) -> None:
+    for code in (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+        assert code not in system.UNAVAILABLE
+
+
+def test_reflink_errors_get_their_number() -> None:
+    """reflink_copy raises errors whose number is in the text only."""
+    codes = {
+        "No space left on device (os error 28)": errno.ENOSPC,
+        "Operation not supported (os error 95)": errno.EOPNOTSUPP,
+        "this volume cannot do that": errno.EOPNOTSUPP,
+    }
+    for text, code in codes.items():
+        assert portable._with_errno(OSError(text), "path").errno == code
+
+
+# --- locks ------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def test_locks(system: Any, tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    with opened(file) as first, opened(file) as second:
+        assert system.lock(first, exclusive=False, wait=False)
+        assert system.lock(second, exclusive=False, wait=True)
+    with opened(file) as first, opened(file) as second:
+        assert system.lock(first, exclusive=True, wait=True)
+        assert not system.lock(second, exclusive=True, wait=False)
+        assert not system.lock(second, exclusive=False, wait=False)
+    with opened(file) as third:
+        assert system.lock(third, exclusive=True, wait=False)
+
+
+def test_a_lock_dies_with_its_process(system: Any, tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    code = (
+        f"import os, sys, {system.__name__} as system\n"
+        "descriptor = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\n"
+        "assert system.lock(descriptor, exclusive=True, wait=False)\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parent.parent,
+    )
+    with holder, opened(file) as descriptor:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"held\n"
+        assert not system.lock(descriptor, exclusive=True, wait=False)
+        holder.kill()
+        assert system.lock(descriptor, exclusive=True, wait=True)

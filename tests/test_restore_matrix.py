@@ -1,0 +1,816 @@
+"""Every behaviour of a restore, with every strategy, on every filesystem.
+
+The tree is `trees.nasty`, so each behaviour is tested with all that an environment may contain. It is
+recorded once per filesystem; each test works on a copy of that library or, where it must end pristine
+anyway, on a space that it takes over from the test before.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import mounted
+
+from support import compare, fiemap, filesystems, trees
+from support.cli import Holo, Result
+from support.filesystems import Filesystem, Mounts
+
+BLOCK = 4096
+
+
+@dataclass
+class Station:
+    """A library that holds the catalogs `nasty` and `other`, and the trees they were recorded from."""
+
+    holo: Holo
+    source: Path
+    other: Path
+    filesystem: Filesystem
+    strategy: str
+
+    def init(self, space: str = "one", catalog: str = "nasty", *more: str, code: int = 0) -> Result:
+        return self.holo(*("init", "--space", space, catalog, "--strategy", self.strategy, "--json", *more), code=code)
+
+    def restore(self, space: str = "one", *more: str, code: int = 0) -> Result:
+        return self.holo(*("restore", "--space", space, "--strategy", self.strategy, "--json", *more), code=code)
+
+    def space(self, name: str = "one") -> Path:
+        (path,) = (space["path"] for space in self.holo("list", "--json").json()["spaces"] if space["name"] == name)
+        return Path(path)
+
+    def differences(self, space: Path) -> list[str]:
+        return compare.differences(self.source, space, library=self.holo.library)
+
+    @property
+    def links(self) -> bool:
+        return self.strategy == "hardlink"
+
+    @property
+    def clones(self) -> bool:
+        """Is content shared by reflink with this strategy on this filesystem?"""
+        return self.strategy in ("smart", "reflink") and self.filesystem.reflinks
+
+
+@pytest.fixture(scope="session")
+def templates(mounts: Mounts) -> Callable[[str], tuple[Path, Filesystem]]:
+    """A folder with `home`, `source...` and `other...` for a filesystem, made when first asked for."""
+    made: dict[str, tuple[Path, Filesystem]] = {}
+
+    def template(name: str) -> tuple[Path, Filesystem]:
+        if name not in made:
+            root = mounted(mounts, name) / "template"
+            root.mkdir()
+            filesystem = Filesystem(name, root, filesystems.reflinks(root), filesystems.xattrs(root))
+            # The paths are longer than any space's, for in binary files a path can only become shorter.
+            source = trees.nasty(root / "source".ljust(100, "-"), xattrs=filesystem.xattrs)
+            other = root / "other".ljust(100, "-")
+            subprocess.run(["cp", "-a", source, other], check=True)
+            vary(other)
+            holo = Holo(root)
+            holo("record", source, "--name", "nasty")
+            holo("record", other, "--name", "other")
+            made[name] = root, filesystem
+        return made[name]
+
+    return template
+
+
+def vary(other: Path) -> None:
+    """Make another environment of a copy: less of this, more of that, but most of it the same."""
+    shutil.rmtree(other / "sizes")
+    (other / "names" / "*").unlink()
+    trees.write(other / "names" / "new", b"only in the other\n" * 500)
+    trees.write(other / "names" / "~tilde", b"changed in the other\n" * 500)
+    (other / "modes" / "file-0644").chmod(0o600)
+    os.utime(other / "modes" / "file-0600", ns=(1, 1))
+    (other / "modes" / "empty").rmdir()
+    trees.write(other / "modes" / "empty", b"a file where a directory was")
+    (other / "symlinks" / "relative").unlink()
+    (other / "symlinks" / "relative").mkdir()
+    (other / "symlinks" / "dangling").unlink()
+    os.symlink("somewhere/else", other / "symlinks" / "dangling")
+    trees.write(other / "prefixes" / "own", f"{other} and {other}\n")
+    trees.settle(other)
+
+
+def station_at(root: Path, template: Path, filesystem: Filesystem, strategy: str) -> Station:
+    subprocess.run(["cp", "-a", template / "home", root / "home"], check=True)
+    source, other = (template / name.ljust(100, "-") for name in ("source", "other"))
+    return Station(Holo(root), source, other, filesystem, strategy)
+
+
+@pytest.fixture
+def station(templates: Callable[[str], tuple[Path, Filesystem]], filesystem: Filesystem, strategy: str) -> Station:
+    """A library of its own for one test."""
+    template, _ = templates(filesystem.name)
+    return station_at(filesystem.root, template, filesystem, strategy)
+
+
+@pytest.fixture(scope="session")
+def taken_over() -> dict[tuple[str, str], tuple[Station, Path]]:
+    return {}
+
+
+@pytest.fixture
+def pristine(
+    request: pytest.FixtureRequest,
+    mounts: Mounts,
+    templates: Callable[[str], tuple[Path, Filesystem]],
+    strategy: str,
+    taken_over: dict[tuple[str, str], tuple[Station, Path]],
+) -> Iterator[tuple[Station, Path]]:
+    """A pristine space, left by an earlier test. A test that fails leaves nothing to the next."""
+    name = request.param
+    template, filesystem = templates(name)
+    found = taken_over.pop((name, strategy), None)
+    if found is None:
+        root = mounts.get(name) / f"pristine-{strategy}"
+        filesystems.remove(root)
+        root.mkdir()
+        station = station_at(root, template, filesystem, strategy)
+        found = station, Path(station.init().json()["path"])
+    yield found
+    if not found[0].differences(found[1]):
+        taken_over[name, strategy] = found
+
+
+on_every_filesystem = pytest.mark.parametrize("pristine", filesystems.NAMES, indirect=True)
+
+
+# ---------------------------------------------------------------- a new space
+
+
+def test_new_space_equals_its_source(station: Station) -> None:
+    path = Path(station.init().json()["path"])
+    assert station.differences(path) == []
+
+
+def test_rsync_finds_only_the_relocated(station: Station) -> None:
+    if station.links:
+        pytest.skip("hard links share one mode and mtime: compared in test_new_space_equals_its_source")
+    path = Path(station.init().json()["path"])
+    prefix = os.fsencode(station.source)
+    relocated = {
+        os.path.relpath(os.fsdecode(file), station.source)
+        for file in fiemap.regular_files(station.source)
+        if prefix in Path(os.fsdecode(file)).read_bytes() and not file.endswith(b".pyc")
+    }
+    found = compare.rsync_differences(station.source, path)
+    files = {line[12:] for line in found if line.startswith(">f")}
+    assert files == relocated
+    symlinks = {line[12:].split(" -> ")[0] for line in found if line.startswith("cL")}
+    assert symlinks == {
+        f"symlinks/{name}" for name in ("absolute-inside", "absolute-directory", "to-prefix", "dangling-inside")
+    }
+    assert len(found) == len(files) + len(symlinks)
+
+
+def test_report_of_a_new_space_adds_up(station: Station) -> None:
+    report = station.init().json()
+    found = compare.walk(station.source).values()
+    sizes = [entry.st_size for entry in found if stat.S_ISREG(entry.st_mode)]
+    files = report["files"]
+    assert (report["space"], report["catalog"]) == ("one", "nasty")
+    assert files["total"] == len(sizes)
+    assert files["reflinked"] + files["hardlinked"] + files["copied"] == files["total"]
+    assert files["unchanged"] == files["removed"] == 0
+    assert 10 < files["relocated"] <= files["copied"]
+    assert report["symlinks"] == sum(stat.S_ISLNK(entry.st_mode) for entry in found)
+    assert report["directories"] == sum(stat.S_ISDIR(entry.st_mode) for entry in found) - 1
+    assert report["bytes"]["shared"] + report["bytes"]["written"] == report["bytes"]["total"]
+    assert report["seconds"] > 0
+
+
+def test_report_says_what_was_used(station: Station) -> None:
+    report = station.init().json()
+    strategy, files = report["strategy"], report["files"]
+    assert strategy["requested"] == station.strategy
+    if station.links:
+        assert strategy["used"] == "hardlink"
+        assert files["hardlinked"] > files["copied"]
+    elif station.clones:
+        assert strategy["used"] == "reflink"
+        assert files["reflinked"] > files["copied"]
+    else:
+        assert strategy["used"] == "copy"
+        assert files["reflinked"] == files["hardlinked"] == 0
+    assert bool(strategy["reason"]) is (station.strategy in ("smart", "reflink") and not station.clones)
+
+
+def test_content_is_physically_shared(station: Station) -> None:
+    """Every file that is not relocated shares all its blocks, and the space has almost none of its own."""
+    if not station.clones:
+        pytest.skip("nothing is reflinked here")
+    path = Path(station.init().json()["path"])
+    prefix = os.fsencode(path)
+    own_blocks = 0
+    for file in fiemap.regular_files(path):
+        extents = fiemap.extents(file)
+        if prefix in Path(os.fsdecode(file)).read_bytes():
+            own_blocks += (os.lstat(file).st_size + BLOCK - 1) // BLOCK * BLOCK
+        elif extents and not fiemap.is_inline(file):
+            assert fiemap.is_shared(file), file
+    assert fiemap.is_shared(path / "sizes" / "large")
+    assert fiemap.exclusive_bytes(path) <= own_blocks
+
+
+def test_hardlinks_are_links_into_the_library_and_read_only(station: Station) -> None:
+    if not station.links:
+        pytest.skip("nothing is hardlinked")
+    path = Path(station.init().json()["path"])
+    library = {(found.st_dev, found.st_ino) for found in compare.walk(station.holo.library).values()}
+    for file in [path / "sizes" / "large", *(path / "names").iterdir()]:
+        found = file.lstat()
+        if stat.S_ISREG(found.st_mode):
+            assert (found.st_dev, found.st_ino) in library
+            assert found.st_mode & 0o222 == 0
+
+
+def test_relocated_files_are_shared_with_nothing(station: Station) -> None:
+    path = Path(station.init().json()["path"])
+    outside = compare.walk(station.holo.library).values()
+    inodes = {(found.st_dev, found.st_ino) for found in outside}
+    prefix = os.fsencode(path)
+    seen = 0
+    for file in fiemap.regular_files(path):
+        if prefix in Path(os.fsdecode(file)).read_bytes():
+            found = os.lstat(file)
+            assert (found.st_dev, found.st_ino) not in inodes
+            seen += 1
+    assert seen > 10
+
+
+def test_without_reflinks_the_strategy_reflink_warns_once(station: Station) -> None:
+    shown = station.init().stderr
+    warnings = [line for line in shown.splitlines() if line.startswith("warning")]
+    if station.strategy == "reflink" and not station.filesystem.reflinks:
+        assert len(warnings) == 1
+        assert "reflink" in warnings[0]
+    else:
+        assert warnings == []
+
+
+def test_strict_fails_before_writing_where_the_strategy_is_not_to_be_had(station: Station) -> None:
+    impossible = station.strategy == "reflink" and not station.filesystem.reflinks
+    before = compare.walk(station.holo.holotree).keys() if station.holo.holotree.exists() else set()
+    refused = station.init("one", "nasty", "--strict", code=1 if impossible else 0)
+    if impossible:
+        assert refused.stdout == ""
+        assert "reflink" in refused.stderr
+        after = compare.walk(station.holo.holotree) if station.holo.holotree.exists() else {}
+        assert [name for name in after.keys() - before if not name.startswith(b".")] == []
+        assert station.holo("list", "--json").json() == {"spaces": []}
+
+
+def test_script_in_the_space_runs_from_there(station: Station) -> None:
+    path = Path(station.init().json()["path"])
+    said = subprocess.run([path / "bin" / "hello"], capture_output=True, text=True, check=True)
+    assert said.stdout == f"hello from {path}\n"
+
+
+def test_bytecode_is_still_valid(station: Station) -> None:
+    """Python rewrites a .pyc that it finds stale, so an import that changes nothing compiled nothing."""
+    path = Path(station.init().json()["path"])
+    package = path / "lib" / "python"
+    before = compare.snapshot(package)
+    code = f"import sys; sys.path.insert(0, {str(package)!r}); import module; print(module.where())"
+    said = subprocess.run(
+        ["/usr/bin/env", "-u", "PYTHONDONTWRITEBYTECODE", "-u", "PYTHONPYCACHEPREFIX", "python3", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": f"{os.path.dirname(shutil.which('python3') or '')}:/usr/bin:/bin"},
+    )
+    assert said.stdout == f"{package / 'module.py'}\n"
+    assert compare.snapshot(package) == before
+
+
+def test_space_of_equal_path_length(station: Station) -> None:
+    target = station.filesystem.root / "t"
+    target = target.with_name("t".ljust(len(str(station.source)) - len(str(target)) + 1, "t"))
+    assert len(str(target)) == len(str(station.source))
+    station.init("one", "nasty", "--to", str(target))
+    assert station.differences(target) == []
+
+
+def test_binary_files_cannot_take_a_longer_path(station: Station) -> None:
+    target = Path(str(station.filesystem.root / "t").ljust(len(str(station.source)) + 1, "t"))
+    refused = station.init("one", "nasty", "--to", str(target), code=1)
+    assert not target.exists()
+    assert "prefixes/binary/terminated" in refused.stderr
+    assert "longer" in refused.stderr
+
+
+# ---------------------------------------------------------------- an unchanged space
+
+
+@on_every_filesystem
+def test_unchanged_space_is_not_touched(pristine: tuple[Station, Path]) -> None:
+    station, path = pristine
+    before = compare.snapshot(path)
+    files = station.restore().json()["files"]
+    assert compare.snapshot(path) == before
+    assert files["unchanged"] == files["total"]
+    assert files["reflinked"] == files["hardlinked"] == files["copied"] == files["removed"] == 0
+
+
+@on_every_filesystem
+def test_init_of_an_existing_space_is_a_restore(pristine: tuple[Station, Path]) -> None:
+    station, path = pristine
+    before = compare.snapshot(path)
+    report = station.init().json()
+    assert report["path"] == str(path)
+    assert report["files"]["unchanged"] == report["files"]["total"]
+    assert compare.snapshot(path) == before
+
+
+@on_every_filesystem
+def test_unchanged_space_passes_verification(pristine: tuple[Station, Path]) -> None:
+    station, path = pristine
+    before = compare.snapshot(path)
+    files = station.restore("one", "--verify").json()["files"]
+    assert files["unchanged"] == files["total"]
+    assert compare.snapshot(path) == before
+
+
+# ---------------------------------------------------------------- damage and repair
+
+Damage = Callable[[Path, Path], object]
+DAMAGES: dict[str, Damage] = {}
+
+
+def damage(function: Damage) -> Damage:
+    DAMAGES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def replace(file: Path, content: bytes) -> None:
+    """As an editor saves: a new file in the place of the old one."""
+    file.unlink()
+    file.write_bytes(content)
+
+
+@damage
+def file_deleted(space: Path, outside: Path) -> None:
+    (space / "sizes" / "block").unlink()
+    (space / "sizes" / "zero").unlink()
+    (space / "bin" / "hello").unlink()
+
+
+@damage
+def directory_deleted(space: Path, outside: Path) -> None:
+    shutil.rmtree(space / "hardlinks")
+    (space / "modes" / "empty").rmdir()
+
+
+@damage
+def everything_deleted(space: Path, outside: Path) -> None:
+    for entry in space.iterdir():
+        if entry.is_symlink() or not entry.is_dir():
+            entry.unlink()
+        else:
+            shutil.rmtree(entry)
+
+
+@damage
+def file_replaced(space: Path, outside: Path) -> None:
+    replace(space / "names" / "with space", b"something else")
+    replace(space / "sizes" / "zero", b"not empty")
+    replace(space / "sizes" / "large", b"")
+
+
+@damage
+def file_rewritten_in_place(space: Path, outside: Path) -> None:
+    for name in ("one", "block", "sparse"):
+        file = space / "sizes" / name
+        file.chmod(0o644)
+        with file.open("r+b") as opened:
+            opened.write(b"DAMAGED")
+
+
+@damage
+def file_of_equal_size(space: Path, outside: Path) -> None:
+    file = space / "sizes" / "block"
+    replace(file, b"c" * file.stat().st_size)
+
+
+@damage
+def relocated_file_replaced(space: Path, outside: Path) -> None:
+    replace(space / "prefixes" / "text" / "several", b"no prefix at all")
+    (space / "prefixes" / "binary" / "several").unlink()
+
+
+@damage
+def prefix_of_another_place(space: Path, outside: Path) -> None:
+    file = space / "prefixes" / "text" / "only"
+    replace(file, os.fsencode(file.parent)[: file.stat().st_size])
+
+
+@damage
+def file_mode_changed(space: Path, outside: Path) -> None:
+    (space / "bin" / "hello").chmod(0o600)
+    (space / "modes" / "file-0400").chmod(0o777)
+
+
+@damage
+def directory_mode_changed(space: Path, outside: Path) -> None:
+    (space / "modes" / "dir-0700").chmod(0o755)
+    (space / "modes" / "dir-0555").chmod(0o755)
+
+
+@damage
+def file_touched(space: Path, outside: Path) -> None:
+    os.utime(space / "sizes" / "block")
+    os.utime(space / "prefixes" / "text" / "only")
+
+
+@damage
+def directory_touched(space: Path, outside: Path) -> None:
+    os.utime(space / "names")
+    os.utime(space / "modes" / "empty")
+
+
+@damage
+def top_directory_changed(space: Path, outside: Path) -> None:
+    space.chmod(0o700)
+    os.utime(space)
+
+
+@damage
+def extra_file(space: Path, outside: Path) -> None:
+    (space / "extra").write_text("extra")
+    (space / "modes" / "empty" / "extra").write_text("extra")
+    (space / "names" / os.fsdecode(b"extra \xff\n")).write_text("extra")
+
+
+@damage
+def extra_directory(space: Path, outside: Path) -> None:
+    (space / "extra" / "deep" / "er").mkdir(parents=True)
+    (space / "extra" / "deep" / "file").write_text("extra")
+    (space / "extra" / "deep").chmod(0o555)
+
+
+@damage
+def extra_in_a_read_only_directory(space: Path, outside: Path) -> None:
+    folder = space / "modes" / "dir-0555"
+    folder.chmod(0o755)
+    (folder / "extra").write_text("extra")
+    (folder / "inside").unlink()
+    folder.chmod(0o555)
+
+
+@damage
+def extra_symlink_to_the_outside(space: Path, outside: Path) -> None:
+    os.symlink(outside, space / "extra-link")
+    os.symlink(outside / "file", space / "names" / "extra-link")
+
+
+@damage
+def extra_special_file(space: Path, outside: Path) -> None:
+    os.mkfifo(space / "names" / "fifo")
+
+
+@damage
+def directory_became_a_file(space: Path, outside: Path) -> None:
+    shutil.rmtree(space / "names")
+    (space / "names").write_text("a file")
+
+
+@damage
+def directory_became_a_symlink_to_the_outside(space: Path, outside: Path) -> None:
+    """The outside looks like the directory that it stands for: what is written there would land in it."""
+    shutil.copytree(space / "sizes", outside / "sizes")
+    (outside / "sizes" / "extra").write_text("not holo's")
+    shutil.rmtree(space / "sizes")
+    os.symlink(outside / "sizes", space / "sizes")
+
+
+@damage
+def file_became_a_directory(space: Path, outside: Path) -> None:
+    file = space / "sizes" / "block"
+    file.unlink()
+    (file / "deep").mkdir(parents=True)
+    (file / "deep" / "file").write_text("extra")
+
+
+@damage
+def file_became_a_symlink_to_the_outside(space: Path, outside: Path) -> None:
+    for name in ("sizes/block", "bin/hello", "prefixes/binary/several"):
+        (space / name).unlink()
+        os.symlink(outside / "file", space / name)
+
+
+@damage
+def file_became_a_fifo(space: Path, outside: Path) -> None:
+    (space / "sizes" / "block").unlink()
+    os.mkfifo(space / "sizes" / "block")
+
+
+@damage
+def file_became_a_hardlink_to_the_outside(space: Path, outside: Path) -> None:
+    for name in ("sizes/block", "prefixes/text/only"):
+        (space / name).unlink()
+        os.link(outside / "file", space / name)
+
+
+@damage
+def symlink_retargeted(space: Path, outside: Path) -> None:
+    for name in ("relative", "absolute-inside", "to-directory"):
+        (space / "symlinks" / name).unlink()
+        os.symlink(outside / "file", space / "symlinks" / name)
+
+
+@damage
+def symlink_became_something_else(space: Path, outside: Path) -> None:
+    (space / "symlinks" / "relative").unlink()
+    (space / "symlinks" / "relative").write_text("a file")
+    (space / "symlinks" / "to-directory").unlink()
+    (space / "symlinks" / "to-directory" / "deep").mkdir(parents=True)
+    (space / "symlinks" / "dangling").unlink()
+
+
+@damage
+def hardlink_group_split(space: Path, outside: Path) -> None:
+    pair = space / "hardlinks" / "pair-2"
+    content, found = pair.read_bytes(), pair.stat()
+    replace(pair, content)
+    pair.chmod(stat.S_IMODE(found.st_mode))
+    os.utime(pair, ns=(found.st_mtime_ns, found.st_mtime_ns))
+
+
+@damage
+def strangers_linked(space: Path, outside: Path) -> None:
+    (space / "hardlinks" / "pair-2").unlink()
+    os.link(space / "bin" / "hello", space / "hardlinks" / "pair-2")
+
+
+@damage
+def attributes_changed(space: Path, outside: Path) -> None:
+    if not (space / "xattrs").exists():
+        pytest.skip("no attributes on this filesystem")
+    os.setxattr(space / "xattrs" / "file", "user.holo.text", b"changed")
+    os.setxattr(space / "xattrs" / "plain", "user.holo.extra", b"extra")
+    os.removexattr(space / "xattrs" / "folder", "user.holo.folder")
+
+
+@on_every_filesystem
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damage_is_repaired(pristine: tuple[Station, Path], tmp_path: Path, kind: str) -> None:
+    station, path = pristine
+    # On the same filesystem, so that links between the two are possible.
+    outside = path.parent.parent.parent / "outside"
+    filesystems.remove(outside)
+    trees.write(outside / "file", b"not holo's")
+    DAMAGES[kind](path, outside)
+    precious = compare.snapshot(outside)
+    assert station.differences(path), "the damage is none"
+
+    files = station.restore().json()["files"]
+
+    assert station.differences(path) == []
+    after = compare.snapshot(outside)
+    if kind == "file-became-a-hardlink-to-the-outside":
+        # Its link count fell, which shows in the change time; nothing else may.
+        precious, after = ({name: found[:4] for name, found in tree.items()} for tree in (precious, after))
+        assert (outside / "file").read_bytes() == b"not holo's"
+    assert after == precious
+    made = files["reflinked"] + files["hardlinked"] + files["copied"]
+    assert made + files["unchanged"] == files["total"]
+
+
+@on_every_filesystem
+def test_repair_touches_only_what_differs(pristine: tuple[Station, Path]) -> None:
+    station, path = pristine
+    (path / "names" / "with space").unlink()
+    (path / "names" / "extra").write_text("extra")
+    before = compare.snapshot(path)
+
+    files = station.restore().json()["files"]
+
+    after = compare.snapshot(path)
+    assert {name for name in before if after.get(name) != before[name]} <= {b"names", b"names/extra"}
+    assert files["total"] - files["unchanged"] == 1
+    assert files["removed"] == 1
+
+
+@on_every_filesystem
+def test_change_hidden_from_stat_is_found_by_verify(pristine: tuple[Station, Path]) -> None:
+    station, path = pristine
+    for name in ("sizes/block", "prefixes/text/only"):
+        file = path / name
+        found = file.stat()
+        with file.open("r+b") as opened:
+            opened.seek(found.st_size // 2)
+            opened.write(b"!")
+        os.utime(file, ns=(found.st_mtime_ns, found.st_mtime_ns))
+    assert station.differences(path)
+    station.restore("one", "--verify")
+    assert station.differences(path) == []
+
+
+@on_every_filesystem
+def test_dry_run_changes_nothing(pristine: tuple[Station, Path]) -> None:
+    station, path = pristine
+    (path / "sizes" / "block").unlink()
+    (path / "extra").write_text("extra")
+    before = compare.snapshot(path)
+
+    plan = station.restore("one", "--dry-run").json()
+
+    assert compare.snapshot(path) == before
+    assert "extra" in plan["remove"]
+    assert [file["path"] for file in plan["files"]] == ["sizes/block"]
+    assert plan["unchanged"] > 50
+    station.restore()
+    assert station.differences(path) == []
+
+
+def test_running_executable_is_replaced(station: Station) -> None:
+    """The kernel lets nobody write to a program that runs (ETXTBSY), but it can be replaced."""
+    path = Path(station.init().json()["path"])
+    program = path / "names" / "with space"
+    program.unlink()
+    shutil.copy("/bin/sleep", program)
+    with subprocess.Popen([program, "60"]) as running:
+        try:
+            station.restore()
+            assert station.differences(path) == []
+            assert running.poll() is None
+        finally:
+            running.kill()
+
+
+def test_paths_beyond_path_max(station: Station) -> None:
+    """Such a path cannot be named in one system call, only walked to."""
+    depth, name, holo = 25, "d" * 200, station.holo
+    source = station.filesystem.root / "deep"
+    source.mkdir()
+    here = os.open(source, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=here)
+        here = descend(here, name)
+    bottom = os.open("bottom", os.O_WRONLY | os.O_CREAT, dir_fd=here)
+    os.write(bottom, b"deep down\n" * 1000)
+    os.close(bottom)
+    os.close(here)
+
+    holo("record", source, "--name", "deep")
+    path = Path(station.init("one", "deep").json()["path"])
+
+    here = os.open(path, os.O_RDONLY)
+    for _ in range(depth):
+        here = descend(here, name)
+    with open(os.open("bottom", os.O_RDONLY, dir_fd=here), "rb") as file:
+        assert file.read() == b"deep down\n" * 1000
+    os.unlink("bottom", dir_fd=here)
+    os.close(here)
+    files = station.restore().json()["files"]
+    assert (files["total"], files["unchanged"]) == (1, 0)
+    holo("delete", "--space", "one")
+    assert not path.exists()
+
+
+def descend(here: int, name: str) -> int:
+    below = os.open(name, os.O_RDONLY, dir_fd=here)
+    os.close(here)
+    return below
+
+
+# ---------------------------------------------------------------- another catalog
+
+
+def test_another_catalog_is_refused_without_force(station: Station) -> None:
+    path = Path(station.init().json()["path"])
+    before = compare.snapshot(path)
+    refused = station.init("one", "other", code=1)
+    assert "--force" in refused.stderr
+    assert compare.snapshot(path) == before
+
+
+@pytest.mark.parametrize("command", ["init --force", "restore --catalog"])
+def test_switch_touches_only_what_differs(station: Station, command: str) -> None:
+    path = Path(station.init().json()["path"])
+    before = compare.snapshot(path)
+
+    if command == "init --force":
+        report = station.init("one", "other", "--force").json()
+    else:
+        report = station.restore("one", "--catalog", "other").json()
+
+    assert report["catalog"] == "other"
+    # What was copied from the source still holds the source's path; the other tree's own becomes the space's.
+    assert other_differences(station, path) == []
+    after = compare.snapshot(path)
+    same = [b"names/with space", b"modes/file-0755", b"hardlinks/b/stranger", b"symlinks/folder/file"]
+    for name in same:
+        assert after[name] == before[name]
+    files = report["files"]
+    assert files["unchanged"] > files["total"] / 3
+    assert files["removed"] > 0
+
+
+def other_differences(station: Station, space: Path) -> list[str]:
+    return compare.differences(station.other, space, old=station.other, library=station.holo.library)
+
+
+def test_switch_there_and_back(station: Station) -> None:
+    path = Path(station.init().json()["path"])
+    station.init("one", "other", "--force")
+    station.init("one", "nasty", "--force")
+    assert station.differences(path) == []
+
+
+# ---------------------------------------------------------------- several spaces
+
+
+def test_edits_in_one_space_do_not_show_in_another(station: Station) -> None:
+    one, two = (Path(station.init(name).json()["path"]) for name in ("one", "two"))
+    library, untouched = compare.snapshot(station.holo.library), compare.snapshot(two)
+    for file in fiemap.regular_files(one):
+        if os.lstat(file).st_mode & 0o200:  # a hardlinked file is read-only, which is how it is protected
+            with open(file, "r+b") as opened:
+                opened.write(b"EDITED")
+                opened.truncate(6)
+    (one / "names").rename(one / "renamed")
+    assert compare.snapshot(two) == untouched
+    assert compare.snapshot(station.holo.library) == library
+    assert station.differences(two) == []
+
+
+def test_edit_of_a_hardlinked_file_is_noticed_and_does_not_spread(station: Station) -> None:
+    """A determined user writes through the read-only link. The next use of that content must not trust it."""
+    if not station.links:
+        pytest.skip("only hard links can be written through")
+    one, two = (Path(station.init(name).json()["path"]) for name in ("one", "two"))
+    file = one / "sizes" / "block"
+    file.chmod(0o644)
+    file.write_bytes(b"written through the link")
+
+    station.init("three")
+    assert station.differences(station.space("three")) == []
+    for name, path in (("one", one), ("two", two)):
+        station.restore(name)
+        assert station.differences(path) == []
+
+
+def test_strategy_may_change_between_restores(station: Station) -> None:
+    path = Path(station.init().json()["path"])
+    for strategy in ("copy", "hardlink", "smart"):
+        shutil.rmtree(path / "sizes")
+        holo = station.holo
+        holo("restore", "--space", "one", "--strategy", strategy)
+        assert station.differences(path) == []
+
+
+# ---------------------------------------------------------------- trouble
+
+
+def test_missing_blob_is_an_error_that_names_a_file(station: Station) -> None:
+    for blob in (station.holo.library / "library").rglob("*"):
+        if blob.is_file() and blob.stat().st_size > trees.LARGE_SIZE / 2:
+            blob.unlink()
+    failed = station.holo("init", "--space", "one", "nasty", "--strategy", station.strategy, code=3)
+    assert "sizes/large" in failed.stderr
+    states = [space["state"] for space in station.holo("list", "--json").json()["spaces"]]
+    assert "pristine" not in states
+
+
+def test_damaged_blob_is_found_by_verify(station: Station) -> None:
+    for blob in (station.holo.library / "library").rglob("*"):
+        if blob.is_file() and blob.stat().st_size > trees.LARGE_SIZE / 2:
+            blob.chmod(0o644)
+            with blob.open("r+b") as opened:
+                opened.seek(1_000_000)
+                opened.write(b"DAMAGED")
+    failed = station.init("one", "nasty", "--verify", code=3)
+    assert "sizes/large" in failed.stderr
+
+
+@pytest.mark.parametrize("moment", [0.15, 0.25, 0.4])
+def test_killed_restore_is_completed_by_the_next(station: Station, moment: float) -> None:
+    arguments = ("init", "--space", "one", "nasty", "--strategy", station.strategy)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "holo", *arguments],
+        env=station.holo.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    time.sleep(moment)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    path = Path(station.init().json()["path"])
+    assert station.differences(path) == []
+    assert [space["state"] for space in station.holo("list", "--json").json()["spaces"]] == ["pristine"]

@@ -1,0 +1,273 @@
+"""Settings: precedence, sources, and errors that name where the mistake is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holo import settings
+from holo.errors import UsageError
+from holo.settings import Setting, Settings, Strategy
+
+EXAMPLE = Path(__file__).parent.parent / "settings.example.yaml"
+KEYS = ["home", "holotree.restoration-strategy", "library.compression", "workers"]
+
+
+def load(tmp_path: Path, text: str | None = None, **kwargs: str | None) -> Settings:
+    """Load with nothing of this machine showing through; `text` is the settings file."""
+    flags = {key: kwargs.pop(key) for key in ("strategy", "home") if key in kwargs}
+    env = {"HOME": str(tmp_path / "user")} | {key: value for key, value in kwargs.items() if value is not None}
+    if text is not None:
+        file = tmp_path / "settings.yaml"
+        file.write_text(text, encoding="utf-8")
+        env["HOLO_SETTINGS"] = str(file)
+    return settings.load(environ=env, **flags)
+
+
+def source_of(result: Settings, key: str) -> str:
+    return {setting.key: setting.source for setting in result.effective()}[key]
+
+
+# --- defaults and precedence ------------------------------------------------------------------
+
+
+def test_defaults(tmp_path: Path) -> None:
+    result = load(tmp_path)
+    assert result.strategy is Strategy.SMART
+    assert result.compression == "auto"
+    assert 1 <= result.workers <= 256
+    assert result.file is None
+    assert [setting.key for setting in result.effective()] == KEYS
+    assert {setting.source for setting in result.effective()} == {"default"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="CPU affinity and XDG are Linux")
+def test_linux_defaults(tmp_path: Path) -> None:
+    result = load(tmp_path)
+    assert result.workers == min(len(os.sched_getaffinity(0)), 256)
+    assert result.home == str(tmp_path / "user/.local/share/holo")
+    assert load(tmp_path, XDG_DATA_HOME=str(tmp_path / "data")).home == str(tmp_path / "data/holo")
+    assert load(tmp_path, XDG_DATA_HOME="relative").home == str(tmp_path / "user/.local/share/holo")
+
+
+def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
+    text = "holotree:\n  restoration-strategy: copy\n"
+    key = "holotree.restoration-strategy"
+    file = str(tmp_path / "settings.yaml")
+
+    in_file = load(tmp_path, text)
+    assert (in_file.strategy, source_of(in_file, key)) == (Strategy.COPY, file)
+    assert in_file.file == file
+    in_env = load(tmp_path, text, RCC_HOLOTREE_STRATEGY="hardlink")
+    assert (in_env.strategy, source_of(in_env, key)) == (
+        Strategy.HARDLINK,
+        "environment variable RCC_HOLOTREE_STRATEGY",
+    )
+    flag = load(tmp_path, text, RCC_HOLOTREE_STRATEGY="hardlink", strategy="reflink")
+    assert (flag.strategy, source_of(flag, key)) == (Strategy.REFLINK, "flag --strategy")
+
+
+def test_home_by_flag_environment_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    text = f"home: {tmp_path}/in-file\n"
+    assert load(tmp_path, text).home == str(tmp_path / "in-file")
+    assert load(tmp_path, text, HOLO_HOME="in-env").home == str(tmp_path / "in-env")
+    result = load(tmp_path, text, HOLO_HOME="in-env", home="in-flag")
+    assert (result.home, source_of(result, "home")) == (str(tmp_path / "in-flag"), "flag --home")
+    assert load(tmp_path, "home: ~/holo\n").home == str(tmp_path / "user/holo")
+
+
+def test_an_empty_variable_is_not_set(tmp_path: Path) -> None:
+    result = load(tmp_path, RCC_HOLOTREE_STRATEGY="", HOLO_HOME="", HOLO_SETTINGS="")
+    assert result == load(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="XDG is Linux")
+@pytest.mark.parametrize("folder", ["user/.config", "elsewhere"])
+def test_file_in_the_usual_place(tmp_path: Path, folder: str) -> None:
+    file = tmp_path / folder / "holo/settings.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("workers: 3\n")
+    xdg = str(tmp_path / folder) if folder == "elsewhere" else None
+    result = load(tmp_path, XDG_CONFIG_HOME=xdg)
+    assert result.workers == 3
+    assert result.file == str(file)
+    assert Setting("workers", 3, str(file)) in result.effective()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "holotree:\nlibrary: {}\n", "---\n"])
+def test_a_file_may_say_nothing(tmp_path: Path, text: str) -> None:
+    result = load(tmp_path, text)
+    assert {setting.source for setting in result.effective()} == {"default"}
+    assert result.file is not None
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [
+        ("smart", Strategy.SMART),
+        ("auto", Strategy.SMART),
+        ("reflink", Strategy.REFLINK),
+        ("hardlink", Strategy.HARDLINK),
+        ("copy", Strategy.COPY),
+        ("copy-only", Strategy.COPY),
+    ],
+)
+def test_strategy_names(tmp_path: Path, name: str, strategy: Strategy) -> None:
+    assert Strategy.parse(name, "here") is strategy
+    assert load(tmp_path, RCC_HOLOTREE_STRATEGY=name).strategy is strategy
+    assert load(tmp_path, f"holotree: {{restoration-strategy: {name}}}").strategy is strategy
+
+
+@pytest.mark.parametrize("name", ["auto", "raw", "zstd"])
+def test_compression(tmp_path: Path, name: str) -> None:
+    assert load(tmp_path, f"library: {{compression: {name}}}").compression == name
+
+
+@pytest.mark.parametrize(("text", "workers"), [("1", 1), ("256", 256), ('"8"', 8)])
+def test_workers(tmp_path: Path, text: str, workers: int) -> None:
+    assert load(tmp_path, f"workers: {text}").workers == workers
+
+
+# --- mistakes ---------------------------------------------------------------------------------
+
+
+def test_unknown_strategy_names_its_source(tmp_path: Path) -> None:
+    allowed = "smart, auto, reflink, hardlink, copy or copy-only"
+    sources = [
+        ({"strategy": "fast"}, None, "flag --strategy"),
+        ({"RCC_HOLOTREE_STRATEGY": "fast"}, None, "environment variable RCC_HOLOTREE_STRATEGY"),
+        ({}, "holotree: {restoration-strategy: fast}", str(tmp_path / "settings.yaml")),
+    ]
+    for kwargs, text, source in sources:
+        with pytest.raises(UsageError) as caught:
+            load(tmp_path, text, **kwargs)
+        assert str(caught.value) == f"{source}: unknown strategy 'fast'; use {allowed}"
+        assert caught.value.exit_code == 2
+
+
+def test_a_mistake_does_not_hide_behind_a_better_source(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="RCC_HOLOTREE_STRATEGY"):
+        load(tmp_path, strategy="copy", RCC_HOLOTREE_STRATEGY="fast")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("speed: 11", "unknown key 'speed'; the keys are home, holotree.restoration-strategy"),
+        ("holotree: {strategy: copy}", "unknown key 'holotree.strategy'"),
+        ("holotree.restoration-strategy.x: copy", "unknown key"),
+        ("1: x", "unknown key '1'"),
+        ("<<: {workers: 1}", "unknown key '<<'"),
+        ("holotree: copy", "holotree must hold keys and values, not 'copy'"),
+        ("library: [raw]", "library must hold keys and values, not a list"),
+        ("- workers", "the file must hold keys and values, not a list"),
+        ("workers", "the file must hold keys and values, not 'workers'"),
+        ("workers: [1]", "workers must be a single value, not a list"),
+        ("home: {a: b}", "home must be a single value, not keys and values"),
+        ("library: {compression: gzip}", "unknown library.compression 'gzip'; use auto, raw or zstd"),
+        ("library: {compression: }", "unknown library.compression ''"),
+        ("holotree: {restoration-strategy: no}", "unknown strategy 'no'; use smart"),
+        ("workers: 0", "workers must be auto or a number from 1 to 256, not '0'"),
+        ("workers: -1", "not '-1'"),
+        ("workers: 257", "not '257'"),
+        ("workers: 1_0", "not '1_0'"),
+        ("workers: 2.0", "not '2.0'"),
+        ("workers: yes", "not 'yes'"),
+        ("workers: ²", "not '²'"),
+        ("workers: " + "9" * 5000, "workers must be auto"),
+        ("home: here/it/is", "home must be the absolute path of a folder, not 'here/it/is'"),
+        ("home:", "home must be the absolute path of a folder, not ''"),
+        ('home: "/a\\0b"', "home must be the absolute path of a folder"),
+        ("workers: [", "not valid YAML"),
+        ("workers: 1\n--- \nworkers: 2", "not valid YAML"),
+        ("? [a]\n: b", "not valid YAML"),
+        ("[" * 5000, "not valid YAML"),
+    ],
+)
+def test_mistakes_in_the_file(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, text)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'settings.yaml'}: ")
+    assert says in message
+    assert "\n" not in message
+
+
+def test_the_file_may_not_be_text(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_bytes(b"home: \xff\xfe\n")
+    with pytest.raises(UsageError, match="not valid YAML"):
+        settings.load(environ={"HOLO_SETTINGS": str(file)})
+
+
+def test_the_file_may_be_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read the settings"):
+        settings.load(environ={"HOLO_SETTINGS": str(tmp_path)})
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    missing = str(tmp_path / "nowhere.yaml")
+    with pytest.raises(UsageError, match=r"HOLO_SETTINGS: there is no file .*nowhere\.yaml"):
+        load(tmp_path, HOLO_SETTINGS=missing)
+
+
+@pytest.mark.parametrize("flag", ["strategy", "home"])
+def test_an_empty_flag_is_a_mistake(tmp_path: Path, flag: str) -> None:
+    with pytest.raises(UsageError, match=f"flag --{flag}"):
+        load(tmp_path, **{flag: ""})
+
+
+@given(st.text())
+def test_any_text_is_a_strategy_or_a_usage_error(value: str) -> None:
+    with contextlib.suppress(UsageError):
+        assert Strategy.parse(value, "here") in Strategy
+
+
+# --- the example ------------------------------------------------------------------------------
+
+
+def test_the_example_documents_every_key_and_is_valid() -> None:
+    written = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    flat = [
+        f"{key}.{name}" if name else key
+        for key, value in written.items()
+        for name in (value if isinstance(value, dict) else [""])
+    ]
+    assert flat == KEYS
+    result = settings.load(environ={"HOLO_SETTINGS": str(EXAMPLE), "HOME": "/home/somebody"})
+    defaults = settings.load(environ={"HOME": "/home/somebody"})
+    assert {setting.source for setting in result.effective()} == {str(EXAMPLE)}
+    assert (result.strategy, result.compression, result.workers) == (
+        defaults.strategy,
+        defaults.compression,
+        defaults.workers,
+    )
+
+
+def test_every_key_of_the_example_has_a_comment_above_it() -> None:
+    lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        if re.match(r" *[a-z-]+: \S", line):
+            assert lines[number - 1].lstrip().startswith("#"), line
+
+
+def test_importing_settings_stays_cheap() -> None:
+    """`holo variables` runs at every shell prompt."""
+    code = "import sys, holo.settings as s; s.load(environ={'HOME': '/nowhere'}); print(*sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    heavy = {"yaml", "pydantic", "typer", "rich", "platformdirs"} if sys.platform == "linux" else {"yaml"}
+    assert not heavy & set(output.split())
