@@ -75,9 +75,9 @@ class Tools:
             return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
 
         return {
-            "holo": execute([*self.holo, "--version"], self.environment).strip(),
-            "uv": first_line(self.uv, "--version"),
-            "cp": first_line("cp", "--version"),
+            "holo": execute([*self.holo, "--version"], self.environment).split()[-1],
+            "uv": first_line(self.uv, "--version").split()[1],
+            "cp": first_line("cp", "--version").split()[-1],
         }
 
 
@@ -184,14 +184,12 @@ class Stage:
         self._recorded(home, tree)
 
     def _space(self, home: Path, tree: str, space: str) -> Path:
-        """A space that stays; made at the first call, and counted to see that it is whole."""
+        """A space that stays, made at the first call."""
         if (home, space) not in self._spaces:
             self._recorded(home, tree)
             path = Path(json.loads(self._run(home, "init", "--space", space, tree, "--json"))["path"])
             self._spaces[home, space] = path
-            made, recorded = trees.count(path), trees.count(self.root / tree)
-            if (made.files, made.symlinks) != (recorded.files, recorded.symlinks):
-                raise FailedError(f"{path} is not what was recorded: {made}, not {recorded}")
+            self._expect_whole(path, tree)
         return self._spaces[home, space]
 
     def _pristine(self, home: Path, tree: str) -> None:
@@ -199,4 +197,12 @@ class Stage:
 
     def _damaged(self, home: Path, tree: str) -> None:
         self._seed += 1
-        trees.damage(self._space(home, tree, "damaged"), self._seed)
+        path = self._space(home, tree, "damaged")
+        self._expect_whole(path, tree)  # after the restore before this one
+        trees.damage(path, self._seed)
+
+    def _expect_whole(self, path: Path, tree: str) -> None:
+        """A command that leaves things out must not win."""
+        made, recorded = trees.count(path), trees.count(self.root / tree)
+        if (made.files, made.symlinks) != (recorded.files, recorded.symlinks):
+            raise FailedError(f"{path} is not what was recorded: {made}, not {recorded}")

@@ -67,6 +67,7 @@ class Hololib:
             keep_setid=keep_setid,
             workers=self.settings.workers,
             on_progress=on_progress,
+            on_wait=self._on_wait,
         )
 
     def init(
@@ -172,7 +173,7 @@ class Hololib:
     ) -> Options:
         from holo.restore import Options
 
-        chosen = settings_module.Strategy.parse(strategy, "strategy") if strategy else self.settings.strategy
+        chosen = settings_module.Strategy.parse(strategy, "flag --strategy") if strategy else self.settings.strategy
         return Options(chosen, strict, verify, force, self.settings.workers, on_progress, self._on_wait)
 
     def _target(
@@ -216,7 +217,8 @@ class Hololib:
 
         if re.search(r"\.(txt|toml|ya?ml|lock|py)$", path):
             raise UsageError(f"{path} is a blueprint, and this version builds none", "Record the built environment.")
-        catalog = Catalog.from_json(read_catalog_file(path), path)
+        # However the file is laid out, the library keeps the canonical document, which the digest is of.
+        catalog = Catalog.from_json(Catalog.from_json(read_catalog_file(path), path).to_json(), path)
         name = default_name(os.path.abspath(path).removesuffix(".json"))
         beside = os.path.join(os.path.dirname(os.path.abspath(path)), "library")
         blobs = self.store.blobs

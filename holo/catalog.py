@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import gc
 import json
 import os
 import re
@@ -157,6 +158,17 @@ class Catalog:
     @classmethod
     def from_json(cls, data: bytes, origin: str) -> Self:
         """Parse and validate completely. Raises :class:`CatalogInvalid` naming ``origin`` (a path)."""
+        # Hundreds of thousands of rows that all stay: looking for garbage among them only costs time.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return cls._from_json(data, origin)
+        finally:
+            if collecting:
+                gc.enable()
+
+    @classmethod
+    def _from_json(cls, data: bytes, origin: str) -> Self:
         try:
             document = CatalogDocument.model_validate_json(data)
         except ValidationError as error:

@@ -66,6 +66,17 @@ class Holotree:
         self.path = os.path.join(os.path.abspath(home), "holotree")
         self._records = os.path.join(self.path, ".spaces")
 
+    def folder(self) -> str:
+        """The folder of what is known about spaces, made if it is not there."""
+        try:
+            os.makedirs(self._records, exist_ok=True)
+        except OSError as error:
+            raise HoloError(
+                f"cannot make {self._records}: {error.strerror}",
+                "Name another place with HOLO_HOME or `home` in settings.yaml.",
+            ) from error
+        return self._records
+
     def default_path(self, name: str) -> str:
         """Where a space lives unless the user says otherwise. The length is the same for every name."""
         slug = name[:_SLUG].ljust(_SLUG, "_")

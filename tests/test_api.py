@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import holo as holo_package
 from support import compare, trees
 from support.cli import Holo
 from support.filesystems import Filesystem
 
-pytestmark = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
 
 
 def run(holo: Holo, code: str, *arguments: str | Path) -> str:
@@ -27,17 +29,19 @@ def run(holo: Holo, code: str, *arguments: str | Path) -> str:
     return done.stdout
 
 
+@local
 def test_record_init_and_restore(holo: Holo, filesystem: Filesystem) -> None:
     source = trees.small(filesystem.root / "source".ljust(80, "-"))
     code = """
-import sys, holo
-recorded = holo.record(sys.argv[1], name="env")
-made = holo.init("one", "env", strategy="copy")
+import os, sys, holo
+library = holo.Hololib()
+recorded = library.record(sys.argv[1], "env")
+made = library.init("one", "env", strategy="copy")
 assert made.digest == recorded.digest
-assert made.files.copied == made.files.total == recorded.files
-(__import__("pathlib").Path(made.path) / "lib" / "data.txt").unlink()
-again = holo.restore("one")
-assert again.files.unchanged == again.files.total - 1
+assert made.copied == made.total == recorded.files == 4
+os.unlink(f"{made.path}/lib/data.txt")
+again = library.restore("one")
+assert again.unchanged == again.total - 1
 print(made.path)
 """
     path = Path(run(holo, code, source).strip())
@@ -45,27 +49,52 @@ print(made.path)
     assert holo("list", "--json").json()["spaces"][0]["path"] == str(path)
 
 
+@local
+def test_reports_are_the_documents_of_the_command_line(holo: Holo, filesystem: Filesystem) -> None:
+    source = trees.small(filesystem.root / "source".ljust(80, "-"))
+    holo("record", source, "--name", "env")
+    by_command = holo("init", "--space", "one", "env", "--json").json()
+    code = "import holo, json; print(json.dumps(holo.Hololib().init('two', 'env').to_json()))"
+    by_program = json.loads(run(holo, code))
+    for report in (by_command, by_program):
+        for own in ("space", "path", "seconds"):
+            del report[own]
+    assert by_program == by_command
+
+
+@local
+def test_home_may_be_given(holo: Holo, filesystem: Filesystem) -> None:
+    source = trees.small(filesystem.root / "source")
+    home = filesystem.root / "another-home"
+    run(holo, "import sys, holo; holo.Hololib(sys.argv[1]).record(sys.argv[2], 'env')", home, source)
+    assert (home / "hololib" / "catalog").is_dir()
+    assert not holo.home.exists()
+
+
+@local
 def test_errors_are_holo_errors(holo: Holo) -> None:
     code = """
 import holo
-from holo.errors import HoloError, NotFound
 try:
-    holo.init("one", "no-such-catalog")
-except NotFound as error:
-    assert isinstance(error, HoloError)
+    holo.Hololib().init("one", "no-such-catalog")
+except holo.NotFound as error:
+    assert isinstance(error, holo.HoloError)
     print(error)
 """
     assert "no-such-catalog" in run(holo, code)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["record", "init", "restore", "Hololib", "Catalog", "Space", "Strategy", "RestoreReport", "__version__"],
-)
-def test_public_name_is_there(holo: Holo, name: str) -> None:
-    run(holo, f"import holo; assert {name!r} in dir(holo); assert holo.{name}")
+@pytest.mark.parametrize("name", holo_package.__all__)
+def test_public_name_is_there(name: str) -> None:
+    assert getattr(holo_package, name) is not None
 
 
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = holo_package.no_such_name
+
+
+@local
 @pytest.mark.parametrize("slow", ["pydantic", "typer", "yaml", "rich", "zstandard"])
 def test_import_is_cheap(holo: Holo, slow: str) -> None:
     """Nobody pays for a library before it is used."""

@@ -135,13 +135,26 @@ def test_folder_that_cannot_be_written_is_an_error(holo: Holo, source: Path) -> 
     assert str(holo.root / "file") in refused.stderr
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"version": 99}', "\0" * 100])
-def test_damaged_catalog_is_an_error(holo: Holo, recorded: Any, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["", "{", "[]", " " * 100], ids=["empty", "cut", "list", "blank"])
+def test_damaged_catalog_is_an_integrity_error(holo: Holo, recorded: Any, damage: str) -> None:
     catalog = holo.library / "catalog" / f"{recorded['digest']}.json"
     catalog.chmod(0o644)
     catalog.write_text(damage)
-    refused = holo("init", "--space", "one", "env", code=1)
+    refused = holo("init", "--space", "one", "env", code=3)
     assert recorded["digest"] in refused.stderr
+    assert "one" not in spaces(holo)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("", ""), ("{", ""), ("[]", ""), ('{"version": 99}', "version is 99")],
+    ids=["empty", "cut", "list", "unknown-version"],
+)
+def test_file_that_is_no_catalog_is_an_error(holo: Holo, recorded: Any, content: str, reason: str) -> None:
+    file = trees.write(holo.root / "given.json", content)
+    refused = holo("init", "--space", "one", file, code=1)
+    assert str(file) in refused.stderr
+    assert reason in refused.stderr
     assert "one" not in spaces(holo)
 
 
@@ -303,7 +316,7 @@ def test_space_in_a_chosen_directory(holo: Holo, source: Path, recorded: Any, ex
 def test_library_is_no_place_for_a_space(holo: Holo, recorded: Any) -> None:
     before = compare.snapshot(holo.library)
     for place in (holo.library / "new", holo.library, holo.home):
-        holo("init", "--space", "one", "env", "--to", place, code=1)
+        holo("init", "--space", "one", "env", "--to", place, code=2)
     assert compare.snapshot(holo.library).keys() == before.keys()
 
 
@@ -493,13 +506,13 @@ def test_variables_are_code_for_the_shell(holo: Holo, awkward: Path, shell: str)
         pytest.skip(f"no {shell} here")
     code = holo("variables", "--space", "one", "--shell", shell).stdout
     said = subprocess.run(
-        [shell, "-c", code + '\necho "$HOLO_SPACE"\nhello\n'],
+        [shell, "-c", f'{code}\necho "$HOLO_SPACE"\ncommand -v hello\n'],
         capture_output=True,
         text=True,
         env=holo.environment({"HOME": str(holo.root)}),
         check=True,
     )
-    assert said.stdout == f"one\nhello from {awkward}\n"
+    assert said.stdout == f"one\n{awkward}/bin/hello\n"
 
 
 def test_variables_for_powershell(holo: Holo, awkward: Path) -> None:
@@ -540,7 +553,7 @@ def test_run_passes_signals_on(holo: Holo, space: Path) -> None:
 
 
 def test_run_does_not_hold_the_space(holo: Holo, space: Path) -> None:
-    running = holo.start("run", "--space", "one", "--", "sh", "-c", "echo ready; sleep 60")
+    running = holo.start("run", "--space", "one", "--", "sh", "-c", "echo ready; exec sleep 60")
     try:
         assert running.stdout
         assert running.stdout.readline() == "ready\n"

@@ -34,9 +34,9 @@ def recorded(mounts: Mounts, real_venv_source: Path) -> Recorded:
     return library
 
 
-@pytest.fixture(params=filesystems.NAMES)
+@pytest.fixture
 def library(request: pytest.FixtureRequest, recorded: Recorded) -> Holo:
-    return recorded(request.param)
+    return recorded(getattr(request, "param", "local"))
 
 
 @pytest.fixture
@@ -64,7 +64,8 @@ def bytecode(space: Path) -> dict[bytes, tuple[object, ...]]:
     return {name: found for name, found in compare.snapshot(space).items() if name.endswith(b".pyc")}
 
 
-def test_virtualenv_works_at_another_path(library: Holo, space: Path, real_venv_source: Path) -> None:
+@pytest.mark.parametrize("library", filesystems.NAMES, indirect=True)
+def test_virtualenv_works_at_another_path(library: Holo, space: Path) -> None:
     """Console scripts, numpy and pip, and no import has to compile anything."""
     before = bytecode(space)
     assert len(before) > 1000
@@ -105,8 +106,7 @@ def test_activation_leads_into_the_space(library: Holo, space: Path) -> None:
 
 
 @pytest.mark.parametrize("extra", [0, 1, 60], ids=["equal", "longer", "much-longer"])
-def test_path_of_any_length(recorded: Recorded, real_venv_source: Path, extra: int) -> None:
-    library = recorded("local")
+def test_path_of_any_length(library: Holo, real_venv_source: Path, extra: int) -> None:
     folder = library.root / "to"
     folder.mkdir(exist_ok=True)
     length = len(str(real_venv_source)) + extra
@@ -123,9 +123,8 @@ def test_path_of_any_length(recorded: Recorded, real_venv_source: Path, extra: i
 
 
 @pytest.mark.parametrize("folder", ["with space", "l" * 150], ids=["space", "long"])
-def test_script_whose_shebang_cannot_hold_the_path(recorded: Recorded, folder: str) -> None:
+def test_script_whose_shebang_cannot_hold_the_path(library: Holo, folder: str) -> None:
     """Linux cuts a shebang at 127 bytes and splits it at a space, so it becomes what pip would write."""
-    library = recorded("local")
     target = library.root / folder
     try:
         init(library, "smart", "awkward", "--to", str(target))
@@ -145,8 +144,7 @@ def test_two_spaces_do_not_see_each_other(library: Holo, strategy: str) -> None:
         library("delete", "--space", "two")
 
 
-def test_holo_run_finds_the_programs_of_the_space(recorded: Recorded) -> None:
-    library = recorded("local")
+def test_holo_run_finds_the_programs_of_the_space(library: Holo) -> None:
     path = init(library, "smart", "run")
     said = library("run", "--space", "run", "--", "pip", "--version").stdout
     assert f"from {path}/" in said

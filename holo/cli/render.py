@@ -59,6 +59,13 @@ def shell(name: str) -> Shell:
     raise UsageError(f"--shell: unknown shell {name!r}; use {', '.join(SHELLS)}")
 
 
+def count(number: int, noun: str) -> str:
+    """``1 file``, ``2 files``, ``1 directory``, ``2 directories``."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
+
+
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Aligned columns; the last one is as long as it needs to be, so that output can be cut and searched."""
     table = [tuple(header), *(tuple(map(printable, row)) for row in rows)]
@@ -115,10 +122,11 @@ class _Bar:
 def recorded(report: RecordReport) -> None:
     print(
         f"recorded {report.name} ({report.digest[:12]}) from {printable(report.prefix)} in {report.seconds:.2f} s\n"
-        f"  {report.files:,} files, {report.directories:,} directories, {report.symlinks:,} symlinks, "
+        f"  {count(report.files, 'file')}, {count(report.directories, 'directory')}, "
+        f"{count(report.symlinks, 'symlink')}, "
         f"{size(report.bytes)}\n"
-        f"  {report.blobs_new:,} new blobs, {report.blobs_deduplicated:,} in the library before\n"
-        f"  {report.relocated:,} relocated files"
+        f"  {count(report.blobs_new, 'new blob')}, {report.blobs_deduplicated:,} in the library before\n"
+        f"  {count(report.relocated, 'relocated file')}"
     )
 
 
@@ -129,18 +137,19 @@ def restored(report: RestoreReport, as_json: bool) -> None:
     if as_json:
         document(report.to_json())
         return
-    counts = {
+    ways = {
         "reflinked": report.reflinked,
         "hardlinked": report.hardlinked,
         "copied": report.copied,
         "unchanged": report.unchanged,
     }
-    shown = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no files"
+    shown = ", ".join(f"{number:,} {way}" for way, number in ways.items() if number) or "none"
     print(
         f"space {report.space} is {report.catalog} ({report.digest[:12]}) at {printable(report.path)}\n"
-        f"  {report.total:,} files: {shown}"
+        f"  {count(report.total, 'file')}: {shown}"
         f"{f'; {report.removed:,} removed' if report.removed else ''}\n"
-        f"  {report.relocated:,} relocated, {report.symlinks:,} symlinks, {report.directories:,} directories\n"
+        f"  {report.relocated:,} relocated, {count(report.symlinks, 'symlink')}, "
+        f"{count(report.directories, 'directory')}\n"
         f"  {size(report.bytes_total)}: {size(report.bytes_shared)} shared, {size(report.bytes_written)} written\n"
         f"  {report.strategy.used.value}"
         f"{f' ({report.strategy.reason})' if report.strategy.reason else ''} in {report.seconds:.2f} s"
@@ -157,8 +166,8 @@ def planned(plan: DryRun) -> None:
     for what, path in lines:
         print(f"{what:<10} {printable(path)}")
     print(
-        f"space {plan.space} at {printable(plan.path)}: {len(lines):,} changes, "
-        f"{changes['unchanged']:,} files unchanged; nothing was done"
+        f"space {plan.space} at {printable(plan.path)}: {count(len(lines), 'change')}, "
+        f"{count(changes['unchanged'], 'file')} unchanged; nothing was done"
     )
 
 
@@ -193,7 +202,12 @@ def diagnosis(found: Diagnosis) -> None:
     for name, able in report["capabilities"].items():
         speed = able["files_per_second"]
         rows.append(
-            (name, "yes" if able["available"] else "no", f"{speed:,.0f}" if speed else "", able["reason"] or "")
+            (
+                "kernel copy" if name == "copy" else name,
+                "yes" if able["available"] else "no",
+                f"{speed:,.0f}" if speed else "",
+                able["reason"] or "",
+            )
         )
     columns(("CAN", "", "FILES/S", "WHY NOT"), rows)
     for line in report["advice"]:

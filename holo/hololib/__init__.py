@@ -6,9 +6,9 @@
       catalog/<digest>.json      published last, by one rename, when all its blobs are durable
       names/<name>.json          which catalog a name means, and its summary for listings
       links/ab/...               derived: files that hardlinked spaces share (see holo.hololib.links)
-      tmp/                       files being written; garbage after a crash
 
-``library``, ``catalog`` and ``names`` are the truth; everything else can be deleted at any time.
+``library``, ``catalog`` and ``names`` are the truth; everything else can be deleted at any time. A file that
+is being written has a name that begins with ``.draft-``; after a crash it is garbage.
 """
 
 from __future__ import annotations

@@ -28,6 +28,9 @@ ZSTD_LEVEL = 3
 
 _REPAIR = "Remove the damaged file and record the environment again, or copy the blob from another library."
 
+DRAFT = ".draft-"
+"""Begins the names of files being written; one that no process is writing is garbage after a crash."""
+
 _HOLE = 1 << 16
 _ZEROS = bytes(_HOLE)
 
@@ -35,14 +38,14 @@ _ZEROS = bytes(_HOLE)
 class Blobs:
     """The blobs of one library. Descriptors stay open and are inherited by forked workers."""
 
-    def __init__(self, library: str, temporary: str) -> None:
+    def __init__(self, library: str) -> None:
         self.path = library
         self.directory: Directory = platform.open_root(library)
-        self.temporary: Directory = platform.open_root(temporary)
+        # Only an unusual umask takes rights away that a blob must have; then they are given afterwards.
+        self._chmod = SEALED_MODE if platform.umask() & SEALED_MODE else None
 
     def close(self) -> None:
         platform.close_directory(self.directory)
-        platform.close_directory(self.temporary)
 
     def has(self, digest: str) -> bool:
         """Whether either form is there."""
@@ -62,38 +65,37 @@ class Blobs:
         """Store content given as chunks. Raises :class:`ContentMismatch` if they do not have that digest."""
         if compress:
             compressed = _compress(chunks, size, digest)
-            self._publish(raw_name(digest) + ".zst", lambda name: self._write(name, compressed))
+            publish(self.directory, raw_name(digest) + ".zst", lambda draft: self._write(draft, compressed))
         else:
-            self._publish(raw_name(digest), lambda name: self._write(name, _verified(chunks, digest, size), seal=True))
+            pieces = _verified(chunks, digest, size)
+            publish(self.directory, raw_name(digest), lambda draft: self._write(draft, pieces, seal=True))
 
-    def add_clone(self, digest: str, source: int, directory: Directory, name: str, *, check: bool) -> None:
+    def add_clone(
+        self, digest: str, source: int, directory: Directory, name: str, confirm: Callable[[int], object]
+    ) -> None:
         """Store the content of the open file ``source`` (``name`` in ``directory``) raw, by reflink.
 
-        ``check`` hashes the clone. Raises :class:`ContentMismatch` when it is not the content of ``digest``,
-        and :class:`OSError` when there is no reflink here.
+        ``confirm`` is called with the open clone before it becomes the blob, and raises if it is not the
+        content of ``digest``. Raises :class:`OSError` when there is no reflink here.
         """
 
-        def make(temporary: str) -> None:
-            target = platform.clone(source, directory, name, self.temporary, temporary, 0o600)
+        def make(draft: str) -> None:
+            target = platform.clone(source, directory, name, self.directory, draft, SEALED_MODE)
             try:
-                if check and digests.of_file(target) != digest:
-                    raise ContentMismatch
-                platform.set_file(target, SEALED_MTIME_NS, SEALED_MODE)
+                confirm(target)
+                platform.set_file(target, SEALED_MTIME_NS, self._chmod)
             finally:
                 os.close(target)
 
-        self._publish(raw_name(digest), make)
+        publish(self.directory, raw_name(digest), make)
 
-    def _write(self, name: str, chunks: Iterable[bytes], *, seal: bool = False) -> None:
-        descriptor = platform.create_file(self.temporary, name, 0o600)
+    def _write(self, draft: str, chunks: Iterable[bytes], *, seal: bool = False) -> None:
+        descriptor = platform.create_file(self.directory, draft, SEALED_MODE)
         try:
             write_sparse(descriptor, chunks)
-            platform.set_file(descriptor, SEALED_MTIME_NS if seal else time.time_ns(), SEALED_MODE)
+            platform.set_file(descriptor, SEALED_MTIME_NS if seal else time.time_ns(), self._chmod)
         finally:
             os.close(descriptor)
-
-    def _publish(self, name: str, make: Callable[[str], None]) -> None:
-        publish(self.temporary, make, self.directory, name)
 
     def take(self, library: str, wanted: dict[str, int]) -> None:
         """Store blobs (digest to size in bytes) from another library's folder of blobs; each is hashed.
@@ -210,23 +212,25 @@ def temporary_name() -> str:
     return f"{os.getpid()}-{next(_count)}-{time.time_ns()}"
 
 
-def publish(temporary: Directory, make: Callable[[str], None], directory: Directory, name: str) -> None:
-    """Make a file under a temporary name, then rename it to ``name`` (``ab/...`` below ``directory``).
+def publish(directory: Directory, name: str, make: Callable[[str], None]) -> None:
+    """Let ``make`` write a file under a draft name, then rename it to ``name`` (``ab/...`` in ``directory``).
 
-    Two writers of the same name do no harm: both wrote the same content, the second replaces the first.
+    The draft is in the folder it is for, so that workers seldom meet in one. Two writers of the same name
+    do no harm: both wrote the same content, and the second replaces the first.
     """
-    draft = temporary_name()
+    folder = name.partition("/")[0]
+    draft = f"{folder}/{DRAFT}{temporary_name()}"
     try:
-        make(draft)
         try:
-            platform.rename(temporary, draft, directory, name)
+            make(draft)
         except FileNotFoundError:
             with suppress(FileExistsError):
-                platform.make_directory(directory, name.partition("/")[0], 0o777)
-            platform.rename(temporary, draft, directory, name)
+                platform.make_directory(directory, folder, 0o777)
+            make(draft)
+        platform.rename(directory, draft, directory, name)
     except BaseException:
         with suppress(FileNotFoundError):
-            platform.remove_file(temporary, draft)
+            platform.remove_file(directory, draft)
         raise
 
 

@@ -63,7 +63,7 @@ class Links:
         def make(draft: str) -> None:
             target = self._clone(row, draft)
             if target is None:
-                target = platform.create_file(self._blobs.temporary, draft, 0o600)
+                target = platform.create_file(self.directory, draft, 0o600)
             try:
                 if os.fstat(target).st_size != size:
                     write_sparse(target, self._blobs.chunks(digest, size))
@@ -71,7 +71,7 @@ class Links:
             finally:
                 os.close(target)
 
-        publish(self._blobs.temporary, make, self.directory, shared)
+        publish(self.directory, shared, make)
 
     def _clone(self, row: FileRow, draft: str) -> int | None:
         _, _, size, _, digest = row
@@ -80,7 +80,7 @@ class Links:
             return None
         try:
             directory = self._blobs.directory
-            return platform.clone(source, directory, raw_name(digest), self._blobs.temporary, draft, 0o600)
+            return platform.clone(source, directory, raw_name(digest), self.directory, draft, 0o600)
         except OSError as error:
             if error.errno not in platform.UNAVAILABLE:
                 raise
@@ -102,6 +102,6 @@ def _is_sound(status: os.stat_result, row: FileRow) -> bool:
 def _is_wrong(directory: Directory, name: str, row: FileRow) -> bool:
     descriptor = platform.open_file(directory, name)
     try:
-        return digests.of_file(descriptor) != row[4]
+        return digests.of_file(descriptor) != row[4] or bool(platform.get_xattrs(descriptor))
     finally:
         os.close(descriptor)

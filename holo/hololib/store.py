@@ -84,7 +84,7 @@ class Store:
     def blobs(self) -> Blobs:
         from holo.hololib.blobs import Blobs
 
-        return Blobs(self.folder("library"), self.folder("tmp"))
+        return Blobs(self.folder("library"))
 
     @cached_property
     def links(self) -> Links:
@@ -123,6 +123,11 @@ class Store:
         from holo.catalog import Catalog
 
         path = self._catalog_path(digest)
+        if not os.path.exists(path):
+            raise NotFound(
+                f"catalog {digest[:12]} is not in {self.path} any more",
+                "A space of it can be turned into another with `holo restore --catalog`, or deleted.",
+            )
         data = read_catalog_file(path)
         if digests.of(data) != digest:
             raise IntegrityError(

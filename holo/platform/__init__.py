@@ -38,6 +38,7 @@ if sys.platform == "linux":
         set_xattr,
         status,
         sync_filesystem,
+        umask,
     )
 else:
     from holo.platform.portable import (
@@ -67,6 +68,7 @@ else:
         set_xattr,
         status,
         sync_filesystem,
+        umask,
     )
 
 __all__ = [
@@ -96,4 +98,5 @@ __all__ = [
     "set_xattr",
     "status",
     "sync_filesystem",
+    "umask",
 ]

@@ -144,6 +144,13 @@ def make_accessible(directory: Directory, name: str) -> None:
         os.close(handle)
 
 
+def umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def get_xattrs(descriptor: int) -> dict[str, bytes]:
     """The extended attributes holo keeps, of an open file or directory: ``user.*`` and capabilities."""
     try:

@@ -275,3 +275,10 @@ def _with_errno(error: OSError, path: str) -> OSError:
         # Python itself finds the errno for an error number of Windows.
         return OSError(0, ctypes.FormatError(code), path, code)
     return _error(code, path)
+
+
+def umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

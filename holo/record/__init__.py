@@ -23,7 +23,8 @@ from holo import parallel, platform
 from holo.catalog import Catalog, DirectoryRow, FileRow, Relocation
 from holo.errors import HoloError, NotFound, UsageError
 from holo.hololib import Store
-from holo.hololib.blobs import Blobs, temporary_name
+from holo.hololib.blobs import DRAFT, Blobs, temporary_name
+from holo.hololib.locks import OnWait, say_waiting
 from holo.hololib.store import check_name
 from holo.platform import probe
 from holo.record.ingest import Batch, Ingest, Ingested
@@ -83,6 +84,7 @@ def record(
     keep_setid: bool = False,
     workers: int = 1,
     on_progress: OnProgress | None = None,
+    on_wait: OnWait = say_waiting,
 ) -> RecordReport:
     """Record ``directory`` under ``name`` (default: the directory's own, made fit).
 
@@ -102,7 +104,7 @@ def record(
         tree = scan(root, prefix)
         if not skip_special:
             refuse_special(tree)
-        with library.lock(exclusive=False):
+        with library.lock(exclusive=False, on_wait=on_wait):
             found = _ingest(library, root, prefix, tree, workers, on_progress)
             catalog = _assemble(tree, found, prefix, keep_setid=keep_setid)
             library.publish(catalog, name)
@@ -147,7 +149,7 @@ def _ingest(
 ) -> dict[str, list[Ingested]]:
     blobs = library.blobs
     raw = library.compression == "raw" or (
-        library.compression == "auto" and probe.reflink(blobs.temporary, blobs.directory) is None
+        library.compression == "auto" and probe.reflink(blobs.directory, blobs.directory) is None
     )
     ingest = Ingest(root, prefix, blobs, reflink=raw and _can_clone(root, tree, blobs), compress=not raw)
     found: dict[str, list[Ingested]] = {folder.path: [] for folder in tree.folders}
@@ -168,13 +170,13 @@ def _can_clone(root: platform.Directory, tree: Tree, blobs: Blobs) -> bool:
     The tree is the user's, so no file of our own is put there.
     """
     walker = Walker(root)
-    draft = temporary_name()
+    draft = DRAFT + temporary_name()
     try:
         for folder in tree.folders:
             for name, size in folder.files:
                 if size:
-                    probe.clone_file(walker.open(folder.path), name, blobs.temporary, draft)
-                    platform.remove_file(blobs.temporary, draft)
+                    probe.clone_file(walker.open(folder.path), name, blobs.directory, draft)
+                    platform.remove_file(blobs.directory, draft)
                     return True
         return False
     except OSError:

@@ -121,11 +121,10 @@ class Ingest:
             else:
                 content = None
                 digest, relocation, foreign = self._read_large(source, size)
-            _check_unchanged(source, before)
             stored = not self._blobs.has(digest)
             if stored:
                 self._store(source, directory, name, before, digest, content)
-                _check_unchanged(source, before)
+            _check_unchanged(source, before)
             xattrs = platform.get_xattrs(source)
         finally:
             os.close(source)
@@ -160,25 +159,29 @@ class Ingest:
         content: bytes | None,
     ) -> None:
         size = before.st_size
+
+        def confirm(clone: int) -> None:
+            _check_unchanged(source, before)
+            if _is_recent(before) and digests.of_file(clone) != digest:
+                raise _Changed
+
         if self._reflink and size:
             try:
-                self._blobs.add_clone(digest, source, directory, name, check=self._is_recent(before))
+                self._blobs.add_clone(digest, source, directory, name, confirm)
                 return
             except OSError as error:
                 # This one file only: Btrfs answers so for nodatacow files. The pair was probed before.
                 if error.errno not in platform.UNAVAILABLE:
                     raise
-            except ContentMismatch:
-                raise _Changed from None
         chunks = iter((content,)) if content is not None else _pieces(source, size)
         try:
             self._blobs.add(digest, chunks, size, compress=self._compress and size > 0)
         except ContentMismatch:
             raise _Changed from None
 
-    @staticmethod
-    def _is_recent(status: os.stat_result) -> bool:
-        return time.time_ns() - status.st_ctime_ns < _RECENT_NS
+
+def _is_recent(status: os.stat_result) -> bool:
+    return time.time_ns() - status.st_ctime_ns < _RECENT_NS
 
 
 def _check_unchanged(source: int, before: os.stat_result) -> None:

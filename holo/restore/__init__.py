@@ -33,7 +33,7 @@ from holo.restore.plan import Plan, plan
 from holo.restore.relocate import Relocator
 from holo.restore.report import RestoreReport, Tally
 from holo.restore.strategy import Decision, Way, decide
-from holo.restore.survey import Expectation, nothing_there, survey
+from holo.restore.survey import Expectation, Survey, nothing_there, survey
 from holo.settings import Strategy
 from holo.space import Holotree, Space
 
@@ -120,7 +120,8 @@ def dry_run(
     tree = Holotree(library.home)
     with tree.lock(name, options.on_wait), library.lock(exclusive=False, on_wait=options.on_wait):
         job = _Job(library, tree, name, catalog_name, catalog, path, options)
-        return DryRun(name, job.path, catalog_name, catalog.digest, job.decision, job.plan())
+        todo = job.plan()
+        return DryRun(name, job.path, catalog_name, catalog.digest, job.decision, todo)
 
 
 def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
@@ -181,7 +182,7 @@ class _Job:
                 f"{self.path} is not empty and not a holo space",
                 "A restore removes what is not in the catalog. Choose an empty place, or insist with --force.",
             )
-        self.decision = self._decide()
+        self.decision: Decision  # made with the plan
 
     def _place(self, path: str | None) -> str:
         known = self._known
@@ -197,6 +198,8 @@ class _Job:
         if other is not None and other.name != self._name:
             raise Conflict(f"{path} is space {other.name!r} already", f"Use --space {other.name}, or another place.")
         real = os.path.realpath(path)
+        if os.path.commonpath([real, os.path.realpath(self._library.path)]) == os.path.realpath(self._library.path):
+            raise UsageError(f"{path} cannot be a space: it is in the library", "Choose a directory of its own.")
         for precious in (self._library.path, self._tree.path, os.path.expanduser("~"), os.getcwd()):
             if (
                 known is None
@@ -206,40 +209,70 @@ class _Job:
                 raise UsageError(f"{path} cannot be a space: it contains {precious}", "Choose a directory of its own.")
         return path
 
+    def plan(self) -> Plan:
+        """Survey the space, decide how content gets there, and plan.
+
+        What was decided at the last restore is believed until there is a file to make: a pristine space is
+        confirmed without trying anything out in it.
+        """
+        remembered = self._remembered()
+        if remembered is not None:
+            todo = plan(self._catalog, self._survey(remembered.used), self.relocator, remembered)
+            if todo.is_empty:
+                self.decision = remembered
+                return todo
+        self.decision = self._decide()
+        # Only hardlinked files look different from others, so a survey for another way serves as well.
+        if remembered is not None and (remembered.used is Way.HARDLINK) == (self.decision.used is Way.HARDLINK):
+            return todo
+        return plan(self._catalog, self._survey(self.decision.used), self.relocator, self.decision)
+
+    def _remembered(self) -> Decision | None:
+        known = self._known
+        if known is None or self._is_new or known.state != "pristine" or known.requested != self._options.strategy:
+            return None
+        if self._options.strict and known.reason is not None:
+            return None
+        return Decision(self._options.strategy, Way(known.used), known.reason)
+
     def _decide(self) -> Decision:
         blobs = self._library.blobs
-        target = platform.open_root(_existing(self.path))
+        place = self._probing_place()
+        target = platform.open_root(place)
         try:
             return decide(
                 self._options.strategy,
                 {
-                    Way.REFLINK: lambda: probe.reflink(blobs.temporary, target),
-                    Way.HARDLINK: lambda: probe.hardlink(blobs.temporary, target),
+                    Way.REFLINK: lambda: probe.reflink(blobs.directory, target),
+                    Way.HARDLINK: lambda: probe.hardlink(blobs.directory, target),
                 },
                 strict=self._options.strict,
             )
         except OSError as error:
-            raise HoloError(f"cannot write to {_existing(self.path)}: {error.strerror}") from error
+            raise HoloError(f"cannot write to {place}: {error.strerror}") from error
         finally:
             platform.close_directory(target)
 
-    def plan(self) -> Plan:
-        """Survey the space and plan."""
+    def _probing_place(self) -> str:
+        """A folder on the filesystem of the space; our own if it can be, rather than the user's."""
+        place = _existing(self.path)
+        ours = self._tree.folder()
+        return ours if os.stat(ours).st_dev == os.stat(place).st_dev else place
+
+    def _survey(self, used: Way) -> Survey:
         if self._is_new:
-            found = nothing_there(self._catalog)
-        else:
-            root = platform.open_root(self.path)
-            try:
-                expectation = Expectation(
-                    self._catalog, self.relocator, self.decision.used, self._stamp(), self._options.verify
-                )
-                found = survey(root, expectation, self._library.blobs, self._options.workers)
-            finally:
-                platform.close_directory(root)
-        return plan(self._catalog, found, self.relocator, self.decision)
+            return nothing_there(self._catalog)
+        root = platform.open_root(self.path)
+        try:
+            expectation = Expectation(self._catalog, self.relocator, used, self._stamp(), self._options.verify)
+            return survey(root, expectation, self._library.blobs, self._options.workers)
+        finally:
+            platform.close_directory(root)
 
     def _stamp(self) -> int:
-        return self._known.stamp if self._known is not None else 0
+        """The ctime up to which a file is what the last restore made of it; -1 if that was another catalog's."""
+        known = self._known
+        return known.stamp if known is not None and known.digest == self._catalog.digest else -1
 
     def run(self) -> Tally:
         looked = time.time_ns()
@@ -257,7 +290,7 @@ class _Job:
         )
         if todo.is_empty:
             # Everything was looked at after this moment, so whatever changed before it was seen.
-            self._tree.save(space.finished(max(space.stamp, looked) if self._known else looked))
+            self._tree.save(space.finished(looked))
             return Tally()
         materializer = Materializer(
             self._library, self._catalog, self.relocator, self.decision.used, verify=self._options.verify

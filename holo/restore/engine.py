@@ -137,10 +137,13 @@ class Engine:
                     with self._explained(path):
                         platform.link(source.open(leader_path), leader_name, _writable(target.open(parent)), name)
                     # One inode with its leader, so it counts as what the leader is.
+                    size = plan.link_sizes[leader]
                     if leader in plan.private or self._materializer.used is Way.COPY:
                         tally.copied += 1
+                        tally.written_bytes += size
                     else:
                         tally.reflinked += 1
+                        tally.shared_bytes += size
         finally:
             source.close()
             target.close()

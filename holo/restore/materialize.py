@@ -33,7 +33,7 @@ class Materializer:
         self._catalog = catalog
         self._relocator = relocator
         self._patched: dict[str, bytes] = {}
-        self.umask = _umask()
+        self.umask = platform.umask()
 
     def in_worker(self) -> None:
         """Run in a process of our own: modes can be given to open(2) exactly, which saves a call per file."""
@@ -170,9 +170,3 @@ def set_xattrs(descriptor: int, wanted: dict[str, bytes]) -> None:
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EPERM):
                 raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

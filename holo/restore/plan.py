@@ -43,6 +43,8 @@ class Plan:
     """every directory in which anything changes, parents first"""
     relinks: list[tuple[str, list[str]]]
     """hardlinks within the space: the file that has the content, and the names to link to it"""
+    link_sizes: dict[str, int]
+    """bytes of content of those files, as recorded"""
     private: dict[str, str]
     """files that must not be shared, with the reason ("relocated", "xattrs")"""
     unchanged: int
@@ -55,7 +57,7 @@ class Plan:
         """The plan as `restore --dry-run --json` prints it."""
         linked = {name for _, names in self.relinks for name in names}
         files = [
-            {"path": path, "how": self.private.get(path) or decision.used.value}
+            {"path": path, "how": self._how(path, decision)}
             for fill in self.fills
             for path in (_join(fill.path, row[0]) for row in fill.files)
         ]
@@ -66,6 +68,13 @@ class Plan:
             "symlinks": [_join(fill.path, row[0]) for fill in self.fills for row in fill.symlinks],
             "unchanged": self.unchanged,
         }
+
+    def _how(self, path: str, decision: Decision) -> str:
+        reason = self.private.get(path)
+        if reason == "relocated":
+            return reason
+        # A file with attributes of its own is never a hardlink, which has those of every other link.
+        return "private" if reason and decision.used is Way.HARDLINK else decision.used.value
 
 
 def plan(catalog: Catalog, survey: Survey, relocator: Relocator, decision: Decision) -> Plan:
@@ -92,6 +101,7 @@ def plan(catalog: Catalog, survey: Survey, relocator: Relocator, decision: Decis
         touched.add("")  # the root is always the last thing changed: its ctime is the space's stamp
 
     later = {name for _, names in relinks for name in names}
+    leaders = {leader for leader, _ in relinks}
     removals: list[Removal] = []
     for finding in survey.findings:
         replaced = finding.replace
@@ -114,6 +124,7 @@ def plan(catalog: Catalog, survey: Survey, relocator: Relocator, decision: Decis
         directories=missing,
         fills=fills,
         relinks=relinks,
+        link_sizes={path: row[2] for path, row in catalog.files() if path in leaders} if relinks else {},
         private=private,
         unchanged=catalog.file_count - unmade - len(dropped),
     )

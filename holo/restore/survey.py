@@ -171,6 +171,8 @@ class _Surveyor:
         wanted_links = {row[0]: row for row in links}
         stamp = self._stamp
         regular = stat.S_IFREG
+        shared = self._hardlinked
+        rights = READ_ONLY if shared else 0o7777
         base = path + "/" if path else ""
         with platform.listing(directory) as entries:
             for entry in entries:
@@ -179,11 +181,12 @@ class _Surveyor:
                 if row is not None:
                     status = entry.stat(follow_symlinks=False)
                     if (
-                        status.st_ctime_ns <= stamp
-                        and status.st_nlink == 1
-                        and status.st_mtime_ns == row[3]
+                        status.st_mtime_ns == row[3]
                         and status.st_size == row[2]
-                        and status.st_mode == regular | row[1]
+                        and status.st_mode == regular | row[1] & rights
+                        # Other spaces linking a shared file move its ctime, so there it tells nothing.
+                        and (status.st_nlink > 1 and stamp >= 0 if shared else status.st_nlink == 1)
+                        and (shared or status.st_ctime_ns <= stamp)
                         and name not in special
                     ) or self._is_unchanged(directory, base + name, row, status, inodes):
                         del wanted[name]
@@ -213,8 +216,7 @@ class _Surveyor:
         group = self._group_size.get(path)
         shared = self._hardlinked and relocation is None and not xattrs
         if shared:
-            # Other spaces linking the same file move its ctime, so here it tells nothing; mode, size and
-            # mtime are the link form's own, and any edit in place shows in them.
+            # Mode, size and mtime are the link form's own, and any edit in place shows in them.
             mode &= READ_ONLY
             trusted = self._stamp >= 0 and status.st_nlink > 1
         else:

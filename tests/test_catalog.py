@@ -1,0 +1,193 @@
+"""Catalogs: what is written is what is read, whatever the names are made of."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from holo import digest as digests
+from holo.catalog import Catalog, FileRow, Kind, Relocation, SymlinkRow, escape, json_schema, unescape
+from holo.errors import CatalogInvalid
+
+# Bytes that are their own kind of trouble, and any others.
+ODD = [b"\\", b"\\x80", b"\xff", b"\xc3\xa9", b"\xc3", b"\xed\xb2\x80", b"\xf0\x9f\x90\x8d", b"\n", b'"', b" ", b"..."]
+NAMES = (
+    st.lists(st.one_of(st.sampled_from(ODD), st.binary(min_size=1, max_size=3)), min_size=1, max_size=5)
+    .map(lambda parts: b"".join(parts).replace(b"/", b"").replace(b"\0", b""))
+    .filter(lambda name: name not in (b"", b".", b".."))
+    .map(os.fsdecode)
+)
+TIMES = st.integers(-(2**63), 2**63 - 1)
+MODES = st.integers(0, 0o7777)
+XATTR_NAMES = st.one_of(st.just("security.capability"), NAMES.map(lambda name: "user." + name))
+
+
+@given(st.binary(max_size=40))
+@example(b"\\x80")
+@example(b"\\\\x80\xff\\")
+@example(b"\xc3\\xa9")
+@example(b"\xed\xb2\x80")
+@settings(max_examples=500, deadline=None)
+def test_any_bytes_survive_escaping(name: bytes) -> None:
+    text = os.fsdecode(name)
+    escaped = escape(text)
+    escaped.encode()  # what JSON can hold
+    assert unescape(escaped) == text
+    assert os.fsencode(unescape(escaped)) == name
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+@settings(max_examples=300, deadline=None)
+def test_utf_8_is_readable_in_the_catalog(name: str) -> None:
+    assert escape(name) == name.replace("\\", "\\\\")
+
+
+@given(st.lists(st.sampled_from(["\\", "\\\\", "x80", "xc3", "xa9", "\\x80", "\\xc3", "\\xa9", "\\xff", "é", "a"])))
+@settings(max_examples=300, deadline=None)
+def test_a_name_has_one_spelling(parts: list[str]) -> None:
+    """What can be read at all is what would be written."""
+    text = "".join(parts)
+    try:
+        plain = unescape(text)
+    except Exception as error:  # noqa: BLE001 - the module's own, turned into CatalogInvalid by from_json
+        assert type(error).__name__ == "_Invalid"
+    else:
+        assert escape(plain) == text
+
+
+@st.composite
+def catalogs(draw: st.DrawFn) -> Catalog:
+    prefix = "/" + "/".join(draw(st.lists(NAMES, min_size=1, max_size=3)))
+    length = len(os.fsencode(prefix))
+    paths = [""]
+    for _ in range(draw(st.integers(0, 4))):
+        parent = draw(st.sampled_from(paths))
+        path = f"{parent}/{draw(NAMES)}" if parent else draw(NAMES)
+        if path not in paths:
+            paths.append(path)
+    directories = []
+    relocations: dict[str, Relocation] = {}
+    hardlinks: list[list[str]] = []
+    xattrs: dict[str, dict[str, bytes]] = {}
+    for path in paths:
+        taken = {other.rpartition("/")[2] for other in paths if other and other.rpartition("/")[0] == path}
+        names = [name for name in draw(st.lists(NAMES, max_size=5, unique=True)) if name not in taken]
+        cut = draw(st.integers(0, len(names)))
+        files: list[FileRow] = []
+        for name in names[:cut]:
+            full = f"{path}/{name}" if path else name
+            size = draw(st.integers(0, 3)) * (length + 8)
+            files.append((name, draw(MODES), size, draw(TIMES), digests.of(b"%d" % size if size else b"")))
+            if size and draw(st.booleans()):
+                relocations[full] = draw(relocation(size, length))
+            if draw(st.booleans()):
+                xattrs[full] = draw(st.dictionaries(XATTR_NAMES, st.binary(max_size=9), min_size=1, max_size=2))
+        if files and draw(st.booleans()):
+            twin = "twin " * 8
+            files.append((twin, *files[0][1:]))
+            hardlinks.append(sorted(f"{path}/{name}" if path else name for name in (files[0][0], twin)))
+        links: list[SymlinkRow] = [(name, draw(NAMES), draw(TIMES)) for name in names[cut:]]
+        directories.append((path, draw(MODES), draw(TIMES), files, links))
+    return Catalog(prefix, directories, relocations, hardlinks, xattrs)
+
+
+@st.composite
+def relocation(draw: st.DrawFn, size: int, length: int) -> Relocation:
+    kind: Kind = draw(st.sampled_from(["text", "binary", "bytecode"]))
+    step = length + draw(st.integers(0, 8))
+    offsets = list(range(draw(st.sampled_from([0, 2, 8])), size - length + 1, step)) or [0]
+    if kind == "binary":
+        return Relocation(kind, offsets, [size] * len(offsets))
+    shebang = kind == "text" and offsets[0] == 2 and draw(st.booleans())
+    return Relocation(kind, offsets, [2 + length] if shebang else [])
+
+
+@given(catalogs())
+@settings(max_examples=150, deadline=None)
+def test_what_is_written_is_read(catalog: Catalog) -> None:
+    data = catalog.to_json()
+    assert json.loads(data)["version"] == 1
+    again = Catalog.from_json(data, "c.json")
+    assert again.prefix == catalog.prefix
+    assert again.directories == catalog.directories
+    assert again.relocations == catalog.relocations
+    assert again.hardlinks == catalog.hardlinks
+    assert again.xattrs == catalog.xattrs
+    assert again.digest == catalog.digest == digests.of(data)
+    assert again.to_json() == data
+
+
+@given(catalogs())
+@settings(max_examples=50, deadline=None)
+def test_counts(catalog: Catalog) -> None:
+    files = dict(catalog.files())
+    assert catalog.file_count == len(files) == sum(len(row[3]) for row in catalog.directories)
+    assert catalog.symlink_count == sum(len(row[4]) for row in catalog.directories)
+    assert catalog.directory_count == len(catalog.directories) - 1
+    assert catalog.size == sum(row[2] for row in files.values())
+    assert set(catalog.relocations) <= set(files)
+
+
+def test_the_digest_depends_on_everything() -> None:
+    row: FileRow = ("file", 0o644, 3, 5, digests.of(b"abc"))
+    base = ("/opt/env", [("", 0o755, 1, [row], [("link", "file", 2)])], {}, [], {})
+    other: list[Catalog] = [
+        Catalog(*base),
+        Catalog("/opt/en2", *base[1:]),
+        Catalog("/opt/env", [("", 0o700, 1, [row], [("link", "file", 2)])], {}, [], {}),
+        Catalog("/opt/env", [("", 0o755, 2, [row], [("link", "file", 2)])], {}, [], {}),
+        Catalog("/opt/env", [("", 0o755, 1, [row], [("link", "fil", 2)])], {}, [], {}),
+        Catalog("/opt/env", [("", 0o755, 1, [(*row[:3], 6, row[4])], [("link", "file", 2)])], {}, [], {}),
+        Catalog(*base[:4], {"file": {"user.x": b""}}),
+    ]
+    assert len({catalog.digest for catalog in other}) == len(other)
+    assert Catalog(*base).digest == other[0].digest
+
+
+def test_an_unknown_version_is_said_to_be_that() -> None:
+    document = {"version": 2, "prefix": "/opt/env", "trees": []}
+    with pytest.raises(CatalogInvalid, match=r"new\.json.* version is 2, .* reads version 1"):
+        Catalog.from_json(json.dumps(document).encode(), "new.json")
+
+
+def test_the_schema_is_the_one_in_the_repository() -> None:
+    kept = Path(__file__).parent.parent / "catalogs" / "catalog.schema.json"
+    assert kept.read_text() == json_schema()
+
+
+def large(files: int, per_directory: int) -> bytes:
+    rows: list[FileRow] = [(f"f{i}", 0o644, 4096, i, digests.of(b"%d" % i)) for i in range(files)]
+    directories = [("", 0o755, 0, [], [])]
+    for first in range(0, files, per_directory):
+        directories.append((f"d{first}", 0o755, first, rows[first : first + per_directory], []))
+    return Catalog("/opt/env", directories, {}, [], {}).to_json()
+
+
+def test_a_large_catalog_is_quick_to_load() -> None:
+    """The target is 40 ms for 22,000 files; the bound leaves room for a loaded machine."""
+    data = large(22_000, 6)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        Catalog.from_json(data, "large.json")
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.12, f"{min(times):.3f} s"
+
+
+def test_many_relocations_in_one_directory_are_quick_to_check() -> None:
+    """A quadratic check would let a small file keep a machine busy."""
+    document = json.loads(large(10_000, 10_000))
+    document["relocations"] = [[f"d0/f{i}", "text", [0], []] for i in range(10_000)]
+    document["hardlinks"] = [[f"d0/f{i}", f"d0/f{i + 1}"] for i in range(0, 10_000, 2)]
+    for row in document["directories"][1][3]:
+        row[1:] = document["directories"][1][3][0][1:]
+    data = json.dumps(document).encode()
+    start = time.perf_counter()
+    Catalog.from_json(data, "many.json")
+    assert time.perf_counter() - start < 1

@@ -1,0 +1,100 @@
+"""The documentation: what it shows can be typed, run and followed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from holo.cli import app
+from holo.settings import load
+from support.cli import Holo
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("catalogs/*.md")])
+COMMANDS: Any = typer.main.get_command(app)  # a group of click's, which some versions of Typer bring along themselves
+
+page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """The fenced code blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def shown_commands(path: Path) -> list[str]:
+    """Every command line of holo's in code blocks for shells, and in inline code with an option or argument."""
+    lines = [line for block in blocks(path, "sh") for line in block.splitlines()]
+    lines += [line[2:] for block in blocks(path, "console") for line in block.splitlines() if line.startswith("$ ")]
+    found = re.findall(r"(?<![\w.-])holo [a-z-][^\n|)]*", "\n".join(lines))
+    prose = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    found += re.findall(r"`(?:eval \"\$\()?(holo [a-z-][^`\\|)]*)", prose)
+    return [command.strip().removesuffix('"') for command in found]
+
+
+@pytest.mark.parametrize("command", sorted({command for page in PAGES for command in shown_commands(page)}))
+def test_every_command_shown_parses(command: str) -> None:
+    _, name, *arguments = shlex.split(command)
+    if name.startswith("--"):
+        assert any(name in parameter.opts for parameter in COMMANDS.params)
+    elif arguments and name != "COMMAND":  # in prose, a bare name stands for the command and not for a call
+        COMMANDS.commands[name].make_context(name, arguments)
+    else:
+        assert name in (*COMMANDS.commands, "COMMAND")
+
+
+def test_the_commands_above_are_found() -> None:
+    assert len(shown_commands(ROOT / "README.md")) > 15
+
+
+def test_every_command_and_option_is_documented() -> None:
+    reference = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    for name, command in COMMANDS.commands.items():
+        synopsis = re.search(rf"^    holo {name}\b.*$", reference, re.MULTILINE)
+        assert synopsis is not None, name
+        shown = set(re.findall(r"--[a-z-]+\b", synopsis[0]))
+        assert shown == {option for parameter in command.params for option in parameter.opts if option[:2] == "--"}, (
+            name
+        )
+
+
+@page
+def test_json_examples_are_json(page: Path) -> None:
+    for block in blocks(page, "json"):
+        json.loads(block)
+
+
+@page
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_every_setting_and_variable_is_documented() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    for setting in load(environ={"HOME": "/nowhere"}).effective():
+        assert f"`{setting.key}`" in text
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "holo").rglob("*.py"))
+    for variable in set(re.findall(r'"((?:HOLO|RCC)_[A-Z_]+)"', sources)):
+        assert f"`{variable}`" in text, variable
+
+
+@pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+@pytest.mark.parametrize("name", ["docs/api.md", "README.md"])
+def test_python_examples_run(holo: Holo, name: str) -> None:
+    script = holo.root / ".venv" / "bin" / "tool"
+    script.parent.mkdir(parents=True)
+    script.write_text(f"#!{script.parent}/python\n", encoding="utf-8")
+    code = "\n".join(blocks(ROOT / name, "python")).replace("/tmp/holo-home", str(holo.home))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=holo.root, env=holo.environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(holo.holotree) in done.stdout

@@ -1,0 +1,386 @@
+"""Catalogs that lie or do harm: each is refused with one message, and nothing is written.
+
+A case in tests/hostile is a `.json` file (what is wrong, the catalog, and the contents of its files where they
+matter) or a `.txt` file (what is wrong on the first line, then the bytes of the catalog).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import posixpath
+import random
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holo import digest as digests
+from holo.catalog import Catalog
+from holo.errors import CatalogInvalid
+from support.cli import Holo
+
+TIME = 1_600_000_000_000_000_000
+GREETING = b"hello\n"
+RUN = b"#!/opt/env/bin/sh\necho /opt/env\n"
+LIBRARY = b"\x01/opt/env/lib:/opt/env\x00\x02/opt/env/x\x00\x03"
+
+SOUND: dict[str, Any] = {
+    "version": 1,
+    "prefix": "/opt/env",
+    "directories": [
+        [
+            *("", 0o755, TIME),
+            [
+                ["greeting", 0o644, len(GREETING), TIME, digests.of(GREETING)],
+                ["library", 0o644, len(LIBRARY), TIME, digests.of(LIBRARY)],
+            ],
+            [["link", "bin/run", TIME], ["odd\\xff", "/opt/env", TIME]],
+        ],
+        [
+            *("bin", 0o755, TIME),
+            [["again", 0o755, len(RUN), TIME, digests.of(RUN)], ["run", 0o755, len(RUN), TIME, digests.of(RUN)]],
+            [],
+        ],
+        ["bin/deep", 0o700, -1, [], []],
+    ],
+    "relocations": [
+        ["bin/again", "text", [2, 23], [17]],
+        ["bin/run", "text", [2, 23], [17]],
+        ["library", "binary", [1, 14, 24], [22, 22, 34]],
+    ],
+    "hardlinks": [["bin/again", "bin/run"]],
+    "xattrs": {"greeting": {"user.note": "aGVsbG8="}, "bin": {"user.empty": ""}},
+}
+"""What most cases were made of, by one change each."""
+
+CONTENTS = (GREETING, RUN, LIBRARY)
+RESTORABLE = json.dumps({**SOUND, "relocations": SOUND["relocations"][:2]}).encode()
+"""Without the binary, which fits no path that is longer than the prefix."""
+
+
+@dataclass(frozen=True)
+class Case:
+    reason: str
+    data: bytes
+    contents: tuple[bytes, ...] = ()
+
+
+def load(path: Path) -> Case:
+    if path.suffix == ".txt":
+        reason, _, data = path.read_bytes().partition(b"\n")
+        return Case(reason.decode(), data)
+    case = json.loads(path.read_bytes())
+    contents = tuple(content.encode() for content in case.get("contents", ()))
+    return Case(case["reason"], json.dumps(case["catalog"]).encode(), contents)
+
+
+def made() -> dict[str, Case]:
+    """Those too large for a file."""
+    sound = json.dumps(SOUND).encode()
+    levels = ["/".join("d" * level) for level in range(1, 501)]
+    too_deep = {**SOUND, "directories": SOUND["directories"] + [[path, 0o755, 0, [], []] for path in levels]}
+    return {
+        "nested": Case("a value is nested 100,000 levels deep", sound[:-1] + b',"x":' + b"[" * 10**5 + b"]" * 10**5),
+        "nested-objects": Case("objects are nested 100,000 levels deep", b'{"x":' * 10**5),
+        "brackets": Case("100,000 brackets are opened", b"[" * 10**5),
+        "digits": Case("a size has 100,000 digits", sound.replace(b", 6,", b", " + b"6" * 10**5 + b",", 1)),
+        "too-deep": Case("the directories are 500 levels deep", json.dumps(too_deep).encode()),
+        "long-key": Case("a key is a megabyte long", json.dumps({**SOUND, "k" * 2**20: 1}).encode()),
+        "long-path": Case(
+            "a path is a megabyte long", json.dumps({**SOUND, "hardlinks": [["a/" * 2**19] * 2]}).encode()
+        ),
+        "long-prefix": Case(
+            "the prefix is a megabyte long and relative", json.dumps({**SOUND, "prefix": "x" * 2**20}).encode()
+        ),
+        "zeros": Case("the file is a megabyte of zeros", bytes(2**20)),
+        "quotes": Case("a string is never closed", b'{"version": "' + b"x" * 2**20),
+    }
+
+
+CASES = {path.stem: load(path) for path in sorted((Path(__file__).parent / "hostile").iterdir())} | made()
+READABLE = [name for name, case in CASES.items() if not case.contents]
+
+each = pytest.mark.parametrize("name", CASES)
+each_readable = pytest.mark.parametrize("name", READABLE)
+
+
+def test_there_are_enough_and_each_is_its_own() -> None:
+    assert len(CASES) > 200
+    assert len({case.reason for case in CASES.values()}) == len(CASES)
+    assert len({case.data for case in CASES.values()}) == len(CASES)
+
+
+def test_the_sound_catalog_is_sound() -> None:
+    catalog = Catalog.from_json(json.dumps(SOUND).encode(), "sound.json")
+    assert problems(catalog) == []
+    assert catalog.file_count == 4
+
+
+@each_readable
+def test_it_is_refused(name: str) -> None:
+    with pytest.raises(CatalogInvalid) as caught:
+        Catalog.from_json(CASES[name].data, "/somewhere/evil.json")
+    message = str(caught.value)
+    assert "/somewhere/evil.json" in message
+    assert "\n" not in message
+    assert len(message) < 2000
+
+
+# -- the command line -------------------------------------------------------------------------------------
+
+_RUNNER = """
+import json, os, sys
+import holo.api, holo.catalog, holo.cli, holo.cli.render, holo.hololib.blobs, holo.record, holo.restore
+for line in sys.stdin:
+    home, output, *arguments = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.environ["HOLO_HOME"] = home
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 1)
+        os.dup2(1, 2)
+        sys.argv[1:] = arguments
+        holo.cli.main()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    output: str
+    home: Path
+
+    def files(self) -> set[str]:
+        """What is there besides directories and locks."""
+        found = (path for path in self.home.rglob("*") if path.is_symlink() or not path.is_dir())
+        return {str(path.relative_to(self.home)) for path in found if path.name != "lock" and path.suffix != ".lock"}
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """`holo init --space x evil.json` of every case, each in a process and a HOLO_HOME of its own.
+
+    The processes are forked from one that has holo loaded: 250 starts of Python would take a minute.
+    """
+    root = tmp_path_factory.mktemp("hostile")
+    everything = {**CASES, "sound": Case("", RESTORABLE, CONTENTS)}
+    orders = []
+    for name, case in everything.items():
+        place = root / name
+        (place / "library").mkdir(parents=True)
+        (place / "evil.json").write_bytes(case.data)
+        for content in case.contents:
+            digest = digests.of(content)
+            (place / "library" / digest[:2]).mkdir(exist_ok=True)
+            (place / "library" / digest[:2] / digest).write_bytes(content)
+        orders.append([f"{place}/home", f"{place}/output", "init", "--space", "x", f"{place}/evil.json"])
+    done = subprocess.run(
+        [sys.executable, "-c", _RUNNER],
+        input="".join(json.dumps(order) + "\n" for order in orders),
+        env=Holo(root).environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    codes = [int(line) for line in done.stdout.split()]
+    return {
+        name: Outcome(code, (root / name / "output").read_text(errors="surrogateescape"), root / name / "home")
+        for name, code in zip(everything, codes, strict=True)
+    }
+
+
+def test_the_sound_catalog_is_restored(outcomes: dict[str, Outcome]) -> None:
+    """So the others are refused for what is wrong with them."""
+    outcome = outcomes["sound"]
+    assert outcome.code == 0, outcome.output
+    assert any(path.startswith("holotree/") and path.endswith("bin/run") for path in outcome.files())
+
+
+@each
+def test_the_command_says_so_and_writes_nothing(name: str, outcomes: dict[str, Outcome]) -> None:
+    outcome = outcomes[name]
+    assert outcome.code == 1, outcome.output
+    assert outcome.output.startswith("error: ")
+    assert outcome.output.count("error: ") == 1
+    assert "Traceback" not in outcome.output
+    assert "mistake in holo" not in outcome.output
+    assert outcome.output.count("\n") <= 2
+    blobs = {path for path in outcome.files() if path.startswith("hololib/library/") and CASES[name].contents}
+    assert outcome.files() - blobs == set()
+
+
+def test_the_sound_catalog_is_restored_after_a_hostile_one(tmp_path: Path) -> None:
+    """With the command as users start it; the refused catalog leaves nothing in the way."""
+    holo = Holo(tmp_path)
+    evil = tmp_path / "hello.json"
+    evil.write_bytes(CASES["directory-outside"].data)
+    result = holo("init", "--space", "x", evil, code=1)
+    assert result.stdout == ""
+    assert "../evil" in result.stderr
+    for content in CONTENTS:
+        blob = tmp_path / "library" / digests.of(content)[:2] / digests.of(content)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(content)
+    evil.write_bytes(RESTORABLE)
+    report = holo("init", "--space", "x", evil, "--json").json()
+    assert report["files"]["total"] == 4
+
+
+# -- any change at all ------------------------------------------------------------------------------------
+
+
+def problems(catalog: Catalog) -> list[str]:
+    """What is wrong with a catalog that was accepted, by checks written without a look at holo's."""
+    found = []
+    kinds: dict[str, str] = {}
+    rows: dict[str, Any] = {}
+
+    def add(path: str, kind: str) -> None:
+        if path in kinds:
+            found.append(f"two entries at {path!r}")
+        kinds[path] = kind
+        if path:
+            if os.path.isabs(path) or posixpath.normpath(path) != path or path.split("/")[0] == "..":
+                found.append(f"{path!r} is not relative and normal")
+            if kinds.get(posixpath.dirname(path)) != "directory":
+                found.append(f"{path!r} has no parent")
+            if any(not 0 < len(os.fsencode(part)) <= 255 or "\0" in part for part in path.split("/")):
+                found.append(f"{path!r} has an impossible component")
+
+    if not os.path.isabs(catalog.prefix) or os.path.normpath(catalog.prefix) != catalog.prefix:
+        found.append(f"prefix {catalog.prefix!r}")
+    for path, mode, mtime, files, links in catalog.directories:
+        add(path, "directory")
+        found += [f"numbers of {path!r}"] * (not numbers(mode, 0, mtime))
+        for name, *row in files:
+            if "/" in name:
+                found.append(f"name {name!r}")
+            add(f"{path}/{name}" if path else name, "file")
+            rows[f"{path}/{name}" if path else name] = row
+            found += [f"numbers of {name!r}"] * (not numbers(row[0], row[1], row[2]))
+            found += [f"digest {row[3]!r}"] * (re.fullmatch(r"[0-9a-f]{64}", row[3], re.ASCII) is None)
+        for name, target, time in links:
+            if "/" in name or not target or "\0" in target:
+                found.append(f"symlink {name!r} to {target!r}")
+            add(f"{path}/{name}" if path else name, "symlink")
+            found += [f"numbers of {name!r}"] * (not numbers(0, 0, time))
+    length = len(os.fsencode(catalog.prefix))
+    for path, (kind, offsets, ends) in catalog.relocations.items():
+        spans = [(offset, offset + length) for offset in offsets]
+        flat = [point for span in spans for point in span]
+        if kinds.get(path) != "file" or not spans or flat != sorted(flat) or flat[0] < 0 or flat[-1] > rows[path][1]:
+            found.append(f"offsets {offsets} of {path!r}")
+        if kind == "binary" and (
+            len(ends) != len(spans)
+            or ends != sorted(ends)
+            or any(not stop <= end <= rows[path][1] for (_, stop), end in zip(spans, ends, strict=True))
+        ):
+            found.append(f"ends {ends} of {path!r}")
+        if any(start < end < stop for start, stop in spans for end in ends):
+            found.append(f"an end of {path!r} inside its prefix")
+    members = [path for group in catalog.hardlinks for path in group]
+    if len(set(members)) != len(members) or any(kinds.get(path) != "file" for path in members):
+        found.append(f"hardlinks {members}")
+    found += [f"group {group}" for group in catalog.hardlinks if any(rows[path] != rows[group[0]] for path in group)]
+    for path, values in catalog.xattrs.items():
+        if kinds.get(path) not in ("file", "directory"):
+            found.append(f"xattrs of {path!r}")
+        if any(not name.startswith(("user.", "security.capability")) or "\0" in name for name in values):
+            found.append(f"xattrs {list(values)}")
+    return found
+
+
+def numbers(mode: object, size: object, mtime: object) -> bool:
+    return (
+        (type(mode), type(size), type(mtime)) == (int, int, int)
+        and isinstance(mode, int)
+        and isinstance(size, int)
+        and isinstance(mtime, int)
+        and 0 <= mode <= 0o7777
+        and 0 <= size < 2**63
+        and -(2**63) <= mtime < 2**63
+    )
+
+
+def refused_or_sound(data: bytes) -> None:
+    try:
+        catalog = Catalog.from_json(data, "mutant.json")
+    except CatalogInvalid:
+        return
+    assert problems(catalog) == []
+    assert Catalog.from_json(catalog.to_json(), "again.json").directories == catalog.directories
+
+
+SOUND_BYTES = json.dumps(SOUND, ensure_ascii=False).encode()
+SNIPPETS = [b"", b"..", b"/", b"\\", b"\\x", b"\\\\xff", b"\\u0000", b"\0", b"\xff", b'"', b",", b"[", b"]", b"{", b"}"]
+SNIPPETS += [b"-", b"9" * 20, b"1e9", b"true", b"null", b'"",', b'"..",', b'"/",', b"[],", b'["a",420,0,0,"b"],']
+
+
+@given(st.lists(st.tuples(st.integers(0, len(SOUND_BYTES)), st.integers(0, 30), st.sampled_from(SNIPPETS)), max_size=4))
+@settings(max_examples=400, deadline=None)
+def test_any_change_of_bytes(changes: list[tuple[int, int, bytes]]) -> None:
+    data = SOUND_BYTES
+    for start, length, new in changes:
+        data = data[:start] + new + data[start + length :]
+    refused_or_sound(data)
+
+
+@given(st.binary(max_size=60))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes(data: bytes) -> None:
+    refused_or_sound(data)
+
+
+NAMES = ["", ".", "..", "/", "a/..", "../a", "greeting", "/greeting", "bin", "bin/", "bin/run", "/bin/run", "bin//run"]
+NAMES += ["link", "link/run", "bin/deep", "\0", "\\", "\\\\", "\\xff", "\\x41", "n" * 256, "é" * 128, "user.x", "text"]
+VALUES: list[Any] = [*NAMES, 0, 1, -1, 2, 9, 23, 36, 2**63, 2**64, 10**30, 1.0, 1e300, True, False, None, [], {}, [[]]]
+VALUES += [{"a": "b"}, ["greeting", 420, 6, 0, "ab" * 32], [2, 23], "ab" * 32, "AB" * 32, "binary", "bytecode"]
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) in a document."""
+    if isinstance(value, list):
+        return [place for index in range(len(value)) for place in [(value, index), *places(value[index])]]
+    if isinstance(value, dict):
+        return [place for key in value for place in [(value, key), *places(value[key])]]
+    return []
+
+
+def mutate(document: dict[str, Any], randomly: random.Random) -> None:
+    """One change of the structure: another value, one less, one twice, one moved, two swapped."""
+    container, key = randomly.choice(places(document))
+    action = randomly.randrange(6)
+    if action <= 1:
+        container[key] = copy.deepcopy(randomly.choice(VALUES))
+    elif action == 2:
+        del container[key]
+    elif action == 3 and isinstance(container, list):
+        container.insert(randomly.randrange(len(container) + 1), copy.deepcopy(container[key]))
+    elif action == 4:
+        other, there = randomly.choice(places(document))
+        container[key] = copy.deepcopy(other[there])
+    elif isinstance(container[key], int):
+        container[key] += randomly.choice([-9, -8, -1, 1, 8, 9])
+    elif isinstance(container, list):
+        container.insert(key, copy.deepcopy(randomly.choice(VALUES)))
+    else:
+        container[randomly.choice(NAMES)] = container.pop(key)
+
+
+@given(st.randoms(use_true_random=True), st.integers(1, 3))
+@settings(max_examples=1500, deadline=None)
+def test_any_change_of_structure(randomly: random.Random, changes: int) -> None:
+    document = copy.deepcopy(SOUND)
+    for _ in range(changes):
+        if places(document):
+            mutate(document, randomly)
+    refused_or_sound(json.dumps(document).encode())

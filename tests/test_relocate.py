@@ -1,0 +1,399 @@
+"""Patching the prefix: in any chunks the same as done by hand on the whole, and scripts that really run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tracemalloc
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from holo.catalog import Catalog, Relocation
+from holo.errors import CatalogInvalid, RelocationImpossible
+from holo.record.prefix import find
+from holo.restore.relocate import SHEBANG_LIMIT, Relocator, splice
+
+OLD = "/opt/env"
+EQUAL, SHORTER, LONGER = "/srv/new", "/n", "/a/much/longer/place"
+LENGTH = len(OLD)
+
+
+def cut(content: bytes, sizes: list[int], first: int = 1) -> Iterator[bytes]:
+    """The content in pieces of these sizes, over and over; the first of them holds at least `first` bytes."""
+    position = turn = 0
+    while position < len(content):
+        size = sizes[turn % len(sizes)] if sizes else len(content)
+        if not turn:
+            size = max(size, first)
+        yield content[position : position + size]
+        position += size
+        turn += 1
+
+
+def patched(old: str, new: str, content: bytes, sizes: list[int] | None = None) -> bytes:
+    relocation = find(old.encode(), content)
+    assert relocation is not None
+    chunks = cut(content, sizes or [], first=relocation.ends[0] if relocation.kind == "text" and relocation.ends else 1)
+    return b"".join(Relocator(old, new).patch(chunks, relocation))
+
+
+def by_hand(old: bytes, new: bytes, content: bytes, offsets: list[int]) -> bytes:
+    """The definition: each C string is patched and padded; a text is one string that needs no padding."""
+    if b"\0" not in content:
+        return _replaced(old, new, content, offsets)
+    result = b""
+    position = 0
+    for string in content.split(b"\0"):
+        inside = [offset - position for offset in offsets if position <= offset < position + len(string)]
+        result += _replaced(old, new, string, inside).ljust(len(string), b"\0") + b"\0"
+        position += len(string) + 1
+    return result[:-1]
+
+
+def _replaced(old: bytes, new: bytes, string: bytes, offsets: list[int]) -> bytes:
+    for offset in reversed(offsets):
+        string = string[:offset] + new + string[offset + len(old) :]
+    return string
+
+
+PIECES = st.one_of(
+    st.sampled_from([OLD.encode(), OLD.encode(), b"/opt/env/lib", b"/opt/en", b"/opt/env-old", b"\0", b"\n", b"#!"]),
+    st.binary(max_size=5),
+)
+CONTENTS = st.lists(PIECES, min_size=1, max_size=14).map(b"".join)
+HOLDING = st.tuples(CONTENTS, st.sampled_from([b"/opt/env", b"\0/opt/env\0"]), CONTENTS).map(b" ".join)
+BINARIES = st.tuples(CONTENTS, st.sampled_from([b"\0", b"\0/opt/env/x\0"]), CONTENTS).map(b"/opt/env ".join)
+SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=4)
+
+
+@given(st.one_of(CONTENTS, HOLDING), st.sampled_from([EQUAL, SHORTER, LONGER, OLD]), SIZES)
+@example(b"/opt/env", LONGER, [1])
+@example(b"/opt/env/opt/env", SHORTER, [1])
+@example(b"\0/opt/env/opt/env", SHORTER, [3])
+@example(b"/opt/env\0", SHORTER, [8])
+@example(b"/opt/env\0/opt/env\0x", SHORTER, [9])
+@settings(max_examples=250, deadline=None)
+def test_any_chunks_give_what_is_done_by_hand(content: bytes, new: str, sizes: list[int]) -> None:
+    relocation = find(OLD.encode(), content)
+    assume(relocation is not None and not (relocation.kind == "binary" and len(new) > LENGTH))
+    assert relocation is not None
+    expected = by_hand(OLD.encode(), new.encode(), content, relocation.offsets)
+    assert patched(OLD, new, content, sizes) == expected
+    assert patched(OLD, new, content) == expected
+    assert Relocator(OLD, new).size(relocation, len(content)) == len(expected)
+    if relocation.kind == "binary":
+        assert len(expected) == len(content)
+
+
+@given(st.lists(st.sampled_from([b"/opt/env", b"/opt/env/lib", b"#!", b"\n", b":", b"!\xff"])).map(b"".join), SIZES)
+@settings(max_examples=200, deadline=None)
+def test_there_and_back_again(content: bytes, sizes: list[int]) -> None:
+    assume(find(OLD.encode(), content) is not None)
+    there = patched(OLD, EQUAL, content, sizes)
+    assert there == content.replace(b"/opt/env", b"/srv/new")
+    assert patched(EQUAL, OLD, there, sizes) == content
+
+
+@given(BINARIES)
+@settings(max_examples=150, deadline=None)
+def test_a_binary_keeps_every_other_string_in_its_place(content: bytes) -> None:
+    relocation = find(OLD.encode(), content)
+    assert relocation is not None
+    result = patched(OLD, SHORTER, content)
+    position = 0
+    for string in content.split(b"\0"):
+        end = position + len(string)
+        if not any(position <= offset < end for offset in relocation.offsets):
+            assert result[position : end + 1] == content[position : end + 1]
+        position = end + 1
+
+
+@given(CONTENTS, st.lists(st.integers(0, 80), min_size=1, max_size=4, unique=True), SIZES)
+@settings(max_examples=250, deadline=None)
+def test_check_knows_every_wrong_offset(content: bytes, offsets: list[int], sizes: list[int]) -> None:
+    offsets.sort()
+    assume(all(b - a >= LENGTH for a, b in zip(offsets, offsets[1:], strict=False)))
+    holds = all(content[offset : offset + LENGTH] == OLD.encode() for offset in offsets)
+    assert is_accepted(content, Relocation("text", offsets, []), sizes) == holds
+
+
+@given(HOLDING, SIZES, st.integers(-12, 12).filter(bool), st.data())
+@settings(max_examples=150, deadline=None)
+def test_check_knows_an_offset_that_is_moved(content: bytes, sizes: list[int], by: int, data: st.DataObject) -> None:
+    relocation = find(OLD.encode(), content)
+    assert relocation is not None
+    assert is_accepted(content, relocation, sizes)
+    index = data.draw(st.integers(0, len(relocation.offsets) - 1))
+    offsets = list(relocation.offsets)
+    offsets[index] += by
+    assume(0 <= offsets[index] <= len(content) - LENGTH)
+    assume(not content.startswith(OLD.encode(), offsets[index]))
+    assert not is_accepted(content, relocation._replace(offsets=sorted(offsets)), sizes)
+
+
+def is_accepted(content: bytes, relocation: Relocation, sizes: list[int] | None = None) -> bool:
+    try:
+        Relocator(OLD, EQUAL).check(cut(content, sizes or []), relocation, "file")
+    except CatalogInvalid:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 4096])
+def test_check_looks_at_the_last_byte_of_the_last_offset(size: int) -> None:
+    content = b"x" * 5000 + OLD.encode()
+    assert is_accepted(content, Relocation("text", [5000], []), [size])
+    assert not is_accepted(content[:-1], Relocation("text", [5000], []), [size])
+    assert not is_accepted(content[:-1] + b"w", Relocation("text", [5000], []), [size])
+    assert not is_accepted(b"", Relocation("text", [0], []), [size])
+
+
+@pytest.mark.parametrize("end", [14, 21, 25, 33])
+def test_check_knows_a_string_end_that_is_wrong(end: int) -> None:
+    """A padding in the wrong place would move what stands behind the string, or cut into it."""
+    content = b"\0/opt/env/lib\0tail and\0another\0\0\0"
+    assert is_accepted(content, Relocation("binary", [1], [13]))
+    assert not is_accepted(content, Relocation("binary", [1], [end]))
+
+
+@pytest.mark.parametrize("end", [10, 15, 20, 30])
+def test_check_knows_a_shebang_end_that_is_wrong(end: int) -> None:
+    content = b"#!/opt/env/bin/python\nprint('hello')\n"
+    assert is_accepted(content, Relocation("text", [2], [21]))
+    assert not is_accepted(content, Relocation("text", [2], [end]))
+
+
+def test_check_names_the_file_and_the_offset() -> None:
+    with pytest.raises(CatalogInvalid, match=r"bin/run holds /opt/env at byte 3,"):
+        Relocator(OLD, EQUAL).check(iter([b"x/opt/env and more"]), Relocation("text", [3], []), "bin/run")
+
+
+def test_check_keeps_little_in_memory() -> None:
+    """It asks for a chunk only when it is done with those before, and a far offset makes it keep none of them."""
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(64):
+            yield b"x" * (1 << 20)
+        yield OLD.encode()
+
+    tracemalloc.start()
+    try:
+        Relocator(OLD, EQUAL).check(chunks(), Relocation("text", [64 << 20], []), "file")
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@given(st.binary(max_size=40), SIZES, st.data())
+@settings(max_examples=150, deadline=None)
+def test_splice_is_slicing(content: bytes, sizes: list[int], data: st.DataObject) -> None:
+    points = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=8).filter(lambda p: len(p) % 2 == 0)))
+    spans = sorted(set(zip(points[::2], points[1::2], strict=True)))
+    edits = [(start, end, data.draw(st.binary(min_size=1, max_size=5))) for start, end in spans]
+    expected, position = b"", 0
+    for start, end, new in edits:
+        expected += content[position:start] + new
+        position = end
+    expected += content[position:]
+    chunks = list(cut(content, sizes)) or [b""]
+    assert b"".join(splice(chunks[0], iter(chunks[1:]), edits)) == expected
+
+
+# -- sizes and refusals -----------------------------------------------------------------------------------
+
+
+def test_a_size_that_only_the_content_tells() -> None:
+    relocation = Relocation("text", [2], [21])
+    assert Relocator(OLD, EQUAL).size(relocation, 30) == 30
+    assert Relocator(OLD, LONGER).size(relocation, 30) == 30 + len(LONGER) - LENGTH
+    assert Relocator(OLD, "/with space").size(relocation, 30) is None
+    assert Relocator(OLD, "/" + "x" * SHEBANG_LIMIT).size(relocation, 30) is None
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_longest_shebang(over: int) -> None:
+    content = b"#!/opt/env/bin/python\n"
+    new = "/" + "x" * (SHEBANG_LIMIT - len("#!/bin/python") - 1 + over)
+    result = patched(OLD, new, content)
+    assert result.startswith(b"#!/bin/sh\n" if over else b"#!" + new.encode() + b"/bin/python\n")
+    assert over or len(result.splitlines()[0]) == SHEBANG_LIMIT
+
+
+def catalog_of(kinds: dict[str, Relocation]) -> Catalog:
+    rows = [(path, 0o644, 100, 0, "ab" * 32) for path in kinds]
+    return Catalog(OLD, [("", 0o755, 0, rows, [])], kinds, [], {})
+
+
+def test_a_longer_path_in_a_binary_is_refused_with_the_list() -> None:
+    binaries = {f"lib-{number:02}.so": Relocation("binary", [1], [50]) for number in range(30)}
+    catalog = catalog_of({**binaries, "text": Relocation("text", [0], []), "x.pyc": Relocation("bytecode", [9], [])})
+    for new in (EQUAL, SHORTER):
+        Relocator(OLD, new).refuse_impossible(catalog)
+    with pytest.raises(RelocationImpossible) as caught:
+        Relocator(OLD, LONGER).refuse_impossible(catalog)
+    message = str(caught.value)
+    assert "lib-00.so" in message
+    assert "and 10 more" in message
+    assert "text" not in message
+    assert "x.pyc" not in message
+    assert f"at most {LENGTH} bytes" in str(caught.value.hint)
+    only_text = catalog_of({"text": Relocation("text", [0], []), "x.pyc": Relocation("bytecode", [9], [])})
+    Relocator(OLD, LONGER).refuse_impossible(only_text)
+
+
+def test_bytecode_is_patched_only_by_a_path_of_equal_length() -> None:
+    bytecode = Relocation("bytecode", [5, 20], [])
+    assert Relocator(OLD, EQUAL).applies(bytecode)
+    assert Relocator(OLD, "/with sp").applies(bytecode)
+    for new in (SHORTER, LONGER):
+        assert not Relocator(OLD, new).applies(bytecode)
+        assert Relocator(OLD, new).size(bytecode, 77) == 77
+    content = b"\xe3\0\0\0\0/opt/env/a.py\0/opt/env/b.py\0"
+    assert b"".join(Relocator(OLD, EQUAL).patch(iter([content]), Relocation("bytecode", [5, 19], []))) == (
+        content.replace(b"/opt/env", b"/srv/new")
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "moved"),
+    [
+        ("/opt/env", "/srv/new"),
+        ("/opt/env/bin", "/srv/new/bin"),
+        ("/opt/env/", "/srv/new/"),
+        ("/opt/env-old/bin", None),
+        ("/opt/env.bak", None),
+        ("/opt", None),
+        ("/other/opt/env", None),
+        ("opt/env", None),
+        ("../opt/env", None),
+        ("", None),
+    ],
+)
+def test_symlinks_into_the_prefix_are_moved(target: str, moved: str | None) -> None:
+    assert Relocator(OLD, EQUAL).symlink(target) == (moved or target)
+
+
+# -- scripts that run -------------------------------------------------------------------------------------
+
+AWKWARD = {
+    "plain": "plain",
+    "space": "with space",
+    "spaces": "  several   spaces ",
+    "tab": "with\ttab",
+    "newline": "with\nnewline",
+    "single-quote": "it's here",
+    "quotes": "it's \"quoted\" twice ''",
+    "dollar": "cost $HOME and $(id) ${x}",
+    "backtick": "run `id` now",
+    "backslash": "back\\slash \\n \\x41 \\",
+    "glob": "* ? [a-z] ~",
+    "shell": "a; b & c | d > e #",
+    "percent": "100% %s",
+    "emoji": "snake \N{SNAKE}",
+    "too-long": "x" * 150,
+    "too-long-with-space": "x y " * 40,
+    "quotes-without-space": 'it\'s"q"',
+    "dollar-without-space": "$HOME`id`",
+}
+
+
+everywhere = pytest.mark.parametrize("place", list(AWKWARD), indirect=True)
+somewhere = pytest.mark.parametrize("place", ["plain", "space", "too-long"], indirect=True)
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """An environment's new path, with a Python and a shell in it."""
+    place = tmp_path / AWKWARD[request.param]
+    (place / "bin").mkdir(parents=True)
+    for name in ("python", "python3.11", "pypy3"):
+        (place / "bin" / name).symlink_to(os.path.realpath(sys.executable))
+    (place / "bin" / "sh").symlink_to("/bin/sh")
+    return place
+
+
+SHOW = b"import sys\nprint(ascii([sys.argv[1:], sys.flags.isolated, sys.flags.optimize]))\n"
+
+
+def run(place: Path, script: bytes, *arguments: str) -> str:
+    """Patch the script to `place`, put it there and run it."""
+    path = place / "bin" / "script"
+    path.write_bytes(patched(OLD, str(place), script))
+    path.chmod(0o755)
+    environment = {"PATH": f"{place}/bin:{os.environ['PATH']}", "HOME": "/nowhere"}
+    done = subprocess.run([path, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=30)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    return done.stdout
+
+
+@everywhere
+def test_a_python_script_runs(place: Path) -> None:
+    arguments = ["one", "two words", "", "it's", '"', "$HOME", "*"]
+    assert run(place, b"#!/opt/env/bin/python\n" + SHOW, *arguments) == f"[{arguments!a}, 0, 0]\n"
+
+
+@somewhere
+@pytest.mark.parametrize("interpreter", [b"python3.11", b"pypy3"])
+def test_another_python_runs(place: Path, interpreter: bytes) -> None:
+    assert run(place, b"#!/opt/env/bin/" + interpreter + b"\n" + SHOW, "a b") == "[['a b'], 0, 0]\n"
+
+
+@somewhere
+@pytest.mark.parametrize("options", [b"", b" -I", b"\t-I", b" -IO", b" -I ", b" -I\t"])
+@pytest.mark.parametrize("start", [b"#!", b"#! ", b"#!\t"])
+def test_a_python_script_keeps_its_options(place: Path, start: bytes, options: bytes) -> None:
+    shown = run(place, start + b"/opt/env/bin/python" + options + b"\n" + SHOW, "one", "two words")
+    assert shown == f"[['one', 'two words'], {int(b'I' in options)}, {int(b'O' in options)}]\n"
+
+
+@everywhere
+def test_a_shell_script_runs(place: Path) -> None:
+    assert run(place, b'#!/opt/env/bin/sh\necho "$1"\n', "a b") == "a b\n"
+
+
+@somewhere
+@pytest.mark.parametrize("options", [b"", b" -eu", b"\t-eu"])
+@pytest.mark.parametrize("start", [b"#!", b"#! "])
+def test_a_shell_script_keeps_its_options(place: Path, start: bytes, options: bytes) -> None:
+    flags, count = run(place, start + b"/opt/env/bin/sh" + options + b'\necho "[$-] $#"\n', "a b", "c").split()
+    assert count == "2"
+    assert ("e" in flags and "u" in flags) == bool(options)
+
+
+@somewhere
+def test_the_rest_of_a_script_is_patched_too(place: Path) -> None:
+    script = b"#!/opt/env/bin/python\nimport os\nprint(os.path.isdir('/opt/env/bin'))\n"
+    assert run(place, script) == "True\n"
+
+
+@pytest.mark.parametrize("name", list(AWKWARD))
+def test_a_rewritten_script_is_good_python(name: str) -> None:
+    """No warnings either: CPython 3.12 shows those of a script on every run."""
+    script = patched(OLD, f"/{AWKWARD[name]}/long {'x' * 150}", b"#!/opt/env/bin/python -I\n" + SHOW)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compile(script, "script", "exec")
+
+
+def test_a_shebang_without_a_newline() -> None:
+    assert patched(OLD, EQUAL, b"#!/opt/env/bin/python") == b"#!/srv/new/bin/python"
+    rewritten = patched(OLD, "/new place", b"#!/opt/env/bin/python")
+    assert rewritten.startswith(b"#!/bin/sh\n")
+    assert not rewritten.endswith(b"\n")
+
+
+def test_a_rewritten_shebang_keeps_the_lines_below_it() -> None:
+    below = b"\n# -*- coding: utf-8 -*-\nprint('/opt/env')\n"
+    result = patched(OLD, "/new place", b"#!/opt/env/bin/python" + below, [25])
+    assert result.endswith(below.replace(b"/opt/env", b"/new place"))
+
+
+def test_a_shebang_of_another_interpreter_is_left_alone() -> None:
+    assert patched(OLD, "/new place", b"#!/bin/sh\ncd '/opt/env'\n") == b"#!/bin/sh\ncd '/new place'\n"
