@@ -4,8 +4,8 @@ Rows are grouped by directory and every name is a single path component, so most
 be written down; what is left is checked here, completely, before anyone acts on a catalog. The rows stay
 bare tuples: 22,000 of them load and validate in a few tens of milliseconds (objects take four times that).
 
-The format is documented in docs/catalog.md; the JSON Schema in catalogs/ is generated from
-:class:`CatalogDocument`.
+The form of the document is defined by the pydantic model in :mod:`holo.catalog_model` and documented in
+docs/catalog.md.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import gc
 import json
 import os
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
-
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from holo import digest as digests
 from holo.errors import CatalogInvalid
@@ -27,53 +26,21 @@ from holo.errors import CatalogInvalid
 if TYPE_CHECKING:
     from typing import Self
 
+    from holo.catalog_model import Kind
+
 VERSION = 1
 
-# A name is one component. Bytes that are not UTF-8 are written \xNN and a backslash is doubled.
-Name = Annotated[str, StringConstraints(pattern=r"^[^/\x00]+$", max_length=1023)]
-Path = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=1 << 20)]
-Target = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=1 << 14)]
-Mode = Annotated[int, Field(ge=0, le=0o7777)]
-Size = Annotated[int, Field(ge=0, lt=1 << 63)]
-Nanoseconds = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Document: TypeAlias = dict[str, Any]
+"""A parsed catalog document whose form is as :mod:`holo.catalog_model` defines it."""
 
-FileRow: TypeAlias = tuple[Name, Mode, Size, Nanoseconds, Digest]
+FileRow: TypeAlias = tuple[str, int, int, int, str]
 """name, mode, size in bytes, mtime in ns since 1970, digest of the content"""
 
-SymlinkRow: TypeAlias = tuple[Name, Target, Nanoseconds]
+SymlinkRow: TypeAlias = tuple[str, str, int]
 """name, target, mtime in ns"""
 
-DirectoryRow: TypeAlias = tuple[Path, Mode, Nanoseconds, list[FileRow], list[SymlinkRow]]
+DirectoryRow: TypeAlias = tuple[str, int, int, list[FileRow], list[SymlinkRow]]
 """path relative to the root ("" is the root itself), mode, mtime in ns, its files, its symlinks"""
-
-Kind: TypeAlias = Literal["text", "binary", "bytecode"]
-
-RelocationRow: TypeAlias = tuple[Path, Kind, list[Size], list[Size]]
-"""path of a file, kind, offsets of the prefix in it, and ends (see :class:`Relocation`)"""
-
-
-class CatalogDocument(BaseModel):
-    """The JSON document as it is stored. Unknown keys are refused, numbers are not converted."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, title="holo catalog")
-
-    version: Literal[1] = Field(description="Version of this format.")
-    prefix: Path = Field(description="Absolute path at which the environment stood when it was recorded.")
-    directories: list[DirectoryRow] = Field(
-        min_length=1,
-        description="[path, mode, mtime_ns, files, symlinks]; parents before children, the root ('') first. "
-        "A file is [name, mode, size, mtime_ns, digest], a symlink is [name, target, mtime_ns].",
-    )
-    relocations: list[RelocationRow] = Field(
-        default=[],
-        description="[path, kind, offsets, ends]: where the prefix occurs in a file's content. ends: for a binary, "
-        "where the C string around each offset ends; for a text with a shebang into the prefix, where that line ends.",
-    )
-    hardlinks: list[list[Path]] = Field(default=[], description="Groups of files that are hardlinks of each other.")
-    xattrs: dict[str, dict[str, str]] = Field(
-        default={}, description="Extended attributes by path: name to base64 value."
-    )
 
 
 class Relocation(NamedTuple):
@@ -149,7 +116,7 @@ class Catalog:
             "relocations": [[escape(path), *relocation] for path, relocation in sorted(self.relocations.items())],
             "hardlinks": [[escape(path) for path in group] for group in self.hardlinks],
             "xattrs": {
-                escape(path): {name: base64.b64encode(value).decode() for name, value in sorted(values.items())}
+                escape(path): {escape(name): base64.b64encode(value).decode() for name, value in sorted(values.items())}
                 for path, values in sorted(self.xattrs.items())
             },
         }
@@ -170,34 +137,34 @@ class Catalog:
     @classmethod
     def _from_json(cls, data: bytes, origin: str) -> Self:
         try:
-            document = CatalogDocument.model_validate_json(data)
-        except ValidationError as error:
-            raise CatalogInvalid(f"catalog {origin} is not valid: {_first_problem(data, error)}") from None
-        try:
-            return cls._from_document(document, digests.of(data))
+            document = parse_quickly(data)
         except _Invalid as error:
-            raise CatalogInvalid(f"catalog {origin} is not valid: {error}") from None
+            raise CatalogInvalid(f"catalog {origin} is not valid: {str(error)[:300]}") from None
+        if document is None:
+            from holo.catalog_model import parse  # pydantic takes longer to import than this all takes
+
+            document = parse(data, origin)
+        try:
+            return cls._from_document(document, digests.of(data), escaped=b"\\" in data)
+        except _Invalid as error:
+            raise CatalogInvalid(f"catalog {origin} is not valid: {str(error)[:300]}") from None
 
     @classmethod
-    def _from_document(cls, document: CatalogDocument, digest: str) -> Self:
-        prefix = unescape(document.prefix)
+    def _from_document(cls, document: Document, digest: str, *, escaped: bool) -> Self:
+        prefix = unescape(document["prefix"])
         if not prefix.startswith("/") and not re.match(r"[A-Za-z]:[\\/]", prefix):
             raise _Invalid(f"the prefix {prefix!r} is not absolute")
-        if prefix in ("/", "//") or os.path.normpath(prefix) != prefix:
+        if prefix == "/" or prefix.startswith("//") or os.path.normpath(prefix) != prefix:
             raise _Invalid(f"the prefix {prefix!r} is not a normal path")
-        directories = _check_tree(document.directories)
+        directories = _check_tree(document["directories"], escaped=escaped)
         catalog = cls(prefix, directories, {}, [], {}, digest)
-        if document.relocations or document.hardlinks or document.xattrs:
+        relocations, hardlinks, xattrs = (document.get(key) for key in ("relocations", "hardlinks", "xattrs"))
+        if relocations or hardlinks or xattrs:
             rows = _Rows(directories)
-            catalog.relocations = _check_relocations(document.relocations, rows, len(os.fsencode(prefix)))
-            catalog.hardlinks = _check_hardlinks(document.hardlinks, rows)
-            catalog.xattrs = _check_xattrs(document.xattrs, rows)
+            catalog.relocations = _check_relocations(relocations or [], rows, len(os.fsencode(prefix)))
+            catalog.hardlinks = _check_hardlinks(hardlinks or [], rows)
+            catalog.xattrs = _check_xattrs(xattrs or {}, rows)
         return catalog
-
-
-def json_schema() -> str:
-    """The JSON Schema of the catalog format, as kept in catalogs/catalog.schema.json."""
-    return json.dumps(CatalogDocument.model_json_schema(), indent=2) + "\n"
 
 
 def escape(text: str) -> str:
@@ -226,36 +193,176 @@ def unescape(text: str) -> str:
     return plain
 
 
+def parse_quickly(data: bytes) -> Document | None:
+    """The parsed document if its form is right, as :mod:`holo.catalog_model` defines it; ``None`` if in doubt.
+
+    Whole columns are checked at a time, which takes a third of the time of the model's parser. Doubt is the
+    model's to resolve, and an error its to explain. Raises :class:`_Invalid` for what the model overlooks.
+    """
+    try:
+        document: Document = json.loads(data.decode(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError):
+        return None
+    if not _is_document(document) or re.search(rb"\\u[dD][89a-fA-F]", data):
+        return None  # half a character, perhaps, which json.loads lets pass
+    for row in document["directories"]:
+        row[3] = [*map(tuple, row[3])]  # JSON has lists only
+    return document
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise _Invalid("a key stands twice in one object")
+    return table
+
+
+def _is_document(document: Document) -> bool:
+    if type(document) is not dict or not _REQUIRED <= document.keys() <= _KEYS:
+        return False
+    rows = document["directories"]
+    if (
+        type(document["version"]) is not int
+        or document["version"] != VERSION
+        or not _texts([document["prefix"]], _LONG)
+    ):
+        return False
+    if not rows or not _tuples(rows, 5):
+        return False
+    paths, modes, times, files_of, links_of = zip(*rows, strict=True)
+    if not (_texts(paths, _LONG) and _numbers(modes, 0, 0o7777) and _numbers(times, -_HUGE, _HUGE - 1)):
+        return False
+    if not _lists(files_of) or not _lists(links_of):
+        return False
+    return (
+        _are_files([*chain.from_iterable(files_of)])
+        and _are_symlinks([*chain.from_iterable(links_of)])
+        and _are_relocations(document.get("relocations", []))
+        and _lists([groups := document.get("hardlinks", [])])
+        and _lists(groups)
+        and _texts([*chain.from_iterable(groups)], _LONG)
+        and _are_xattrs(document.get("xattrs", {}))
+    )
+
+
+_REQUIRED = {"version", "prefix", "directories"}
+_KEYS = _REQUIRED | {"relocations", "hardlinks", "xattrs"}
+_LONG = 1 << 20
+_HUGE = 1 << 63
+
+
+def _are_files(rows: list[Any]) -> bool:
+    if not rows:
+        return True
+    if not _tuples(rows, 5):
+        return False
+    names, modes, sizes, times, digests_ = zip(*rows, strict=True)
+    return (
+        _names(names)
+        and _numbers(modes, 0, 0o7777)
+        and _numbers(sizes, 0, _HUGE - 1)
+        and _numbers(times, -_HUGE, _HUGE - 1)
+        and set(map(type, digests_)) == {str}
+        and set(map(len, digests_)) == {digests.HEX_LENGTH}
+        and _is_hex("".join(digests_))
+    )
+
+
+def _is_hex(text: str) -> bool:
+    """Whether ``text`` is lower-case hex and nothing else; a regular expression takes four times as long."""
+    return text.isascii() and not text.encode().translate(None, b"0123456789abcdef")
+
+
+def _are_symlinks(rows: list[Any]) -> bool:
+    if not rows:
+        return True
+    if not _tuples(rows, 3):
+        return False
+    names, targets, times = zip(*rows, strict=True)
+    return _names(names) and _texts(targets, 1 << 14) and all(targets) and _numbers(times, -_HUGE, _HUGE - 1)
+
+
+def _are_relocations(rows: Any) -> bool:
+    if not rows:
+        return type(rows) is list
+    if not _tuples(rows, 4):
+        return False
+    paths, kinds, offsets, ends = zip(*rows, strict=True)
+    return (
+        _texts(paths, _LONG)
+        and _texts(kinds, 8)
+        and {*kinds} <= {"text", "binary", "bytecode"}
+        and _lists(offsets)
+        and _lists(ends)
+        and _numbers([*chain.from_iterable(offsets), *chain.from_iterable(ends)], 0, _HUGE - 1)
+    )
+
+
+def _are_xattrs(table: Any) -> bool:
+    return type(table) is dict and all(
+        type(values) is dict and all(type(value) is str for value in values.values()) for values in table.values()
+    )
+
+
+def _lists(values: Sequence[Any]) -> bool:
+    return set(map(type, values)) <= {list}
+
+
+def _tuples(rows: Any, length: int) -> bool:
+    return type(rows) is list and _lists(rows) and set(map(len, rows)) <= {length}
+
+
+def _texts(values: Sequence[Any], longest: int) -> bool:
+    return (
+        set(map(type, values)) <= {str} and "\0" not in "".join(values) and max(map(len, values), default=0) <= longest
+    )
+
+
+def _names(values: Sequence[Any]) -> bool:
+    if set(map(type, values)) != {str} or not all(values) or max(map(len, values)) > 1023:
+        return False
+    text = "".join(values)
+    return "/" not in text and "\0" not in text
+
+
+def _numbers(values: Sequence[Any], least: int, most: int) -> bool:
+    return set(map(type, values)) <= {int} and (not values or (min(values) >= least and max(values) <= most))
+
+
 class _Invalid(Exception):
     """What is wrong, without the file's name."""
 
 
 _RESERVED = {".", ".."}
 
+LONGEST_NAME = 255
+"""Bytes of a name: NAME_MAX of Linux and macOS."""
+
+LONGEST_TARGET = 4095
+"""Bytes of a symlink's target: PATH_MAX of Linux, less its NUL."""
+
 MAX_DEPTH = 400
 """Levels of directories. One descriptor is open per level, and 1,024 is what a process may have by default."""
 
 
-def _check_tree(directories: list[DirectoryRow]) -> list[DirectoryRow]:
-    """Check that the rows form one tree without duplicates; decode escaped names."""
+def _check_tree(directories: list[DirectoryRow], *, escaped: bool) -> list[DirectoryRow]:
+    """Check that the rows form one tree without duplicates; decode names if any is ``escaped``."""
+    if escaped:
+        directories = [_unescape_row(row) for row in directories]
     names_of: dict[str, set[str]] = {}
-    decoded: list[DirectoryRow] = []
-    for row in directories:
-        path, mode, mtime, files, links = row
-        names = [file[0] for file in files]
-        names += [link[0] for link in links]
-        if "\\" in path or "\\" in "".join(names) or "\\" in "".join(link[1] for link in links):
-            path = unescape(path)
-            files = [(unescape(file[0]), *file[1:]) for file in files]
-            links = [(unescape(name), unescape(target), time) for name, target, time in links]
-            row = (path, mode, mtime, files, links)  # noqa: PLW2901
-            names = [file[0] for file in files]
-            names += [link[0] for link in links]
+    for path, _, _, files, links in directories:
+        names = [row[0] for row in files]
+        names += [row[0] for row in links]
         unique = set(names)
         if len(unique) != len(names):
             raise _Invalid(f"two entries of directory {path!r} have the same name")
         if not unique.isdisjoint(_RESERVED):
             raise _Invalid(f"directory {path!r} has an entry named '.' or '..'")
+        if unique and max(map(len, unique)) > LONGEST_NAME // 4:  # no name of a quarter of the characters is too long
+            _check_lengths(unique, LONGEST_NAME)
+        _check_lengths((row[1] for row in links), LONGEST_TARGET)
+        if any(row[4] != digests.EMPTY for row in files if not row[2]):
+            raise _Invalid(f"an empty file in directory {path!r} does not have the digest of nothing")
         if names_of:
             parent, _, name = path.rpartition("/")
             siblings = names_of.get(parent)
@@ -263,14 +370,31 @@ def _check_tree(directories: list[DirectoryRow]) -> list[DirectoryRow]:
                 raise _Invalid(f"directory {path!r} is not below a directory listed before it")
             if path.count("/") >= MAX_DEPTH:
                 raise _Invalid(f"its directories are more than {MAX_DEPTH} levels deep")
+            _check_lengths((name,), LONGEST_NAME)
             if name in siblings:
                 raise _Invalid(f"there are two entries at {path!r}")
             siblings.add(name)
         elif path:
             raise _Invalid("the first directory is not the root")
         names_of[path] = unique
-        decoded.append(row)
-    return decoded
+    return directories
+
+
+def _check_lengths(texts: Iterable[str], most: int) -> None:
+    for text in texts:
+        if len(os.fsencode(text)) > most:
+            raise _Invalid(f"{text[:40]!r}... is longer than {most} bytes")
+
+
+def _unescape_row(row: DirectoryRow) -> DirectoryRow:
+    path, mode, time, files, links = row
+    return (
+        unescape(path),
+        mode,
+        time,
+        [(unescape(file[0]), *file[1:]) for file in files],
+        [(unescape(link[0]), unescape(link[1]), link[2]) for link in links],
+    )
 
 
 class _Rows:
@@ -278,14 +402,17 @@ class _Rows:
 
     def __init__(self, directories: list[DirectoryRow]) -> None:
         self._directories = {row[0]: row for row in directories}
+        self._files: dict[str, dict[str, FileRow]] = {}
 
     def file(self, path: str) -> FileRow:
-        parent, _, name = path.rpartition("/")
+        parent, slash, name = path.rpartition("/")
         directory = self._directories.get(parent)
-        if directory is not None and name:
-            for row in directory[3]:
-                if row[0] == name:
-                    return row
+        if directory is not None and (parent or not slash):
+            if parent not in self._files:
+                self._files[parent] = {row[0]: row for row in directory[3]}
+            row = self._files[parent].get(name)
+            if row is not None:
+                return row
         raise _Invalid(f"{path!r} is not a file of this catalog")
 
     def has(self, path: str) -> bool:
@@ -295,7 +422,9 @@ class _Rows:
         return True
 
 
-def _check_relocations(rows: list[RelocationRow], tree: _Rows, length: int) -> dict[str, Relocation]:
+def _check_relocations(
+    rows: list[tuple[str, Kind, list[int], list[int]]], tree: _Rows, length: int
+) -> dict[str, Relocation]:
     relocations: dict[str, Relocation] = {}
     for escaped, kind, offsets, ends in rows:
         path = unescape(escaped)
@@ -313,10 +442,16 @@ def _check_relocations(rows: list[RelocationRow], tree: _Rows, length: int) -> d
             raise _Invalid(f"an offset of {path!r} is outside the file")
         if kind == "binary":
             _check_string_ends(path, offsets, ends, length, size)
-        elif ends and (kind != "text" or len(ends) > 1 or offsets[0] != 2 or not 2 + length <= ends[0] <= size):
-            raise _Invalid(f"the shebang of {path!r} is not possible")
+        elif ends:
+            _check_shebang(path, kind, offsets, ends, length, size)
         relocations[path] = Relocation(kind, offsets, ends)
     return relocations
+
+
+def _check_shebang(path: str, kind: Kind, offsets: list[int], ends: list[int], length: int, size: int) -> None:
+    possible = kind == "text" and len(ends) == 1 and 2 <= offsets[0] <= ends[0] - length <= size - length
+    if not possible or any(offset < ends[0] < offset + length for offset in offsets):
+        raise _Invalid(f"the shebang of {path!r} is not possible")
 
 
 def _check_string_ends(path: str, offsets: list[int], ends: list[int], length: int, size: int) -> None:
@@ -348,29 +483,13 @@ def _check_xattrs(table: dict[str, dict[str, str]], tree: _Rows) -> dict[str, di
     for escaped, values in table.items():
         path = unescape(escaped)
         tree.has(path)
-        for name in values:
-            if name != "security.capability" and not re.fullmatch(r"user\.[^\x00]{1,250}", name, re.DOTALL):
+        named = {unescape(name): text for name, text in values.items()}
+        for name in named:
+            known = name == "security.capability" or (name.startswith("user.") and len(name) > 5)
+            if not known or "\0" in name or len(os.fsencode(name)) > LONGEST_NAME:
                 raise _Invalid(f"{path!r} has an extended attribute {name!r}, which holo does not restore")
         try:
-            decoded[path] = {name: base64.b64decode(text, validate=True) for name, text in values.items()}
+            decoded[path] = {name: base64.b64decode(text, validate=True) for name, text in named.items()}
         except (binascii.Error, ValueError):
             raise _Invalid(f"an extended attribute of {path!r} is not base64") from None
     return decoded
-
-
-def _first_problem(data: bytes, error: ValidationError) -> str:
-    problem = error.errors(include_url=False, include_input=False)[0]
-    if problem["type"] != "json_invalid":
-        version = _version(data)
-        if version != VERSION:
-            return f"its version is {version!r}, and this holo reads version {VERSION}"
-    place = ".".join(map(str, problem["loc"]))
-    return f"{place}: {problem['msg']}" if place else problem["msg"]
-
-
-def _version(data: bytes) -> Any:
-    try:
-        document = json.loads(data)
-    except ValueError:
-        return None
-    return document.get("version") if isinstance(document, dict) else None

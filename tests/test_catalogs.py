@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from holo.catalog import Catalog, json_schema
+from holo.catalog import Catalog
+from holo.catalog_model import json_schema
 from holo.digest import of
 from support.cli import Holo
 
@@ -23,7 +24,7 @@ local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
 
 def test_the_schema_is_current() -> None:
     written = (CATALOGS / "catalog.schema.json").read_text(encoding="utf-8")
-    assert written == json_schema(), "write holo.catalog.json_schema() to catalogs/catalog.schema.json"
+    assert written == json_schema(), "write holo.catalog_model.json_schema() to catalogs/catalog.schema.json"
 
 
 def test_the_schema_knows_every_key_of_the_example() -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import zstandard
 from conftest import mounted
 
 from support import compare, fiemap, filesystems, trees
@@ -164,9 +165,8 @@ def test_new_space_equals_its_source(station: Station) -> None:
     assert station.differences(path) == []
 
 
+@pytest.mark.parametrize("strategy", ["smart", "reflink", "copy"], indirect=True)
 def test_rsync_finds_only_the_relocated(station: Station) -> None:
-    if station.links:
-        pytest.skip("hard links share one mode and mtime: compared in test_new_space_equals_its_source")
     path = Path(station.init().json()["path"])
     prefix = os.fsencode(station.source)
     relocated = {
@@ -216,10 +216,10 @@ def test_report_says_what_was_used(station: Station) -> None:
     assert bool(strategy["reason"]) is (station.strategy in ("smart", "reflink") and not station.clones)
 
 
+@pytest.mark.parametrize("filesystem", ["btrfs", "xfs"], indirect=True)
+@pytest.mark.parametrize("strategy", ["smart", "reflink"], indirect=True)
 def test_content_is_physically_shared(station: Station) -> None:
     """Every file that is not relocated shares all its blocks, and the space has almost none of its own."""
-    if not station.clones:
-        pytest.skip("nothing is reflinked here")
     path = Path(station.init().json()["path"])
     prefix = os.fsencode(path)
     own_blocks = 0
@@ -233,9 +233,8 @@ def test_content_is_physically_shared(station: Station) -> None:
     assert fiemap.exclusive_bytes(path) <= own_blocks
 
 
+@pytest.mark.parametrize("strategy", ["hardlink"], indirect=True)
 def test_hardlinks_are_links_into_the_library_and_read_only(station: Station) -> None:
-    if not station.links:
-        pytest.skip("nothing is hardlinked")
     path = Path(station.init().json()["path"])
     library = {(found.st_dev, found.st_ino) for found in compare.walk(station.holo.library).values()}
     for file in [path / "sizes" / "large", *(path / "names").iterdir()]:
@@ -629,6 +628,18 @@ def test_change_hidden_from_stat_is_found_by_verify(pristine: tuple[Station, Pat
 
 
 @on_every_filesystem
+def test_attribute_of_a_shared_file_is_found_by_verify(pristine: tuple[Station, Path]) -> None:
+    """On a hardlinked file only the change time tells, which every other link moves as well."""
+    station, path = pristine
+    if not station.filesystem.xattrs:
+        pytest.skip("no attributes on this filesystem")
+    os.setxattr(path / "xattrs" / "plain", "user.holo.extra", b"extra")
+    assert station.differences(path)
+    station.restore("one", "--verify")
+    assert station.differences(path) == []
+
+
+@on_every_filesystem
 def test_dry_run_changes_nothing(pristine: tuple[Station, Path]) -> None:
     station, path = pristine
     (path / "sizes" / "block").unlink()
@@ -740,6 +751,26 @@ def test_switch_there_and_back(station: Station) -> None:
     assert station.differences(path) == []
 
 
+def test_failed_switch_is_completed_by_the_next(station: Station) -> None:
+    """What was left as it was belongs to the one catalog, what was made to the other."""
+    path = Path(station.init().json()["path"])
+    content = (station.other / "names" / "new").read_bytes()
+    blobs = [blob for blob in (station.holo.library / "library").rglob("*") if blob.is_file()]
+    (blob,) = (blob for blob in blobs if is_content(blob, content))
+    away = blob.rename(station.holo.root / "away")
+
+    station.init("one", "other", "--force", code=3)
+    away.rename(blob)
+    station.init("one", "other", "--force")
+
+    assert other_differences(station, path) == []
+
+
+def is_content(blob: Path, content: bytes) -> bool:
+    stored = blob.read_bytes()
+    return content == (zstandard.ZstdDecompressor().decompress(stored) if blob.suffix == ".zst" else stored)
+
+
 # ---------------------------------------------------------------- several spaces
 
 
@@ -757,10 +788,9 @@ def test_edits_in_one_space_do_not_show_in_another(station: Station) -> None:
     assert station.differences(two) == []
 
 
+@pytest.mark.parametrize("strategy", ["hardlink"], indirect=True)
 def test_edit_of_a_hardlinked_file_is_noticed_and_does_not_spread(station: Station) -> None:
     """A determined user writes through the read-only link. The next use of that content must not trust it."""
-    if not station.links:
-        pytest.skip("only hard links can be written through")
     one, two = (Path(station.init(name).json()["path"]) for name in ("one", "two"))
     file = one / "sizes" / "block"
     file.chmod(0o644)

@@ -39,8 +39,8 @@ class PrefixFinder:
         self._next = 0  # nothing before this can be an occurrence: it was looked at, or is part of one
 
     def feed(self, piece: bytes) -> None:
-        if not self._position:
-            self._head = piece[:_LONGEST_SHEBANG]
+        if self._position < _LONGEST_SHEBANG:
+            self._head += piece[: _LONGEST_SHEBANG - self._position]
         self._search(self._carry + piece if self._carry else piece, piece, final=False)
 
     def finish(self) -> Relocation | None:
@@ -55,9 +55,9 @@ class PrefixFinder:
 
     def _shebang(self) -> list[int]:
         """Where a ``#!`` line that begins with the prefix ends, as a list of one; else no element."""
-        if self._offsets[0] != 2 or not self._head.startswith(b"#!"):
+        if not self._head.startswith(b"#!") or self._head[2 : self._offsets[0]].strip(b" \t"):
             return []
-        end = self._head.find(b"\n")
+        end = self._head.find(b"\n", self._offsets[0] + len(self._prefix))
         return [end if end >= 0 else len(self._head)]
 
     def _search(self, window: bytes, piece: bytes, *, final: bool) -> None:

@@ -37,6 +37,9 @@ from holo.restore.survey import Expectation, Survey, nothing_there, survey
 from holo.settings import Strategy
 from holo.space import Holotree, Space
 
+_CLOCK_LAG_NS = 10_000_000
+"""ctimes come from the kernel's last tick, which is at most this much behind the clock (CONFIG_HZ=100)."""
+
 __all__ = ["DryRun", "Options", "RestoreReport", "delete", "restore"]
 
 
@@ -290,7 +293,7 @@ class _Job:
         )
         if todo.is_empty:
             # Everything was looked at after this moment, so whatever changed before it was seen.
-            self._tree.save(space.finished(looked))
+            self._tree.save(space.finished(looked - _CLOCK_LAG_NS))
             return Tally()
         materializer = Materializer(
             self._library, self._catalog, self.relocator, self.decision.used, verify=self._options.verify

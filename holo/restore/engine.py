@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from holo import parallel, platform
 from holo.catalog import FileRow, SymlinkRow
-from holo.errors import HoloError
+from holo.errors import HoloError, IntegrityError
 from holo.platform import Directory
 from holo.remove import remove
 from holo.restore.materialize import Materializer, set_xattrs
@@ -115,6 +115,9 @@ class Engine:
                         make(directory, base + row[0], row, tally)
                     except OSError as error:
                         raise self._explain(error, base + row[0]) from error
+                    except IntegrityError as error:
+                        path = os.path.join(self._shown, base + row[0])
+                        raise IntegrityError(f"cannot restore {path}: {error.message}", error.hint) from error
                 for name, target, mtime in piece.symlinks:
                     with self._explained(base + name):
                         platform.make_symlink(target, directory, name, mtime)

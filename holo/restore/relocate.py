@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
@@ -79,27 +80,41 @@ class Relocator:
         return self._breaks_shebangs or line + self._growth * inside > SHEBANG_LIMIT
 
     def check(self, chunks: Iterable[bytes], relocation: Relocation, path: str) -> None:
-        """Raise :class:`CatalogInvalid` unless the content holds the prefix at every offset."""
+        """Raise :class:`CatalogInvalid` unless the content is what the relocation says of it.
+
+        It must hold the prefix at every offset, and a C string or shebang line must end where the catalog says.
+        """
         length = len(self.old)
-        pending = iter(relocation.offsets)
-        offset = next(pending, None)
-        window = b""
+        ending = b"\0" if relocation.kind == "binary" else b"\n"
+        prefixes = deque(relocation.offsets)
+        strings = deque(zip(relocation.offsets, relocation.ends, strict=False))
+        tail = b""  # where a prefix may have begun
         start = 0
         for chunk in chunks:
-            window = window + chunk if window else chunk
-            while offset is not None and offset + length <= start + len(window):
-                if not window.startswith(self.old, offset - start):
-                    raise self._no_prefix(path, offset)
-                offset = next(pending, None)
-            keep = length if offset is None else max(length, start + len(window) - offset)
-            start += max(0, len(window) - keep)
-            window = window[-keep:]
-        if offset is not None:
-            raise self._no_prefix(path, offset)
+            here = start + len(chunk)
+            while strings and strings[0][0] + length < here:
+                offset, end = strings[0]
+                found = chunk.find(ending, max(0, offset + length - start))
+                if found < 0:
+                    break
+                if start + found != end:
+                    raise self._wrong(path, f"has a string from byte {offset} to byte {end}")
+                strings.popleft()
+            window = tail + chunk
+            while prefixes and prefixes[0] + length <= here:
+                offset = prefixes.popleft()
+                if not window.startswith(self.old, offset - (here - len(window))):
+                    raise self._wrong(path, f"holds {self._old_text} at byte {offset}")
+            tail = window[-length:]
+            start = here
+        if prefixes:
+            raise self._wrong(path, f"holds {self._old_text} at byte {prefixes[0]}")
+        if any(end != start for _, end in strings):
+            raise self._wrong(path, f"has a string from byte {strings[0][0]} to byte {strings[0][1]}")
 
-    def _no_prefix(self, path: str, offset: int) -> CatalogInvalid:
+    def _wrong(self, path: str, claim: str) -> CatalogInvalid:
         return CatalogInvalid(
-            f"the catalog says that {path} holds {self._old_text} at byte {offset}, and it does not",
+            f"the catalog says that {path} {claim}, and it does not",
             "The catalog does not belong to this content; nothing was written. Record the environment again.",
         )
 
@@ -135,14 +150,15 @@ class Relocator:
 
     def _shebang(self, line: bytes) -> bytes:
         """A first line that works where ``#!`` cannot hold the new path."""
-        tail, _, arguments = line[2 + len(self.old) :].partition(b" ")
-        interpreter = self.new + tail.rstrip()
-        arguments = arguments.strip().replace(self.old, self.new)
+        tail, *rest = re.split(rb"[ \t]+", line[line.index(self.old) + len(self.old) :].rstrip(), maxsplit=1)
+        interpreter = self.new + tail
+        arguments = b"".join(rest).replace(self.old, self.new)
         name = os.path.basename(interpreter)
         if b"python" not in name and b"pypy" not in name:
             # Only Python reads the form below as a string; others are found on the PATH of the space.
             return b"#!/usr/bin/env " + (b"-S " + name + b" " + arguments if arguments else name)
-        quoted = re.sub(rb'([\\"$`])', rb"\\\1", interpreter)
+        # Quoted for sh without a backslash, which Python would take for an escape.
+        quoted = re.sub(rb'([\\"$`])', b"\"'\\1'\"", interpreter)
         # pip writes the same (distlib's _build_shebang): sh executes the second line, Python sees a string.
         return b"#!/bin/sh\n'''exec' \"%b\"%b \"$0\" \"$@\"\n' '''" % (quoted, b" " + arguments if arguments else b"")
 

@@ -18,8 +18,8 @@ def differences(
     """Every respect in which `copy` is not `source`; an empty list means that it is an exact copy.
 
     Where the source holds the path `old` (by default its own), the copy must hold `new` (by default its
-    own). A file of the copy that is a hard link into `library` shares mode and mtime with others, so it
-    must be read-only, its mtime is free, and what else it is linked with is not looked at.
+    own). A file of the copy that is a hard link into `library` is shared with others, so it must be read-only,
+    and what else it is linked with is not looked at.
     """
     before, after = walk(source), walk(copy)
     shared = _inodes(library) if library else set()
@@ -56,9 +56,7 @@ def _describe(
     """What has to be equal in a tree and its copy, as it must be after a `relocation`."""
     path = os.path.join(os.fsencode(tree), name)
     kind, mode = stat.S_IFMT(found.st_mode), stat.S_IMODE(found.st_mode)
-    all_of_it: dict[str, object] = {"type": kind, "xattrs": xattrs(path)}
-    if not linked:
-        all_of_it["mtime"] = found.st_mtime_ns
+    all_of_it: dict[str, object] = {"type": kind, "xattrs": xattrs(path), "mtime": found.st_mtime_ns}
     if kind == stat.S_IFLNK:
         target = os.readlink(path)
         if relocation and (target + b"/").startswith(relocation[0] + b"/"):

@@ -1,0 +1,92 @@
+"""The form of a catalog document, as a pydantic model: the definition, the explainer, the JSON Schema.
+
+A restore does not pay for it: :func:`holo.catalog.parse_quickly` accepts well-formed documents without it,
+and tests hold the two to the same verdicts.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from holo.errors import CatalogInvalid
+
+VERSION = 1
+Kind: TypeAlias = Literal["text", "binary", "bytecode"]
+
+# A name is one component. Bytes that are not UTF-8 are written \xNN and a backslash is doubled.
+Name = Annotated[str, StringConstraints(pattern=r"^[^/\x00]+$", max_length=1023)]
+Path = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=1 << 20)]
+Target = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=1 << 14)]
+Mode = Annotated[int, Field(ge=0, le=0o7777)]
+Size = Annotated[int, Field(ge=0, lt=1 << 63)]
+Nanoseconds = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+FileRow: TypeAlias = tuple[Name, Mode, Size, Nanoseconds, Digest]
+"""name, mode, size in bytes, mtime in ns since 1970, digest of the content"""
+
+SymlinkRow: TypeAlias = tuple[Name, Target, Nanoseconds]
+"""name, target, mtime in ns"""
+
+DirectoryRow: TypeAlias = tuple[Path, Mode, Nanoseconds, list[FileRow], list[SymlinkRow]]
+"""path relative to the root ("" is the root itself), mode, mtime in ns, its files, its symlinks"""
+
+RelocationRow: TypeAlias = tuple[Path, Kind, list[Size], list[Size]]
+"""path of a file, kind, offsets of the prefix in it, and ends (see :class:`holo.catalog.Relocation`)"""
+
+
+class CatalogDocument(BaseModel):
+    """The JSON document as it is stored. Unknown keys are refused, numbers are not converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, title="holo catalog")
+
+    version: int = Field(ge=VERSION, le=VERSION, description="Version of this format.")
+    prefix: Path = Field(description="Absolute path at which the environment stood when it was recorded.")
+    directories: list[DirectoryRow] = Field(
+        min_length=1,
+        description="[path, mode, mtime_ns, files, symlinks]; parents before children, the root ('') first. "
+        "A file is [name, mode, size, mtime_ns, digest], a symlink is [name, target, mtime_ns].",
+    )
+    relocations: list[RelocationRow] = Field(
+        default=[],
+        description="[path, kind, offsets, ends]: where the prefix occurs in a file's content. ends: for a binary, "
+        "where the C string around each offset ends; for a text with a shebang into the prefix, where that line ends.",
+    )
+    hardlinks: list[list[Path]] = Field(default=[], description="Groups of files that are hardlinks of each other.")
+    xattrs: dict[str, dict[str, str]] = Field(
+        default={}, description="Extended attributes by path: name to base64 value."
+    )
+
+
+def parse(data: bytes, origin: str) -> dict[str, Any]:
+    """Parse and check the form. Raises :class:`CatalogInvalid` naming ``origin`` (a path) and the problem."""
+    try:
+        return CatalogDocument.model_validate_json(data).model_dump()
+    except ValidationError as error:
+        raise CatalogInvalid(f"catalog {origin} is not valid: {_first_problem(data, error)[:300]}") from None
+
+
+def json_schema() -> str:
+    """The JSON Schema of the catalog format, as kept in catalogs/catalog.schema.json."""
+    return json.dumps(CatalogDocument.model_json_schema(), indent=2) + "\n"
+
+
+def _first_problem(data: bytes, error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    if problem["type"] != "json_invalid":
+        version = _version(data)
+        if version != VERSION:
+            return f"its version is {version!r}, and this holo reads version {VERSION}"
+    place = ".".join(map(str, problem["loc"]))
+    return f"{place}: {problem['msg']}" if place else problem["msg"]
+
+
+def _version(data: bytes) -> Any:
+    try:
+        document = json.loads(data)
+    except ValueError:
+        return None
+    return document.get("version") if isinstance(document, dict) else None

@@ -1,0 +1,476 @@
+"""Blobs: what comes out is what went in, or an error; whatever happened to the file in between."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from holo import digest as digests
+from holo import platform
+from holo.errors import IntegrityError
+from holo.hololib.blobs import (
+    CHUNK,
+    SEALED_MODE,
+    SEALED_MTIME_NS,
+    Blobs,
+    ContentMismatch,
+    _compress,
+    _decompress,
+    publish,
+    raw_name,
+    write_sparse,
+)
+
+SMALL = b"some content, some content, some content\n" * 20
+LARGE = random.Random(7).randbytes(CHUNK) * 2 + b"the end\n" * 99
+BLOCK = 1 << 16
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Iterator[Blobs]:
+    (tmp_path / "library").mkdir()
+    blobs = Blobs(str(tmp_path / "library"))
+    yield blobs
+    blobs.close()
+
+
+def pieces(content: bytes, size: int = CHUNK) -> Iterator[bytes]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
+
+
+def add(blobs: Blobs, content: bytes, *, compress: bool = False) -> Path:
+    """Store it; returns the path of the file."""
+    digest = digests.of(content)
+    blobs.add(digest, pieces(content), len(content), compress=compress)
+    return Path(blobs.path, raw_name(digest) + (".zst" if compress else ""))
+
+
+def read(blobs: Blobs, content: bytes) -> bytes:
+    return b"".join(blobs.chunks(digests.of(content), len(content)))
+
+
+def files(folder: str | Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if not path.is_dir()}
+
+
+def rewrite(path: Path, change: Callable[[bytearray], object]) -> None:
+    """Change the bytes in place and leave no other trace."""
+    before = path.stat()
+    data = bytearray(path.read_bytes())
+    change(data)
+    path.chmod(0o600)
+    path.write_bytes(data)
+    path.chmod(before.st_mode & 0o7777)
+    os.utime(path, ns=(before.st_mtime_ns, before.st_mtime_ns))
+
+
+def flip(position: int) -> Callable[[bytearray], object]:
+    def change(data: bytearray) -> None:
+        data[position] ^= 1
+
+    return change
+
+
+# -- in and out -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("content", [b"", b"x", SMALL, LARGE[:CHUNK], LARGE[: CHUNK + 1], LARGE, bytes(3 * CHUNK)])
+def test_what_goes_in_comes_out(blobs: Blobs, content: bytes, compress: bool) -> None:
+    digest = digests.of(content)
+    assert not blobs.has(digest)
+    path = add(blobs, content, compress=compress)
+    assert blobs.has(digest)
+    assert files(blobs.path) == {str(path.relative_to(blobs.path))}
+    assert path.stat().st_mode & 0o7777 == SEALED_MODE
+    assert read(blobs, content) == content
+    if not compress:
+        assert path.read_bytes() == content
+        assert path.stat().st_mtime_ns == SEALED_MTIME_NS
+    else:
+        assert zstandard.ZstdDecompressor().decompress(path.read_bytes(), max_output_size=len(content)) == content
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("wrong", [b"", SMALL[:-1], SMALL + b"x", b"x" + SMALL[1:]])
+def test_content_of_another_digest_is_not_stored(blobs: Blobs, wrong: bytes, compress: bool) -> None:
+    with pytest.raises(ContentMismatch):
+        blobs.add(digests.of(SMALL), pieces(wrong), len(SMALL), compress=compress)
+    assert files(blobs.path) == set()
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_failing_source_leaves_nothing(blobs: Blobs, compress: bool) -> None:
+    def broken() -> Iterator[bytes]:
+        yield SMALL
+        raise OSError(5, "cannot read it")
+
+    with pytest.raises(OSError, match="cannot read it"):
+        blobs.add(digests.of(SMALL), broken(), len(SMALL), compress=compress)
+    assert files(blobs.path) == set()
+
+
+def test_a_missing_blob_is_an_integrity_error(blobs: Blobs) -> None:
+    assert blobs.open_raw(digests.of(SMALL), len(SMALL)) is None
+    with pytest.raises(IntegrityError, match=digests.of(SMALL)):
+        read(blobs, SMALL)
+    with pytest.raises(IntegrityError):
+        blobs.inflate(digests.of(SMALL), len(SMALL))
+
+
+def test_a_raw_blob_is_inflated_once(blobs: Blobs) -> None:
+    for content in (SMALL, LARGE):
+        compressed = add(blobs, content, compress=True)
+        digest = digests.of(content)
+        assert blobs.open_raw(digest, len(content)) is None
+        for _ in range(2):
+            descriptor = blobs.inflate(digest, len(content))
+            assert digests.of_file(descriptor) == digest
+            os.close(descriptor)
+            compressed.unlink(missing_ok=True)  # so the second time cannot come from it
+        assert compressed.with_suffix("").stat().st_mtime_ns == SEALED_MTIME_NS
+
+
+# -- damage -----------------------------------------------------------------------------------------------
+
+RAW_DAMAGE: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda path: os.truncate(path, 5),
+    "emptied": lambda path: os.truncate(path, 0),
+    "extended": lambda path: os.truncate(path, path.stat().st_size + 1),
+    "chmod": lambda path: path.chmod(0o644),
+    "chmod-executable": lambda path: path.chmod(0o555),
+    "chmod-setuid": lambda path: path.chmod(0o4444),
+    "touched": os.utime,
+    "touched-by-a-nanosecond": lambda path: os.utime(path, ns=(SEALED_MTIME_NS, SEALED_MTIME_NS + 1)),
+    "written": lambda path: path.write_bytes(b"x" * path.stat().st_size),
+    "a-directory": lambda path: (path.unlink(), path.mkdir(0o444)),
+    "a-fifo": lambda path: (path.unlink(), os.mkfifo(path, 0o444)),
+}
+
+
+@pytest.mark.parametrize("damage", RAW_DAMAGE)
+def test_damage_shows_without_reading(blobs: Blobs, damage: str) -> None:
+    path = add(blobs, SMALL)
+    RAW_DAMAGE[damage](path)
+    for use in (blobs.open_raw, blobs.inflate):
+        with pytest.raises(IntegrityError, match=f"{digests.of(SMALL)}.*is damaged") as caught:
+            use(digests.of(SMALL), len(SMALL))
+        assert caught.value.hint
+    with pytest.raises(IntegrityError):
+        read(blobs, SMALL)
+
+
+def test_a_blob_that_is_a_symlink_is_not_followed(blobs: Blobs, tmp_path: Path) -> None:
+    path = add(blobs, SMALL)
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    for use in (blobs.open_raw, blobs.inflate):
+        with pytest.raises((IntegrityError, OSError)):
+            use(digests.of(SMALL), len(SMALL))
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("position", [0, 1, -1, 400])
+def test_a_flipped_bit_shows_when_it_is_read(blobs: Blobs, content: bytes, position: int) -> None:
+    rewrite(add(blobs, content), flip(position))
+    digest = digests.of(content)
+    with pytest.raises(IntegrityError):
+        read(blobs, content)
+    descriptor = blobs.open_raw(digest, len(content))
+    assert descriptor is not None
+    with pytest.raises(IntegrityError):
+        blobs.verify(descriptor, digest, len(content))
+    os.close(descriptor)
+
+
+def test_the_last_chunk_is_not_given_out_before_all_is_verified(blobs: Blobs) -> None:
+    rewrite(add(blobs, LARGE), flip(0))
+    given: list[bytes] = []
+    with pytest.raises(IntegrityError):
+        given.extend(blobs.chunks(digests.of(LARGE), len(LARGE)))
+    assert sum(map(len, given)) <= 2 * CHUNK
+
+
+def test_a_size_that_is_not_the_blobs_is_an_integrity_error(blobs: Blobs) -> None:
+    for content in (SMALL, LARGE):
+        for compress in (True, False):
+            add(blobs, content, compress=compress)
+            for size in (0, 1, len(content) - 1, len(content) + 1, CHUNK, 2**62):
+                with pytest.raises(IntegrityError):
+                    b"".join(blobs.chunks(digests.of(content), size))
+
+
+def test_any_flipped_bit_of_a_compressed_blob(blobs: Blobs) -> None:
+    """Some bits mean nothing; then the content is right. It is never wrong."""
+    path = add(blobs, SMALL, compress=True)
+    data = path.read_bytes()
+    errors = 0
+    for position in range(len(data)):
+        for bit in range(8):
+            rewrite(path, lambda bytes_, p=position, b=bit: bytes_.__setitem__(p, data[p] ^ 1 << b))
+            try:
+                assert read(blobs, SMALL) == SMALL
+            except IntegrityError:
+                errors += 1
+            rewrite(path, lambda bytes_: bytes_.__setitem__(slice(None), data))
+    assert errors > len(data) * 4
+    assert read(blobs, SMALL) == SMALL
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+def test_a_truncated_compressed_blob(blobs: Blobs, content: bytes) -> None:
+    path = add(blobs, content, compress=True)
+    data = path.read_bytes()
+    for length in {0, 1, 3, 5, 8, len(data) // 2, len(data) - 4, len(data) - 1}:
+        rewrite(path, lambda bytes_, length=length: bytes_.__setitem__(slice(None), data[:length]))
+        with pytest.raises(IntegrityError):
+            read(blobs, content)
+        with pytest.raises(IntegrityError):
+            blobs.inflate(digests.of(content), len(content))
+    assert files(blobs.path) == {str(path.relative_to(blobs.path))}
+
+
+def test_flipped_bits_of_a_large_compressed_blob(blobs: Blobs) -> None:
+    path = add(blobs, LARGE, compress=True)
+    size = path.stat().st_size
+    for position in (4, 9, size // 3, size // 2, size - 20):
+        rewrite(path, flip(position))
+        with pytest.raises(IntegrityError):
+            read(blobs, LARGE)
+        rewrite(path, flip(position))
+    assert read(blobs, LARGE) == LARGE
+
+
+# -- bombs ------------------------------------------------------------------------------------------------
+
+
+def header(claim: int) -> bytes:
+    """The start of a zstd frame that claims to hold that many bytes (RFC 8878, 3.1.1.1)."""
+    return b"\x28\xb5\x2f\xfd" + bytes([0b11000000, 0b01110000]) + claim.to_bytes(8, "little")
+
+
+def zeros(size: int, *, claim: bool) -> bytes:
+    compressor = zstandard.ZstdCompressor(level=1, write_content_size=claim)
+    stream = compressor.compressobj(size=size if claim else -1)
+    return b"".join([*(stream.compress(bytes(CHUNK)) for _ in range(size // CHUNK)), stream.flush()])
+
+
+BOMBS = {
+    "claims-a-terabyte": lambda: header(1 << 40) + b"\x01\x00\x00",
+    "claims-everything": lambda: header(2**64 - 3) + b"\x01\x00\x00",
+    "inflates-to-a-gigabyte": lambda: zeros(1 << 30, claim=True),
+    "inflates-to-a-gigabyte-unannounced": lambda: zeros(1 << 30, claim=False),
+    "many-frames": lambda: zeros(CHUNK, claim=True) * 10_000,
+    "not-zstd": lambda: b"PK\x03\x04" * 1000,
+    "skippable-frame": lambda: b"\x50\x2a\x4d\x18\xff\xff\xff\xff",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures with Linux's limits")
+@pytest.mark.parametrize("size", [len(SMALL), CHUNK, CHUNK + 1, 3 * CHUNK])
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_bomb_is_an_integrity_error_and_takes_little_memory(blobs: Blobs, bomb: str, size: int) -> None:
+    content = random.Random(size).randbytes(size)
+    path = add(blobs, content, compress=True)
+    data = BOMBS[bomb]()
+    rewrite(path, lambda bytes_: bytes_.__setitem__(slice(None), data))
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit = pages * resource.getpagesize() + (200 << 20)
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            try:
+                read(blobs, content)
+            except IntegrityError:
+                code = 0
+            except MemoryError:
+                code = 3
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_never_more_than_a_chunk_beyond_the_size(tmp_path: Path) -> None:
+    path = tmp_path / "bomb"
+    path.write_bytes(zeros(64 * CHUNK, claim=True))
+    with path.open("rb") as file:
+        assert sum(map(len, _decompress(file.fileno(), 2 * CHUNK))) <= 3 * CHUNK
+    with path.open("rb") as file, pytest.raises(ContentMismatch):
+        list(_decompress(file.fileno(), 100))
+
+
+# -- round trips ------------------------------------------------------------------------------------------
+
+CONTENTS = st.lists(
+    st.one_of(
+        st.binary(max_size=50), st.integers(0, 3 * BLOCK).map(bytes), st.integers(1, 99_999).map(lambda n: b"x" * n)
+    ),
+    max_size=6,
+).map(b"".join)
+
+
+@given(CONTENTS, st.sampled_from([1000, BLOCK, CHUNK]))
+@example(b"", CHUNK)
+@example(bytes(CHUNK), CHUNK)
+@example(random.Random(3).randbytes(CHUNK + 1), CHUNK)
+@settings(max_examples=60, deadline=None)
+def test_compression_is_undone(tmp_path_factory: pytest.TempPathFactory, content: bytes, size: int) -> None:
+    digest = digests.of(content)
+    path = tmp_path_factory.getbasetemp() / "compressed"
+    path.write_bytes(b"".join(_compress(pieces(content, size), len(content), digest)))
+    assert zstandard.frame_content_size(path.read_bytes()) == len(content)
+    with path.open("rb") as file:
+        assert b"".join(_decompress(file.fileno(), len(content))) == content
+
+
+LENGTHS = st.one_of(
+    st.integers(0, 20), st.sampled_from([BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK]), st.integers(0, 4 * BLOCK)
+)
+RUNS = st.lists(st.tuples(st.sampled_from([0, 0, 120]), LENGTHS), max_size=4)
+
+
+@given(st.lists(RUNS, max_size=5))
+@example([[(0, BLOCK)]])
+@example([[(0, BLOCK)], [(120, 1)]])
+@example([[(120, BLOCK), (0, 2 * BLOCK)]])
+@example([[(0, BLOCK)], []])
+@settings(max_examples=150, deadline=None)
+def test_sparse_files_read_as_they_were_written(
+    tmp_path_factory: pytest.TempPathFactory, runs: list[list[tuple[int, int]]]
+) -> None:
+    """Chunks of runs of one byte."""
+    chunks = [b"".join(bytes([byte]) * length for byte, length in chunk) for chunk in runs]
+    path = sparse(tmp_path_factory.getbasetemp(), chunks)
+    assert path.stat().st_size == sum(map(len, chunks))
+    assert digests.of(path.read_bytes()) == digests.of(b"".join(chunks))
+
+
+def sparse(folder: Path, chunks: Iterable[bytes]) -> Path:
+    path = folder / "sparse"
+    path.unlink(missing_ok=True)
+    with path.open("xb", buffering=0) as file:
+        write_sparse(file.fileno(), chunks)
+    return path
+
+
+def test_zeros_become_holes(tmp_path: Path) -> None:
+    full = sparse(tmp_path, [b"x" * CHUNK]).stat().st_blocks
+    assert sparse(tmp_path, [bytes(CHUNK)] * 8).stat().st_blocks < full
+    assert sparse(tmp_path, [bytes(CHUNK // 2) + b"y" + bytes(CHUNK // 2 - 1)] * 2).stat().st_blocks < full
+
+
+# -- several writers --------------------------------------------------------------------------------------
+
+
+def test_two_writers_of_one_name_do_no_harm(blobs: Blobs) -> None:
+    """Both have written before either renames."""
+    name = raw_name(digests.of(SMALL))
+
+    def write(draft: str) -> None:
+        descriptor = platform.create_file(blobs.directory, draft, 0o444)
+        os.write(descriptor, SMALL)
+        platform.set_file(descriptor, SEALED_MTIME_NS)
+        os.close(descriptor)
+
+    def write_while_another_does(draft: str) -> None:
+        write(draft)
+        publish(blobs.directory, name, write)
+        assert read(blobs, SMALL) == SMALL
+
+    publish(blobs.directory, name, write_while_another_does)
+    assert read(blobs, SMALL) == SMALL
+    assert files(blobs.path) == {name}
+
+
+def test_a_writer_that_fails_leaves_the_other_ones_blob(blobs: Blobs) -> None:
+    def fail(_draft: str) -> None:
+        add(blobs, SMALL)
+        raise OSError(28, "no space")
+
+    with pytest.raises(OSError, match="no space"):
+        publish(blobs.directory, raw_name(digests.of(SMALL)), fail)
+    assert read(blobs, SMALL) == SMALL
+    assert files(blobs.path) == {raw_name(digests.of(SMALL))}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize("compress", [False, True])
+def test_processes_that_store_the_same_at_the_same_time(blobs: Blobs, compress: bool) -> None:
+    contents = [b"%d\n" % number * 50 for number in range(100)]
+    receive, send = os.pipe()
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                os.close(send)
+                os.read(receive, 1)  # all start when the parent closes its end
+                for content in contents:
+                    add(blobs, content, compress=compress)
+                    assert read(blobs, content) == content
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    os.close(receive)
+    os.close(send)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+    assert len(files(blobs.path)) == len(contents)
+    for content in contents:
+        assert read(blobs, content) == content
+
+
+# -- another library's ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    return folder
+
+
+def put(folder: Path, digest: str, data: bytes, suffix: str = "") -> Path:
+    path = folder / (raw_name(digest) + suffix)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def test_blobs_of_another_library_are_taken(blobs: Blobs, foreign: Path) -> None:
+    put(foreign, digests.of(SMALL), SMALL).chmod(0o755)
+    put(foreign, digests.of(LARGE), zstandard.ZstdCompressor().compress(LARGE), ".zst")
+    blobs.take(str(foreign), {digests.of(SMALL): len(SMALL), digests.of(LARGE): len(LARGE)})
+    for content in (SMALL, LARGE):
+        descriptor = blobs.open_raw(digests.of(content), len(content))
+        assert descriptor is not None
+        os.close(descriptor)
+        assert read(blobs, content) == content
+
+
+@pytest.mark.parametrize("wrong", [b"", SMALL[:-1], SMALL + b"x", SMALL.upper(), bytes(5 * CHUNK)])
+@pytest.mark.parametrize("suffix", ["", ".zst"])
+def test_a_damaged_blob_of_another_library_is_not(blobs: Blobs, foreign: Path, wrong: bytes, suffix: str) -> None:
+    put(foreign, digests.of(SMALL), zstandard.ZstdCompressor().compress(wrong) if suffix else wrong, suffix)
+    with pytest.raises(IntegrityError, match=str(foreign)):
+        blobs.take(str(foreign), {digests.of(SMALL): len(SMALL)})
+    assert files(blobs.path) == set()
+
+
+def test_a_blob_that_another_library_lacks(blobs: Blobs, foreign: Path) -> None:
+    with pytest.raises(IntegrityError, match=f"{digests.of(SMALL)} is not in {foreign}"):
+        blobs.take(str(foreign), {digests.of(SMALL): len(SMALL)})
+    assert files(blobs.path) == set()

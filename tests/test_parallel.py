@@ -1,0 +1,422 @@
+"""Many tasks over several processes: nothing lost, nothing left behind, and one error that says what happened."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from holo import parallel
+from holo.errors import CatalogInvalid, Conflict, HoloError, IntegrityError, SourceChanged
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="workers are processes on Linux only")
+
+WORKERS = [1, 2, 5]
+
+
+@pytest.fixture(autouse=True)
+def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test runner has threads of its own, which a fork here does not care about."""
+    if threading.active_count() > 1:
+        monkeypatch.setattr(threading, "active_count", lambda: 1)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    before = set(os.listdir("/proc/self/fd")) if sys.platform == "linux" else set()
+    yield
+    if sys.platform == "linux":
+        assert set(os.listdir("/proc/self/fd")) <= before
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+
+
+@contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """A deadlock fails the test instead of hanging it."""
+
+    def fail(_signal: int, _frame: object) -> None:
+        raise AssertionError(f"not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def process(_task: object) -> int:
+    return os.getpid()
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 500])
+def test_every_task_is_done_once(workers: int, count: int) -> None:
+    results = list(parallel.run(square, range(count), workers))
+    assert sorted(results) == [number * number for number in range(count)]
+
+
+def test_one_worker_works_in_order_and_here() -> None:
+    assert list(parallel.run(square, range(100), 1)) == [number * number for number in range(100)]
+    assert list(parallel.run(process, range(3), 1)) == [os.getpid()] * 3
+    assert list(parallel.run(process, range(1), 8)) == [os.getpid()]
+
+
+@linux
+def test_several_workers_are_processes() -> None:
+    def slow(_task: int) -> int:
+        time.sleep(0.005)
+        return os.getpid()
+
+    processes = set(parallel.run(slow, range(40), 3))
+    assert os.getpid() not in processes
+    assert 2 <= len(processes) <= 3
+
+
+@linux
+def test_results_come_as_they_are_ready() -> None:
+    def wait(task: int) -> int:
+        time.sleep(0.3 if task == 0 else 0)
+        return task
+
+    results = list(parallel.run(wait, range(20), 2))
+    assert results[-1] == 0
+    assert results[:-1] == list(range(1, 20))
+
+
+@linux
+@pytest.mark.parametrize("count", [16_384, 16_385, 50_001])
+def test_more_tasks_than_the_queue_holds(count: int) -> None:
+    with at_most(20):
+        results = list(parallel.run(int, range(count), 2))
+    assert len(results) == count
+    assert set(results) == set(range(count))
+
+
+@linux
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="takes root to become another user")
+def test_a_user_with_many_pipes_has_small_ones() -> None:
+    """pipe(7): beyond pipe-user-pages-soft a new pipe holds two pages. Filling it must not block."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+            os.setgid(54_321)
+            os.setuid(54_321)
+            signal.alarm(10)
+            for _ in range(1100):
+                os.pipe()
+            done = sum(1 for _ in parallel.run(int, range(20_000), 2))
+            status = 0 if done == 20_000 else 2
+        finally:
+            os._exit(status)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code != -signal.SIGALRM, "it blocked"
+    assert code == 0
+
+
+@linux
+def test_large_results_arrive_whole() -> None:
+    def many(task: int) -> bytes:
+        return bytes([task]) * (3 << 20)
+
+    with at_most(20):
+        results = list(parallel.run(many, range(6), 3))
+    assert sorted(result[0] for result in results) == list(range(6))
+    assert {len(result) for result in results} == {3 << 20}
+    assert all(result == bytes([result[0]]) * (3 << 20) for result in results)
+
+
+@linux
+def test_tasks_are_not_pickled() -> None:
+    tasks: list[Callable[[], int]] = [lambda n=n: n for n in range(10)]
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        pickle.dumps(tasks[0])
+    assert sorted(parallel.run(lambda task: task(), tasks, 2)) == list(range(10))
+
+
+@linux
+def test_none_is_a_result() -> None:
+    assert list(parallel.run(lambda _task: None, range(5), 2)) == [None] * 5
+
+
+@linux
+def test_every_child_is_prepared() -> None:
+    prepared: list[int] = []
+
+    def prepare() -> None:
+        prepared.append(os.getpid())
+
+    results = list(parallel.run(lambda _task: (os.getpid(), list(prepared)), range(20), 2, prepare))
+    assert all(seen == [child] for child, seen in results)
+    assert prepared == []
+
+
+# -- errors -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("kind", [HoloError, Conflict, IntegrityError, CatalogInvalid, SourceChanged])
+def test_an_error_crosses_the_border_whole(workers: int, kind: type[HoloError]) -> None:
+    def fail(task: int) -> int:
+        if task == 3:
+            raise kind("it failed", "do this")
+        return task
+
+    with pytest.raises(HoloError) as caught:
+        list(parallel.run(fail, range(8), workers))
+    assert type(caught.value) is kind
+    assert (caught.value.message, caught.value.hint) == ("it failed", "do this")
+    assert caught.value.exit_code == kind.exit_code
+
+
+@linux
+def test_an_error_without_a_hint() -> None:
+    def fail(_task: int) -> int:
+        raise HoloError("just that")
+
+    with pytest.raises(HoloError) as caught:
+        list(parallel.run(fail, range(8), 2))
+    assert (str(caught.value), caught.value.hint) == ("just that", None)
+
+
+@linux
+def test_an_operating_system_error_keeps_its_number() -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        list(parallel.run(os.stat, [f"/nowhere/at/all/{number}" for number in range(4)], 2))
+    assert str(caught.value.filename).startswith("/nowhere/at/all/")
+
+
+@linux
+@pytest.mark.parametrize("error", [ValueError("odd"), KeyError("odd"), RecursionError("odd"), AssertionError("odd")])
+def test_a_mistake_in_a_worker_is_one_error(error: Exception) -> None:
+    def fail(_task: int) -> int:
+        raise error
+
+    with pytest.raises(HoloError, match="odd"):
+        list(parallel.run(fail, range(8), 2))
+
+
+@linux
+def test_a_result_that_cannot_be_pickled_is_one_error() -> None:
+    with pytest.raises(HoloError):
+        list(parallel.run(lambda _task: lambda: None, range(4), 2))
+
+
+@linux
+def test_a_failing_preparation_is_one_error() -> None:
+    def fail() -> None:
+        raise Conflict("not prepared")
+
+    with pytest.raises(Conflict, match="not prepared"):
+        list(parallel.run(square, range(4), 2, fail))
+
+
+@linux
+def test_what_was_done_before_an_error_is_reported() -> None:
+    def fail(task: int) -> int:
+        if task == 9:
+            time.sleep(0.2)
+            raise HoloError("the last")
+        return task
+
+    seen: list[int] = []
+    with pytest.raises(HoloError, match="the last"):
+        seen.extend(parallel.run(fail, range(10), 2))
+    assert sorted(seen) == list(range(9))
+
+
+@linux
+def test_an_error_stops_the_others() -> None:
+    def fail_or_sleep(task: int) -> int:
+        if task == 0:
+            raise HoloError("enough")
+        time.sleep(60)
+        return task
+
+    with at_most(10), pytest.raises(HoloError, match="enough"):
+        list(parallel.run(fail_or_sleep, range(6), 3))
+
+
+@linux
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_a_killed_worker_is_one_error(number: signal.Signals) -> None:
+    def die(task: int) -> int:
+        if task == 5:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        return task
+
+    with at_most(10), pytest.raises(HoloError, match=rf"ended unexpectedly.*{number.name}") as caught:
+        list(parallel.run(die, range(10), 2))
+    assert caught.value.hint is not None
+
+
+@linux
+def test_a_worker_killed_in_the_middle_of_a_result_is_one_error() -> None:
+    """Half a message is in the pipe then."""
+
+    def die(_task: int) -> bytes:
+        parent = os.getpid()
+        if os.fork() == 0:
+            time.sleep(0.2)
+            os.kill(parent, signal.SIGKILL)
+            os._exit(0)
+        return bytes(64 << 20)
+
+    with at_most(20), pytest.raises(HoloError, match="SIGKILL"):
+        list(map(time.sleep, parallel.run(die, range(2), 2)))
+
+
+@linux
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_worker_that_exits_is_one_error(code: int) -> None:
+    with at_most(10), pytest.raises(HoloError, match="ended unexpectedly"):
+        list(parallel.run(lambda _task: os._exit(code), range(4), 2))
+
+
+@linux
+def test_an_exit_in_a_worker_does_not_end_the_parents_business() -> None:
+    cleaned = []
+
+    def leave(_task: int) -> int:
+        try:
+            raise SystemExit(0)
+        finally:
+            cleaned.append(1)
+
+    with at_most(10), pytest.raises(HoloError, match="ended unexpectedly"):
+        list(parallel.run(leave, range(4), 2))
+    assert cleaned == []
+
+
+# -- stopping ---------------------------------------------------------------------------------------------
+
+
+@linux
+def test_closing_the_generator_stops_the_workers() -> None:
+    def report_then_sleep(task: int) -> int:
+        if task >= 2:
+            time.sleep(60)
+        return os.getpid()
+
+    with at_most(10):
+        results = parallel.run(report_then_sleep, range(20), 2)
+        child = next(results)
+        results.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+@linux
+def test_a_generator_that_was_never_started_starts_nothing() -> None:
+    results = parallel.run(process, range(20), 2)
+    del results
+
+
+@linux
+def test_workers_of_a_killed_parent_end(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """They hold the locks of the parent by inheritance, so they must not go on without it."""
+    script = """
+import os, sys, time
+from holo import parallel
+def work(task):
+    os.write(1, b"%d\\n" % os.getpid())
+    time.sleep(0.05)
+list(parallel.run(work, range(10000), 2))
+"""
+    receive, send = os.pipe()
+    try:
+        with subprocess.Popen([sys.executable, "-c", script], stdout=send) as parent:
+            os.close(send)
+            send = -1
+            assert os.read(receive, 100)
+            parent.kill()
+            parent.wait()
+        deadline = time.monotonic() + 10
+        while select.select([receive], [], [], max(0, deadline - time.monotonic()))[0]:
+            if not os.read(receive, 4096):
+                return  # nobody has the other end any more
+        pytest.fail("workers are still there")
+    finally:
+        os.close(receive)
+        if send >= 0:
+            os.close(send)
+
+
+# -- threads ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Another thread is alive."""
+    monkeypatch.undo()
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    yield
+    done.set()
+    thread.join()
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_process_with_threads_is_not_forked() -> None:
+    assert not parallel.forks(2)
+    assert set(parallel.run(process, range(50), 4)) == {os.getpid()}
+    assert sorted(parallel.run(square, range(50), 4)) == [number * number for number in range(50)]
+
+
+@pytest.mark.usefixtures("threads")
+def test_an_error_in_a_thread_is_the_same_error() -> None:
+    started = []
+
+    def fail(task: int) -> int:
+        started.append(task)
+        if task == 0:
+            raise Conflict("it failed", "do this")
+        time.sleep(0.01)
+        return task
+
+    with pytest.raises(Conflict) as caught:
+        list(parallel.run(fail, range(500), 2))
+    assert caught.value.hint == "do this"
+    assert len(started) < 400
+
+
+@pytest.mark.usefixtures("threads")
+def test_closing_stops_the_threads() -> None:
+    started = []
+
+    def slow(task: int) -> int:
+        started.append(task)
+        time.sleep(0.01)
+        return task
+
+    results = parallel.run(slow, range(500), 2)
+    next(results)
+    results.close()
+    assert len(started) < 400
+
+
+@linux
+def test_forks_says_what_run_does() -> None:
+    assert parallel.forks(2)
+    assert not parallel.forks(1)

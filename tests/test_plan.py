@@ -1,0 +1,342 @@
+"""Plans as values: from what is there and what should be, exactly what to do. No file is touched here."""
+
+from __future__ import annotations
+
+import pytest
+
+from holo import digest as digests
+from holo.catalog import Catalog, DirectoryRow, FileRow, Relocation
+from holo.restore.plan import Fill, Plan, Removal, plan
+from holo.restore.relocate import Relocator
+from holo.restore.strategy import Decision, Way
+from holo.restore.survey import Finding, Survey, nothing_there
+from holo.settings import Strategy
+
+PREFIX, ELSEWHERE, LONGER = "/opt/env", "/srv/new", "/a/longer/place"
+
+
+def file(name: str, content: bytes = b"content", mode: int = 0o644, mtime: int = 5) -> FileRow:
+    return (name, mode, len(content), mtime, digests.of(content))
+
+
+ROOT: DirectoryRow = ("", 0o755, 1, [file("hello"), file("run", b"#!/opt/env/bin/x")], [("link", "/opt/env/bin", 9)])
+BIN: DirectoryRow = ("bin", 0o700, 2, [file("x", b"x", 0o755), file("y", b"y")], [])
+DEEP: DirectoryRow = ("bin/deep", 0o555, 3, [file("leaf")], [("up", "../x", 8)])
+EMPTY: DirectoryRow = ("empty", 0o711, 4, [], [])
+TREE = [ROOT, BIN, DEEP, EMPTY]
+SOME = {"run": Relocation("text", [2], [16])}
+
+
+def catalog(
+    relocations: dict[str, Relocation] | None = None,
+    hardlinks: list[list[str]] | None = None,
+    xattrs: dict[str, dict[str, bytes]] | None = None,
+    directories: list[DirectoryRow] | None = None,
+) -> Catalog:
+    return Catalog(PREFIX, directories or TREE, relocations or {}, hardlinks or [], xattrs or {})
+
+
+def planned(
+    what: Catalog,
+    *findings: Finding,
+    inodes: dict[str, int] | None = None,
+    used: Way = Way.REFLINK,
+    to: str = PREFIX,
+) -> Plan:
+    survey = Survey(list(findings), inodes or {})
+    return plan(what, survey, Relocator(PREFIX, to), Decision(Strategy.SMART, used))
+
+
+def steps(
+    removals: list[Removal],
+    directories: list[str],
+    fills: list[Fill],
+    relinks: list[tuple[str, list[str]]],
+    private: dict[str, str],
+    unchanged: int,
+) -> Plan:
+    """A plan in which every file that is linked to has the same seven bytes."""
+    return Plan(removals, directories, fills, relinks, dict.fromkeys((name for name, _ in relinks), 7), private, unchanged)
+
+
+def fill(row: DirectoryRow, files: list[FileRow] | None = None, link_to: str | None = None) -> Fill:
+    """Everything in a directory, or just these files; `link_to`: where its symlinks lead."""
+    path, mode, mtime, all_files, links = row
+    if files is not None:
+        return Fill(path, files, [], mode, mtime)
+    return Fill(path, all_files, [(name, link_to or target, time) for name, target, time in links], mode, mtime)
+
+
+# -- nothing, or everything, is there ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("used", [Way.REFLINK, Way.HARDLINK, Way.COPY])
+def test_nothing_is_there(used: Way) -> None:
+    what = catalog(SOME)
+    made = plan(what, nothing_there(what), Relocator(PREFIX, ELSEWHERE), Decision(Strategy.SMART, used))
+    assert made == steps(
+        removals=[],
+        directories=["bin", "bin/deep", "empty"],
+        fills=[fill(ROOT, link_to="/srv/new/bin"), fill(BIN), fill(DEEP), fill(EMPTY)],
+        relinks=[],
+        private={"run": "relocated"},
+        unchanged=0,
+    )
+    assert not made.is_empty
+
+
+@pytest.mark.parametrize("used", [Way.REFLINK, Way.HARDLINK, Way.COPY])
+def test_everything_is_pristine(used: Way) -> None:
+    made = planned(catalog(SOME), used=used)
+    assert made == steps([], [], [], [], {"run": "relocated"}, unchanged=5)
+    assert made.is_empty
+
+
+def test_an_empty_catalog() -> None:
+    what = catalog(directories=[("", 0o755, 1, [], [])])
+    assert planned(what) == steps([], [], [], [], {}, 0)
+    made = plan(what, nothing_there(what), Relocator(PREFIX, ELSEWHERE), Decision(Strategy.SMART, Way.COPY))
+    assert made == steps([], [], [Fill("", [], [], 0o755, 1)], [], {}, 0)
+
+
+# -- some of it differs -----------------------------------------------------------------------------------
+
+NO_CHANGE = [fill(ROOT, [])]
+"""The root is always the last thing changed: its ctime is the space's stamp."""
+
+
+def test_one_file_is_missing() -> None:
+    made = planned(catalog(), Finding("bin", files=[BIN[3][0]]))
+    assert made == steps([], [], [*NO_CHANGE, fill(BIN, [BIN[3][0]])], [], {}, unchanged=4)
+
+
+def test_one_file_differs() -> None:
+    made = planned(catalog(), Finding("bin/deep", replace=["leaf"], files=DEEP[3]))
+    assert made == steps([Removal("bin/deep", [], ["leaf"])], [], [*NO_CHANGE, fill(DEEP, DEEP[3])], [], {}, unchanged=4)
+
+
+def test_something_is_there_that_should_not_be() -> None:
+    made = planned(catalog(), Finding("bin", extra=["stray", "dir"]))
+    assert made == steps([Removal("bin", ["stray", "dir"], [])], [], [*NO_CHANGE, fill(BIN, [])], [], {}, unchanged=5)
+
+
+def test_only_a_directorys_mode_differs() -> None:
+    made = planned(catalog(), Finding("empty", attributes=True))
+    assert made == steps([], [], [*NO_CHANGE, fill(EMPTY, [])], [], {}, unchanged=5)
+    assert not made.is_empty
+
+
+def test_a_symlink_differs() -> None:
+    made = planned(catalog(), Finding("", replace=["link"], symlinks=ROOT[4]), to=ELSEWHERE)
+    links = [("link", "/srv/new/bin", 9)]
+    assert made == steps([Removal("", [], ["link"])], [], [Fill("", [], links, 0o755, 1)], [], {}, unchanged=5)
+
+
+def test_a_directory_is_missing_with_all_below_it() -> None:
+    """Its parent changes too, when the directory is made in it."""
+    made = planned(
+        catalog(),
+        Finding("bin/deep", missing=True, files=DEEP[3], symlinks=DEEP[4]),
+    )
+    assert made == steps([], ["bin/deep"], [*NO_CHANGE, fill(BIN, []), fill(DEEP)], [], {}, unchanged=4)
+
+
+def test_a_file_is_where_a_directory_should_be() -> None:
+    made = planned(
+        catalog(),
+        Finding("", replace=["bin"]),
+        Finding("bin", missing=True, files=BIN[3]),
+        Finding("bin/deep", missing=True, files=DEEP[3], symlinks=DEEP[4]),
+    )
+    assert made == steps(
+        removals=[Removal("", [], ["bin"])],
+        directories=["bin", "bin/deep"],
+        fills=[fill(ROOT, []), fill(BIN), fill(DEEP)],
+        relinks=[],
+        private={},
+        unchanged=2,
+    )
+
+
+def test_a_directory_is_where_a_file_should_be() -> None:
+    made = planned(catalog(), Finding("", replace=["hello"], files=[ROOT[3][0]]))
+    assert made == steps([Removal("", [], ["hello"])], [], [fill(ROOT, [ROOT[3][0]])], [], {}, unchanged=4)
+
+
+def test_a_file_and_a_directory_changed_places() -> None:
+    made = planned(
+        catalog(),
+        Finding("", replace=["hello", "empty"], files=[ROOT[3][0]]),
+        Finding("empty", missing=True),
+    )
+    assert made == steps(
+        [Removal("", [], ["hello", "empty"])], ["empty"], [fill(ROOT, [ROOT[3][0]]), fill(EMPTY)], [], {}, unchanged=4
+    )
+
+
+def test_a_directory_that_cannot_be_read_is_made_anew() -> None:
+    made = planned(
+        catalog(),
+        Finding("bin", missing=True, unreadable=True, files=BIN[3]),
+        Finding("bin/deep", missing=True, unreadable=True, files=DEEP[3], symlinks=DEEP[4]),
+    )
+    assert made.removals == [Removal("", [], ["bin"])]
+    assert made.directories == ["bin", "bin/deep"]
+    assert made.fills == [fill(ROOT, []), fill(BIN), fill(DEEP)]
+    assert made.unchanged == 2
+
+
+def test_removals_come_from_several_directories() -> None:
+    made = planned(catalog(), Finding("", extra=["a"]), Finding("bin", extra=["b"], replace=["x"], files=[BIN[3][0]]))
+    assert made.removals == [Removal("", ["a"], []), Removal("bin", ["b"], ["x"])]
+    assert [item.path for item in made.fills] == ["", "bin"]
+
+
+# -- private files ----------------------------------------------------------------------------------------
+
+
+def test_what_is_private() -> None:
+    relocations = {
+        "run": SOME["run"],
+        "bin/x": Relocation("binary", [0], [1]),
+        "hello": Relocation("bytecode", [1], []),
+    }
+    xattrs = {"bin/y": {"user.a": b""}, "run": {"user.a": b""}}
+    what = catalog(relocations, xattrs=xattrs)
+    patched = {"run": "relocated", "bin/x": "relocated", "bin/y": "xattrs"}
+    assert planned(what, to=ELSEWHERE).private == {**patched, "hello": "relocated"}
+    assert planned(what, to=LONGER).private == patched, "bytecode of another length is not patched, so it is shared"
+
+
+def test_a_relocated_file_is_made_like_any_other() -> None:
+    made = planned(catalog(SOME), Finding("", files=[ROOT[3][1]]), to=LONGER)
+    assert made == steps([], [], [fill(ROOT, [ROOT[3][1]])], [], {"run": "relocated"}, unchanged=4)
+
+
+@pytest.mark.parametrize(
+    ("target", "moved"),
+    [("/opt/env", "/srv/new"), ("/opt/env/x", "/srv/new/x"), ("/opt/env-x", None), ("x", None), ("/etc", None)],
+)
+def test_symlinks_are_planned_with_the_target_they_get(target: str, moved: str | None) -> None:
+    what = catalog(directories=[("", 0o755, 1, [], [("l", target, 7)])])
+    made = plan(what, nothing_there(what), Relocator(PREFIX, ELSEWHERE), Decision(Strategy.SMART, Way.COPY))
+    assert made.fills == [Fill("", [], [("l", moved or target, 7)], 0o755, 1)]
+
+
+# -- hardlinks --------------------------------------------------------------------------------------------
+
+ONE, TWO, THREE = file("one"), file("two"), file("three")
+LINKED: list[DirectoryRow] = [("", 0o755, 1, [ONE, file("other", b"other")], []), ("sub", 0o755, 2, [TWO, THREE], [])]
+GROUP = ["one", "sub/three", "sub/two"]
+LINKED_ROOT, LINKED_SUB = (Fill(path, [], [], mode, mtime) for path, mode, mtime, _, _ in LINKED)
+
+
+def linked(relocations: dict[str, Relocation] | None = None) -> Catalog:
+    return catalog(relocations, [GROUP], directories=LINKED)
+
+
+@pytest.mark.parametrize("used", [Way.REFLINK, Way.COPY])
+def test_hardlinks_are_made_once_and_linked(used: Way) -> None:
+    what = linked()
+    made = plan(what, nothing_there(what), Relocator(PREFIX, PREFIX), Decision(Strategy.SMART, used))
+    assert made.fills == [Fill("", LINKED[0][3], [], 0o755, 1), LINKED_SUB]
+    assert made.relinks == [("one", ["sub/three", "sub/two"])]
+    assert made.removals == []
+    assert made.unchanged == 0
+
+
+def test_hardlinks_that_are_together_stay() -> None:
+    made = planned(linked(), inodes={"one": 7, "sub/two": 7, "sub/three": 7})
+    assert made == steps([], [], [], [], {}, unchanged=4)
+
+
+def test_a_hardlink_astray_is_linked_again() -> None:
+    """It is as recorded in all but its inode."""
+    made = planned(linked(), inodes={"one": 7, "sub/two": 8, "sub/three": 7})
+    assert made == steps(
+        removals=[Removal("sub", [], ["two"])],
+        directories=[],
+        fills=[LINKED_ROOT, LINKED_SUB],
+        relinks=[("one", ["sub/two"])],
+        private={},
+        unchanged=3,
+    )
+
+
+def test_all_hardlinks_astray() -> None:
+    made = planned(linked(), inodes={"one": 7, "sub/two": 8, "sub/three": 9})
+    assert made.relinks == [("one", ["sub/three", "sub/two"])]
+    assert made.removals == [Removal("sub", [], ["three"]), Removal("sub", [], ["two"])]
+    assert made.unchanged == 2
+
+
+def test_a_missing_hardlink_is_linked_to_one_that_is_there() -> None:
+    made = planned(linked(), Finding("", files=[ONE]), inodes={"sub/two": 7, "sub/three": 7})
+    assert made == steps([], [], [LINKED_ROOT], [("sub/three", ["one"])], {}, unchanged=3)
+
+
+def test_a_missing_and_a_stray_hardlink() -> None:
+    made = planned(linked(), Finding("", replace=["one"], files=[ONE]), inodes={"sub/two": 7, "sub/three": 8})
+    assert made.relinks == [("sub/three", ["one", "sub/two"])]
+    assert made.removals == [Removal("", [], ["one"]), Removal("sub", [], ["two"])]
+    assert made.fills == [LINKED_ROOT, LINKED_SUB]
+    assert made.unchanged == 2
+
+
+def test_by_hardlink_they_are_links_of_one_shared_file_anyway() -> None:
+    what = linked()
+    made = plan(what, nothing_there(what), Relocator(PREFIX, PREFIX), Decision(Strategy.SMART, Way.HARDLINK))
+    assert made.relinks == []
+    assert made.fills == [Fill(path, files, [], mode, mtime) for path, mode, mtime, files, _ in LINKED]
+    assert planned(linked(), used=Way.HARDLINK).is_empty
+
+
+def test_by_hardlink_relocated_ones_are_still_linked_to_each_other() -> None:
+    what = linked(dict.fromkeys(GROUP, Relocation("text", [0], [])))
+    made = plan(what, nothing_there(what), Relocator(PREFIX, ELSEWHERE), Decision(Strategy.SMART, Way.HARDLINK))
+    assert made.relinks == [("one", ["sub/three", "sub/two"])]
+    assert made.fills == [Fill("", LINKED[0][3], [], 0o755, 1), LINKED_SUB]
+    assert made.private == dict.fromkeys(GROUP, "relocated")
+
+
+def test_two_groups_do_not_mix() -> None:
+    rows = [file(name) for name in ("a", "b", "c", "d")]
+    what = catalog(hardlinks=[["a", "b"], ["c", "d"]], directories=[("", 0o755, 1, rows, [])])
+    made = planned(what, Finding("", files=[rows[1]]), inodes={"a": 1, "c": 2, "d": 3})
+    assert made.relinks == [("a", ["b"]), ("c", ["d"])]
+    assert made.removals == [Removal("", [], ["d"])]
+    assert made.unchanged == 2
+
+
+# -- as JSON ----------------------------------------------------------------------------------------------
+
+
+def test_the_printed_plan() -> None:
+    what = catalog(SOME, directories=[*TREE[:3], ("empty", 0o711, 4, [file("one"), file("two")], [])])
+    what.hardlinks = [["empty/one", "empty/two"]]
+    made = planned(
+        what,
+        Finding("", extra=["stray"], replace=["run", "link"], files=[ROOT[3][1]], symlinks=ROOT[4]),
+        Finding("bin/deep", missing=True, files=DEEP[3], symlinks=DEEP[4]),
+        Finding("empty", files=[file("two")]),
+        inodes={"empty/one": 3},
+        to=ELSEWHERE,
+    )
+    assert made.to_json(Decision(Strategy.SMART, Way.REFLINK)) == {
+        "remove": ["stray"],
+        "directories": ["bin/deep"],
+        "files": [
+            {"path": "run", "how": "relocated"},
+            {"path": "bin/deep/leaf", "how": "reflink"},
+            {"path": "empty/two", "how": "link"},
+        ],
+        "symlinks": ["link", "bin/deep/up"],
+        "unchanged": 4,
+    }
+
+
+def test_the_same_question_has_the_same_answer() -> None:
+    what = linked(dict.fromkeys(GROUP, Relocation("text", [0], [])))
+    findings = [Finding("", files=[ONE], extra=["x"]), Finding("sub", missing=True, files=[TWO, THREE])]
+    assert planned(what, *findings) == planned(what, *findings)
+    assert findings == [Finding("", files=[ONE], extra=["x"]), Finding("sub", missing=True, files=[TWO, THREE])]
