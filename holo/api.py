@@ -214,6 +214,7 @@ class Hololib:
         from holo.catalog import Catalog
         from holo.hololib.store import read_catalog_file
         from holo.record import default_name
+        from holo.restore.relocate import Relocator
 
         if re.search(r"\.(txt|toml|ya?ml|lock|py)$", path):
             raise UsageError(f"{path} is a blueprint, and this version builds none", "Record the built environment.")
@@ -224,13 +225,17 @@ class Hololib:
         blobs = self.store.blobs
         with self.store.lock(exclusive=False, on_wait=self._on_wait):
             missing = {row[4]: row[2] for _, row in catalog.files() if not blobs.has(row[4])}
-            if missing:
-                if not os.path.isdir(beside):
-                    raise NotFound(
-                        f"{len(missing)} blobs of {path} are neither in {self.store.path} nor in {beside}",
-                        "A catalog file needs its library beside it.",
-                    )
-                blobs.take(beside, missing)
+            if missing and not os.path.isdir(beside):
+                raise NotFound(
+                    f"{len(missing)} blobs of {path} are neither in {self.store.path} nor in {beside}",
+                    "A catalog file needs its library beside it.",
+                )
+            relocator = Relocator(catalog.prefix, catalog.prefix)
+            for file, (_, _, size, _, digest) in catalog.files():
+                if file in catalog.relocations:
+                    chunks = blobs.foreign_chunks(beside, digest, size) if digest in missing else None
+                    relocator.check(chunks or blobs.chunks(digest, size), catalog.relocations[file], file)
+            blobs.take(beside, missing)
             self.store.publish(catalog, name)
         return name, catalog
 

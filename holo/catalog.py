@@ -136,10 +136,7 @@ class Catalog:
 
     @classmethod
     def _from_json(cls, data: bytes, origin: str) -> Self:
-        try:
-            document = parse_quickly(data)
-        except _Invalid as error:
-            raise CatalogInvalid(f"catalog {origin} is not valid: {str(error)[:300]}") from None
+        document = parse_quickly(data)
         if document is None:
             from holo.catalog_model import parse  # pydantic takes longer to import than this all takes
 
@@ -197,7 +194,7 @@ def parse_quickly(data: bytes) -> Document | None:
     """The parsed document if its form is right, as :mod:`holo.catalog_model` defines it; ``None`` if in doubt.
 
     Whole columns are checked at a time, which takes a third of the time of the model's parser. Doubt is the
-    model's to resolve, and an error its to explain. Raises :class:`_Invalid` for what the model overlooks.
+    model's to resolve, and an error its to explain.
     """
     try:
         document: Document = json.loads(data.decode(), object_pairs_hook=_unique)
@@ -205,15 +202,17 @@ def parse_quickly(data: bytes) -> Document | None:
         return None
     if not _is_document(document) or re.search(rb"\\u[dD][89a-fA-F]", data):
         return None  # half a character, perhaps, which json.loads lets pass
-    for row in document["directories"]:
-        row[3] = [*map(tuple, row[3])]  # JSON has lists only
+    document["directories"] = [  # JSON has lists only
+        (path, mode, time, [*map(tuple, files)], [*map(tuple, links)])
+        for path, mode, time, files, links in document["directories"]
+    ]
     return document
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        raise _Invalid("a key stands twice in one object")
+        raise ValueError("a key stands twice in one object")
     return table
 
 
@@ -361,8 +360,6 @@ def _check_tree(directories: list[DirectoryRow], *, escaped: bool) -> list[Direc
         if unique and max(map(len, unique)) > LONGEST_NAME // 4:  # no name of a quarter of the characters is too long
             _check_lengths(unique, LONGEST_NAME)
         _check_lengths((row[1] for row in links), LONGEST_TARGET)
-        if any(row[4] != digests.EMPTY for row in files if not row[2]):
-            raise _Invalid(f"an empty file in directory {path!r} does not have the digest of nothing")
         if names_of:
             parent, _, name = path.rpartition("/")
             siblings = names_of.get(parent)
@@ -377,7 +374,19 @@ def _check_tree(directories: list[DirectoryRow], *, escaped: bool) -> list[Direc
         elif path:
             raise _Invalid("the first directory is not the root")
         names_of[path] = unique
+    _check_sizes([file for row in directories for file in row[3]])
     return directories
+
+
+def _check_sizes(files: list[FileRow]) -> None:
+    """One digest, one size; and only nothing has the digest of nothing."""
+    names = [row[4] for row in files]
+    sizes = [row[2] for row in files]
+    size_of = dict(zip(names, sizes, strict=True))
+    if [*map(size_of.__getitem__, names)] != sizes:
+        raise _Invalid("files of the same digest have different sizes")
+    if size_of.get(digests.EMPTY, 0) or sizes.count(0) != names.count(digests.EMPTY):
+        raise _Invalid("the digest of nothing and the size 0 do not go together")
 
 
 def _check_lengths(texts: Iterable[str], most: int) -> None:

@@ -64,9 +64,18 @@ class CatalogDocument(BaseModel):
 def parse(data: bytes, origin: str) -> dict[str, Any]:
     """Parse and check the form. Raises :class:`CatalogInvalid` naming ``origin`` (a path) and the problem."""
     try:
-        return CatalogDocument.model_validate_json(data).model_dump()
+        document = CatalogDocument.model_validate_json(data)
+        json.loads(data, object_pairs_hook=_refuse_duplicates)  # which the model's parser overlooks
     except ValidationError as error:
         raise CatalogInvalid(f"catalog {origin} is not valid: {_first_problem(data, error)[:300]}") from None
+    except ValueError as error:
+        raise CatalogInvalid(f"catalog {origin} is not valid: {error}") from None
+    return document.model_dump()
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a key stands twice in one object")
 
 
 def json_schema() -> str:

@@ -28,8 +28,9 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _NUMBER = struct.Struct("=I")
-_PIPE_CAPACITY = 65536 // _NUMBER.size
-"""A pipe holds 64 KiB unless the user's pipe quota is used up (pipe(7)); filling it must never block."""
+
+_F_GETPIPE_SZ = 1032
+"""fcntl(2), Linux. A pipe holds 64 KiB, or less for a user with very many pipes (pipe(7))."""
 
 
 def run(
@@ -75,8 +76,10 @@ def _run_in_processes(
     function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, in_child: Callable[[], object] | None
 ) -> Iterator[Result]:
     # A queue entry is the first task number of a stride, so that any number of tasks fits the pipe.
-    stride = -(-len(tasks) // _PIPE_CAPACITY)
+    import fcntl  # not everywhere, and nor is fork
+
     queue, feed = os.pipe()
+    stride = -(-len(tasks) // (fcntl.fcntl(feed, _F_GETPIPE_SZ) // _NUMBER.size))
     children: dict[int, int] = {}
     try:
         os.write(feed, b"".join(_NUMBER.pack(first) for first in range(0, len(tasks), stride)))
@@ -171,7 +174,7 @@ def _collect(children: dict[int, int]) -> Iterator[Result]:
                 waiting.unregister(receive)
                 os.close(receive)
                 _, status = os.waitpid(children.pop(receive), 0)
-                if status:
+                if status or not done:
                     raise HoloError(
                         f"a worker process ended unexpectedly ({_explain(status)})",
                         "It may have run out of memory; run the command again, it continues where this one stopped.",

@@ -30,6 +30,9 @@ from holo.hololib.blobs import (
     write_sparse,
 )
 
+# The threads that Python 3.12 warns of are the test runner's, and hold no lock that a child takes.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
 SMALL = b"some content, some content, some content\n" * 20
 LARGE = random.Random(7).randbytes(CHUNK) * 2 + b"the end\n" * 99
 BLOCK = 1 << 16

@@ -19,6 +19,9 @@ import pytest
 from holo import parallel
 from holo.errors import CatalogInvalid, Conflict, HoloError, IntegrityError, SourceChanged
 
+# The threads that Python 3.12 warns of are the test runner's, and hold no lock that a child takes.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
 linux = pytest.mark.skipif(sys.platform != "linux", reason="workers are processes on Linux only")
 
 WORKERS = [1, 2, 5]

@@ -56,7 +56,9 @@ def steps(
     unchanged: int,
 ) -> Plan:
     """A plan in which every file that is linked to has the same seven bytes."""
-    return Plan(removals, directories, fills, relinks, dict.fromkeys((name for name, _ in relinks), 7), private, unchanged)
+    return Plan(
+        removals, directories, fills, relinks, dict.fromkeys((name for name, _ in relinks), 7), private, unchanged
+    )
 
 
 def fill(row: DirectoryRow, files: list[FileRow] | None = None, link_to: str | None = None) -> Fill:
@@ -112,7 +114,9 @@ def test_one_file_is_missing() -> None:
 
 def test_one_file_differs() -> None:
     made = planned(catalog(), Finding("bin/deep", replace=["leaf"], files=DEEP[3]))
-    assert made == steps([Removal("bin/deep", [], ["leaf"])], [], [*NO_CHANGE, fill(DEEP, DEEP[3])], [], {}, unchanged=4)
+    assert made == steps(
+        [Removal("bin/deep", [], ["leaf"])], [], [*NO_CHANGE, fill(DEEP, DEEP[3])], [], {}, unchanged=4
+    )
 
 
 def test_something_is_there_that_should_not_be() -> None:

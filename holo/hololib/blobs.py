@@ -102,28 +102,17 @@ class Blobs:
 
         Files there may have any mode and time: they come from an archive or a version control system.
         """
+        for digest, size in wanted.items():
+            self.add(digest, self.foreign_chunks(library, digest, size), size, compress=False)
+
+    @staticmethod
+    def foreign_chunks(library: str, digest: str, size: int) -> Iterator[bytes]:
+        """The content of a blob of another library's folder of blobs, verified like :meth:`chunks`."""
         source = platform.open_root(library)
         try:
-            for digest, size in wanted.items():
-                self.add(digest, self._foreign(source, digest, size, library), size, compress=False)
+            yield from _foreign_chunks(source, library, digest, size)
         finally:
             platform.close_directory(source)
-
-    def _foreign(self, source: Directory, digest: str, size: int, library: str) -> Iterator[bytes]:
-        name = raw_name(digest)
-        for form, pieces in ((name, _read), (name + ".zst", partial(_decompress, size=size))):
-            try:
-                descriptor = platform.open_file(source, form)
-            except FileNotFoundError:
-                continue
-            try:
-                yield from _verified(pieces(descriptor), digest, size)
-            except ContentMismatch as error:
-                raise IntegrityError(f"blob {digest} in {library} is damaged: {error}", _REPAIR) from None
-            finally:
-                os.close(descriptor)
-            return
-        raise IntegrityError(f"blob {digest} is not in {library}", _REPAIR)
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -261,6 +250,8 @@ def write_sparse(descriptor: int, chunks: Iterable[bytes]) -> None:
     """Write chunks to an empty file; 64 KiB blocks of zeros within a chunk become holes."""
     hole = False
     for chunk in chunks:
+        if not chunk:
+            continue
         if len(chunk) < _HOLE:
             _write_all(descriptor, chunk)
             hole = False
@@ -336,3 +327,20 @@ def _decompress(descriptor: int, size: int) -> Iterator[bytes]:
                 yield chunk
     except zstandard.ZstdError as error:
         raise ContentMismatch(f"its compressed form cannot be inflated ({error})") from None
+
+
+def _foreign_chunks(source: Directory, library: str, digest: str, size: int) -> Iterator[bytes]:
+    name = raw_name(digest)
+    for form, pieces in ((name, _read), (name + ".zst", partial(_decompress, size=size))):
+        try:
+            descriptor = platform.open_file(source, form)
+        except FileNotFoundError:
+            continue
+        try:
+            yield from _verified(pieces(descriptor), digest, size)
+        except ContentMismatch as error:
+            raise IntegrityError(f"blob {digest} in {library} is damaged: {error}", _REPAIR) from None
+        finally:
+            os.close(descriptor)
+        return
+    raise IntegrityError(f"blob {digest} is not in {library}", _REPAIR)

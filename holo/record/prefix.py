@@ -55,7 +55,7 @@ class PrefixFinder:
 
     def _shebang(self) -> list[int]:
         """Where a ``#!`` line that begins with the prefix ends, as a list of one; else no element."""
-        if not self._head.startswith(b"#!") or self._head[2 : self._offsets[0]].strip(b" \t"):
+        if b"\n" in self._prefix or not self._head.startswith(b"#!") or self._head[2 : self._offsets[0]].strip(b" \t"):
             return []
         end = self._head.find(b"\n", self._offsets[0] + len(self._prefix))
         return [end if end >= 0 else len(self._head)]

@@ -92,6 +92,8 @@ class Relocator:
         start = 0
         for chunk in chunks:
             here = start + len(chunk)
+            if not start and relocation.kind == "text" and strings and not _is_shebang(chunk, strings[0][0]):
+                raise self._wrong(path, f"begins with a shebang into {self._old_text}")
             while strings and strings[0][0] + length < here:
                 offset, end = strings[0]
                 found = chunk.find(ending, max(0, offset + length - start))
@@ -193,3 +195,9 @@ def splice(first: bytes, rest: Iterable[bytes], edits: list[Edit]) -> Iterator[b
         if following is None:
             return
         chunk = following
+
+
+def _is_shebang(head: bytes, offset: int) -> bool:
+    """Whether the content begins with ``#!`` and, after blanks, the path at ``offset``; ``head`` may be short."""
+    begin = head[: min(offset, len(head))]
+    return begin.startswith(b"#!"[: len(begin)]) and not begin[2:].strip(b" \t")
