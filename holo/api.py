@@ -11,6 +11,7 @@ from holo.errors import Conflict, NotFound, UsageError
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
 from holo.space import Holotree, Space
+from holo.walk import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -241,7 +242,7 @@ class Hololib:
 
 
 def _absolute(path: PathLike | None) -> str | None:
-    return os.path.abspath(os.fspath(path)) if path is not None else None
+    return absolute(os.fspath(path)) if path is not None else None
 
 
 def _default_space() -> str:

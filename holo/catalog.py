@@ -161,6 +161,7 @@ class Catalog:
             catalog.relocations = _check_relocations(relocations or [], rows, len(os.fsencode(prefix)))
             catalog.hardlinks = _check_hardlinks(hardlinks or [], rows)
             catalog.xattrs = _check_xattrs(xattrs or {}, rows)
+            _check_one_inode(catalog)
         return catalog
 
 
@@ -485,6 +486,14 @@ def _check_hardlinks(groups: list[list[str]], tree: _Rows) -> list[list[str]]:
             raise _Invalid(f"the hardlinks {group!r} differ in content, mode or time")
         decoded.append(group)
     return decoded
+
+
+def _check_one_inode(catalog: Catalog) -> None:
+    """Hardlinks are one file, so what is patched in it and its extended attributes are the same."""
+    for group in catalog.hardlinks:
+        for table in (catalog.relocations, catalog.xattrs):
+            if any(table.get(path) != table.get(group[0]) for path in group):
+                raise _Invalid(f"the hardlinks {group!r} differ in relocation or extended attributes")
 
 
 def _check_xattrs(table: dict[str, dict[str, str]], tree: _Rows) -> dict[str, dict[str, bytes]]:

@@ -18,6 +18,7 @@ from holo import digest as digests
 from holo.errors import HoloError, NotFound
 from holo.hololib.locks import OnWait, locked, say_waiting
 from holo.hololib.store import NAME, check_name
+from holo.walk import absolute
 
 State = Literal["restoring", "pristine"]
 
@@ -63,7 +64,7 @@ class Holotree:
     """All spaces below one home."""
 
     def __init__(self, home: str) -> None:
-        self.path = os.path.join(os.path.abspath(home), "holotree")
+        self.path = os.path.join(absolute(home), "holotree")
         self._records = os.path.join(self.path, ".spaces")
 
     def folder(self) -> str:

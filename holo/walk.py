@@ -1,9 +1,17 @@
-"""Open the directories of a tree one after the other, in depth-first order, each with a single open."""
+"""Paths and the directories they lead to: open those of a tree one after the other, each with a single open."""
 
 from __future__ import annotations
 
+import os
+
 from holo import platform
 from holo.platform import Directory
+
+
+def absolute(path: str) -> str:
+    """``path`` as an absolute, normal path. POSIX keeps two leading slashes apart from one; Linux does not."""
+    path = os.path.abspath(path)
+    return path[1:] if path.startswith("//") else path
 
 
 class Walker:

@@ -325,3 +325,21 @@ def test_recording_under_a_used_name_moves_the_name(holo: Holo, source: Path) ->
     named = {entry["name"]: entry["digest"] for entry in catalogs(holo) if entry["name"]}
     assert first != second
     assert named["env"] == second
+
+
+@local
+def test_two_leading_slashes_are_one(holo: Holo, source: Path) -> None:
+    """POSIX keeps them apart, so abspath does too; Linux does not."""
+    assert holo("record", f"/{source}", "--name", "slashes", "--json").json()["relocated"] == 1
+    assert holo("init", "--space", "s", "slashes", "--json").json()["files"]["relocated"] == 1
+
+
+@local
+def test_a_source_and_bytecode_in_one_file_become_two(holo: Holo, source: Path) -> None:
+    """A text is patched at any length and bytecode is not, so they cannot stay one inode."""
+    (source / "module.py").write_text(f"PLACE = {str(source)!r}\n")
+    os.link(source / "module.py", source / "module.pyc")
+    record(holo, source)
+    space = Path(holo("init", "--space", "s", "env", "--json").json()["path"])
+    assert (space / "module.py").read_text() == f"PLACE = {str(space)!r}\n"
+    assert (space / "module.pyc").read_text() == f"PLACE = {str(source)!r}\n"

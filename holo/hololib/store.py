@@ -16,6 +16,7 @@ from holo import digest as digests
 from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError
 from holo.hololib.locks import OnWait, locked, say_waiting
+from holo.walk import absolute
 
 if TYPE_CHECKING:
     from holo.catalog import Catalog
@@ -61,7 +62,7 @@ class Store:
     """
 
     def __init__(self, home: str, compression: str = "auto") -> None:
-        self.home = os.path.abspath(home)
+        self.home = absolute(home)
         self.path = os.path.join(self.home, "hololib")
         self.compression = compression
 

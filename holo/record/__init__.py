@@ -29,7 +29,7 @@ from holo.hololib.store import check_name
 from holo.platform import probe
 from holo.record.ingest import Batch, Ingest, Ingested
 from holo.record.scan import Tree, refuse_special, scan
-from holo.walk import Walker
+from holo.walk import Walker, absolute
 
 __all__ = ["RecordReport", "record"]
 
@@ -92,7 +92,7 @@ def record(
     :class:`UsageError`, :class:`~holo.errors.SourceChanged` or :class:`HoloError`; nothing is published then.
     """
     started = time.monotonic()
-    prefix = os.path.abspath(directory)
+    prefix = absolute(directory)
     name = check_name(name, "catalog") if name is not None else default_name(prefix)
     _refuse_library(library, prefix)
     try:
@@ -229,7 +229,9 @@ def _assemble(tree: Tree, found: dict[str, list[Ingested]], prefix: str, *, keep
         for path, relocation in relocations.items()
         if relocation.kind != "bytecode" or source_of(path) in relocations
     }
-    return Catalog(prefix, directories, relocations, tree.hardlinks, xattrs)
+    # A source and bytecode may be one file, and are patched differently: then they become two.
+    groups = [group for group in tree.hardlinks if all(relocations.get(p) == relocations.get(group[0]) for p in group)]
+    return Catalog(prefix, directories, relocations, groups, xattrs)
 
 
 def source_of(bytecode: str) -> str:

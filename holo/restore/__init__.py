@@ -36,6 +36,7 @@ from holo.restore.strategy import Decision, Way, decide
 from holo.restore.survey import Expectation, Survey, nothing_there, survey
 from holo.settings import Strategy
 from holo.space import Holotree, Space
+from holo.walk import absolute
 
 _CLOCK_LAG_NS = 10_000_000
 """ctimes come from the kernel's last tick, which is at most this much behind the clock (CONFIG_HZ=100)."""
@@ -191,7 +192,7 @@ class _Job:
         known = self._known
         if path is None:
             return known.path if known is not None else self._tree.default_path(self._name)
-        path = os.path.abspath(path)
+        path = absolute(path)
         if known is not None and os.path.realpath(known.path) != os.path.realpath(path):
             raise Conflict(
                 f"space {self._name!r} lives at {known.path}, not at {path}",
