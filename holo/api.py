@@ -164,6 +164,10 @@ class Hololib:
         """The catalog of that name or digest prefix, validated."""
         return self.store.load(self.store.resolve(reference)[1])
 
+    def golden_trees(self) -> set[str]:
+        """The digests of the catalogs that have a golden tree."""
+        return self.store.golden_trees()
+
     def remove_catalog(self, reference: str) -> tuple[str, str]:
         """Remove a catalog; returns its name and digest. Its blobs stay until they are collected."""
         with self.store.lock(exclusive=True, on_wait=self._on_wait):

@@ -358,9 +358,8 @@ def _check_tree(directories: list[DirectoryRow], *, escaped: bool) -> list[Direc
             raise _Invalid(f"two entries of directory {path!r} have the same name")
         if not unique.isdisjoint(_RESERVED):
             raise _Invalid(f"directory {path!r} has an entry named '.' or '..'")
-        if unique and max(map(len, unique)) > LONGEST_NAME // 4:  # no name of a quarter of the characters is too long
-            _check_lengths(unique, LONGEST_NAME)
-        _check_lengths((row[1] for row in links), LONGEST_TARGET)
+        if links:
+            _check_lengths((row[1] for row in links), LONGEST_TARGET)
         if names_of:
             parent, _, name = path.rpartition("/")
             siblings = names_of.get(parent)
@@ -368,13 +367,15 @@ def _check_tree(directories: list[DirectoryRow], *, escaped: bool) -> list[Direc
                 raise _Invalid(f"directory {path!r} is not below a directory listed before it")
             if path.count("/") >= MAX_DEPTH:
                 raise _Invalid(f"its directories are more than {MAX_DEPTH} levels deep")
-            _check_lengths((name,), LONGEST_NAME)
             if name in siblings:
                 raise _Invalid(f"there are two entries at {path!r}")
             siblings.add(name)
         elif path:
             raise _Invalid("the first directory is not the root")
         names_of[path] = unique
+    # A character is at most four bytes, so as a rule one look at the longest name tells enough.
+    if max(map(len, chain.from_iterable(names_of.values())), default=0) > LONGEST_NAME // 4:
+        _check_lengths(chain.from_iterable(names_of.values()), LONGEST_NAME)
     _check_sizes([file for row in directories for file in row[3]])
     return directories
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 
 from holo import platform
 from holo.platform import Directory
@@ -11,8 +12,8 @@ from holo.platform import Directory
 def remove(directory: Directory, name: str) -> int:
     """Remove ``name`` from ``directory``, with everything below it if it is a directory.
 
-    Returns the number of entries removed that were not directories; nothing there is 0. Directories without
-    write permission are given it first.
+    Returns the number of entries removed one by one that were not directories: nothing there is 0, and so is
+    a Btrfs subvolume removed in one step. Directories without write permission are given it first.
     """
     try:
         platform.remove_file(directory, name)
@@ -21,6 +22,8 @@ def remove(directory: Directory, name: str) -> int:
         return 0
     except (IsADirectoryError, PermissionError):
         pass  # POSIX lets unlink of a directory say EPERM, Linux says EISDIR
+    if platform.remove_tree(directory, name):
+        return 0
     child = _open_to_empty(directory, name)
     try:
         removed = empty(child)
@@ -57,6 +60,8 @@ def _open_to_empty(directory: Directory, name: str) -> Directory:
             raise
         platform.make_accessible(directory, name)
         child = platform.open_child(directory, name)
+    with suppress(OSError):  # only a subvolume can be read-only as a whole
+        platform.set_read_only(child, False)
     mode = platform.status(child, "").st_mode
     if mode & 0o700 != 0o700:
         platform.set_directory(child, mode & 0o7777 | 0o700, None)

@@ -45,9 +45,13 @@ class Space:
     """ctime in ns of the last thing the last restore did"""
     restored: str = ""
     """when that was: UTC, ISO 8601"""
+    draft: str = ""
+    """while a restore replaces the whole space: the name beside it of the tree that is to be removed in the end"""
 
     def finished(self, stamp: int) -> Space:
-        return replace(self, state="pristine", stamp=stamp, restored=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        return replace(
+            self, state="pristine", draft="", stamp=stamp, restored=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        )
 
     def to_json(self) -> dict[str, str]:
         """What `holo list --json` shows."""
@@ -100,7 +104,8 @@ class Holotree:
                 and os.path.isabs(space.path)
                 and space.state in ("restoring", "pristine")
                 and digests.is_digest(space.digest)
-                and isinstance(space.stamp, int)
+                and type(values.get("stamp")) is int
+                and type(values.get("draft")) is str
             )
         except FileNotFoundError:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from holo import platform
 from holo.platform import Directory
@@ -21,8 +22,10 @@ class Walker:
     is kept, so that visiting directories in depth-first order costs one open each.
     """
 
-    def __init__(self, root: Directory) -> None:
+    def __init__(self, root: Directory, on_leave: Callable[[str, Directory], object] | None = None) -> None:
+        """``on_leave`` is called with path and directory when the walk is done with all that is below it."""
         self._root = root
+        self._on_leave = on_leave
         self._names: list[str] = []
         self._open: list[Directory] = []
 
@@ -45,5 +48,10 @@ class Walker:
 
     def _close_below(self, depth: int) -> None:
         while len(self._open) > depth:
-            platform.close_directory(self._open.pop())
-            self._names.pop()
+            directory = self._open.pop()
+            try:
+                if self._on_leave is not None:
+                    self._on_leave("/".join(self._names), directory)
+            finally:
+                self._names.pop()
+                platform.close_directory(directory)

@@ -91,7 +91,11 @@ def catalogs(draw: st.DrawFn) -> Catalog:
         if files and draw(st.booleans()):
             twin = "twin " * 8
             files.append((twin, *files[0][1:]))
-            hardlinks.append(sorted(f"{path}/{name}" if path else name for name in (files[0][0], twin)))
+            first, second = (f"{path}/{name}" if path else name for name in (files[0][0], twin))
+            hardlinks.append(sorted((first, second)))
+            for table in (relocations, xattrs):  # one inode, one content, the same attributes
+                if first in table:
+                    table[second] = table[first]  # type: ignore[index, assignment]
         links: list[SymlinkRow] = [(name, draw(NAMES), draw(TIMES)) for name in names[cut:]]
         directories.append((path, draw(MODES), draw(TIMES), files, links))
     return Catalog(prefix, directories, relocations, hardlinks, xattrs)

@@ -6,6 +6,7 @@ and nothing else; each command imports what it uses.
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Annotated, NoReturn, Optional
 
@@ -41,6 +42,7 @@ Force = Annotated[
 
 def main() -> NoReturn:
     """The entry point: run the command, and turn every failure into one message and an exit code."""
+    gc.disable()  # a command ends before garbage matters, and looking for it among all rows takes long
     try:
         code = app(standalone_mode=False)
     except HoloError as error:
@@ -267,7 +269,7 @@ def catalogs(
         else:
             print(f"removed catalog {name} ({digest[:12]})")
         return
-    render.catalogs(library.catalogs(), as_json)
+    render.catalogs(library.catalogs(), library.golden_trees(), as_json)
 
 
 @app.command()

@@ -171,14 +171,15 @@ def planned(plan: DryRun) -> None:
     )
 
 
-def catalogs(summaries: list[CatalogSummary], as_json: bool) -> None:
+def catalogs(summaries: list[CatalogSummary], golden: set[str], as_json: bool) -> None:
+    """``golden``: the digests of those that have a golden tree."""
     if as_json:
         from dataclasses import asdict
 
-        document({"catalogs": [asdict(summary) for summary in summaries]})
+        document({"catalogs": [asdict(item) | {"golden": item.digest in golden} for item in summaries]})
         return
     columns(
-        ("CATALOG", "DIGEST", "FILES", "SIZE", "RECORDED", "PREFIX"),
+        ("CATALOG", "DIGEST", "FILES", "SIZE", "RECORDED", "GOLDEN", "PREFIX"),
         [
             (
                 summary.name or "-",
@@ -186,6 +187,7 @@ def catalogs(summaries: list[CatalogSummary], as_json: bool) -> None:
                 f"{summary.files:,}",
                 size(summary.bytes),
                 summary.recorded,
+                "yes" if summary.digest in golden else "-",
                 summary.prefix,
             )
             for summary in summaries

@@ -41,21 +41,22 @@ class Links:
 
         ``verify`` hashes it. Raises :class:`OSError`; EMLINK when that file has as many links as the filesystem allows.
         """
-        shared = _name(row)
-        for fresh in (False, True):
-            if fresh:
-                self._make(row, shared)
-            try:
-                platform.link(self.directory, shared, directory, name)
-            except FileNotFoundError:
-                if fresh:
-                    raise
-                continue
-            if _is_sound(platform.status(directory, name), row) and not (verify and _is_wrong(directory, name, row)):
+        _, mode, size, mtime, digest = row
+        mode &= READ_ONLY
+        shared = f"{digest[:2]}/{digest}-{mode:03o}-{mtime}"
+        try:
+            platform.link(self.directory, shared, directory, name)
+        except FileNotFoundError:
+            pass
+        else:
+            status = platform.status(directory, name)
+            is_sound = status.st_mtime_ns == mtime and status.st_size == size and status.st_mode == stat.S_IFREG | mode
+            if is_sound and not (verify and _is_wrong(directory, name, row)):
                 return
             # Edited through some hardlink: spaces that have it keep it, nobody gets it any more.
             platform.remove_file(directory, name)
-        raise self._blobs.damaged(row[4], f"a file made from it in {self._path} is wrong at once")
+        self._make(row, shared)
+        platform.link(self.directory, shared, directory, name)
 
     def _make(self, row: FileRow, shared: str) -> None:
         _, mode, size, mtime, digest = row
@@ -87,16 +88,6 @@ class Links:
             return None
         finally:
             os.close(source)
-
-
-def _name(row: FileRow) -> str:
-    _, mode, _, mtime, digest = row
-    return f"{digest[:2]}/{digest}-{mode & READ_ONLY:03o}-{mtime}"
-
-
-def _is_sound(status: os.stat_result, row: FileRow) -> bool:
-    _, mode, size, mtime, _ = row
-    return status.st_size == size and status.st_mtime_ns == mtime and status.st_mode == stat.S_IFREG | mode & READ_ONLY
 
 
 def _is_wrong(directory: Directory, name: str, row: FileRow) -> bool:

@@ -16,6 +16,7 @@ from holo import digest as digests
 from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError
 from holo.hololib.locks import OnWait, locked, say_waiting
+from holo.remove import remove
 from holo.walk import absolute
 
 if TYPE_CHECKING:
@@ -191,7 +192,20 @@ class Store:
             os.unlink(self._name_path(name))
         if all(summary.digest != digest or summary.name is None for summary in self.catalogs()):
             os.unlink(self._catalog_path(digest))
+            self._remove_golden(digest)
         return name, digest
+
+    def golden_trees(self) -> set[str]:
+        """The digests of the catalogs that have a golden tree (see :mod:`holo.restore.golden`)."""
+        return {name for name in _files(os.path.join(self.path, "golden")) if digests.is_digest(name)}
+
+    def _remove_golden(self, digest: str) -> None:
+        if digest in self.golden_trees():
+            folder = platform.open_root(self.folder("golden"))
+            try:
+                remove(folder, digest)
+            finally:
+                platform.close_directory(folder)
 
     def _catalog_path(self, digest: str) -> str:
         return os.path.join(self.path, "catalog", digest + ".json")

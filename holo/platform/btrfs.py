@@ -12,6 +12,11 @@ _ARGUMENTS = struct.Struct("=q4088s")
 _SNAP_CREATE = 0x50009401
 _SUBVOL_CREATE = 0x5000940E
 _SNAP_DESTROY = 0x5000940F
+_SUBVOL_SETFLAGS = 0x4008941A
+_SUBVOL_RDONLY = 1 << 1
+
+ROOT_INODE = 256
+"""The root of every subvolume has this inode number (BTRFS_FIRST_FREE_OBJECTID)."""
 
 
 def create_subvolume(directory: int, name: str) -> None:
@@ -31,6 +36,11 @@ def delete_subvolume(directory: int, name: str) -> None:
     but may always empty a subvolume and remove it like a directory.
     """
     _call(directory, _SNAP_DESTROY, 0, name)
+
+
+def set_read_only(subvolume: int, read_only: bool) -> None:
+    """Make the open ``subvolume`` read-only or writable. Its owner may."""
+    fcntl.ioctl(subvolume, _SUBVOL_SETFLAGS, struct.pack("=Q", _SUBVOL_RDONLY if read_only else 0))
 
 
 def _call(directory: int, request: int, source: int, name: str) -> None:

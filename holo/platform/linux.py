@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TypeAlias
 
+from holo.platform import btrfs
+
 Directory: TypeAlias = int
 
 CAN_FORK = True
@@ -142,6 +144,49 @@ def make_accessible(directory: Directory, name: str) -> None:
         os.chmod(f"/proc/self/fd/{handle}", 0o700)
     finally:
         os.close(handle)
+
+
+def make_tree(directory: Directory, name: str) -> None:
+    """Make an empty directory that :func:`snapshot` can copy: on Btrfs a subvolume. ENOTTY elsewhere."""
+    btrfs.create_subvolume(directory, name)
+
+
+def snapshot(tree: Directory, directory: Directory, name: str) -> None:
+    """Make ``name`` a writable copy of the open ``tree``, in one step whatever its size."""
+    btrfs.snapshot(tree, directory, name)
+
+
+def set_read_only(tree: Directory, read_only: bool) -> None:
+    """Protect a tree of :func:`make_tree` from every change, or allow changes again."""
+    btrfs.set_read_only(tree, read_only)
+
+
+def remove_tree(directory: Directory, name: str) -> bool:
+    """Remove a whole tree of :func:`make_tree` or :func:`snapshot` in one step; ``False`` if that cannot be done.
+
+    Ordinary users often may not (mount option user_subvol_rm_allowed), and other directories have no such step.
+    """
+    try:
+        if os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino != btrfs.ROOT_INODE:
+            return False
+        btrfs.delete_subvolume(directory, name)
+    except OSError:
+        return False
+    return True
+
+
+# linux/fs.h
+_RENAME_EXCHANGE = 2
+
+
+def exchange(directory: Directory, name: str, other: str) -> None:
+    """Let two entries of a directory change places in one atomic step: renameat2(2)."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(directory, os.fsencode(name), directory, os.fsencode(other), _RENAME_EXCHANGE) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def umask() -> int:

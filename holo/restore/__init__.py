@@ -19,7 +19,8 @@ import errno
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from holo import platform
 from holo.catalog import Catalog
@@ -27,7 +28,9 @@ from holo.errors import Conflict, HoloError, UsageError
 from holo.hololib import Store
 from holo.hololib.locks import OnWait, say_waiting
 from holo.platform import probe
+from holo.remove import remove
 from holo.restore.engine import Engine
+from holo.restore.golden import Golden, make_own
 from holo.restore.materialize import Materializer
 from holo.restore.plan import Plan, plan
 from holo.restore.relocate import Relocator
@@ -37,6 +40,12 @@ from holo.restore.survey import Expectation, Survey, nothing_there, survey
 from holo.settings import Strategy
 from holo.space import Holotree, Space
 from holo.walk import absolute
+
+_DRAFT = ".holo-"
+"""In the name of a tree that is to take the place of a space, or did and is to be removed."""
+
+_WORTH_A_SNAPSHOT = 500
+"""Changes from which on a new snapshot is faster than making them one by one: see benchmarks/README.md."""
 
 _CLOCK_LAG_NS = 10_000_000
 """ctimes come from the kernel's last tick, which is at most this much behind the clock (CONFIG_HZ=100)."""
@@ -124,18 +133,17 @@ def dry_run(
     tree = Holotree(library.home)
     with tree.lock(name, options.on_wait), library.lock(exclusive=False, on_wait=options.on_wait):
         job = _Job(library, tree, name, catalog_name, catalog, path, options)
-        todo = job.plan()
+        todo = job.plan(dry=True)
         return DryRun(name, job.path, catalog_name, catalog.digest, job.decision, todo)
 
 
 def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
     """Remove a space and what is known about it. Returns what it was."""
-    from holo.remove import remove
-
     tree = Holotree(library.home)
     with tree.lock(name, on_wait):
         space = tree.get(name)
-        tree.save(_restoring(space))
+        tree.save(replace(space, state="restoring"))
+        remove_draft(space)
         parent, base = os.path.split(space.path)
         try:
             directory = platform.open_root(parent)
@@ -151,10 +159,21 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
     return space
 
 
-def _restoring(space: Space) -> Space:
-    from dataclasses import replace
-
-    return replace(space, state="restoring")
+def remove_draft(space: Space) -> None:
+    """Remove what a killed restore left beside the space: the tree that was to be the new one, or was the old."""
+    parent, name = os.path.split(space.path)
+    if not space.draft.startswith(f".{name}{_DRAFT}") or "/" in space.draft:
+        return
+    try:
+        directory = platform.open_root(parent)
+        try:
+            remove(directory, space.draft)
+        finally:
+            platform.close_directory(directory)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise HoloError(f"cannot remove {os.path.join(parent, space.draft)}: {error.strerror}") from error
 
 
 class _Job:
@@ -178,6 +197,8 @@ class _Job:
         self._options = options
         self._known = tree.find(name)
         self.path = self._place(path)
+        if self._known is not None:
+            remove_draft(self._known)
         self.relocator = Relocator(catalog.prefix, self.path)
         self.relocator.refuse_impossible(catalog)
         self._is_new = _is_absent_or_empty(self.path)
@@ -213,16 +234,16 @@ class _Job:
                 raise UsageError(f"{path} cannot be a space: it contains {precious}", "Choose a directory of its own.")
         return path
 
-    def plan(self) -> Plan:
+    def plan(self, *, dry: bool = False) -> Plan:
         """Survey the space, decide how content gets there, and plan.
 
-        What was decided at the last restore is believed until there is a file to make: a pristine space is
-        confirmed without trying anything out in it.
+        What was decided at the last restore is believed until there is a file to make, and in a dry run: a
+        pristine space is confirmed without trying anything out in it.
         """
         remembered = self._remembered()
         if remembered is not None:
             todo = plan(self._catalog, self._survey(remembered.used), self.relocator, remembered)
-            if todo.is_empty:
+            if todo.is_empty or dry:
                 self.decision = remembered
                 return todo
         self.decision = self._decide()
@@ -300,6 +321,10 @@ class _Job:
             self._library, self._catalog, self.relocator, self.decision.used, verify=self._options.verify
         )
         self._check(todo, materializer)
+        return self._snapshot(todo, space) or self._fill(todo, space, materializer)
+
+    def _fill(self, todo: Plan, space: Space, materializer: Materializer) -> Tally:
+        """Carry out the plan in the space itself."""
         self._tree.save(space)
         try:
             os.makedirs(self.path, exist_ok=True)
@@ -314,13 +339,62 @@ class _Job:
             platform.close_directory(root)
         return tally
 
+    def _snapshot(self, todo: Plan, space: Space) -> Tally | None:
+        """Make the space a snapshot of the golden tree, if that is possible here and worth it.
+
+        A new space is made in its place. An existing one is replaced by a finished one in one step: who works
+        in the old one goes on in it until they leave.
+        """
+        if self.decision.used is not Way.REFLINK or self._options.verify:
+            return None
+        if not self._is_new and todo.size < _WORTH_A_SNAPSHOT:
+            return None
+        parent, name = os.path.split(self.path)
+        try:
+            os.makedirs(parent, exist_ok=True)
+            directory = platform.open_root(parent)
+        except OSError as error:
+            raise HoloError(f"cannot make the folder {parent}: {error.strerror}") from error
+        try:
+            return self._take_snapshot(directory, name, space)
+        finally:
+            platform.close_directory(directory)
+
+    def _take_snapshot(self, directory: platform.Directory, name: str, space: Space) -> Tally | None:
+        draft = f".{name}{_DRAFT}{os.urandom(4).hex()}"
+        self._tree.save(replace(space, draft=draft))
+        golden = Golden(self._library, self._options.workers, self._options.on_progress)
+        if not golden.snapshot(self._catalog, directory, draft):
+            return None
+        root = platform.open_child(directory, draft)
+        try:
+            tally = make_own(root, self.path, self._library, self._catalog, self.relocator, self._options.workers)
+            try:
+                if self._is_new:
+                    with suppress(FileNotFoundError):
+                        platform.remove_directory(directory, name)
+                    platform.rename(directory, draft, directory, name)
+                else:
+                    platform.exchange(directory, draft, name)
+            except OSError:
+                return None  # a mount point, say: what is there can be changed but not replaced
+            finished = replace(space, used=Way.SNAPSHOT.value).finished(platform.status(root, "").st_ctime_ns)
+        finally:
+            platform.close_directory(root)
+            remove(directory, draft)  # the old tree, or a snapshot that could not take its place
+        self.decision = replace(self.decision, used=Way.SNAPSHOT)
+        self._tree.save(finished)
+        return tally
+
     def _check(self, todo: Plan, materializer: Materializer) -> None:
         """Everything about relocated files that can be wrong with the catalog, before the first write."""
+        folders = {path.rpartition("/")[0] for path, reason in todo.private.items() if reason == "relocated"}
         for fill in todo.fills:
-            base = fill.path + "/" if fill.path else ""
-            for row in fill.files:
-                if todo.private.get(base + row[0]) == "relocated":
-                    materializer.check(base + row[0], row)
+            if fill.path in folders:
+                base = fill.path + "/" if fill.path else ""
+                for row in fill.files:
+                    if todo.private.get(base + row[0]) == "relocated":
+                        materializer.check(base + row[0], row)
 
 
 def _is_absent_or_empty(path: str) -> bool:

@@ -6,10 +6,8 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from holo import parallel, platform
-from holo.catalog import FileRow, SymlinkRow
 from holo.errors import HoloError, IntegrityError
 from holo.platform import Directory
 from holo.remove import remove
@@ -17,25 +15,14 @@ from holo.restore.materialize import Materializer, set_xattrs
 from holo.restore.plan import Fill, Plan
 from holo.restore.report import Tally
 from holo.restore.strategy import Way
+from holo.restore.tasks import Piece, cut
 from holo.walk import Walker
 
-_TASK_COST = 4 << 20
-_FILE_COST = 24 << 10
-"""What creating a file costs besides its bytes, in bytes that take as long to copy."""
+_WORTH_A_FORK = 200
+"""Files from which on workers are faster than doing it here: two forks cost some 5 ms."""
 
 OnProgress = Callable[[int, int], object]
 """Called with (files made, files to make)."""
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Some or all of one :class:`Fill`."""
-
-    path: str
-    files: list[FileRow]
-    symlinks: list[SymlinkRow]
-    finish: Fill | None
-    """set this directory's mode and mtime when done"""
 
 
 class Engine:
@@ -53,11 +40,12 @@ class Engine:
     def execute(self, plan: Plan, on_progress: OnProgress | None = None) -> Tally:
         """Carry out the plan. Raises :class:`HoloError` naming the path; what was done stays done."""
         tally = Tally()
+        tasks = cut(plan, self._workers, copies=self._materializer.used is Way.COPY)
         self._remove(plan, tally)
-        self._make_directories(plan)
-        late = self._fill(plan, tally, on_progress)
+        self._make_directories(tasks.first)
+        self._fill(plan, tasks.parallel, tally, on_progress)
         self._relink(plan, tally)
-        self._finish_late(late)
+        self._finish_last(tasks.last)
         return tally
 
     def _remove(self, plan: Plan, tally: Tally) -> None:
@@ -75,58 +63,66 @@ class Engine:
         finally:
             walker.close()
 
-    def _make_directories(self, plan: Plan) -> None:
+    def _make_directories(self, paths: list[str]) -> None:
         walker = Walker(self._root)
         try:
-            for path in plan.directories:
-                parent, _, name = path.rpartition("/")
+            for path in paths:
                 with self._explained(path):
-                    directory = walker.open(parent)
-                    try:
-                        platform.make_directory(directory, name, 0o700)
-                    except PermissionError:
-                        platform.make_directory(_writable(directory), name, 0o700)
+                    _make_directory(walker, path)
         finally:
             walker.close()
 
-    def _fill(self, plan: Plan, tally: Tally, on_progress: OnProgress | None) -> list[Fill]:
-        """Make files and symlinks. Returns the directories whose mode and mtime are still to be set."""
-        tasks, late = _tasks(plan)
+    def _fill(self, plan: Plan, tasks: list[list[Piece]], tally: Tally, on_progress: OnProgress | None) -> None:
         total = sum(len(fill.files) for fill in plan.fills)
-        if not total:
-            tasks = [[piece for task in tasks for piece in task]]  # not worth a fork
+        if total < _WORTH_A_FORK:
+            tasks = [[piece for task in tasks for piece in task]]
         for made in parallel.run(self._work, tasks, self._workers, self._materializer.in_worker):
             tally.add(made)
             if on_progress is not None:
                 on_progress(tally.files, total)
-        return late
 
-    def _work(self, pieces: list[_Piece]) -> Tally:
-        walker = Walker(self._root)
+    def _work(self, pieces: list[Piece]) -> Tally:
+        unfinished = {piece.path: piece for piece in pieces if piece.finish is not None}
+
+        def leave(path: str, directory: Directory) -> None:
+            piece = unfinished.pop(path, None)
+            if piece is not None and piece.finish is not None:
+                with self._explained(path):
+                    self._finish(directory, piece.finish, is_new=piece.make)
+
+        walker = Walker(self._root, leave)
         tally = Tally()
-        make = self._materializer.make
         try:
             for piece in pieces:
-                with self._explained(piece.path):
-                    directory = _writable(walker.open(piece.path))
-                base = piece.path + "/" if piece.path else ""
-                for row in piece.files:
-                    try:
-                        make(directory, base + row[0], row, tally)
-                    except OSError as error:
-                        raise self._explain(error, base + row[0]) from error
-                    except IntegrityError as error:
-                        path = os.path.join(self._shown, base + row[0])
-                        raise IntegrityError(f"cannot restore {path}: {error.message}", error.hint) from error
-                for name, target, mtime in piece.symlinks:
-                    with self._explained(base + name):
-                        platform.make_symlink(target, directory, name, mtime)
-                if piece.finish is not None:
-                    with self._explained(piece.path):
-                        self._finish(directory, piece.finish)
-        finally:
+                path = piece.path
+                with self._explained(path):
+                    if piece.make:
+                        _make_directory(walker, path)
+                        directory = walker.open(path)
+                    else:
+                        directory = _writable(walker.open(path))
+                self._make_files(directory, path + "/" if path else "", piece, tally)
             walker.close()
+        except BaseException:
+            unfinished.clear()  # nothing more is to be done, only closed
+            walker.close()
+            raise
         return tally
+
+    def _make_files(self, directory: Directory, base: str, piece: Piece, tally: Tally) -> None:
+        make = self._materializer.make
+        name = ""
+        try:
+            for row in piece.files:
+                name = row[0]
+                make(directory, base, row, tally)
+            for name, target, mtime in piece.symlinks:
+                platform.make_symlink(target, directory, name, mtime)
+        except OSError as error:
+            raise self._explain(error, base + name) from error
+        except IntegrityError as error:
+            path = os.path.join(self._shown, base + name)
+            raise IntegrityError(f"cannot restore {path}: {error.message}", error.hint) from error
 
     def _relink(self, plan: Plan, tally: Tally) -> None:
         if not plan.relinks:
@@ -151,17 +147,20 @@ class Engine:
             source.close()
             target.close()
 
-    def _finish_late(self, late: list[Fill]) -> None:
+    def _finish_last(self, fills: list[Fill]) -> None:
+        """Children before parents: a finished directory may be one that its owner cannot enter."""
         walker = Walker(self._root)
         try:
-            for fill in reversed(late):
+            for fill in reversed(fills):
                 with self._explained(fill.path):
-                    self._finish(walker.open(fill.path), fill)
+                    self._finish(walker.open(fill.path), fill, is_new=False)
         finally:
             walker.close()
 
-    def _finish(self, directory: Directory, fill: Fill) -> None:
-        set_xattrs(directory, self._xattrs.get(fill.path, {}))
+    def _finish(self, directory: Directory, fill: Fill, *, is_new: bool) -> None:
+        wanted = self._xattrs.get(fill.path)
+        if wanted or not is_new:
+            set_xattrs(directory, wanted or {})
         platform.set_directory(directory, fill.mode, fill.mtime_ns)
 
     @contextmanager
@@ -178,41 +177,17 @@ class Engine:
         return HoloError(f"cannot restore {os.path.join(self._shown, path)}: {error.strerror}", hint)
 
 
+def _make_directory(walker: Walker, path: str) -> None:
+    parent, _, name = path.rpartition("/")
+    directory = walker.open(parent)
+    try:
+        platform.make_directory(directory, name, 0o700)
+    except PermissionError:
+        platform.make_directory(_writable(directory), name, 0o700)
+
+
 def _writable(directory: Directory) -> Directory:
     mode = platform.status(directory, "").st_mode
     if mode & 0o700 != 0o700:
         platform.set_directory(directory, mode & 0o7777 | 0o700, None)
     return directory
-
-
-def _tasks(plan: Plan) -> tuple[list[list[_Piece]], list[Fill]]:
-    """Cut the fills into tasks of about the same cost, neighbours together, the costliest first.
-
-    Directories to be finished late, in order: those something is still linked into, those cut over several
-    tasks, those that nobody could enter any more, and the root, whose ctime ends the restore.
-    """
-    linked_into = {name.rpartition("/")[0] for _, names in plan.relinks for name in names}
-    tasks: list[tuple[int, list[_Piece]]] = []
-    late: list[Fill] = []
-    task: list[_Piece] = []
-    cost = 0
-    for fill in plan.fills:
-        rows: list[FileRow] = []
-        cut = False
-        for row in fill.files:
-            rows.append(row)
-            cost += row[2] + _FILE_COST
-            if cost >= _TASK_COST:
-                cut = True
-                tasks.append((cost, [*task, _Piece(fill.path, rows, [], None)]))
-                task, rows, cost = [], [], 0
-        if not fill.path or cut or fill.path in linked_into or fill.mode & 0o500 != 0o500:
-            late.append(fill)
-            finish = None
-        else:
-            finish = fill
-        task.append(_Piece(fill.path, rows, fill.symlinks, finish))
-        cost += _FILE_COST
-    tasks.append((cost, task))
-    tasks.sort(key=lambda item: -item[0])
-    return [task for _, task in tasks], late

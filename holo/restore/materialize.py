@@ -33,6 +33,8 @@ class Materializer:
         self._catalog = catalog
         self._relocator = relocator
         self._patched: dict[str, bytes] = {}
+        self._private = {path for path, item in catalog.relocations.items() if relocator.applies(item)}
+        self._private.update(catalog.xattrs)
         self.umask = platform.umask()
 
     def in_worker(self) -> None:
@@ -50,22 +52,37 @@ class Materializer:
         if size <= CHUNK and sum(map(len, self._patched.values())) < _KEPT_BYTES:
             self._patched[path] = b"".join(self._relocator.patch(self._blobs.chunks(digest, size), relocation))
 
-    def make(self, directory: Directory, path: str, row: FileRow, tally: Tally) -> None:
-        """Make the file ``path`` (relative to the space) in its open ``directory``, where it must not exist."""
-        relocation = self._relocation(path)
-        xattrs = self._catalog.xattrs.get(path)
-        if relocation is not None:
-            self._make_patched(directory, path, row, relocation, xattrs)
-            tally.copied += 1
-            tally.written_bytes += row[2]
-            return
-        if self.used is Way.HARDLINK and not xattrs:
+    def make(self, directory: Directory, base: str, row: FileRow, tally: Tally) -> None:
+        """Make a file in its open ``directory``, whose path below the space is ``base`` ("" or "folder/").
+
+        No file of that name may be there.
+        """
+        if self._private:
+            path = base + row[0]
+            if path in self._private:
+                self._make_private(directory, path, row, tally)
+                return
+        if self._links is not None:
             if self._make_link(directory, row):
                 tally.hardlinked += 1
                 tally.shared_bytes += row[2]
                 return
             name, mode, size, mtime, digest = row
             row = (name, mode & READ_ONLY, size, mtime, digest)
+        self._make_own(directory, row, None, tally)
+
+    def _make_private(self, directory: Directory, path: str, row: FileRow, tally: Tally) -> None:
+        """A file that shares its inode with nothing, whatever the strategy."""
+        relocation = self._relocation(path)
+        xattrs = self._catalog.xattrs.get(path)
+        if relocation is None:
+            self._make_own(directory, row, xattrs, tally)
+            return
+        self._make_patched(directory, path, row, relocation, xattrs)
+        tally.copied += 1
+        tally.written_bytes += row[2]
+
+    def _make_own(self, directory: Directory, row: FileRow, xattrs: dict[str, bytes] | None, tally: Tally) -> None:
         if self.used is not Way.COPY and self._make_clone(directory, row, xattrs):
             tally.reflinked += 1
             tally.shared_bytes += row[2]

@@ -53,6 +53,13 @@ class Plan:
     def is_empty(self) -> bool:
         return not self.fills
 
+    @property
+    def size(self) -> int:
+        """How many entries are removed or made."""
+        removed = sum(len(item.extra) + len(item.replaced) for item in self.removals)
+        made = sum(len(fill.files) + len(fill.symlinks) for fill in self.fills)
+        return removed + made + len(self.directories)
+
     def to_json(self, decision: Decision) -> dict[str, Any]:
         """The plan as `restore --dry-run --json` prints it."""
         linked = {name for _, names in self.relinks for name in names}

@@ -1,0 +1,123 @@
+"""Golden trees: a catalog restored once, so that a space of it is one snapshot, whatever its size.
+
+A golden tree is a read-only Btrfs subvolume ``hololib/golden/<digest>`` that holds everything a space of the
+catalog shares, and the files that name their own path as they were recorded; those are made anew in every
+snapshot. Golden trees are derived: lost or deleted ones are made again from blobs, and a catalog takes its
+golden tree with it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+from holo import platform
+from holo.catalog import Catalog
+from holo.errors import HoloError
+from holo.hololib import Store
+from holo.platform import Directory
+from holo.remove import remove
+from holo.restore.engine import Engine
+from holo.restore.materialize import Materializer
+from holo.restore.plan import plan
+from holo.restore.relocate import Relocator
+from holo.restore.report import Tally
+from holo.restore.strategy import Decision, Way
+from holo.restore.survey import Finding, Survey, nothing_there
+from holo.settings import Strategy
+
+_REAL_FAILURES = frozenset({errno.ENOSPC, errno.EIO})
+"""What making or copying a subvolume may answer that another way would not cure. All else (no Btrfs, another
+filesystem, no permission, a quota of subvolumes) means: restore file by file."""
+
+
+class Golden:
+    """The golden trees of one library."""
+
+    def __init__(self, store: Store, workers: int, on_progress: Callable[[int, int], object] | None) -> None:
+        self._store = store
+        self._workers = workers
+        self._on_progress = on_progress
+
+    def snapshot(self, catalog: Catalog, directory: Directory, name: str) -> bool:
+        """Make ``name`` in ``directory`` a writable copy of the catalog's golden tree, made first if need be.
+
+        ``False``: not possible here, and nothing is left behind. Raises :class:`HoloError` for a full disk and
+        the like.
+        """
+        try:
+            tree = self._open(catalog)
+            try:
+                platform.snapshot(tree, directory, name)
+            finally:
+                platform.close_directory(tree)
+        except OSError as error:
+            if error.errno in _REAL_FAILURES:
+                raise HoloError(
+                    f"cannot make a golden tree in {self._store.path}: {error.strerror}",
+                    "Free some space on the filesystem of the library.",
+                ) from error
+            return False
+        return True
+
+    def _open(self, catalog: Catalog) -> Directory:
+        folder = platform.open_root(self._store.folder("golden"))
+        try:
+            with suppress(FileNotFoundError):
+                return platform.open_child(folder, catalog.digest)
+            self._make(catalog, folder)
+            return platform.open_child(folder, catalog.digest)
+        finally:
+            platform.close_directory(folder)
+
+    def _make(self, catalog: Catalog, folder: Directory) -> None:
+        draft = f".draft-{os.getpid()}-{catalog.digest[:12]}"
+        remove(folder, draft)
+        platform.make_tree(folder, draft)
+        try:
+            tree = platform.open_child(folder, draft)
+            try:
+                self._fill(catalog, tree, os.path.join(self._store.path, "golden", draft))
+                # The name makes it golden, so it comes last. (A read-only subvolume can be renamed in its folder.)
+                platform.set_read_only(tree, True)
+            finally:
+                platform.close_directory(tree)
+            platform.rename(folder, draft, folder, catalog.digest)
+        except BaseException:
+            remove(folder, draft)
+            raise
+
+    def _fill(self, catalog: Catalog, tree: Directory, shown: str) -> None:
+        relocator = Relocator(catalog.prefix, catalog.prefix)
+        decision = Decision(Strategy.REFLINK, Way.REFLINK)
+        materializer = Materializer(self._store, catalog, relocator, Way.REFLINK, verify=False)
+        engine = Engine(tree, shown, materializer, catalog.xattrs, self._workers)
+        engine.execute(plan(catalog, nothing_there(catalog), relocator, decision), self._on_progress)
+
+
+def survey_of_snapshot(catalog: Catalog, relocator: Relocator) -> Survey:
+    """How a fresh snapshot of the golden tree differs from a space: in what names its own path."""
+    moved = {path for path, relocation in catalog.relocations.items() if relocator.applies(relocation)}
+    folders = {path.rpartition("/")[0] for path in moved}
+    findings = []
+    for path, _, _, files, links in catalog.directories:
+        base = path + "/" if path else ""
+        rows = [row for row in files if base + row[0] in moved] if path in folders else []
+        symlinks = [row for row in links if relocator.symlink(row[1]) != row[1]]
+        if rows or symlinks or not path:
+            names = [row[0] for row in rows] + [row[0] for row in symlinks]
+            findings.append(Finding(path, replace=names, files=rows, symlinks=symlinks, attributes=True))
+    return Survey(findings, {})
+
+
+def make_own(root: Directory, shown: str, store: Store, catalog: Catalog, relocator: Relocator, workers: int) -> Tally:
+    """Make a fresh snapshot a space: patch what names its own path. Returns what was done, snapshot included."""
+    decision = Decision(Strategy.SMART, Way.SNAPSHOT)
+    todo = plan(catalog, survey_of_snapshot(catalog, relocator), relocator, decision)
+    materializer = Materializer(store, catalog, relocator, Way.REFLINK, verify=False)
+    tally = Engine(root, shown, materializer, catalog.xattrs, workers).execute(todo)
+    tally.reflinked = catalog.file_count - tally.copied
+    tally.shared_bytes = catalog.size - tally.written_bytes
+    return tally

@@ -1,0 +1,102 @@
+"""Cut a plan into tasks for workers. Pure.
+
+A task is a stretch of the directories in depth-first order, so one open leads from each to the next, and a
+worker can make a directory, fill it, make and fill everything below it, and only then give it its mode and
+mtime, all with one descriptor. What belongs to several tasks at once (the directories above the first of a
+stretch) is made before all of them and finished after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from holo.catalog import FileRow, SymlinkRow
+from holo.restore.plan import Fill, Plan
+
+_TASKS_PER_WORKER = 12
+"""Enough that workers end together; each costs a walk from the root."""
+
+_FILE_COST = 24 << 10
+"""What creating a file costs besides its bytes, in bytes that take as long to copy."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some or all of one :class:`~holo.restore.plan.Fill`."""
+
+    path: str
+    make: bool
+    """make the directory first"""
+    files: list[FileRow]
+    symlinks: list[SymlinkRow]
+    finish: Fill | None
+    """give the directory this mode and mtime when everything below it is there"""
+
+
+@dataclass
+class Tasks:
+    """The work, in the order of the fields."""
+
+    first: list[str] = field(default_factory=list)
+    """directories to be made before all tasks, parents first"""
+    parallel: list[list[Piece]] = field(default_factory=list)
+    """each for one worker, the costliest first"""
+    last: list[Fill] = field(default_factory=list)
+    """directories to be finished after all tasks, parents first; the root among them, as the first"""
+
+
+def cut(plan: Plan, workers: int, *, copies: bool) -> Tasks:
+    """Cut the plan into tasks of about the same cost. ``copies``: a file's bytes cost time, not just its making."""
+
+    def cost(row: FileRow) -> int:
+        return row[2] + _FILE_COST if copies else _FILE_COST
+
+    total = sum(cost(row) for fill in plan.fills for row in fill.files)
+    stretches, shared = _stretches(plan, cost, max(_FILE_COST * 100, total // (workers * _TASKS_PER_WORKER)))
+    for _, names in plan.relinks:  # links are put there after the tasks
+        shared.update(name.rpartition("/")[0] for name in names)
+    make = set(plan.directories)
+    tasks = Tasks(first=[path for path in plan.directories if path in shared])
+    tasks.last = [fill for fill in plan.fills if fill.path in shared]
+    stretches.sort(key=lambda stretch: -stretch[0])
+    for _, stretch in stretches:
+        pieces = []
+        for fill, files, symlinks in stretch:
+            own = fill.path not in shared
+            pieces.append(Piece(fill.path, own and fill.path in make, files, symlinks, fill if own else None))
+        tasks.parallel.append(pieces)
+    return tasks
+
+
+_Stretch = list[tuple[Fill, list[FileRow], list[SymlinkRow]]]
+
+
+def _stretches(plan: Plan, cost_of: Callable[[FileRow], int], most: int) -> tuple[list[tuple[int, _Stretch]], set[str]]:
+    """The fills as stretches with their costs, and the directories that are not one stretch's alone."""
+    stretches: list[tuple[int, _Stretch]] = []
+    shared = {""}
+    stretch: _Stretch = []
+    cost = 0
+    for fill in plan.fills:
+        if not stretch:
+            path = fill.path
+            while path:
+                path = path.rpartition("/")[0]
+                shared.add(path)
+        rows: list[FileRow] = []
+        for row in fill.files:
+            rows.append(row)
+            cost += cost_of(row)
+            if cost >= most:
+                stretches.append((cost, [*stretch, (fill, rows, [])]))
+                stretch, rows, cost = [], [], 0
+                path = fill.path
+                while path:
+                    shared.add(path)
+                    path = path.rpartition("/")[0]
+        stretch.append((fill, rows, fill.symlinks))
+        cost += _FILE_COST
+    if stretch:
+        stretches.append((cost, stretch))
+    return stretches, shared

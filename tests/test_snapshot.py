@@ -1,0 +1,290 @@
+"""Whole-tree snapshots on Btrfs: golden trees, spaces that are snapshots of them, and the exchange of a dirty one."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holo import Hololib
+from support import compare, fiemap, trees
+from support.cli import Holo
+
+pytestmark = [
+    pytest.mark.parametrize("filesystem", ["btrfs"], indirect=True),
+    # xdist has threads; the child only forks once more, and ends by _exit.
+    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
+]
+
+USER = 54_321
+MANY = 600
+"""Changes that are worth a new snapshot."""
+SUBVOLUME = 256
+"""The inode number of the root of every subvolume."""
+
+
+@pytest.fixture
+def source(holo: Holo) -> Path:
+    # The path is longer than a space's, so that binaries can be patched.
+    root = trees.nasty(Path(str(holo.root / "source").ljust(112, "-")), xattrs=True)
+    for number in range(MANY):
+        trees.write(root / "many" / f"file-{number}", f"{number}\n" * 2000)
+    trees.settle(root)
+    holo("record", root, "--name", "env")
+    return root
+
+
+def init(holo: Holo, space: str, *more: str) -> tuple[Path, dict[str, Any]]:
+    report = holo("init", "--space", space, "env", "--json", *more).json()
+    return Path(report["path"]), report
+
+
+def golden(holo: Holo) -> list[Path]:
+    return [*(holo.library / "golden").iterdir()] if (holo.library / "golden").is_dir() else []
+
+
+def damage(space: Path) -> None:
+    for number in range(MANY):
+        (space / "many" / f"file-{number}").write_text("damaged")
+
+
+@pytest.mark.parametrize("more", [[], ["--strategy", "reflink"], ["--strict"]], ids=["smart", "reflink", "strict"])
+def test_new_space_is_a_snapshot_that_equals_its_source(holo: Holo, source: Path, more: list[str]) -> None:
+    space, report = init(holo, "one", *more)
+    assert report["strategy"]["used"] == "snapshot"
+    assert report["strategy"]["reason"] is None
+    assert space.stat().st_ino == SUBVOLUME
+    files = report["files"]
+    assert files["copied"] == files["relocated"] > 10
+    assert files["reflinked"] == files["total"] - files["copied"]
+    assert report["bytes"]["shared"] + report["bytes"]["written"] == report["bytes"]["total"]
+    assert compare.differences(source, space, library=holo.library) == []
+    for file in fiemap.regular_files(space):
+        content = Path(os.fsdecode(file)).read_bytes()
+        if fiemap.extents(file) and os.fsencode(space) not in content:
+            assert fiemap.is_shared(file) or fiemap.is_inline(file), file
+
+
+@pytest.mark.parametrize("strategy", ["copy", "hardlink"])
+def test_other_strategies_are_no_snapshots(holo: Holo, source: Path, strategy: str) -> None:
+    _, report = init(holo, "one", "--strategy", strategy)
+    assert report["strategy"]["used"] == strategy
+    assert golden(holo) == []
+
+
+def test_golden_tree_is_made_once_and_cannot_be_changed(holo: Holo, source: Path) -> None:
+    init(holo, "one")
+    (tree,) = golden(holo)
+    before = compare.snapshot(tree)
+    with pytest.raises(OSError, match="Read-only"):
+        (tree / "names" / "new").write_text("x")
+    init(holo, "two")
+    assert golden(holo) == [tree]
+    assert compare.snapshot(tree) == before
+
+
+def test_spaces_do_not_see_each_other(holo: Holo, source: Path) -> None:
+    one, _ = init(holo, "one")
+    two, _ = init(holo, "two")
+    before = compare.snapshot(two)
+    damage(one)
+    shutil.rmtree(one / "names")
+    assert compare.snapshot(two) == before
+    three, _ = init(holo, "three")
+    assert compare.differences(source, three, library=holo.library) == []
+
+
+def test_space_that_is_pristine_is_not_touched(holo: Holo, source: Path) -> None:
+    space, _ = init(holo, "one")
+    before = compare.snapshot(space)
+    report = holo("restore", "--space", "one", "--json").json()
+    assert report["files"]["unchanged"] == report["files"]["total"]
+    assert report["strategy"]["used"] == "snapshot"
+    assert compare.snapshot(space) == before
+
+
+def test_few_changes_are_repaired_in_place(holo: Holo, source: Path) -> None:
+    space, _ = init(holo, "one")
+    inode = (space / "many" / "file-2").stat().st_ino
+    (space / "many" / "file-1").write_text("damaged")
+    report = holo("restore", "--space", "one", "--json").json()
+    assert report["files"]["unchanged"] == report["files"]["total"] - 1
+    assert (space / "many" / "file-2").stat().st_ino == inode
+    assert compare.differences(source, space, library=holo.library) == []
+
+
+def test_many_changes_are_a_new_snapshot_in_one_step(holo: Holo, source: Path) -> None:
+    space, _ = init(holo, "one")
+    damage(space)
+    (space / "extra").mkdir()
+    (space / "extra" / "file").write_text("extra")
+    report = holo("restore", "--space", "one", "--json").json()
+    assert report["strategy"]["used"] == "snapshot"
+    assert report["files"]["unchanged"] == 0
+    assert compare.differences(source, space, library=holo.library) == []
+    assert os.listdir(space.parent).count(space.name) == 1
+    assert [name for name in os.listdir(space.parent) if ".holo-" in name] == []
+    again = holo("restore", "--space", "one", "--json").json()
+    assert again["files"]["unchanged"] == again["files"]["total"]
+
+
+def test_plain_directory_is_exchanged_for_a_snapshot(holo: Holo, source: Path) -> None:
+    space, report = init(holo, "one", "--strategy", "copy")
+    assert report["strategy"]["used"] == "copy"
+    assert space.stat().st_ino != SUBVOLUME
+    damage(space)
+    assert holo("restore", "--space", "one", "--json").json()["strategy"]["used"] == "snapshot"
+    assert space.stat().st_ino == SUBVOLUME
+    assert compare.differences(source, space, library=holo.library) == []
+
+
+def test_who_works_in_the_old_space_goes_on(holo: Holo, source: Path) -> None:
+    space, _ = init(holo, "one")
+    script = "read go; cat many/file-7 names/mine; exec sleep 0"
+    (space / "names" / "mine").write_text("my own")
+    worker = subprocess.Popen(["sh", "-c", script], cwd=space, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder = (space / "many" / "file-8").open()
+    damage(space)
+    holo("restore", "--space", "one")
+    assert holder.read() == "damaged"
+    holder.close()
+    # The old tree is deleted, but a process in it can still be told so and end in peace.
+    worker.communicate("go\n", timeout=20)
+    assert worker.returncode == 0
+    assert not (space / "names" / "mine").exists()
+
+
+def test_lost_golden_tree_is_made_again(holo: Holo, source: Path) -> None:
+    init(holo, "one")
+    (tree,) = golden(holo)
+    subprocess.run(["btrfs", "subvolume", "delete", tree], check=True, capture_output=True)
+    space, report = init(holo, "two")
+    assert report["strategy"]["used"] == "snapshot"
+    assert compare.differences(source, space, library=holo.library) == []
+
+
+def test_golden_tree_goes_with_its_catalog(holo: Holo, source: Path) -> None:
+    init(holo, "one")
+    assert [item["golden"] for item in holo("catalogs", "--json").json()["catalogs"]] == [True]
+    holo("catalogs", "--remove", "env")
+    assert golden(holo) == []
+
+
+def test_deleted_space_is_gone(holo: Holo, source: Path) -> None:
+    space, _ = init(holo, "one")
+    holo("delete", "--space", "one")
+    assert not space.exists()
+    assert holo("list", "--json").json() == {"spaces": []}
+
+
+def test_space_of_another_catalog_is_a_snapshot_of_that(holo: Holo, source: Path) -> None:
+    space, _ = init(holo, "one")
+    other = trees.small(holo.root / "other")
+    for number in range(MANY):
+        trees.write(other / f"{number}", f"{number}")
+    trees.settle(other)
+    holo("record", other, "--name", "other")
+    report = holo("restore", "--space", "one", "--catalog", "other", "--json").json()
+    assert report["strategy"]["used"] == "snapshot"
+    assert compare.differences(other, space, library=holo.library) == []
+
+
+def test_space_on_another_filesystem_is_copied(holo: Holo, source: Path, tmp_path: Path) -> None:
+    report = holo("init", "--space", "one", "env", "--to", tmp_path / "space", "--json").json()
+    assert report["strategy"]["used"] == "copy"
+    assert "reflink" in report["strategy"]["reason"]
+    assert golden(holo) == []
+
+
+def test_what_a_killed_restore_left_is_removed(holo: Holo, source: Path) -> None:
+    space, _ = init(holo, "one")
+    damage(space)
+    # Killed between the snapshot and the exchange: the new tree stands beside the space, and is known.
+    draft = f".{space.name}.holo-0123abcd"
+    subprocess.run(["btrfs", "subvolume", "snapshot", golden(holo)[0], space.parent / draft], check=True, stdout=-3)
+    record = holo.holotree / ".spaces" / "one.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"state": "restoring", "draft": draft}))
+    holo("restore", "--space", "one")
+    assert not (space.parent / draft).exists()
+    assert compare.differences(source, space, library=holo.library) == []
+
+
+def test_killed_at_any_moment_the_next_restore_completes_it(holo: Holo, source: Path) -> None:
+    space, _ = init(holo, "one")
+    for delay in (0.1, 0.15, 0.2, 0.25, 0.3, 0.4):
+        damage(space)
+        victim = holo.start("restore", "--space", "one")
+        time.sleep(delay)
+        victim.send_signal(signal.SIGKILL)
+        victim.communicate()
+        holo("restore", "--space", "one")
+        assert compare.differences(source, space, library=holo.library) == []
+        assert [name for name in os.listdir(space.parent) if ".holo-" in name] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
+def test_ordinary_user(holo: Holo, source: Path) -> None:
+    """They may make snapshots but not, as a rule, delete subvolumes: these are emptied and removed."""
+    subprocess.run(["chown", "-R", f"{USER}:{USER}", holo.root], check=True)
+    for folder in holo.root.parents:
+        folder.chmod(folder.stat().st_mode | 0o011)
+
+    def restore(library: Hololib) -> None:
+        report = library.init("one", "env")
+        assert report.strategy.used == "snapshot"
+        damage(Path(report.path))
+        assert library.restore("one").strategy.used == "snapshot"
+
+    def remove(library: Hololib) -> None:
+        library.delete("one")
+        library.remove_catalog("env")
+
+    library = Hololib(holo.home)
+    as_user(restore, library)
+    space = Path(library.space("one").path)
+    assert [name for name in os.listdir(space.parent) if ".holo-" in name] == []
+    left = compare.differences(source, space, library=holo.library)
+    assert [line for line in left if "security.capability" not in line] == []
+    as_user(remove, library)
+    assert not space.exists()
+    assert golden(holo) == []
+
+
+def as_user(work: Callable[[Hololib], None], library: Hololib) -> None:
+    """Run ``work`` in a process of an ordinary user; everything is imported before, for they may not reach it."""
+    for module in ("ctypes", "zstandard", "holo.restore", "holo.hololib.blobs", "holo.hololib.links", "holo.catalog"):
+        importlib.import_module(module)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(USER)
+            os.setuid(USER)
+            work(library)
+        except BaseException:  # noqa: BLE001 - the parent must not go on in the child
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_modes_of_the_root_are_kept(holo: Holo) -> None:
+    root = trees.small(holo.root / "guarded")
+    root.chmod(0o2750)
+    trees.settle(root)
+    holo("record", root, "--name", "env", "--keep-setid")
+    space, report = init(holo, "one")
+    assert report["strategy"]["used"] == "snapshot"
+    assert stat.S_IMODE(space.stat().st_mode) == 0o2750
+    assert space.stat().st_mtime_ns == root.stat().st_mtime_ns
