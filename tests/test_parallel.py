@@ -279,6 +279,7 @@ def test_a_worker_killed_in_the_middle_of_a_result_is_one_error() -> None:
 
     def die(_task: int) -> bytes:
         # The alarm ends the worker while it pickles or sends, which takes several times as long.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, 0.005)
         return bytes(64 << 20)
 
