@@ -229,7 +229,7 @@ class Hololib:
         beside = os.path.join(os.path.dirname(os.path.abspath(path)), "library")
         blobs = self.store.blobs
         with self.store.lock(exclusive=False, on_wait=self._on_wait):
-            missing = {row[4]: row[2] for _, row in catalog.files() if not blobs.has(row[4])}
+            missing = {row[4]: row[2] for _, row in catalog.files() if not blobs.has(row[4], row[2])}
             if missing and not os.path.isdir(beside):
                 raise NotFound(
                     f"{len(missing)} blobs of {path} are neither in {self.store.path} nor in {beside}",

@@ -71,6 +71,7 @@ class Catalog:
         self.relocations = relocations
         self.hardlinks = hardlinks
         self.xattrs = xattrs
+        self._document: bytes | None = None
         self.digest = digest if digest is not None else digests.of(self.to_json())
 
     def files(self) -> Iterator[tuple[str, FileRow]]:
@@ -100,6 +101,11 @@ class Catalog:
 
     def to_json(self) -> bytes:
         """The canonical document; its BLAKE3 digest is the catalog's digest."""
+        if self._document is None:
+            self._document = self._to_json()
+        return self._document
+
+    def _to_json(self) -> bytes:
         document = {
             "version": VERSION,
             "prefix": escape(self.prefix),

@@ -91,9 +91,9 @@ def flip(position: int) -> Callable[[bytearray], object]:
 @pytest.mark.parametrize("content", [b"", b"x", SMALL, LARGE[:CHUNK], LARGE[: CHUNK + 1], LARGE, bytes(3 * CHUNK)])
 def test_what_goes_in_comes_out(blobs: Blobs, content: bytes, compress: bool) -> None:
     digest = digests.of(content)
-    assert not blobs.has(digest)
+    assert not blobs.has(digest, len(content))
     path = add(blobs, content, compress=compress)
-    assert blobs.has(digest)
+    assert blobs.has(digest, len(content))
     assert files(blobs.path) == {str(path.relative_to(blobs.path))}
     assert path.stat().st_mode & 0o7777 == SEALED_MODE
     assert read(blobs, content) == content

@@ -284,7 +284,11 @@ def doctor(
 
     library = Hololib()
     diagnosis = physician.examine(library.store.folder("library"), directory or library.tree.path)
-    render.document(diagnosis.to_json()) if as_json else render.diagnosis(diagnosis)
+    golden = len(library.golden_trees())
+    if as_json:
+        render.document(diagnosis.to_json() | {"golden_trees": golden})
+    else:
+        render.diagnosis(diagnosis, golden)
 
 
 @app.command()

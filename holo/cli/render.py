@@ -195,7 +195,8 @@ def catalogs(summaries: list[CatalogSummary], golden: set[str], as_json: bool) -
     )
 
 
-def diagnosis(found: Diagnosis) -> None:
+def diagnosis(found: Diagnosis, golden: int) -> None:
+    """``golden``: how many golden trees the library has."""
     report = found.to_json()
     for place in ("library", "target"):
         print(f"{place:<8} {printable(report[place]['path'])} ({report[place]['filesystem']})")
@@ -212,5 +213,7 @@ def diagnosis(found: Diagnosis) -> None:
             )
         )
     columns(("CAN", "", "FILES/S", "WHY NOT"), rows)
+    if golden:
+        print(f"\n{count(golden, 'golden tree')} in the library, for spaces in one snapshot")
     for line in report["advice"]:
         print(f"\n{line}")

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 
 from holo import digest as digests
 from holo import platform
@@ -25,6 +25,8 @@ SEALED_MTIME_NS = 1_000_000_000 * 10**9
 
 # Checked against the disk by measurement, see benchmarks/README.md.
 ZSTD_LEVEL = 3
+WORTH_COMPRESSING = 4096
+"""Bytes from which on content is compressed: below, it takes one block of the filesystem either way."""
 
 _REPAIR = "Remove the damaged file and record the environment again, or copy the blob from another library."
 
@@ -47,14 +49,16 @@ class Blobs:
     def close(self) -> None:
         platform.close_directory(self.directory)
 
-    def has(self, digest: str) -> bool:
-        """Whether either form is there."""
+    def has(self, digest: str, size: int) -> bool:
+        """Whether either form is there. A raw form without its seal is not: it was never finished, or changed."""
         name = raw_name(digest)
-        return self._exists(name) or self._exists(name + ".zst")
-
-    def _exists(self, name: str) -> bool:
         try:
-            platform.status(self.directory, name)
+            if _is_sealed(platform.status(self.directory, name), size):
+                return True
+        except FileNotFoundError:
+            pass
+        try:
+            platform.status(self.directory, name + ".zst")
         except FileNotFoundError:
             return False
         return True
@@ -79,15 +83,23 @@ class Blobs:
         content of ``digest``. Raises :class:`OSError` when there is no reflink here.
         """
 
-        def make(draft: str) -> None:
-            target = platform.clone(source, directory, name, self.directory, draft, SEALED_MODE)
+        def make(blob: str) -> None:
+            target = platform.clone(source, directory, name, self.directory, blob, SEALED_MODE)
             try:
                 confirm(target)
                 platform.set_file(target, SEALED_MTIME_NS, self._chmod)
+            except BaseException:
+                platform.remove_file(self.directory, blob)
+                raise
             finally:
                 os.close(target)
 
-        publish(self.directory, raw_name(digest), make)
+        try:
+            # The seal, set last, makes it a blob: that spares the draft and its renaming.
+            make(raw_name(digest))
+        except (FileNotFoundError, FileExistsError):
+            # The first of its folder; or there already: being made by another, left by a crash, or damaged.
+            publish(self.directory, raw_name(digest), make)
 
     def _write(self, draft: str, chunks: Iterable[bytes], *, seal: bool = False) -> None:
         descriptor = platform.create_file(self.directory, draft, SEALED_MODE)
@@ -122,12 +134,7 @@ class Blobs:
             descriptor = platform.open_file(self.directory, raw_name(digest))
         except FileNotFoundError:
             return None
-        status = os.fstat(descriptor)
-        if (
-            status.st_size != size
-            or status.st_mtime_ns != SEALED_MTIME_NS
-            or status.st_mode != stat.S_IFREG | SEALED_MODE
-        ):
+        if not _is_sealed(os.fstat(descriptor), size):
             os.close(descriptor)
             raise self.damaged(digest, "its size, mode or time is not what holo gave it")
         return descriptor
@@ -141,7 +148,7 @@ class Blobs:
         descriptor = self.open_raw(digest, size)
         if descriptor is not None:
             try:
-                yield from self._genuine(_read(descriptor), digest, size)
+                yield from self._genuine(_read(descriptor, size), digest, size)
             finally:
                 os.close(descriptor)
             return
@@ -223,6 +230,14 @@ def publish(directory: Directory, name: str, make: Callable[[str], None]) -> Non
         raise
 
 
+def _is_sealed(status: os.stat_result, size: int) -> bool:
+    return (
+        status.st_mtime_ns == SEALED_MTIME_NS
+        and status.st_size == size
+        and status.st_mode == stat.S_IFREG | SEALED_MODE
+    )
+
+
 class ContentMismatch(Exception):
     """Bytes are not what their digest says. Whose fault that is, the caller knows."""
 
@@ -279,8 +294,10 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
         written += os.write(descriptor, memoryview(data)[written:])
 
 
-def _read(descriptor: int) -> Iterator[bytes]:
-    while chunk := os.read(descriptor, CHUNK):
+def _read(descriptor: int, size: int) -> Iterator[bytes]:
+    """The content of an open file of about ``size`` bytes: asking for many more costs more than reading them."""
+    most = min(CHUNK, size + 1)
+    while chunk := os.read(descriptor, most):
         yield chunk
 
 
@@ -314,7 +331,7 @@ def _decompress(descriptor: int, size: int) -> Iterator[bytes]:
     decompressor = _contexts().decompressor
     try:
         if size <= CHUNK:
-            data = os.read(descriptor, 2 * CHUNK)
+            data = os.read(descriptor, os.fstat(descriptor).st_size)
             # The frame's own claim decides how much memory is taken, so it is checked first.
             if zstandard.frame_content_size(data) != size:
                 raise zstandard.ZstdError("it claims another size")
@@ -331,13 +348,13 @@ def _decompress(descriptor: int, size: int) -> Iterator[bytes]:
 
 def _foreign_chunks(source: Directory, library: str, digest: str, size: int) -> Iterator[bytes]:
     name = raw_name(digest)
-    for form, pieces in ((name, _read), (name + ".zst", partial(_decompress, size=size))):
+    for form, pieces in ((name, _read), (name + ".zst", _decompress)):
         try:
             descriptor = platform.open_file(source, form)
         except FileNotFoundError:
             continue
         try:
-            yield from _verified(pieces(descriptor), digest, size)
+            yield from _verified(pieces(descriptor, size), digest, size)
         except ContentMismatch as error:
             raise IntegrityError(f"blob {digest} in {library} is damaged: {error}", _REPAIR) from None
         finally:

@@ -33,9 +33,7 @@ from holo.walk import Walker, absolute
 
 __all__ = ["RecordReport", "record"]
 
-_TASK_COST = 8 << 20
-_FILE_COST = 32 << 10
-"""What opening, hashing and storing one file costs besides its bytes, in bytes that take as long."""
+_TASK_FILES = 64
 
 OnProgress = Callable[[int, int], object]
 """Called with (files done, files in all)."""
@@ -173,8 +171,8 @@ def _can_clone(root: platform.Directory, tree: Tree, blobs: Blobs) -> bool:
     draft = DRAFT + temporary_name()
     try:
         for folder in tree.folders:
-            for name, size in folder.files:
-                if size:
+            for name in folder.files:
+                if platform.status(walker.open(folder.path), name).st_size:
                     probe.clone_file(walker.open(folder.path), name, blobs.directory, draft)
                     platform.remove_file(blobs.directory, draft)
                     return True
@@ -186,24 +184,31 @@ def _can_clone(root: platform.Directory, tree: Tree, blobs: Blobs) -> bool:
 
 
 def _batches(tree: Tree) -> list[list[Batch]]:
-    """Cut the files into tasks of about the same cost, neighbours together, the costliest tasks first."""
-    tasks: list[tuple[int, list[Batch]]] = []
+    """Cut the files into tasks, neighbours together. Many small ones: nobody knows yet how large the files are."""
+    tasks: list[list[Batch]] = []
     task: list[Batch] = []
-    cost = 0
+    left = _TASK_FILES
     for folder in tree.folders:
-        names: list[str] = []
-        for name, size in folder.files:
-            names.append(name)
-            cost += size + _FILE_COST
-            if cost >= _TASK_COST:
-                tasks.append((cost, [*task, Batch(folder.path, names)]))
-                task, names, cost = [], [], 0
-        if names:
-            task.append(Batch(folder.path, names))
+        names = folder.files
+        while names:
+            task.append(Batch(folder.path, names[:left]))
+            left -= len(task[-1].names)
+            names = names[len(task[-1].names) :]
+            if not left:
+                tasks.append(task)
+                task, left = [], _TASK_FILES
     if task:
-        tasks.append((cost, task))
-    tasks.sort(key=lambda item: -item[0])
-    return [task for _, task in tasks]
+        tasks.append(task)
+    return tasks
+
+
+def _hardlinks(found: dict[str, list[Ingested]]) -> list[list[str]]:
+    groups: dict[tuple[int, int], list[str]] = {}
+    for path, items in found.items():
+        for item in items:
+            if item.inode is not None:
+                groups.setdefault(item.inode, []).append(f"{path}/{item.row[0]}" if path else item.row[0])
+    return sorted(sorted(group) for group in groups.values() if len(group) > 1)
 
 
 def _assemble(tree: Tree, found: dict[str, list[Ingested]], prefix: str, *, keep_setid: bool) -> Catalog:
@@ -230,7 +235,9 @@ def _assemble(tree: Tree, found: dict[str, list[Ingested]], prefix: str, *, keep
         if relocation.kind != "bytecode" or source_of(path) in relocations
     }
     # A source and bytecode may be one file, and are patched differently: then they become two.
-    groups = [group for group in tree.hardlinks if all(relocations.get(p) == relocations.get(group[0]) for p in group)]
+    groups = [
+        group for group in _hardlinks(found) if all(relocations.get(p) == relocations.get(group[0]) for p in group)
+    ]
     return Catalog(prefix, directories, relocations, groups, xattrs)
 
 

@@ -21,7 +21,7 @@ from holo import digest as digests
 from holo import platform
 from holo.catalog import FileRow, Relocation
 from holo.errors import HoloError, SourceChanged
-from holo.hololib.blobs import CHUNK, Blobs, ContentMismatch
+from holo.hololib.blobs import CHUNK, WORTH_COMPRESSING, Blobs, ContentMismatch
 from holo.platform import Directory
 from holo.record.prefix import PrefixFinder, find
 from holo.walk import Walker
@@ -43,6 +43,8 @@ class Ingested(NamedTuple):
     xattrs: dict[str, bytes]
     stored: bool
     """the library did not have it"""
+    inode: tuple[int, int] | None
+    """(device, inode) of a file with several names"""
     warnings: tuple[str, ...]
 
 
@@ -121,7 +123,7 @@ class Ingest:
             else:
                 content = None
                 digest, relocation, foreign = self._read_large(source, size)
-            stored = not self._blobs.has(digest)
+            stored = not self._blobs.has(digest, size)
             if stored:
                 self._store(source, directory, name, before, digest, content)
             _check_unchanged(source, before)
@@ -136,7 +138,8 @@ class Ingest:
         if content is not None and _may_point_outside(name):
             warnings += _outside(path, name, content, os.fsdecode(self._prefix))
         row = (name, stat.S_IMODE(before.st_mode), size, before.st_mtime_ns, digest)
-        return Ingested(row, relocation, xattrs, stored, tuple(warnings))
+        inode = (before.st_dev, before.st_ino) if before.st_nlink > 1 else None
+        return Ingested(row, relocation, xattrs, stored, inode, tuple(warnings))
 
     def _read_large(self, source: int, size: int) -> tuple[str, Relocation | None, list[str]]:
         hasher = digests.Hasher()
@@ -175,7 +178,7 @@ class Ingest:
                     raise
         chunks = iter((content,)) if content is not None else _pieces(source, size)
         try:
-            self._blobs.add(digest, chunks, size, compress=self._compress and size > 0)
+            self._blobs.add(digest, chunks, size, compress=self._compress and size > WORTH_COMPRESSING)
         except ContentMismatch:
             raise _Changed from None
 

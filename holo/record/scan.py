@@ -21,8 +21,8 @@ class Folder:
     path: str
     mode: int
     mtime_ns: int
-    files: list[tuple[str, int]] = field(default_factory=list)
-    """(name, size in bytes), by name"""
+    files: list[str] = field(default_factory=list)
+    """names, in order; who reads a file looks at it as well, so it is not looked at here"""
     symlinks: list[tuple[str, str, int]] = field(default_factory=list)
     """(name, target, mtime in ns), by name"""
     xattrs: dict[str, bytes] = field(default_factory=dict)
@@ -33,7 +33,6 @@ class Tree:
     """A scanned tree. ``folders`` are in depth-first order, parents before children."""
 
     folders: list[Folder] = field(default_factory=list)
-    hardlinks: list[list[str]] = field(default_factory=list)
     special: list[str] = field(default_factory=list)
     """sockets, fifos and devices, as "path (kind)" """
 
@@ -44,13 +43,11 @@ def scan(root: Directory, shown: str) -> Tree:
     Raises :class:`HoloError` naming the directory that cannot be read.
     """
     tree = Tree()
-    inodes: dict[tuple[int, int], list[str]] = {}
-    _scan(root, shown, "", tree, inodes)
-    tree.hardlinks = sorted(group for group in inodes.values() if len(group) > 1)
+    _scan(root, shown, "", tree)
     return tree
 
 
-def _scan(directory: Directory, root: str, path: str, tree: Tree, inodes: dict[tuple[int, int], list[str]]) -> None:
+def _scan(directory: Directory, root: str, path: str, tree: Tree) -> None:
     status = platform.status(directory, "")
     folder = Folder(path, stat.S_IMODE(status.st_mode), status.st_mtime_ns)
     tree.folders.append(folder)
@@ -63,18 +60,16 @@ def _scan(directory: Directory, root: str, path: str, tree: Tree, inodes: dict[t
         with platform.listing(directory) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
         for entry in found:
-            status = entry.stat(follow_symlinks=False)
-            mode = status.st_mode
-            if stat.S_ISREG(mode):
-                folder.files.append((entry.name, status.st_size))
-                if status.st_nlink > 1:
-                    inodes.setdefault((status.st_dev, status.st_ino), []).append(base + entry.name)
-            elif stat.S_ISDIR(mode):
+            if entry.is_file(follow_symlinks=False):
+                folder.files.append(entry.name)
+            elif entry.is_dir(follow_symlinks=False):
                 children.append(entry.name)
-            elif stat.S_ISLNK(mode):
+            elif entry.is_symlink():
                 target = platform.read_link(directory, entry.name)
-                folder.symlinks.append((entry.name, target, status.st_mtime_ns))
+                mtime = entry.stat(follow_symlinks=False).st_mtime_ns
+                folder.symlinks.append((entry.name, target, mtime))
             else:
+                mode = entry.stat(follow_symlinks=False).st_mode
                 tree.special.append(f"{base}{entry.name} ({_kind(mode)})")
     except OSError as error:
         raise HoloError(f"cannot read {os.path.join(root, path)}: {error.strerror}") from error
@@ -84,7 +79,7 @@ def _scan(directory: Directory, root: str, path: str, tree: Tree, inodes: dict[t
         except OSError as error:
             raise HoloError(f"cannot read {os.path.join(root, base + name)}: {error.strerror}") from error
         try:
-            _scan(child, root, base + name, tree, inodes)
+            _scan(child, root, base + name, tree)
         finally:
             platform.close_directory(child)
 
