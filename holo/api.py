@@ -93,14 +93,14 @@ class Hololib:
 
         options = self._options(strategy, strict, verify, force, on_progress)
         known = self.tree.find(space)
-        name, catalog = self._from_source(source, known)
-        if known is not None and known.digest != catalog.digest and not force:
+        name, digest = self._from_source(source, known)
+        if known is not None and known.digest != digest and not force:
             raise Conflict(
                 f"space {space!r} holds catalog {known.catalog!r}, not {name!r}",
                 f"Turn it into the other with --force or `holo restore --space {space} --catalog {name}`, "
                 "or choose another name.",
             )
-        return restore(self.store, space, name, catalog, _absolute(to), options)
+        return restore(self.store, space, name, digest, _absolute(to), options)
 
     def restore(
         self,
@@ -181,10 +181,8 @@ class Hololib:
         chosen = settings_module.Strategy.parse(strategy, "flag --strategy") if strategy else self.settings.strategy
         return Options(chosen, strict, verify, force, self.settings.workers, on_progress, self._on_wait)
 
-    def _target(
-        self, space: str | None, catalog: str | None, to: PathLike | None
-    ) -> tuple[str, str, Catalog, str | None]:
-        """The space's name, the catalog's name, the catalog and the path that a restore is about."""
+    def _target(self, space: str | None, catalog: str | None, to: PathLike | None) -> tuple[str, str, str, str | None]:
+        """The space's name, the catalog's name and digest, and the path that a restore is about."""
         path = _absolute(to)
         at = self.tree.at(path) if path is not None and space is None else None
         name = space or (at.name if at is not None else _default_space())
@@ -193,28 +191,27 @@ class Hololib:
         else:
             known = self.tree.get(name)
             catalog_name, digest = known.catalog, known.digest
-        return name, catalog_name, self.store.load(digest), path
+        return name, catalog_name, digest, path
 
-    def _from_source(self, source: PathLike | None, known: Space | None) -> tuple[str, Catalog]:
+    def _from_source(self, source: PathLike | None, known: Space | None) -> tuple[str, str]:
+        """The name and the digest of the catalog that a source means; recorded or taken in if need be."""
         if source is None:
-            name, digest = (known.catalog, known.digest) if known is not None else self.store.only()
-            return name, self.store.load(digest)
+            return (known.catalog, known.digest) if known is not None else self.store.only()
         text = os.fspath(source)
         if os.sep not in text:
             try:
-                name, digest = self.store.resolve(text)
-                return name, self.store.load(digest)
+                return self.store.resolve(text)
             except NotFound:
                 if not os.path.exists(text):
                     raise
         if os.path.isdir(text):
             report = self.record(text)
-            return report.name, self.store.load(report.digest)
+            return report.name, report.digest
         if os.path.isfile(text):
             return self._import_file(text)
         raise NotFound(f"there is nothing at {text}", "Name a catalog, a catalog file or a directory to record.")
 
-    def _import_file(self, path: str) -> tuple[str, Catalog]:
+    def _import_file(self, path: str) -> tuple[str, str]:
         """Take in a catalog file, with the blobs it needs from the ``library`` folder beside it."""
         from holo.catalog import Catalog
         from holo.hololib.store import read_catalog_file
@@ -242,7 +239,7 @@ class Hololib:
                     relocator.check(chunks or blobs.chunks(digest, size), catalog.relocations[file], file)
             blobs.take(beside, missing)
             self.store.publish(catalog, name)
-        return name, catalog
+        return name, catalog.digest
 
 
 def _absolute(path: PathLike | None) -> str | None:

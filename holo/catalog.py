@@ -17,6 +17,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -54,6 +55,17 @@ class Relocation(NamedTuple):
     text whose first line is a shebang into the prefix: the position of that line's end, alone"""
 
 
+class Totals(NamedTuple):
+    """How much a catalog describes."""
+
+    files: int
+    directories: int
+    """below the root"""
+    symlinks: int
+    bytes: int
+    """of content of all files"""
+
+
 class Catalog:
     """A validated catalog. Names and paths are as the operating system has them (surrogateescape)."""
 
@@ -81,23 +93,15 @@ class Catalog:
             for row in files:
                 yield base + row[0], row
 
-    @property
-    def file_count(self) -> int:
-        return sum(len(row[3]) for row in self.directories)
-
-    @property
-    def symlink_count(self) -> int:
-        return sum(len(row[4]) for row in self.directories)
-
-    @property
-    def directory_count(self) -> int:
-        """Directories below the root."""
-        return len(self.directories) - 1
-
-    @property
-    def size(self) -> int:
-        """Bytes of content of all files."""
-        return sum(file[2] for row in self.directories for file in row[3])
+    @cached_property
+    def totals(self) -> Totals:
+        rows = self.directories
+        return Totals(
+            files=sum(len(row[3]) for row in rows),
+            directories=len(rows) - 1,
+            symlinks=sum(len(row[4]) for row in rows),
+            bytes=sum(file[2] for row in rows for file in row[3]),
+        )
 
     def to_json(self) -> bytes:
         """The canonical document; its BLAKE3 digest is the catalog's digest."""

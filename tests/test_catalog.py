@@ -136,10 +136,10 @@ def test_what_is_written_is_read(catalog: Catalog) -> None:
 @settings(max_examples=50, deadline=None)
 def test_counts(catalog: Catalog) -> None:
     files = dict(catalog.files())
-    assert catalog.file_count == len(files) == sum(len(row[3]) for row in catalog.directories)
-    assert catalog.symlink_count == sum(len(row[4]) for row in catalog.directories)
-    assert catalog.directory_count == len(catalog.directories) - 1
-    assert catalog.size == sum(row[2] for row in files.values())
+    assert catalog.totals.files == len(files) == sum(len(row[3]) for row in catalog.directories)
+    assert catalog.totals.symlinks == sum(len(row[4]) for row in catalog.directories)
+    assert catalog.totals.directories == len(catalog.directories) - 1
+    assert catalog.totals.bytes == sum(row[2] for row in files.values())
     assert set(catalog.relocations) <= set(files)
 
 

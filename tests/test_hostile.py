@@ -122,7 +122,7 @@ def test_there_are_enough_and_each_is_its_own() -> None:
 def test_the_sound_catalog_is_sound() -> None:
     catalog = Catalog.from_json(json.dumps(SOUND).encode(), "sound.json")
     assert problems(catalog) == []
-    assert catalog.file_count == 4
+    assert catalog.totals.files == 4
     assert parse_quickly(json.dumps(SOUND).encode()) is not None
 
 

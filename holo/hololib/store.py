@@ -195,6 +195,10 @@ class Store:
             self._remove_golden(digest)
         return name, digest
 
+    def summary(self, name: str) -> CatalogSummary | None:
+        """The summary kept with a name, or ``None``."""
+        return self._read_name(name) if NAME.fullmatch(name) else None
+
     def golden_trees(self) -> set[str]:
         """The digests of the catalogs that have a golden tree (see :mod:`holo.restore.golden`)."""
         return {name for name in _files(os.path.join(self.path, "golden")) if digests.is_digest(name)}
@@ -204,6 +208,7 @@ class Store:
             folder = platform.open_root(self.folder("golden"))
             try:
                 remove(folder, digest)
+                remove(folder, digest + ".json")
             finally:
                 platform.close_directory(folder)
 
@@ -261,10 +266,10 @@ def _summarize(catalog: Catalog, name: str | None, recorded: float | None = None
     return CatalogSummary(
         name=name,
         digest=catalog.digest,
-        files=catalog.file_count,
-        directories=catalog.directory_count,
-        symlinks=catalog.symlink_count,
-        bytes=catalog.size,
+        files=catalog.totals.files,
+        directories=catalog.totals.directories,
+        symlinks=catalog.totals.symlinks,
+        bytes=catalog.totals.bytes,
         prefix=catalog.prefix,
         recorded=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(recorded)),
     )

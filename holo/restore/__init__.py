@@ -21,16 +21,17 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from holo import platform
-from holo.catalog import Catalog
+from holo.catalog import Catalog, Totals
 from holo.errors import Conflict, HoloError, UsageError
-from holo.hololib import Store
+from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
 from holo.platform import probe
 from holo.remove import remove
 from holo.restore.engine import Engine
-from holo.restore.golden import Golden, make_own
+from holo.restore.golden import Golden, make_own, outline_of
 from holo.restore.materialize import Materializer
 from holo.restore.plan import Plan, plan
 from holo.restore.relocate import Relocator
@@ -92,9 +93,9 @@ class DryRun:
 
 
 def restore(
-    library: Store, name: str, catalog_name: str, catalog: Catalog, path: str | None, options: Options
+    library: Store, name: str, catalog_name: str, digest: str, path: str | None, options: Options
 ) -> RestoreReport:
-    """Make space ``name`` (at ``path``, if it is new) equal to ``catalog``.
+    """Make space ``name`` (at ``path``, if it is new) equal to the catalog of that digest.
 
     Raises :class:`~holo.errors.Conflict` for a directory that is not a space, and every other
     :class:`HoloError`; before the first change unless the message says otherwise.
@@ -102,39 +103,38 @@ def restore(
     started = time.monotonic()
     tree = Holotree(library.home)
     with tree.lock(name, options.on_wait), library.lock(exclusive=False, on_wait=options.on_wait):
-        job = _Job(library, tree, name, catalog_name, catalog, path, options)
+        job = _Job(library, tree, name, catalog_name, digest, path, options)
         tally = job.run()
+    totals = job.totals
     return RestoreReport(
         space=name,
         path=job.path,
         catalog=catalog_name,
-        digest=catalog.digest,
+        digest=digest,
         strategy=job.decision,
-        total=catalog.file_count,
+        total=totals.files,
         reflinked=tally.reflinked,
         hardlinked=tally.hardlinked,
         copied=tally.copied,
-        unchanged=catalog.file_count - tally.files,
-        relocated=sum(job.relocator.applies(item) for item in catalog.relocations.values()),
+        unchanged=totals.files - tally.files,
+        relocated=job.relocated,
         removed=tally.removed,
-        symlinks=catalog.symlink_count,
-        directories=catalog.directory_count,
-        bytes_total=catalog.size,
+        symlinks=totals.symlinks,
+        directories=totals.directories,
+        bytes_total=totals.bytes,
         bytes_shared=tally.shared_bytes,
         bytes_written=tally.written_bytes,
         seconds=round(time.monotonic() - started, 3),
     )
 
 
-def dry_run(
-    library: Store, name: str, catalog_name: str, catalog: Catalog, path: str | None, options: Options
-) -> DryRun:
+def dry_run(library: Store, name: str, catalog_name: str, digest: str, path: str | None, options: Options) -> DryRun:
     """What :func:`restore` would do. Changes nothing."""
     tree = Holotree(library.home)
     with tree.lock(name, options.on_wait), library.lock(exclusive=False, on_wait=options.on_wait):
-        job = _Job(library, tree, name, catalog_name, catalog, path, options)
+        job = _Job(library, tree, name, catalog_name, digest, path, options)
         todo = job.plan(dry=True)
-        return DryRun(name, job.path, catalog_name, catalog.digest, job.decision, todo)
+        return DryRun(name, job.path, catalog_name, digest, job.decision, todo)
 
 
 def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
@@ -185,7 +185,7 @@ class _Job:
         tree: Holotree,
         name: str,
         catalog_name: str,
-        catalog: Catalog,
+        digest: str,
         path: str | None,
         options: Options,
     ) -> None:
@@ -193,21 +193,58 @@ class _Job:
         self._tree = tree
         self._name = name
         self._catalog_name = catalog_name
-        self._catalog = catalog
+        self._digest = digest
         self._options = options
         self._known = tree.find(name)
         self.path = self._place(path)
         if self._known is not None:
             remove_draft(self._known)
-        self.relocator = Relocator(catalog.prefix, self.path)
-        self.relocator.refuse_impossible(catalog)
         self._is_new = _is_absent_or_empty(self.path)
         if self._known is None and not self._is_new and not options.force:
             raise Conflict(
                 f"{self.path} is not empty and not a holo space",
                 "A restore removes what is not in the catalog. Choose an empty place, or insist with --force.",
             )
+        self._golden = Golden(library, options.workers, options.on_progress)
         self.decision: Decision  # made with the plan
+
+    @cached_property
+    def _catalog(self) -> Catalog:
+        """The whole catalog. A new snapshot of a golden tree does without."""
+        return self._library.load(self._digest)
+
+    @cached_property
+    def _outline(self) -> Catalog | None:
+        """The outline of the golden tree, if that may be all that is needed."""
+        wanted = self._options.strategy in (Strategy.SMART, Strategy.REFLINK) and not self._options.verify
+        if not self._is_new or not wanted or self._summary is None:
+            return None
+        return self._golden.outline(self._digest)
+
+    @cached_property
+    def _summary(self) -> CatalogSummary | None:
+        summary = self._library.summary(self._catalog_name)
+        return summary if summary is not None and summary.digest == self._digest else None
+
+    @cached_property
+    def relocator(self) -> Relocator:
+        catalog = self._outline or self._catalog
+        relocator = Relocator(catalog.prefix, self.path)
+        relocator.refuse_impossible(catalog)
+        return relocator
+
+    @property
+    def relocated(self) -> int:
+        """How many files hold the prefix and are patched."""
+        catalog = self._outline or self._catalog
+        return sum(self.relocator.applies(item) for item in catalog.relocations.values())
+
+    @cached_property
+    def totals(self) -> Totals:
+        summary = self._summary
+        if self._outline is None or summary is None:
+            return self._catalog.totals
+        return Totals(summary.files, summary.directories, summary.symlinks, summary.bytes)
 
     def _place(self, path: str | None) -> str:
         known = self._known
@@ -297,34 +334,48 @@ class _Job:
     def _stamp(self) -> int:
         """The ctime up to which a file is what the last restore made of it; -1 if that was another catalog's."""
         known = self._known
-        return known.stamp if known is not None and known.digest == self._catalog.digest else -1
+        return known.stamp if known is not None and known.digest == self._digest else -1
 
     def run(self) -> Tally:
         looked = time.time_ns()
+        self.relocator  # noqa: B018 - refuses what is impossible, before anything else
+        if self._outline is not None:
+            self.decision = self._decide()
+            if self.decision.used is Way.REFLINK and (tally := self._snapshot(self._outline)) is not None:
+                return tally
         todo = self.plan()
-        space = Space(
+        if todo.is_empty:
+            # Everything was looked at after this moment, so whatever changed before it was seen.
+            self._tree.save(self._space().finished(looked - _CLOCK_LAG_NS))
+            return Tally()
+        materializer = Materializer(
+            self._library, self._catalog, self.relocator, self.decision.used, verify=self._options.verify
+        )
+        self._check(todo, materializer)
+        snapshots = self.decision.used is Way.REFLINK and not self._options.verify
+        if snapshots and (self._is_new or todo.size >= _WORTH_A_SNAPSHOT):
+            tally = self._snapshot(outline_of(self._catalog))
+            if tally is not None:
+                return tally
+        return self._fill(todo, materializer)
+
+    def _space(self) -> Space:
+        """What is to be known about the space while it is restored."""
+        return Space(
             name=self._name,
             path=self.path,
             catalog=self._catalog_name,
-            digest=self._catalog.digest,
+            digest=self._digest,
             state="restoring",
             requested=self.decision.requested.value,
             used=self.decision.used.value,
             reason=self.decision.reason,
             stamp=self._stamp(),
         )
-        if todo.is_empty:
-            # Everything was looked at after this moment, so whatever changed before it was seen.
-            self._tree.save(space.finished(looked - _CLOCK_LAG_NS))
-            return Tally()
-        materializer = Materializer(
-            self._library, self._catalog, self.relocator, self.decision.used, verify=self._options.verify
-        )
-        self._check(todo, materializer)
-        return self._snapshot(todo, space) or self._fill(todo, space, materializer)
 
-    def _fill(self, todo: Plan, space: Space, materializer: Materializer) -> Tally:
+    def _fill(self, todo: Plan, materializer: Materializer) -> Tally:
         """Carry out the plan in the space itself."""
+        space = self._space()
         self._tree.save(space)
         try:
             os.makedirs(self.path, exist_ok=True)
@@ -339,16 +390,12 @@ class _Job:
             platform.close_directory(root)
         return tally
 
-    def _snapshot(self, todo: Plan, space: Space) -> Tally | None:
-        """Make the space a snapshot of the golden tree, if that is possible here and worth it.
+    def _snapshot(self, outline: Catalog) -> Tally | None:
+        """Make the space a snapshot of the golden tree; ``None`` if that is not possible here.
 
         A new space is made in its place. An existing one is replaced by a finished one in one step: who works
         in the old one goes on in it until they leave.
         """
-        if self.decision.used is not Way.REFLINK or self._options.verify:
-            return None
-        if not self._is_new and todo.size < _WORTH_A_SNAPSHOT:
-            return None
         parent, name = os.path.split(self.path)
         try:
             os.makedirs(parent, exist_ok=True)
@@ -356,19 +403,19 @@ class _Job:
         except OSError as error:
             raise HoloError(f"cannot make the folder {parent}: {error.strerror}") from error
         try:
-            return self._take_snapshot(directory, name, space)
+            return self._take_snapshot(directory, name, outline)
         finally:
             platform.close_directory(directory)
 
-    def _take_snapshot(self, directory: platform.Directory, name: str, space: Space) -> Tally | None:
+    def _take_snapshot(self, directory: platform.Directory, name: str, outline: Catalog) -> Tally | None:
         draft = f".{name}{_DRAFT}{os.urandom(4).hex()}"
+        space = self._space()
         self._tree.save(replace(space, draft=draft))
-        golden = Golden(self._library, self._options.workers, self._options.on_progress)
-        if not golden.snapshot(self._catalog, directory, draft):
+        if not self._golden.snapshot(self._digest, lambda: self._catalog, directory, draft):
             return None
         root = platform.open_child(directory, draft)
         try:
-            tally = make_own(root, self.path, self._library, self._catalog, self.relocator, self._options.workers)
+            tally = make_own(root, self.path, self._library, outline, self.relocator, self._options.workers)
             try:
                 if self._is_new:
                     with suppress(FileNotFoundError):
@@ -384,6 +431,8 @@ class _Job:
             remove(directory, draft)  # the old tree, or a snapshot that could not take its place
         self.decision = replace(self.decision, used=Way.SNAPSHOT)
         self._tree.save(finished)
+        tally.reflinked = self.totals.files - tally.copied
+        tally.shared_bytes = self.totals.bytes - tally.written_bytes
         return tally
 
     def _check(self, todo: Plan, materializer: Materializer) -> None:

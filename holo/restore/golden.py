@@ -4,6 +4,9 @@ A golden tree is a read-only Btrfs subvolume ``hololib/golden/<digest>`` that ho
 catalog shares, and the files that name their own path as they were recorded; those are made anew in every
 snapshot. Golden trees are derived: lost or deleted ones are made again from blobs, and a catalog takes its
 golden tree with it.
+
+Beside it lies its *outline*: a catalog of only what a space must make anew. A new space needs no more than
+that, so it is made without reading the whole catalog.
 """
 
 from __future__ import annotations
@@ -14,15 +17,16 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from holo import platform
-from holo.catalog import Catalog
-from holo.errors import HoloError
+from holo.catalog import Catalog, DirectoryRow
+from holo.errors import CatalogInvalid, HoloError
 from holo.hololib import Store
+from holo.hololib.blobs import write_sparse
 from holo.platform import Directory
 from holo.remove import remove
 from holo.restore.engine import Engine
 from holo.restore.materialize import Materializer
 from holo.restore.plan import plan
-from holo.restore.relocate import Relocator
+from holo.restore.relocate import Relocator, leads_into
 from holo.restore.report import Tally
 from holo.restore.strategy import Decision, Way
 from holo.restore.survey import Finding, Survey, nothing_there
@@ -41,14 +45,25 @@ class Golden:
         self._workers = workers
         self._on_progress = on_progress
 
-    def snapshot(self, catalog: Catalog, directory: Directory, name: str) -> bool:
-        """Make ``name`` in ``directory`` a writable copy of the catalog's golden tree, made first if need be.
+    def outline(self, digest: str) -> Catalog | None:
+        """What a space of the catalog makes anew, if there is a golden tree. Only its rows, not its totals, count."""
+        path = os.path.join(self._store.path, "golden", digest + ".json")
+        try:
+            with open(path, "rb") as file:
+                return Catalog.from_json(file.read(), path)
+        except (OSError, CatalogInvalid):
+            return None
+
+    def snapshot(self, digest: str, load: Callable[[], Catalog], directory: Directory, name: str) -> bool:
+        """Make ``name`` in ``directory`` a writable copy of the golden tree of the catalog of that digest.
+
+        If there is none yet it is made first, from the catalog that ``load`` returns.
 
         ``False``: not possible here, and nothing is left behind. Raises :class:`HoloError` for a full disk and
         the like.
         """
         try:
-            tree = self._open(catalog)
+            tree = self._open(digest, load)
             try:
                 platform.snapshot(tree, directory, name)
             finally:
@@ -62,13 +77,13 @@ class Golden:
             return False
         return True
 
-    def _open(self, catalog: Catalog) -> Directory:
+    def _open(self, digest: str, load: Callable[[], Catalog]) -> Directory:
         folder = platform.open_root(self._store.folder("golden"))
         try:
             with suppress(FileNotFoundError):
-                return platform.open_child(folder, catalog.digest)
-            self._make(catalog, folder)
-            return platform.open_child(folder, catalog.digest)
+                return platform.open_child(folder, digest)
+            self._make(load(), folder)
+            return platform.open_child(folder, digest)
         finally:
             platform.close_directory(folder)
 
@@ -85,9 +100,21 @@ class Golden:
             finally:
                 platform.close_directory(tree)
             platform.rename(folder, draft, folder, catalog.digest)
+            self._write_outline(catalog, folder)
         except BaseException:
             remove(folder, draft)
             raise
+
+    def _write_outline(self, catalog: Catalog, folder: Directory) -> None:
+        name = catalog.digest + ".json"
+        draft = f".draft-{os.getpid()}-{name}"
+        remove(folder, draft)
+        descriptor = platform.create_file(folder, draft, 0o666)
+        try:
+            write_sparse(descriptor, [outline_of(catalog).to_json()])
+        finally:
+            os.close(descriptor)
+        platform.rename(folder, draft, folder, name)
 
     def _fill(self, catalog: Catalog, tree: Directory, shown: str) -> None:
         relocator = Relocator(catalog.prefix, catalog.prefix)
@@ -97,27 +124,45 @@ class Golden:
         engine.execute(plan(catalog, nothing_there(catalog), relocator, decision), self._on_progress)
 
 
-def survey_of_snapshot(catalog: Catalog, relocator: Relocator) -> Survey:
-    """How a fresh snapshot of the golden tree differs from a space: in what names its own path."""
-    moved = {path for path, relocation in catalog.relocations.items() if relocator.applies(relocation)}
-    folders = {path.rpartition("/")[0] for path in moved}
-    findings = []
-    for path, _, _, files, links in catalog.directories:
+def outline_of(catalog: Catalog) -> Catalog:
+    """The part of a catalog that a fresh snapshot of its golden tree does not have right yet."""
+    moved = set(catalog.relocations)
+    kept: list[DirectoryRow] = []
+    needed = {""}
+    for path, mode, mtime, files, links in reversed(catalog.directories):
         base = path + "/" if path else ""
-        rows = [row for row in files if base + row[0] in moved] if path in folders else []
-        symlinks = [row for row in links if relocator.symlink(row[1]) != row[1]]
-        if rows or symlinks or not path:
-            names = [row[0] for row in rows] + [row[0] for row in symlinks]
-            findings.append(Finding(path, replace=names, files=rows, symlinks=symlinks, attributes=True))
+        rows = [row for row in files if base + row[0] in moved]
+        # A symlink is moved to whatever new prefix; only that it leads into the old one counts here.
+        symlinks = [row for row in links if leads_into(row[1], catalog.prefix)]
+        if rows or symlinks:
+            needed.add(path)
+        if path in needed:
+            needed.add(path.rpartition("/")[0])
+            kept.append((path, mode, mtime, rows, symlinks))
+    groups = [group for group in catalog.hardlinks if group[0] in moved]
+    xattrs = {path: values for path, values in catalog.xattrs.items() if path in moved or path in needed}
+    return Catalog(catalog.prefix, kept[::-1], catalog.relocations, groups, xattrs)
+
+
+def survey_of_snapshot(outline: Catalog, relocator: Relocator) -> Survey:
+    """How a fresh snapshot of the golden tree differs from a space: in what names its own path."""
+    findings = []
+    for path, _, _, files, links in outline.directories:
+        base = path + "/" if path else ""
+        rows = [row for row in files if relocator.applies(outline.relocations[base + row[0]])]
+        if rows or links or not path:
+            names = [row[0] for row in rows] + [row[0] for row in links]
+            findings.append(Finding(path, replace=names, files=rows, symlinks=links, attributes=True))
     return Survey(findings, {})
 
 
-def make_own(root: Directory, shown: str, store: Store, catalog: Catalog, relocator: Relocator, workers: int) -> Tally:
-    """Make a fresh snapshot a space: patch what names its own path. Returns what was done, snapshot included."""
+def make_own(root: Directory, shown: str, store: Store, outline: Catalog, relocator: Relocator, workers: int) -> Tally:
+    """Make a fresh snapshot a space: patch what names its own path. Returns what was made."""
     decision = Decision(Strategy.SMART, Way.SNAPSHOT)
-    todo = plan(catalog, survey_of_snapshot(catalog, relocator), relocator, decision)
-    materializer = Materializer(store, catalog, relocator, Way.REFLINK, verify=False)
-    tally = Engine(root, shown, materializer, catalog.xattrs, workers).execute(todo)
-    tally.reflinked = catalog.file_count - tally.copied
-    tally.shared_bytes = catalog.size - tally.written_bytes
-    return tally
+    todo = plan(outline, survey_of_snapshot(outline, relocator), relocator, decision)
+    materializer = Materializer(store, outline, relocator, Way.REFLINK, verify=False)
+    for fill in todo.fills:
+        base = fill.path + "/" if fill.path else ""
+        for row in fill.files:
+            materializer.check(base + row[0], row)
+    return Engine(root, shown, materializer, outline.xattrs, workers).execute(todo)

@@ -133,7 +133,7 @@ def plan(catalog: Catalog, survey: Survey, relocator: Relocator, decision: Decis
         relinks=relinks,
         link_sizes={path: row[2] for path, row in catalog.files() if path in leaders} if relinks else {},
         private=private,
-        unchanged=catalog.file_count - unmade - len(dropped),
+        unchanged=catalog.totals.files - unmade - len(dropped),
     )
 
 

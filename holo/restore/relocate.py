@@ -60,7 +60,7 @@ class Relocator:
 
     def symlink(self, target: str) -> str:
         """The target of a symlink, moved if it leads into the prefix."""
-        if target == self._old_text or target.startswith(self._old_text + "/"):
+        if leads_into(target, self._old_text):
             return self._new_text + target[len(self._old_text) :]
         return target
 
@@ -163,6 +163,11 @@ class Relocator:
         quoted = re.sub(rb'([\\"$`])', b"\"'\\1'\"", interpreter)
         # pip writes the same (distlib's _build_shebang): sh executes the second line, Python sees a string.
         return b"#!/bin/sh\n'''exec' \"%b\"%b \"$0\" \"$@\"\n' '''" % (quoted, b" " + arguments if arguments else b"")
+
+
+def leads_into(target: str, prefix: str) -> bool:
+    """Whether a symlink's target is the prefix or below it."""
+    return target == prefix or target.startswith(prefix + "/")
 
 
 def splice(first: bytes, rest: Iterable[bytes], edits: list[Edit]) -> Iterator[bytes]:
