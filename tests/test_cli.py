@@ -313,6 +313,36 @@ def test_space_in_a_chosen_directory(holo: Holo, source: Path, recorded: Any, ex
     assert spaces(holo)["one"]["path"] == str(target)
 
 
+def test_space_that_became_a_symlink_is_refused(holo: Holo, space: Path) -> None:
+    """What it leads to is somebody's directory, and a restore would empty it."""
+    precious = trees.write(holo.root / "precious" / "file", b"irreplaceable").parent
+    before = compare.snapshot(precious)
+    space.rename(holo.root / "moved")
+    space.symlink_to(precious)
+    for command in (
+        ("restore", "--space", "one"),
+        ("restore", "--space", "one", "--force", "--to", space),
+        ("init", "--space", "two", "env", "--force", "--to", space),
+        ("restore", "--space", "one", "--dry-run"),
+    ):
+        assert str(space) in holo(*command, code=1).stderr
+        assert compare.snapshot(precious) == before
+    holo("delete", "--space", "one")
+    assert not space.is_symlink()
+    assert compare.snapshot(precious) == before
+
+
+def test_dry_run_leaves_what_a_killed_restore_left(holo: Holo, space: Path) -> None:
+    draft = f".{space.name}.holo-0123abcd"
+    (space.parent / draft).mkdir()
+    record = holo.holotree / ".spaces" / "one.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"state": "restoring", "draft": draft}))
+    holo("restore", "--space", "one", "--dry-run")
+    assert (space.parent / draft).is_dir()
+    holo("restore", "--space", "one")
+    assert not (space.parent / draft).exists()
+
+
 def test_library_is_no_place_for_a_space(holo: Holo, recorded: Any) -> None:
     before = compare.snapshot(holo.library)
     for place in (holo.library / "new", holo.library, holo.home):

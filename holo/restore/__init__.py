@@ -197,8 +197,11 @@ class _Job:
         self._options = options
         self._known = tree.find(name)
         self.path = self._place(path)
-        if self._known is not None:
-            remove_draft(self._known)
+        if os.path.islink(self.path):
+            raise Conflict(
+                f"{self.path} is a symlink, not a directory",
+                "Where it leads is not known to be the space's. Name that directory itself, or remove the symlink.",
+            )
         self.relocator = Relocator(catalog.prefix, self.path)
         self.relocator.refuse_impossible(catalog)
         self._is_new = _is_absent_or_empty(self.path)
@@ -287,12 +290,24 @@ class _Job:
     def _survey(self, used: Way) -> Survey:
         if self._is_new:
             return nothing_there(self._catalog)
-        root = platform.open_root(self.path)
+        root = self._open()
         try:
             expectation = Expectation(self._catalog, self.relocator, used, self._stamp(), self._options.verify)
             return survey(root, expectation, self._library.blobs, self._options.workers)
         finally:
             platform.close_directory(root)
+
+    def _open(self) -> platform.Directory:
+        """The space's directory, opened by its name in its folder: a symlink there is an error, never followed."""
+        parent, name = os.path.split(self.path)
+        try:
+            directory = platform.open_root(parent)
+            try:
+                return platform.open_child(directory, name)
+            finally:
+                platform.close_directory(directory)
+        except OSError as error:
+            raise HoloError(f"cannot open the space {self.path}: {error.strerror}") from error
 
     def _stamp(self) -> int:
         """The ctime up to which a file is what the last restore made of it; -1 if that was another catalog's."""
@@ -300,6 +315,8 @@ class _Job:
         return known.stamp if known is not None and known.digest == self._catalog.digest else -1
 
     def run(self) -> Tally:
+        if self._known is not None:
+            remove_draft(self._known)
         looked = time.time_ns()
         todo = self.plan()
         space = Space(
@@ -328,9 +345,9 @@ class _Job:
         self._tree.save(space)
         try:
             os.makedirs(self.path, exist_ok=True)
-            root = platform.open_root(self.path)
         except OSError as error:
             raise HoloError(f"cannot make the space {self.path}: {error.strerror}") from error
+        root = self._open()
         try:
             engine = Engine(root, self.path, materializer, self._catalog.xattrs, self._options.workers)
             tally = engine.execute(todo, self._options.on_progress)
