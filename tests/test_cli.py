@@ -332,6 +332,34 @@ def test_space_that_became_a_symlink_is_refused(holo: Holo, space: Path) -> None
     assert compare.snapshot(precious) == before
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_what_is_mounted_inside_a_space_is_not_touched(holo: Holo, space: Path) -> None:
+    volume = trees.write(holo.root / "volume" / "file", b"irreplaceable").parent
+    place = space / "a mount\\point"
+    place.mkdir()
+    subprocess.run(["mount", "--bind", volume, place], check=True)
+    try:
+        for command in (("restore", "--space", "one"), ("delete", "--space", "one")):
+            assert str(place) in holo(*command, code=1).stderr
+            assert (volume / "file").read_bytes() == b"irreplaceable"
+        assert spaces(holo)["one"]["state"] == "pristine"
+    finally:
+        subprocess.run(["umount", place], check=True)
+    holo("delete", "--space", "one")
+    assert (volume / "file").read_bytes() == b"irreplaceable"
+
+
+def test_spaces_do_not_lie_inside_each_other(holo: Holo, space: Path) -> None:
+    """A restore of the outer one would remove the inner one."""
+    before = compare.snapshot(space)
+    assert "'one'" in holo("init", "--space", "two", "env", "--to", space / "bin" / "two", code=1).stderr
+    outer = holo("init", "--space", "three", "env", "--to", holo.root / "outer" / "inner" / "three", "--json").json()
+    refused = holo("init", "--space", "four", "env", "--force", "--to", holo.root / "outer", code=1)
+    assert outer["path"] in refused.stderr
+    assert compare.snapshot(space) == before
+    assert sorted(spaces(holo)) == ["one", "three"]
+
+
 def test_dry_run_leaves_what_a_killed_restore_left(holo: Holo, space: Path) -> None:
     draft = f".{space.name}.holo-0123abcd"
     (space.parent / draft).mkdir()

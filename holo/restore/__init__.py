@@ -142,6 +142,7 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
     tree = Holotree(library.home)
     with tree.lock(name, on_wait):
         space = tree.get(name)
+        refuse_mounts(space.path)
         tree.save(replace(space, state="restoring"))
         remove_draft(space)
         parent, base = os.path.split(space.path)
@@ -157,6 +158,13 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
             raise HoloError(f"cannot remove {space.path}: {error.strerror}") from error
         tree.forget(name)
     return space
+
+
+def refuse_mounts(path: str) -> None:
+    """Raise :class:`Conflict` if something is mounted inside the space: its files are not the space's to remove."""
+    mounted = platform.mounts_below(os.path.realpath(path))
+    if mounted:
+        raise Conflict(f"{mounted[0]} is mounted inside the space {path}", "Unmount it first; nothing was changed.")
 
 
 def remove_draft(space: Space) -> None:
@@ -202,6 +210,7 @@ class _Job:
                 f"{self.path} is a symlink, not a directory",
                 "Where it leads is not known to be the space's. Name that directory itself, or remove the symlink.",
             )
+        refuse_mounts(self.path)
         self.relocator = Relocator(catalog.prefix, self.path)
         self.relocator.refuse_impossible(catalog)
         self._is_new = _is_absent_or_empty(self.path)
@@ -222,10 +231,20 @@ class _Job:
                 f"space {self._name!r} lives at {known.path}, not at {path}",
                 "Give the copy at the other place a name of its own with --space.",
             )
-        other = self._tree.at(path)
-        if other is not None and other.name != self._name:
-            raise Conflict(f"{path} is space {other.name!r} already", f"Use --space {other.name}, or another place.")
         real = os.path.realpath(path)
+        for other in self._tree.spaces():
+            theirs = os.path.realpath(other.path)
+            if other.name == self._name or os.path.commonpath([real, theirs]) not in (real, theirs):
+                continue
+            if real == theirs:
+                raise Conflict(
+                    f"{path} is space {other.name!r} already", f"Use --space {other.name}, or another place."
+                )
+            # A restore of the outer one would remove the inner one.
+            raise Conflict(
+                f"{path} and space {other.name!r} at {other.path} lie inside each other",
+                "Choose another place: a restore removes everything in a space that is not in its catalog.",
+            )
         if os.path.commonpath([real, os.path.realpath(self._library.path)]) == os.path.realpath(self._library.path):
             raise UsageError(f"{path} cannot be a space: it is in the library", "Choose a directory of its own.")
         for precious in (self._library.path, self._tree.path, os.path.expanduser("~"), os.getcwd()):
