@@ -399,7 +399,8 @@ class _Job:
     def _take_snapshot(self, directory: platform.Directory, name: str, space: Space) -> Tally | None:
         draft = f".{name}{_DRAFT}{os.urandom(4).hex()}"
         self._tree.save(replace(space, draft=draft))
-        golden = Golden(self._library, self._options.workers, self._options.on_progress)
+        options = self._options
+        golden = Golden(self._library, options.workers, options.on_progress, options.on_wait)
         if not golden.snapshot(self._catalog, directory, draft):
             return None
         root = platform.open_child(directory, draft)

@@ -17,6 +17,8 @@ from holo import platform
 from holo.catalog import Catalog
 from holo.errors import HoloError
 from holo.hololib import Store
+from holo.hololib.blobs import DRAFT, temporary_name
+from holo.hololib.locks import OnWait, locked
 from holo.platform import Directory
 from holo.remove import remove
 from holo.restore.engine import Engine
@@ -36,10 +38,13 @@ filesystem, no permission, a quota of subvolumes) means: restore file by file.""
 class Golden:
     """The golden trees of one library."""
 
-    def __init__(self, store: Store, workers: int, on_progress: Callable[[int, int], object] | None) -> None:
+    def __init__(
+        self, store: Store, workers: int, on_progress: Callable[[int, int], object] | None, on_wait: OnWait
+    ) -> None:
         self._store = store
         self._workers = workers
         self._on_progress = on_progress
+        self._on_wait = on_wait
 
     def snapshot(self, catalog: Catalog, directory: Directory, name: str) -> bool:
         """Make ``name`` in ``directory`` a writable copy of the catalog's golden tree, made first if need be.
@@ -63,18 +68,28 @@ class Golden:
         return True
 
     def _open(self, catalog: Catalog) -> Directory:
-        folder = platform.open_root(self._store.folder("golden"))
+        path = self._store.folder("golden")
+        folder = platform.open_root(path)
         try:
             with suppress(FileNotFoundError):
-                return platform.open_child(folder, catalog.digest)
-            self._make(catalog, folder)
-            return platform.open_child(folder, catalog.digest)
+                return _open_own(folder, catalog.digest)
+            # One maker at a time: who waited finds it made, and what is a draft then is a killed one's.
+            what = f"the golden trees of {self._store.path}"
+            with locked(os.path.join(path, ".lock"), what, exclusive=True, on_wait=self._on_wait):
+                with suppress(FileNotFoundError):
+                    return _open_own(folder, catalog.digest)
+                self._make(catalog, folder)
+                return _open_own(folder, catalog.digest)
         finally:
             platform.close_directory(folder)
 
     def _make(self, catalog: Catalog, folder: Directory) -> None:
-        draft = f".draft-{os.getpid()}-{catalog.digest[:12]}"
-        remove(folder, draft)
+        with platform.listing(folder) as entries:
+            stale = [entry.name for entry in entries if entry.name.startswith(DRAFT)]
+        for name in stale:
+            with suppress(OSError):  # another user's, perhaps
+                remove(folder, name)
+        draft = DRAFT + temporary_name()
         platform.make_tree(folder, draft)
         try:
             tree = platform.open_child(folder, draft)
@@ -95,6 +110,15 @@ class Golden:
         materializer = Materializer(self._store, catalog, relocator, Way.REFLINK, verify=False)
         engine = Engine(tree, shown, materializer, catalog.xattrs, self._workers)
         engine.execute(plan(catalog, nothing_there(catalog), relocator, decision), self._on_progress)
+
+
+def _open_own(folder: Directory, name: str) -> Directory:
+    """Open a golden tree of this user. A snapshot belongs to whom its source does, and a space is its maker's."""
+    tree = platform.open_child(folder, name)
+    if platform.status(tree, "").st_uid != os.geteuid():
+        platform.close_directory(tree)
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), name)
+    return tree
 
 
 def survey_of_snapshot(catalog: Catalog, relocator: Relocator) -> Survey:
