@@ -313,6 +313,64 @@ def test_space_in_a_chosen_directory(holo: Holo, source: Path, recorded: Any, ex
     assert spaces(holo)["one"]["path"] == str(target)
 
 
+def test_space_that_became_a_symlink_is_refused(holo: Holo, space: Path) -> None:
+    """What it leads to is somebody's directory, and a restore would empty it."""
+    precious = trees.write(holo.root / "precious" / "file", b"irreplaceable").parent
+    before = compare.snapshot(precious)
+    space.rename(holo.root / "moved")
+    space.symlink_to(precious)
+    for command in (
+        ("restore", "--space", "one"),
+        ("restore", "--space", "one", "--force", "--to", space),
+        ("init", "--space", "two", "env", "--force", "--to", space),
+        ("restore", "--space", "one", "--dry-run"),
+    ):
+        assert str(space) in holo(*command, code=1).stderr
+        assert compare.snapshot(precious) == before
+    holo("delete", "--space", "one")
+    assert not space.is_symlink()
+    assert compare.snapshot(precious) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_what_is_mounted_inside_a_space_is_not_touched(holo: Holo, space: Path) -> None:
+    volume = trees.write(holo.root / "volume" / "file", b"irreplaceable").parent
+    place = space / "a mount\\point"
+    place.mkdir()
+    subprocess.run(["mount", "--bind", volume, place], check=True)
+    try:
+        for command in (("restore", "--space", "one"), ("delete", "--space", "one")):
+            assert str(place) in holo(*command, code=1).stderr
+            assert (volume / "file").read_bytes() == b"irreplaceable"
+        assert spaces(holo)["one"]["state"] == "pristine"
+    finally:
+        subprocess.run(["umount", place], check=True)
+    holo("delete", "--space", "one")
+    assert (volume / "file").read_bytes() == b"irreplaceable"
+
+
+def test_spaces_do_not_lie_inside_each_other(holo: Holo, space: Path) -> None:
+    """A restore of the outer one would remove the inner one."""
+    before = compare.snapshot(space)
+    assert "'one'" in holo("init", "--space", "two", "env", "--to", space / "bin" / "two", code=1).stderr
+    outer = holo("init", "--space", "three", "env", "--to", holo.root / "outer" / "inner" / "three", "--json").json()
+    refused = holo("init", "--space", "four", "env", "--force", "--to", holo.root / "outer", code=1)
+    assert outer["path"] in refused.stderr
+    assert compare.snapshot(space) == before
+    assert sorted(spaces(holo)) == ["one", "three"]
+
+
+def test_dry_run_leaves_what_a_killed_restore_left(holo: Holo, space: Path) -> None:
+    draft = f".{space.name}.holo-0123abcd"
+    (space.parent / draft).mkdir()
+    record = holo.holotree / ".spaces" / "one.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"state": "restoring", "draft": draft}))
+    holo("restore", "--space", "one", "--dry-run")
+    assert (space.parent / draft).is_dir()
+    holo("restore", "--space", "one")
+    assert not (space.parent / draft).exists()
+
+
 def test_library_is_no_place_for_a_space(holo: Holo, recorded: Any) -> None:
     before = compare.snapshot(holo.library)
     for place in (holo.library / "new", holo.library, holo.home):

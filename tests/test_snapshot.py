@@ -12,12 +12,13 @@ import subprocess
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from holo import Hololib
+from holo import Hololib, platform
 from support import compare, fiemap, trees
 from support.cli import Holo
 
@@ -52,8 +53,7 @@ def init(holo: Holo, space: str, *more: str) -> tuple[Path, dict[str, Any]]:
 
 def golden(holo: Holo) -> list[Path]:
     """The golden trees, without their outlines."""
-    folder = holo.library / "golden"
-    return [path for path in folder.iterdir() if path.suffix != ".json"] if folder.is_dir() else []
+    return [path for path in (holo.library / "golden").glob("[!.]*") if path.suffix != ".json"]
 
 
 def damage(space: Path) -> None:
@@ -202,7 +202,7 @@ def test_golden_tree_goes_with_its_catalog(holo: Holo, source: Path) -> None:
     init(holo, "one")
     assert [item["golden"] for item in holo("catalogs", "--json").json()["catalogs"]] == [True]
     holo("catalogs", "--remove", "env")
-    assert os.listdir(holo.library / "golden") == []
+    assert [*(holo.library / "golden").glob("[!.]*")] == []
 
 
 def test_deleted_space_is_gone(holo: Holo, source: Path) -> None:
@@ -283,6 +283,64 @@ def test_ordinary_user(holo: Holo, source: Path) -> None:
     as_user(remove, library)
     assert not space.exists()
     assert golden(holo) == []
+
+
+def in_user_library(holo: Holo) -> Hololib:
+    subprocess.run(["chown", "-R", f"{USER}:{USER}", holo.root], check=True)
+    for folder in holo.root.parents:
+        folder.chmod(folder.stat().st_mode | 0o011)
+    return Hololib(holo.home)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
+def test_golden_tree_that_is_half_removed_is_not_used(holo: Holo, source: Path) -> None:
+    library = in_user_library(holo)
+
+    def remove_and_be_killed(library: Hololib) -> None:
+        remove_file, left = platform.remove_file, iter(range(20))
+
+        def kill(directory: platform.Directory, name: str) -> None:
+            if next(left, None) is None:
+                os._exit(0)
+            remove_file(directory, name)
+
+        library.init("one", "env")
+        platform.remove_file = kill  # only in this process
+        library.remove_catalog("env")
+        os._exit(1)  # not killed
+
+    shutil.copytree(holo.library, holo.root / "copy")
+    as_user(remove_and_be_killed, library)
+    for folder in ("catalog", "names"):  # as if it had been recorded again
+        shutil.copytree(holo.root / "copy" / folder, holo.library / folder, dirs_exist_ok=True)
+    as_user(lambda library: library.init("two", "env") and None, library)
+    left = compare.differences(source, Path(library.space("two").path), library=holo.library)
+    assert [line for line in left if "security.capability" not in line] == []
+    left = [name for name in os.listdir(holo.library / "golden") if name != ".lock" and not name.endswith(".json")]
+    assert len(left) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
+def test_space_belongs_to_its_maker(holo: Holo, source: Path) -> None:
+    """A snapshot would belong to whom the golden tree does, who could then change what root runs."""
+    library = in_user_library(holo)
+    as_user(lambda library: library.init("one", "env") and None, library)
+    report = library.init("two", "env")
+    assert report.strategy.used == "reflink"
+    assert {path.lstat().st_uid for path in Path(report.path).rglob("*")} == {0}
+
+
+def test_golden_tree_is_made_once_for_many_at_a_time(holo: Holo, source: Path) -> None:
+    library = Hololib(holo.home)
+    draft = holo.library / "golden" / ".draft-of-a-killed-one"
+    draft.mkdir(parents=True)
+    with ThreadPoolExecutor(4) as pool:
+        reports = [*pool.map(lambda name: library.init(name, "env"), ["one", "two", "three", "four"])]
+    for report in reports:
+        assert report.strategy.used == "snapshot"
+        assert compare.differences(source, Path(report.path), library=holo.library) == []
+    assert len(golden(holo)) == 1
+    assert not draft.exists()
 
 
 def as_user(work: Callable[[Hololib], None], library: Hololib) -> None:

@@ -191,8 +191,8 @@ class Store:
         if (known := self._read_name(name)) is not None and known.digest == digest:
             os.unlink(self._name_path(name))
         if all(summary.digest != digest or summary.name is None for summary in self.catalogs()):
-            os.unlink(self._catalog_path(digest))
             self._remove_golden(digest)
+            os.unlink(self._catalog_path(digest))
         return name, digest
 
     def summary(self, name: str) -> CatalogSummary | None:
@@ -207,8 +207,14 @@ class Store:
         if digest in self.golden_trees():
             folder = platform.open_root(self.folder("golden"))
             try:
-                remove(folder, digest)
+                # It is golden as long as it has that name, so half of it must not: recorded again, it would be used.
+                draft = f".draft-{digest}"
+                remove(folder, draft)
+                platform.rename(folder, digest, folder, draft)
+                remove(folder, draft)
                 remove(folder, digest + ".json")
+            except OSError as error:
+                raise HoloError(f"cannot remove the golden tree {digest} in {self.path}: {error.strerror}") from error
             finally:
                 platform.close_directory(folder)
 

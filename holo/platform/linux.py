@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TypeAlias
@@ -173,6 +174,19 @@ def remove_tree(directory: Directory, name: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def mounts_below(path: str) -> list[str]:
+    """What is mounted (also by a bind mount, which no stat shows) below ``path``, a real path."""
+    below = os.fsencode(path) + b"/"
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            points = [line.split(b" ", 5)[4] for line in file]
+    except OSError:
+        return []
+    # Blanks, newlines and backslashes are written as three octal digits.
+    plain = (re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), point) for point in points)
+    return [os.fsdecode(point) for point in plain if point.startswith(below)]
 
 
 # linux/fs.h

@@ -305,6 +305,11 @@ def remove_tree(directory: Directory, name: str) -> bool:
     return False
 
 
+def mounts_below(path: str) -> list[str]:
+    """What is mounted below ``path``: not known here."""
+    return []
+
+
 _RENAME_SWAP = 2  # sys/stdio.h of macOS
 
 

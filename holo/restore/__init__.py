@@ -142,6 +142,7 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
     tree = Holotree(library.home)
     with tree.lock(name, on_wait):
         space = tree.get(name)
+        refuse_mounts(space.path)
         tree.save(replace(space, state="restoring"))
         remove_draft(space)
         parent, base = os.path.split(space.path)
@@ -157,6 +158,13 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
             raise HoloError(f"cannot remove {space.path}: {error.strerror}") from error
         tree.forget(name)
     return space
+
+
+def refuse_mounts(path: str) -> None:
+    """Raise :class:`Conflict` if something is mounted inside the space: its files are not the space's to remove."""
+    mounted = platform.mounts_below(os.path.realpath(path))
+    if mounted:
+        raise Conflict(f"{mounted[0]} is mounted inside the space {path}", "Unmount it first; nothing was changed.")
 
 
 def remove_draft(space: Space) -> None:
@@ -197,15 +205,19 @@ class _Job:
         self._options = options
         self._known = tree.find(name)
         self.path = self._place(path)
-        if self._known is not None:
-            remove_draft(self._known)
+        if os.path.islink(self.path):
+            raise Conflict(
+                f"{self.path} is a symlink, not a directory",
+                "Where it leads is not known to be the space's. Name that directory itself, or remove the symlink.",
+            )
+        refuse_mounts(self.path)
         self._is_new = _is_absent_or_empty(self.path)
         if self._known is None and not self._is_new and not options.force:
             raise Conflict(
                 f"{self.path} is not empty and not a holo space",
                 "A restore removes what is not in the catalog. Choose an empty place, or insist with --force.",
             )
-        self._golden = Golden(library, options.workers, options.on_progress)
+        self._golden = Golden(library, options.workers, options.on_progress, options.on_wait)
         self.decision: Decision  # made with the plan
 
     @cached_property
@@ -256,10 +268,20 @@ class _Job:
                 f"space {self._name!r} lives at {known.path}, not at {path}",
                 "Give the copy at the other place a name of its own with --space.",
             )
-        other = self._tree.at(path)
-        if other is not None and other.name != self._name:
-            raise Conflict(f"{path} is space {other.name!r} already", f"Use --space {other.name}, or another place.")
         real = os.path.realpath(path)
+        for other in self._tree.spaces():
+            theirs = os.path.realpath(other.path)
+            if other.name == self._name or os.path.commonpath([real, theirs]) not in (real, theirs):
+                continue
+            if real == theirs:
+                raise Conflict(
+                    f"{path} is space {other.name!r} already", f"Use --space {other.name}, or another place."
+                )
+            # A restore of the outer one would remove the inner one.
+            raise Conflict(
+                f"{path} and space {other.name!r} at {other.path} lie inside each other",
+                "Choose another place: a restore removes everything in a space that is not in its catalog.",
+            )
         if os.path.commonpath([real, os.path.realpath(self._library.path)]) == os.path.realpath(self._library.path):
             raise UsageError(f"{path} cannot be a space: it is in the library", "Choose a directory of its own.")
         for precious in (self._library.path, self._tree.path, os.path.expanduser("~"), os.getcwd()):
@@ -324,12 +346,24 @@ class _Job:
     def _survey(self, used: Way) -> Survey:
         if self._is_new:
             return nothing_there(self._catalog)
-        root = platform.open_root(self.path)
+        root = self._open()
         try:
             expectation = Expectation(self._catalog, self.relocator, used, self._stamp(), self._options.verify)
             return survey(root, expectation, self._library.blobs, self._options.workers)
         finally:
             platform.close_directory(root)
+
+    def _open(self) -> platform.Directory:
+        """The space's directory, opened by its name in its folder: a symlink there is an error, never followed."""
+        parent, name = os.path.split(self.path)
+        try:
+            directory = platform.open_root(parent)
+            try:
+                return platform.open_child(directory, name)
+            finally:
+                platform.close_directory(directory)
+        except OSError as error:
+            raise HoloError(f"cannot open the space {self.path}: {error.strerror}") from error
 
     def _stamp(self) -> int:
         """The ctime up to which a file is what the last restore made of it; -1 if that was another catalog's."""
@@ -337,6 +371,8 @@ class _Job:
         return known.stamp if known is not None and known.digest == self._digest else -1
 
     def run(self) -> Tally:
+        if self._known is not None:
+            remove_draft(self._known)
         looked = time.time_ns()
         self.relocator  # noqa: B018 - refuses what is impossible, before anything else
         if self._outline is not None:
@@ -379,9 +415,9 @@ class _Job:
         self._tree.save(space)
         try:
             os.makedirs(self.path, exist_ok=True)
-            root = platform.open_root(self.path)
         except OSError as error:
             raise HoloError(f"cannot make the space {self.path}: {error.strerror}") from error
+        root = self._open()
         try:
             engine = Engine(root, self.path, materializer, self._catalog.xattrs, self._options.workers)
             tally = engine.execute(todo, self._options.on_progress)

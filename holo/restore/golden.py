@@ -20,7 +20,8 @@ from holo import platform
 from holo.catalog import Catalog, DirectoryRow
 from holo.errors import CatalogInvalid, HoloError
 from holo.hololib import Store
-from holo.hololib.blobs import write_sparse
+from holo.hololib.blobs import DRAFT, temporary_name, write_sparse
+from holo.hololib.locks import OnWait, locked
 from holo.platform import Directory
 from holo.remove import remove
 from holo.restore.engine import Engine
@@ -40,10 +41,13 @@ filesystem, no permission, a quota of subvolumes) means: restore file by file.""
 class Golden:
     """The golden trees of one library."""
 
-    def __init__(self, store: Store, workers: int, on_progress: Callable[[int, int], object] | None) -> None:
+    def __init__(
+        self, store: Store, workers: int, on_progress: Callable[[int, int], object] | None, on_wait: OnWait
+    ) -> None:
         self._store = store
         self._workers = workers
         self._on_progress = on_progress
+        self._on_wait = on_wait
 
     def outline(self, digest: str) -> Catalog | None:
         """What a space of the catalog makes anew, if there is a golden tree. Only its rows, not its totals, count."""
@@ -78,18 +82,28 @@ class Golden:
         return True
 
     def _open(self, digest: str, load: Callable[[], Catalog]) -> Directory:
-        folder = platform.open_root(self._store.folder("golden"))
+        path = self._store.folder("golden")
+        folder = platform.open_root(path)
         try:
             with suppress(FileNotFoundError):
-                return platform.open_child(folder, digest)
-            self._make(load(), folder)
-            return platform.open_child(folder, digest)
+                return _open_own(folder, digest)
+            # One maker at a time: who waited finds it made, and what is a draft then is a killed one's.
+            what = f"the golden trees of {self._store.path}"
+            with locked(os.path.join(path, ".lock"), what, exclusive=True, on_wait=self._on_wait):
+                with suppress(FileNotFoundError):
+                    return _open_own(folder, digest)
+                self._make(load(), folder)
+                return _open_own(folder, digest)
         finally:
             platform.close_directory(folder)
 
     def _make(self, catalog: Catalog, folder: Directory) -> None:
-        draft = f".draft-{os.getpid()}-{catalog.digest[:12]}"
-        remove(folder, draft)
+        with platform.listing(folder) as entries:
+            stale = [entry.name for entry in entries if entry.name.startswith(DRAFT)]
+        for name in stale:
+            with suppress(OSError):  # another user's, perhaps
+                remove(folder, name)
+        draft = DRAFT + temporary_name()
         platform.make_tree(folder, draft)
         try:
             tree = platform.open_child(folder, draft)
@@ -107,8 +121,7 @@ class Golden:
 
     def _write_outline(self, catalog: Catalog, folder: Directory) -> None:
         name = catalog.digest + ".json"
-        draft = f".draft-{os.getpid()}-{name}"
-        remove(folder, draft)
+        draft = DRAFT + temporary_name()
         descriptor = platform.create_file(folder, draft, 0o666)
         try:
             write_sparse(descriptor, [outline_of(catalog).to_json()])
@@ -122,6 +135,15 @@ class Golden:
         materializer = Materializer(self._store, catalog, relocator, Way.REFLINK, verify=False)
         engine = Engine(tree, shown, materializer, catalog.xattrs, self._workers)
         engine.execute(plan(catalog, nothing_there(catalog), relocator, decision), self._on_progress)
+
+
+def _open_own(folder: Directory, name: str) -> Directory:
+    """Open a golden tree of this user. A snapshot belongs to whom its source does, and a space is its maker's."""
+    tree = platform.open_child(folder, name)
+    if platform.status(tree, "").st_uid != os.geteuid():
+        platform.close_directory(tree)
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), name)
+    return tree
 
 
 def outline_of(catalog: Catalog) -> Catalog:
