@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -177,25 +176,13 @@ def large(files: int, per_directory: int) -> bytes:
     return Catalog("/opt/env", [("", 0o755, 0, [], []), *folders], {}, [], {}).to_json()
 
 
-def test_a_large_catalog_is_quick_to_load() -> None:
-    """The target is 40 ms for 22,000 files; the bound leaves room for a loaded machine."""
-    data = large(22_000, 6)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        Catalog.from_json(data, "large.json")
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.12, f"{min(times):.3f} s"
-
-
-def test_many_relocations_in_one_directory_are_quick_to_check() -> None:
-    """A quadratic check would let a small file keep a machine busy."""
-    document = json.loads(large(10_000, 10_000))
-    document["relocations"] = [[f"d0/f{i}", "text", [0], []] for i in range(10_000)]
-    document["hardlinks"] = [[f"d0/f{i}", f"d0/f{i + 1}"] for i in range(0, 10_000, 2)]
+def test_many_relocations_and_hardlinks_in_one_directory() -> None:
+    """A quadratic check would let a small file keep a machine busy: 10,000 took seconds, these would take minutes."""
+    document = json.loads(large(100_000, 100_000))
+    document["relocations"] = [[f"d0/f{i}", "text", [0], []] for i in range(100_000)]
+    document["hardlinks"] = [[f"d0/f{i}", f"d0/f{i + 1}"] for i in range(0, 100_000, 2)]
     for row in document["directories"][1][3]:
         row[1:] = document["directories"][1][3][0][1:]
-    data = json.dumps(document).encode()
-    start = time.perf_counter()
-    Catalog.from_json(data, "many.json")
-    assert time.perf_counter() - start < 1
+    catalog = Catalog.from_json(json.dumps(document).encode(), "many.json")
+    assert len(catalog.relocations) == 100_000
+    assert len(catalog.hardlinks) == 50_000
