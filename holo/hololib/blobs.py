@@ -268,7 +268,7 @@ def write_sparse(descriptor: int, chunks: Iterable[bytes]) -> None:
         if not chunk:
             continue
         if len(chunk) < _HOLE:
-            _write_all(descriptor, chunk)
+            write_all(descriptor, chunk)
             hole = False
             continue
         view = memoryview(chunk)
@@ -282,13 +282,14 @@ def write_sparse(descriptor: int, chunks: Iterable[bytes]) -> None:
             if hole:
                 os.lseek(descriptor, end - start, os.SEEK_CUR)
             else:
-                _write_all(descriptor, view[start:end])
+                write_all(descriptor, view[start:end])
             start = end
     if hole:
         os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
 
 
-def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write all of ``data`` at the file's position."""
     written = os.write(descriptor, data)
     while written < len(data):
         written += os.write(descriptor, memoryview(data)[written:])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from holo import platform
 from holo.catalog import Catalog, FileRow, Relocation
 from holo.hololib import Store
-from holo.hololib.blobs import CHUNK, raw_name, write_sparse
+from holo.hololib.blobs import CHUNK, raw_name, write_all, write_sparse
 from holo.hololib.links import READ_ONLY
 from holo.platform import Directory
 from holo.restore.relocate import Relocator
@@ -20,6 +20,9 @@ _KEPT_BYTES = 64 << 20
 """Patched content kept in memory between the check before the first write and the write itself."""
 
 _SETID = 0o6000
+
+_LARGEST_REGIONS = 16 << 20
+"""Bytes to change from which on a file is rewritten rather than cloned and patched."""
 
 
 class Materializer:
@@ -112,22 +115,26 @@ class Materializer:
         if not size:
             self._finish(platform.create_file(directory, name, mode), mode, mtime, xattrs)
             return True
+        target = self._clone(directory, name, size, digest, 0o600 if xattrs else mode)
+        if target is None:
+            return False
+        self._finish(target, mode, mtime, xattrs)
+        return True
+
+    def _clone(self, directory: Directory, name: str, size: int, digest: str, mode: int) -> int | None:
+        """An open clone of a blob, or ``None`` if this one cannot be cloned."""
         source = self._blobs.inflate(digest, size)
         try:
             if self._verify:
                 self._blobs.verify(source, digest, size)
-            target = platform.clone(
-                source, self._blobs.directory, raw_name(digest), directory, name, 0o600 if xattrs else mode
-            )
+            return platform.clone(source, self._blobs.directory, raw_name(digest), directory, name, mode)
         except OSError as error:
             # The pair can reflink, so this is about one file: Btrfs between nodatacow and ordinary ones.
             if error.errno not in platform.UNAVAILABLE:
                 raise
-            return False
+            return None
         finally:
             os.close(source)
-        self._finish(target, mode, mtime, xattrs)
-        return True
 
     def _make_copy(self, directory: Directory, row: FileRow, xattrs: dict[str, bytes] | None) -> None:
         name, mode, size, mtime, digest = row
@@ -137,6 +144,8 @@ class Materializer:
         self, directory: Directory, path: str, row: FileRow, relocation: Relocation, xattrs: dict[str, bytes] | None
     ) -> None:
         name, mode, size, mtime, digest = row
+        if size > CHUNK and self.used is Way.REFLINK and self._make_patched_clone(directory, row, relocation, xattrs):
+            return
         chunks: Iterator[bytes]
         patched = self._patched.get(path)
         if patched is not None:
@@ -144,6 +153,30 @@ class Materializer:
         else:
             chunks = self._relocator.patch(self._blobs.chunks(digest, size), relocation)
         self._write(directory, name, chunks, mode, mtime, xattrs)
+
+    def _make_patched_clone(
+        self, directory: Directory, row: FileRow, relocation: Relocation, xattrs: dict[str, bytes] | None
+    ) -> bool:
+        """A large file shares all blocks but the few that change, where that is possible."""
+        name, mode, size, mtime, digest = row
+        regions = self._relocator.regions(relocation)
+        if regions is None or sum(end - start for start, end in regions) > _LARGEST_REGIONS:
+            return False
+        target = self._clone(directory, name, size, digest, 0o600)
+        if target is None:
+            return False
+        try:
+            for start, end in regions:
+                os.lseek(target, start, os.SEEK_SET)
+                content = os.read(target, end - start)
+                os.lseek(target, start, os.SEEK_SET)
+                write_all(target, self._relocator.patch_region(content, (start, end), relocation))
+        except BaseException:
+            os.close(target)
+            platform.remove_file(directory, name)
+            raise
+        self._finish(target, mode, mtime, xattrs, exact=False)
+        return True
 
     def _write(
         self,
@@ -163,12 +196,15 @@ class Materializer:
             raise
         self._finish(target, mode, mtime, xattrs)
 
-    def _finish(self, target: int, mode: int, mtime: int, xattrs: dict[str, bytes] | None) -> None:
+    def _finish(
+        self, target: int, mode: int, mtime: int, xattrs: dict[str, bytes] | None, *, exact: bool = True
+    ) -> None:
+        """Set what is not right yet and close. ``exact``: the file was created with ``mode``, umask aside."""
         try:
             # Extended attributes need write permission, and writing drops setuid: so the mode comes last.
             if xattrs:
                 set_xattrs(target, xattrs)
-            exact = not xattrs and not mode & (self.umask | _SETID)
+            exact = exact and not xattrs and not mode & (self.umask | _SETID)
             platform.set_file(target, mtime, None if exact else mode)
         finally:
             os.close(target)

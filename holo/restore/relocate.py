@@ -126,6 +126,26 @@ class Relocator:
         first = next(stream, b"")
         return splice(first, stream, self.edits(relocation, first))
 
+    def regions(self, relocation: Relocation) -> list[tuple[int, int]] | None:
+        """The stretches of the content that change, if all others keep their place; ``None`` if they do not."""
+        if (self._growth and relocation.kind != "binary") or self._shebang_breaks(relocation):
+            return None
+        if not self._growth:
+            return [(offset, offset + len(self.old)) for offset in relocation.offsets]
+        regions: list[tuple[int, int]] = []
+        for offset, end in zip(relocation.offsets, relocation.ends, strict=True):
+            if not regions or regions[-1][1] != end:
+                regions.append((offset, end))
+        return regions
+
+    def patch_region(self, content: bytes, region: tuple[int, int], relocation: Relocation) -> bytes:
+        """The patched content of one of the :meth:`regions`; it has the same length."""
+        start, end = region
+        inside = [
+            (low - start, high - start, new) for low, high, new in self.edits(relocation, b"") if start <= low <= end
+        ]
+        return b"".join(splice(content, (), inside))
+
     def edits(self, relocation: Relocation, head: bytes) -> list[Edit]:
         """The edits of one file, in order; ``head`` is the content's beginning (for the shebang)."""
         length = len(self.old)
