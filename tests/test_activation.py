@@ -159,14 +159,14 @@ def test_a_real_shell_gets_path(shell: str) -> None:
     assert evaluated(shell, render(changes, "fish" if shell == "fish" else "sh"), list(changes)) == changes
 
 
-@settings(max_examples=10, deadline=None)
-@given(value=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
-def test_a_real_powershell_gets_the_exact_value(value: str) -> None:
-    if not shutil.which("pwsh"):
-        pytest.skip("pwsh is not installed")
-    code = render({"VALUE": value}, "powershell") + "[Console]::Out.Write((ConvertTo-Json $Env:VALUE))"
-    result = subprocess.run(["pwsh", "-NoProfile", "-Command", code], capture_output=True, check=True)
-    assert json.loads(result.stdout) == value
+if shutil.which("pwsh"):  # no package installs it here: where it is missing, only its quoting rule below is tested
+
+    @settings(max_examples=10, deadline=None)
+    @given(value=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
+    def test_a_real_powershell_gets_the_exact_value(value: str) -> None:
+        code = render({"VALUE": value}, "powershell") + "[Console]::Out.Write((ConvertTo-Json $Env:VALUE))"
+        result = subprocess.run(["pwsh", "-NoProfile", "-Command", code], capture_output=True, check=True)
+        assert json.loads(result.stdout) == value
 
 
 @given(value=_nasty)

@@ -134,7 +134,7 @@ class Store:
         if digests.of(data) != digest:
             raise IntegrityError(
                 f"catalog {path} is damaged: its bytes do not have that digest",
-                "Remove it with `holo catalogs --remove` and record the environment again.",
+                "Remove it with `holo catalogs --remove NAME` and record the environment again.",
             )
         return Catalog.from_json(data, path)
 
