@@ -32,6 +32,7 @@ COMMANDS = (
     "delete",
     "catalogs",
     "doctor",
+    "bench",
     "settings",
 )
 

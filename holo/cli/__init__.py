@@ -292,6 +292,32 @@ def doctor(
 
 
 @app.command()
+def bench(
+    directory: Annotated[
+        Optional[str], typer.Argument(metavar="DIR", help="The tree to measure with (default: a generated one).")
+    ] = None,
+    output: Annotated[Optional[str], typer.Option("--output", metavar="FILE", help="Write a chart as SVG.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure record and restore on this disk, beside cp."""
+    from holo.api import Hololib
+    from holo.bench import measure
+    from holo.cli import chart, render
+
+    if output is not None:
+        chart.check(output)
+    with render.progress("measuring", as_json) as on_progress:
+        report = measure(Hololib().settings.home, directory, on_progress)
+    if output is not None:
+        chart.save(report, output)
+    if as_json:
+        render.document(report.to_json())
+    else:
+        chart.table(report)
+        chart.bars(report)
+
+
+@app.command()
 def settings(as_json: Json = False) -> None:
     """Show every setting, its value and where that comes from."""
     from holo import settings as settings_module

@@ -1,0 +1,69 @@
+"""The scratch folder of a bench: on the disk that counts, and gone afterwards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+from holo import platform
+from holo.errors import HoloError
+from holo.hololib.locks import locked
+from holo.remove import remove
+
+_PREFIX = "bench-"
+_LOCK = "lock"
+
+
+@contextmanager
+def scratch(home: str) -> Iterator[str]:
+    """A new folder below ``home``, removed in the end. It is locked, which tells it from one whose bench was killed."""
+    try:
+        os.makedirs(home, exist_ok=True)
+        _remove_abandoned(home)
+        while True:
+            folder = os.path.join(home, _PREFIX + os.urandom(4).hex())
+            os.mkdir(folder, 0o700)
+            lock = os.path.join(folder, _LOCK)
+            with suppress(_InUseError), locked(lock, folder, exclusive=True, on_wait=_leave_alone):
+                if os.path.exists(lock):  # else another bench took it for an abandoned one before it was locked
+                    try:
+                        yield folder
+                    finally:
+                        remove_tree(folder)
+                    return
+    except OSError as error:
+        raise HoloError(f"{error.filename or home}: {error.strerror}") from error
+
+
+def remove_tree(path: str) -> None:
+    """Remove what is there, if anything. shutil cannot: golden trees are read-only subvolumes."""
+    parent, name = os.path.split(path)
+    directory = platform.open_root(parent)
+    try:
+        remove(directory, name)
+    except OSError as error:
+        raise HoloError(f"cannot remove {path}: {error.strerror}") from error
+    finally:
+        platform.close_directory(directory)
+
+
+def _remove_abandoned(home: str) -> None:
+    for name in os.listdir(home):
+        folder = os.path.join(home, name)
+        if name.startswith(_PREFIX) and os.path.isdir(folder) and not os.path.islink(folder):
+            # If an orphan of the killed bench still writes there, removing it is left to the next one.
+            with (
+                suppress(_InUseError, HoloError),
+                locked(os.path.join(folder, _LOCK), folder, exclusive=True, on_wait=_leave_alone),
+            ):
+                remove_tree(folder)
+
+
+class _InUseError(Exception):
+    """The lock is held by another bench."""
+
+
+def _leave_alone(_: str) -> NoReturn:
+    raise _InUseError

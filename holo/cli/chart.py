@@ -1,0 +1,145 @@
+"""How a benchmark looks: a table, bars in the terminal, and a picture."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from html import escape
+from typing import TYPE_CHECKING
+
+from holo.cli import render
+from holo.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from holo.bench import Report
+
+_BLOCKS = " ▏▎▍▌▋▊▉█"
+_CYAN, _PLAIN = "\x1b[36m", "\x1b[0m"
+
+_STYLE = """
+  text { font: 13px system-ui, sans-serif; fill: #1f2328 }
+  .title { font-size: 16px; font-weight: 600 }
+  .note { fill: #59636e }
+  .number { font-variant-numeric: tabular-nums }
+  .holo { fill: #0969da }
+  .other { fill: #8c959f }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #f0f6fc }
+    .note { fill: #9198a1 }
+    .holo { fill: #4493f8 }
+    .other { fill: #656c76 }
+  }
+"""
+
+
+def table(report: Report) -> None:
+    """What was measured, and what that means beside the full copy."""
+    print(f"{_title(report)}\n")
+    numbers = [
+        (f"{result.seconds:.3f}", f"{result.files_per_second:,.0f}", f"{result.speedup:.1f}x")
+        for result in report.results
+    ]
+    head = ("SECONDS", "FILES/S", "SPEED-UP")
+    widths = [max(map(len, column)) for column in zip(head, *numbers, strict=True)]
+    rows = [
+        (
+            result.name,
+            f"{result.used or '-'}{' *' if result.reason else ''}",
+            *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)),
+        )
+        for result, cells in zip(report.results, numbers, strict=True)
+    ]
+    render.columns(("WHAT", "USED", *(cell.rjust(width) for cell, width in zip(head, widths, strict=True))), rows)
+    print()
+    reasons = dict.fromkeys(result.reason for result in report.results if result.reason)
+    for line in (_note(report), *(f"* {render.printable(reason)}" for reason in reasons)):
+        print(textwrap.fill(line, _width()))
+
+
+def bars(report: Report) -> None:
+    """Seconds as bars, as wide as the terminal; holo's in colour where there are colours."""
+    slowest = max(result.seconds for result in report.results)
+    names = max(len(result.name) for result in report.results)
+    room = max(10, _width() - names - len(f"   {slowest:.3f} s"))
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    print()
+    for result in report.results:
+        bar = _bar(result.seconds / slowest * room)
+        if coloured and result.is_holo:
+            bar = f"{_CYAN}{bar}{_PLAIN}"
+        print(f"{result.name:<{names}}  {bar} {result.seconds:.3f} s")
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, 120)
+
+
+def _bar(length: float) -> str:
+    """Blocks with a precision of one eighth, or hashes where blocks cannot be printed."""
+    if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
+        return "#" * max(1, round(length))
+    whole, eighths = divmod(max(1, round(length * 8)), 8)
+    return "█" * whole + _BLOCKS[eighths].strip()
+
+
+def check(path: str) -> None:
+    """Refuse a picture that could not be saved, before anything is measured."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise NotFound(f"--output: there is no folder {folder}", "Make it first, or name another.")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageError(f"--output: {path} is not a file", "Name a file, such as chart.svg.")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"--output: cannot write to {folder}", "Name another folder.")
+
+
+def save(report: Report, path: str) -> None:
+    """Write the picture, all of it or nothing."""
+    path = os.path.realpath(path)
+    draft = os.path.join(os.path.dirname(path), f".holo-{os.getpid()}-{os.urandom(4).hex()}")
+    try:
+        with open(draft, "w", encoding="utf-8") as file:
+            file.write(_picture(report))
+        os.replace(draft, path)
+    except BaseException:
+        if os.path.exists(draft):
+            os.unlink(draft)
+        raise
+
+
+def _picture(report: Report) -> str:
+    """SVG whose colours follow the reader's light or dark mode. It has no background of its own."""
+    left, length, line = 210, 350, 24
+    slowest = max(result.seconds for result in report.results)
+    height = 72 + line * len(report.results)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" width="760" height="{height}" role="img">',
+        f"<title>{escape(_title(report))}</title>",
+        f"<style>{_STYLE}</style>",
+        f'<text class="title" x="12" y="26">{escape(_title(report))}</text>',
+    ]
+    for number, result in enumerate(report.results):
+        top = 42 + line * number
+        width = max(1.0, result.seconds / slowest * length)
+        color = "holo" if result.is_holo else "other"
+        used = f", {result.used}" if result.used else ""
+        parts += [
+            f'<text x="{left - 10}" y="{top + 15}" text-anchor="end">{escape(result.name)}</text>',
+            f'<rect class="{color}" x="{left}" y="{top + 3}" width="{width:.1f}" height="16" rx="2">',
+            f"<title>{escape(result.command)}</title></rect>",
+            f'<text class="number" x="{left + width + 8:.1f}" y="{top + 15}">{result.seconds:.3f} s',
+            f'<tspan class="note">({result.speedup:.1f}x{used})</tspan></text>',
+        ]
+    parts += [f'<text class="note" x="12" y="{height - 10}">{escape(_note(report))}</text>', "</svg>", ""]
+    return "\n".join(parts)
+
+
+def _title(report: Report) -> str:
+    generated = "generated tree" if report.generated else "tree"
+    return f"{generated} of {render.count(report.files, 'file')}, {render.size(report.bytes)}, on {report.filesystem}"
+
+
+def _note(report: Report) -> str:
+    return f"Medians of whole commands. Speed-up: against {report.baseline}. Damaged: 1 % of the files."
