@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 # mkfs and its kin live where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help demo test lint bench tools clean
+.PHONY: help demo test torture lint bench tools clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -18,6 +18,9 @@ demo: $(STAMP) ## record a real virtualenv, restore it, use it
 
 test: $(STAMP) tools ## run the tests, on real filesystems where it may mount them
 	@$(BIN)/pytest -q --numprocesses auto --maxprocesses 8
+
+torture: $(STAMP) tools ## break everything that can break, everywhere, and count what is lost
+	@$(BIN)/pytest -q --numprocesses auto --maxprocesses 8 -m torture --torture
 
 lint: $(STAMP) ## check style, types and the direction of imports
 	@$(BIN)/ruff check --quiet
@@ -40,12 +43,12 @@ $(STAMP): pyproject.toml
 
 # What the tests make and compare filesystems with. Installed only where that needs no question: root with apt.
 tools:
-	@for tool in mkfs.btrfs mkfs.xfs mkfs.ext4 rsync setfattr fish; do \
+	@for tool in mkfs.btrfs mkfs.xfs mkfs.ext4 rsync setfattr fish strace; do \
 	    command -v $$tool >/dev/null || missing=1; \
 	done; \
 	if [ -n "$${missing:-}" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "Installing the filesystem tools for the tests ..." >&2; \
 	    export DEBIAN_FRONTEND=noninteractive; \
 	    apt-get update -qq && \
-	    apt-get install -qq -y --no-install-recommends btrfs-progs xfsprogs e2fsprogs rsync attr fish >/dev/null; \
+	    apt-get install -qq -y --no-install-recommends btrfs-progs xfsprogs e2fsprogs rsync attr fish strace >/dev/null; \
 	fi

@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,46 @@ from support.filesystems import Filesystem, Mounts, Unavailable
 STRATEGIES = ("smart", "reflink", "hardlink", "copy")
 
 _numbers = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--torture", action="store_true", help="the long form of the tests of reliability")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of docs/reliability.md: what every promise went through in this run, and what was lost."""
+    tried: Counter[tuple[int, str]] = Counter()
+    lost: Counter[tuple[int, str]] = Counter()
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for key, value in report.user_properties:
+                if key == "faults":
+                    promise, what, count = value
+                    tried[promise, what] += count
+                    lost[promise, what] += outcome == "failed"
+    if tried:
+        terminalreporter.write_line("| promise | test | faults tried | losses |\n| --- | --- | --- | --- |")
+        for (promise, what), count in sorted(tried.items()):
+            terminalreporter.write_line(f"| {promise} | {what} | {count:,} | {lost[promise, what]} |")
+
+
+@pytest.fixture
+def torture(request: pytest.FixtureRequest) -> bool:
+    """Whether to try everything, which takes long, or a sample."""
+    return bool(request.config.getoption("--torture"))
+
+
+@pytest.fixture
+def faults(request: pytest.FixtureRequest) -> Callable[[int, str, int], None]:
+    """``faults(promise, what, count)`` notes for the table at the end that ``count`` faults were tried.
+
+    ``promise`` is the number in docs/reliability.md. A test that fails after that is a loss.
+    """
+
+    def note(promise: int, what: str, count: int) -> None:
+        request.node.user_properties.append(("faults", [promise, what, count]))
+
+    return note
 
 
 @pytest.fixture(scope="session")
