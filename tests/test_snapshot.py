@@ -116,13 +116,34 @@ def test_space_that_is_pristine_is_not_touched(holo: Holo, source: Path) -> None
     assert compare.snapshot(space) == before
 
 
-def test_few_changes_are_repaired_in_place(holo: Holo, source: Path) -> None:
+def test_few_edits_are_repaired_in_place(holo: Holo, source: Path) -> None:
     space, _ = init(holo, "one")
     inode = (space / "many" / "file-2").stat().st_ino
     (space / "many" / "file-1").write_text("damaged")
     report = holo("restore", "--space", "one", "--json").json()
     assert report["files"]["unchanged"] == report["files"]["total"] - 1
     assert (space / "many" / "file-2").stat().st_ino == inode
+    assert compare.differences(source, space, library=holo.library) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "removed"),
+    [
+        ("rm many/file-1", 0),
+        ("rm -r names", 0),
+        ("touch many/new", 1),
+        ("mkdir many/empty", 0),
+        ("mkdir -p a/b && touch a/1 a/2 a/b/3 && ln -s x a/b/4", 4),
+        ("mv many other && ln -s other many", 600),
+        ("rm -r many && touch many", 0),
+    ],
+)
+def test_whatever_is_added_or_removed_is_a_new_snapshot(holo: Holo, source: Path, change: str, removed: int) -> None:
+    space, _ = init(holo, "one")
+    subprocess.run(change, shell=True, cwd=space, check=True)
+    report = holo("restore", "--space", "one", "--json").json()
+    assert report["strategy"]["used"] == "snapshot"
+    assert (report["files"]["unchanged"], report["files"]["removed"]) == (0, removed)
     assert compare.differences(source, space, library=holo.library) == []
 
 

@@ -31,7 +31,7 @@ from holo.hololib.locks import OnWait, say_waiting
 from holo.platform import probe
 from holo.remove import remove
 from holo.restore.engine import Engine
-from holo.restore.golden import Golden, make_own, outline_of
+from holo.restore.golden import Golden, changed_directories, count_extra, make_own, outline_of
 from holo.restore.materialize import Materializer
 from holo.restore.plan import Plan, plan
 from holo.restore.relocate import Relocator
@@ -229,7 +229,7 @@ class _Job:
     def _outline(self) -> Catalog | None:
         """The outline of the golden tree, if that may be all that is needed."""
         wanted = self._options.strategy in (Strategy.SMART, Strategy.REFLINK) and not self._options.verify
-        if not self._is_new or not wanted or self._summary is None:
+        if not wanted or self._summary is None:
             return None
         return self._golden.outline(self._digest)
 
@@ -375,10 +375,8 @@ class _Job:
             remove_draft(self._known)
         looked = time.time_ns()
         self.relocator  # noqa: B018 - refuses what is impossible, before anything else
-        if self._outline is not None:
-            self.decision = self._decide()
-            if self.decision.used is Way.REFLINK and (tally := self._snapshot(self._outline)) is not None:
-                return tally
+        if self._outline is not None and (tally := self._replace(self._outline)) is not None:
+            return tally
         todo = self.plan()
         if todo.is_empty:
             # Everything was looked at after this moment, so whatever changed before it was seen.
@@ -394,6 +392,24 @@ class _Job:
             if tally is not None:
                 return tally
         return self._fill(todo, materializer)
+
+    def _replace(self, outline: Catalog) -> Tally | None:
+        """Make a space that is new, or whose directories show a change, without looking at its files."""
+        if not self._is_new and not self._changed:
+            return None
+        self.decision = self._decide()
+        return self._snapshot(outline) if self.decision.used is Way.REFLINK else None
+
+    @cached_property
+    def _changed(self) -> list[str]:
+        """The directories of the space that show a change."""
+        if self._is_new:
+            return []
+        root = self._open()
+        try:
+            return changed_directories(self._outline or self._catalog, root)
+        finally:
+            platform.close_directory(root)
 
     def _space(self) -> Space:
         """What is to be known about the space while it is restored."""
@@ -458,6 +474,7 @@ class _Job:
                         platform.remove_directory(directory, name)
                     platform.rename(directory, draft, directory, name)
                 else:
+                    tally.removed = self._count_extra(root)
                     platform.exchange(directory, draft, name)
             except OSError:
                 return None  # a mount point, say: what is there can be changed but not replaced
@@ -470,6 +487,13 @@ class _Job:
         tally.reflinked = self.totals.files - tally.copied
         tally.shared_bytes = self.totals.bytes - tally.written_bytes
         return tally
+
+    def _count_extra(self, snapshot: platform.Directory) -> int:
+        space = self._open()
+        try:
+            return count_extra(space, snapshot, self._changed)
+        finally:
+            platform.close_directory(space)
 
     def _check(self, todo: Plan, materializer: Materializer) -> None:
         """Everything about relocated files that can be wrong with the catalog, before the first write."""

@@ -5,8 +5,9 @@ catalog shares, and the files that name their own path as they were recorded; th
 snapshot. Golden trees are derived: lost or deleted ones are made again from blobs, and a catalog takes its
 golden tree with it.
 
-Beside it lies its *outline*: a catalog of only what a space must make anew. A new space needs no more than
-that, so it is made without reading the whole catalog.
+Beside it lies its *outline*: a catalog of its directories, and of only those files that a space must make anew.
+A new space needs no more than that, so it is made without reading the whole catalog; and so is one whose
+directories show that it was changed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from holo.restore.report import Tally
 from holo.restore.strategy import Decision, Way
 from holo.restore.survey import Finding, Survey, nothing_there
 from holo.settings import Strategy
+from holo.walk import Walker
 
 _REAL_FAILURES = frozenset({errno.ENOSPC, errno.EIO})
 """What making or copying a subvolume may answer that another way would not cure. All else (no Btrfs, another
@@ -146,24 +148,65 @@ def _open_own(folder: Directory, name: str) -> Directory:
     return tree
 
 
+def changed_directories(catalog: Catalog, space: Directory) -> list[str]:
+    """The directories of a space whose times are not those of a catalog (or of its outline), or that are not there.
+
+    Something was added to them or removed from them. What was changed within a file is not noticed.
+    """
+    return [row[0] for row in catalog.directories if not _has_mtime(space, row[0], row[2])]
+
+
+def _has_mtime(root: Directory, path: str, mtime: int) -> bool:
+    try:
+        return platform.status(root, path).st_mtime_ns == mtime
+    except OSError:
+        return False
+
+
+def count_extra(space: Directory, snapshot: Directory, paths: list[str]) -> int:
+    """How many files and symlinks, at any depth, these directories of a space have more than those of a snapshot."""
+    walker, reference = Walker(space), Walker(snapshot)
+    count = 0
+    try:
+        for path in paths:
+            mine, theirs = _names(walker, path), _names(reference, path)
+            for name in mine.keys() - theirs:
+                count += _count_files(walker, f"{path}/{name}" if path else name) if mine[name] else 1
+    finally:
+        walker.close()
+        reference.close()
+    return count
+
+
+def _count_files(walker: Walker, path: str) -> int:
+    entries = _names(walker, path)
+    return sum(_count_files(walker, f"{path}/{name}") if is_folder else 1 for name, is_folder in entries.items())
+
+
+def _names(walker: Walker, path: str) -> dict[str, bool]:
+    """The entries of a directory, and whether they are directories; none where it cannot be read."""
+    try:
+        with platform.listing(walker.open(path)) as entries:
+            return {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    except OSError:
+        return {}
+
+
 def outline_of(catalog: Catalog) -> Catalog:
-    """The part of a catalog that a fresh snapshot of its golden tree does not have right yet."""
+    """The directories of a catalog, and of what is in them the part that a space must make anew."""
     moved = set(catalog.relocations)
     kept: list[DirectoryRow] = []
-    needed = {""}
-    for path, mode, mtime, files, links in reversed(catalog.directories):
+    paths = set()
+    for path, mode, mtime, files, links in catalog.directories:
         base = path + "/" if path else ""
         rows = [row for row in files if base + row[0] in moved]
         # A symlink is moved to whatever new prefix; only that it leads into the old one counts here.
         symlinks = [row for row in links if leads_into(row[1], catalog.prefix)]
-        if rows or symlinks:
-            needed.add(path)
-        if path in needed:
-            needed.add(path.rpartition("/")[0])
-            kept.append((path, mode, mtime, rows, symlinks))
+        kept.append((path, mode, mtime, rows, symlinks))
+        paths.add(path)
     groups = [group for group in catalog.hardlinks if group[0] in moved]
-    xattrs = {path: values for path, values in catalog.xattrs.items() if path in moved or path in needed}
-    return Catalog(catalog.prefix, kept[::-1], catalog.relocations, groups, xattrs)
+    xattrs = {path: values for path, values in catalog.xattrs.items() if path in moved or path in paths}
+    return Catalog(catalog.prefix, kept, catalog.relocations, groups, xattrs)
 
 
 def survey_of_snapshot(outline: Catalog, relocator: Relocator) -> Survey:
