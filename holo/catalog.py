@@ -383,9 +383,7 @@ def _check_tree(directories: list[DirectoryRow], *, escaped: bool) -> list[Direc
         elif path:
             raise _Invalid("the first directory is not the root")
         names_of[path] = unique
-    # A character is at most four bytes, so as a rule one look at the longest name tells enough.
-    if max(map(len, chain.from_iterable(names_of.values())), default=0) > LONGEST_NAME // 4:
-        _check_lengths(chain.from_iterable(names_of.values()), LONGEST_NAME)
+    _check_lengths(chain.from_iterable(names_of.values()), LONGEST_NAME)
     _check_sizes([file for row in directories for file in row[3]])
     return directories
 
@@ -403,7 +401,8 @@ def _check_sizes(files: list[FileRow]) -> None:
 
 def _check_lengths(texts: Iterable[str], most: int) -> None:
     for text in texts:
-        if len(os.fsencode(text)) > most:
+        # A character is at most four bytes, so of most texts the number of characters tells enough.
+        if len(text) > most // 4 and len(os.fsencode(text)) > most:
             raise _Invalid(f"{text[:40]!r}... is longer than {most} bytes")
 
 

@@ -35,6 +35,9 @@ __all__ = ["RecordReport", "record"]
 
 _TASK_FILES = 64
 
+_WRITE_BACK = 32 << 20
+"""Bytes stored after which the disk is set to work: it writes while the workers read on, so little is left to do."""
+
 OnProgress = Callable[[int, int], object]
 """Called with (files done, files in all)."""
 
@@ -152,11 +155,15 @@ def _ingest(
     ingest = Ingest(root, prefix, blobs, reflink=raw and _can_clone(root, tree, blobs), compress=not raw)
     found: dict[str, list[Ingested]] = {folder.path: [] for folder in tree.folders}
     total = sum(len(folder.files) for folder in tree.folders)
-    done = 0
+    done = unwritten = 0
     for results in parallel.run(ingest, _batches(tree), workers):
         for path, items in results:
             found[path] += items
             done += len(items)
+            unwritten += sum(item.row[2] for item in items if item.stored)
+        if unwritten >= _WRITE_BACK:
+            platform.sync_filesystem(blobs.directory)
+            unwritten = 0
         if on_progress is not None:
             on_progress(done, total)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from holo.catalog import Catalog, FileRow, SymlinkRow
 from holo.restore.relocate import Relocator
@@ -20,8 +20,7 @@ class Removal:
     replaced: list[str]
 
 
-@dataclass(frozen=True)
-class Fill:
+class Fill(NamedTuple):
     """What to make in one directory, and the mode and mtime it has at the end."""
 
     path: str

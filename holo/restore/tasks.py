@@ -8,8 +8,8 @@ stretch) is made before all of them and finished after them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from holo.catalog import FileRow, SymlinkRow
 from holo.restore.plan import Fill, Plan
@@ -21,8 +21,7 @@ _FILE_COST = 24 << 10
 """What creating a file costs besides its bytes, in bytes that take as long to copy."""
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Some or all of one :class:`~holo.restore.plan.Fill`."""
 
     path: str
@@ -49,11 +48,8 @@ class Tasks:
 def cut(plan: Plan, workers: int, *, copies: bool) -> Tasks:
     """Cut the plan into tasks of about the same cost. ``copies``: a file's bytes cost time, not just its making."""
 
-    def cost(row: FileRow) -> int:
-        return row[2] + _FILE_COST if copies else _FILE_COST
-
-    total = sum(cost(row) for fill in plan.fills for row in fill.files)
-    stretches, shared = _stretches(plan, cost, max(_FILE_COST * 100, total // (workers * _TASKS_PER_WORKER)))
+    total = sum(_cost(fill.files, copies) for fill in plan.fills)
+    stretches, shared = _stretches(plan, copies, max(_FILE_COST * 100, total // (workers * _TASKS_PER_WORKER)))
     for _, names in plan.relinks:  # links are put there after the tasks
         shared.update(name.rpartition("/")[0] for name in names)
     make = set(plan.directories)
@@ -72,7 +68,11 @@ def cut(plan: Plan, workers: int, *, copies: bool) -> Tasks:
 _Stretch = list[tuple[Fill, list[FileRow], list[SymlinkRow]]]
 
 
-def _stretches(plan: Plan, cost_of: Callable[[FileRow], int], most: int) -> tuple[list[tuple[int, _Stretch]], set[str]]:
+def _cost(files: list[FileRow], copies: bool) -> int:
+    return _FILE_COST * len(files) + (sum(row[2] for row in files) if copies else 0)
+
+
+def _stretches(plan: Plan, copies: bool, most: int) -> tuple[list[tuple[int, _Stretch]], set[str]]:
     """The fills as stretches with their costs, and the directories that are not one stretch's alone."""
     stretches: list[tuple[int, _Stretch]] = []
     shared = {""}
@@ -84,19 +84,22 @@ def _stretches(plan: Plan, cost_of: Callable[[FileRow], int], most: int) -> tupl
             while path:
                 path = path.rpartition("/")[0]
                 shared.add(path)
-        rows: list[FileRow] = []
-        for row in fill.files:
-            rows.append(row)
-            cost += cost_of(row)
-            if cost >= most:
-                stretches.append((cost, [*stretch, (fill, rows, [])]))
-                stretch, rows, cost = [], [], 0
-                path = fill.path
-                while path:
-                    shared.add(path)
-                    path = path.rpartition("/")[0]
+        rows = fill.files
+        more = _cost(rows, copies)
+        if cost + more >= most:  # the directory is to be divided
+            rows, more = [], 0
+            for row in fill.files:
+                rows.append(row)
+                more += _cost([row], copies)
+                if cost + more >= most:
+                    stretches.append((cost + more, [*stretch, (fill, rows, [])]))
+                    stretch, rows, cost, more = [], [], 0, 0
+                    path = fill.path
+                    while path:
+                        shared.add(path)
+                        path = path.rpartition("/")[0]
         stretch.append((fill, rows, fill.symlinks))
-        cost += _FILE_COST
+        cost += more + _FILE_COST
     if stretch:
         stretches.append((cost, stretch))
     return stretches, shared
