@@ -283,7 +283,8 @@ def doctor(
     from holo.cli import render
 
     library = Hololib()
-    diagnosis = physician.examine(library.store.folder("library"), directory or library.tree.path)
+    with library.store.lock(exclusive=False):  # its samples would be garbage
+        diagnosis = physician.examine(library.store.folder("library"), directory or library.tree.path)
     golden = len(library.golden_trees())
     if as_json:
         render.document(diagnosis.to_json() | {"golden_trees": golden})

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -94,9 +94,22 @@ class Store:
 
         return Links(self.folder("links"), self.blobs)
 
-    def lock(self, *, exclusive: bool, on_wait: OnWait = say_waiting) -> AbstractContextManager[None]:
-        """Shared by everything that uses blobs, exclusive for what removes them."""
-        return locked(os.path.join(self.path, "lock"), f"the library {self.path}", exclusive=exclusive, on_wait=on_wait)
+    @contextmanager
+    def lock(self, *, exclusive: bool, on_wait: OnWait = say_waiting) -> Iterator[None]:
+        """Shared by everything that uses blobs and catalogs, exclusive for what removes them.
+
+        The kernel's locks are not fair: where shared ones overlap for ever, nobody would ever get the exclusive
+        one. So there is a gate before the lock, through which everybody goes and which is shut from the moment that
+        somebody wants the lock exclusively. For the same reason a thread must not take a lock that it holds.
+        """
+        what = f"the library {self.path}"
+        gate = locked(os.path.join(self.path, "gate.lock"), what, exclusive=exclusive, on_wait=on_wait)
+        lock = locked(os.path.join(self.path, "lock"), what, exclusive=exclusive, on_wait=on_wait)
+        with ExitStack() as held:
+            with ExitStack() as passing:
+                (held if exclusive else passing).enter_context(gate)
+                held.enter_context(lock)
+            yield
 
     # -- catalogs -----------------------------------------------------------------------------------------
 
