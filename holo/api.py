@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from holo import settings as settings_module
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from holo.catalog import Catalog
+    from holo.hololib.collect import GcReport
     from holo.record import RecordReport
     from holo.restore import DryRun, Options
     from holo.restore.report import RestoreReport
@@ -180,6 +182,33 @@ class Hololib:
         """Remove a catalog; returns its name and digest. Its blobs stay until they are collected."""
         with self.store.lock(exclusive=True, on_wait=self._on_wait):
             return self.store.remove(reference)
+
+    def gc(
+        self,
+        *,
+        dry_run: bool = False,
+        keep_days: float | None = None,
+        keep_last: int | None = None,
+        max_size: int | str | None = None,
+    ) -> GcReport:
+        """Remove what no catalog needs, and catalogs by their last use, but none that a space holds.
+
+        ``keep_days``: those not used in so many days; ``keep_last``: all but so many; ``max_size`` (bytes, or a text
+        like ``20GB``): the least recently used until blobs and link forms occupy no more. ``dry_run`` changes nothing.
+        Raises :class:`IntegrityError` before the first removal if a catalog is damaged.
+        """
+        from holo.hololib import collect
+
+        size = collect.parse_size(max_size) if isinstance(max_size, str) else max_size
+        policy = collect.Policy(keep_days, keep_last, size)
+        known = collect.needs(self.store)  # takes long, and nobody has to wait for that
+        with self.store.lock(exclusive=not dry_run, on_wait=self._on_wait):
+            holders: dict[str, list[str]] = {}
+            for space in self.tree.spaces() if policy != collect.Policy() else ():
+                holders.setdefault(space.digest, []).append(space.name)
+            report = collect.collect(self.store, known, holders, policy, dry_run=dry_run)
+            drafts, locks = self.tree.tidy(dry_run=dry_run)
+        return replace(report, drafts=report.drafts + drafts, locks=locks)
 
     def _options(
         self, strategy: Strategy | str | None, strict: bool, verify: bool, force: bool, on_progress: OnProgress | None

@@ -104,6 +104,7 @@ def restore(
     started = time.monotonic()
     job = _Job(library, Holotree(library.home), name, catalog_name, digest, path, options)
     tally = job.run()
+    library.mark_used(digest)
     totals = job.totals
     return RestoreReport(
         space=name,
