@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         StrategyUnavailable,
         UsageError,
     )
+    from holo.hololib.collect import GcReport
     from holo.record import RecordReport
     from holo.restore.report import RestoreReport
     from holo.settings import Strategy
@@ -49,6 +50,7 @@ _HOMES = {
         "StrategyUnavailable",
         "UsageError",
     ),
+    "hololib.collect": ("GcReport",),
     "record": ("RecordReport",),
     "restore.report": ("RestoreReport",),
     "settings": ("Strategy",),
@@ -59,6 +61,7 @@ __all__ = [
     "Catalog",
     "CatalogInvalid",
     "Conflict",
+    "GcReport",
     "HoloError",
     "Hololib",
     "IntegrityError",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from holo import settings as settings_module
@@ -14,10 +16,11 @@ from holo.space import Holotree, Space
 from holo.walk import absolute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import TypeAlias
 
     from holo.catalog import Catalog
+    from holo.hololib.collect import GcReport
     from holo.record import RecordReport
     from holo.restore import DryRun, Options
     from holo.restore.report import RestoreReport
@@ -60,16 +63,16 @@ class Hololib:
         """
         from holo.record import record
 
-        return record(
-            self.store,
-            os.fspath(directory),
-            name,
-            skip_special=skip_special,
-            keep_setid=keep_setid,
-            workers=self.settings.workers,
-            on_progress=on_progress,
-            on_wait=self._on_wait,
-        )
+        with self.store.lock(exclusive=False, on_wait=self._on_wait):
+            return record(
+                self.store,
+                os.fspath(directory),
+                name,
+                skip_special=skip_special,
+                keep_setid=keep_setid,
+                workers=self.settings.workers,
+                on_progress=on_progress,
+            )
 
     def init(
         self,
@@ -92,15 +95,16 @@ class Hololib:
         from holo.restore import restore
 
         options = self._options(strategy, strict, verify, force, on_progress)
-        known = self.tree.find(space)
-        name, digest = self._from_source(source, known)
-        if known is not None and known.digest != digest and not force:
-            raise Conflict(
-                f"space {space!r} holds catalog {known.catalog!r}, not {name!r}",
-                f"Turn it into the other with --force or `holo restore --space {space} --catalog {name}`, "
-                "or choose another name.",
-            )
-        return restore(self.store, space, name, digest, _absolute(to), options)
+        with self._at_work_on(space):
+            known = self.tree.find(space)
+            name, digest = self._from_source(source, known)
+            if known is not None and known.digest != digest and not force:
+                raise Conflict(
+                    f"space {space!r} holds catalog {known.catalog!r}, not {name!r}",
+                    f"Turn it into the other with --force or `holo restore --space {space} --catalog {name}`, "
+                    "or choose another name.",
+                )
+            return restore(self.store, space, name, digest, _absolute(to), options)
 
     def restore(
         self,
@@ -123,7 +127,10 @@ class Hololib:
         from holo.restore import restore
 
         options = self._options(strategy, strict, verify, force, on_progress)
-        return restore(self.store, *self._target(space, catalog, to), options)
+        name, path = self._space_meant(space, to)
+        self._catalog_meant(name, catalog)  # what does not exist is told before anything is made
+        with self._at_work_on(name):
+            return restore(self.store, name, *self._catalog_meant(name, catalog), path, options)
 
     def dry_run(
         self,
@@ -140,7 +147,10 @@ class Hololib:
         from holo.restore import dry_run
 
         options = self._options(strategy, strict, verify, force, None)
-        return dry_run(self.store, *self._target(space, catalog, to), options)
+        name, path = self._space_meant(space, to)
+        self._catalog_meant(name, catalog)
+        with self._at_work_on(name):
+            return dry_run(self.store, name, *self._catalog_meant(name, catalog), path, options)
 
     def delete(self, space: str) -> Space:
         """Remove a space. Returns what it was."""
@@ -173,6 +183,33 @@ class Hololib:
         with self.store.lock(exclusive=True, on_wait=self._on_wait):
             return self.store.remove(reference)
 
+    def gc(
+        self,
+        *,
+        dry_run: bool = False,
+        keep_days: float | None = None,
+        keep_last: int | None = None,
+        max_size: int | str | None = None,
+    ) -> GcReport:
+        """Remove what no catalog needs, and catalogs by their last use, but none that a space holds.
+
+        ``keep_days``: those not used in so many days; ``keep_last``: all but so many; ``max_size`` (bytes, or a text
+        like ``20GB``): the least recently used until blobs and link forms occupy no more. ``dry_run`` changes nothing.
+        Raises :class:`IntegrityError` before the first removal if a catalog is damaged.
+        """
+        from holo.hololib import collect
+
+        size = collect.parse_size(max_size) if isinstance(max_size, str) else max_size
+        policy = collect.Policy(keep_days, keep_last, size)
+        known = collect.needs(self.store)  # takes long, and nobody has to wait for that
+        with self.store.lock(exclusive=not dry_run, on_wait=self._on_wait):
+            holders: dict[str, list[str]] = {}
+            for space in self.tree.spaces() if policy != collect.Policy() else ():
+                holders.setdefault(space.digest, []).append(space.name)
+            report = collect.collect(self.store, known, holders, policy, dry_run=dry_run)
+            drafts, locks = self.tree.tidy(dry_run=dry_run)
+        return replace(report, drafts=report.drafts + drafts, locks=locks)
+
     def _options(
         self, strategy: Strategy | str | None, strict: bool, verify: bool, force: bool, on_progress: OnProgress | None
     ) -> Options:
@@ -181,17 +218,27 @@ class Hololib:
         chosen = settings_module.Strategy.parse(strategy, "flag --strategy") if strategy else self.settings.strategy
         return Options(chosen, strict, verify, force, self.settings.workers, on_progress, self._on_wait)
 
-    def _target(self, space: str | None, catalog: str | None, to: PathLike | None) -> tuple[str, str, str, str | None]:
-        """The space's name, the catalog's name and digest, and the path that a restore is about."""
+    @contextmanager
+    def _at_work_on(self, space: str) -> Iterator[None]:
+        """Keep others from the space, and the library from losing anything.
+
+        In this order: who waits for a space does not keep anybody waiting for the library.
+        """
+        with self.tree.lock(space, self._on_wait), self.store.lock(exclusive=False, on_wait=self._on_wait):
+            yield
+
+    def _space_meant(self, space: str | None, to: PathLike | None) -> tuple[str, str | None]:
+        """The name of the space that a restore is about, and its path if that was given."""
         path = _absolute(to)
         at = self.tree.at(path) if path is not None and space is None else None
-        name = space or (at.name if at is not None else _default_space())
-        if catalog is not None:
-            catalog_name, digest = self.store.resolve(catalog)
-        else:
-            known = self.tree.get(name)
-            catalog_name, digest = known.catalog, known.digest
-        return name, catalog_name, digest, path
+        return space or (at.name if at is not None else _default_space()), path
+
+    def _catalog_meant(self, space: str, reference: str | None) -> tuple[str, str]:
+        """The name and the digest of the catalog that a space is to be restored to."""
+        if reference is not None:
+            return self.store.resolve(reference)
+        known = self.tree.get(space)
+        return known.catalog, known.digest
 
     def _from_source(self, source: PathLike | None, known: Space | None) -> tuple[str, str]:
         """The name and the digest of the catalog that a source means; recorded or taken in if need be."""
@@ -205,7 +252,9 @@ class Hololib:
                 if not os.path.exists(text):
                     raise
         if os.path.isdir(text):
-            report = self.record(text)
+            from holo.record import record
+
+            report = record(self.store, text, workers=self.settings.workers)
             return report.name, report.digest
         if os.path.isfile(text):
             return self._import_file(text)
@@ -225,20 +274,19 @@ class Hololib:
         name = default_name(os.path.abspath(path).removesuffix(".json"))
         beside = os.path.join(os.path.dirname(os.path.abspath(path)), "library")
         blobs = self.store.blobs
-        with self.store.lock(exclusive=False, on_wait=self._on_wait):
-            missing = {row[4]: row[2] for _, row in catalog.files() if not blobs.has(row[4], row[2])}
-            if missing and not os.path.isdir(beside):
-                raise NotFound(
-                    f"{len(missing)} blobs of {path} are neither in {self.store.path} nor in {beside}",
-                    "A catalog file needs its library beside it.",
-                )
-            relocator = Relocator(catalog.prefix, catalog.prefix)
-            for file, (_, _, size, _, digest) in catalog.files():
-                if file in catalog.relocations:
-                    chunks = blobs.foreign_chunks(beside, digest, size) if digest in missing else None
-                    relocator.check(chunks or blobs.chunks(digest, size), catalog.relocations[file], file)
-            blobs.take(beside, missing)
-            self.store.publish(catalog, name)
+        missing = {row[4]: row[2] for _, row in catalog.files() if not blobs.has(row[4], row[2])}
+        if missing and not os.path.isdir(beside):
+            raise NotFound(
+                f"{len(missing)} blobs of {path} are neither in {self.store.path} nor in {beside}",
+                "A catalog file needs its library beside it.",
+            )
+        relocator = Relocator(catalog.prefix, catalog.prefix)
+        for file, (_, _, size, _, digest) in catalog.files():
+            if file in catalog.relocations:
+                chunks = blobs.foreign_chunks(beside, digest, size) if digest in missing else None
+                relocator.check(chunks or blobs.chunks(digest, size), catalog.relocations[file], file)
+        blobs.take(beside, missing)
+        self.store.publish(catalog, name)
         return name, catalog.digest
 
 

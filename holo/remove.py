@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import errno
+import os
 from contextlib import suppress
 
 from holo import platform
+from holo.errors import HoloError
 from holo.platform import Directory
+
+
+def unlink(path: str) -> None:
+    """Remove a file if it is there. Raises :class:`HoloError` naming it."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise HoloError(f"cannot remove {path}: {error.strerror}") from error
 
 
 def remove(directory: Directory, name: str) -> int:

@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from holo import digest as digests
 from holo.errors import HoloError, NotFound
-from holo.hololib.locks import OnWait, locked, say_waiting
+from holo.hololib.locks import InUseError, OnWait, locked, refuse_to_wait, say_waiting
 from holo.hololib.store import NAME, check_name
+from holo.platform import probe
+from holo.remove import unlink
 from holo.walk import absolute
 
 State = Literal["restoring", "pristine"]
+
+_RECORD_DRAFT = re.compile(r"(.+)\.json\.[0-9]+")
+"""What :meth:`Holotree.save` writes before it is the truth."""
 
 _SLUG = 12
 _HASH = 10
@@ -156,6 +162,43 @@ class Holotree:
             os.replace(draft, path)
         except OSError as error:
             raise HoloError(f"cannot write {path}: {error.strerror}") from error
+
+    def tidy(self, *, dry_run: bool) -> tuple[int, int]:
+        """Remove drafts of killed commands, and the locks of spaces that are gone; returns how many of each.
+
+        Whoever works on a space holds its lock, and is left alone. That nobody tries out what the disk can do is for
+        the caller to ensure, with the library's lock. A dry run only counts.
+        """
+        try:
+            files = os.listdir(self._records)
+        except FileNotFoundError:
+            return 0, 0
+        drafts: dict[str, list[str]] = {}
+        for file in files:
+            if (found := _RECORD_DRAFT.fullmatch(file)) and NAME.fullmatch(found[1]):
+                drafts.setdefault(found[1], []).append(file)
+            elif file.endswith(".lock") and NAME.fullmatch(name := file.removesuffix(".lock")):
+                drafts.setdefault(name, [])
+        probes = [file for file in files if file.startswith(probe.NAME)]
+        for file in probes:
+            if not dry_run:
+                unlink(os.path.join(self._records, file))
+        removed, locks = len(probes), 0
+        for name, doomed in drafts.items():
+            is_gone = not os.path.lexists(self._record_path(name))
+            if not doomed and not is_gone:
+                continue
+            with suppress(InUseError), self.lock(name, refuse_to_wait):
+                is_gone = not os.path.lexists(self._record_path(name))
+                if not dry_run:
+                    for file in doomed:
+                        unlink(os.path.join(self._records, file))
+                    if is_gone:
+                        with suppress(PermissionError):  # Windows removes nothing that is open
+                            os.unlink(os.path.join(self._records, name + ".lock"))
+                removed += len(doomed)
+                locks += is_gone
+        return removed, locks
 
     def forget(self, name: str) -> None:
         os.unlink(self._record_path(name))

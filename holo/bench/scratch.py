@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
 
 from holo import platform
 from holo.errors import HoloError
-from holo.hololib.locks import locked
+from holo.hololib.locks import InUseError, locked, refuse_to_wait
 from holo.remove import remove
 
 _PREFIX = "bench-"
@@ -26,13 +25,13 @@ def scratch(home: str) -> Iterator[str]:
             folder = os.path.join(home, _PREFIX + os.urandom(4).hex())
             os.mkdir(folder, 0o700)
             lock = os.path.join(folder, _LOCK)
-            with suppress(_InUseError), locked(lock, folder, exclusive=True, on_wait=_leave_alone):
-                if os.path.exists(lock):  # else another bench took it for an abandoned one before it was locked
-                    try:
-                        yield folder
-                    finally:
-                        remove_tree(folder)
-                    return
+            # In use: another bench took it for an abandoned one before it was locked.
+            with suppress(InUseError), locked(lock, folder, exclusive=True, on_wait=refuse_to_wait):
+                try:
+                    yield folder
+                finally:
+                    remove_tree(folder)
+                return
     except OSError as error:
         raise HoloError(f"{error.filename or home}: {error.strerror}") from error
 
@@ -55,15 +54,7 @@ def _remove_abandoned(home: str) -> None:
         if name.startswith(_PREFIX) and os.path.isdir(folder) and not os.path.islink(folder):
             # If an orphan of the killed bench still writes there, removing it is left to the next one.
             with (
-                suppress(_InUseError, HoloError),
-                locked(os.path.join(folder, _LOCK), folder, exclusive=True, on_wait=_leave_alone),
+                suppress(InUseError, HoloError),
+                locked(os.path.join(folder, _LOCK), folder, exclusive=True, on_wait=refuse_to_wait),
             ):
                 remove_tree(folder)
-
-
-class _InUseError(Exception):
-    """The lock is held by another bench."""
-
-
-def _leave_alone(_: str) -> NoReturn:
-    raise _InUseError

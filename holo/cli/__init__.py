@@ -272,6 +272,31 @@ def catalogs(
     render.catalogs(library.catalogs(), library.golden_trees(), as_json)
 
 
+@app.command("gc")
+def collect_garbage(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
+    ] = False,
+    keep_days: Annotated[
+        Optional[int], typer.Option("--keep-days", metavar="N", min=0, help="Remove catalogs not used in N days.")
+    ] = None,
+    keep_last: Annotated[
+        Optional[int], typer.Option("--keep-last", metavar="N", min=0, help="Remove all but the N catalogs last used.")
+    ] = None,
+    max_size: Annotated[
+        Optional[str],
+        typer.Option("--max-size", metavar="SIZE", help="Remove the catalogs used longest ago until it fits (20GB)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Remove what no catalog needs, and catalogs by their last use."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    report = Hololib().gc(dry_run=dry_run, keep_days=keep_days, keep_last=keep_last, max_size=max_size)
+    render.document(report.to_json()) if as_json else render.collected(report)
+
+
 @app.command()
 def doctor(
     directory: Annotated[Optional[str], typer.Argument(metavar="DIR", help="Where spaces will be.")] = None,
@@ -283,7 +308,8 @@ def doctor(
     from holo.cli import render
 
     library = Hololib()
-    diagnosis = physician.examine(library.store.folder("library"), directory or library.tree.path)
+    with library.store.lock(exclusive=False):  # its samples would be garbage
+        diagnosis = physician.examine(library.store.folder("library"), directory or library.tree.path)
     golden = len(library.golden_trees())
     if as_json:
         render.document(diagnosis.to_json() | {"golden_trees": golden})

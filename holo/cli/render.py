@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from holo.activation import Shell
     from holo.doctor import Diagnosis
     from holo.hololib import CatalogSummary
+    from holo.hololib.collect import GcReport, Use
     from holo.record import RecordReport
     from holo.restore import DryRun
     from holo.restore.report import RestoreReport
@@ -193,6 +194,35 @@ def catalogs(summaries: list[CatalogSummary], golden: set[str], as_json: bool) -
             for summary in summaries
         ],
     )
+
+
+def collected(report: GcReport) -> None:
+    """What a gc removed, or would."""
+    verb = "would remove" if report.dry_run else "removed"
+    for use in report.catalogs:
+        print(f"{verb} catalog {_use(use)}")
+    counts = (
+        (report.blobs, "blob"),
+        (report.links, "link form"),
+        (report.golden, "golden tree"),
+        (report.names, "dangling name"),
+        (report.drafts, "draft"),
+        (report.locks, "lock file"),
+    )
+    print(f"{verb} {', '.join(count(number, noun) for number, noun in counts if number) or 'nothing'}")
+    print(
+        f"{size(report.bytes_freed)} {'would be free' if report.dry_run else 'freed'}"
+        f"{f', {size(report.bytes_shared)} more with the last file that shares them' if report.bytes_shared else ''}; "
+        f"blobs and link forms occupy {size(report.bytes_left)}"
+    )
+    for use in report.kept:
+        print(f"kept catalog {_use(use)}: {', '.join(use.spaces)} {'holds' if len(use.spaces) == 1 else 'hold'} it")
+    for path in report.unknown:
+        warn(f"not of the library, and left alone: {path}")
+
+
+def _use(use: Use) -> str:
+    return f"{', '.join(use.names) or '-'} ({use.digest[:12]}), last used {use.to_json()['used']}"
 
 
 def diagnosis(found: Diagnosis, golden: int) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 from holo.errors import HoloError
 from holo.platform import lock as lock_descriptor
@@ -21,28 +23,77 @@ def say_waiting(message: str) -> None:
     sys.stderr.flush()
 
 
+class InUseError(Exception):
+    """Somebody else holds a lock that :func:`refuse_to_wait` was not to wait for."""
+
+
+def refuse_to_wait(message: str) -> NoReturn:
+    raise InUseError(message)
+
+
 @contextmanager
 def locked(path: str, what: str, *, exclusive: bool, on_wait: OnWait = say_waiting) -> Iterator[None]:
     """Hold the lock file ``path`` while the block runs. ``what`` names the locked thing in messages.
 
     The holder writes its process id and start time into the file, for the message only: the lock itself is
-    the kernel's and never outlives its process.
+    the kernel's and never outlives its process. Whoever holds it exclusively may remove the file.
     """
+    descriptor = _acquire(path, what, exclusive, on_wait)
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o666)
-    except OSError as error:
-        raise HoloError(f"cannot open the lock of {what}, {path}: {error.strerror}") from error
-    try:
-        if not lock_descriptor(descriptor, exclusive=exclusive, wait=False):
-            on_wait(f"waiting for {what}: {_holder(descriptor)}")
-            lock_descriptor(descriptor, exclusive=exclusive, wait=True)
         if exclusive:
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()} {int(time.time())}".encode())
+            _sign(descriptor, f"{os.getpid()} {int(time.time())}")
         yield
     finally:
+        if exclusive:
+            _sign(descriptor, "")
         os.close(descriptor)
+
+
+def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait) -> int:
+    while True:
+        try:
+            descriptor = _open(path)
+        except OSError as error:
+            raise HoloError(f"cannot open the lock of {what}, {path}: {error.strerror}") from error
+        try:
+            if not lock_descriptor(descriptor, exclusive=exclusive, wait=False):
+                on_wait(f"waiting for {what}: {_holder(descriptor)}")
+                lock_descriptor(descriptor, exclusive=exclusive, wait=True)
+            if _is_at(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # the holder before removed it: whoever comes next locks another file
+
+
+def _open(path: str) -> int:
+    no_symlink = getattr(os, "O_NOFOLLOW", 0)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | no_symlink, 0o666)
+    except OSError as error:
+        # A library of somebody else, or on a read-only filesystem: its lock file can be locked all the same.
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        try:
+            return os.open(path, os.O_RDONLY | no_symlink)
+        except OSError:
+            raise error from None
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _sign(descriptor: int, text: str) -> None:
+    with suppress(OSError):  # opened for reading only, or the disk is full: no reason to fail
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, text.encode())
 
 
 def _holder(descriptor: int) -> str:

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from holo import digest as digests
 from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError
 from holo.hololib.locks import OnWait, locked, say_waiting
-from holo.remove import remove
+from holo.remove import remove, unlink
 from holo.walk import absolute
 
 if TYPE_CHECKING:
@@ -94,9 +94,22 @@ class Store:
 
         return Links(self.folder("links"), self.blobs)
 
-    def lock(self, *, exclusive: bool, on_wait: OnWait = say_waiting) -> AbstractContextManager[None]:
-        """Shared by everything that uses blobs, exclusive for what removes them."""
-        return locked(os.path.join(self.path, "lock"), f"the library {self.path}", exclusive=exclusive, on_wait=on_wait)
+    @contextmanager
+    def lock(self, *, exclusive: bool, on_wait: OnWait = say_waiting) -> Iterator[None]:
+        """Shared by everything that uses blobs and catalogs, exclusive for what removes them.
+
+        The kernel's locks are not fair: where shared ones overlap for ever, nobody would ever get the exclusive
+        one. So there is a gate before the lock, through which everybody goes and which is shut from the moment that
+        somebody wants the lock exclusively. For the same reason a thread must not take a lock that it holds.
+        """
+        what = f"the library {self.path}"
+        gate = locked(os.path.join(self.path, "gate.lock"), what, exclusive=exclusive, on_wait=on_wait)
+        lock = locked(os.path.join(self.path, "lock"), what, exclusive=exclusive, on_wait=on_wait)
+        with ExitStack() as held:
+            with ExitStack() as passing:
+                (held if exclusive else passing).enter_context(gate)
+                held.enter_context(lock)
+            yield
 
     # -- catalogs -----------------------------------------------------------------------------------------
 
@@ -119,6 +132,22 @@ class Store:
         if known is None or known.digest != catalog.digest:
             self.folder("names")
             _write_durably(self._name_path(name), json.dumps(asdict(summary)).encode())
+        self.mark_used(catalog.digest)
+
+    def mark_used(self, digest: str) -> None:
+        """Note that a catalog is used now. In a library of somebody else that may be impossible, and is no failure."""
+        with suppress(OSError, HoloError):
+            folder = platform.open_root(self.folder("used"))
+            try:
+                platform.touch(folder, digest)
+            finally:
+                platform.close_directory(folder)
+
+    def last_used(self, digest: str) -> float:
+        """When a catalog was recorded or restored last, in seconds of the epoch. Raises :class:`OSError`."""
+        with suppress(FileNotFoundError):
+            return os.lstat(os.path.join(self.path, "used", digest)).st_mtime
+        return os.stat(self._catalog_path(digest)).st_mtime
 
     def load(self, digest: str) -> Catalog:
         """Load a catalog by its full digest; its bytes are checked against it."""
@@ -169,11 +198,8 @@ class Store:
         raise UsageError("the library holds several catalogs, so one must be named", f"Catalogs: {names}.")
 
     def name_of(self, digest: str) -> str:
-        for name in sorted(self._names()):
-            known = self._read_name(name)
-            if known is not None and known.digest == digest:
-                return name
-        return digest[:12]
+        names = self._names_of(digest)
+        return names[0] if names else digest[:12]
 
     def catalogs(self) -> list[CatalogSummary]:
         """Every catalog once per name, and those without a name, by name."""
@@ -181,19 +207,37 @@ class Store:
         named = {summary.digest for summary in summaries}
         for digest in self._digests():
             if digest not in named:
-                recorded = os.stat(self._catalog_path(digest)).st_mtime
-                summaries.append(_summarize(self.load(digest), None, recorded))
+                with suppress(FileNotFoundError, NotFound):  # removed by somebody else just now
+                    recorded = os.stat(self._catalog_path(digest)).st_mtime
+                    summaries.append(_summarize(self.load(digest), None, recorded))
         return summaries
 
     def remove(self, reference: str) -> tuple[str, str]:
         """Remove a catalog by name or digest prefix: the name, and the catalog when no other name means it."""
         name, digest = self.resolve(reference)
-        if (known := self._read_name(name)) is not None and known.digest == digest:
-            os.unlink(self._name_path(name))
-        if all(summary.digest != digest or summary.name is None for summary in self.catalogs()):
-            self._remove_golden(digest)
-            os.unlink(self._catalog_path(digest))
+        names = self._names_of(digest)
+        if names in ([], [name]):
+            self.forget(digest)
+        else:
+            unlink(self._name_path(name))
         return name, digest
+
+    def forget(self, digest: str) -> None:
+        """Remove a catalog with all its names and its golden tree. It is gone when its file is, which goes first."""
+        names = self._names_of(digest)
+        unlink(self._catalog_path(digest))
+        self.sync_catalogs()
+        for name in names:
+            unlink(self._name_path(name))
+        self.remove_golden(digest)
+        unlink(os.path.join(self.path, "used", digest))
+
+    def sync_catalogs(self) -> None:
+        """Make it durable that catalogs were removed: before their blobs are, or a power cut could bring them back."""
+        try:
+            _sync_folder(self.folder("catalog"))
+        except OSError as error:
+            raise HoloError(f"cannot remove catalogs in {self.path}: {error.strerror}") from error
 
     def summary(self, name: str) -> CatalogSummary | None:
         """The summary kept with a name, or ``None``."""
@@ -203,20 +247,24 @@ class Store:
         """The digests of the catalogs that have a golden tree (see :mod:`holo.restore.golden`)."""
         return {name for name in _files(os.path.join(self.path, "golden")) if digests.is_digest(name)}
 
-    def _remove_golden(self, digest: str) -> None:
-        if digest in self.golden_trees():
-            folder = platform.open_root(self.folder("golden"))
-            try:
-                # It is golden as long as it has that name, so half of it must not: recorded again, it would be used.
-                draft = f".draft-{digest}"
-                remove(folder, draft)
+    def remove_golden(self, digest: str) -> None:
+        """Remove a catalog's golden tree and its outline, if there are any."""
+        try:
+            folder = platform.open_root(os.path.join(self.path, "golden"))
+        except FileNotFoundError:
+            return
+        try:
+            # It is golden as long as it has that name, so half of it must not: recorded again, it would be used.
+            draft = f".draft-{digest}"
+            remove(folder, draft)
+            with suppress(FileNotFoundError):
                 platform.rename(folder, digest, folder, draft)
-                remove(folder, draft)
-                remove(folder, digest + ".json")
-            except OSError as error:
-                raise HoloError(f"cannot remove the golden tree {digest} in {self.path}: {error.strerror}") from error
-            finally:
-                platform.close_directory(folder)
+            remove(folder, draft)
+            remove(folder, digest + ".json")
+        except OSError as error:
+            raise HoloError(f"cannot remove the golden tree {digest} in {self.path}: {error.strerror}") from error
+        finally:
+            platform.close_directory(folder)
 
     def _catalog_path(self, digest: str) -> str:
         return os.path.join(self.path, "catalog", digest + ".json")
@@ -233,6 +281,10 @@ class Store:
             if file.endswith(".json") and NAME.fullmatch(name := file.removesuffix(".json")):
                 yield name
 
+    def _names_of(self, digest: str) -> list[str]:
+        named = ((name, self._read_name(name)) for name in sorted(self._names()))
+        return [name for name, known in named if known is not None and known.digest == digest]
+
     def _read_name(self, name: str) -> CatalogSummary | None:
         path = self._name_path(name)
         try:
@@ -241,6 +293,8 @@ class Store:
             summary = CatalogSummary(**values)
             if summary.name != name or not digests.is_digest(summary.digest):
                 raise ValueError
+            if not os.path.exists(self._catalog_path(summary.digest)):
+                return None  # the catalog was removed, and somebody was killed before the name was
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, AttributeError):
@@ -290,14 +344,18 @@ def _write_durably(path: str, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
-        if platform.CAN_FORK:  # elsewhere a directory cannot be opened, and needs no fsync
-            folder = os.open(os.path.dirname(path), os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        _sync_folder(os.path.dirname(path))
     except OSError as error:
         raise HoloError(f"cannot write {path}: {error.strerror}") from error
     finally:
         if os.path.lexists(draft):
             os.unlink(draft)
+
+
+def _sync_folder(path: str) -> None:
+    if platform.CAN_FORK:  # elsewhere a directory cannot be opened, and needs no fsync
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -41,9 +41,11 @@ if sys.platform == "linux":
         set_file,
         set_read_only,
         set_xattr,
+        shared_bytes,
         snapshot,
         status,
         sync_filesystem,
+        touch,
         umask,
     )
 else:
@@ -77,9 +79,11 @@ else:
         set_file,
         set_read_only,
         set_xattr,
+        shared_bytes,
         snapshot,
         status,
         sync_filesystem,
+        touch,
         umask,
     )
 
@@ -113,8 +117,10 @@ __all__ = [
     "set_file",
     "set_read_only",
     "set_xattr",
+    "shared_bytes",
     "snapshot",
     "status",
     "sync_filesystem",
+    "touch",
     "umask",
 ]

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TypeAlias
@@ -128,6 +129,50 @@ def set_file(descriptor: int, mtime_ns: int, mode: int | None = None) -> None:
     if mode is not None:
         os.fchmod(descriptor, mode)
     os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+
+
+def touch(directory: Directory, name: str) -> None:
+    """Set the mtime of ``name`` to now; an empty file is made if there is none. Never through a symlink."""
+    try:
+        os.utime(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        os.close(create_file(directory, name, 0o666))
+
+
+# linux/fiemap.h: start, length, flags, mapped extents, room for extents, reserved; and one extent: logical,
+# physical, length, 2 reserved, flags, 3 reserved.
+_FIEMAP = 0xC020660B
+_FIEMAP_HEADER = struct.Struct("=QQLLLL")
+_FIEMAP_EXTENT = struct.Struct("=QQQQQLLLL")
+_FIEMAP_ROOM = 64
+_FIEMAP_SHARED = 0x2000
+
+
+def shared_bytes(directory: Directory, name: str) -> int:
+    """Bytes of data of a file that it shares with other files (reflinks, snapshots): FIEMAP. 0 where nobody knows."""
+    descriptor = open_file(directory, name)
+    try:
+        shared = start = 0
+        while True:
+            buffer = bytearray(_FIEMAP_HEADER.size + _FIEMAP_ROOM * _FIEMAP_EXTENT.size)
+            _FIEMAP_HEADER.pack_into(buffer, 0, start, (1 << 64) - 1 - start, 0, 0, _FIEMAP_ROOM, 0)
+            try:
+                fcntl.ioctl(descriptor, _FIEMAP, buffer)
+            except OSError as error:
+                if error.errno in UNAVAILABLE:
+                    return 0
+                raise
+            mapped = _FIEMAP_HEADER.unpack_from(buffer)[3]
+            for index in range(mapped):
+                logical, _, length, _, _, flags, *_ = _FIEMAP_EXTENT.unpack_from(
+                    buffer, _FIEMAP_HEADER.size + index * _FIEMAP_EXTENT.size
+                )
+                shared += length if flags & _FIEMAP_SHARED else 0
+                start = logical + length
+            if mapped < _FIEMAP_ROOM:
+                return shared
+    finally:
+        os.close(descriptor)
 
 
 def set_directory(directory: Directory, mode: int, mtime_ns: int | None) -> None:

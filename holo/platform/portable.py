@@ -162,6 +162,20 @@ def rename(source_directory: Directory, source_name: str, directory: Directory, 
     os.replace(os.path.join(source_directory, source_name), os.path.join(directory, name))
 
 
+def touch(directory: Directory, name: str) -> None:
+    """Set the mtime of ``name`` to now; an empty file is made if there is none."""
+    path = os.path.join(directory, name)
+    try:
+        os.utime(path, follow_symlinks=os.utime not in os.supports_follow_symlinks)
+    except FileNotFoundError:
+        os.close(create_file(directory, name, 0o666))
+
+
+def shared_bytes(directory: Directory, name: str) -> int:
+    """Bytes of data of a file that it shares with other files: not known here, so 0."""
+    return 0
+
+
 def set_directory(directory: Directory, mode: int, mtime_ns: int | None) -> None:
     """Set the mode, and the mtime (ns) when given."""
     os.chmod(directory, mode)

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from holo import platform
 from holo.platform import Directory
 
+NAME = ".holo-probe-"
+"""Begins the names of the files that are tried with."""
+
 _CONTENT = bytes(range(256)) * 32
 """8 KiB: larger than what Btrfs keeps inline in its metadata."""
 
@@ -45,7 +48,7 @@ def clone_file(source: Directory, source_name: str, target: Directory, name: str
 
 
 def _try(attempt: Callable[[str], None], source: Directory, target: Directory) -> str | None:
-    name = f".holo-probe-{os.getpid()}-{os.urandom(4).hex()}"
+    name = f"{NAME}{os.getpid()}-{os.urandom(4).hex()}"
     # The probe comes and goes without a trace: the directories keep their mtimes.
     before = platform.status(target, "")
     if before.st_mode & 0o700 != 0o700:

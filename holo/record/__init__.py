@@ -24,7 +24,6 @@ from holo.catalog import Catalog, DirectoryRow, FileRow, Relocation
 from holo.errors import HoloError, NotFound, UsageError
 from holo.hololib import Store
 from holo.hololib.blobs import DRAFT, Blobs, temporary_name
-from holo.hololib.locks import OnWait, say_waiting
 from holo.hololib.store import check_name
 from holo.platform import probe
 from holo.record.ingest import Batch, Ingest, Ingested
@@ -85,12 +84,12 @@ def record(
     keep_setid: bool = False,
     workers: int = 1,
     on_progress: OnProgress | None = None,
-    on_wait: OnWait = say_waiting,
 ) -> RecordReport:
     """Record ``directory`` under ``name`` (default: the directory's own, made fit).
 
-    Recording the same tree again stores nothing and yields the same digest. Raises :class:`NotFound`,
-    :class:`UsageError`, :class:`~holo.errors.SourceChanged` or :class:`HoloError`; nothing is published then.
+    The caller holds the library's lock, shared: until the end, what is stored belongs to no catalog. Recording the
+    same tree again stores nothing and yields the same digest. Raises :class:`NotFound`, :class:`UsageError`,
+    :class:`~holo.errors.SourceChanged` or :class:`HoloError`; nothing is published then.
     """
     started = time.monotonic()
     prefix = absolute(directory)
@@ -105,10 +104,9 @@ def record(
         tree = scan(root, prefix)
         if not skip_special:
             refuse_special(tree)
-        with library.lock(exclusive=False, on_wait=on_wait):
-            found = _ingest(library, root, prefix, tree, workers, on_progress)
-            catalog = _assemble(tree, found, prefix, keep_setid=keep_setid)
-            library.publish(catalog, name)
+        found = _ingest(library, root, prefix, tree, workers, on_progress)
+        catalog = _assemble(tree, found, prefix, keep_setid=keep_setid)
+        library.publish(catalog, name)
     finally:
         platform.close_directory(root)
     everything = [item for items in found.values() for item in items]

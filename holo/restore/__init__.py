@@ -97,14 +97,14 @@ def restore(
 ) -> RestoreReport:
     """Make space ``name`` (at ``path``, if it is new) equal to the catalog of that digest.
 
-    Raises :class:`~holo.errors.Conflict` for a directory that is not a space, and every other
-    :class:`HoloError`; before the first change unless the message says otherwise.
+    The caller holds the space's lock and, shared, the library's, since before it looked for the catalog. Raises
+    :class:`~holo.errors.Conflict` for a directory that is not a space, and every other :class:`HoloError`; before
+    the first change unless the message says otherwise.
     """
     started = time.monotonic()
-    tree = Holotree(library.home)
-    with tree.lock(name, options.on_wait), library.lock(exclusive=False, on_wait=options.on_wait):
-        job = _Job(library, tree, name, catalog_name, digest, path, options)
-        tally = job.run()
+    job = _Job(library, Holotree(library.home), name, catalog_name, digest, path, options)
+    tally = job.run()
+    library.mark_used(digest)
     totals = job.totals
     return RestoreReport(
         space=name,
@@ -129,12 +129,10 @@ def restore(
 
 
 def dry_run(library: Store, name: str, catalog_name: str, digest: str, path: str | None, options: Options) -> DryRun:
-    """What :func:`restore` would do. Changes nothing."""
-    tree = Holotree(library.home)
-    with tree.lock(name, options.on_wait), library.lock(exclusive=False, on_wait=options.on_wait):
-        job = _Job(library, tree, name, catalog_name, digest, path, options)
-        todo = job.plan(dry=True)
-        return DryRun(name, job.path, catalog_name, digest, job.decision, todo)
+    """What :func:`restore` would do, under the same locks. Changes nothing."""
+    job = _Job(library, Holotree(library.home), name, catalog_name, digest, path, options)
+    todo = job.plan(dry=True)
+    return DryRun(name, job.path, catalog_name, digest, job.decision, todo)
 
 
 def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:

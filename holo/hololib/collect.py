@@ -1,0 +1,493 @@
+"""Collect garbage: catalogs that were not used for long, and what no catalog needs.
+
+    needs       what every catalog refers to
+    inventory   what there is
+    decide      what of it goes (pure)
+    remove      catalogs first, then what they alone needed
+
+Who removes holds the library's lock exclusively from the inventory on, so no record can rely on a blob that goes.
+Killed anywhere, this leaves catalogs that have all their blobs, and garbage for the next time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from holo import digest as digests
+from holo import platform
+from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError
+from holo.hololib.blobs import DRAFT
+from holo.hololib.links import READ_ONLY
+from holo.hololib.store import NAME
+from holo.platform import probe
+from holo.remove import remove
+
+if TYPE_CHECKING:
+    from holo.hololib.store import Store
+
+LinkKey: TypeAlias = "tuple[str, int, int]"
+"""What a link form is of: digest, mode, mtime in ns."""
+
+_FOLDERS = ("library", "links", "catalog", "names", "golden", "used")
+_LOCKS = ("lock", "gate.lock")
+_BLOB = re.compile(r"([0-9a-f]{64})(?:\.zst)?")
+_LINK = re.compile(r"([0-9a-f]{64})-([0-7]{3})-(-?[0-9]+)")
+_PASSING = (DRAFT, probe.NAME, ".holo-doctor-")
+"""Begin the names of what exists only while a command runs."""
+_DURABLE_DRAFT = re.compile(r".*\.json\.[0-9]+\.[0-9]+")
+"""What the store writes before it is renamed to the name of a catalog or the catalog itself."""
+
+_UNITS = "kmgt"
+
+
+# -- what the caller asks for and gets --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which catalogs go although nobody removed them: every one that any of these tells to go."""
+
+    keep_days: float | None = None
+    """those not used in so many days"""
+    keep_last: int | None = None
+    """all but so many, the last used"""
+    max_size: int | None = None
+    """the least recently used, until the blobs and link forms of the others occupy no more bytes than this"""
+
+    def __post_init__(self) -> None:
+        if min(self.keep_days or 0, self.keep_last or 0, self.max_size or 0) < 0:
+            raise UsageError("what to keep cannot be less than nothing")
+
+
+def parse_size(text: str) -> int:
+    """``20GB``, ``500M``, ``1.5 TiB`` or a number of bytes. k, M, G and T are decimal, Ki, Mi, Gi and Ti binary."""
+    found = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?)\s*(?:([{_UNITS}])(i?))?b?", text.strip(), re.IGNORECASE | re.ASCII)
+    if found is None:
+        raise UsageError(f"{text!r} is not a size", "Write a number and a unit: 20GB, 500M, 1.5TiB.")
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** (_UNITS.index(unit.lower()) + 1 if unit else 0))
+
+
+class Use(NamedTuple):
+    """A catalog as the report names it."""
+
+    names: list[str]
+    digest: str
+    used: float
+    """when it was recorded or restored last, in seconds of the epoch"""
+    spaces: list[str]
+    """that hold it"""
+
+    def to_json(self) -> dict[str, Any]:
+        return self._asdict() | {"used": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.used))}
+
+
+@dataclass(frozen=True)
+class GcReport:
+    """What was removed, or would be. A dry run tells the same as a run in its place."""
+
+    dry_run: bool
+    catalogs: list[Use]
+    kept: list[Use]
+    """that the policy told to go, but that spaces hold"""
+    blobs: int
+    """both forms of a content count"""
+    links: int
+    golden: int
+    names: int
+    """whose catalog was gone already"""
+    drafts: int
+    """what killed commands left"""
+    locks: int
+    """files of locks of spaces that are gone"""
+    bytes_freed: int
+    """on the disk, certainly: neither hardlinked nor reflinked from elsewhere"""
+    bytes_shared: int
+    """of removed files that share them with others, and free them when the last of these is gone"""
+    bytes_left: int
+    """occupied by the blobs and link forms that stay"""
+    unknown: list[str]
+    """paths of what is in the library and not of it; left alone"""
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The document ``holo gc --json`` prints."""
+        return {
+            "dry_run": self.dry_run,
+            "catalogs": [use.to_json() for use in self.catalogs],
+            "kept": [use.to_json() for use in self.kept],
+            "removed": {name: getattr(self, name) for name in ("blobs", "links", "golden", "names", "drafts", "locks")},
+            "bytes": {"freed": self.bytes_freed, "shared": self.bytes_shared, "left": self.bytes_left},
+            "unknown": self.unknown,
+            "seconds": self.seconds,
+        }
+
+
+# -- what there is ----------------------------------------------------------------------------------------
+
+
+class Needs(NamedTuple):
+    """What a catalog refers to."""
+
+    blobs: frozenset[str]
+    links: frozenset[LinkKey]
+
+
+class File(NamedTuple):
+    """Something to be removed by its name, most often a file."""
+
+    folder: str
+    """below the library"""
+    name: str
+    bytes: int = 0
+    """allocated"""
+    links: int = 1
+
+
+@dataclass
+class Inventory:
+    """What is in a library."""
+
+    catalogs: dict[str, float] = field(default_factory=dict)
+    """digest to last use"""
+    names: dict[str, str | None] = field(default_factory=dict)
+    """name to digest; ``None`` when that catalog is gone"""
+    blobs: dict[str, list[File]] = field(default_factory=dict)
+    links: dict[LinkKey, File] = field(default_factory=dict)
+    golden: dict[str, bool] = field(default_factory=dict)
+    """digests that have a golden tree, or (``False``) only what remains beside one"""
+    marks: list[str] = field(default_factory=list)
+    """digests that have a mark of their last use"""
+    drafts: list[File] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
+def needs(store: Store, known: Mapping[str, Needs] | None = None) -> dict[str, Needs]:
+    """What every catalog refers to, by digest. Catalogs never change, so those in ``known`` are not read again.
+
+    Raises :class:`IntegrityError` when one cannot be read: nobody knows then which blobs are garbage.
+    """
+    found: dict[str, Needs] = {}
+    same: dict[str, str] = {}  # contents that many catalogs have take memory once
+    for name, _ in _entries(store, "catalog"):
+        digest = name.removesuffix(".json")
+        if digest == name or not digests.is_digest(digest):
+            continue
+        if known is not None and digest in known:
+            found[digest] = known[digest]
+            continue
+        try:
+            files = [row for _, row in store.load(digest).files()]
+        except NotFound:
+            continue  # removed by somebody else just now
+        except (CatalogInvalid, IntegrityError) as error:
+            raise _incomplete(error) from error
+        keys = [(same.setdefault(row[4], row[4]), row[1] & READ_ONLY, row[3]) for row in files]
+        found[digest] = Needs(frozenset(key[0] for key in keys), frozenset(keys))
+    return found
+
+
+def take_inventory(store: Store) -> Inventory:
+    """What is in the library now. Raises :class:`IntegrityError` for a damaged name."""
+    there = Inventory()
+    with _opened(store.path) as top, platform.listing(top) as entries:
+        there.unknown += [entry.name for entry in entries if entry.name not in (*_FOLDERS, *_LOCKS)]
+    _count_names(store, there)  # before the catalogs: in a dry run more of both may appear
+    for name, _ in _entries(store, "catalog"):
+        digest = name.removesuffix(".json")
+        if digest != name and digests.is_digest(digest):
+            with suppress(FileNotFoundError):
+                there.catalogs[digest] = store.last_used(digest)
+        else:
+            _put_aside(there, "catalog", name, is_draft=_DURABLE_DRAFT.fullmatch(name) is not None)
+    for name, status in _entries(store, "golden"):
+        digest = name.removesuffix(".json")
+        if digests.is_digest(digest) and stat.S_ISDIR(status.st_mode) is (digest == name):
+            there.golden[digest] = there.golden.get(digest, False) or digest == name
+        elif name != ".lock":
+            _put_aside(there, "golden", name, status)
+    for name, status in _entries(store, "used"):
+        if digests.is_digest(name) and stat.S_ISREG(status.st_mode):
+            there.marks.append(name)
+        else:
+            _put_aside(there, "used", name, status)
+    _count_files(store, there)
+    there.unknown = sorted(os.path.join(store.path, path) for path in there.unknown)
+    return there
+
+
+def _count_names(store: Store, there: Inventory) -> None:
+    for name, _ in _entries(store, "names"):
+        stem = name.removesuffix(".json")
+        if stem == name or not NAME.fullmatch(stem):
+            _put_aside(there, "names", name, is_draft=_DURABLE_DRAFT.fullmatch(name) is not None)
+            continue
+        try:
+            summary = store.summary(stem)
+        except CatalogInvalid as error:
+            raise _incomplete(error) from error
+        there.names[stem] = summary.digest if summary is not None else None
+
+
+def _count_files(store: Store, there: Inventory) -> None:
+    for folder, name, status in _sharded(store, "library", there):
+        found = _BLOB.fullmatch(name)
+        if found is not None and name[:2] == folder[-2:] and stat.S_ISREG(status.st_mode):
+            there.blobs.setdefault(found[1], []).append(_file(folder, name, status))
+        else:
+            _put_aside(there, folder, name, status)
+    for folder, name, status in _sharded(store, "links", there):
+        found = _LINK.fullmatch(name)
+        if found is not None and name[:2] == folder[-2:] and stat.S_ISREG(status.st_mode):
+            there.links[found[1], int(found[2], 8), int(found[3])] = _file(folder, name, status)
+        else:
+            _put_aside(there, folder, name, status)
+
+
+def _sharded(store: Store, top: str, there: Inventory) -> Iterator[tuple[str, str, os.stat_result]]:
+    """What is in the folders ``00`` to ``ff`` of a folder: (folder, name, status)."""
+    for shard, status in _entries(store, top):
+        if stat.S_ISDIR(status.st_mode) and re.fullmatch("[0-9a-f]{2}", shard):
+            for name, inner in _entries(store, top, shard):
+                yield f"{top}/{shard}", name, inner
+        else:
+            _put_aside(there, top, shard, status)
+
+
+def _put_aside(
+    there: Inventory, folder: str, name: str, status: os.stat_result | None = None, *, is_draft: bool = False
+) -> None:
+    if is_draft or name.startswith(_PASSING):
+        there.drafts.append(_file(folder, name, status) if status is not None else File(folder, name))
+    else:
+        there.unknown.append(f"{folder}/{name}")
+
+
+def _file(folder: str, name: str, status: os.stat_result) -> File:
+    if not stat.S_ISREG(status.st_mode):
+        return File(folder, name)
+    blocks = getattr(status, "st_blocks", None)  # of 512 bytes; Windows has none
+    return File(folder, name, status.st_size if blocks is None else blocks * 512, status.st_nlink)
+
+
+def _entries(store: Store, *path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Name and status of everything in a folder of the library, in the order of names."""
+    try:
+        with _opened(store.path, *path) as directory, platform.listing(directory) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+            for entry in found:
+                with suppress(FileNotFoundError):
+                    yield entry.name, entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return
+
+
+@contextmanager
+def _opened(library: str, *path: str) -> Iterator[platform.Directory]:
+    """A folder of the library. The library and its first folders may be symlinks of the user's, those below not."""
+    directory = platform.open_root(os.path.join(library, *path[:1]))
+    try:
+        for name in path[1:]:
+            child = platform.open_child(directory, name)
+            platform.close_directory(directory)
+            directory = child
+        yield directory
+    finally:
+        platform.close_directory(directory)
+
+
+def _incomplete(error: HoloError) -> IntegrityError:
+    return IntegrityError(
+        f"nothing was removed, for it is not known what is needed: {error.message}",
+        "`holo check` shows all damage. Remove or repair the damaged catalog first.",
+    )
+
+
+# -- what of it goes --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be removed."""
+
+    catalogs: list[str]
+    kept: list[str]
+    names: list[str]
+    golden: list[str]
+    marks: list[str]
+    drafts: list[File]
+    blobs: list[File]
+    links: list[File]
+
+
+def decide(
+    there: Inventory,
+    needed: Mapping[str, Needs],
+    holders: Mapping[str, Sequence[str]],
+    policy: Policy,
+    now: float,
+) -> Decision:
+    """Everything that no catalog needs, when those that the policy tells to go are gone.
+
+    ``holders`` are the spaces that hold a catalog, by its digest; it stays then.
+    """
+    going, kept = _catalogs_to_go(there, needed, holders, policy, now)
+    staying = there.catalogs.keys() - set(going)
+    blobs = frozenset[str]().union(*(needed[digest].blobs for digest in staying))
+    links = frozenset[LinkKey]().union(*(needed[digest].links for digest in staying))
+    return Decision(
+        catalogs=going,
+        kept=kept,
+        names=[name for name, digest in there.names.items() if digest is None],
+        golden=[digest for digest in there.golden if digest not in there.catalogs],
+        marks=[digest for digest in there.marks if digest not in there.catalogs],
+        drafts=there.drafts,
+        blobs=[file for digest, forms in there.blobs.items() if digest not in blobs for file in forms],
+        links=[file for key, file in there.links.items() if key not in links],
+    )
+
+
+def _catalogs_to_go(
+    there: Inventory,
+    needed: Mapping[str, Needs],
+    holders: Mapping[str, Sequence[str]],
+    policy: Policy,
+    now: float,
+) -> tuple[list[str], list[str]]:
+    """The catalogs that go, and those that would if no space held them; the least recently used first."""
+    by_use = sorted(there.catalogs, key=lambda digest: (there.catalogs[digest], digest))
+    told: set[str] = set()
+    if policy.keep_days is not None:
+        told.update(digest for digest in by_use if there.catalogs[digest] < now - policy.keep_days * 86_400)
+    if policy.keep_last is not None:
+        told.update(by_use[: max(0, len(by_use) - policy.keep_last)])
+    if policy.max_size is not None:
+        staying = [digest for digest in by_use if digest not in told or digest in holders]
+        told.update(_until_it_fits(there, needed, holders, staying, policy.max_size))
+    return (
+        [digest for digest in by_use if digest in told and digest not in holders],
+        [digest for digest in by_use if digest in told and digest in holders],
+    )
+
+
+def _until_it_fits(
+    there: Inventory,
+    needed: Mapping[str, Needs],
+    holders: Mapping[str, Sequence[str]],
+    catalogs: list[str],
+    most: int,
+) -> Iterator[str]:
+    """The first catalogs, without which what the rest needs fits; those in the way that spaces hold as well."""
+    users = Counter[object]()
+    for digest in catalogs:
+        users.update(needed[digest].blobs)
+        users.update(needed[digest].links)
+    sizes: dict[object, int] = {digest: sum(file.bytes for file in forms) for digest, forms in there.blobs.items()}
+    sizes.update((key, file.bytes) for key, file in there.links.items())
+    occupied = sum(sizes.get(item, 0) for item in users)
+    for digest in catalogs:
+        if occupied <= most:
+            return
+        yield digest
+        if digest in holders:
+            continue
+        for item in (*needed[digest].blobs, *needed[digest].links):
+            users[item] -= 1
+            if not users[item]:
+                occupied -= sizes.get(item, 0)
+
+
+# -- removing it ------------------------------------------------------------------------------------------
+
+
+def collect(
+    store: Store,
+    known: Mapping[str, Needs],
+    holders: Mapping[str, Sequence[str]],
+    policy: Policy,
+    *,
+    dry_run: bool,
+) -> GcReport:
+    """Collect the garbage of a library, whose lock the caller holds: shared for a dry run, else exclusively.
+
+    ``known`` are the :func:`needs` of before the lock, ``holders`` the spaces by the digests of their catalogs. Raises
+    :class:`HoloError` when something cannot be removed; what is left then is valid.
+    """
+    started = time.monotonic()
+    try:
+        there = take_inventory(store)
+        decision = decide(there, needs(store, known), holders, policy, time.time())
+    except OSError as error:
+        raise HoloError(f"cannot read the library {store.path}: {error.filename or ''}: {error.strerror}") from error
+    files = [*decision.drafts, *decision.links, *decision.blobs]
+    freed, shared = _measure(store, files)
+    if not dry_run:
+        _remove(store, decision, files)
+
+    def use(digest: str) -> Use:
+        names = sorted(name for name, named in there.names.items() if named == digest)
+        return Use(names, digest, there.catalogs[digest], sorted(holders.get(digest, ())))
+
+    occupied = sum(file.bytes for forms in there.blobs.values() for file in forms)
+    occupied += sum(file.bytes for file in there.links.values())
+    return GcReport(
+        dry_run=dry_run,
+        catalogs=[use(digest) for digest in decision.catalogs],
+        kept=[use(digest) for digest in decision.kept],
+        blobs=len(decision.blobs),
+        links=len(decision.links),
+        golden=sum(there.golden.get(digest, False) for digest in (*decision.catalogs, *decision.golden)),
+        names=len(decision.names),
+        drafts=len(decision.drafts),
+        locks=0,
+        bytes_freed=freed,
+        bytes_shared=shared,
+        bytes_left=occupied - sum(file.bytes for file in (*decision.blobs, *decision.links)),
+        unknown=there.unknown,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _measure(store: Store, files: Iterable[File]) -> tuple[int, int]:
+    """Bytes that removing the files frees for certain, and bytes that others share with them."""
+    freed = all_shared = 0
+    for folder, group in groupby(files, key=lambda file: file.folder):
+        with _opened(store.path, *folder.split("/")) as directory:
+            for file in group:
+                shared = file.bytes
+                if file.links == 1:
+                    with suppress(OSError):  # a directory, or another user's draft
+                        shared = min(file.bytes, platform.shared_bytes(directory, file.name))
+                freed += file.bytes - shared
+                all_shared += shared
+    return freed, all_shared
+
+
+def _remove(store: Store, decision: Decision, files: list[File]) -> None:
+    for digest in decision.catalogs:
+        store.forget(digest)
+    if files:
+        store.sync_catalogs()  # also those that somebody else removed
+    lesser = [File("names", f"{name}.json") for name in decision.names]
+    lesser += [File("used", digest) for digest in decision.marks]
+    for folder, group in groupby([*lesser, *files], key=lambda file: file.folder):
+        with _opened(store.path, *folder.split("/")) as directory:
+            for file in group:
+                try:
+                    remove(directory, file.name)
+                except OSError as error:
+                    raise HoloError(
+                        f"cannot remove {os.path.join(store.path, folder, file.name)}: {error.strerror}",
+                        "What is left is valid. Run it again as somebody who may remove that.",
+                    ) from error
+    for digest in decision.golden:
+        store.remove_golden(digest)
