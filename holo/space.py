@@ -17,6 +17,7 @@ from typing import Any, Literal
 from holo import digest as digests
 from holo.errors import HoloError, NotFound
 from holo.hololib.locks import OnWait, locked, say_waiting
+from holo.hololib.sealed import seal, unseal
 from holo.hololib.store import NAME, check_name
 from holo.walk import absolute
 
@@ -97,7 +98,7 @@ class Holotree:
         path = self._record_path(check_name(name, "space"))
         try:
             with open(path, "rb") as file:
-                values: dict[str, Any] = json.loads(file.read())
+                values: dict[str, Any] = json.loads(unseal(file.read()))
             space = Space(**values)
             sound = (
                 space.name == name
@@ -151,8 +152,8 @@ class Holotree:
         draft = f"{path}.{os.getpid()}"
         try:
             os.makedirs(self._records, exist_ok=True)
-            with open(draft, "w", encoding="utf-8") as file:
-                json.dump(asdict(space), file)
+            with open(draft, "wb") as file:
+                file.write(seal(json.dumps(asdict(space)).encode()))
             os.replace(draft, path)
         except OSError as error:
             raise HoloError(f"cannot write {path}: {error.strerror}") from error

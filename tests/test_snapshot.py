@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import shutil
 import signal
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 
 from holo import Hololib, platform
-from support import compare, fiemap, trees
+from support import compare, fiemap, records, trees
 from support.cli import Holo
 
 pytestmark = [
@@ -238,7 +237,7 @@ def test_what_a_killed_restore_left_is_removed(holo: Holo, source: Path) -> None
     draft = f".{space.name}.holo-0123abcd"
     subprocess.run(["btrfs", "subvolume", "snapshot", golden(holo)[0], space.parent / draft], check=True, stdout=-3)
     record = holo.holotree / ".spaces" / "one.json"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"state": "restoring", "draft": draft}))
+    records.edit(record, state="restoring", draft=draft)
     holo("restore", "--space", "one")
     assert not (space.parent / draft).exists()
     assert compare.differences(source, space, library=holo.library) == []

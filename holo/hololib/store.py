@@ -16,6 +16,7 @@ from holo import digest as digests
 from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError
 from holo.hololib.locks import OnWait, locked, say_waiting
+from holo.hololib.sealed import seal, unseal
 from holo.remove import remove
 from holo.walk import absolute
 
@@ -118,7 +119,7 @@ class Store:
         known = self._read_name(name)
         if known is None or known.digest != catalog.digest:
             self.folder("names")
-            _write_durably(self._name_path(name), json.dumps(asdict(summary)).encode())
+            _write_durably(self.name_path(name), seal(json.dumps(asdict(summary)).encode()))
 
     def load(self, digest: str) -> Catalog:
         """Load a catalog by its full digest; its bytes are checked against it."""
@@ -189,7 +190,7 @@ class Store:
         """Remove a catalog by name or digest prefix: the name, and the catalog when no other name means it."""
         name, digest = self.resolve(reference)
         if (known := self._read_name(name)) is not None and known.digest == digest:
-            os.unlink(self._name_path(name))
+            os.unlink(self.name_path(name))
         if all(summary.digest != digest or summary.name is None for summary in self.catalogs()):
             self._remove_golden(digest)
             os.unlink(self._catalog_path(digest))
@@ -221,7 +222,8 @@ class Store:
     def _catalog_path(self, digest: str) -> str:
         return os.path.join(self.path, "catalog", digest + ".json")
 
-    def _name_path(self, name: str) -> str:
+    def name_path(self, name: str) -> str:
+        """The file that says which catalog a name means."""
         return os.path.join(self.path, "names", name + ".json")
 
     def _digests(self) -> list[str]:
@@ -234,10 +236,10 @@ class Store:
                 yield name
 
     def _read_name(self, name: str) -> CatalogSummary | None:
-        path = self._name_path(name)
+        path = self.name_path(name)
         try:
             with open(path, "rb") as file:
-                values: dict[str, Any] = json.loads(file.read())
+                values: dict[str, Any] = json.loads(unseal(file.read()))
             summary = CatalogSummary(**values)
             if summary.name != name or not digests.is_digest(summary.digest):
                 raise ValueError
