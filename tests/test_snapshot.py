@@ -197,6 +197,21 @@ def test_lost_golden_tree_is_made_again(holo: Holo, source: Path) -> None:
     assert compare.differences(source, space, library=holo.library) == []
 
 
+@pytest.mark.parametrize("protected", [True, False], ids=["protected-again", "left-writable"])
+def test_golden_tree_that_was_changed_is_made_again(holo: Holo, source: Path, protected: bool) -> None:
+    init(holo, "one")
+    (tree,) = golden(holo)
+    subprocess.run(["btrfs", "property", "set", "-f", tree, "ro", "false"], check=True)
+    (tree / "many" / "file-1").write_bytes(b"changed, and not even written out yet")
+    if protected:
+        subprocess.run(["btrfs", "property", "set", "-f", tree, "ro", "true"], check=True)
+    for name in ("two", "three"):
+        space, report = init(holo, name)
+        assert report["strategy"]["used"] == "snapshot"
+        assert compare.differences(source, space, library=holo.library) == []
+    assert (tree / "many" / "file-1").read_bytes() == b"1\n" * 2000
+
+
 def test_golden_tree_goes_with_its_catalog(holo: Holo, source: Path) -> None:
     init(holo, "one")
     assert [item["golden"] for item in holo("catalogs", "--json").json()["catalogs"]] == [True]

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -192,8 +192,9 @@ class Store:
         if (known := self._read_name(name)) is not None and known.digest == digest:
             os.unlink(self.name_path(name))
         if all(summary.digest != digest or summary.name is None for summary in self.catalogs()):
-            self._remove_golden(digest)
-            os.unlink(self._catalog_path(digest))
+            self.remove_golden(digest)
+            with suppress(FileNotFoundError):  # damaged, and moved away by a check
+                os.unlink(self._catalog_path(digest))
         return name, digest
 
     def summary(self, name: str) -> CatalogSummary | None:
@@ -204,7 +205,8 @@ class Store:
         """The digests of the catalogs that have a golden tree (see :mod:`holo.restore.golden`)."""
         return {name for name in _files(os.path.join(self.path, "golden")) if digests.is_digest(name)}
 
-    def _remove_golden(self, digest: str) -> None:
+    def remove_golden(self, digest: str) -> None:
+        """Remove the golden tree of that catalog, if there is one."""
         if digest in self.golden_trees():
             folder = platform.open_root(self.folder("golden"))
             try:

@@ -44,6 +44,7 @@ if sys.platform == "linux":
         snapshot,
         status,
         sync_filesystem,
+        tree_seal,
         umask,
     )
 else:
@@ -80,6 +81,7 @@ else:
         snapshot,
         status,
         sync_filesystem,
+        tree_seal,
         umask,
     )
 
@@ -116,5 +118,6 @@ __all__ = [
     "snapshot",
     "status",
     "sync_filesystem",
+    "tree_seal",
     "umask",
 ]
