@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -25,14 +26,18 @@ def say_waiting(message: str) -> None:
 def locked(path: str, what: str, *, exclusive: bool, on_wait: OnWait = say_waiting) -> Iterator[None]:
     """Hold the lock file ``path`` while the block runs. ``what`` names the locked thing in messages.
 
+    Who may not write there can still share the lock. If there is no lock file then, nobody ever could write.
+
     The holder writes its process id and start time into the file, for the message only: the lock itself is
     the kernel's and never outlives its process.
     """
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        descriptor = _open(path, exclusive=exclusive)
     except OSError as error:
         raise HoloError(f"cannot open the lock of {what}, {path}: {error.strerror}") from error
+    if descriptor is None:
+        yield
+        return
     try:
         if not lock_descriptor(descriptor, exclusive=exclusive, wait=False):
             on_wait(f"waiting for {what}: {_holder(descriptor)}")
@@ -43,6 +48,20 @@ def locked(path: str, what: str, *, exclusive: bool, on_wait: OnWait = say_waiti
         yield
     finally:
         os.close(descriptor)
+
+
+def _open(path: str, *, exclusive: bool) -> int | None:
+    flags = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
+    except OSError as error:
+        if exclusive or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+    try:
+        return os.open(path, os.O_RDONLY | flags)
+    except FileNotFoundError:
+        return None
 
 
 def _holder(descriptor: int) -> str:
