@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
@@ -88,14 +89,19 @@ class Holotree:
         slug = name[:_SLUG].ljust(_SLUG, "_")
         return os.path.join(self.path, f"{slug}_{digests.of(name.encode())[:_HASH]}")
 
-    def lock(self, name: str, on_wait: OnWait = say_waiting) -> AbstractContextManager[None]:
-        """One process per space at a time. The kernel frees the lock when its holder dies."""
+    @staticmethod
+    def is_place(folder: str) -> bool:
+        """Whether a folder in the holotree has a name as :meth:`default_path` makes them."""
+        return re.fullmatch(rf"[A-Za-z0-9_.+-]{{{_SLUG}}}_[0-9a-f]{{{_HASH}}}", folder) is not None
+
+    def lock(self, name: str, on_wait: OnWait = say_waiting, *, exclusive: bool = True) -> AbstractContextManager[None]:
+        """Who changes a space is alone with it. The kernel frees the lock when its holder dies."""
         path = os.path.join(self._records, check_name(name, "space") + ".lock")
-        return locked(path, f"space {name!r}", exclusive=True, on_wait=on_wait)
+        return locked(path, f"space {name!r}", exclusive=exclusive, on_wait=on_wait)
 
     def find(self, name: str) -> Space | None:
         """The space of that name, or ``None``. Raises :class:`HoloError` if what is known of it is damaged."""
-        path = self._record_path(check_name(name, "space"))
+        path = self.record_path(check_name(name, "space"))
         try:
             with open(path, "rb") as file:
                 values: dict[str, Any] = json.loads(unseal(file.read()))
@@ -148,7 +154,7 @@ class Holotree:
 
     def save(self, space: Space) -> None:
         """Replace what is known about a space, in one step."""
-        path = self._record_path(space.name)
+        path = self.record_path(space.name)
         draft = f"{path}.{os.getpid()}"
         try:
             os.makedirs(self._records, exist_ok=True)
@@ -159,7 +165,7 @@ class Holotree:
             raise HoloError(f"cannot write {path}: {error.strerror}") from error
 
     def forget(self, name: str) -> None:
-        os.unlink(self._record_path(name))
+        os.unlink(self.record_path(name))
 
-    def _record_path(self, name: str) -> str:
+    def record_path(self, name: str) -> str:
         return os.path.join(self._records, name + ".json")

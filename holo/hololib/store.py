@@ -95,18 +95,28 @@ class Store:
 
         return Links(self.folder("links"), self.blobs)
 
+    @cached_property
+    def keeps_raw(self) -> bool:
+        """Whether new content is stored raw rather than compressed. Tried out in the library for ``auto``."""
+        from holo.platform import probe
+
+        if self.compression != "auto":
+            return self.compression == "raw"
+        return probe.reflink(self.blobs.directory, self.blobs.directory) is None
+
     def lock(self, *, exclusive: bool, on_wait: OnWait = say_waiting) -> AbstractContextManager[None]:
         """Shared by everything that uses blobs, exclusive for what removes them."""
         return locked(os.path.join(self.path, "lock"), f"the library {self.path}", exclusive=exclusive, on_wait=on_wait)
 
     # -- catalogs -----------------------------------------------------------------------------------------
 
-    def publish(self, catalog: Catalog, name: str) -> None:
-        """Make a catalog exist under ``name``. All its blobs must be in the library.
+    def publish(self, catalog: Catalog, name: str | None) -> None:
+        """Make a catalog exist, under ``name`` if there is one. All its blobs must be in the library.
 
         Everything written so far is made durable first; then the catalog appears by one rename.
         """
-        check_name(name, "catalog")
+        if name is not None:
+            check_name(name, "catalog")
         folder = platform.open_root(self.folder("catalog"))
         try:
             platform.sync_filesystem(folder)
@@ -115,6 +125,8 @@ class Store:
         path = self._catalog_path(catalog.digest)
         if not os.path.exists(path):
             _write_durably(path, catalog.to_json())
+        if name is None:
+            return
         summary = _summarize(catalog, name)
         known = self._read_name(name)
         if known is None or known.digest != catalog.digest:
@@ -135,7 +147,7 @@ class Store:
         if digests.of(data) != digest:
             raise IntegrityError(
                 f"catalog {path} is damaged: its bytes do not have that digest",
-                "Remove it with `holo catalogs --remove NAME` and record the environment again.",
+                "Run `holo check --repair` (with `--from` another library), or record the environment again.",
             )
         return Catalog.from_json(data, path)
 
