@@ -606,6 +606,14 @@ def test_a_space_that_is_gone_or_unfinished(station: Station) -> None:
 
 
 @local
+def test_a_record_that_names_no_way_there_is(station: Station) -> None:
+    """As one by a later version may."""
+    records.edit(station.holo.holotree / ".spaces" / "one.json", used="teleport")
+    assert station.check(spaces=["one"]).problems == []
+    assert station.library.restore("one").unchanged == 5
+
+
+@local
 def test_a_space_whose_blob_is_damaged_is_compared_after_the_repair(station: Station) -> None:
     blob = station.blob((station.source / "bin" / "tool").read_bytes())
     damage.flip(blob, blob, RANDOM)
