@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from holo.api import Hololib
     from holo.catalog import Catalog
+    from holo.check.report import CheckReport
     from holo.errors import (
         CatalogInvalid,
         Conflict,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "api": ("Hololib",),
     "catalog": ("Catalog",),
+    "check.report": ("CheckReport",),
     "errors": (
         "CatalogInvalid",
         "Conflict",
@@ -60,6 +62,7 @@ _HOMES = {
 __all__ = [
     "Catalog",
     "CatalogInvalid",
+    "CheckReport",
     "Conflict",
     "GcReport",
     "HoloError",

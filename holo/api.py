@@ -16,10 +16,11 @@ from holo.space import Holotree, Space
 from holo.walk import absolute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import TypeAlias
 
     from holo.catalog import Catalog
+    from holo.check import CheckReport
     from holo.hololib.collect import GcReport
     from holo.record import RecordReport
     from holo.restore import DryRun, Options
@@ -209,6 +210,36 @@ class Hololib:
             report = collect.collect(self.store, known, holders, policy, dry_run=dry_run)
             drafts, locks = self.tree.tidy(dry_run=dry_run)
         return replace(report, drafts=report.drafts + drafts, locks=locks)
+
+    def check(
+        self,
+        *,
+        repair: bool = False,
+        sources: Sequence[PathLike] = (),
+        spaces: Sequence[str] = (),
+        on_progress: OnProgress | None = None,
+    ) -> CheckReport:
+        """Read everything in the library, and compare ``spaces`` (names) with their catalogs; say what is wrong.
+
+        ``repair`` moves what is bad into the quarantine and restores content from what is at hand, and from
+        ``sources``: other libraries, or any directories.
+        """
+        from holo.check import Options, check
+
+        if sources and not repair:
+            raise UsageError("sources are for a repair only", "Add --repair.")
+        return check(
+            self.store,
+            self.tree,
+            Options(
+                repair=repair,
+                sources=[os.fspath(source) for source in sources],
+                spaces=spaces,
+                workers=self.settings.workers,
+                on_progress=on_progress,
+                on_wait=self._on_wait,
+            ),
+        )
 
     def _options(
         self, strategy: Strategy | str | None, strict: bool, verify: bool, force: bool, on_progress: OnProgress | None

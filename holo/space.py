@@ -18,6 +18,7 @@ from typing import Any, Literal
 from holo import digest as digests
 from holo.errors import HoloError, NotFound
 from holo.hololib.locks import InUseError, OnWait, locked, refuse_to_wait, say_waiting
+from holo.hololib.sealed import seal, unseal
 from holo.hololib.store import NAME, check_name
 from holo.platform import probe
 from holo.remove import unlink
@@ -93,17 +94,22 @@ class Holotree:
         slug = name[:_SLUG].ljust(_SLUG, "_")
         return os.path.join(self.path, f"{slug}_{digests.of(name.encode())[:_HASH]}")
 
-    def lock(self, name: str, on_wait: OnWait = say_waiting) -> AbstractContextManager[None]:
-        """One process per space at a time. The kernel frees the lock when its holder dies."""
+    @staticmethod
+    def is_place(folder: str) -> bool:
+        """Whether a folder in the holotree has a name as :meth:`default_path` makes them."""
+        return re.fullmatch(rf"[A-Za-z0-9_.+-]{{{_SLUG}}}_[0-9a-f]{{{_HASH}}}", folder) is not None
+
+    def lock(self, name: str, on_wait: OnWait = say_waiting, *, exclusive: bool = True) -> AbstractContextManager[None]:
+        """Who changes a space is alone with it. The kernel frees the lock when its holder dies."""
         path = os.path.join(self._records, check_name(name, "space") + ".lock")
-        return locked(path, f"space {name!r}", exclusive=True, on_wait=on_wait)
+        return locked(path, f"space {name!r}", exclusive=exclusive, on_wait=on_wait)
 
     def find(self, name: str) -> Space | None:
         """The space of that name, or ``None``. Raises :class:`HoloError` if what is known of it is damaged."""
-        path = self._record_path(check_name(name, "space"))
+        path = self.record_path(check_name(name, "space"))
         try:
             with open(path, "rb") as file:
-                values: dict[str, Any] = json.loads(file.read())
+                values: dict[str, Any] = json.loads(unseal(file.read()))
             space = Space(**values)
             sound = (
                 space.name == name
@@ -153,12 +159,12 @@ class Holotree:
 
     def save(self, space: Space) -> None:
         """Replace what is known about a space, in one step."""
-        path = self._record_path(space.name)
+        path = self.record_path(space.name)
         draft = f"{path}.{os.getpid()}"
         try:
             os.makedirs(self._records, exist_ok=True)
-            with open(draft, "w", encoding="utf-8") as file:
-                json.dump(asdict(space), file)
+            with open(draft, "wb") as file:
+                file.write(seal(json.dumps(asdict(space)).encode()))
             os.replace(draft, path)
         except OSError as error:
             raise HoloError(f"cannot write {path}: {error.strerror}") from error
@@ -185,11 +191,11 @@ class Holotree:
                 unlink(os.path.join(self._records, file))
         removed, locks = len(probes), 0
         for name, doomed in drafts.items():
-            is_gone = not os.path.lexists(self._record_path(name))
+            is_gone = not os.path.lexists(self.record_path(name))
             if not doomed and not is_gone:
                 continue
             with suppress(InUseError), self.lock(name, refuse_to_wait):
-                is_gone = not os.path.lexists(self._record_path(name))
+                is_gone = not os.path.lexists(self.record_path(name))
                 if not dry_run:
                     for file in doomed:
                         unlink(os.path.join(self._records, file))
@@ -201,7 +207,7 @@ class Holotree:
         return removed, locks
 
     def forget(self, name: str) -> None:
-        os.unlink(self._record_path(name))
+        os.unlink(self.record_path(name))
 
-    def _record_path(self, name: str) -> str:
+    def record_path(self, name: str) -> str:
         return os.path.join(self._records, name + ".json")

@@ -29,6 +29,8 @@ from holo.hololib.blobs import (
     raw_name,
     write_sparse,
 )
+from support import trees
+from support.cli import Holo
 
 # The threads that Python 3.12 warns of are the test runner's, and hold no lock that a child takes.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -252,6 +254,16 @@ def test_flipped_bits_of_a_large_compressed_blob(blobs: Blobs) -> None:
             read(blobs, LARGE)
         rewrite(path, flip(position))
     assert read(blobs, LARGE) == LARGE
+
+
+@pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
+@pytest.mark.parametrize("strategy", ["reflink", "hardlink", "copy"])
+def test_verify_reads_the_blobs_of_what_it_makes(holo: Holo, strategy: str) -> None:
+    """Whether it is shared as it is, or through a link form that is made for it now."""
+    holo("record", trees.small(holo.root / "source"), "--name", "env")
+    (blob,) = holo.library.glob(f"library/??/{digests.of(b'leaf')}")
+    rewrite(blob, flip(2))
+    assert blob.name in holo("init", "--space", "one", "env", "--strategy", strategy, "--verify", code=3).stderr
 
 
 # -- bombs ------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from support import compare, trees
+from support import compare, records, trees
 from support.cli import Holo
 from support.filesystems import Filesystem
 
@@ -365,7 +365,7 @@ def test_dry_run_leaves_what_a_killed_restore_left(holo: Holo, space: Path) -> N
     draft = f".{space.name}.holo-0123abcd"
     (space.parent / draft).mkdir()
     record = holo.holotree / ".spaces" / "one.json"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"state": "restoring", "draft": draft}))
+    records.edit(record, state="restoring", draft=draft)
     holo("restore", "--space", "one", "--dry-run")
     assert (space.parent / draft).is_dir()
     holo("restore", "--space", "one")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import shutil
 import signal
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 
 from holo import Hololib, platform
-from support import compare, fiemap, trees
+from support import compare, fiemap, records, trees
 from support.cli import Holo
 
 pytestmark = [
@@ -219,6 +218,21 @@ def test_lost_golden_tree_is_made_again(holo: Holo, source: Path) -> None:
     assert compare.differences(source, space, library=holo.library) == []
 
 
+@pytest.mark.parametrize("protected", [True, False], ids=["protected-again", "left-writable"])
+def test_golden_tree_that_was_changed_is_made_again(holo: Holo, source: Path, protected: bool) -> None:
+    init(holo, "one")
+    (tree,) = golden(holo)
+    subprocess.run(["btrfs", "property", "set", "-f", tree, "ro", "false"], check=True)
+    (tree / "many" / "file-1").write_bytes(b"changed, and not even written out yet")
+    if protected:
+        subprocess.run(["btrfs", "property", "set", "-f", tree, "ro", "true"], check=True)
+    for name in ("two", "three"):
+        space, report = init(holo, name)
+        assert report["strategy"]["used"] == "snapshot"
+        assert compare.differences(source, space, library=holo.library) == []
+    assert (tree / "many" / "file-1").read_bytes() == b"1\n" * 2000
+
+
 def test_golden_tree_goes_with_its_catalog(holo: Holo, source: Path) -> None:
     init(holo, "one")
     assert [item["golden"] for item in holo("catalogs", "--json").json()["catalogs"]] == [True]
@@ -259,7 +273,7 @@ def test_what_a_killed_restore_left_is_removed(holo: Holo, source: Path) -> None
     draft = f".{space.name}.holo-0123abcd"
     subprocess.run(["btrfs", "subvolume", "snapshot", golden(holo)[0], space.parent / draft], check=True, stdout=-3)
     record = holo.holotree / ".spaces" / "one.json"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"state": "restoring", "draft": draft}))
+    records.edit(record, state="restoring", draft=draft)
     holo("restore", "--space", "one")
     assert not (space.parent / draft).exists()
     assert compare.differences(source, space, library=holo.library) == []

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn, Optional
 import typer
 
 from holo import __version__
-from holo.errors import HoloError
+from holo.errors import HoloError, IntegrityError
 
 app = typer.Typer(
     name="holo",
@@ -295,6 +295,32 @@ def collect_garbage(
 
     report = Hololib().gc(dry_run=dry_run, keep_days=keep_days, keep_last=keep_last, max_size=max_size)
     render.document(report.to_json()) if as_json else render.collected(report)
+
+
+@app.command()
+def check(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Move away what is bad, and restore it from what is at hand.")
+    ] = False,
+    source: Annotated[
+        Optional[list[str]],
+        typer.Option("--from", metavar="PATH", help="A library or directory to repair from (repeatable)."),
+    ] = None,
+    space: Annotated[
+        Optional[list[str]],
+        typer.Option("--space", metavar="NAME", help="Compare this space with its catalog, too (repeatable)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Read everything in the library, and say what is damaged."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    with render.progress("checking", as_json) as on_progress:
+        report = Hololib().check(repair=repair, sources=source or (), spaces=space or (), on_progress=on_progress)
+    render.document(report.to_json()) if as_json else render.checked(report)
+    if not report.is_sound:
+        raise typer.Exit(IntegrityError.exit_code)
 
 
 @app.command()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from holo.activation import Shell
+    from holo.check.report import CheckReport
     from holo.doctor import Diagnosis
     from holo.hololib import CatalogSummary
     from holo.hololib.collect import GcReport, Use
@@ -205,7 +206,6 @@ def collected(report: GcReport) -> None:
         (report.blobs, "blob"),
         (report.links, "link form"),
         (report.golden, "golden tree"),
-        (report.names, "dangling name"),
         (report.drafts, "draft"),
         (report.locks, "lock file"),
     )
@@ -223,6 +223,32 @@ def collected(report: GcReport) -> None:
 
 def _use(use: Use) -> str:
     return f"{', '.join(use.names) or '-'} ({use.digest[:12]}), last used {use.to_json()['used']}"
+
+
+def checked(report: CheckReport) -> None:
+    """Every problem in a few lines, then what was read, and the verdict."""
+    for problem in report.problems:
+        print(f"{problem.kind} {printable(problem.path)}: {printable(problem.what)}")
+        if problem.catalogs:
+            print(f"  catalogs: {', '.join(problem.catalogs)}; spaces: {', '.join(problem.spaces) or 'none'}")
+        if problem.quarantined is not None:
+            print(f"  now {printable(problem.quarantined)}")
+        if problem.repaired is not None:
+            print(f"  {printable(problem.repaired)}")
+    print(
+        f"read {count(report.catalogs, 'catalog')}, {count(report.blobs, 'blob')}, {count(report.links, 'link form')}, "
+        f"{count(report.golden, 'golden tree')} and what is known of {count(report.spaces, 'space')} "
+        f"in {report.seconds:.2f} s"
+    )
+    if report.garbage_files:
+        print(f"{count(report.garbage_files, 'file')} ({size(report.garbage_bytes)}) that no catalog needs")
+    left = sum(problem.repaired is None for problem in report.problems)
+    if not report.problems:
+        print("all is well")
+    elif left:
+        print(f"{count(len(report.problems), 'problem')}, {len(report.problems) - left:,} repaired")
+    else:
+        print(f"{count(len(report.problems), 'problem')}, all repaired")
 
 
 def diagnosis(found: Diagnosis, golden: int) -> None:

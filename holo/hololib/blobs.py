@@ -28,7 +28,7 @@ ZSTD_LEVEL = 1
 WORTH_COMPRESSING = 16 << 10
 """Bytes from which on content is compressed: half of all files are smaller, and a tenth of the bytes."""
 
-_REPAIR = "Remove the damaged file and record the environment again, or copy the blob from another library."
+_REPAIR = "Run `holo check --repair` (with `--from` another library), or record the environment again."
 
 DRAFT = ".draft-"
 """Begins the names of files being written; one that no process is writing is garbage after a crash."""
@@ -53,7 +53,7 @@ class Blobs:
         """Whether either form is there. A raw form without its seal is not: it was never finished, or changed."""
         name = raw_name(digest)
         try:
-            if _is_sealed(platform.status(self.directory, name), size):
+            if is_sealed(platform.status(self.directory, name), size):
                 return True
         except FileNotFoundError:
             pass
@@ -101,6 +101,14 @@ class Blobs:
             # The first of its folder; or there already: being made by another, left by a crash, or damaged.
             publish(self.directory, raw_name(digest), make)
 
+    def seal(self, digest: str) -> None:
+        """Give a raw form, whose content the caller has hashed, the mode and mtime of a blob again."""
+        descriptor = platform.open_file(self.directory, raw_name(digest))
+        try:
+            platform.set_file(descriptor, SEALED_MTIME_NS, SEALED_MODE)
+        finally:
+            os.close(descriptor)
+
     def _write(self, draft: str, chunks: Iterable[bytes], *, seal: bool = False) -> None:
         descriptor = platform.create_file(self.directory, draft, SEALED_MODE)
         try:
@@ -134,7 +142,7 @@ class Blobs:
             descriptor = platform.open_file(self.directory, raw_name(digest))
         except FileNotFoundError:
             return None
-        if not _is_sealed(os.fstat(descriptor), size):
+        if not is_sealed(os.fstat(descriptor), size):
             os.close(descriptor)
             raise self.damaged(digest, "its size, mode or time is not what holo gave it")
         return descriptor
@@ -230,7 +238,8 @@ def publish(directory: Directory, name: str, make: Callable[[str], None]) -> Non
         raise
 
 
-def _is_sealed(status: os.stat_result, size: int) -> bool:
+def is_sealed(status: os.stat_result, size: int) -> bool:
+    """Whether a raw blob of that many bytes has the size, mode and mtime that holo gave it."""
     return (
         status.st_mtime_ns == SEALED_MTIME_NS
         and status.st_size == size
@@ -345,6 +354,28 @@ def _decompress(descriptor: int, size: int) -> Iterator[bytes]:
                 yield chunk
     except zstandard.ZstdError as error:
         raise ContentMismatch(f"its compressed form cannot be inflated ({error})") from None
+
+
+def stored_content(descriptor: int, most: int | None = None) -> tuple[str, int]:
+    """The digest and the size of the content of an open compressed form.
+
+    Raises :class:`ContentMismatch` if it cannot be inflated, or claims to hold more than ``most`` bytes.
+    """
+    import zstandard
+
+    try:
+        size = zstandard.frame_content_size(os.read(descriptor, 18))  # the longest header: RFC 8878, 3.1.1.1
+    except zstandard.ZstdError as error:
+        raise ContentMismatch(f"its compressed form cannot be inflated ({error})") from None
+    if size < 0 or (most is not None and size > most):
+        raise ContentMismatch("its compressed form claims another size")
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    hasher = digests.Hasher()
+    given = 0
+    for chunk in _decompress(descriptor, size):
+        hasher.update(chunk)
+        given += len(chunk)
+    return hasher.hexdigest(), given
 
 
 def _foreign_chunks(source: Directory, library: str, digest: str, size: int) -> Iterator[bytes]:

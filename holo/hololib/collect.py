@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 LinkKey: TypeAlias = "tuple[str, int, int]"
 """What a link form is of: digest, mode, mtime in ns."""
 
-_FOLDERS = ("library", "links", "catalog", "names", "golden", "used")
+_FOLDERS = ("library", "links", "catalog", "names", "golden", "used", "quarantine")
 _LOCKS = ("lock", "gate.lock")
 _BLOB = re.compile(r"([0-9a-f]{64})(?:\.zst)?")
 _LINK = re.compile(r"([0-9a-f]{64})-([0-7]{3})-(-?[0-9]+)")
@@ -103,8 +103,6 @@ class GcReport:
     """both forms of a content count"""
     links: int
     golden: int
-    names: int
-    """whose catalog was gone already"""
     drafts: int
     """what killed commands left"""
     locks: int
@@ -125,7 +123,7 @@ class GcReport:
             "dry_run": self.dry_run,
             "catalogs": [use.to_json() for use in self.catalogs],
             "kept": [use.to_json() for use in self.kept],
-            "removed": {name: getattr(self, name) for name in ("blobs", "links", "golden", "names", "drafts", "locks")},
+            "removed": {name: getattr(self, name) for name in ("blobs", "links", "golden", "drafts", "locks")},
             "bytes": {"freed": self.bytes_freed, "shared": self.bytes_shared, "left": self.bytes_left},
             "unknown": self.unknown,
             "seconds": self.seconds,
@@ -159,8 +157,8 @@ class Inventory:
 
     catalogs: dict[str, float] = field(default_factory=dict)
     """digest to last use"""
-    names: dict[str, str | None] = field(default_factory=dict)
-    """name to digest; ``None`` when that catalog is gone"""
+    names: dict[str, str] = field(default_factory=dict)
+    """name to digest"""
     blobs: dict[str, list[File]] = field(default_factory=dict)
     links: dict[LinkKey, File] = field(default_factory=dict)
     golden: dict[str, bool] = field(default_factory=dict)
@@ -197,7 +195,7 @@ def needs(store: Store, known: Mapping[str, Needs] | None = None) -> dict[str, N
 
 
 def take_inventory(store: Store) -> Inventory:
-    """What is in the library now. Raises :class:`IntegrityError` for a damaged name."""
+    """What is in the library now. Raises :class:`IntegrityError` for a damaged name, or one whose catalog was lost."""
     there = Inventory()
     with _opened(store.path) as top, platform.listing(top) as entries:
         there.unknown += [entry.name for entry in entries if entry.name not in (*_FOLDERS, *_LOCKS)]
@@ -209,6 +207,9 @@ def take_inventory(store: Store) -> Inventory:
                 there.catalogs[digest] = store.last_used(digest)
         else:
             _put_aside(there, "catalog", name, is_draft=_DURABLE_DRAFT.fullmatch(name) is not None)
+    for name, digest in there.names.items():
+        if digest not in there.catalogs:
+            raise _incomplete(CatalogInvalid(f"the catalog that {name!r} means, {digest[:12]}, is not there"))
     for name, status in _entries(store, "golden"):
         digest = name.removesuffix(".json")
         if digests.is_digest(digest) and stat.S_ISDIR(status.st_mode) is (digest == name):
@@ -235,7 +236,8 @@ def _count_names(store: Store, there: Inventory) -> None:
             summary = store.summary(stem)
         except CatalogInvalid as error:
             raise _incomplete(error) from error
-        there.names[stem] = summary.digest if summary is not None else None
+        if summary is not None:
+            there.names[stem] = summary.digest
 
 
 def _count_files(store: Store, there: Inventory) -> None:
@@ -308,7 +310,7 @@ def _opened(library: str, *path: str) -> Iterator[platform.Directory]:
 def _incomplete(error: HoloError) -> IntegrityError:
     return IntegrityError(
         f"nothing was removed, for it is not known what is needed: {error.message}",
-        "`holo check` shows all damage. Remove or repair the damaged catalog first.",
+        "`holo check` shows all damage. Repair the catalog first, or remove it with `holo catalogs --remove NAME`.",
     )
 
 
@@ -321,7 +323,6 @@ class Decision:
 
     catalogs: list[str]
     kept: list[str]
-    names: list[str]
     golden: list[str]
     marks: list[str]
     drafts: list[File]
@@ -347,7 +348,6 @@ def decide(
     return Decision(
         catalogs=going,
         kept=kept,
-        names=[name for name, digest in there.names.items() if digest is None],
         golden=[digest for digest in there.golden if digest not in there.catalogs],
         marks=[digest for digest in there.marks if digest not in there.catalogs],
         drafts=there.drafts,
@@ -446,7 +446,6 @@ def collect(
         blobs=len(decision.blobs),
         links=len(decision.links),
         golden=sum(there.golden.get(digest, False) for digest in (*decision.catalogs, *decision.golden)),
-        names=len(decision.names),
         drafts=len(decision.drafts),
         locks=0,
         bytes_freed=freed,
@@ -477,9 +476,8 @@ def _remove(store: Store, decision: Decision, files: list[File]) -> None:
         store.forget(digest)
     if files:
         store.sync_catalogs()  # also those that somebody else removed
-    lesser = [File("names", f"{name}.json") for name in decision.names]
-    lesser += [File("used", digest) for digest in decision.marks]
-    for folder, group in groupby([*lesser, *files], key=lambda file: file.folder):
+    marks = [File("used", digest) for digest in decision.marks]
+    for folder, group in groupby([*marks, *files], key=lambda file: file.folder):
         with _opened(store.path, *folder.split("/")) as directory:
             for file in group:
                 try:

@@ -39,7 +39,8 @@ class Links:
     def link(self, row: FileRow, directory: Directory, name: str, *, verify: bool) -> None:
         """Hardlink a file with this row's content, mode (read-only) and mtime to ``name`` in ``directory``.
 
-        ``verify`` hashes it. Raises :class:`OSError`; EMLINK when that file has as many links as the filesystem allows.
+        ``verify`` hashes it, and the blob if it has to be made. Raises :class:`OSError`; EMLINK when that file
+        has as many links as the filesystem allows.
         """
         _, mode, size, mtime, digest = row
         mode &= READ_ONLY
@@ -55,14 +56,14 @@ class Links:
                 return
             # Edited through some hardlink: spaces that have it keep it, nobody gets it any more.
             platform.remove_file(directory, name)
-        self._make(row, shared)
+        self._make(row, shared, verify=verify)
         platform.link(self.directory, shared, directory, name)
 
-    def _make(self, row: FileRow, shared: str) -> None:
+    def _make(self, row: FileRow, shared: str, *, verify: bool) -> None:
         _, mode, size, mtime, digest = row
 
         def make(draft: str) -> None:
-            target = self._clone(row, draft)
+            target = self._clone(row, draft, verify=verify)
             if target is None:
                 target = platform.create_file(self.directory, draft, 0o600)
             try:
@@ -74,12 +75,14 @@ class Links:
 
         publish(self.directory, shared, make)
 
-    def _clone(self, row: FileRow, draft: str) -> int | None:
+    def _clone(self, row: FileRow, draft: str, *, verify: bool) -> int | None:
         _, _, size, _, digest = row
         source = self._blobs.open_raw(digest, size)
         if source is None:
             return None
         try:
+            if verify:
+                self._blobs.verify(source, digest, size)
             directory = self._blobs.directory
             return platform.clone(source, directory, raw_name(digest), self.directory, draft, 0o600)
         except OSError as error:

@@ -35,10 +35,15 @@ def refuse_to_wait(message: str) -> NoReturn:
 def locked(path: str, what: str, *, exclusive: bool, on_wait: OnWait = say_waiting) -> Iterator[None]:
     """Hold the lock file ``path`` while the block runs. ``what`` names the locked thing in messages.
 
+    Who may not write there can still share the lock. If there is no lock file then, nobody ever could write.
+
     The holder writes its process id and start time into the file, for the message only: the lock itself is
     the kernel's and never outlives its process. Whoever holds it exclusively may remove the file.
     """
     descriptor = _acquire(path, what, exclusive, on_wait)
+    if descriptor is None:
+        yield
+        return
     try:
         if exclusive:
             _sign(descriptor, f"{os.getpid()} {int(time.time())}")
@@ -49,12 +54,14 @@ def locked(path: str, what: str, *, exclusive: bool, on_wait: OnWait = say_waiti
         os.close(descriptor)
 
 
-def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait) -> int:
+def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait) -> int | None:
     while True:
         try:
-            descriptor = _open(path)
+            descriptor = _open(path, exclusive=exclusive)
         except OSError as error:
             raise HoloError(f"cannot open the lock of {what}, {path}: {error.strerror}") from error
+        if descriptor is None:
+            return None
         try:
             if not lock_descriptor(descriptor, exclusive=exclusive, wait=False):
                 on_wait(f"waiting for {what}: {_holder(descriptor)}")
@@ -67,19 +74,19 @@ def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait) -> int:
         os.close(descriptor)  # the holder before removed it: whoever comes next locks another file
 
 
-def _open(path: str) -> int:
+def _open(path: str, *, exclusive: bool) -> int | None:
     no_symlink = getattr(os, "O_NOFOLLOW", 0)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | no_symlink, 0o666)
     except OSError as error:
-        # A library of somebody else, or on a read-only filesystem: its lock file can be locked all the same.
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        # A library of somebody else, or on a read-only filesystem: its lock file can be shared all the same.
+        if exclusive or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        try:
-            return os.open(path, os.O_RDONLY | no_symlink)
-        except OSError:
-            raise error from None
+    try:
+        return os.open(path, os.O_RDONLY | no_symlink)
+    except FileNotFoundError:
+        return None
 
 
 def _is_at(descriptor: int, path: str) -> bool:

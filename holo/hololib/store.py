@@ -16,6 +16,7 @@ from holo import digest as digests
 from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError
 from holo.hololib.locks import OnWait, locked, say_waiting
+from holo.hololib.sealed import seal, unseal
 from holo.remove import remove, unlink
 from holo.walk import absolute
 
@@ -94,6 +95,15 @@ class Store:
 
         return Links(self.folder("links"), self.blobs)
 
+    @cached_property
+    def keeps_raw(self) -> bool:
+        """Whether new content is stored raw rather than compressed. Tried out in the library for ``auto``."""
+        from holo.platform import probe
+
+        if self.compression != "auto":
+            return self.compression == "raw"
+        return probe.reflink(self.blobs.directory, self.blobs.directory) is None
+
     @contextmanager
     def lock(self, *, exclusive: bool, on_wait: OnWait = say_waiting) -> Iterator[None]:
         """Shared by everything that uses blobs and catalogs, exclusive for what removes them.
@@ -113,12 +123,13 @@ class Store:
 
     # -- catalogs -----------------------------------------------------------------------------------------
 
-    def publish(self, catalog: Catalog, name: str) -> None:
-        """Make a catalog exist under ``name``. All its blobs must be in the library.
+    def publish(self, catalog: Catalog, name: str | None) -> None:
+        """Make a catalog exist, under ``name`` if there is one. All its blobs must be in the library.
 
         Everything written so far is made durable first; then the catalog appears by one rename.
         """
-        check_name(name, "catalog")
+        if name is not None:
+            check_name(name, "catalog")
         folder = platform.open_root(self.folder("catalog"))
         try:
             platform.sync_filesystem(folder)
@@ -127,11 +138,13 @@ class Store:
         path = self._catalog_path(catalog.digest)
         if not os.path.exists(path):
             _write_durably(path, catalog.to_json())
+        if name is None:
+            return
         summary = _summarize(catalog, name)
         known = self._read_name(name)
         if known is None or known.digest != catalog.digest:
             self.folder("names")
-            _write_durably(self._name_path(name), json.dumps(asdict(summary)).encode())
+            _write_durably(self.name_path(name), seal(json.dumps(asdict(summary)).encode()))
         self.mark_used(catalog.digest)
 
     def mark_used(self, digest: str) -> None:
@@ -163,7 +176,7 @@ class Store:
         if digests.of(data) != digest:
             raise IntegrityError(
                 f"catalog {path} is damaged: its bytes do not have that digest",
-                "Remove it with `holo catalogs --remove NAME` and record the environment again.",
+                "Run `holo check --repair` (with `--from` another library), or record the environment again.",
             )
         return Catalog.from_json(data, path)
 
@@ -219,23 +232,29 @@ class Store:
         if names in ([], [name]):
             self.forget(digest)
         else:
-            unlink(self._name_path(name))
+            unlink(self.name_path(name))
         return name, digest
 
     def forget(self, digest: str) -> None:
-        """Remove a catalog with all its names and its golden tree. It is gone when its file is, which goes first."""
-        names = self._names_of(digest)
+        """Remove a catalog with all its names and its golden tree.
+
+        The names go first, also after a power cut: a name without its catalog means that the catalog was lost.
+        """
+        for name in self._names_of(digest):
+            unlink(self.name_path(name))
+        self._sync("names")
         unlink(self._catalog_path(digest))
         self.sync_catalogs()
-        for name in names:
-            unlink(self._name_path(name))
         self.remove_golden(digest)
         unlink(os.path.join(self.path, "used", digest))
 
     def sync_catalogs(self) -> None:
         """Make it durable that catalogs were removed: before their blobs are, or a power cut could bring them back."""
+        self._sync("catalog")
+
+    def _sync(self, folder: str) -> None:
         try:
-            _sync_folder(self.folder("catalog"))
+            _sync_folder(self.folder(folder))
         except OSError as error:
             raise HoloError(f"cannot remove catalogs in {self.path}: {error.strerror}") from error
 
@@ -269,7 +288,8 @@ class Store:
     def _catalog_path(self, digest: str) -> str:
         return os.path.join(self.path, "catalog", digest + ".json")
 
-    def _name_path(self, name: str) -> str:
+    def name_path(self, name: str) -> str:
+        """The file that says which catalog a name means."""
         return os.path.join(self.path, "names", name + ".json")
 
     def _digests(self) -> list[str]:
@@ -286,15 +306,13 @@ class Store:
         return [name for name, known in named if known is not None and known.digest == digest]
 
     def _read_name(self, name: str) -> CatalogSummary | None:
-        path = self._name_path(name)
+        path = self.name_path(name)
         try:
             with open(path, "rb") as file:
-                values: dict[str, Any] = json.loads(file.read())
+                values: dict[str, Any] = json.loads(unseal(file.read()))
             summary = CatalogSummary(**values)
             if summary.name != name or not digests.is_digest(summary.digest):
                 raise ValueError
-            if not os.path.exists(self._catalog_path(summary.digest)):
-                return None  # the catalog was removed, and somebody was killed before the name was
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, AttributeError):

@@ -46,6 +46,7 @@ if sys.platform == "linux":
         status,
         sync_filesystem,
         touch,
+        tree_seal,
         umask,
     )
 else:
@@ -84,6 +85,7 @@ else:
         status,
         sync_filesystem,
         touch,
+        tree_seal,
         umask,
     )
 
@@ -122,5 +124,6 @@ __all__ = [
     "status",
     "sync_filesystem",
     "touch",
+    "tree_seal",
     "umask",
 ]

@@ -14,6 +14,11 @@ _SUBVOL_CREATE = 0x5000940E
 _SNAP_DESTROY = 0x5000940F
 _SUBVOL_SETFLAGS = 0x4008941A
 _SUBVOL_RDONLY = 1 << 1
+_GET_SUBVOL_INFO = 0x81F8943C
+
+# struct btrfs_ioctl_get_subvol_info_args: id and name, three numbers, flags, three UUIDs, ctransid, the rest.
+_INFO = struct.Struct("=Q256s3QQ16s16s16sQ176x")
+_ROOT_RDONLY = 1 << 0
 
 ROOT_INODE = 256
 """The root of every subvolume has this inode number (BTRFS_FIRST_FREE_OBJECTID)."""
@@ -41,6 +46,19 @@ def delete_subvolume(directory: int, name: str) -> None:
 def set_read_only(subvolume: int, read_only: bool) -> None:
     """Make the open ``subvolume`` read-only or writable. Its owner may."""
     fcntl.ioctl(subvolume, _SUBVOL_SETFLAGS, struct.pack("=Q", _SUBVOL_RDONLY if read_only else 0))
+
+
+def seal(directory: int) -> str | None:
+    """Which subvolume the open ``directory`` is, and the transaction that last changed anything in it.
+
+    ``None`` if it is not the root of a subvolume, or one that is not read-only.
+    """
+    if os.fstat(directory).st_ino != ROOT_INODE:
+        return None
+    info = bytearray(_INFO.size)
+    fcntl.ioctl(directory, _GET_SUBVOL_INFO, info)
+    *_, flags, uuid, _, _, changed = _INFO.unpack(info)
+    return f"{uuid.hex()}-{changed}" if flags & _ROOT_RDONLY else None
 
 
 def _call(directory: int, request: int, source: int, name: str) -> None:

@@ -207,6 +207,14 @@ def set_read_only(tree: Directory, read_only: bool) -> None:
     btrfs.set_read_only(tree, read_only)
 
 
+def tree_seal(tree: Directory) -> str | None:
+    """What no other tree has and any change of a protected one changes for good; ``None`` if it is not protected."""
+    try:
+        return btrfs.seal(tree)
+    except OSError:
+        return None
+
+
 def remove_tree(directory: Directory, name: str) -> bool:
     """Remove a whole tree of :func:`make_tree` or :func:`snapshot` in one step; ``False`` if that cannot be done.
 

@@ -314,6 +314,11 @@ def set_read_only(tree: Directory, read_only: bool) -> None:
     """Protect a tree from every change: not here, and nobody is given its path."""
 
 
+def tree_seal(tree: Directory) -> str | None:
+    """What any change of a tree changes for good: there is no such thing here, so it is always the same."""
+    return ""
+
+
 def remove_tree(directory: Directory, name: str) -> bool:
     """Remove a whole tree in one step: there is no such step here."""
     return False

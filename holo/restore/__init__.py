@@ -313,7 +313,7 @@ class _Job:
         known = self._known
         if known is None or self._is_new or known.state != "pristine" or known.requested != self._options.strategy:
             return None
-        if self._options.strict and known.reason is not None:
+        if known.used not in {*Way} or (self._options.strict and known.reason is not None):
             return None
         return Decision(self._options.strategy, Way(known.used), known.reason)
 

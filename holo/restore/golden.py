@@ -1,13 +1,13 @@
 """Golden trees: a catalog restored once, so that a space of it is one snapshot, whatever its size.
 
-A golden tree is a read-only Btrfs subvolume ``hololib/golden/<digest>`` that holds everything a space of the
-catalog shares, and the files that name their own path as they were recorded; those are made anew in every
-snapshot. Golden trees are derived: lost or deleted ones are made again from blobs, and a catalog takes its
-golden tree with it.
+A golden tree is a read-only Btrfs subvolume ``hololib/golden/<digest>`` that holds the whole tree as it was
+recorded; the files that name their own path are made anew in every snapshot. Golden trees are derived: lost or
+deleted ones are made again from blobs, and a catalog takes its golden tree with it.
 
 Beside it lies its *outline*: a catalog of its directories, and of only those files that a space must make anew.
 A new space needs no more than that, so it is made without reading the whole catalog; and so is one whose
-directories show that it was changed.
+directories show that it was changed. With it is the seal of the golden tree (:func:`holo.platform.tree_seal`): one
+that was made writable and changed is not used but made again.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from holo import platform
 from holo.catalog import Catalog, DirectoryRow
 from holo.errors import CatalogInvalid, HoloError
 from holo.hololib import Store
-from holo.hololib.blobs import DRAFT, temporary_name, write_sparse
+from holo.hololib.blobs import DRAFT, temporary_name, write_all
 from holo.hololib.locks import OnWait, locked
+from holo.hololib.sealed import seal, unseal
 from holo.platform import Directory
 from holo.remove import remove
 from holo.restore.engine import Engine
@@ -53,11 +54,10 @@ class Golden:
 
     def outline(self, digest: str) -> Catalog | None:
         """What a space of the catalog makes anew, if there is a golden tree. Only its rows, not its totals, count."""
-        path = os.path.join(self._store.path, "golden", digest + ".json")
+        folder = os.path.join(self._store.path, "golden")
         try:
-            with open(path, "rb") as file:
-                return Catalog.from_json(file.read(), path)
-        except (OSError, CatalogInvalid):
+            return Catalog.from_json(read_outline(folder, digest)[1], f"{folder}/{digest}.json")
+        except (OSError, ValueError, CatalogInvalid):
             return None
 
     def snapshot(self, digest: str, load: Callable[[], Catalog], directory: Directory, name: str) -> bool:
@@ -69,35 +69,68 @@ class Golden:
         the like.
         """
         try:
-            tree = self._open(digest, load)
-            try:
-                platform.snapshot(tree, directory, name)
-            finally:
-                platform.close_directory(tree)
+            for _ in range(2):
+                tree = self._open(digest, load)
+                try:
+                    platform.snapshot(tree, directory, name)
+                    # That wrote out what a program has changed in the tree a moment ago, and now it shows.
+                    if self._is_as_made(tree, digest):
+                        return True
+                finally:
+                    platform.close_directory(tree)
+                remove(directory, name)
         except OSError as error:
             if error.errno in _REAL_FAILURES:
                 raise HoloError(
                     f"cannot make a golden tree in {self._store.path}: {error.strerror}",
                     "Free some space on the filesystem of the library.",
                 ) from error
-            return False
-        return True
+        return False
 
     def _open(self, digest: str, load: Callable[[], Catalog]) -> Directory:
         path = self._store.folder("golden")
         folder = platform.open_root(path)
         try:
-            with suppress(FileNotFoundError):
-                return _open_own(folder, digest)
+            tree = self._open_sound(folder, digest)
+            if tree is not None:
+                return tree
             # One maker at a time: who waited finds it made, and what is a draft then is a killed one's.
             what = f"the golden trees of {self._store.path}"
             with locked(os.path.join(path, ".lock"), what, exclusive=True, on_wait=self._on_wait):
-                with suppress(FileNotFoundError):
-                    return _open_own(folder, digest)
-                self._make(load(), folder)
-                return _open_own(folder, digest)
+                tree = self._open_sound(folder, digest)
+                if tree is None:
+                    self._store.remove_golden(digest)
+                    self._make(load(), folder)
+                    tree = platform.open_child(folder, digest)
+            return tree
         finally:
             platform.close_directory(folder)
+
+    def _open_sound(self, folder: Directory, digest: str) -> Directory | None:
+        """Open a golden tree; ``None`` if there is none that is as it was made. Raises :class:`OSError`.
+
+        It must be this user's: a snapshot belongs to whom its source does, and a space is its maker's.
+        """
+        try:
+            tree = platform.open_child(folder, digest)
+        except FileNotFoundError:
+            return None
+        try:
+            if platform.status(tree, "").st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), digest)
+            if self._is_as_made(tree, digest):
+                return tree
+        except BaseException:
+            platform.close_directory(tree)
+            raise
+        platform.close_directory(tree)
+        return None
+
+    def _is_as_made(self, tree: Directory, digest: str) -> bool:
+        try:
+            return read_outline(os.path.join(self._store.path, "golden"), digest)[0] == platform.tree_seal(tree)
+        except (FileNotFoundError, ValueError):
+            return False
 
     def _make(self, catalog: Catalog, folder: Directory) -> None:
         with platform.listing(folder) as entries:
@@ -110,42 +143,57 @@ class Golden:
         try:
             tree = platform.open_child(folder, draft)
             try:
-                self._fill(catalog, tree, os.path.join(self._store.path, "golden", draft))
-                # The name makes it golden, so it comes last. (A read-only subvolume can be renamed in its folder.)
+                if self._fill(catalog, tree, os.path.join(self._store.path, "golden", draft)).copied:
+                    platform.sync_filesystem(tree)  # or what was written would change the tree later
                 platform.set_read_only(tree, True)
+                tree_seal = platform.tree_seal(tree)
+                if tree_seal is None:  # Linux before 4.18
+                    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+                self._write_outline(catalog, tree_seal, folder)
             finally:
                 platform.close_directory(tree)
+            # The name makes it golden, so it comes last. (A read-only subvolume can be renamed in its folder.)
             platform.rename(folder, draft, folder, catalog.digest)
-            self._write_outline(catalog, folder)
         except BaseException:
             remove(folder, draft)
             raise
 
-    def _write_outline(self, catalog: Catalog, folder: Directory) -> None:
+    def _write_outline(self, catalog: Catalog, tree_seal: str, folder: Directory) -> None:
         name = catalog.digest + ".json"
+        header = f"{catalog.digest} {tree_seal}\n".encode()
         draft = DRAFT + temporary_name()
         descriptor = platform.create_file(folder, draft, 0o666)
         try:
-            write_sparse(descriptor, [outline_of(catalog).to_json()])
+            write_all(descriptor, seal(header + outline_of(catalog).to_json()))
         finally:
             os.close(descriptor)
         platform.rename(folder, draft, folder, name)
 
-    def _fill(self, catalog: Catalog, tree: Directory, shown: str) -> None:
+    def _fill(self, catalog: Catalog, tree: Directory, shown: str) -> Tally:
+        catalog = as_recorded(catalog)
         relocator = Relocator(catalog.prefix, catalog.prefix)
         decision = Decision(Strategy.REFLINK, Way.REFLINK)
         materializer = Materializer(self._store, catalog, relocator, Way.REFLINK, verify=False)
         engine = Engine(tree, shown, materializer, catalog.xattrs, self._workers)
-        engine.execute(plan(catalog, nothing_there(catalog), relocator, decision), self._on_progress)
+        return engine.execute(plan(catalog, nothing_there(catalog), relocator, decision), self._on_progress)
 
 
-def _open_own(folder: Directory, name: str) -> Directory:
-    """Open a golden tree of this user. A snapshot belongs to whom its source does, and a space is its maker's."""
-    tree = platform.open_child(folder, name)
-    if platform.status(tree, "").st_uid != os.geteuid():
-        platform.close_directory(tree)
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), name)
-    return tree
+def read_outline(golden: str, digest: str) -> tuple[str, bytes]:
+    """The seal of a golden tree in the folder ``golden``, and its outline as a catalog document.
+
+    Raises :class:`OSError`, and :class:`ValueError` if the file is not what was written for that tree.
+    """
+    with open(os.path.join(golden, digest + ".json"), "rb") as file:
+        header, _, document = unseal(file.read()).partition(b"\n")
+    owner, _, tree_seal = header.decode().partition(" ")
+    if owner != digest:
+        raise ValueError("it is the outline of another catalog")
+    return tree_seal, document
+
+
+def as_recorded(catalog: Catalog) -> Catalog:
+    """The catalog of a golden tree, in which nothing is patched."""
+    return Catalog(catalog.prefix, catalog.directories, {}, catalog.hardlinks, catalog.xattrs, catalog.digest)
 
 
 def changed_directories(catalog: Catalog, space: Directory) -> list[str]:

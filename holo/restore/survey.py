@@ -247,6 +247,8 @@ class _Surveyor:
             if platform.get_xattrs(descriptor) != xattrs:
                 return False
             found = digests.of_file(descriptor)
+        except OSError:
+            return False  # what cannot be read is made anew
         finally:
             os.close(descriptor)
         relocation = self._catalog.relocations.get(path)

@@ -1,0 +1,398 @@
+"""Check: read everything, say what is wrong and whom it concerns; repair it with what is at hand.
+
+    records    what is known of spaces
+    names      and the catalogs they mean: now it is known which content is needed, and by whom
+    contents   every blob and link form is read, in parallel; what is needed must be there
+    golden     every golden tree is compared with its catalog
+    spaces     those that were asked for are compared with theirs
+
+A repair follows each of these steps at once, in this order: what is bad is moved into the quarantine, then
+what is lost is looked for. Content is hashed on its way back into the library, so a source may be anything.
+A repair that is killed leaves a library with less damage or the same, and the next one goes on.
+
+What it does not do: it does not change spaces. `holo restore --verify` brings one back to its catalog.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+from holo import digest as digests
+from holo import parallel, platform
+from holo.catalog import Catalog
+from holo.check.differences import golden_differences, space_differences
+from holo.check.quarantine import Quarantine
+from holo.check.reader import Reader, Seen, State
+from holo.check.report import CheckReport, Kind, Problem
+from holo.check.sources import Sources
+from holo.errors import HoloError
+from holo.hololib import CatalogSummary, Store
+from holo.hololib.locks import OnWait, say_waiting
+from holo.hololib.store import NAME, read_catalog_file
+from holo.space import Holotree, Space
+
+__all__ = ["CheckReport", "Options", "Problem", "check"]
+
+_SHARD = re.compile(r"[0-9a-f]{2}")
+_MADE_AGAIN = "removed; it is made again when it is needed"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to check, and what to do about it."""
+
+    repair: bool = False
+    sources: Sequence[str] = ()
+    """directories and libraries to look in for lost content"""
+    spaces: Sequence[str] = ()
+    """names of spaces to compare with their catalogs as well"""
+    workers: int = 1
+    on_progress: Callable[[int, int], object] | None = None
+    on_wait: OnWait = say_waiting
+
+
+def check(store: Store, tree: Holotree, options: Options) -> CheckReport:
+    """Read everything and report what is wrong.
+
+    Raises :class:`~holo.errors.NotFound` for a space or a source that is not there, and :class:`HoloError` if
+    something cannot be read or repaired for want of permission, space and the like.
+    """
+    started = time.monotonic()
+    with ExitStack() as locks:
+        for name in sorted({*options.spaces}):
+            if name not in tree.names():
+                tree.get(name)  # says which there are
+            locks.enter_context(tree.lock(name, options.on_wait, exclusive=False))
+        locks.enter_context(store.lock(exclusive=options.repair, on_wait=options.on_wait))
+        try:
+            report = _Check(store, tree, options).run()
+        except OSError as error:
+            doing = "repair" if options.repair else "check"
+            raise HoloError(f"cannot {doing} {error.filename or store.path}: {error.strerror}") from error
+    report.seconds = round(time.monotonic() - started, 3)
+    return report
+
+
+class _Check:
+    """One check, from the first file to the last."""
+
+    def __init__(self, store: Store, tree: Holotree, options: Options) -> None:
+        self._store = store
+        self._tree = tree
+        self._options = options
+        self._report = CheckReport()
+        self._quarantine = Quarantine(store.path)
+        self._spaces: dict[str, Space] = {}
+        self._names: defaultdict[str, list[CatalogSummary]] = defaultdict(list)
+        """by the digest of the catalog they mean"""
+        self._contents: dict[str, dict[str, int]] = {}
+        """of each sound catalog: the content it needs, digest to size"""
+        self._done = self._total = 0
+
+    def run(self) -> CheckReport:
+        self._check_records()
+        self._sources = Sources(self._store, self._spaces.values(), self._options.sources, self._quarantine.path)
+        self._check_names()
+        self._check_catalogs()
+        golden = self._golden_trees()
+        shards = self._shards()
+        self._total = len(shards) + len(golden) + len(self._options.spaces)
+        self._check_contents(shards)
+        for digest in golden:
+            self._check_golden(digest)
+            self._advance()
+        for name in sorted({*self._options.spaces} & self._spaces.keys()):
+            self._check_space(self._spaces[name])
+            self._advance()
+        if self._options.repair:
+            folder = platform.open_root(self._store.path)
+            try:
+                platform.sync_filesystem(folder)
+            finally:
+                platform.close_directory(folder)
+        return self._report
+
+    def _note(self, kind: Kind, path: str, what: str, concerned: Collection[str] = ()) -> Problem:
+        """``concerned``: the digests of the catalogs that the damage affects."""
+        names = {summary.name or "" for digest in concerned for summary in self._names.get(digest, ())}
+        names.update(digest[:12] for digest in concerned if digest not in self._names)
+        spaces = [name for name, space in self._spaces.items() if space.digest in concerned]
+        problem = Problem(kind, path, what, sorted(names), sorted(spaces))
+        self._report.problems.append(problem)
+        return problem
+
+    def _put_away(self, problem: Problem, path: str, name: str) -> None:
+        if os.path.lexists(path):
+            problem.quarantined = self._quarantine.take(path, name)
+
+    def _advance(self) -> None:
+        self._done += 1
+        if self._options.on_progress is not None:
+            self._options.on_progress(self._done, self._total)
+
+    def _garbage(self, path: str) -> None:
+        with suppress(FileNotFoundError):  # a draft that another process was writing
+            self._report.garbage_bytes += os.lstat(path).st_size
+            self._report.garbage_files += 1
+
+    # -- what is known of spaces --------------------------------------------------------------------------
+
+    def _check_records(self) -> None:
+        # First the folders: a space is on record before its folder is there, and as long as it is.
+        folders = [path for path in _below(self._tree.path) if self._tree.is_place(os.path.basename(path))]
+        known = set()
+        for name in self._tree.names():
+            self._report.spaces += 1
+            known.add(self._tree.default_path(name))
+            try:
+                space = self._tree.find(name)
+                if space is not None:
+                    self._spaces[name] = space
+                    known.add(space.path)
+            except (HoloError, OSError) as error:
+                problem = self._note("record", self._tree.record_path(name), _why(error))
+                problem.spaces = [name]
+                if self._options.repair:
+                    self._put_away(problem, problem.path, f"spaces/{name}.json")
+        for path in folders:
+            if path not in known and os.path.isdir(path):
+                self._note("record", path, "nothing is known of this space: make it again with --force, or remove it")
+
+    # -- names and catalogs -------------------------------------------------------------------------------
+
+    def _check_names(self) -> None:
+        for path in _below(os.path.join(self._store.path, "names")):
+            name = os.path.basename(path).removesuffix(".json")
+            if not path.endswith(".json") or not NAME.fullmatch(name):
+                self._garbage(path)
+                continue
+            try:
+                summary = self._store.summary(name)
+                if summary is not None:
+                    self._names[summary.digest].append(summary)
+            except (HoloError, OSError) as error:
+                problem = self._note("name", path, _why(error))
+                problem.catalogs = [name]
+
+    def _check_catalogs(self) -> None:
+        folder = os.path.join(self._store.path, "catalog")
+        missing = set(self._names)
+        lost: dict[str, Problem] = {}
+        for path in _below(folder):
+            digest = os.path.basename(path).removesuffix(".json")
+            if not path.endswith(".json") or not digests.is_digest(digest):
+                self._garbage(path)
+                continue
+            self._report.catalogs += 1
+            missing.discard(digest)
+            try:
+                self._take_in(_read_catalog(path, digest))
+            except HoloError as error:
+                if isinstance(error.__cause__, PermissionError):
+                    raise
+                lost[digest] = self._note("catalog", path, error.message, [digest])
+        for digest in sorted(missing):
+            path = os.path.join(folder, digest + ".json")
+            lost[digest] = self._note("catalog", path, "it is not there", [digest])
+        if self._options.repair:
+            self._repair_catalogs(lost)
+            for problem in self._report.problems:
+                if problem.kind == "name":
+                    self._repair_name(problem)
+
+    def _take_in(self, catalog: Catalog) -> None:
+        self._contents[catalog.digest] = {row[4]: row[2] for _, row in catalog.files()}
+        for summary in self._names.get(catalog.digest, ()):
+            if (summary.prefix, summary.files, summary.bytes) != (
+                catalog.prefix,
+                catalog.totals.files,
+                catalog.totals.bytes,
+            ):
+                self._note(
+                    "name", self._store.name_path(summary.name or ""), "it is not about its catalog", [catalog.digest]
+                )
+
+    def _repair_catalogs(self, lost: dict[str, Problem]) -> None:
+        for digest, problem in lost.items():
+            self._put_away(problem, problem.path, f"catalog/{digest}.json")
+        for digest, problem in lost.items():
+            found = self._sources.catalog(digest)
+            if found is not None:
+                catalog, origin = found
+                self._store.publish(catalog, None)
+                self._take_in(catalog)
+                problem.repaired = f"restored from {origin}"
+
+    def _repair_name(self, problem: Problem) -> None:
+        """Write a name again, if what is left of the file still says whose and of which catalog it was."""
+        name = os.path.basename(problem.path).removesuffix(".json")
+        try:
+            with open(problem.path, "rb") as file:
+                left = file.read()
+        except OSError:
+            left = b""
+        meant = {*re.findall("[0-9a-f]{64}", left.decode("ascii", "replace"))} & self._contents.keys()
+        self._put_away(problem, problem.path, f"names/{name}.json")
+        if len(meant) == 1 and b'"name": "%b"' % name.encode() in left:
+            self._store.publish(self._store.load(meant.pop()), name)
+            problem.repaired = "written anew"
+
+    # -- blobs and link forms -----------------------------------------------------------------------------
+
+    def _shards(self) -> list[tuple[str, str]]:
+        """The folders ``ab`` of blobs and of link forms."""
+        shards = []
+        for folder in ("library", "links"):
+            for path in _below(os.path.join(self._store.path, folder)):
+                name = os.path.basename(path)
+                if _SHARD.fullmatch(name):
+                    shards.append((folder, name))
+                else:
+                    self._garbage(path)
+        return shards
+
+    def _check_contents(self, shards: list[tuple[str, str]]) -> None:
+        needed: dict[str, int] = {}
+        for contents in self._contents.values():
+            for digest, size in contents.items():
+                needed[digest] = max(size, needed.get(digest, 0))
+        folders = {
+            folder: platform.open_root(os.path.join(self._store.path, folder))
+            for folder in {item[0] for item in shards}
+        }
+        sizes: dict[str, int] = {}  # of content that is there
+        wrong: list[Seen] = []
+        try:
+            for seen_here in parallel.run(Reader(folders, needed), shards, self._options.workers):
+                for seen in seen_here:
+                    self._count(seen, needed)
+                    if seen.state is State.SOUND and seen.folder == "library":
+                        sizes[seen.digest] = seen.size
+                    elif seen.state in (State.UNSEALED, State.DAMAGED):
+                        wrong.append(seen)
+                self._advance()
+        finally:
+            for directory in folders.values():
+                platform.close_directory(directory)
+        bad = [(seen, self._note_wrong(seen)) for seen in sorted(wrong, key=lambda seen: (seen.folder, seen.name))]
+        known = {seen.digest for seen, _ in bad if seen.folder == "library"}
+        lost: dict[str, list[Problem]] = {}
+        for digest in sorted(needed.keys() - sizes.keys() - known):
+            path = os.path.join(self._store.path, "library", digest[:2], digest)
+            lost[digest] = [self._note("blob", path, "it is not there", self._who_needs(digest))]
+        if self._options.repair:
+            self._repair_contents(bad, lost, needed)
+        for catalog, contents in self._contents.items():
+            for digest in [digest for digest, size in contents.items() if sizes.get(digest, size) != size]:
+                path = os.path.join(self._store.path, "catalog", catalog + ".json")
+                self._note("catalog", path, f"its size of {digest} is not {sizes[digest]}", [catalog])
+
+    def _note_wrong(self, seen: Seen) -> Problem:
+        path = os.path.join(self._store.path, seen.folder, seen.name)
+        return self._note("blob" if seen.folder == "library" else "link", path, seen.what, self._who_needs(seen.digest))
+
+    def _count(self, seen: Seen, needed: Collection[str]) -> None:
+        self._report.bytes += seen.stored
+        if seen.state is State.GARBAGE or (seen.state is State.SOUND and seen.digest not in needed):
+            self._report.garbage_files += 1
+            self._report.garbage_bytes += seen.stored
+        elif seen.folder == "library":
+            self._report.blobs += 1
+        else:
+            self._report.links += 1
+
+    def _who_needs(self, digest: str) -> list[str]:
+        return [catalog for catalog, contents in self._contents.items() if digest in contents]
+
+    def _repair_contents(
+        self, bad: Iterable[tuple[Seen, Problem]], lost: dict[str, list[Problem]], needed: dict[str, int]
+    ) -> None:
+        """``lost``: the problems with each content that is to be found again; those of ``bad`` files are added."""
+        for seen, problem in bad:
+            if seen.state is State.UNSEALED:
+                self._store.blobs.seal(seen.digest)
+                problem.repaired = "sealed again"
+                continue
+            self._put_away(problem, problem.path, f"{seen.folder}/{seen.name}")
+            if seen.folder == "links":
+                problem.repaired = _MADE_AGAIN
+            elif seen.digest in needed:
+                lost.setdefault(seen.digest, []).append(problem)
+            else:
+                problem.repaired = "moved away; no catalog needs it"
+        if not lost:
+            return
+        wanted = {digest: needed[digest] for digest in lost}
+        self._sources.look_for(
+            wanted, [item for item in self._contents if not wanted.keys().isdisjoint(self._contents[item])]
+        )
+        for digest, problems in lost.items():
+            origin = self._sources.restore(digest, wanted[digest])
+            for problem in problems:
+                problem.repaired = f"restored from {origin}" if origin is not None else None
+
+    # -- golden trees and spaces --------------------------------------------------------------------------
+
+    def _golden_trees(self) -> list[str]:
+        """The digests of the sound catalogs that have a golden tree. Those of other users are theirs to read."""
+        folder = os.path.join(self._store.path, "golden")
+        found = []
+        for path in _below(folder):
+            name = os.path.basename(path)
+            if name in self._contents:
+                if os.geteuid() in (0, os.lstat(path).st_uid):
+                    found.append(name)
+            elif name != ".lock" and not os.path.lexists(path.removesuffix(".json")):
+                self._garbage(path)
+        return found
+
+    def _check_golden(self, digest: str) -> None:
+        self._report.golden += 1
+        found = [*golden_differences(self._store, self._store.load(digest), self._options.workers)]
+        if not found:
+            return
+        where, what = found[0]
+        what = f"{where + ': ' if where else ''}{what}{f', and {len(found) - 1} more' if len(found) > 1 else ''}"
+        problem = self._note("golden", os.path.join(self._store.path, "golden", digest), what, [digest])
+        if self._options.repair:
+            self._store.remove_golden(digest)
+            problem.repaired = _MADE_AGAIN
+
+    def _check_space(self, space: Space) -> None:
+        if space.digest not in self._contents:
+            self._note("space", space.path, "its catalog is not in the library", [space.digest]).spaces = [space.name]
+            return
+        catalog = self._store.load(space.digest)
+        for path, what in space_differences(self._store, space, catalog, self._options.workers):
+            problem = self._note("space", os.path.join(space.path, path) if path else space.path, what)
+            problem.catalogs, problem.spaces = [space.catalog], [space.name]
+
+
+def _read_catalog(path: str, digest: str) -> Catalog:
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise HoloError("it is not a file")
+    data = read_catalog_file(path)
+    if digests.of(data) != digest:
+        raise HoloError("its bytes do not have that digest")
+    return Catalog.from_json(data, path)
+
+
+def _below(folder: str) -> list[str]:
+    """The paths of what is in a folder, in order; nothing if it is not there."""
+    try:
+        return [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+    except FileNotFoundError:
+        return []
+
+
+def _why(error: HoloError | OSError) -> str:
+    if isinstance(error, PermissionError):
+        raise error
+    return "it is damaged" if isinstance(error, HoloError) else f"it cannot be read: {error.strerror}"

@@ -1,0 +1,94 @@
+"""Compare golden trees and spaces with their catalogs, by reading everything: what `restore --verify` would find."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from holo import platform
+from holo.catalog import Catalog
+from holo.errors import HoloError
+from holo.hololib import Store
+from holo.platform import Directory
+from holo.restore.golden import as_recorded, outline_of, read_outline
+from holo.restore.relocate import Relocator
+from holo.restore.strategy import Way
+from holo.restore.survey import Expectation, survey
+from holo.space import Space
+
+_ALWAYS_CHANGED = -1
+"""A stamp older than every file, so that none is believed unread."""
+
+
+def golden_differences(store: Store, catalog: Catalog, workers: int) -> Iterator[tuple[str, str]]:
+    """Every difference of a golden tree from its catalog: path in the tree, and what is wrong there."""
+    folder = os.path.join(store.path, "golden")
+    try:
+        seal, outline = read_outline(folder, catalog.digest)
+        tree = _open(folder, catalog.digest)
+    except OSError as error:
+        yield "", f"it or its outline cannot be opened: {error.strerror}"
+        return
+    except ValueError:
+        yield "", "its outline is damaged"
+        return
+    try:
+        if seal != platform.tree_seal(tree):
+            yield "", "it was changed after it was made"
+        if outline != outline_of(catalog).to_json():
+            yield "", "its outline is not that of its catalog"
+        relocator = Relocator(catalog.prefix, catalog.prefix)
+        expectation = Expectation(as_recorded(catalog), relocator, Way.REFLINK, _ALWAYS_CHANGED, True)
+        yield from _compare(tree, store, expectation, workers)
+    finally:
+        platform.close_directory(tree)
+
+
+def space_differences(store: Store, space: Space, catalog: Catalog, workers: int) -> Iterator[tuple[str, str]]:
+    """Every difference of a space from its catalog: path in the space, and what is wrong there."""
+    if space.state != "pristine":
+        yield "", "its last restore has not ended"
+    try:
+        root = _open(*os.path.split(space.path))
+    except OSError as error:
+        yield "", f"it cannot be opened: {error.strerror}"
+        return
+    try:
+        relocator = Relocator(catalog.prefix, space.path)
+        used = Way.HARDLINK if space.used == Way.HARDLINK else Way.COPY  # all others look the same
+        expectation = Expectation(catalog, relocator, used, _ALWAYS_CHANGED, True)
+        yield from _compare(root, store, expectation, workers)
+    finally:
+        platform.close_directory(root)
+
+
+def _open(parent: str, name: str) -> Directory:
+    """Open a directory by its name in its folder: a symlink there is an error, never followed."""
+    folder = platform.open_root(parent)
+    try:
+        return platform.open_child(folder, name)
+    finally:
+        platform.close_directory(folder)
+
+
+def _compare(root: Directory, store: Store, expectation: Expectation, workers: int) -> Iterator[tuple[str, str]]:
+    try:
+        findings = survey(root, expectation, store.blobs, workers).findings
+    except HoloError as error:
+        yield "", error.message
+        return
+    for finding in findings:
+        path = finding.path
+        if finding.missing:
+            yield path, "it cannot be read" if finding.unreadable else "it is not there"
+            continue
+        if finding.attributes:
+            yield path, "its mode, time or attributes are not as recorded"
+        base = path + "/" if path else ""
+        for name in finding.extra:
+            yield base + name, "it is not in the catalog"
+        for name in finding.replace:
+            yield base + name, "it is not as recorded"
+        made = {row[0] for row in finding.files} | {row[0] for row in finding.symlinks}
+        for name in sorted(made.difference(finding.replace)):
+            yield base + name, "it is not there"

@@ -1,0 +1,22 @@
+"""Where what is bad goes: out of the way, and never deleted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+
+
+class Quarantine:
+    """The folder ``quarantine/`` of a library, with one folder in it for each check that moved something there."""
+
+    def __init__(self, library: str) -> None:
+        self.path = os.path.join(library, "quarantine")
+        self._own = os.path.join(self.path, f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}")
+
+    def take(self, path: str, name: str) -> str:
+        """Move ``path`` here, as ``name`` (with its folders). Returns where it is now. Raises :class:`OSError`."""
+        target = os.path.join(self._own, name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.move(path, target)  # spaces may be on another filesystem than the library
+        return target

@@ -1,0 +1,136 @@
+"""Read the stored files of a library, in workers: does each hold what its name says?"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Mapping
+from enum import Enum
+from typing import NamedTuple
+
+from holo import digest as digests
+from holo import platform
+from holo.errors import HoloError
+from holo.hololib.blobs import ContentMismatch, is_sealed, stored_content
+from holo.platform import Directory
+
+_LINK = re.compile(r"([0-9a-f]{64})-([0-7]{3})-(-?[0-9]+)")
+"""What :class:`holo.hololib.links.Links` calls its files: digest, mode, mtime in ns."""
+
+_NOT_DAMAGE = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
+"""What opening and reading answer that says nothing about the file."""
+
+
+class State(Enum):
+    SOUND = 1
+    UNSEALED = 2
+    """a raw blob with the right content whose mode or mtime is not what holo gave it"""
+    DAMAGED = 3
+    GARBAGE = 4
+    """nothing that holo would ever take for a blob or a link form"""
+
+
+class Seen(NamedTuple):
+    """One file."""
+
+    folder: str
+    """``library`` or ``links``"""
+    name: str
+    """with its folder: ``ab/...``"""
+    digest: str
+    """of the content it should have; "" if its name tells of none"""
+    state: State
+    what: str
+    """what is wrong with it"""
+    size: int
+    """bytes of its content, if it is sound"""
+    stored: int
+    """bytes of the file"""
+
+
+_Verdict = tuple[State, str, int]
+"""state, what is wrong, bytes of content"""
+
+
+class Reader:
+    """Reads one folder ``ab/`` of blobs or of link forms. Made before the workers are forked."""
+
+    def __init__(self, folders: Mapping[str, Directory], needed: Mapping[str, int]) -> None:
+        """``needed``: content that catalogs need, with its size in bytes."""
+        self._folders = folders
+        self._needed = needed
+
+    def __call__(self, task: tuple[str, str]) -> list[Seen]:
+        folder, shard = task
+        try:
+            directory = platform.open_child(self._folders[folder], shard)
+            try:
+                with platform.listing(directory) as entries:
+                    names = sorted(entry.name for entry in entries)
+                seen = (self._look(folder, directory, shard, name) for name in names)
+                return [item for item in seen if item is not None]
+            finally:
+                platform.close_directory(directory)
+        except OSError as error:
+            return [Seen(folder, shard, "", State.DAMAGED, _unreadable(error, f"{folder}/{shard}"), 0, 0)]
+
+    def _look(self, folder: str, directory: Directory, shard: str, name: str) -> Seen | None:
+        shown = f"{shard}/{name}"
+        link = _LINK.fullmatch(name) if folder == "links" else None
+        digest = link[1] if link is not None else name.removesuffix(".zst")
+        try:
+            stored = platform.status(directory, name).st_size
+        except FileNotFoundError:
+            return None  # a draft that another process was writing
+        if not digests.is_digest(digest) or digest[:2] != shard or (link is None and folder == "links"):
+            return Seen(folder, shown, "", State.GARBAGE, "", 0, stored)
+        try:
+            descriptor = platform.open_file(directory, name)
+            try:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    verdict = State.DAMAGED, "it is not a file", 0
+                elif link is not None:
+                    verdict = _link(descriptor, status, *link.groups())
+                else:
+                    verdict = self._blob(descriptor, status, digest, compressed=name != digest)
+            finally:
+                os.close(descriptor)
+        except ContentMismatch as error:
+            verdict = State.DAMAGED, str(error), 0
+        except OSError as error:
+            verdict = State.DAMAGED, _unreadable(error, f"{folder}/{shown}"), 0
+        return Seen(folder, shown, digest, *verdict, stored)
+
+    def _blob(self, descriptor: int, status: os.stat_result, digest: str, *, compressed: bool) -> _Verdict:
+        needed = self._needed.get(digest)
+        sealed = compressed or is_sealed(status, status.st_size)
+        if not sealed and needed is None:
+            return State.GARBAGE, "", 0  # left by a process that was killed
+        if compressed:
+            found, size = stored_content(descriptor, needed)
+        else:
+            found, size = digests.of_file(descriptor), status.st_size
+        if found != digest:
+            return State.DAMAGED, "its bytes do not have that digest", 0
+        if not sealed:
+            return State.UNSEALED, "its mode or time is not what holo gave it", size
+        return State.SOUND, "", size
+
+
+def _link(descriptor: int, status: os.stat_result, digest: str, mode: str, mtime: str) -> _Verdict:
+    if status.st_mode != stat.S_IFREG | int(mode, 8) or status.st_mtime_ns != int(mtime):
+        return State.DAMAGED, "its mode or time is not what holo gave it", 0
+    if platform.get_xattrs(descriptor):
+        return State.DAMAGED, "it has extended attributes", 0
+    if digests.of_file(descriptor) != digest:
+        return State.DAMAGED, "its bytes do not have that digest", 0
+    return State.SOUND, "", status.st_size
+
+
+def _unreadable(error: OSError, name: str) -> str:
+    if error.errno in _NOT_DAMAGE:
+        raise HoloError(f"cannot read {name} of the library: {error.strerror}") from error
+    return f"it cannot be read: {error.strerror}"

@@ -1,0 +1,65 @@
+"""What a check found, in the form the command line prints and the API returns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["catalog", "name", "blob", "link", "golden", "record", "space"]
+"""What is damaged: a catalog, what a name means, a blob, a link form, a golden tree, what is known of a space, or
+the space itself."""
+
+
+@dataclass
+class Problem:
+    """One damage."""
+
+    kind: Kind
+    path: str
+    what: str
+    catalogs: list[str] = field(default_factory=list)
+    """the names of those that need what is damaged; of one without a name, the first 12 digits of its digest"""
+    spaces: list[str] = field(default_factory=list)
+    """the spaces of these catalogs"""
+    repaired: str | None = None
+    """how, or ``None`` if it is not repaired"""
+    quarantined: str | None = None
+    """where the damaged file is now"""
+
+
+@dataclass
+class CheckReport:
+    """Everything that was read, and what is wrong with it."""
+
+    catalogs: int = 0
+    blobs: int = 0
+    """files in either form"""
+    bytes: int = 0
+    """of the disk files of blobs and link forms"""
+    links: int = 0
+    golden: int = 0
+    spaces: int = 0
+    garbage_files: int = 0
+    """what no catalog needs; it harms nothing"""
+    garbage_bytes: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong any more."""
+        return all(problem.repaired is not None for problem in self.problems)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document `holo check --json` prints."""
+        return {
+            "catalogs": self.catalogs,
+            "blobs": self.blobs,
+            "bytes": self.bytes,
+            "links": self.links,
+            "golden": self.golden,
+            "spaces": self.spaces,
+            "garbage": {"files": self.garbage_files, "bytes": self.garbage_bytes},
+            "problems": [asdict(problem) for problem in self.problems],
+            "seconds": self.seconds,
+        }

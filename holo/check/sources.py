@@ -1,0 +1,177 @@
+"""Where lost content may still be. Nothing found here is believed before it is hashed on its way into the library."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from glob import escape as glob_escape
+from glob import glob
+from typing import NamedTuple
+
+from holo import digest as digests
+from holo import platform
+from holo.catalog import Catalog, Relocation
+from holo.errors import HoloError, IntegrityError, NotFound
+from holo.hololib import Store
+from holo.hololib.blobs import CHUNK, WORTH_COMPRESSING, Blobs, ContentMismatch
+from holo.restore.relocate import Relocator
+from holo.space import Space
+from holo.walk import Walker, absolute
+
+_SHARD = re.compile(r"[0-9a-f]{2}")
+
+
+class _Place(NamedTuple):
+    """A file that should have some content."""
+
+    origin: str
+    """for the report"""
+    root: str
+    path: str
+    """below the root"""
+    back: tuple[Relocator, Relocation] | None
+    """what undoes the patches that a space's path needs"""
+
+
+class Sources:
+    """Everything at hand: the library's other forms and derived files, the spaces, and ``paths`` (``--from``)."""
+
+    def __init__(self, store: Store, spaces: Iterable[Space], paths: Sequence[str], quarantine: str) -> None:
+        """``quarantine`` is a folder to look through as well: bytes may be in it under another blob's name."""
+        self._store = store
+        self._spaces = list(spaces)
+        self._libraries: list[str] = []
+        self._folders: list[str] = []
+        for path in map(absolute, paths):
+            if not os.path.isdir(path):
+                raise NotFound(f"there is no directory at {path}", "--from names a library, or a directory with files.")
+            library = _library_in(path)
+            self._folders.append(path) if library is None else self._libraries.append(library)
+        self._folders.append(quarantine)
+        self._quarantine = quarantine
+        self._places: defaultdict[str, list[_Place]] = defaultdict(list)
+
+    def catalog(self, digest: str) -> tuple[Catalog, str] | None:
+        """A catalog of another library or, under another one's name, in the quarantine; and where it was."""
+        paths = [os.path.join(os.path.dirname(library), "catalog", digest + ".json") for library in self._libraries]
+        for path in paths + glob(os.path.join(glob_escape(self._quarantine), "*", "catalog", "*.json")):
+            with suppress(OSError, HoloError, ContentMismatch):
+                data = b"".join(_read(_Place(path, *os.path.split(path), None)))
+                if digests.of(data) == digest:
+                    return Catalog.from_json(data, path), path
+        return None
+
+    def look_for(self, wanted: Mapping[str, int], catalogs: Iterable[str]) -> None:
+        """Find files that should have the ``wanted`` content (digest to size), which these ``catalogs`` need."""
+        for digest in catalogs:
+            self._look_in(self._store.load(digest), wanted)
+        sizes = set(wanted.values())
+        for folder in self._folders:
+            for path in _files_of_size(folder, sizes):
+                with suppress(OSError, ContentMismatch):
+                    place = _Place(path, *os.path.split(path), None)
+                    hasher = digests.Hasher()
+                    for chunk in _read(place):
+                        hasher.update(chunk)
+                    if hasher.hexdigest() in wanted:
+                        self._places[hasher.hexdigest()].append(place)
+
+    def _look_in(self, catalog: Catalog, wanted: Mapping[str, int]) -> None:
+        """The golden tree of a catalog, and its spaces."""
+        rows = [(path, row[4]) for path, row in catalog.files() if row[4] in wanted]
+        name = self._store.name_of(catalog.digest)
+        golden = os.path.join(self._store.path, "golden", catalog.digest)
+        for path, digest in rows:
+            self._places[digest].append(_Place(f"the golden tree of {name}", golden, path, None))
+        for space in self._spaces:
+            if space.digest == catalog.digest:
+                for path, digest in rows:
+                    back = _way_back(catalog.prefix, space.path, catalog.relocations.get(path))
+                    self._places[digest].append(_Place(f"space {space.name}", space.path, path, back))
+
+    def restore(self, digest: str, size: int) -> str | None:
+        """Put content into the library again. Returns where it was found; ``None`` if it was not."""
+        compress = size > WORTH_COMPRESSING and not self._store.keeps_raw
+        for origin, chunks in self._offers(digest, size):
+            with suppress(ContentMismatch, IntegrityError):
+                self._store.blobs.add(digest, _readable(chunks), size, compress=compress)
+                return origin
+        return None
+
+    def _offers(self, digest: str, size: int) -> Iterator[tuple[str, Iterable[bytes]]]:
+        yield "its other form", self._store.blobs.chunks(digest, size)
+        links = os.path.join(self._store.path, "links", digest[:2])
+        with suppress(OSError):
+            for name in os.listdir(links):
+                if name.startswith(digest):
+                    yield "a link form", _read(_Place("", links, name, None))
+        for place in self._places.get(digest, ()):
+            yield place.origin, _read(place)
+        for library in self._libraries:
+            yield library, Blobs.foreign_chunks(library, digest, size)
+
+
+def _way_back(prefix: str, path: str, relocation: Relocation | None) -> tuple[Relocator, Relocation] | None:
+    """How to undo what was patched in a file of the space at ``path``. Whether that worked, the digest tells."""
+    if relocation is None or not Relocator(prefix, path).applies(relocation):
+        return None
+    growth = len(os.fsencode(path)) - len(os.fsencode(prefix))
+    offsets = [offset + number * growth for number, offset in enumerate(relocation.offsets)]
+    return Relocator(path, prefix), Relocation("text", offsets, [])
+
+
+def _read(place: _Place) -> Iterator[bytes]:
+    """What a file has, in chunks; not through a symlink. Raises :class:`OSError`, :class:`ContentMismatch`."""
+    root = platform.open_root(place.root)
+    walker = Walker(root)
+    try:
+        parent, _, name = place.path.rpartition("/")
+        descriptor = platform.open_file(walker.open(parent), name)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ContentMismatch("it is not a file")
+            chunks = iter(lambda: os.read(descriptor, CHUNK), b"")
+            if place.back is None:
+                yield from chunks
+            else:
+                relocator, relocation = place.back
+                yield from relocator.patch(chunks, relocation)
+        finally:
+            os.close(descriptor)
+    finally:
+        walker.close()
+        platform.close_directory(root)
+
+
+def _readable(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """An error in reading is the source's fault; one in writing would be the library's."""
+    try:
+        yield from chunks
+    except OSError as error:
+        raise ContentMismatch(f"it cannot be read: {error.strerror}") from None
+
+
+def _library_in(path: str) -> str | None:
+    """The folder of blobs in ``path``, a home, a library or that folder itself; ``None`` if there is none."""
+    for folder in (os.path.join(path, "hololib", "library"), os.path.join(path, "library"), path):
+        with suppress(OSError):
+            shards = [name for name in os.listdir(folder) if _SHARD.fullmatch(name)]
+            for shard in shards:
+                with suppress(OSError):
+                    if any(digests.is_digest(name.removesuffix(".zst")) for name in os.listdir(f"{folder}/{shard}")):
+                        return folder
+    return None
+
+
+def _files_of_size(folder: str, sizes: set[int]) -> Iterator[str]:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(parent, name)
+            with suppress(OSError):
+                status = os.lstat(path)
+                if stat.S_ISREG(status.st_mode) and status.st_size in sizes:
+                    yield path
