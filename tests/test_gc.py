@@ -18,6 +18,7 @@ import pytest
 
 from holo import HoloError, Hololib, IntegrityError, NotFound, UsageError
 from holo.hololib.collect import parse_size
+from holo.hololib.sealed import unseal
 from support import compare, fiemap, trees
 from support.cli import Holo
 
@@ -484,7 +485,7 @@ def test_it_waits_for_a_running_restore_and_new_ones_wait_for_it(holo: Holo) -> 
     state = holo.holotree / ".spaces" / "big.json"
     wait_until(state.exists, running)
     running.send_signal(signal.SIGSTOP)
-    assert json.loads(state.read_bytes())["state"] == "restoring"
+    assert json.loads(unseal(state.read_bytes()))["state"] == "restoring"
     try:
         # A dry run shares the lock, and so does another restore.
         assert gc(holo, "--dry-run")["removed"]["blobs"] == len(garbage)

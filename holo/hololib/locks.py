@@ -80,13 +80,15 @@ def _open(path: str, *, exclusive: bool) -> int | None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | no_symlink, 0o666)
     except OSError as error:
-        # A library of somebody else, or on a read-only filesystem: its lock file can be shared all the same.
-        if exclusive or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        # A library of somebody else, or on a read-only filesystem: its lock file can be locked all the same.
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-    try:
-        return os.open(path, os.O_RDONLY | no_symlink)
-    except FileNotFoundError:
-        return None
+        try:
+            return os.open(path, os.O_RDONLY | no_symlink)
+        except OSError as second:
+            if exclusive or second.errno != errno.ENOENT:
+                raise error from None
+            return None
 
 
 def _is_at(descriptor: int, path: str) -> bool:
