@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from holo.errors import UsageError
+from holo.untrusted import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 MOST_WORKERS = 256
+_LARGEST = 1 << 16
+"""Bytes of a settings file: a hundred times what all keys need; YAML is parsed at some 100 kB in a second."""
+
 COMPRESSIONS = ("auto", "raw", "zstd")
 
 _HOME, _STRATEGY, _COMPRESSION, _WORKERS = _KEYS = (
@@ -174,9 +178,10 @@ def _settings_file(env: Mapping[str, str]) -> str:
 
 def _read(file: str) -> dict[str, str] | None:
     """What is written in the file, by dotted key, as text; ``None`` if the file does not exist."""
+    if file == os.devnull:
+        return {}
     try:
-        with open(file, "rb") as stream:
-            data = stream.read()
+        data, _ = read_file(file, _LARGEST, follow=True)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
