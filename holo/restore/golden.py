@@ -22,6 +22,7 @@ from holo.errors import CatalogInvalid, HoloError
 from holo.hololib import Store
 from holo.hololib.blobs import DRAFT, temporary_name, write_sparse
 from holo.hololib.locks import OnWait, locked
+from holo.hololib.store import LARGEST
 from holo.platform import Directory
 from holo.remove import remove
 from holo.restore.engine import Engine
@@ -32,6 +33,7 @@ from holo.restore.report import Tally
 from holo.restore.strategy import Decision, Way
 from holo.restore.survey import Finding, Survey, nothing_there
 from holo.settings import Strategy
+from holo.untrusted import is_ours, read_file
 
 _REAL_FAILURES = frozenset({errno.ENOSPC, errno.EIO})
 """What making or copying a subvolume may answer that another way would not cure. All else (no Btrfs, another
@@ -51,10 +53,17 @@ class Golden:
 
     def outline(self, digest: str) -> Catalog | None:
         """What a space of the catalog makes anew, if there is a golden tree. Only its rows, not its totals, count."""
-        path = os.path.join(self._store.path, "golden", digest + ".json")
+        folder = os.path.join(self._store.path, "golden")
+        path = os.path.join(folder, digest + ".json")
         try:
-            with open(path, "rb") as file:
-                return Catalog.from_json(file.read(), path)
+            # An outline says what a space is made of, so it must be whose the golden tree is, and with it.
+            directory = platform.open_root(folder)
+            try:
+                platform.close_directory(_open_own(directory, digest))
+            finally:
+                platform.close_directory(directory)
+            data, status = read_file(path, LARGEST)
+            return Catalog.from_json(data, path) if is_ours(status) else None
         except (OSError, CatalogInvalid):
             return None
 
@@ -122,7 +131,7 @@ class Golden:
     def _write_outline(self, catalog: Catalog, folder: Directory) -> None:
         name = catalog.digest + ".json"
         draft = DRAFT + temporary_name()
-        descriptor = platform.create_file(folder, draft, 0o666)
+        descriptor = platform.create_file(folder, draft, 0o644)
         try:
             write_sparse(descriptor, [outline_of(catalog).to_json()])
         finally:
