@@ -32,6 +32,9 @@ _HOME, _STRATEGY, _COMPRESSION, _WORKERS = _KEYS = (
     "workers",
 )
 
+_LONGEST_HOME = 3500
+"""Bytes: PATH_MAX of Linux, less what is below it."""
+
 T = TypeVar("T")
 _Candidate = tuple[str | None, str]
 
@@ -126,6 +129,8 @@ def _variable(env: Mapping[str, str], name: str) -> _Candidate:
 
 def _parse_home(value: str, source: str) -> str:
     path = os.path.expanduser(value)
+    if len(os.fsencode(path)) > _LONGEST_HOME:
+        raise UsageError(f"{source}: home is longer than {_LONGEST_HOME} bytes: {value[:100]!r}...")
     if not os.path.isabs(path) or "\0" in path:
         raise UsageError(f"{source}: home must be the absolute path of a folder, not {value!r}")
     return os.path.normpath(path)
