@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from holo import settings as settings_module
-from holo.errors import Conflict, NotFound, UsageError
+from holo.errors import CatalogInvalid, Conflict, NotFound, UsageError
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
 from holo.space import Holotree, Space
@@ -85,20 +85,22 @@ class Hololib:
         strict: bool = False,
         verify: bool = False,
         force: bool = False,
+        keep_setid: bool = False,
         on_progress: OnProgress | None = None,
     ) -> RestoreReport:
         """Make a space from ``source``: a catalog's name or digest prefix, a catalog file, or a directory.
 
         A directory is recorded first. Without a source: the space's own catalog if it exists, else the
         library's only one. A space that exists is restored; if it holds another catalog, that is refused
-        without ``force``. The other arguments are those of :meth:`restore`.
+        without ``force``. ``keep_setid`` keeps the setuid and setgid bits of a directory that is recorded, and
+        accepts them, and capabilities, in a catalog file. The other arguments are those of :meth:`restore`.
         """
         from holo.restore import restore
 
         options = self._options(strategy, strict, verify, force, on_progress)
         with self._at_work_on(space):
             known = self.tree.find(space)
-            name, digest = self._from_source(source, known)
+            name, digest = self._from_source(source, known, keep_setid=keep_setid)
             if known is not None and known.digest != digest and not force:
                 raise Conflict(
                     f"space {space!r} holds catalog {known.catalog!r}, not {name!r}",
@@ -271,7 +273,7 @@ class Hololib:
         known = self.tree.get(space)
         return known.catalog, known.digest
 
-    def _from_source(self, source: PathLike | None, known: Space | None) -> tuple[str, str]:
+    def _from_source(self, source: PathLike | None, known: Space | None, *, keep_setid: bool) -> tuple[str, str]:
         """The name and the digest of the catalog that a source means; recorded or taken in if need be."""
         if source is None:
             return (known.catalog, known.digest) if known is not None else self.store.only()
@@ -285,13 +287,13 @@ class Hololib:
         if os.path.isdir(text):
             from holo.record import record
 
-            report = record(self.store, text, workers=self.settings.workers)
+            report = record(self.store, text, keep_setid=keep_setid, workers=self.settings.workers)
             return report.name, report.digest
         if os.path.isfile(text):
-            return self._import_file(text)
+            return self._import_file(text, keep_setid=keep_setid)
         raise NotFound(f"there is nothing at {text}", "Name a catalog, a catalog file or a directory to record.")
 
-    def _import_file(self, path: str) -> tuple[str, str]:
+    def _import_file(self, path: str, *, keep_setid: bool) -> tuple[str, str]:
         """Take in a catalog file, with the blobs it needs from the ``library`` folder beside it."""
         from holo.catalog import Catalog
         from holo.hololib.store import read_catalog_file
@@ -301,7 +303,13 @@ class Hololib:
         if re.search(r"\.(txt|toml|ya?ml|lock|py)$", path):
             raise UsageError(f"{path} is a blueprint, and this version builds none", "Record the built environment.")
         # However the file is laid out, the library keeps the canonical document, which the digest is of.
-        catalog = Catalog.from_json(Catalog.from_json(read_catalog_file(path), path).to_json(), path)
+        data, _ = read_catalog_file(path, follow=True)
+        catalog = Catalog.from_json(Catalog.from_json(data, path).to_json(), path)
+        if not keep_setid and (file := catalog.privileged()) is not None:
+            raise CatalogInvalid(
+                f"catalog {path} gives rights with setuid, setgid or capabilities: {file}",
+                "Whoever may run that would act as you. If you trust who made the catalog: --keep-setid.",
+            )
         name = default_name(os.path.abspath(path).removesuffix(".json"))
         beside = os.path.join(os.path.dirname(os.path.abspath(path)), "library")
         blobs = self.store.blobs
@@ -322,7 +330,11 @@ class Hololib:
 
 
 def _absolute(path: PathLike | None) -> str | None:
-    return absolute(os.fspath(path)) if path is not None else None
+    if path is None:
+        return None
+    if not os.fspath(path):  # as "$UNSET" is in a shell; it would mean the current directory
+        raise UsageError("--to is empty", "Name the directory that is to be the space.")
+    return absolute(os.fspath(path))
 
 
 def _default_space() -> str:

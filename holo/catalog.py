@@ -103,6 +103,14 @@ class Catalog:
             bytes=sum(file[2] for row in rows for file in row[3]),
         )
 
+    def privileged(self) -> str | None:
+        """A path, if there is one, that gives rights to whoever runs or uses it: by setuid, setgid or capabilities."""
+        for path, mode, _, files, _ in self.directories:
+            for name, rights in ((None, mode), *((row[0], row[1]) for row in files)):
+                if rights & 0o6000:
+                    return "/".join(part for part in (path, name) if part) or "."
+        return next((path for path, values in self.xattrs.items() if "security.capability" in values), None)
+
     def to_json(self) -> bytes:
         """The canonical document; its BLAKE3 digest is the catalog's digest."""
         if self._document is None:

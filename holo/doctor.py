@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -247,6 +248,12 @@ def _explain(way: str, error: OSError, library: Folder, target: Folder) -> str:
 
 
 def _advise(library: Folder, target: Folder, outcomes: dict[str, _Outcome]) -> Iterator[str]:
+    mode = os.stat(_existing(library.path)).st_mode
+    if os.name == "posix" and mode & 0o022 and not mode & stat.S_ISVTX:
+        yield (
+            "Other users can write to the library and replace what is yours there: make its folders sticky, "
+            "as docs/sharing.md says."
+        )
     reflink, hardlink = outcomes["reflink"], outcomes["hardlink"]
     if isinstance(reflink, OSError):
         if reflink.errno == errno.EXDEV:

@@ -9,6 +9,18 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def printable(text: str) -> str:
+    """A text with names from anywhere, as it can be shown: a control character in one would act on the terminal.
+
+    Those and undecodable bytes are escaped, the rest is as it is.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
+    )
+
+
 class HoloError(Exception):
     """Something could not be done. ``str(error)`` is the message; ``hint`` the way out, or ``None``."""
 

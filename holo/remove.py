@@ -10,6 +10,9 @@ from holo import platform
 from holo.errors import HoloError
 from holo.platform import Directory
 
+_DEEPEST = 64
+"""Levels, each with an open descriptor, below which a directory is first moved up. A program can make thousands."""
+
 
 def unlink(path: str) -> None:
     """Remove a file if it is there. Raises :class:`HoloError` naming it."""
@@ -47,7 +50,21 @@ def remove(directory: Directory, name: str) -> int:
 
 def empty(directory: Directory) -> int:
     """Remove everything in ``directory``; returns the number of entries that were not directories."""
+    removed, is_empty = _empty(directory, directory, 1)
+    while not is_empty:
+        again = platform.open_child(directory, ".")  # Btrfs lists what there was when a directory was opened
+        try:
+            count, is_empty = _empty(again, again, 1)
+        finally:
+            platform.close_directory(again)
+        removed += count
+    return removed
+
+
+def _empty(directory: Directory, top: Directory, level: int) -> tuple[int, bool]:
+    """How much was removed, and whether nothing was moved to ``top`` to be removed later."""
     removed = 0
+    is_empty = True
     with platform.listing(directory) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_directory in found:
@@ -57,11 +74,26 @@ def empty(directory: Directory) -> int:
             continue
         child = _open_to_empty(directory, name)
         try:
-            removed += empty(child)
+            if level == _DEEPEST and _move(directory, name, top):
+                is_empty = False
+                continue
+            count, all_gone = _empty(child, top, level + 1)
         finally:
             platform.close_directory(child)
+        removed += count
+        is_empty &= all_gone
         platform.remove_directory(directory, name)
-    return removed
+    return removed, is_empty
+
+
+def _move(directory: Directory, name: str, top: Directory) -> bool:
+    try:
+        platform.rename(directory, name, top, f".holo-{os.urandom(8).hex()}")
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # out of a Btrfs subvolume
+            raise
+        return False
+    return True
 
 
 def _open_to_empty(directory: Directory, name: str) -> Directory:

@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from holo.errors import UsageError
+from holo.untrusted import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 MOST_WORKERS = 256
+_LARGEST = 1 << 16
+"""Bytes of a settings file: a hundred times what all keys need; YAML is parsed at some 100 kB in a second."""
+
 COMPRESSIONS = ("auto", "raw", "zstd")
 
 _HOME, _STRATEGY, _COMPRESSION, _WORKERS = _KEYS = (
@@ -27,6 +31,9 @@ _HOME, _STRATEGY, _COMPRESSION, _WORKERS = _KEYS = (
     "library.compression",
     "workers",
 )
+
+_LONGEST_HOME = 3500
+"""Bytes: PATH_MAX of Linux, less what is below it."""
 
 T = TypeVar("T")
 _Candidate = tuple[str | None, str]
@@ -122,6 +129,8 @@ def _variable(env: Mapping[str, str], name: str) -> _Candidate:
 
 def _parse_home(value: str, source: str) -> str:
     path = os.path.expanduser(value)
+    if len(os.fsencode(path)) > _LONGEST_HOME:
+        raise UsageError(f"{source}: home is longer than {_LONGEST_HOME} bytes: {value[:100]!r}...")
     if not os.path.isabs(path) or "\0" in path:
         raise UsageError(f"{source}: home must be the absolute path of a folder, not {value!r}")
     return os.path.normpath(path)
@@ -174,9 +183,10 @@ def _settings_file(env: Mapping[str, str]) -> str:
 
 def _read(file: str) -> dict[str, str] | None:
     """What is written in the file, by dotted key, as text; ``None`` if the file does not exist."""
+    if file == os.devnull:
+        return {}
     try:
-        with open(file, "rb") as stream:
-            data = stream.read()
+        data, _ = read_file(file, _LARGEST, follow=True)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

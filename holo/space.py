@@ -16,17 +16,19 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from holo import digest as digests
-from holo.errors import HoloError, NotFound
+from holo import platform
+from holo.errors import Conflict, HoloError, NotFound
 from holo.hololib.locks import InUseError, OnWait, locked, refuse_to_wait, say_waiting
 from holo.hololib.sealed import seal, unseal
 from holo.hololib.store import NAME, check_name
 from holo.platform import probe
 from holo.remove import unlink
-from holo.walk import absolute
+from holo.untrusted import SMALL, is_ours, open_file, read
+from holo.walk import absolute, refuse_symlinks
 
 State = Literal["restoring", "pristine"]
 
-_RECORD_DRAFT = re.compile(r"(.+)\.json\.[0-9]+")
+_RECORD_DRAFT = re.compile(r"(.+)\.json(?:\.[0-9]+){2}")
 """What :meth:`Holotree.save` writes before it is the truth."""
 
 _SLUG = 12
@@ -52,6 +54,8 @@ class Space:
     """ctime in ns of the last thing the last restore did"""
     restored: str = ""
     """when that was: UTC, ISO 8601"""
+    identity: str = ""
+    """that of the file this was read from, which a copy of it does not have; empty if it is a copy"""
     draft: str = ""
     """while a restore replaces the whole space: the name beside it of the tree that is to be removed in the end"""
 
@@ -71,12 +75,40 @@ class Space:
         }
 
 
+class OthersSpace(Conflict):
+    """The name is that of another user's space."""
+
+
+def _anothers(name: str, path: str) -> OthersSpace:
+    return OthersSpace(
+        f"space {name!r} is another user's, or others can change what is known about it: {path}",
+        "Choose another name with --space. If it is yours, let nobody else write to that file.",
+    )
+
+
+def _is_sound(space: Space, name: str) -> bool:
+    texts = (space.requested, space.used, space.restored, space.draft, space.identity)
+    return (
+        space.name == name
+        and os.path.isabs(space.path)
+        and os.fsencode(absolute(space.path)) == os.fsencode(space.path)
+        and "\0" not in space.path
+        and NAME.fullmatch(space.catalog) is not None
+        and space.state in ("restoring", "pristine")
+        and digests.is_digest(space.digest)
+        and type(space.stamp) is int
+        and all(type(text) is str for text in texts)
+        and (space.reason is None or type(space.reason) is str)
+    )
+
+
 class Holotree:
     """All spaces below one home."""
 
     def __init__(self, home: str) -> None:
         self.path = os.path.join(absolute(home), "holotree")
         self._records = os.path.join(self.path, ".spaces")
+        refuse_symlinks(self.path, self._records)
 
     def folder(self) -> str:
         """The folder of what is known about spaces, made if it is not there."""
@@ -105,30 +137,52 @@ class Holotree:
         return locked(path, f"space {name!r}", exclusive=exclusive, on_wait=on_wait)
 
     def find(self, name: str) -> Space | None:
-        """The space of that name, or ``None``. Raises :class:`HoloError` if what is known of it is damaged."""
+        """The space of that name, or ``None``.
+
+        Raises :class:`HoloError` if what is known of it is damaged, and :class:`Conflict` if others can have
+        written it: a restore empties the directory it names.
+        """
         path = self.record_path(check_name(name, "space"))
         try:
-            with open(path, "rb") as file:
-                values: dict[str, Any] = json.loads(unseal(file.read()))
-            space = Space(**values)
-            sound = (
-                space.name == name
-                and os.path.isabs(space.path)
-                and space.state in ("restoring", "pristine")
-                and digests.is_digest(space.digest)
-                and type(values.get("stamp")) is int
-                and type(values.get("draft")) is str
-            )
+            descriptor = open_file(path)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, AttributeError):
+        except OSError as error:
+            if os.lstat(path).st_uid not in platform.owners():
+                raise _anothers(name, path) from error
+            raise HoloError(
+                f"cannot read what holo knows about space {name!r}, {path}: {error.strerror}", "Remove that file."
+            ) from error
+        try:
+            if not is_ours(os.fstat(descriptor)):
+                raise _anothers(name, path)
+            values: dict[str, Any] = json.loads(unseal(read(descriptor, SMALL)))
+            space = Space(**values)
+            sound = _is_sound(space, name)
+            identity = platform.identity(descriptor)
+        except (ValueError, TypeError, AttributeError, RecursionError, OSError):
             sound = False
+        finally:
+            os.close(descriptor)
         if not sound:
             raise HoloError(
                 f"what holo knows about space {name!r} is damaged: {path}",
                 f"Remove that file, then make the space again with `holo init --force --space {name}`.",
             )
-        return space
+        return space if space.identity == identity else replace(space, identity="")
+
+    def refuse_copied(self, space: Space) -> None:
+        """Raise :class:`Conflict` if only a copied record says that a directory outside the holotree is a space.
+
+        With a library may come such records, made by somebody else: a restore would empty what they name.
+        """
+        if not space.identity and space.path != self.default_path(space.name):
+            raise Conflict(
+                f"that {space.path} is space {space.name!r} is written in a file that was copied: "
+                f"{self.record_path(space.name)}",
+                f"If it is one, confirm it: `holo restore --space {space.name} --to {space.path}`. "
+                "If not, remove that file.",
+            )
 
     def get(self, name: str) -> Space:
         """The space of that name. Raises :class:`NotFound` with the names there are."""
@@ -150,7 +204,12 @@ class Holotree:
         return sorted(name for name in found if NAME.fullmatch(name))
 
     def spaces(self) -> list[Space]:
-        return [space for name in self.names() if (space := self.find(name)) is not None]
+        """The spaces of this user, and root's."""
+        found = []
+        for name in self.names():
+            with suppress(OthersSpace):
+                found.append(self.find(name))
+        return [space for space in found if space is not None]
 
     def at(self, path: str) -> Space | None:
         """The space that lives at ``path``, if any."""
@@ -160,13 +219,17 @@ class Holotree:
     def save(self, space: Space) -> None:
         """Replace what is known about a space, in one step."""
         path = self.record_path(space.name)
-        draft = f"{path}.{os.getpid()}"
+        draft = f"{path}.{os.getpid()}.{time.time_ns()}"
         try:
             os.makedirs(self._records, exist_ok=True)
-            with open(draft, "wb") as file:
-                file.write(seal(json.dumps(asdict(space)).encode()))
+            # Whatever the umask, only we may say what our space is. "x" follows no symlink.
+            with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, 0o644)) as file:
+                known = replace(space, identity=platform.identity(file.fileno()))
+                file.write(seal(json.dumps(asdict(known)).encode()))
             os.replace(draft, path)
         except OSError as error:
+            with suppress(OSError):
+                os.unlink(draft)
             raise HoloError(f"cannot write {path}: {error.strerror}") from error
 
     def tidy(self, *, dry_run: bool) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from holo import platform
+from holo.errors import HoloError
 from holo.platform import Directory
 
 
@@ -13,6 +14,16 @@ def absolute(path: str) -> str:
     """``path`` as an absolute, normal path. POSIX keeps two leading slashes apart from one; Linux does not."""
     path = os.path.abspath(path)
     return path[1:] if path.startswith("//") else path
+
+
+def refuse_symlinks(*paths: str) -> None:
+    """Raise :class:`HoloError` if one of the folders that holo makes is a symlink: others may have put it there."""
+    for path in paths:
+        if os.path.islink(path):
+            raise HoloError(
+                f"{path} is a symlink, where a folder of holo's must be",
+                "Remove it. To keep library and spaces elsewhere, let HOLO_HOME itself lead there.",
+            )
 
 
 class Walker:

@@ -393,29 +393,29 @@ def test_two_writers_of_one_name_do_no_harm(blobs: Blobs) -> None:
     """Both have written before either renames."""
     name = raw_name(digests.of(SMALL))
 
-    def write(draft: str) -> None:
-        descriptor = platform.create_file(blobs.directory, draft, 0o444)
+    def write(folder: platform.Directory, draft: str) -> None:
+        descriptor = platform.create_file(folder, draft, 0o444)
         os.write(descriptor, SMALL)
         platform.set_file(descriptor, SEALED_MTIME_NS)
         os.close(descriptor)
 
-    def write_while_another_does(draft: str) -> None:
-        write(draft)
-        publish(blobs.directory, name, write)
+    def write_while_another_does(folder: platform.Directory, draft: str) -> None:
+        write(folder, draft)
+        publish(blobs.directory, blobs.path, name, write)
         assert read(blobs, SMALL) == SMALL
 
-    publish(blobs.directory, name, write_while_another_does)
+    publish(blobs.directory, blobs.path, name, write_while_another_does)
     assert read(blobs, SMALL) == SMALL
     assert files(blobs.path) == {name}
 
 
 def test_a_writer_that_fails_leaves_the_other_ones_blob(blobs: Blobs) -> None:
-    def fail(_draft: str) -> None:
+    def fail(_folder: platform.Directory, _draft: str) -> None:
         add(blobs, SMALL)
         raise OSError(28, "no space")
 
     with pytest.raises(OSError, match="no space"):
-        publish(blobs.directory, raw_name(digests.of(SMALL)), fail)
+        publish(blobs.directory, blobs.path, raw_name(digests.of(SMALL)), fail)
     assert read(blobs, SMALL) == SMALL
     assert files(blobs.path) == {raw_name(digests.of(SMALL))}
 

@@ -378,7 +378,7 @@ class _Check:
 def _read_catalog(path: str, digest: str) -> Catalog:
     if not stat.S_ISREG(os.lstat(path).st_mode):
         raise HoloError("it is not a file")
-    data = read_catalog_file(path)
+    data, _ = read_catalog_file(path)
     if digests.of(data) != digest:
         raise HoloError("its bytes do not have that digest")
     return Catalog.from_json(data, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Mapping
 from enum import Enum
@@ -14,10 +13,8 @@ from holo import digest as digests
 from holo import platform
 from holo.errors import HoloError
 from holo.hololib.blobs import ContentMismatch, is_sealed, stored_content
+from holo.hololib.links import FORM
 from holo.platform import Directory
-
-_LINK = re.compile(r"([0-9a-f]{64})-([0-7]{3})-(-?[0-9]+)")
-"""What :class:`holo.hololib.links.Links` calls its files: digest, mode, mtime in ns."""
 
 _NOT_DAMAGE = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
 """What opening and reading answer that says nothing about the file."""
@@ -78,7 +75,7 @@ class Reader:
 
     def _look(self, folder: str, directory: Directory, shard: str, name: str) -> Seen | None:
         shown = f"{shard}/{name}"
-        link = _LINK.fullmatch(name) if folder == "links" else None
+        link = FORM.fullmatch(name) if folder == "links" else None
         digest = link[1] if link is not None else name.removesuffix(".zst")
         try:
             stored = platform.status(directory, name).st_size
@@ -120,9 +117,11 @@ class Reader:
         return State.SOUND, "", size
 
 
-def _link(descriptor: int, status: os.stat_result, digest: str, mode: str, mtime: str) -> _Verdict:
+def _link(descriptor: int, status: os.stat_result, digest: str, mode: str, mtime: str, user: str) -> _Verdict:
     if status.st_mode != stat.S_IFREG | int(mode, 8) or status.st_mtime_ns != int(mtime):
         return State.DAMAGED, "its mode or time is not what holo gave it", 0
+    if status.st_uid != int(user):
+        return State.DAMAGED, "it is another user's", 0
     if platform.get_xattrs(descriptor):
         return State.DAMAGED, "it has extended attributes", 0
     if digests.of_file(descriptor) != digest:

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn, Optional
 import typer
 
 from holo import __version__
-from holo.errors import HoloError, IntegrityError
+from holo.errors import HoloError, IntegrityError, printable
 
 app = typer.Typer(
     name="holo",
@@ -38,6 +38,7 @@ Verify = Annotated[bool, typer.Option("--verify", help="Hash everything that is 
 Force = Annotated[
     bool, typer.Option("--force", help="Take over a space of another catalog, or a directory that is none.")
 ]
+KeepSetid = Annotated[bool, typer.Option("--keep-setid", help="Keep setuid and setgid bits.")]
 
 
 def main() -> NoReturn:
@@ -58,6 +59,7 @@ def main() -> NoReturn:
     except Exception as error:
         show = getattr(error, "show", None)
         if show is not None:  # a usage error of the argument parser
+            error.message = printable(getattr(error, "message", ""))  # type: ignore[attr-defined]
             show()
             code = getattr(error, "exit_code", 2)
         elif sys.flags.dev_mode:
@@ -77,9 +79,9 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, hint: str | None, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     if hint:
-        print(f"hint: {hint}", file=sys.stderr)
+        print(f"hint: {printable(hint)}", file=sys.stderr)
     return code
 
 
@@ -105,7 +107,7 @@ def record(
         Optional[str], typer.Option("--name", help="Name of the catalog (default: the directory's).")
     ] = None,
     skip_special: Annotated[bool, typer.Option("--skip-special", help="Leave out sockets, fifos and devices.")] = False,
-    keep_setid: Annotated[bool, typer.Option("--keep-setid", help="Keep setuid and setgid bits.")] = False,
+    keep_setid: KeepSetid = False,
     as_json: Json = False,
 ) -> None:
     """Record a directory tree as a catalog."""
@@ -133,6 +135,7 @@ def init(
     strict: Strict = False,
     verify: Verify = False,
     force: Force = False,
+    keep_setid: KeepSetid = False,
     as_json: Json = False,
 ) -> None:
     """Make a space."""
@@ -141,7 +144,15 @@ def init(
 
     with render.progress("restoring", as_json) as on_progress:
         report = Hololib().init(
-            space, source, to=to, strategy=strategy, strict=strict, verify=verify, force=force, on_progress=on_progress
+            space,
+            source,
+            to=to,
+            strategy=strategy,
+            strict=strict,
+            verify=verify,
+            force=force,
+            keep_setid=keep_setid,
+            on_progress=on_progress,
         )
     render.restored(report, as_json)
 
@@ -246,7 +257,7 @@ def delete(space: SpaceName, as_json: Json = False) -> None:
     if as_json:
         render.document({"space": gone.name, "path": gone.path})
     else:
-        print(f"deleted space {gone.name} at {render.printable(gone.path)}")
+        print(f"deleted space {gone.name} at {printable(gone.path)}")
 
 
 @app.command()

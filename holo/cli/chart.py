@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from holo.cli import render
-from holo.errors import NotFound, UsageError
+from holo.errors import NotFound, UsageError, printable
 
 if TYPE_CHECKING:
     from holo.bench import Report
@@ -54,7 +54,7 @@ def table(report: Report) -> None:
     render.columns(("WHAT", "USED", *(cell.rjust(width) for cell, width in zip(head, widths, strict=True))), rows)
     print()
     reasons = dict.fromkeys(result.reason for result in report.results if result.reason)
-    for line in (_note(report), *(f"* {render.printable(reason)}" for reason in reasons)):
+    for line in (_note(report), *(f"* {printable(reason)}" for reason in reasons)):
         print(textwrap.fill(line, _width()))
 
 

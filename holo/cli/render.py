@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from holo.errors import UsageError
+from holo.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -36,15 +36,6 @@ def raw(text: str) -> None:
     """Text for a shell, byte for byte."""
     sys.stdout.flush()
     sys.stdout.buffer.write(os.fsencode(text))
-
-
-def printable(text: str) -> str:
-    """A path as it can be shown: control characters and undecodable bytes escaped, the rest as it is."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
-    )
 
 
 def warn(message: str) -> None:
@@ -154,7 +145,7 @@ def restored(report: RestoreReport, as_json: bool) -> None:
         f"{count(report.directories, 'directory')}\n"
         f"  {size(report.bytes_total)}: {size(report.bytes_shared)} shared, {size(report.bytes_written)} written\n"
         f"  {report.strategy.used.value}"
-        f"{f' ({report.strategy.reason})' if report.strategy.reason else ''} in {report.seconds:.2f} s"
+        f"{f' ({printable(report.strategy.reason)})' if report.strategy.reason else ''} in {report.seconds:.2f} s"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import stat
@@ -33,8 +34,18 @@ _REPAIR = "Run `holo check --repair` (with `--from` another library), or record 
 DRAFT = ".draft-"
 """Begins the names of files being written; one that no process is writing is garbage after a crash."""
 
+_WINDOW = 8 << 20
+"""Bytes of memory that a compressed blob may ask for while it is inflated: what RFC 8878 wants of a decoder. holo's
+own ask for half a megabyte."""
+
+_NO_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENOTDIR})
+"""Opening something that is not a regular file may answer this: a symlink, a socket, a file for a folder."""
+
 _HOLE = 1 << 16
 _ZEROS = bytes(_HOLE)
+
+_PAUSES = (0.01, 0.04, 0.2, 1)
+"""Seconds to wait for another user who is making the same blob; a large one takes about as long."""
 
 
 class Blobs:
@@ -43,6 +54,7 @@ class Blobs:
     def __init__(self, library: str) -> None:
         self.path = library
         self.directory: Directory = platform.open_root(library)
+        self._owners = platform.owners()
         # Only an unusual umask takes rights away that a blob must have; then they are given afterwards.
         self._chmod = SEALED_MODE if platform.umask() & SEALED_MODE else None
 
@@ -50,16 +62,29 @@ class Blobs:
         platform.close_directory(self.directory)
 
     def has(self, digest: str, size: int) -> bool:
-        """Whether either form is there. A raw form without its seal is not: it was never finished, or changed."""
+        """Whether either form is there. A raw form without its seal is not: it was never finished, or changed.
+
+        In a shared library, what another user put there counts only if its content is right.
+        """
         name = raw_name(digest)
+        for form, is_whole in ((name, is_sealed), (name + ".zst", _may_be_compressed)):
+            try:
+                status = platform.status(self.directory, form)
+            except FileNotFoundError:
+                continue
+            if is_whole(status, size):
+                return self._is_trusted(status) or self._is_genuine(digest, size)
+        return False
+
+    def _is_trusted(self, status: os.stat_result) -> bool:
+        """Whether nobody but this user, and root, can have written it or given it its name."""
+        return status.st_uid in self._owners and status.st_nlink == 1
+
+    def _is_genuine(self, digest: str, size: int) -> bool:
         try:
-            if is_sealed(platform.status(self.directory, name), size):
-                return True
-        except FileNotFoundError:
-            pass
-        try:
-            platform.status(self.directory, name + ".zst")
-        except FileNotFoundError:
+            for _ in self.chunks(digest, size):
+                pass
+        except IntegrityError:
             return False
         return True
 
@@ -69,13 +94,13 @@ class Blobs:
         """Store content given as chunks. Raises :class:`ContentMismatch` if they do not have that digest."""
         if compress:
             compressed = _compress(chunks, size, digest)
-            publish(self.directory, raw_name(digest) + ".zst", lambda draft: self._write(draft, compressed))
+            self._publish(digest, size, ".zst", lambda folder, draft: self._write(folder, draft, compressed))
         else:
             pieces = _verified(chunks, digest, size)
-            publish(self.directory, raw_name(digest), lambda draft: self._write(draft, pieces, seal=True))
+            self._publish(digest, size, "", lambda folder, draft: self._write(folder, draft, pieces, seal=True))
 
     def add_clone(
-        self, digest: str, source: int, directory: Directory, name: str, confirm: Callable[[int], object]
+        self, digest: str, size: int, source: int, directory: Directory, name: str, confirm: Callable[[int], object]
     ) -> None:
         """Store the content of the open file ``source`` (``name`` in ``directory``) raw, by reflink.
 
@@ -83,23 +108,26 @@ class Blobs:
         content of ``digest``. Raises :class:`OSError` when there is no reflink here.
         """
 
-        def make(blob: str) -> None:
-            target = platform.clone(source, directory, name, self.directory, blob, SEALED_MODE)
+        def make(folder: Directory, blob: str) -> None:
+            target = platform.clone(source, directory, name, folder, blob, SEALED_MODE)
             try:
                 confirm(target)
                 platform.set_file(target, SEALED_MTIME_NS, self._chmod)
             except BaseException:
-                platform.remove_file(self.directory, blob)
+                platform.remove_file(folder, blob)
                 raise
             finally:
                 os.close(target)
 
+        folder = open_folder(self.directory, self.path, digest[:2])
         try:
             # The seal, set last, makes it a blob: that spares the draft and its renaming.
-            make(raw_name(digest))
-        except (FileNotFoundError, FileExistsError):
-            # The first of its folder; or there already: being made by another, left by a crash, or damaged.
-            publish(self.directory, raw_name(digest), make)
+            make(folder, digest)
+        except FileExistsError:
+            # There already: being made by another, left by a crash, or damaged.
+            self._publish(digest, size, "", make)
+        finally:
+            platform.close_directory(folder)
 
     def seal(self, digest: str) -> None:
         """Give a raw form, whose content the caller has hashed, the mode and mtime of a blob again."""
@@ -109,8 +137,25 @@ class Blobs:
         finally:
             os.close(descriptor)
 
-    def _write(self, draft: str, chunks: Iterable[bytes], *, seal: bool = False) -> None:
-        descriptor = platform.create_file(self.directory, draft, SEALED_MODE)
+    def _publish(self, digest: str, size: int, ending: str, make: Callable[[Directory, str], None]) -> None:
+        try:
+            publish(self.directory, self.path, raw_name(digest) + ending, make)
+        except OSError as error:
+            if error.errno != errno.EPERM:
+                raise
+            # In the sticky folders of a shared library nobody replaces what another user put there. They may be
+            # making the same blob at this moment.
+            for pause in _PAUSES:
+                if self.has(digest, size):
+                    return
+                time.sleep(pause)
+            raise IntegrityError(
+                f"blob {digest} in {self.path} is another user's and not what it should be",
+                "Let them remove it, or whom the library belongs to.",
+            ) from error
+
+    def _write(self, folder: Directory, draft: str, chunks: Iterable[bytes], *, seal: bool = False) -> None:
+        descriptor = platform.create_file(folder, draft, SEALED_MODE)
         try:
             write_sparse(descriptor, chunks)
             platform.set_file(descriptor, SEALED_MTIME_NS if seal else time.time_ns(), self._chmod)
@@ -138,13 +183,37 @@ class Blobs:
 
     def open_raw(self, digest: str, size: int) -> int | None:
         """Open the raw form, its seal checked; ``None`` when there is none. The caller closes it."""
+        found = self._open_raw(digest, size)
+        return None if found is None else found[0]
+
+    def _open_raw(self, digest: str, size: int) -> tuple[int, bool] | None:
+        """The open raw form, and whether it is to be trusted with its seal alone."""
         try:
             descriptor = platform.open_file(self.directory, raw_name(digest))
         except FileNotFoundError:
             return None
-        if not is_sealed(os.fstat(descriptor), size):
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
+            raise self.damaged(digest, "it is not a file") from None
+        status = os.fstat(descriptor)
+        if not is_sealed(status, size):
             os.close(descriptor)
             raise self.damaged(digest, "its size, mode or time is not what holo gave it")
+        return descriptor, self._is_trusted(status)
+
+    def _open_compressed(self, digest: str, size: int) -> int:
+        try:
+            descriptor = platform.open_file(self.directory, raw_name(digest) + ".zst")
+        except FileNotFoundError:
+            raise self.missing(digest) from None
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
+            raise self.damaged(digest, "its compressed form is not a file") from None
+        if not _may_be_compressed(os.fstat(descriptor), size):
+            os.close(descriptor)
+            raise self.damaged(digest, "its compressed form is not a file, or too large")
         return descriptor
 
     def chunks(self, digest: str, size: int) -> Iterator[bytes]:
@@ -160,10 +229,7 @@ class Blobs:
             finally:
                 os.close(descriptor)
             return
-        try:
-            descriptor = platform.open_file(self.directory, raw_name(digest) + ".zst")
-        except FileNotFoundError:
-            raise self.missing(digest) from None
+        descriptor = self._open_compressed(digest, size)
         try:
             yield from self._genuine(_decompress(descriptor, size), digest, size)
         finally:
@@ -177,16 +243,60 @@ class Blobs:
 
     def inflate(self, digest: str, size: int) -> int:
         """Open the raw form, made from the compressed one if need be."""
-        descriptor = self.open_raw(digest, size)
-        if descriptor is None:
+        return self._inflated(digest, size)[0]
+
+    def _inflated(self, digest: str, size: int) -> tuple[int, bool]:
+        found = self._open_raw(digest, size)
+        if found is None:
             self.add(digest, self.chunks(digest, size), size, compress=False)
-            descriptor = self.open_raw(digest, size)
-            if descriptor is None:
+            found = self._open_raw(digest, size)
+            if found is None:
                 raise self.missing(digest)
-        return descriptor
+        return found
+
+    def clone(
+        self,
+        digest: str,
+        size: int,
+        directory: Directory,
+        name: str,
+        mode: int,
+        *,
+        verify: bool = False,
+        inflate: bool = True,
+    ) -> int | None:
+        """Make ``name`` in ``directory`` a clone of the raw form, which ``inflate`` makes if need be.
+
+        Returns its open descriptor; ``None`` if there is no raw form, or this one file cannot be cloned. What
+        another user put into a shared library is hashed, and ``verify`` hashes the rest.
+        """
+        found = self._inflated(digest, size) if inflate else self._open_raw(digest, size)
+        if found is None:
+            return None
+        source, is_trusted = found
+        try:
+            if verify and is_trusted:
+                self.verify(source, digest, size)
+            target = platform.clone(source, self.directory, raw_name(digest), directory, name, mode)
+        except OSError as error:
+            # The pair can reflink, so this is about one file: Btrfs between nodatacow and ordinary ones.
+            if error.errno not in platform.UNAVAILABLE:
+                raise
+            return None
+        finally:
+            os.close(source)
+        if not is_trusted:
+            # Whom it belongs to can change it at any moment, but not the clone.
+            try:
+                self.verify(target, digest, size)
+            except BaseException:
+                os.close(target)
+                platform.remove_file(directory, name)
+                raise
+        return target
 
     def verify(self, raw: int, digest: str, size: int) -> None:
-        """Hash the open raw form. Raises :class:`IntegrityError` if it is not the content of ``digest``."""
+        """Hash the open raw form, or a clone of it. Raises :class:`IntegrityError` if that is not its digest."""
         if digests.of_file(raw) != digest:
             raise self.damaged(digest, "its bytes do not have that digest")
 
@@ -216,26 +326,43 @@ def temporary_name() -> str:
     return f"{os.getpid()}-{next(_count)}-{time.time_ns()}"
 
 
-def publish(directory: Directory, name: str, make: Callable[[str], None]) -> None:
-    """Let ``make`` write a file under a draft name, then rename it to ``name`` (``ab/...`` in ``directory``).
+def open_folder(directory: Directory, shown: str, name: str) -> Directory:
+    """Open the folder ``name`` in ``directory`` (whose path is ``shown``), made if it is not there.
 
-    The draft is in the folder it is for, so that workers seldom meet in one. Two writers of the same name
-    do no harm: both wrote the same content, and the second replaces the first.
+    It is opened before anything is written there, so that no symlink in its place leads the writing elsewhere.
     """
-    folder = name.partition("/")[0]
-    draft = f"{folder}/{DRAFT}{temporary_name()}"
     try:
         try:
-            make(draft)
+            return platform.open_child(directory, name)
         except FileNotFoundError:
             with suppress(FileExistsError):
-                platform.make_directory(directory, folder, 0o777)
-            make(draft)
-        platform.rename(directory, draft, directory, name)
+                platform.make_directory(directory, name, 0o777)
+            return platform.open_child(directory, name)
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        raise IntegrityError(f"{os.path.join(shown, name)} is not a directory", "Remove it.") from None
+
+
+def publish(directory: Directory, shown: str, name: str, make: Callable[[Directory, str], None]) -> None:
+    """Let ``make`` write a file under a draft name, then rename it to ``name`` (``ab/...`` in ``directory``).
+
+    The draft is in the folder it is for, so that workers seldom meet in one; ``make`` gets that folder and the
+    draft's name. Two writers of the same name do no harm: both wrote the same content, and the second replaces
+    the first. ``shown`` is the directory's path.
+    """
+    parent, _, base = name.partition("/")
+    folder = open_folder(directory, shown, parent)
+    draft = DRAFT + temporary_name()
+    try:
+        make(folder, draft)
+        platform.rename(folder, draft, folder, base)
     except BaseException:
         with suppress(FileNotFoundError):
-            platform.remove_file(directory, draft)
+            platform.remove_file(folder, draft)
         raise
+    finally:
+        platform.close_directory(folder)
 
 
 def is_sealed(status: os.stat_result, size: int) -> bool:
@@ -245,6 +372,15 @@ def is_sealed(status: os.stat_result, size: int) -> bool:
         and status.st_size == size
         and status.st_mode == stat.S_IFREG | SEALED_MODE
     )
+
+
+def _may_be_compressed(status: os.stat_result, size: int) -> bool:
+    """Whether a compressed form of ``size`` bytes can be this: zstd adds 1/256 and a few bytes at most."""
+    return stat.S_ISREG(status.st_mode) and 0 < status.st_size <= _most_compressed(size)
+
+
+def _most_compressed(size: int) -> int:
+    return size + (size >> 7) + 1024
 
 
 class ContentMismatch(Exception):
@@ -318,7 +454,7 @@ class _Contexts(threading.local):
         import zstandard
 
         self.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
-        self.decompressor = zstandard.ZstdDecompressor()
+        self.decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
 
 
 @cache
@@ -341,7 +477,7 @@ def _decompress(descriptor: int, size: int) -> Iterator[bytes]:
     decompressor = _contexts().decompressor
     try:
         if size <= CHUNK:
-            data = os.read(descriptor, os.fstat(descriptor).st_size)
+            data = os.read(descriptor, _most_compressed(size))
             # The frame's own claim decides how much memory is taken, so it is checked first.
             if zstandard.frame_content_size(data) != size:
                 raise zstandard.ZstdError("it claims another size")
@@ -380,12 +516,16 @@ def stored_content(descriptor: int, most: int | None = None) -> tuple[str, int]:
 
 def _foreign_chunks(source: Directory, library: str, digest: str, size: int) -> Iterator[bytes]:
     name = raw_name(digest)
-    for form, pieces in ((name, _read), (name + ".zst", _decompress)):
+    for form, pieces, fits in ((name, _read, _is_regular), (name + ".zst", _decompress, _may_be_compressed)):
         try:
             descriptor = platform.open_file(source, form)
         except FileNotFoundError:
             continue
+        except OSError as error:
+            raise IntegrityError(f"blob {digest} in {library} cannot be read: {error.strerror}", _REPAIR) from error
         try:
+            if not fits(os.fstat(descriptor), size):
+                raise ContentMismatch("it is not a file of that size")
             yield from _verified(pieces(descriptor, size), digest, size)
         except ContentMismatch as error:
             raise IntegrityError(f"blob {digest} in {library} is damaged: {error}", _REPAIR) from None
@@ -393,3 +533,7 @@ def _foreign_chunks(source: Directory, library: str, digest: str, size: int) -> 
             os.close(descriptor)
         return
     raise IntegrityError(f"blob {digest} is not in {library}", _REPAIR)
+
+
+def _is_regular(status: os.stat_result, size: int) -> bool:
+    return stat.S_ISREG(status.st_mode) and status.st_size == size

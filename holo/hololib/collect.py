@@ -26,7 +26,7 @@ from holo import digest as digests
 from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError
 from holo.hololib.blobs import DRAFT
-from holo.hololib.links import READ_ONLY
+from holo.hololib.links import FORM, READ_ONLY
 from holo.hololib.store import NAME
 from holo.platform import probe
 from holo.remove import remove
@@ -40,7 +40,6 @@ LinkKey: TypeAlias = "tuple[str, int, int]"
 _FOLDERS = ("library", "links", "catalog", "names", "golden", "used", "quarantine")
 _LOCKS = ("lock", "gate.lock")
 _BLOB = re.compile(r"([0-9a-f]{64})(?:\.zst)?")
-_LINK = re.compile(r"([0-9a-f]{64})-([0-7]{3})-(-?[0-9]+)")
 _PASSING = (DRAFT, probe.NAME, ".holo-doctor-")
 """Begin the names of what exists only while a command runs."""
 _DURABLE_DRAFT = re.compile(r".*\.json\.[0-9]+\.[0-9]+")
@@ -160,7 +159,8 @@ class Inventory:
     names: dict[str, str] = field(default_factory=dict)
     """name to digest"""
     blobs: dict[str, list[File]] = field(default_factory=dict)
-    links: dict[LinkKey, File] = field(default_factory=dict)
+    links: dict[LinkKey, list[File]] = field(default_factory=dict)
+    """of one or several users"""
     golden: dict[str, bool] = field(default_factory=dict)
     """digests that have a golden tree, or (``False``) only what remains beside one"""
     marks: list[str] = field(default_factory=list)
@@ -248,9 +248,10 @@ def _count_files(store: Store, there: Inventory) -> None:
         else:
             _put_aside(there, folder, name, status)
     for folder, name, status in _sharded(store, "links", there):
-        found = _LINK.fullmatch(name)
+        found = FORM.fullmatch(name)
         if found is not None and name[:2] == folder[-2:] and stat.S_ISREG(status.st_mode):
-            there.links[found[1], int(found[2], 8), int(found[3])] = _file(folder, name, status)
+            key = found[1], int(found[2], 8), int(found[3])
+            there.links.setdefault(key, []).append(_file(folder, name, status))
         else:
             _put_aside(there, folder, name, status)
 
@@ -352,7 +353,7 @@ def decide(
         marks=[digest for digest in there.marks if digest not in there.catalogs],
         drafts=there.drafts,
         blobs=[file for digest, forms in there.blobs.items() if digest not in blobs for file in forms],
-        links=[file for key, file in there.links.items() if key not in links],
+        links=[file for key, files in there.links.items() if key not in links for file in files],
     )
 
 
@@ -392,7 +393,7 @@ def _until_it_fits(
         users.update(needed[digest].blobs)
         users.update(needed[digest].links)
     sizes: dict[object, int] = {digest: sum(file.bytes for file in forms) for digest, forms in there.blobs.items()}
-    sizes.update((key, file.bytes) for key, file in there.links.items())
+    sizes.update((key, sum(file.bytes for file in files)) for key, files in there.links.items())
     occupied = sum(sizes.get(item, 0) for item in users)
     for digest in catalogs:
         if occupied <= most:
@@ -438,7 +439,7 @@ def collect(
         return Use(names, digest, there.catalogs[digest], sorted(holders.get(digest, ())))
 
     occupied = sum(file.bytes for forms in there.blobs.values() for file in forms)
-    occupied += sum(file.bytes for file in there.links.values())
+    occupied += sum(file.bytes for files in there.links.values() for file in files)
     return GcReport(
         dry_run=dry_run,
         catalogs=[use(digest) for digest in decision.catalogs],

@@ -13,13 +13,17 @@ compressed library: what an inflated blob would cost anyway).
 from __future__ import annotations
 
 import os
+import re
 import stat
 
 from holo import digest as digests
 from holo import platform
 from holo.catalog import FileRow
-from holo.hololib.blobs import Blobs, publish, raw_name, write_sparse
+from holo.hololib.blobs import Blobs, publish, write_sparse
 from holo.platform import Directory
+
+FORM = re.compile(r"([0-9a-f]{64})-([0-7]{3})-(-?[0-9]+)-([0-9]+)")
+"""The name of such a file: digest, mode, mtime in ns, and the user whose it is."""
 
 READ_ONLY = 0o555
 """What is left of a file's mode when it is shared by hardlink."""
@@ -32,6 +36,7 @@ class Links:
         self._path = folder
         self.directory: Directory = platform.open_root(folder)
         self._blobs = blobs
+        self._user = max(platform.owners())
 
     def close(self) -> None:
         platform.close_directory(self.directory)
@@ -44,14 +49,20 @@ class Links:
         """
         _, mode, size, mtime, digest = row
         mode &= READ_ONLY
-        shared = f"{digest[:2]}/{digest}-{mode:03o}-{mtime}"
+        # Each user has their own, for whom a file belongs to can change it whenever they like.
+        shared = f"{digest[:2]}/{digest}-{mode:03o}-{mtime}-{self._user}"
         try:
             platform.link(self.directory, shared, directory, name)
         except FileNotFoundError:
             pass
         else:
             status = platform.status(directory, name)
-            is_sound = status.st_mtime_ns == mtime and status.st_size == size and status.st_mode == stat.S_IFREG | mode
+            is_sound = (
+                status.st_mtime_ns == mtime
+                and status.st_size == size
+                and status.st_mode == stat.S_IFREG | mode
+                and status.st_uid == self._user
+            )
             if is_sound and not (verify and _is_wrong(directory, name, row)):
                 return
             # Edited through some hardlink: spaces that have it keep it, nobody gets it any more.
@@ -62,10 +73,10 @@ class Links:
     def _make(self, row: FileRow, shared: str, *, verify: bool) -> None:
         _, mode, size, mtime, digest = row
 
-        def make(draft: str) -> None:
-            target = self._clone(row, draft, verify=verify)
+        def make(folder: Directory, draft: str) -> None:
+            target = self._blobs.clone(digest, size, folder, draft, 0o600, inflate=False)
             if target is None:
-                target = platform.create_file(self.directory, draft, 0o600)
+                target = platform.create_file(folder, draft, 0o600)
             try:
                 if os.fstat(target).st_size != size:
                     write_sparse(target, self._blobs.chunks(digest, size))
@@ -73,24 +84,7 @@ class Links:
             finally:
                 os.close(target)
 
-        publish(self.directory, shared, make)
-
-    def _clone(self, row: FileRow, draft: str, *, verify: bool) -> int | None:
-        _, _, size, _, digest = row
-        source = self._blobs.open_raw(digest, size)
-        if source is None:
-            return None
-        try:
-            if verify:
-                self._blobs.verify(source, digest, size)
-            directory = self._blobs.directory
-            return platform.clone(source, directory, raw_name(digest), self.directory, draft, 0o600)
-        except OSError as error:
-            if error.errno not in platform.UNAVAILABLE:
-                raise
-            return None
-        finally:
-            os.close(source)
+        publish(self.directory, self._path, shared, make)
 
 
 def _is_wrong(directory: Directory, name: str, row: FileRow) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-from holo.errors import HoloError
+from holo.errors import HoloError, printable
 from holo.platform import lock as lock_descriptor
 
 OnWait = Callable[[str], object]
@@ -19,7 +20,7 @@ OnWait = Callable[[str], object]
 
 def say_waiting(message: str) -> None:
     """The default: one line on stderr."""
-    sys.stderr.write(message + "\n")
+    sys.stderr.write(printable(message) + "\n")
     sys.stderr.flush()
 
 
@@ -63,6 +64,8 @@ def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait) -> int | No
         if descriptor is None:
             return None
         try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise HoloError(f"the lock of {what}, {path}, is not a file", "Remove it.")
             if not lock_descriptor(descriptor, exclusive=exclusive, wait=False):
                 on_wait(f"waiting for {what}: {_holder(descriptor)}")
                 lock_descriptor(descriptor, exclusive=exclusive, wait=True)
@@ -75,16 +78,24 @@ def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait) -> int | No
 
 
 def _open(path: str, *, exclusive: bool) -> int | None:
-    no_symlink = getattr(os, "O_NOFOLLOW", 0)
+    flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | no_symlink, 0o666)
+        # First without O_CREAT: in a sticky folder Linux refuses that for a file of another user, whatever its
+        # mode (fs.protected_regular).
+        try:
+            return os.open(path, os.O_RDWR | flags)
+        except FileNotFoundError:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
+            if os.name == "posix" and os.fstat(descriptor).st_uid == os.geteuid():
+                os.fchmod(descriptor, 0o644)  # whatever the umask, who shares the library can lock it
+            return descriptor
     except OSError as error:
         # A library of somebody else, or on a read-only filesystem: its lock file can be locked all the same.
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         try:
-            return os.open(path, os.O_RDONLY | no_symlink)
+            return os.open(path, os.O_RDONLY | flags)
         except OSError as second:
             if exclusive or second.errno != errno.ENOENT:
                 raise error from None

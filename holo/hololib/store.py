@@ -18,7 +18,8 @@ from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, Usa
 from holo.hololib.locks import OnWait, locked, say_waiting
 from holo.hololib.sealed import seal, unseal
 from holo.remove import remove, unlink
-from holo.walk import absolute
+from holo.untrusted import SMALL, is_ours, read_file
+from holo.walk import absolute, refuse_symlinks
 
 if TYPE_CHECKING:
     from holo.catalog import Catalog
@@ -29,6 +30,11 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
 """What a catalog or a space may be called: it is a file name on every platform and needs no quoting."""
 
 _SHORTEST_PREFIX = 4
+
+LARGEST = 256 << 20
+"""Bytes of a catalog: some two million files, which take a few GB of memory to parse. A larger one is refused."""
+
+_FOLDERS = ("library", "catalog", "names", "links", "golden")
 
 
 def check_name(name: str, what: str) -> str:
@@ -66,6 +72,7 @@ class Store:
     def __init__(self, home: str, compression: str = "auto") -> None:
         self.home = absolute(home)
         self.path = os.path.join(self.home, "hololib")
+        refuse_symlinks(self.path, *(os.path.join(self.path, name) for name in _FOLDERS))
         self.compression = compression
 
     def __repr__(self) -> str:
@@ -136,7 +143,12 @@ class Store:
         finally:
             platform.close_directory(folder)
         path = self._catalog_path(catalog.digest)
-        if not os.path.exists(path):
+        if len(catalog.to_json()) > LARGEST:
+            raise HoloError(
+                f"a catalog of {catalog.totals.files:,} files is too large: {len(catalog.to_json()):,} bytes",
+                f"The most is {LARGEST:,} bytes. Record parts of the tree on their own.",
+            )
+        if not _holds(path, catalog.to_json()):
             _write_durably(path, catalog.to_json())
         if name is None:
             return
@@ -172,13 +184,19 @@ class Store:
                 f"catalog {digest[:12]} is not in {self.path} any more",
                 "A space of it can be turned into another with `holo restore --catalog`, or deleted.",
             )
-        data = read_catalog_file(path)
+        data, is_own = read_catalog_file(path)
         if digests.of(data) != digest:
             raise IntegrityError(
                 f"catalog {path} is damaged: its bytes do not have that digest",
                 "Run `holo check --repair` (with `--from` another library), or record the environment again.",
             )
-        return Catalog.from_json(data, path)
+        catalog = Catalog.from_json(data, path)
+        if not is_own and (file := catalog.privileged()) is not None:
+            raise CatalogInvalid(
+                f"catalog {path} is another user's and gives rights with setuid, setgid or capabilities: {file}",
+                "Whoever made it could act as you. Record the environment yourself, or let root do it.",
+            )
+        return catalog
 
     def resolve(self, reference: str) -> tuple[str, str]:
         """Find a catalog by name or by a digest prefix of at least four digits.
@@ -308,29 +326,45 @@ class Store:
     def _read_name(self, name: str) -> CatalogSummary | None:
         path = self.name_path(name)
         try:
-            with open(path, "rb") as file:
-                values: dict[str, Any] = json.loads(unseal(file.read()))
+            values: dict[str, Any] = json.loads(unseal(read_file(path, SMALL)[0]))
             summary = CatalogSummary(**values)
-            if summary.name != name or not digests.is_digest(summary.digest):
+            numbers = (summary.files, summary.directories, summary.symlinks, summary.bytes)
+            if (
+                summary.name != name
+                or not digests.is_digest(summary.digest)
+                or not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
+                or not type(summary.prefix) is type(summary.recorded) is str
+            ):
                 raise ValueError
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is damaged"
             raise CatalogInvalid(
-                f"{path} is damaged", "Remove that file; the catalog can still be used by its digest."
+                f"cannot read {path}: {why}", "Remove that file; the catalog can still be used by its digest."
             ) from None
         return summary
 
 
-def read_catalog_file(path: str) -> bytes:
-    """The bytes of a catalog file. Raises :class:`NotFound` or :class:`HoloError` naming the path."""
+def read_catalog_file(path: str, *, follow: bool = False) -> tuple[bytes, bool]:
+    """The bytes of a catalog file, and whether only this user and root can have written them.
+
+    ``follow``: it may be a symlink. Raises :class:`NotFound` or :class:`HoloError` naming the path.
+    """
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        data, status = read_file(path, LARGEST, follow=follow)
     except FileNotFoundError:
         raise NotFound(f"there is no catalog at {path}") from None
     except OSError as error:
         raise HoloError(f"cannot read the catalog {path}: {error.strerror}") from error
+    return data, is_ours(status)
+
+
+def _holds(path: str, data: bytes) -> bool:
+    try:
+        return read_file(path, len(data))[0] == data
+    except OSError:
+        return False
 
 
 def _files(folder: str) -> list[str]:
@@ -360,6 +394,8 @@ def _write_durably(path: str, data: bytes) -> None:
         with open(draft, "xb") as file:
             file.write(data)
             file.flush()
+            # Who shares the library can read it, and nobody else can change it, whatever the umask.
+            platform.set_file(file.fileno(), time.time_ns(), 0o644)
             os.fsync(file.fileno())
         os.replace(draft, path)
         _sync_folder(os.path.dirname(path))

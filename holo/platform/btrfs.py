@@ -30,7 +30,12 @@ def create_subvolume(directory: int, name: str) -> None:
 
 
 def snapshot(subvolume: int, directory: int, name: str) -> None:
-    """Make ``name`` a writable snapshot of the open ``subvolume``, whatever its size in one step."""
+    """Make ``name`` a writable snapshot of the open ``subvolume``, whatever its size in one step.
+
+    EINVAL if it is another directory: before Linux 6.8 the snapshot would be of the subvolume around it.
+    """
+    if os.fstat(subvolume).st_ino != ROOT_INODE:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     _call(directory, _SNAP_CREATE, subvolume, name)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from holo import platform
 from holo.platform import Directory
@@ -67,4 +68,5 @@ def _try(attempt: Callable[[str], None], source: Directory, target: Directory) -
     finally:
         os.close(descriptor)
         platform.remove_file(source, name)
-        platform.set_directory(target, before.st_mode & 0o7777, before.st_mtime_ns)
+        with suppress(PermissionError):  # another user's folder, /tmp say, keeps its new mtime
+            platform.set_directory(target, before.st_mode & 0o7777, before.st_mtime_ns)

@@ -170,7 +170,7 @@ class Ingest:
 
         if self._reflink and size:
             try:
-                self._blobs.add_clone(digest, source, directory, name, confirm)
+                self._blobs.add_clone(digest, size, source, directory, name, confirm)
                 return
             except OSError as error:
                 # This one file only: Btrfs answers so for nodatacow files. The pair was probed before.

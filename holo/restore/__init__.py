@@ -140,6 +140,7 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
     tree = Holotree(library.home)
     with tree.lock(name, on_wait):
         space = tree.get(name)
+        tree.refuse_copied(space)
         refuse_mounts(space.path)
         tree.save(replace(space, state="restoring"))
         remove_draft(space)
@@ -202,6 +203,8 @@ class _Job:
         self._digest = digest
         self._options = options
         self._known = tree.find(name)
+        if self._known is not None and path is None and not options.force:
+            tree.refuse_copied(self._known)
         self.path = self._place(path)
         if os.path.islink(self.path):
             raise Conflict(
@@ -282,13 +285,13 @@ class _Job:
             )
         if os.path.commonpath([real, os.path.realpath(self._library.path)]) == os.path.realpath(self._library.path):
             raise UsageError(f"{path} cannot be a space: it is in the library", "Choose a directory of its own.")
-        for precious in (self._library.path, self._tree.path, os.path.expanduser("~"), os.getcwd()):
-            if (
-                known is None
-                and os.path.commonpath([real, os.path.realpath(precious)]) == real
-                and not (precious == os.getcwd() and _is_absent_or_empty(path))
-            ):
-                raise UsageError(f"{path} cannot be a space: it contains {precious}", "Choose a directory of its own.")
+        precious = [self._library.path, self._tree.path, os.path.expanduser("~")]
+        if known is None and not _is_absent_or_empty(path):
+            with suppress(FileNotFoundError):  # the current directory has been deleted
+                precious.append(os.getcwd())
+        for inside in precious:
+            if os.path.commonpath([real, os.path.realpath(inside)]) == real:
+                raise UsageError(f"{path} cannot be a space: it contains {inside}", "Choose a directory of its own.")
         return path
 
     def plan(self, *, dry: bool = False) -> Plan:
@@ -313,7 +316,7 @@ class _Job:
         known = self._known
         if known is None or self._is_new or known.state != "pristine" or known.requested != self._options.strategy:
             return None
-        if known.used not in {*Way} or (self._options.strict and known.reason is not None):
+        if known.used not in {way.value for way in Way} or (self._options.strict and known.reason is not None):
             return None
         return Decision(self._options.strategy, Way(known.used), known.reason)
 

@@ -24,6 +24,7 @@ from holo.hololib import Store
 from holo.hololib.blobs import DRAFT, temporary_name, write_all
 from holo.hololib.locks import OnWait, locked
 from holo.hololib.sealed import seal, unseal
+from holo.hololib.store import LARGEST
 from holo.platform import Directory
 from holo.remove import remove
 from holo.restore.engine import Engine
@@ -34,6 +35,7 @@ from holo.restore.report import Tally
 from holo.restore.strategy import Decision, Way
 from holo.restore.survey import Finding, Survey, nothing_there
 from holo.settings import Strategy
+from holo.untrusted import is_ours, read_file
 from holo.walk import Walker
 
 _REAL_FAILURES = frozenset({errno.ENOSPC, errno.EIO})
@@ -129,7 +131,7 @@ class Golden:
     def _is_as_made(self, tree: Directory, digest: str) -> bool:
         try:
             return read_outline(os.path.join(self._store.path, "golden"), digest)[0] == platform.tree_seal(tree)
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return False
 
     def _make(self, catalog: Catalog, folder: Directory) -> None:
@@ -162,7 +164,7 @@ class Golden:
         name = catalog.digest + ".json"
         header = f"{catalog.digest} {tree_seal}\n".encode()
         draft = DRAFT + temporary_name()
-        descriptor = platform.create_file(folder, draft, 0o666)
+        descriptor = platform.create_file(folder, draft, 0o644)
         try:
             write_all(descriptor, seal(header + outline_of(catalog).to_json()))
         finally:
@@ -181,10 +183,13 @@ class Golden:
 def read_outline(golden: str, digest: str) -> tuple[str, bytes]:
     """The seal of a golden tree in the folder ``golden``, and its outline as a catalog document.
 
-    Raises :class:`OSError`, and :class:`ValueError` if the file is not what was written for that tree.
+    Raises :class:`OSError`, and :class:`ValueError` if the file is not what was written for that tree, or others can
+    have written it.
     """
-    with open(os.path.join(golden, digest + ".json"), "rb") as file:
-        header, _, document = unseal(file.read()).partition(b"\n")
+    data, status = read_file(os.path.join(golden, digest + ".json"), LARGEST)
+    if not is_ours(status):
+        raise ValueError("it is another user's")
+    header, _, document = unseal(data).partition(b"\n")
     owner, _, tree_seal = header.decode().partition(" ")
     if owner != digest:
         raise ValueError("it is the outline of another catalog")

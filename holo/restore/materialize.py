@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from holo import platform
 from holo.catalog import Catalog, FileRow, Relocation
 from holo.hololib import Store
-from holo.hololib.blobs import CHUNK, raw_name, write_all, write_sparse
+from holo.hololib.blobs import CHUNK, write_all, write_sparse
 from holo.hololib.links import READ_ONLY
 from holo.platform import Directory
 from holo.restore.relocate import Relocator
@@ -105,7 +105,8 @@ class Materializer:
         try:
             self._links.link(row, directory, row[0], verify=self._verify)
         except OSError as error:
-            if error.errno != errno.EMLINK:  # that one file has all the links it can have
+            # That one file has all the links it can have, or another user has taken the link form's name.
+            if error.errno not in (errno.EMLINK, errno.EPERM):
                 raise
             return False
         return True
@@ -115,26 +116,11 @@ class Materializer:
         if not size:
             self._finish(platform.create_file(directory, name, mode), mode, mtime, xattrs)
             return True
-        target = self._clone(directory, name, size, digest, 0o600 if xattrs else mode)
+        target = self._blobs.clone(digest, size, directory, name, 0o600 if xattrs else mode, verify=self._verify)
         if target is None:
             return False
         self._finish(target, mode, mtime, xattrs)
         return True
-
-    def _clone(self, directory: Directory, name: str, size: int, digest: str, mode: int) -> int | None:
-        """An open clone of a blob, or ``None`` if this one cannot be cloned."""
-        source = self._blobs.inflate(digest, size)
-        try:
-            if self._verify:
-                self._blobs.verify(source, digest, size)
-            return platform.clone(source, self._blobs.directory, raw_name(digest), directory, name, mode)
-        except OSError as error:
-            # The pair can reflink, so this is about one file: Btrfs between nodatacow and ordinary ones.
-            if error.errno not in platform.UNAVAILABLE:
-                raise
-            return None
-        finally:
-            os.close(source)
 
     def _make_copy(self, directory: Directory, row: FileRow, xattrs: dict[str, bytes] | None) -> None:
         name, mode, size, mtime, digest = row
@@ -162,7 +148,7 @@ class Materializer:
         regions = self._relocator.regions(relocation)
         if regions is None or sum(end - start for start, end in regions) > _LARGEST_REGIONS:
             return False
-        target = self._clone(directory, name, size, digest, 0o600)
+        target = self._blobs.clone(digest, size, directory, name, 0o600, verify=self._verify)
         if target is None:
             return False
         try:

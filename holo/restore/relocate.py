@@ -51,10 +51,10 @@ class Relocator:
         files = sorted(path for path, relocation in catalog.relocations.items() if relocation.kind == "binary")
         if files:
             more = len(files) - _LISTED
-            names = "\n  ".join(files[:_LISTED]) + (f"\n  and {more} more" if more > 0 else "")
+            names = ", ".join(files[:_LISTED]) + (f" and {more} more" if more > 0 else "")
             raise RelocationImpossible(
                 f"{self._new_text} is {self._growth} bytes longer than {self._old_text}, which is inside binary "
-                f"files, where a longer path has no room:\n  {names}",
+                f"files, where a longer path has no room: {names}",
                 f"Use a path of at most {len(self.old)} bytes (--to, HOLO_HOME), or record from a longer prefix.",
             )
 

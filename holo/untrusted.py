@@ -1,0 +1,63 @@
+"""Read small files that somebody else may have made: only regular ones, and never more than there can be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from holo import platform
+
+SMALL = 1 << 20
+"""Bytes of what is a few hundred as a rule: settings, names of catalogs, what is known about a space."""
+
+
+def open_file(path: str, *, follow: bool = False) -> int:
+    """Open a regular file for reading. ``follow``: a symlink there is the user's own choice.
+
+    A pipe would make its reader wait, a device may never end, and a symlink may lead anywhere. Raises
+    :class:`OSError`, whose ``strerror`` says which it was.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    if not follow:
+        flags |= getattr(os, "O_NOFOLLOW", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP and os.path.islink(path):
+            raise OSError(errno.ELOOP, "it is a symlink", path) from None
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+    return descriptor
+
+
+def read(descriptor: int, most: int) -> bytes:
+    """All of an open file. Raises :class:`OSError` (EFBIG) when that is more than ``most`` bytes."""
+    pieces = []
+    left = most + 1
+    # Not by its size alone: that may be of a sparse file, and change.
+    while left and (piece := os.read(descriptor, min(left, 1 << 22))):
+        pieces.append(piece)
+        left -= len(piece)
+    if not left:
+        raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes")
+    return b"".join(pieces)
+
+
+def read_file(path: str, most: int, *, follow: bool = False) -> tuple[bytes, os.stat_result]:
+    """The content of a regular file of at most ``most`` bytes, and its status. Raises :class:`OSError`."""
+    descriptor = open_file(path, follow=follow)
+    try:
+        return read(descriptor, most), os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_ours(status: os.stat_result) -> bool:
+    """Whether only this user, and root, can have written the file."""
+    return status.st_uid in platform.owners() and not (os.name == "posix" and status.st_mode & 0o022)

@@ -1,0 +1,106 @@
+"""Running holo hundreds of times, or as another user: each in a fork of one process that has it loaded.
+
+A start of Python costs more than most commands; and another user may not be able to read the code at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.cli import Argument, Result
+
+_SERVER = """
+import json, os, resource, signal, sys
+import concurrent.futures, ctypes, multiprocessing, yaml, zstandard
+import holo.activation, holo.api, holo.catalog_model, holo.cli, holo.cli.render, holo.doctor, holo.hololib.blobs
+import holo.hololib.links, holo.record, holo.restore
+for line in sys.stdin:
+    order = json.loads(line)
+    child = os.fork()
+    if not child:
+        for number, path in ((1, order["out"]), (2, order["err"])):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        resource.setrlimit(resource.RLIMIT_AS, (order["memory"],) * 2)
+        signal.alarm(order["seconds"])
+        if order["user"]:
+            uid, gid, groups, umask = order["user"]
+            os.setgroups(groups)
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+            os.umask(umask)
+        os.environ.clear()
+        os.environ.update(order["env"])
+        os.chdir(order["cwd"])
+        sys.argv[1:] = order["arguments"]
+        holo.cli.main()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class User:
+    """An ordinary user, of a group of its own and some others."""
+
+    uid: int
+    groups: Sequence[int] = ()
+    umask: int = 0o022
+
+
+class Forks:
+    """`forks(arguments, env=...)` is one command, from its start to its end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(
+        self,
+        *arguments: Argument,
+        env: Mapping[str, str],
+        code: int | None = 0,
+        user: User | None = None,
+        cwd: Path = Path("/"),
+        memory: int = 2 << 30,
+        seconds: int = 60,
+    ) -> Result:
+        """Run to the end and require the exit code. No failure may show as a traceback, or be holo's mistake."""
+        out, err = self._folder / "out", self._folder / "err"
+        order = {
+            "arguments": [os.fsdecode(argument) for argument in arguments],
+            "env": dict(env),
+            "cwd": str(cwd),
+            "out": str(out),
+            "err": str(err),
+            "user": user and (user.uid, user.uid, list(user.groups), user.umask),
+            "memory": memory,
+            "seconds": seconds,
+        }
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        status = int(self._process.stdout.readline())
+        result = Result(list(arguments), status, *(path.read_text(errors="surrogateescape") for path in (out, err)))
+        shown = f"holo {' '.join(order['arguments'])}: exit {status}, not {code}\n{result.stdout}\n{result.stderr}"
+        assert status != -signal.SIGALRM, f"hung: {shown}"
+        for mistake in ("Traceback", "mistake in holo", "out of memory"):
+            assert mistake not in result.stderr, shown
+        assert code is None or status == code, shown
+        return result
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()

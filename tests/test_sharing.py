@@ -1,0 +1,434 @@
+"""Two users with one library, set up as docs/sharing.md says: neither changes what the other restores."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holo import digest as digests
+from holo.catalog import Catalog
+from holo.hololib.blobs import SEALED_MODE, SEALED_MTIME_NS
+from support.cli import Result
+from support.filesystems import Filesystem
+from support.forks import Forks, User
+
+GROUP = 1500
+ADA, BOB = User(1001, (GROUP,)), User(1002, (GROUP,))
+STRANGER = User(1003)
+STRATEGIES = ("smart", "reflink", "hardlink", "copy")
+
+pytestmark = [
+    pytest.mark.torture,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two other users"),
+    pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True),
+]
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()
+
+
+@dataclass
+class Shared:
+    """The library, and a tree of each user."""
+
+    root: Path
+    forks: Forks
+    settings: Path
+
+    @property
+    def home(self) -> Path:
+        return self.root / "holo"
+
+    def folder(self, user: User) -> Path:
+        return self.root / str(user.uid)
+
+    def tree(self, user: User) -> Path:
+        return self.folder(user) / "tree"
+
+    def __call__(self, user: User, *arguments: Any, code: int | None = 0) -> Result:
+        return self.forks(*arguments, env=self.environment(user), user=user, code=code)
+
+    def environment(self, user: User) -> dict[str, str]:
+        return {
+            "HOLO_HOME": str(self.home),
+            "HOLO_SETTINGS": str(self.settings),
+            "HOME": str(self.folder(user)),
+            "PATH": os.environ["PATH"],
+        }
+
+    def blob(self, content: bytes) -> Path:
+        digest = digests.of(content)
+        return self.home / "hololib/library" / digest[:2] / digest
+
+    def record(self, user: User, space: str) -> Path:
+        return Path(json.loads((self.home / f"holotree/.spaces/{space}.json").read_bytes())["path"])
+
+    def is_right(self, user: User, space: str, source: Path) -> None:
+        """The space holds what the source does, and all of it is its user's own."""
+        path = self.record(user, space)
+        names = sorted(str(entry.relative_to(source)) for entry in source.rglob("*"))
+        assert sorted(str(entry.relative_to(path)) for entry in path.rglob("*")) == names
+        for name in names:
+            status = os.lstat(path / name)
+            assert status.st_uid == user.uid
+            assert not status.st_mode & 0o6000
+            if stat.S_ISREG(status.st_mode):
+                content = (path / name).read_bytes().replace(os.fsencode(path), os.fsencode(source))
+                assert content == (source / name).read_bytes()
+
+
+COMMON = {"common/one": b"1" * 9000, "common/two": b"two\n", "common/three": b"3" * 100_000}
+
+
+@pytest.fixture
+def shared(filesystem: Filesystem, forks: Forks, tmp_path: Path) -> Shared:
+    root = filesystem.root
+    for folder in root.parents:
+        folder.chmod(folder.stat().st_mode | 0o011)
+    settings = root / "settings.yaml"
+    settings.write_text("library: {compression: raw}\n")
+    shared = Shared(root, forks, settings)
+    document = (Path(__file__).parent.parent / "docs/sharing.md").read_text()
+    found = re.search(r"```sh\n(.*?)```", document, re.DOTALL)
+    assert found is not None
+    recipe = found[1].replace("/srv/holo", str(shared.home)).replace("builders", str(GROUP))
+    subprocess.run(["sh", "-euc", recipe], check=True)
+    for user in (ADA, BOB, STRANGER):
+        tree = shared.tree(user)
+        contents = {**COMMON, "own": b"%d's\n" % user.uid, "bin/run": f"#!{tree}/bin/python\n".encode()}
+        for name, content in contents.items():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            (tree / name).write_bytes(content)
+        (tree / "bin/run").chmod(0o755)
+        subprocess.run(["chown", "-R", f"{user.uid}:{user.uid}", shared.folder(user)], check=True)
+        shared.folder(user).chmod(0o755)
+    return shared
+
+
+def name(user: User) -> str:
+    return f"of-{user.uid}"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_both_record_and_restore_both(shared: Shared, umask: int) -> None:
+    ada, bob = User(ADA.uid, ADA.groups, umask), User(BOB.uid, BOB.groups, umask)
+    for user in (ada, bob):
+        shared(user, "record", shared.tree(user), "--name", name(user))
+    first, second = (
+        json.loads((shared.home / f"hololib/names/{name(user)}.json").read_bytes())["digest"] for user in (ada, bob)
+    )
+    assert first != second
+    for strategy in STRATEGIES if umask == 0o022 else ("smart", "hardlink"):
+        for user in (ada, bob):
+            for owner in (bob, ada):
+                space = f"{strategy}-{user.uid}-{owner.uid}"
+                made = shared(user, "init", "--space", space, name(owner), "--strategy", strategy, "--json").json()
+                assert made["files"]["hardlinked"] == (4 if strategy == "hardlink" else 0)
+                shared.is_right(user, space, shared.tree(owner))
+                (shared.record(user, space) / "own").unlink()
+                again = shared(user, "restore", "--space", space, "--strategy", strategy, "--json").json()
+                assert again["files"]["unchanged"] == 4
+                shared.is_right(user, space, shared.tree(owner))
+    for user in (ada, bob):
+        spaces = shared(user, "list", "--json").json()["spaces"]
+        assert spaces
+        assert all(item["name"].split("-")[1] == str(user.uid) for item in spaces)
+        for item in spaces:
+            shared(user, "delete", "--space", item["name"])
+    assert len(shared(bob, "catalogs", "--json").json()["catalogs"]) == 2
+
+
+def test_names_are_who_took_them_first(shared: Shared) -> None:
+    shared(ADA, "record", shared.tree(ADA), "--name", "app")
+    shared(ADA, "init", "--space", "user", "app")
+    assert "names/app.json" in shared(BOB, "record", shared.tree(BOB), "--name", "app", code=1).stderr
+    for command in (
+        ["init", "--space", "user", "app"],
+        ["init", "--space", "user", "app", "--force"],
+        ["restore"],
+        ["restore", "--catalog", "app", "--force"],
+        ["delete", "--space", "user"],
+        ["run", "--space", "user", "--", "true"],
+        ["variables", "--space", "user"],
+    ):
+        assert "another user" in shared(BOB, *command, code=1).stderr
+    assert shared(BOB, "list").stdout.count("\n") == 1
+    assert shared(BOB, "catalogs", "--remove", "app", code=1).stderr.startswith("error: ")
+    shared.is_right(ADA, "user", shared.tree(ADA))
+    shared(ADA, "restore")
+
+
+def test_who_is_not_in_the_group_is_told(shared: Shared) -> None:
+    shared(ADA, "record", shared.tree(ADA), "--name", "app")
+    assert "Permission denied" in shared(STRANGER, "init", "--space", "mine", "app", code=1).stderr
+    assert "Permission denied" in shared(STRANGER, "record", shared.tree(STRANGER), code=1).stderr
+    assert "app" in shared(STRANGER, "catalogs").stdout
+
+
+def test_two_record_the_same_at_the_same_time(shared: Shared, tmp_path: Path, torture: bool) -> None:
+    """Nobody replaces what the other is writing, nor fails because of it."""
+    both = Forks(tmp_path)
+    try:
+        for number in range(20 if torture else 2):
+            for user in (ADA, BOB):
+                for index in range(200):
+                    (shared.tree(user) / f"new-{number}-{index}").write_bytes(b"%d %d\n" % (number, index) * 300)
+            failures: list[BaseException] = []
+
+            def record(user: User, forks: Forks, failures: list[BaseException] = failures) -> None:
+                try:
+                    forks("record", shared.tree(user), "--name", name(user), env=shared.environment(user), user=user)
+                except BaseException as error:  # noqa: BLE001 - the other thread is to see it
+                    failures.append(error)
+
+            threads = [threading.Thread(target=record, args=pair) for pair in ((ADA, shared.forks), (BOB, both))]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert failures == []
+    finally:
+        both.close()
+    for user in (ADA, BOB):
+        shared(user, "init", "--space", name(user), name(user), "--verify")
+        shared.is_right(user, name(user), shared.tree(user))
+
+
+# -- attacks ----------------------------------------------------------------------------------------------
+
+
+def as_user(user: User, action: Callable[[], object]) -> str:
+    """Do it in a process of that user's; returns the name of the error, or "done"."""
+    receive, send = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.setgroups(list(user.groups))
+            os.setresgid(user.uid, user.uid, user.uid)
+            os.setresuid(user.uid, user.uid, user.uid)
+            action()
+            os.write(send, b"done")
+        except BaseException as error:  # noqa: BLE001 - the parent is to see it
+            os.write(send, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(send)
+    with os.fdopen(receive) as said:
+        outcome = said.read()
+    os.waitpid(child, 0)
+    return outcome
+
+
+def test_what_is_anothers_cannot_be_changed(shared: Shared, faults: Callable[[int, str, int], None]) -> None:
+    shared(ADA, "record", shared.tree(ADA), "--name", "app")
+    for strategy in ("smart", "hardlink"):
+        shared(ADA, "init", "--space", strategy, "app", "--strategy", strategy)
+    library = shared.home / "hololib"
+    theirs = [path for path in shared.home.rglob("*") if path.lstat().st_uid == ADA.uid and not path.is_symlink()]
+    kinds = {path.relative_to(shared.home).parts[:2] for path in theirs}
+    assert {("hololib", kind) for kind in ("library", "catalog", "names", "links")} <= kinds
+    bait = shared.folder(BOB) / "bait"
+    bait.mkdir()
+    os.chown(bait, BOB.uid, BOB.uid)
+    attempts: list[tuple[str, Callable[[], object]]] = []
+    for path in theirs:
+        folder = path.is_dir()
+        attempts += [
+            (f"chmod {path}", lambda path=path: path.chmod(0o777)),
+            (f"touch {path}", lambda path=path: os.utime(path, ns=(0, 0))),
+            (f"own {path}", lambda path=path: os.chown(path, BOB.uid, BOB.uid)),
+            (f"move {path}", lambda path=path: path.rename(bait / "moved")),
+            (f"rename {path}", lambda path=path: path.rename(path.with_name("renamed"))),
+            (f"label {path}", lambda path=path: os.setxattr(path, "user.x", b"")),
+        ]
+        if folder:
+            attempts += [
+                (f"make in {path}", lambda path=path: (path / "made").touch()),
+                (f"remove {path}", lambda path=path: path.rmdir()),
+            ]
+        else:
+            attempts += [
+                (f"write {path}", lambda path=path: os.close(os.open(path, os.O_WRONLY))),
+                (f"unlink {path}", lambda path=path: path.unlink()),
+                (f"truncate {path}", lambda path=path: os.truncate(path, 0)),
+                (f"replace {path}", lambda path=path: replace(path, bait)),
+            ]
+            if Path("/proc/sys/fs/protected_hardlinks").read_text().strip() == "1":
+                attempts.append((f"link {path}", lambda path=path: os.link(path, bait / "linked")))
+    for folder in [library, *library.iterdir(), *(library / "library").iterdir(), *(library / "links").iterdir()]:
+        if folder.is_dir() and folder.lstat().st_uid == 0:
+            attempts += [
+                (f"move folder {folder}", lambda folder=folder: folder.rename(bait / "moved")),
+                (f"chmod folder {folder}", lambda folder=folder: folder.chmod(0o2777)),
+            ]
+    assert as_user(BOB, lambda: refused(attempts)) == "done"
+    faults(6, "changes to what is another user's", len(attempts))
+    for strategy in STRATEGIES:
+        shared(ADA, "init", "--space", f"again-{strategy}", "app", "--strategy", strategy)
+        shared.is_right(ADA, f"again-{strategy}", shared.tree(ADA))
+
+
+def refused(attempts: list[tuple[str, Callable[[], object]]]) -> None:
+    for what, attempt in attempts:
+        try:
+            attempt()
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
+                continue
+        raise AssertionError(what)
+
+
+def replace(path: Path, bait: Path) -> None:
+    (bait / "mine").write_bytes(b"wrong\n")
+    os.replace(bait / "mine", path)
+
+
+def plant(path: Path, content: bytes, mode: int = SEALED_MODE, mtime: int = SEALED_MTIME_NS) -> Callable[[], None]:
+    """Put a file there as its own user would: the right mode and time, another content."""
+
+    def act() -> None:
+        if path.exists():
+            path.chmod(0o644)
+        path.write_bytes(content)
+        os.utime(path, ns=(mtime, mtime))
+        path.chmod(mode)
+
+    return act
+
+
+WRONG = b"2wo\n"
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_wrong_blob_of_another_is_not_restored(
+    shared: Shared, strategy: str, faults: Callable[[int, str, int], None]
+) -> None:
+    """Bob records first, so Ada's catalog uses his blobs; then he changes one, and its seal is right."""
+    faults(6, "another user's wrong files", 3)
+    shared(BOB, "record", shared.tree(BOB), "--name", "bobs")
+    shared(ADA, "record", shared.tree(ADA), "--name", "app")
+    shared(ADA, "init", "--space", "before", "app", "--strategy", strategy)
+    shared.is_right(ADA, "before", shared.tree(ADA))
+    blob = shared.blob(COMMON["common/two"])
+    assert blob.stat().st_uid == BOB.uid
+    assert as_user(BOB, plant(blob, WRONG)) == "done"
+    shared.is_right(ADA, "before", shared.tree(ADA))
+    golden = list((shared.home / "hololib/golden").glob("[!.]*"))
+    made = shared(ADA, "init", "--space", "after", "app", "--strategy", strategy, code=None)
+    if made.code == 0:  # from Ada's own golden tree or link forms, made before
+        assert golden or strategy == "hardlink"
+        shared.is_right(ADA, "after", shared.tree(ADA))
+    else:
+        assert made.code == 3
+        assert blob.name in made.stderr
+    assert as_user(BOB, blob.unlink) == "done"
+    made = shared(ADA, "init", "--space", "without", "app", "--strategy", "copy", code=3)
+    assert blob.name in made.stderr
+    # Recorded again it is Ada's own.
+    shared(ADA, "record", shared.tree(ADA), "--name", "app")
+    shared(ADA, "init", "--space", "last", "app", "--strategy", strategy)
+    shared.is_right(ADA, "last", shared.tree(ADA))
+    assert blob.stat().st_uid == ADA.uid
+
+
+@pytest.mark.parametrize("ending", ["", ".zst"])
+@pytest.mark.parametrize("content", [WRONG, b"", b"a much longer one\n" * 100])
+def test_wrong_blob_in_the_way_is_an_error(
+    shared: Shared, ending: str, content: bytes, faults: Callable[[int, str, int], None]
+) -> None:
+    faults(6, "another user's wrong files", 1)
+    blob = shared.blob(COMMON["common/two"])
+    blob = blob.with_name(blob.name + ending)
+    assert as_user(BOB, plant(blob, content)) == "done"
+    if ending:
+        shared(ADA, "record", shared.tree(ADA), "--name", "app")
+        shared(ADA, "init", "--space", "mine", "app")
+        shared.is_right(ADA, "mine", shared.tree(ADA))
+        return
+    made = shared(ADA, "record", shared.tree(ADA), "--name", "app", code=3)
+    assert "another user's" in made.stderr
+    assert shared(ADA, "catalogs", "--json").json()["catalogs"] == []
+    assert as_user(BOB, blob.unlink) == "done"
+    shared(ADA, "record", shared.tree(ADA), "--name", "app")
+    shared(ADA, "init", "--space", "mine", "app")
+    shared.is_right(ADA, "mine", shared.tree(ADA))
+
+
+def test_derived_files_of_another_are_not_used(shared: Shared, faults: Callable[[int, str, int], None]) -> None:
+    shared(ADA, "record", shared.tree(ADA), "--name", "app")
+    (path,) = (shared.home / "hololib/catalog").glob("*.json")
+    library = shared.home / "hololib"
+    status = (shared.tree(ADA) / "common/two").stat()
+    digest = digests.of(COMMON["common/two"])
+    form = library / "links" / digest[:2] / f"{digest}-444-{status.st_mtime_ns}-{ADA.uid}"
+    assert as_user(BOB, plant(form, WRONG, 0o444, status.st_mtime_ns)) == "done"
+    lie = json.loads(path.read_bytes())
+    lie["directories"][-1][3] = [[row[0], 0o4755, *row[2:]] for row in lie["directories"][-1][3]]
+    outline = library / "golden" / path.name
+
+    def make_golden() -> None:
+        shutil.copytree(shared.tree(BOB), library / "golden" / path.stem)
+
+    assert as_user(BOB, plant(outline, json.dumps(lie).encode(), 0o644)) == "done"
+    assert as_user(BOB, make_golden) == "done"
+    for strategy in STRATEGIES:
+        made = shared(ADA, "init", "--space", strategy, "app", "--strategy", strategy, "--json").json()
+        if strategy == "hardlink":
+            assert made["files"]["hardlinked"] == 3  # all but Bob's
+        shared.is_right(ADA, strategy, shared.tree(ADA))
+    faults(6, "another user's wrong files", 3)
+
+
+def test_catalog_of_another_gives_no_rights(shared: Shared, faults: Callable[[int, str, int], None]) -> None:
+    """A setuid file of Ada's, which Bob could run, would make him Ada."""
+    faults(6, "another user's wrong files", 2)
+    shared(BOB, "record", shared.tree(BOB), "--name", "bobs")
+    (path,) = (shared.home / "hololib/catalog").glob("*.json")
+    for number, rights in enumerate((0o4755, 0o2755)):
+        document = json.loads(path.read_bytes())
+        document["directories"][0][3] = [[row[0], rights, *row[2:]] for row in document["directories"][0][3]]
+        catalog = Catalog.from_json(json.dumps(document).encode(), "evil")
+        known = json.loads((shared.home / "hololib/names/bobs.json").read_bytes())
+        known |= {"name": f"evil-{number}", "digest": Catalog.from_json(catalog.to_json(), "evil").digest}
+        evil = path.with_name(f"{known['digest']}.json")
+        assert as_user(BOB, plant(evil, catalog.to_json(), 0o644)) == "done"
+        target = shared.home / f"hololib/names/evil-{number}.json"
+        assert as_user(BOB, plant(target, json.dumps(known).encode(), 0o644)) == "done"
+        for user in (ADA, User(0)):
+            assert "setuid" in shared(user, "init", "--space", "mine", f"evil-{number}", code=1).stderr
+    shared(ADA, "init", "--space", "mine", "bobs")
+
+
+def test_record_of_another_names_nothing_to_empty(shared: Shared, faults: Callable[[int, str, int], None]) -> None:
+    faults(6, "another user's wrong files", 1)
+    shared(ADA, "record", shared.tree(ADA), "--name", "app")
+    shared(BOB, "init", "--space", "bobs", "app")
+    known = json.loads((shared.home / "holotree/.spaces/bobs.json").read_bytes())
+    known |= {"name": "user", "path": str(shared.tree(ADA)), "state": "restoring"}
+    record = shared.home / "holotree/.spaces/user.json"
+    assert as_user(BOB, plant(record, json.dumps(known).encode(), 0o644)) == "done"
+    for user in (ADA, User(0)):
+        for command in (
+            ["restore"],
+            ["restore", "--force"],
+            ["delete", "--space", "user"],
+            ["init", "--space", "user"],
+        ):
+            assert "another user's" in shared(user, *command, code=1).stderr
+    assert (shared.tree(ADA) / "own").read_bytes() == b"1001's\n"
