@@ -72,7 +72,7 @@ def expected_blobs(holo: Holo, *digests: str) -> set[str]:
 
 
 def expected_links(holo: Holo, *digests: str) -> set[str]:
-    return {f"{content}-{mode & 0o555:03o}-{mtime}" for mode, mtime, content in rows(holo, *digests)}
+    return {f"{content}-{mode & 0o555:03o}-{mtime}-{os.geteuid()}" for mode, mtime, content in rows(holo, *digests)}
 
 
 def stems(folder: Path) -> set[str]:
@@ -155,10 +155,10 @@ def test_what_is_left_of_commands_and_catalogs_is_removed(holo: Holo) -> None:
         holo.library / "names" / "env.json.123.456",
         holo.library / "library" / "01" / ELSEWHERE,
         holo.library / "library" / "01" / f"{ELSEWHERE}.zst",
-        holo.library / "links" / "01" / f"{ELSEWHERE}-444--1500000000",
+        holo.library / "links" / "01" / f"{ELSEWHERE}-444--1500000000-0",
         holo.library / "used" / ELSEWHERE,
-        records / "one.json.123",
-        records / "never-made.json.123",
+        records / "one.json.123.456",
+        records / "never-made.json.123.456",
         records / "never-made.lock",
         records / ".holo-probe-1-aaaa-clone",
     ):
@@ -515,7 +515,7 @@ def test_it_waits_for_a_running_restore_and_new_ones_wait_for_it(holo: Holo) -> 
 def test_a_space_that_is_worked_on_keeps_its_lock_and_draft(holo: Holo) -> None:
     record(holo, "env")
     records = holo.holotree / ".spaces"
-    draft = trees.write(records / "one.json.123")
+    draft = trees.write(records / "one.json.123.456")
     with (records / "one.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         report = Hololib(holo.home).gc()
