@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+INTERRUPTED = "interrupted; nothing is lost, run the command again to go on"
+"""The message for Ctrl-C, whose exit code is 130."""
+
 
 class HoloError(Exception):
     """Something could not be done. ``str(error)`` is the message; ``hint`` the way out, or ``None``."""
