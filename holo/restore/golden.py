@@ -113,8 +113,9 @@ class Golden:
                 platform.set_read_only(tree, True)
             finally:
                 platform.close_directory(tree)
-            platform.rename(folder, draft, folder, catalog.digest)
+            # An outline alone does no harm. A golden tree alone would go without for ever.
             self._write_outline(catalog, folder)
+            platform.rename(folder, draft, folder, catalog.digest)
         except BaseException:
             remove(folder, draft)
             raise
