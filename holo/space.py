@@ -109,6 +109,8 @@ class Holotree:
             )
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise HoloError(f"cannot read {path}: {error.strerror}") from error
         except (ValueError, TypeError, AttributeError):
             sound = False
         if not sound:

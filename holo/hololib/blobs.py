@@ -13,7 +13,7 @@ from functools import cache
 
 from holo import digest as digests
 from holo import platform
-from holo.errors import IntegrityError
+from holo.errors import HoloError, IntegrityError
 from holo.platform import Directory
 
 CHUNK = 1 << 20
@@ -57,8 +57,11 @@ class Blobs:
                 return True
         except FileNotFoundError:
             pass
+        return self._has_compressed(digest)
+
+    def _has_compressed(self, digest: str) -> bool:
         try:
-            platform.status(self.directory, name + ".zst")
+            platform.status(self.directory, raw_name(digest) + ".zst")
         except FileNotFoundError:
             return False
         return True
@@ -115,29 +118,44 @@ class Blobs:
         Files there may have any mode and time: they come from an archive or a version control system.
         """
         for digest, size in wanted.items():
-            self.add(digest, self.foreign_chunks(library, digest, size), size, compress=False)
+            try:
+                self.add(digest, self.foreign_chunks(library, digest, size), size, compress=False)
+            except OSError as error:
+                raise HoloError(f"cannot write to the library {self.path}: {error.strerror}") from error
 
     @staticmethod
     def foreign_chunks(library: str, digest: str, size: int) -> Iterator[bytes]:
         """The content of a blob of another library's folder of blobs, verified like :meth:`chunks`."""
-        source = platform.open_root(library)
         try:
-            yield from _foreign_chunks(source, library, digest, size)
-        finally:
-            platform.close_directory(source)
+            source = platform.open_root(library)
+            try:
+                yield from _foreign_chunks(source, library, digest, size)
+            finally:
+                platform.close_directory(source)
+        except OSError as error:
+            raise HoloError(f"cannot read blob {digest} in {library}: {error.strerror}") from error
 
     # -- reading ------------------------------------------------------------------------------------------
 
     def open_raw(self, digest: str, size: int) -> int | None:
-        """Open the raw form, its seal checked; ``None`` when there is none. The caller closes it."""
-        try:
-            descriptor = platform.open_file(self.directory, raw_name(digest))
-        except FileNotFoundError:
+        """Open the raw form, its seal checked; ``None`` when there is none, or none to use. The caller closes it."""
+        descriptor = self._open(digest, raw_name(digest))
+        if descriptor is None:
             return None
         if not _is_sealed(os.fstat(descriptor), size):
             os.close(descriptor)
+            if self._has_compressed(digest):
+                return None  # what a killed record left of a clone, say; the other form is the content
             raise self.damaged(digest, "its size, mode or time is not what holo gave it")
         return descriptor
+
+    def _open(self, digest: str, name: str) -> int | None:
+        try:
+            return platform.open_file(self.directory, name)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unreadable(digest, error) from error
 
     def chunks(self, digest: str, size: int) -> Iterator[bytes]:
         """The content, hashed on the way: the last chunk is not given out before everything is verified.
@@ -152,10 +170,9 @@ class Blobs:
             finally:
                 os.close(descriptor)
             return
-        try:
-            descriptor = platform.open_file(self.directory, raw_name(digest) + ".zst")
-        except FileNotFoundError:
-            raise self.missing(digest) from None
+        descriptor = self._open(digest, raw_name(digest) + ".zst")
+        if descriptor is None:
+            raise self.missing(digest)
         try:
             yield from self._genuine(_decompress(descriptor, size), digest, size)
         finally:
@@ -166,6 +183,11 @@ class Blobs:
             yield from _verified(chunks, digest, size)
         except ContentMismatch as error:
             raise self.damaged(digest, str(error)) from None
+        except OSError as error:
+            raise self._unreadable(digest, error) from error
+
+    def _unreadable(self, digest: str, error: OSError) -> HoloError:
+        return HoloError(f"cannot read blob {digest} in {self.path}: {error.strerror}")
 
     def inflate(self, digest: str, size: int) -> int:
         """Open the raw form, made from the compressed one if need be."""

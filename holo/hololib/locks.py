@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from holo.errors import HoloError
 from holo.platform import lock as lock_descriptor
@@ -34,12 +34,16 @@ def locked(path: str, what: str, *, exclusive: bool, on_wait: OnWait = say_waiti
     except OSError as error:
         raise HoloError(f"cannot open the lock of {what}, {path}: {error.strerror}") from error
     try:
-        if not lock_descriptor(descriptor, exclusive=exclusive, wait=False):
-            on_wait(f"waiting for {what}: {_holder(descriptor)}")
-            lock_descriptor(descriptor, exclusive=exclusive, wait=True)
+        try:
+            if not lock_descriptor(descriptor, exclusive=exclusive, wait=False):
+                on_wait(f"waiting for {what}: {_holder(descriptor)}")
+                lock_descriptor(descriptor, exclusive=exclusive, wait=True)
+        except OSError as error:
+            raise HoloError(f"cannot lock {what}, {path}: {error.strerror}") from error
         if exclusive:
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()} {int(time.time())}".encode())
+            with suppress(OSError):  # on a full disk, too, things can be deleted
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()} {int(time.time())}".encode())
         yield
     finally:
         os.close(descriptor)

@@ -109,6 +109,8 @@ class Store:
         folder = platform.open_root(self.folder("catalog"))
         try:
             platform.sync_filesystem(folder)
+        except OSError as error:
+            raise HoloError(f"cannot make {self.path} durable: {error.strerror}", "Nothing was published.") from error
         finally:
             platform.close_directory(folder)
         path = self._catalog_path(catalog.digest)
@@ -125,12 +127,13 @@ class Store:
         from holo.catalog import Catalog
 
         path = self._catalog_path(digest)
-        if not os.path.exists(path):
+        try:
+            data = read_catalog_file(path)
+        except NotFound:
             raise NotFound(
                 f"catalog {digest[:12]} is not in {self.path} any more",
                 "A space of it can be turned into another with `holo restore --catalog`, or deleted.",
-            )
-        data = read_catalog_file(path)
+            ) from None
         if digests.of(data) != digest:
             raise IntegrityError(
                 f"catalog {path} is damaged: its bytes do not have that digest",
@@ -243,6 +246,8 @@ class Store:
                 raise ValueError
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise HoloError(f"cannot read {path}: {error.strerror}") from error
         except (ValueError, TypeError, AttributeError):
             raise CatalogInvalid(
                 f"{path} is damaged", "Remove that file; the catalog can still be used by its digest."
