@@ -142,7 +142,12 @@ class Blobs:
         descriptor = self._open(digest, raw_name(digest))
         if descriptor is None:
             return None
-        if not _is_sealed(os.fstat(descriptor), size):
+        try:
+            is_sealed = _is_sealed(os.fstat(descriptor), size)
+        except OSError as error:
+            os.close(descriptor)
+            raise self._unreadable(digest, error) from error
+        if not is_sealed:
             os.close(descriptor)
             if self._has_compressed(digest):
                 return None  # what a killed record left of a clone, say; the other form is the content
