@@ -188,10 +188,9 @@ class World:
 
     def record_of(self, space: str) -> dict[str, Any] | None:
         try:
-            values: dict[str, Any] = json.loads((self.home / "holotree" / ".spaces" / f"{space}.json").read_bytes())
+            return _document(self.home / "holotree" / ".spaces" / f"{space}.json")
         except FileNotFoundError:
             return None
-        return values
 
     def _differences(self, record: dict[str, Any]) -> list[str]:
         return compare.differences(self.sources[record["digest"]], self.space, library=self.library / "links")
@@ -227,7 +226,7 @@ class World:
             if blake3((self.library / "catalog" / f"{digest}.json").read_bytes()).hexdigest() != digest:
                 yield f"catalog {digest} is damaged"
         for path in (self.library / "names").glob("*.json"):
-            if json.loads(path.read_bytes())["digest"] not in catalogs:
+            if _document(path)["digest"] not in catalogs:
                 yield f"{path} names a catalog that is not there"
 
     def _blob_problems(self, catalogs: dict[str, Catalog]) -> Iterator[str]:
@@ -256,6 +255,12 @@ class World:
                 is_sealed = stat.S_IMODE(found.st_mode) == int(mode, 8) and found.st_mtime_ns == int(mtime)
                 if is_sealed and blake3(path.read_bytes()).hexdigest() != digest:
                     yield f"link form {path} is damaged"
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """What is in a file of ours: one line of JSON, whatever follows."""
+    values: dict[str, Any] = json.loads(path.read_bytes().partition(b"\n")[0])
+    return values
 
 
 def _is_sealed(path: Path) -> bool:
