@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+INTERRUPTED = "interrupted; nothing is lost, run the command again to go on"
+"""The message for Ctrl-C, whose exit code is 130."""
+
 
 def printable(text: str) -> str:
     """A text with names from anywhere, as it can be shown: a control character in one would act on the terminal.

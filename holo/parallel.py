@@ -88,13 +88,18 @@ def _run_in_processes(
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
-        for _ in range(workers):
-            receive, send = os.pipe()
-            child = os.fork()
-            if child == 0:
-                _work(function, tasks, queue, stride, send, parent, in_child)
-            os.close(send)
-            children[receive] = child
+        # Ctrl-C must not come between a fork and the list of children, nor find our handler in a worker.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for _ in range(workers):
+                receive, send = os.pipe()
+                child = os.fork()
+                if child == 0:
+                    _work(function, tasks, queue, stride, send, parent, in_child)
+                os.close(send)
+                children[receive] = child
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         yield from _collect(children)
     finally:
         os.close(queue)
@@ -120,6 +125,7 @@ def _work(
     try:
         # Ctrl-C reaches the whole process group; the parent explains it, the workers just end.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         try:
             if in_child is not None:
                 in_child()
@@ -174,6 +180,8 @@ def _collect(children: dict[int, int]) -> Iterator[Result]:
                 waiting.unregister(receive)
                 os.close(receive)
                 _, status = os.waitpid(children.pop(receive), 0)
+                if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGINT:
+                    raise KeyboardInterrupt  # Ctrl-C is for all of us; the worker was faster
                 if status or not done:
                     raise HoloError(
                         f"a worker process ended unexpectedly ({_explain(status)})",

@@ -101,6 +101,8 @@ def load(*, strategy: str | None = None, home: str | None = None, environ: Mappi
     env = os.environ if environ is None else environ
     file = _settings_file(env)
     written = _read(file)
+    if written is None and (named := env.get("HOLO_SETTINGS")):
+        raise UsageError(f"environment variable HOLO_SETTINGS: there is no file {named!r}")
     sources: dict[str, str] = {}
 
     def choose(key: str, parse: Callable[[str, str], T], better: Iterable[_Candidate], default: str) -> T:
@@ -174,11 +176,7 @@ def _user_folder(env: Mapping[str, str], kind: str) -> str:
 
 def _settings_file(env: Mapping[str, str]) -> str:
     named = env.get("HOLO_SETTINGS")
-    if not named:
-        return os.path.join(_user_folder(env, "config"), "settings.yaml")
-    if not os.path.exists(named):
-        raise UsageError(f"environment variable HOLO_SETTINGS: there is no file {named!r}")
-    return os.path.abspath(named)
+    return os.path.abspath(named) if named else os.path.join(_user_folder(env, "config"), "settings.yaml")
 
 
 def _read(file: str) -> dict[str, str] | None:

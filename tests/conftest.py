@@ -16,6 +16,7 @@ import pytest
 
 from support import filesystems
 from support.cli import Holo
+from support.faults import Supervisor
 from support.filesystems import Filesystem, Mounts, Unavailable
 
 STRATEGIES = ("smart", "reflink", "hardlink", "copy")
@@ -61,6 +62,16 @@ def faults(request: pytest.FixtureRequest) -> Callable[[int, str, int], None]:
         request.node.user_properties.append(("faults", [promise, what, count]))
 
     return note
+
+
+@pytest.fixture(scope="session")
+def supervisor() -> Iterator[Supervisor]:
+    """Runs holo with a fault at an exact moment."""
+    supervisor = Supervisor()
+    try:
+        yield supervisor
+    finally:
+        supervisor.close()
 
 
 @pytest.fixture(scope="session")

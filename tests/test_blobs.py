@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from holo import digest as digests
 from holo import platform
-from holo.errors import IntegrityError
+from holo.errors import HoloError, IntegrityError
 from holo.hololib.blobs import (
     CHUNK,
     SEALED_MODE,
@@ -175,12 +175,23 @@ def test_damage_shows_without_reading(blobs: Blobs, damage: str) -> None:
         read(blobs, SMALL)
 
 
+def test_half_a_raw_blob_does_not_hide_the_compressed_one(blobs: Blobs) -> None:
+    """A record that clones was killed, and the next one compressed."""
+    raw = add(blobs, SMALL)
+    raw.unlink()
+    raw.write_bytes(SMALL[:100])
+    add(blobs, SMALL, compress=True)
+    assert read(blobs, SMALL) == SMALL
+    os.close(blobs.inflate(digests.of(SMALL), len(SMALL)))
+    assert raw.read_bytes() == SMALL
+
+
 def test_a_blob_that_is_a_symlink_is_not_followed(blobs: Blobs, tmp_path: Path) -> None:
     path = add(blobs, SMALL)
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
     for use in (blobs.open_raw, blobs.inflate):
-        with pytest.raises((IntegrityError, OSError)):
+        with pytest.raises(HoloError):
             use(digests.of(SMALL), len(SMALL))
 
 

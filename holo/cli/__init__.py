@@ -7,13 +7,14 @@ and nothing else; each command imports what it uses.
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 from typing import Annotated, NoReturn, Optional
 
 import typer
 
 from holo import __version__
-from holo.errors import HoloError, IntegrityError, printable
+from holo.errors import INTERRUPTED, HoloError, IntegrityError, printable
 
 app = typer.Typer(
     name="holo",
@@ -46,10 +47,12 @@ def main() -> NoReturn:
     gc.disable()  # a command ends before garbage matters, and looking for it among all rows takes long
     try:
         code = app(standalone_mode=False)
+        if code == 130:  # what some versions of Typer make of Ctrl-C, without a word
+            code = _interrupted()
     except HoloError as error:
         code = _fail(error.message, error.hint, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        code = _fail("interrupted; nothing is lost, run the command again to go on", None, 130)
+        code = _interrupted()
     except BrokenPipeError:
         code = 141  # the reader of our output has gone: what SIGPIPE would have said
     except MemoryError:
@@ -76,6 +79,11 @@ def main() -> NoReturn:
 
     sys.stderr.flush()
     os._exit(code if isinstance(code, int) else 0)
+
+
+def _interrupted() -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience would cut the explanation short
+    return _fail(INTERRUPTED, None, 130)
 
 
 def _fail(message: str, hint: str | None, code: int) -> int:

@@ -14,7 +14,7 @@ from functools import cache
 
 from holo import digest as digests
 from holo import platform
-from holo.errors import IntegrityError
+from holo.errors import HoloError, IntegrityError
 from holo.platform import Directory
 
 CHUNK = 1 << 20
@@ -85,6 +85,13 @@ class Blobs:
             for _ in self.chunks(digest, size):
                 pass
         except IntegrityError:
+            return False
+        return True
+
+    def _has_compressed(self, digest: str) -> bool:
+        try:
+            platform.status(self.directory, raw_name(digest) + ".zst")
+        except FileNotFoundError:
             return False
         return True
 
@@ -168,53 +175,65 @@ class Blobs:
         Files there may have any mode and time: they come from an archive or a version control system.
         """
         for digest, size in wanted.items():
-            self.add(digest, self.foreign_chunks(library, digest, size), size, compress=False)
+            try:
+                self.add(digest, self.foreign_chunks(library, digest, size), size, compress=False)
+            except OSError as error:
+                raise HoloError(f"cannot write to the library {self.path}: {error.strerror}") from error
 
     @staticmethod
     def foreign_chunks(library: str, digest: str, size: int) -> Iterator[bytes]:
         """The content of a blob of another library's folder of blobs, verified like :meth:`chunks`."""
-        source = platform.open_root(library)
         try:
-            yield from _foreign_chunks(source, library, digest, size)
-        finally:
-            platform.close_directory(source)
+            source = platform.open_root(library)
+            try:
+                yield from _foreign_chunks(source, library, digest, size)
+            finally:
+                platform.close_directory(source)
+        except OSError as error:
+            raise HoloError(f"cannot read blob {digest} in {library}: {error.strerror}") from error
 
     # -- reading ------------------------------------------------------------------------------------------
 
     def open_raw(self, digest: str, size: int) -> int | None:
-        """Open the raw form, its seal checked; ``None`` when there is none. The caller closes it."""
+        """Open the raw form, its seal checked; ``None`` when there is none, or none to use. The caller closes it."""
         found = self._open_raw(digest, size)
         return None if found is None else found[0]
 
     def _open_raw(self, digest: str, size: int) -> tuple[int, bool] | None:
         """The open raw form, and whether it is to be trusted with its seal alone."""
-        try:
-            descriptor = platform.open_file(self.directory, raw_name(digest))
-        except FileNotFoundError:
+        descriptor = self._open(digest, raw_name(digest))
+        if descriptor is None:
             return None
+        try:
+            status = os.fstat(descriptor)
         except OSError as error:
-            if error.errno not in _NO_FILE:
-                raise
-            raise self.damaged(digest, "it is not a file") from None
-        status = os.fstat(descriptor)
+            os.close(descriptor)
+            raise self._unreadable(digest, error) from error
         if not is_sealed(status, size):
             os.close(descriptor)
+            if self._has_compressed(digest):
+                return None  # what a killed record left of a clone, say; the other form is the content
             raise self.damaged(digest, "its size, mode or time is not what holo gave it")
         return descriptor, self._is_trusted(status)
 
     def _open_compressed(self, digest: str, size: int) -> int:
-        try:
-            descriptor = platform.open_file(self.directory, raw_name(digest) + ".zst")
-        except FileNotFoundError:
-            raise self.missing(digest) from None
-        except OSError as error:
-            if error.errno not in _NO_FILE:
-                raise
-            raise self.damaged(digest, "its compressed form is not a file") from None
+        descriptor = self._open(digest, raw_name(digest) + ".zst")
+        if descriptor is None:
+            raise self.missing(digest)
         if not _may_be_compressed(os.fstat(descriptor), size):
             os.close(descriptor)
             raise self.damaged(digest, "its compressed form is not a file, or too large")
         return descriptor
+
+    def _open(self, digest: str, name: str) -> int | None:
+        try:
+            return platform.open_file(self.directory, name)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                raise self.damaged(digest, "it is not a file") from None
+            raise self._unreadable(digest, error) from error
 
     def chunks(self, digest: str, size: int) -> Iterator[bytes]:
         """The content, hashed on the way: the last chunk is not given out before everything is verified.
@@ -240,6 +259,11 @@ class Blobs:
             yield from _verified(chunks, digest, size)
         except ContentMismatch as error:
             raise self.damaged(digest, str(error)) from None
+        except OSError as error:
+            raise self._unreadable(digest, error) from error
+
+    def _unreadable(self, digest: str, error: OSError) -> HoloError:
+        return HoloError(f"cannot read blob {digest} in {self.path}: {error.strerror}")
 
     def inflate(self, digest: str, size: int) -> int:
         """Open the raw form, made from the compressed one if need be."""

@@ -140,6 +140,8 @@ class Store:
         folder = platform.open_root(self.folder("catalog"))
         try:
             platform.sync_filesystem(folder)
+        except OSError as error:
+            raise HoloError(f"cannot make {self.path} durable: {error.strerror}", "Nothing was published.") from error
         finally:
             platform.close_directory(folder)
         path = self._catalog_path(catalog.digest)
@@ -179,12 +181,13 @@ class Store:
         from holo.catalog import Catalog
 
         path = self._catalog_path(digest)
-        if not os.path.exists(path):
+        try:
+            data, is_own = read_catalog_file(path)
+        except NotFound:
             raise NotFound(
                 f"catalog {digest[:12]} is not in {self.path} any more",
                 "A space of it can be turned into another with `holo restore --catalog`, or deleted.",
-            )
-        data, is_own = read_catalog_file(path)
+            ) from None
         if digests.of(data) != digest:
             raise IntegrityError(
                 f"catalog {path} is damaged: its bytes do not have that digest",
@@ -338,10 +341,11 @@ class Store:
                 raise ValueError
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is damaged"
+        except OSError as error:
+            raise HoloError(f"cannot read {path}: {error.strerror}") from error
+        except (ValueError, TypeError, AttributeError, RecursionError):
             raise CatalogInvalid(
-                f"cannot read {path}: {why}", "Remove that file; the catalog can still be used by its digest."
+                f"{path} is damaged", "Remove that file; the catalog can still be used by its digest."
             ) from None
         return summary
 

@@ -88,6 +88,22 @@ def clone(
     return target
 
 
+def nameless_file(directory: Directory) -> int | None:
+    """An open file in ``directory`` that has no name and is gone when it is closed; ``None`` where there are none."""
+    try:
+        return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    except OSError as error:
+        # The filesystem or the kernel cannot, or this directory may not be written to.
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.EACCES):
+            return None
+        raise
+
+
+def clone_content(source: int, target: int) -> None:
+    """Make the open empty file ``target`` a copy-on-write clone of the open file ``source``."""
+    fcntl.ioctl(target, FICLONE, source)
+
+
 def copy_range(source: int, target: int, offset: int, count: int) -> int:
     """Copy in the kernel at the same ``offset`` of both files; returns bytes copied (0 at the end)."""
     return os.copy_file_range(source, target, count, offset, offset)

@@ -111,6 +111,16 @@ def clone(
     return target
 
 
+def nameless_file(directory: Directory) -> int | None:
+    """Every file has a name here: always ``None``."""
+    return None
+
+
+def clone_content(source: int, target: int) -> None:
+    """Files are cloned by their names here: always ENOSYS."""
+    raise _error(errno.ENOSYS)
+
+
 def copy_range(source: int, target: int, offset: int, count: int) -> int:
     """There is no call to copy within the kernel: always ENOSYS, the caller reads and writes."""
     raise _error(errno.ENOSYS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from holo import platform
 from holo.platform import Directory
@@ -22,21 +22,28 @@ _CONTENT = bytes(range(256)) * 32
 
 
 def reflink(source: Directory, target: Directory) -> str | None:
-    """Try to clone a new file of ``source`` into ``target``; ``None`` if it works, else why it does not."""
+    """Try to clone a new file of ``source`` into ``target``; ``None`` if it works, else why it does not.
 
-    def attempt(name: str) -> None:
-        clone_file(source, name, target, name + "-clone")
-
-    return _try(attempt, source, target)
+    With files that have no names, where there are such: whoever is killed then leaves nothing in ``target``, which
+    may be a pristine space, or a folder of the user's.
+    """
+    with ExitStack() as opened:
+        files: list[int] = []
+        for directory in (source, target):
+            file = platform.nameless_file(directory)
+            if file is None:
+                break
+            opened.callback(os.close, file)
+            files.append(file)
+        else:
+            os.write(files[0], _CONTENT)
+            return _why_not(lambda: platform.clone_content(*files))
+    return _try(lambda name: clone_file(source, name, target, name + "-clone"), source, target)
 
 
 def hardlink(source: Directory, target: Directory) -> str | None:
     """Try to link a new file of ``source`` into ``target``; ``None`` if it works, else why it does not."""
-
-    def attempt(name: str) -> None:
-        platform.link(source, name, target, name + "-clone")
-
-    return _try(attempt, source, target)
+    return _try(lambda name: platform.link(source, name, target, name + "-clone"), source, target)
 
 
 def clone_file(source: Directory, source_name: str, target: Directory, name: str) -> None:
@@ -57,16 +64,22 @@ def _try(attempt: Callable[[str], None], source: Directory, target: Directory) -
     descriptor = platform.create_file(source, name, 0o600)
     try:
         os.write(descriptor, _CONTENT)
-        try:
-            attempt(name)
-        except OSError as error:
-            if error.errno not in platform.UNAVAILABLE | {errno.EPERM, errno.EMLINK}:
-                raise
-            return error.strerror or os.strerror(error.errno or 0)
-        platform.remove_file(target, name + "-clone")
-        return None
+        why_not = _why_not(lambda: attempt(name))
+        if why_not is None:
+            platform.remove_file(target, name + "-clone")
+        return why_not
     finally:
         os.close(descriptor)
         platform.remove_file(source, name)
         with suppress(PermissionError):  # another user's folder, /tmp say, keeps its new mtime
             platform.set_directory(target, before.st_mode & 0o7777, before.st_mtime_ns)
+
+
+def _why_not(attempt: Callable[[], object]) -> str | None:
+    try:
+        attempt()
+    except OSError as error:
+        if error.errno not in platform.UNAVAILABLE | {errno.EPERM, errno.EMLINK}:
+            raise
+        return error.strerror or os.strerror(error.errno or 0)
+    return None

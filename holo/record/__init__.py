@@ -147,7 +147,10 @@ def _ingest(
     library: Store, root: platform.Directory, prefix: str, tree: Tree, workers: int, on_progress: OnProgress | None
 ) -> dict[str, list[Ingested]]:
     blobs = library.blobs
-    raw = library.keeps_raw
+    try:
+        raw = library.keeps_raw
+    except OSError as error:
+        raise HoloError(f"cannot write to the library {blobs.path}: {error.strerror}") from error
     ingest = Ingest(root, prefix, blobs, reflink=raw and _can_clone(root, tree, blobs), compress=not raw)
     found: dict[str, list[Ingested]] = {folder.path: [] for folder in tree.folders}
     total = sum(len(folder.files) for folder in tree.folders)

@@ -48,14 +48,15 @@ def scan(root: Directory, shown: str) -> Tree:
 
 
 def _scan(directory: Directory, root: str, path: str, tree: Tree) -> None:
-    status = platform.status(directory, "")
-    folder = Folder(path, stat.S_IMODE(status.st_mode), status.st_mtime_ns)
+    folder = Folder(path, 0, 0)
     tree.folders.append(folder)
     base = path + "/" if path else ""
     if path.count("/") >= MAX_DEPTH:
         raise HoloError(f"{os.path.join(root, path)[:200]}... has directories more than {MAX_DEPTH} levels deep")
     children: list[str] = []
     try:
+        status = platform.status(directory, "")
+        folder.mode, folder.mtime_ns = stat.S_IMODE(status.st_mode), status.st_mtime_ns
         folder.xattrs = platform.get_xattrs(directory)
         with platform.listing(directory) as entries:
             found = sorted(entries, key=lambda entry: entry.name)

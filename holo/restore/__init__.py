@@ -30,7 +30,7 @@ from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
 from holo.platform import probe
 from holo.remove import remove
-from holo.restore.engine import Engine
+from holo.restore.engine import UNFINISHED, Engine
 from holo.restore.golden import Golden, changed_directories, count_extra, make_own, outline_of
 from holo.restore.materialize import Materializer
 from holo.restore.plan import Plan, plan
@@ -142,7 +142,13 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
         space = tree.get(name)
         tree.refuse_copied(space)
         refuse_mounts(space.path)
-        tree.save(replace(space, state="restoring"))
+        try:
+            tree.save(replace(space, state="restoring"))
+        except HoloError as error:
+            # On a full disk there is no room for that either, and deleting is what makes some. Killed now, it is a
+            # space with files missing, like one whose user removed them: the next restore sees that as well.
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
         remove_draft(space)
         parent, base = os.path.split(space.path)
         try:
@@ -438,9 +444,12 @@ class _Job:
         try:
             engine = Engine(root, self.path, materializer, self._catalog.xattrs, self._options.workers)
             tally = engine.execute(todo, self._options.on_progress)
-            self._tree.save(space.finished(platform.status(root, "").st_ctime_ns))
+            stamp = platform.status(root, "").st_ctime_ns
+        except OSError as error:
+            raise HoloError(f"cannot restore {self.path}: {error.strerror}", UNFINISHED) from error
         finally:
             platform.close_directory(root)
+        self._tree.save(space.finished(stamp))
         return tally
 
     def _snapshot(self, outline: Catalog) -> Tally | None:
@@ -466,23 +475,19 @@ class _Job:
         self._tree.save(replace(space, draft=draft))
         if not self._golden.snapshot(self._digest, lambda: self._catalog, directory, draft):
             return None
-        root = platform.open_child(directory, draft)
         try:
-            tally = make_own(root, self.path, self._library, outline, self.relocator, self._options.workers)
+            root = platform.open_child(directory, draft)
             try:
-                if self._is_new:
-                    with suppress(FileNotFoundError):
-                        platform.remove_directory(directory, name)
-                    platform.rename(directory, draft, directory, name)
-                else:
-                    tally.removed = self._count_extra(root)
-                    platform.exchange(directory, draft, name)
-            except OSError:
-                return None  # a mount point, say: what is there can be changed but not replaced
-            finished = replace(space, used=Way.SNAPSHOT.value).finished(platform.status(root, "").st_ctime_ns)
-        finally:
-            platform.close_directory(root)
-            remove(directory, draft)  # the old tree, or a snapshot that could not take its place
+                tally = make_own(root, self.path, self._library, outline, self.relocator, self._options.workers)
+                tally.removed = self._count_extra(root)
+                if not self._put_in_place(directory, draft, name):
+                    return None
+                finished = replace(space, used=Way.SNAPSHOT.value).finished(platform.status(root, "").st_ctime_ns)
+            finally:
+                platform.close_directory(root)
+                remove(directory, draft)  # the old tree, or a snapshot that could not take its place
+        except OSError as error:
+            raise HoloError(f"cannot make the space {self.path}: {error.strerror}", UNFINISHED) from error
         self.decision = replace(self.decision, used=Way.SNAPSHOT)
         self._tree.save(finished)
         tally.reflinked = self.totals.files - tally.copied
@@ -490,11 +495,28 @@ class _Job:
         return tally
 
     def _count_extra(self, snapshot: platform.Directory) -> int:
+        if self._is_new:
+            return 0
         space = self._open()
         try:
             return count_extra(space, snapshot, self._changed)
         finally:
             platform.close_directory(space)
+
+    def _put_in_place(self, directory: platform.Directory, draft: str, name: str) -> bool:
+        """Let the draft be the space; ``False``: what is there can be changed but not replaced, a mount point, say."""
+        try:
+            if self._is_new:
+                with suppress(FileNotFoundError):
+                    platform.remove_directory(directory, name)
+                platform.rename(directory, draft, directory, name)
+            else:
+                platform.exchange(directory, draft, name)
+        except OSError as error:
+            if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+                raise
+            return False
+        return True
 
     def _check(self, todo: Plan, materializer: Materializer) -> None:
         """Everything about relocated files that can be wrong with the catalog, before the first write."""

@@ -21,6 +21,9 @@ from holo.walk import Walker
 _WORTH_A_FORK = 200
 """Files from which on workers are faster than doing it here: two forks cost some 5 ms."""
 
+UNFINISHED = "The space is marked as unfinished; run `holo restore` again when the cause is gone."
+"""The hint for what fails after the first change."""
+
 OnProgress = Callable[[int, int], object]
 """Called with (files made, files to make)."""
 
@@ -171,7 +174,7 @@ class Engine:
             raise self._explain(error, "/".join(filter(None, names))) from error
 
     def _explain(self, error: OSError, path: str) -> HoloError:
-        hint = "The space is marked as unfinished; run `holo restore` again when the cause is gone."
+        hint = UNFINISHED
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             hint = f"Free some space on the filesystem of {self._shown} or of the library. {hint}"
         return HoloError(f"cannot restore {os.path.join(self._shown, path)}: {error.strerror}", hint)

@@ -154,7 +154,8 @@ class Golden:
                 self._write_outline(catalog, tree_seal, folder)
             finally:
                 platform.close_directory(tree)
-            # The name makes it golden, so it comes last. (A read-only subvolume can be renamed in its folder.)
+            # The name makes it golden, so it comes last: an outline alone does no harm, a golden tree alone would go
+            # without for ever. (A read-only subvolume can be renamed in its folder.)
             platform.rename(folder, draft, folder, catalog.digest)
         except BaseException:
             remove(folder, draft)

@@ -108,6 +108,7 @@ class _Surveyor:
         self._blobs = blobs
         self._catalog = catalog = expectation.catalog
         self._relocator = expectation.relocator
+        self._shown = os.fsdecode(expectation.relocator.new)
         self._hardlinked = expectation.used is Way.HARDLINK
         self._stamp = -1 if expectation.verify else expectation.stamp
         self._children: defaultdict[str, set[str]] = defaultdict(set)
@@ -143,15 +144,15 @@ class _Surveyor:
             directory = walker.open(path)
             self._compare(directory, finding, files, links, inodes)
             status = platform.status(directory, "")
+            finding.attributes = status.st_mode != stat.S_IFDIR | mode or status.st_mtime_ns != mtime
+            if (status.st_ctime_ns > self._stamp or path in self._catalog.xattrs) and not finding.attributes:
+                finding.attributes = platform.get_xattrs(directory) != self._catalog.xattrs.get(path, {})
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return Finding(path, missing=True, files=files, symlinks=links)
             if error.errno in (errno.EACCES, errno.EPERM):
                 return Finding(path, missing=True, unreadable=True, files=files, symlinks=links)
-            raise HoloError(f"cannot read the directory {path!r} of the space: {error.strerror}") from error
-        finding.attributes = status.st_mode != stat.S_IFDIR | mode or status.st_mtime_ns != mtime
-        if (status.st_ctime_ns > self._stamp or path in self._catalog.xattrs) and not finding.attributes:
-            finding.attributes = platform.get_xattrs(directory) != self._catalog.xattrs.get(path, {})
+            raise HoloError(f"cannot read {os.path.join(self._shown, path)}: {error.strerror}") from error
         if finding.extra or finding.replace or finding.files or finding.symlinks or finding.attributes:
             return finding
         return None

@@ -22,7 +22,7 @@ def differences(
     and what else it is linked with is not looked at.
     """
     before, after = walk(source), walk(copy)
-    shared = _inodes(library) if library else set()
+    shared = _inodes(library) if library and library.exists() else set()
     linked = {name for name, found in after.items() if _inode(found) in shared}
     relocation = os.fsencode(old or source), os.fsencode(new or copy)
 

@@ -1,0 +1,483 @@
+"""Every command that changes something, in a world where all that may change is known. For the sweeps of faults.
+
+A world is one library with two catalogs, a space, and a user's files around them. A scenario is a command, how to
+come to where it has everything to do, and how to see that it did. Promise 2 is what :meth:`World.broken` and
+:meth:`World.recover` check.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from blake3 import blake3
+
+from holo.catalog import Catalog
+from holo.cli import app
+from support import compare
+from support.cli import Holo
+from support.faults import Outcome, Supervisor
+from support.filesystems import Filesystem
+from support.trees import SOME_TIME, settle, write
+
+LARGE = 1_300_000
+
+Snapshot = dict[bytes, tuple[object, ...]]
+
+
+def environment(root: Path, seed: int, *, files: int = 0) -> Path:
+    """Some of everything that is treated differently, as little as possible of each; and ``files`` plain ones."""
+    path, rng = os.fsencode(root), random.Random(seed)
+    write(root / "bin" / "tool", f"#!/bin/sh\necho {root} {seed}\n", mode=0o755)
+    write(root / "lib" / "binary", b"\0\1" + path + b"/lib\0" + bytes(range(256)) * 80)
+    write(root / "lib" / "large", rng.randbytes(LARGE) + path + b"/x\0" + rng.randbytes(99))
+    write(root / "lib" / "compressible", f"a line {seed}\n" * 3000)
+    write(root / "lib" / "same", b"in both catalogs\n" * 1500)
+    write(root / "lib" / "again", b"in both catalogs\n" * 1500, mode=0o755, mtime=SOME_TIME + 5)
+    write(root / "lib" / "empty")
+    write(root / "lib" / "pkg" / "module.py", f"number = {seed}\n")
+    write(root / "lib" / "pkg" / "private", b"secret", mode=0o600)
+    os.link(write(root / "links" / "first", f"one inode {seed}\n" * 300), root / "links" / "second")
+    os.symlink("../lib/large", root / "links" / "relative")
+    os.symlink(root / "lib" / "pkg", root / "links" / "inside")
+    (root / "void" / "nested").mkdir(parents=True)
+    attributed = write(root / "lib" / "attributed", f"with attributes {seed}\n")
+    os.setxattr(attributed, "user.holo.test", b"value")
+    os.utime(attributed, ns=(SOME_TIME, SOME_TIME))
+    write(root / "locked" / "inside", f"read-only {seed}\n")
+    for number in range(files):
+        write(root / f"many-{number % 7}" / f"{number}", f"{seed} {number}\n" * 20)
+    settle(root)
+    (root / "locked").chmod(0o555)
+    return root
+
+
+class World:
+    """A library with the catalogs ``env`` and ``other``, and the user's files around it."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        filesystem: Filesystem,
+        *,
+        compression: str = "auto",
+        workers: int = 1,
+        files: int = 0,
+        tune: Mapping[str, int] | None = None,
+    ) -> None:
+        self.root = root = filesystem.root
+        self.cli = Holo(root)
+        self.cli.settings.write_text(f"library:\n  compression: {compression}\nworkers: {workers}\n")
+        self.home, self.library = self.cli.home, self.cli.library
+        self.space = root / "s" / "space"
+        self.source = environment(root / "the-source-of-the-environment", 1, files=files)
+        self.other = environment(root / "the-source-of-the-other-one-", 2, files=files)
+        write(root / "s" / "a-users-file", "precious")
+        write(root / "s" / "a-users-folder" / "file", "precious too")
+        self.has_golden_trees = filesystem.name == "btrfs"
+        self._supervisor = supervisor
+        self._tune = tune
+        self._kept: set[Path] = set()
+        self._known: list[str] = []
+        named = {"env": self.source, "other": self.other}
+        self.sources = {self.do("record", tree, "--name", name)["digest"]: tree for name, tree in named.items()}
+        self.digest, self.other_digest = self.sources
+        self._user = self._users_files()
+
+    def run(self, *arguments: str | Path, **fault: Any) -> Outcome:
+        """A command, perhaps with a fault: see :meth:`Supervisor.run`."""
+        return self._supervisor.run(self.root, (*arguments, "--json"), self.cli.environment(), tune=self._tune, **fault)
+
+    def do(self, *arguments: str | Path) -> Any:
+        """A command without a fault, which must succeed."""
+        outcome = self.run(*arguments)
+        assert outcome.code == 0, f"holo {arguments}: {outcome}"
+        assert not outcome.hung, f"holo {arguments} hangs"
+        return outcome.json()
+
+    # -- where a scenario begins -------------------------------------------------------------------------------
+
+    def keep(self) -> None:
+        """What the library holds now is what :meth:`prune` leaves."""
+        self._kept = self._files()
+
+    def prune(self) -> None:
+        """Delete what came to the library since :meth:`keep`."""
+        if self.has_golden_trees and self.digest in self.catalogs():
+            self.do("catalogs", "--remove", self.digest)
+        for path in self._files() - self._kept:
+            path.unlink()
+
+    def _files(self) -> set[Path]:
+        return {Path(folder, name) for folder, _, names in os.walk(self.library) for name in names}
+
+    def without_space(self) -> None:
+        if self.record_of("space") is not None:
+            self.do("delete", "--space", "space")
+
+    def with_space(self) -> None:
+        """A pristine space of ``env``."""
+        if self.record_of("space") is None:
+            self.do("init", "--space", "space", "env", "--to", self.space)
+        else:
+            self.do("restore", "--space", "space", "--catalog", "env")
+
+    def damage(self) -> None:
+        """Everything that a user may do to a space."""
+        space = self.space
+        (space / "lib" / "pkg" / "module.py").unlink()
+        edited = space / "lib" / "compressible"
+        if edited.stat().st_nlink > 1:  # shared by hardlink, where programs replace files
+            edited.unlink()
+        edited.write_text("edited")
+        (space / "bin" / "tool").chmod(0o700)
+        (space / "links" / "relative").unlink()
+        (space / "links" / "relative").write_text("a file where a symlink was")
+        (space / "void" / "nested").rmdir()
+        shutil.rmtree(space / "locked")
+        (space / "locked").write_text("a file where a directory was")
+        write(space / "extra" / "folder" / "file", "extra")
+        write(space / "lib" / "extra", "extra")
+        if (space / "lib" / "same").stat().st_nlink == 1:
+            os.setxattr(space / "lib" / "same", "user.holo.extra", b"value")
+
+    # -- what holds afterwards ---------------------------------------------------------------------------------
+
+    def observe(self) -> Snapshot:
+        """The space as it is, to tell later whether anything was done to it. What is damaged now is not news then."""
+        self._known = self.library_problems()
+        return compare.snapshot(self.space) if self.space.is_dir() else {}
+
+    def broken(self, before: Snapshot) -> list[str]:
+        """In what the state just after a fault breaks promise 2; ``before`` is the space before the command."""
+        found = [problem for problem in self.library_problems() if problem not in self._known]
+        found += self.outside_problems()
+        record = self.record_of("space")
+        if record is None:
+            if self.observe().keys() - {b"."}:
+                found.append("there is a space that holo does not know of")
+        elif record["state"] == "pristine" and self.observe() != before:
+            found += [f"called pristine, but {difference}" for difference in self._differences(record)]
+        return found
+
+    def recover(self) -> list[str]:
+        """In what the next restore fails to make good what a fault left."""
+        record = self.record_of("space")
+        if record is None or record["digest"] not in self.catalogs():
+            return []
+        self.do("restore", "--space", "space")
+        found = [*self.library_problems(), *self.outside_problems(), *self.unlike(record["digest"])]
+        left = set(os.listdir(self.space.parent)) - {"space", "a-users-file", "a-users-folder"}
+        return found + [f"left beside the space: {name}" for name in left]
+
+    def unlike(self, digest: str) -> list[str]:
+        """In what the space is not a pristine one of that catalog."""
+        record = self.record_of("space")
+        if record is None or record["state"] != "pristine" or record["digest"] != digest:
+            return [f"the space is not known to be pristine: {record}"]
+        return self._differences(record)
+
+    def record_of(self, space: str) -> dict[str, Any] | None:
+        try:
+            return _document(self.home / "holotree" / ".spaces" / f"{space}.json")
+        except FileNotFoundError:
+            return None
+
+    def _differences(self, record: dict[str, Any]) -> list[str]:
+        return compare.differences(self.sources[record["digest"]], self.space, library=self.library / "links")
+
+    def _users_files(self) -> dict[Path, Snapshot]:
+        folders = (self.source, self.other, self.root / "s" / "a-users-folder")
+        found = {folder: compare.snapshot(folder) for folder in folders}
+        file = self.root / "s" / "a-users-file"
+        return {**found, file: {b"": (file.stat().st_mode, file.stat().st_ctime_ns, file.read_bytes())}}
+
+    def outside_problems(self) -> list[str]:
+        return [f"{path} was touched" for path, found in self._users_files().items() if found != self._user[path]]
+
+    def catalogs(self) -> dict[str, Catalog]:
+        found = {}
+        for path in (self.library / "catalog").iterdir():
+            if len(path.name) == 64 + len(".json") and path.name.endswith(".json"):
+                found[path.stem] = Catalog.from_json(path.read_bytes(), str(path))
+        return found
+
+    def library_problems(self) -> list[str]:
+        """In what the library is not valid. Garbage is: what was never finished counts as not there."""
+        catalogs = self.catalogs()
+        found = [*self._catalog_problems(catalogs), *self._blob_problems(catalogs), *self._link_problems()]
+        for digest, source in self.sources.items():
+            golden = self.library / "golden" / digest
+            if golden.is_dir():
+                found += [f"golden tree: {text}" for text in compare.differences(source, golden, new=source)]
+        return found
+
+    def _catalog_problems(self, catalogs: dict[str, Catalog]) -> Iterator[str]:
+        for digest in catalogs:
+            if blake3((self.library / "catalog" / f"{digest}.json").read_bytes()).hexdigest() != digest:
+                yield f"catalog {digest} is damaged"
+        for path in (self.library / "names").glob("*.json"):
+            if _document(path)["digest"] not in catalogs:
+                yield f"{path} names a catalog that is not there"
+
+    def _blob_problems(self, catalogs: dict[str, Catalog]) -> Iterator[str]:
+        whole: dict[str, int] = {}
+        damaged: set[str] = set()
+        for path in (self.library / "library").glob("??/*"):
+            digest = path.name.removesuffix(".zst")
+            if len(digest) != 64 or (digest == path.name and not _is_sealed(path)):
+                continue
+            content = path.read_bytes()
+            if digest != path.name:
+                content = zstandard.ZstdDecompressor().decompressobj().decompress(content)
+            whole[digest] = len(content)
+            if blake3(content).hexdigest() != digest:
+                damaged.add(digest)
+        needed = {row[4]: row[2] for catalog in catalogs.values() for _, row in catalog.files()}
+        damaged.update(digest for digest, size in needed.items() if whole.get(digest) != size)
+        yield from (f"blob {digest} is damaged or missing" for digest in damaged)
+
+    def _link_problems(self) -> Iterator[str]:
+        for path in (self.library / "links").glob("??/*"):
+            digest, _, rest = path.name.partition("-")
+            if len(digest) == 64:
+                mode, _, mtime = rest.partition("-")
+                found = path.stat()
+                is_sealed = stat.S_IMODE(found.st_mode) == int(mode, 8) and found.st_mtime_ns == int(mtime)
+                if is_sealed and blake3(path.read_bytes()).hexdigest() != digest:
+                    yield f"link form {path} is damaged"
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """What is in a file of ours: one line of JSON, whatever follows."""
+    values: dict[str, Any] = json.loads(path.read_bytes().partition(b"\n")[0])
+    return values
+
+
+def _is_sealed(path: Path) -> bool:
+    found = path.stat()
+    return stat.S_IMODE(found.st_mode) == 0o444 and found.st_mtime_ns == 1_000_000_000 * 10**9
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A command where it has everything to do."""
+
+    name: str
+    filesystem: str
+    command: tuple[str, ...]
+    """``{source}``, ``{space}`` and the like stand for what they are in the world"""
+    prepare: Callable[[World], None]
+    """before each run, whatever the last one left"""
+    undone: Callable[[World], list[str]]
+    """in what the command has not done its work"""
+    start: Callable[[World], None] = lambda world: None
+    """once, in the beginning"""
+    compression: str = "auto"
+    tune: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.filesystem}"
+
+    def world(self, supervisor: Supervisor, filesystem: Filesystem, *, workers: int = 1, files: int = 0) -> World:
+        world = World(
+            supervisor, filesystem, compression=self.compression, workers=workers, files=files, tune=self.tune
+        )
+        self.start(world)
+        world.keep()
+        return world
+
+    def arguments(self, world: World) -> list[str]:
+        places = {"source": world.source, "space": world.space, "export": world.root / "export", "digest": world.digest}
+        return [part.format(**places) for part in self.command]
+
+    def run(self, world: World, **fault: Any) -> Outcome:
+        """The command, perhaps with a fault."""
+        return world.run(*self.arguments(world), **fault)
+
+    def repeat(self, world: World) -> list[str]:
+        """In what the same command, run again after a fault, fails to do its work."""
+        if self.undone(world):
+            world.do(*self.arguments(world))
+        return [*self.undone(world), *world.library_problems(), *world.outside_problems()]
+
+
+# -- the scenarios --------------------------------------------------------------------------------------------------
+
+
+def _unrecorded(world: World) -> list[str]:
+    named = (world.library / "names" / "env.json").exists()
+    return [] if named and world.digest in world.catalogs() else ["the catalog is not there"]
+
+
+def _not_env(world: World) -> list[str]:
+    return world.unlike(world.digest)
+
+
+def _not_other(world: World) -> list[str]:
+    return world.unlike(world.other_digest)
+
+
+def _not_gone(world: World) -> list[str]:
+    return [] if world.record_of("space") is None and not world.space.exists() else ["the space is still there"]
+
+
+def _not_removed(world: World) -> list[str]:
+    golden = (world.library / "golden" / world.digest).exists()
+    return ["the catalog is still there"] if golden or world.digest in world.catalogs() else []
+
+
+def _only_other(world: World) -> None:
+    """As if ``env`` had never been recorded."""
+    world.do("catalogs", "--remove", "env")
+    needed = {row[4] for catalog in world.catalogs().values() for _, row in catalog.files()}
+    for path in (world.library / "library").glob("??/*"):
+        if path.name.removesuffix(".zst") not in needed:
+            path.unlink()
+
+
+def _exported(world: World) -> None:
+    """A catalog file with its library beside it, and that catalog no longer in ours."""
+    export = world.root / "export"
+    export.mkdir()
+    shutil.copy(world.library / "catalog" / f"{world.digest}.json", export / "env.json")
+    shutil.copytree(world.library / "library", export / "library")
+    _only_other(world)
+
+
+def _hardlinked(world: World) -> None:
+    """Spaces of this world are hardlinked."""
+    settings = world.cli.settings
+    settings.write_text(settings.read_text() + "holotree:\n  restoration-strategy: hardlink\n")
+
+
+def _nothing(world: World) -> None:
+    """No space, and nothing in the library that was not there in the beginning."""
+    world.without_space()
+    world.prune()
+
+
+def _never_restored(world: World) -> None:
+    """No space and no golden tree."""
+    world.without_space()
+    world.do("catalogs", "--remove", "env")
+    world.do("record", world.source, "--name", "env")
+
+
+def _damaged(world: World) -> None:
+    world.with_space()
+    world.damage()
+
+
+def _restored(world: World) -> None:
+    """A catalog, with its golden tree where there are such."""
+    if _unrecorded(world):
+        world.do("record", world.source, "--name", "env")
+        world.without_space()
+    world.with_space()
+
+
+def _with_garbage(world: World) -> None:
+    """Everything that garbage may be: of a catalog that was removed, and of killed commands."""
+    world.do("record", world.source, "--name", "env")
+    world.do("catalogs", "--remove", "env")
+    for name in (".draft-1-2-3", "aa/.draft-1-2-3", f"aa/{'a' * 64}"):
+        path = world.library / "library" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half a file")
+
+
+def _not_collected(world: World) -> list[str]:
+    needed = {row[4] for catalog in world.catalogs().values() for _, row in catalog.files()}
+    files = [path for path in (world.library / "library").rglob("*") if path.is_file()]
+    return [f"not collected: {path}" for path in files if path.name.removesuffix(".zst") not in needed]
+
+
+def _with_damage(world: World) -> None:
+    """Blobs whose bytes are wrong although their seals are right, and one that is not there."""
+    sizes = {row[4]: row[2] for _, row in world.catalogs()[world.digest].files() if row[2] > 100}
+    for number, digest in enumerate(sorted(sizes)[:4]):
+        path = next((world.library / "library" / digest[:2]).glob(digest + "*"))
+        if not number:
+            path.unlink()
+            continue
+        found = path.stat()
+        path.chmod(0o644)
+        with path.open("r+b") as file:
+            file.seek(50)
+            file.write(b"damage")
+        path.chmod(0o444)
+        os.utime(path, ns=(found.st_mtime_ns, found.st_mtime_ns))
+
+
+_RECORD = ("record", "{source}", "--name", "env")
+_INIT = ("init", "--space", "space", "env", "--to", "{space}")
+_INIT_FILE = ("init", "--space", "space", "{export}/env.json", "--to", "{space}")
+_RESTORE = ("restore", "--space", "space")
+_OTHER = ("restore", "--space", "space", "--catalog", "other")
+_DELETE = ("delete", "--space", "space")
+_REMOVE = ("catalogs", "--remove", "{digest}")
+_GC = ("gc",)
+_CHECK = ("check", "--repair", "--from", "{source}")
+_EXCHANGING = {"holo.restore._WORTH_A_SNAPSHOT": 3}
+
+
+_ALL = [
+    Scenario("record", "btrfs", _RECORD, World.prune, _unrecorded, _only_other),
+    Scenario("record", "xfs", _RECORD, World.prune, _unrecorded, _only_other),
+    Scenario("record", "ext4", _RECORD, World.prune, _unrecorded, _only_other),
+    Scenario("record-raw", "ext4", _RECORD, World.prune, _unrecorded, _only_other, compression="raw"),
+    Scenario("init-first", "btrfs", _INIT, _never_restored, _not_env),
+    Scenario("init", "btrfs", _INIT, World.without_space, _not_env, World.with_space),
+    Scenario("init", "xfs", _INIT, World.without_space, _not_env),
+    Scenario("init-inflate", "xfs", _INIT, _nothing, _not_env, compression="zstd"),
+    Scenario("init-hardlink", "xfs", _INIT, _nothing, _not_env, _hardlinked),
+    Scenario("init-hardlink", "ext4", _INIT, _nothing, _not_env, _hardlinked),
+    Scenario("init", "ext4", _INIT, World.without_space, _not_env),
+    Scenario("init-raw", "ext4", _INIT, World.without_space, _not_env, compression="raw"),
+    Scenario("init-file", "xfs", _INIT_FILE, _nothing, _not_env, _exported),
+    Scenario("restore", "btrfs", _RESTORE, _damaged, _not_env),
+    Scenario("restore-exchange", "btrfs", _RESTORE, _damaged, _not_env, tune=_EXCHANGING),
+    Scenario("restore", "xfs", _RESTORE, _damaged, _not_env),
+    Scenario("restore-hardlink", "ext4", _RESTORE, _damaged, _not_env, _hardlinked),
+    Scenario("restore", "ext4", _RESTORE, _damaged, _not_env),
+    Scenario("restore-other", "btrfs", _OTHER, World.with_space, _not_other),
+    Scenario("restore-other-exchange", "btrfs", _OTHER, World.with_space, _not_other, tune=_EXCHANGING),
+    Scenario("restore-other", "ext4", _OTHER, World.with_space, _not_other),
+    Scenario("delete", "btrfs", _DELETE, World.with_space, _not_gone),
+    Scenario("delete", "ext4", _DELETE, World.with_space, _not_gone),
+    Scenario("remove", "btrfs", _REMOVE, _restored, _not_removed),
+    Scenario("remove", "ext4", _REMOVE, _restored, _not_removed),
+    Scenario("gc", "ext4", _GC, _with_garbage, _not_collected),
+    Scenario("gc", "btrfs", _GC, _with_garbage, _not_collected),
+    Scenario("check", "ext4", _CHECK, _with_damage, World.library_problems),
+    Scenario("check", "xfs", _CHECK, _with_damage, World.library_problems),
+]
+
+
+_COMMANDS = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+
+SCENARIOS = [scenario for scenario in _ALL if scenario.command[0] in _COMMANDS]
+
+
+def each_scenario(*names: str) -> pytest.MarkDecorator:
+    """Run a test with each of the named scenarios, or with all, on its filesystem."""
+    assert {*names} <= {str(scenario) for scenario in _ALL}
+    wanted = [scenario for scenario in SCENARIOS if not names or str(scenario) in names]
+    parameters = [pytest.param(scenario, scenario.filesystem, id=str(scenario)) for scenario in wanted]
+    return pytest.mark.parametrize(("scenario", "filesystem"), parameters, indirect=["filesystem"])
+
+
+def spread(total: int, count: int) -> list[int]:
+    """``count`` numbers from 1 to ``total``, as evenly as it goes."""
+    count = min(total, count)
+    return [1 + number * (total - 1) // max(1, count - 1) for number in range(count)]

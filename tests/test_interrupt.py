@@ -1,0 +1,203 @@
+"""Ctrl-C at any moment: a promise of docs/reliability.md (2), tried on a real terminal and before single calls."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from support.cli import Holo
+from support.faults import Supervisor
+from support.filesystems import Filesystem
+from support.scenarios import Scenario, World, each_scenario, spread
+from support.trees import small
+
+pytestmark = pytest.mark.torture
+
+Note = Callable[[int, str, int], None]
+
+EXPLANATION = "error: interrupted; nothing is lost, run the command again to go on"
+_BAR = re.compile(r"(recording|restoring|checking|collecting|measuring) ")
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def problems_left(scenario: Scenario, world: World, before: dict[bytes, tuple[object, ...]], number: int) -> list[str]:
+    found = world.broken(before)
+    if number % 2:
+        found += world.recover()
+    return found + scenario.repeat(world)
+
+
+@each_scenario(
+    "record-ext4", "init-first-btrfs", "init-hardlink-ext4", "restore-exchange-btrfs", "restore-ext4", "delete-ext4"
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_interrupted_before_any_call(
+    scenario: Scenario, filesystem: Filesystem, workers: int, supervisor: Supervisor, torture: bool, faults: Note
+) -> None:
+    world = scenario.world(supervisor, filesystem, workers=workers, files=300 if workers > 1 else 0)
+    scenario.prepare(world)
+    whole = scenario.run(world)
+    points = spread(len(whole.calls), 40 if torture else 2)
+    faults(2, "Ctrl-C before a file-system call", len(points))
+    problems = []
+    for number in points:
+        scenario.prepare(world)
+        before = world.observe()
+        outcome = scenario.run(world, at=number, kill="interrupt")
+        found = ["it hung"] if outcome.hung else []
+        if outcome.code == 0:  # the last moments are too late
+            found += scenario.undone(world)
+        elif (outcome.code, outcome.stderr.strip()) != (130, EXPLANATION):
+            found.append(f"exit {outcome.code}: {outcome.stderr}")
+        found += problems_left(scenario, world, before, number)
+        problems += [f"call {number}, {outcome.calls[-1]}: {problem}" for problem in found]
+    assert problems == []
+
+
+class Terminal:
+    """A command in a terminal of its own, as its foreground process group."""
+
+    def __init__(self, holo: Holo, arguments: list[str]) -> None:
+        self._home = str(holo.home)
+        self._master, slave = pty.openpty()
+        self._process = subprocess.Popen(
+            ["setsid", "--ctty", sys.executable, "-m", "holo", *arguments],
+            env=holo.environment({"TERM": "xterm-256color", "COLUMNS": "100"}),
+            cwd=holo.root,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+        )
+        os.close(slave)
+        self.shown = b""
+
+    def wait_for_work(self) -> None:
+        """Until it has opened a file of the library: Python has started, and so has the command."""
+        while self._process.poll() is None and not any(map(self._is_ours, self._descriptors())):
+            self._read(0.001)
+
+    def _descriptors(self) -> list[str]:
+        folder, found = f"/proc/{self._process.pid}/fd", []
+        with suppress(FileNotFoundError):
+            for name in os.listdir(folder):
+                with suppress(FileNotFoundError):
+                    found.append(os.readlink(f"{folder}/{name}"))
+        return found
+
+    def _is_ours(self, path: str) -> bool:
+        return path.startswith(self._home)
+
+    def _read(self, seconds: float) -> None:
+        if select.select([self._master], [], [], seconds)[0]:
+            try:
+                self.shown += os.read(self._master, 65536)
+            except OSError:  # EIO: nobody has the terminal open any more
+                time.sleep(seconds)
+
+    def wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and self._process.poll() is None:
+            self._read(min(left, 0.01))
+
+    def press_ctrl_c(self) -> None:
+        os.write(self._master, b"\x03")
+
+    def close(self) -> int:
+        """Its exit code. Reads what it still has to say."""
+        self.wait(30)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+            raise AssertionError(f"it does not end: {self.shown!r}")
+        self._read(0)
+        os.close(self._master)
+        return self._process.returncode
+
+    def problems(self, explanation: str = EXPLANATION) -> list[str]:
+        """In what the terminal is not as it was, with one line of explanation."""
+        text = self.shown.decode(errors="replace")
+        found = []
+        lines = [line for line in _ESCAPES.sub("", text).replace("^C", "").splitlines() if line.strip()]
+        if [line for line in lines if not _BAR.match(line)] != [explanation]:
+            found.append(f"it shows {lines}")
+        if text.rfind("\x1b[?25l") > text.rfind("\x1b[?25h"):
+            found.append("the cursor is hidden")
+        if "\x1b[?25l" in text and "\x1b[2K" not in text[text.rfind("\x1b[?25l") :]:
+            found.append("the progress bar is still there")
+        return found
+
+
+@each_scenario("record-ext4", "init-first-btrfs", "init-ext4", "restore-ext4", "gc-ext4", "check-ext4")
+def test_ctrl_c_in_a_terminal(
+    scenario: Scenario, filesystem: Filesystem, supervisor: Supervisor, torture: bool, faults: Note
+) -> None:
+    world = scenario.world(supervisor, filesystem, workers=2, files=8000 if torture else 1500)
+    command = scenario.arguments(world)
+    scenario.prepare(world)
+    terminal = Terminal(world.cli, command)
+    terminal.wait_for_work()
+    begun = time.monotonic()
+    assert terminal.close() == 0, terminal.shown
+    whole = time.monotonic() - begun
+    moments = 20 if torture else 3
+    problems, hits = [], 0
+    for number in range(moments):
+        scenario.prepare(world)
+        before = world.observe()
+        terminal = Terminal(world.cli, command)
+        terminal.wait_for_work()
+        terminal.wait(whole * (number + 0.5) / moments * 0.9)
+        terminal.press_ctrl_c()
+        code = terminal.close()
+        found = problems_left(scenario, world, before, number)
+        if code != 0:  # else it was too late
+            hits += 1
+            found += [] if code == 130 else [f"exit {code}"]
+            found += terminal.problems()
+        problems += [f"Ctrl-C at {number} of {moments}: {problem}" for problem in found]
+    faults(2, "Ctrl-C in a terminal", hits)
+    assert problems == []
+    assert hits * 2 >= moments
+
+
+@pytest.mark.parametrize("filesystem", ["ext4"], indirect=True)
+def test_ctrl_c_in_a_bench(filesystem: Filesystem, holo: Holo, torture: bool, faults: Note) -> None:
+    """It has commands of its own to stop, and a folder to remove."""
+    source = small(holo.root / "source")
+    moments = 20 if torture else 2
+    problems = []
+    for number in range(moments):
+        terminal = Terminal(holo, ["bench", str(source)])
+        terminal.wait_for_work()
+        terminal.wait(4 * number / moments)
+        terminal.press_ctrl_c()
+        assert terminal.close() == 130, terminal.shown
+        problems += terminal.problems("error: interrupted; what was made for measuring is removed")
+        problems += [str(path) for path in holo.home.iterdir()]
+    faults(2, "Ctrl-C in a terminal", moments)
+    assert problems == []
+
+
+def test_ctrl_c_while_holo_is_loaded(tmp_path: Path) -> None:
+    """The line is the same before holo has read its own code."""
+    (tmp_path / "typer.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
+    holo = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-m", "holo", "list"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{holo}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.strip()) == (130, EXPLANATION)
