@@ -225,7 +225,7 @@ class Hololib:
         name = default_name(os.path.abspath(path).removesuffix(".json"))
         beside = os.path.join(os.path.dirname(os.path.abspath(path)), "library")
         blobs = self.store.blobs
-        with self.store.lock(exclusive=False, on_wait=self._on_wait):
+        with self.store.lock(exclusive=False, on_wait=self._on_wait), self.store.unsettled.record():
             missing = {row[4]: row[2] for _, row in catalog.files() if not blobs.has(row[4], row[2])}
             if missing and not os.path.isdir(beside):
                 raise NotFound(

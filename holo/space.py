@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from holo import digest as digests
+from holo import platform
 from holo.errors import HoloError, NotFound
 from holo.hololib.locks import OnWait, locked, say_waiting
 from holo.hololib.store import NAME, check_name
@@ -45,6 +46,8 @@ class Space:
     """ctime in ns of the last thing the last restore did"""
     restored: str = ""
     """when that was: UTC, ISO 8601"""
+    boot: str = ""
+    """in which boot of the system that was. What was written in another may not have reached the disk."""
     draft: str = ""
     """while a restore replaces the whole space: the name beside it of the tree that is to be removed in the end"""
 
@@ -153,6 +156,8 @@ class Holotree:
             os.makedirs(self._records, exist_ok=True)
             with open(draft, "w", encoding="utf-8") as file:
                 json.dump(asdict(space), file)
+                file.flush()
+                platform.sync_file(file.fileno())  # or a power cut may leave the new name with no content
             os.replace(draft, path)
         except OSError as error:
             raise HoloError(f"cannot write {path}: {error.strerror}") from error

@@ -40,8 +40,10 @@ _ZEROS = bytes(_HOLE)
 class Blobs:
     """The blobs of one library. Descriptors stay open and are inherited by forked workers."""
 
-    def __init__(self, library: str) -> None:
+    def __init__(self, library: str, before_deriving: Callable[[], object] = lambda: None) -> None:
+        """``before_deriving`` is called before a raw form is made of a compressed one (see holo.hololib.unsettled)."""
         self.path = library
+        self._before_deriving = before_deriving
         self.directory: Directory = platform.open_root(library)
         # Only an unusual umask takes rights away that a blob must have; then they are given afterwards.
         self._chmod = SEALED_MODE if platform.umask() & SEALED_MODE else None
@@ -57,11 +59,7 @@ class Blobs:
                 return True
         except FileNotFoundError:
             pass
-        try:
-            platform.status(self.directory, name + ".zst")
-        except FileNotFoundError:
-            return False
-        return True
+        return self._is_compressed(digest)
 
     # -- writing ------------------------------------------------------------------------------------------
 
@@ -129,15 +127,24 @@ class Blobs:
     # -- reading ------------------------------------------------------------------------------------------
 
     def open_raw(self, digest: str, size: int) -> int | None:
-        """Open the raw form, its seal checked; ``None`` when there is none. The caller closes it."""
+        """Open the raw form, its seal checked; ``None`` when there is none to use. The caller closes it."""
         try:
             descriptor = platform.open_file(self.directory, raw_name(digest))
         except FileNotFoundError:
             return None
         if not _is_sealed(os.fstat(descriptor), size):
             os.close(descriptor)
+            if self._is_compressed(digest):
+                return None  # a form that was never finished, or is damaged, while there is another
             raise self.damaged(digest, "its size, mode or time is not what holo gave it")
         return descriptor
+
+    def _is_compressed(self, digest: str) -> bool:
+        try:
+            platform.status(self.directory, raw_name(digest) + ".zst")
+        except FileNotFoundError:
+            return False
+        return True
 
     def chunks(self, digest: str, size: int) -> Iterator[bytes]:
         """The content, hashed on the way: the last chunk is not given out before everything is verified.
@@ -171,6 +178,7 @@ class Blobs:
         """Open the raw form, made from the compressed one if need be."""
         descriptor = self.open_raw(digest, size)
         if descriptor is None:
+            self._before_deriving()
             self.add(digest, self.chunks(digest, size), size, compress=False)
             descriptor = self.open_raw(digest, size)
             if descriptor is None:
@@ -228,6 +236,24 @@ def publish(directory: Directory, name: str, make: Callable[[str], None]) -> Non
         with suppress(FileNotFoundError):
             platform.remove_file(directory, draft)
         raise
+
+
+def is_genuine(descriptor: int, name: str) -> bool:
+    """Whether an open file of ``library/`` holds what its name says. Its mode and time are not looked at."""
+    digest, _, compressed = name.partition(".")
+    if not compressed:
+        return digests.of_file(descriptor) == digest
+    import zstandard
+
+    try:
+        # A frame tells the size of its content in its first 18 bytes.
+        size = zstandard.frame_content_size(os.read(descriptor, 18))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        for _ in _verified(_decompress(descriptor, size), digest, size):
+            pass
+    except (ContentMismatch, zstandard.ZstdError):
+        return False
+    return True
 
 
 def _is_sealed(status: os.stat_result, size: int) -> bool:

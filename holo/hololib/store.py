@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from holo.catalog import Catalog
     from holo.hololib.blobs import Blobs
     from holo.hololib.links import Links
+    from holo.hololib.unsettled import Unsettled
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
 """What a catalog or a space may be called: it is a file name on every platform and needs no quoting."""
@@ -86,17 +87,54 @@ class Store:
     def blobs(self) -> Blobs:
         from holo.hololib.blobs import Blobs
 
-        return Blobs(self.folder("library"))
+        return Blobs(self.folder("library"), self.unsettled.derive)
 
     @cached_property
     def links(self) -> Links:
         from holo.hololib.links import Links
 
-        return Links(self.folder("links"), self.blobs)
+        return Links(self.folder("links"), self.blobs, self.unsettled.derive)
 
-    def lock(self, *, exclusive: bool, on_wait: OnWait = say_waiting) -> AbstractContextManager[None]:
+    @cached_property
+    def unsettled(self) -> Unsettled:
+        """What may not have reached the disk yet."""
+        from holo.hololib.unsettled import Unsettled
+
+        return Unsettled(os.path.join(self.path, "unsettled"))
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a power cut may have left files that have the right size and time, but not the content.
+
+        Whoever may write here removes them before he gets a lock. For others there is only hashing.
+        """
+        return self.unsettled.is_doubtful()
+
+    @contextmanager
+    def lock(self, *, exclusive: bool, on_wait: OnWait = say_waiting) -> Iterator[None]:
         """Shared by everything that uses blobs, exclusive for what removes them."""
-        return locked(os.path.join(self.path, "lock"), f"the library {self.path}", exclusive=exclusive, on_wait=on_wait)
+        if not exclusive and self.is_doubtful and os.access(self.path, os.W_OK):
+            with self.lock(exclusive=True, on_wait=on_wait):
+                pass
+        path = os.path.join(self.path, "lock")
+        with locked(path, f"the library {self.path}", exclusive=exclusive, on_wait=on_wait):
+            if exclusive and self.is_doubtful:
+                self._remove_torn(on_wait)
+            yield
+
+    def _remove_torn(self, say: OnWait) -> None:
+        from holo.hololib import blobs, links
+        from holo.hololib.unsettled import remove_torn
+
+        say(f"the system or the disk failed while {self.path} was written: reading what was new")
+        since = self.unsettled.since()
+        try:
+            platform.sync_filesystem(self.blobs.directory)
+            remove_torn(self.blobs.directory, since, blobs.is_genuine)
+            remove_torn(self.links.directory, since, links.is_genuine)
+            self.unsettled.clear()
+        except OSError as error:
+            raise HoloError(f"cannot read what is new in {self.path}: {error.strerror}") from error
 
     # -- catalogs -----------------------------------------------------------------------------------------
 
@@ -106,19 +144,32 @@ class Store:
         Everything written so far is made durable first; then the catalog appears by one rename.
         """
         check_name(name, "catalog")
-        folder = platform.open_root(self.folder("catalog"))
-        try:
-            platform.sync_filesystem(folder)
-        finally:
-            platform.close_directory(folder)
+        self.folder("catalog")
+        self.folder("names")
         path = self._catalog_path(catalog.digest)
-        if not os.path.exists(path):
-            _write_durably(path, catalog.to_json())
-        summary = _summarize(catalog, name)
+        # What is there before the sync is durable after it. Later it may be another record's, which is not done yet.
+        is_known = os.path.exists(path)
         known = self._read_name(name)
+        self._settle()
+        if not is_known:
+            _write_durably(path, catalog.to_json())
         if known is None or known.digest != catalog.digest:
-            self.folder("names")
-            _write_durably(self._name_path(name), json.dumps(asdict(summary)).encode())
+            _write_durably(self._name_path(name), json.dumps(asdict(_summarize(catalog, name))).encode())
+
+    def _settle(self) -> None:
+        """Make everything written to the library durable.
+
+        The sync reports what could not be written since its descriptor was opened, so it has to be one that was open
+        before the first blob was written.
+        """
+        try:
+            platform.sync_filesystem(self.blobs.directory)
+        except OSError as error:
+            self.unsettled.fail()
+            raise HoloError(
+                f"cannot write to the library {self.path}: {error.strerror}",
+                "Nothing was published. Look at the disk, or name another library with HOLO_HOME.",
+            ) from error
 
     def load(self, digest: str) -> Catalog:
         """Load a catalog by its full digest; its bytes are checked against it."""
@@ -288,7 +339,7 @@ def _write_durably(path: str, data: bytes) -> None:
         with open(draft, "xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            platform.sync_file(file.fileno())
         os.replace(draft, path)
         if platform.CAN_FORK:  # elsewhere a directory cannot be opened, and needs no fsync
             folder = os.open(os.path.dirname(path), os.O_RDONLY)

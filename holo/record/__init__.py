@@ -102,7 +102,7 @@ def record(
         tree = scan(root, prefix)
         if not skip_special:
             refuse_special(tree)
-        with library.lock(exclusive=False, on_wait=on_wait):
+        with library.lock(exclusive=False, on_wait=on_wait), library.unsettled.record():
             found = _ingest(library, root, prefix, tree, workers, on_progress)
             catalog = _assemble(tree, found, prefix, keep_setid=keep_setid)
             library.publish(catalog, name)

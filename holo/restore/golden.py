@@ -108,13 +108,17 @@ class Golden:
         try:
             tree = platform.open_child(folder, draft)
             try:
-                self._fill(catalog, tree, os.path.join(self._store.path, "golden", draft))
+                made = self._fill(catalog, tree, os.path.join(self._store.path, "golden", draft))
+                if made.copied:
+                    # A clone's data is on the disk, and the clone itself at the latest when the next name is: Btrfs
+                    # writes whole transactions. A copy may still be in memory, and nobody would look at it again.
+                    platform.sync_filesystem(tree)
                 # The name makes it golden, so it comes last. (A read-only subvolume can be renamed in its folder.)
                 platform.set_read_only(tree, True)
             finally:
                 platform.close_directory(tree)
-            platform.rename(folder, draft, folder, catalog.digest)
             self._write_outline(catalog, folder)
+            platform.rename(folder, draft, folder, catalog.digest)
         except BaseException:
             remove(folder, draft)
             raise
@@ -125,16 +129,17 @@ class Golden:
         descriptor = platform.create_file(folder, draft, 0o666)
         try:
             write_sparse(descriptor, [outline_of(catalog).to_json()])
+            platform.sync_file(descriptor)
         finally:
             os.close(descriptor)
         platform.rename(folder, draft, folder, name)
 
-    def _fill(self, catalog: Catalog, tree: Directory, shown: str) -> None:
+    def _fill(self, catalog: Catalog, tree: Directory, shown: str) -> Tally:
         relocator = Relocator(catalog.prefix, catalog.prefix)
         decision = Decision(Strategy.REFLINK, Way.REFLINK)
         materializer = Materializer(self._store, catalog, relocator, Way.REFLINK, verify=False)
         engine = Engine(tree, shown, materializer, catalog.xattrs, self._workers)
-        engine.execute(plan(catalog, nothing_there(catalog), relocator, decision), self._on_progress)
+        return engine.execute(plan(catalog, nothing_there(catalog), relocator, decision), self._on_progress)
 
 
 def _open_own(folder: Directory, name: str) -> Directory:
