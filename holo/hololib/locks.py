@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -28,11 +29,15 @@ def locked(path: str, what: str, *, exclusive: bool, on_wait: OnWait = say_waiti
     The holder writes its process id and start time into the file, for the message only: the lock itself is
     the kernel's and never outlives its process.
     """
+    no_symlink = getattr(os, "O_NOFOLLOW", 0)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | no_symlink, 0o666)
     except OSError as error:
-        raise HoloError(f"cannot open the lock of {what}, {path}: {error.strerror}") from error
+        # A library that only others may change can be shared with them all the same.
+        if exclusive or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not os.access(path, os.R_OK):
+            raise HoloError(f"cannot open the lock of {what}, {path}: {error.strerror}") from error
+        descriptor = os.open(path, os.O_RDONLY | no_symlink)
     try:
         if not lock_descriptor(descriptor, exclusive=exclusive, wait=False):
             on_wait(f"waiting for {what}: {_holder(descriptor)}")
