@@ -190,6 +190,21 @@ class Blobs:
         if digests.of_file(raw) != digest:
             raise self.damaged(digest, "its bytes do not have that digest")
 
+    def any_raw(self) -> str | None:
+        """The path below ``library/`` of some raw blob, if there is one."""
+        with platform.listing(self.directory) as entries:
+            folders = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        for folder in folders:
+            child = platform.open_child(self.directory, folder)
+            try:
+                with platform.listing(child) as entries:
+                    found = next((entry.name for entry in entries if digests.is_digest(entry.name)), None)
+            finally:
+                platform.close_directory(child)
+            if found is not None:
+                return f"{folder}/{found}"
+        return None
+
     def damaged(self, digest: str, why: str) -> IntegrityError:
         return IntegrityError(
             f"blob {digest} in {self.path} is damaged: {why}",

@@ -328,13 +328,13 @@ class _Job:
             return decide(
                 self._options.strategy,
                 {
-                    Way.REFLINK: lambda: probe.reflink(blobs.directory, target),
+                    Way.REFLINK: lambda: probe.reflink(blobs.directory, target, blobs.any_raw),
                     Way.HARDLINK: lambda: probe.hardlink(blobs.directory, target),
                 },
                 strict=self._options.strict,
             )
         except OSError as error:
-            raise HoloError(f"cannot write to {place}: {error.strerror}") from error
+            raise HoloError(f"cannot write to {place} or to {self._library.path}: {error.strerror}") from error
         finally:
             platform.close_directory(target)
 

@@ -82,11 +82,14 @@ class Golden:
         return True
 
     def _open(self, digest: str, load: Callable[[], Catalog]) -> Directory:
-        path = self._store.folder("golden")
+        path = os.path.join(self._store.path, "golden")
+        os.makedirs(path, exist_ok=True)
         folder = platform.open_root(path)
         try:
             with suppress(FileNotFoundError):
                 return _open_own(folder, digest)
+            if not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
             # One maker at a time: who waited finds it made, and what is a draft then is a killed one's.
             what = f"the golden trees of {self._store.path}"
             with locked(os.path.join(path, ".lock"), what, exclusive=True, on_wait=self._on_wait):

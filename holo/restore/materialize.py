@@ -126,7 +126,12 @@ class Materializer:
 
     def _clone(self, directory: Directory, name: str, size: int, digest: str, mode: int) -> int | None:
         """An open clone of a blob, or ``None`` if this one cannot be cloned."""
-        source = self._blobs.inflate(digest, size)
+        try:
+            source = self._blobs.inflate(digest, size)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):  # a library that only others may change
+                raise
+            return None
         try:
             if self._verify:
                 self._blobs.verify(source, digest, size)
