@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -100,7 +100,11 @@ class Holotree:
         path = self._record_path(check_name(name, "space"))
         try:
             with open(path, "rb") as file:
-                values: dict[str, Any] = json.loads(file.read())
+                data = file.read()
+            if not data.strip(b"\0"):  # what a power cut may leave of it
+                with open(self._mark_path(name), "rb") as file:
+                    data = file.read()
+            values: dict[str, Any] = json.loads(data)
             space = Space(**values)
             sound = (
                 space.name == name
@@ -149,21 +153,57 @@ class Holotree:
         return next((space for space in self.spaces() if os.path.realpath(space.path) == real), None)
 
     def save(self, space: Space) -> None:
-        """Replace what is known about a space, in one step."""
+        """Replace what is known about a space, in one step.
+
+        That is not waited for: a power cut may leave an empty file. So what a space is, which seldom changes, is
+        kept beside it, on the disk before the space itself is.
+        """
         path = self._record_path(space.name)
-        draft = f"{path}.{os.getpid()}"
         try:
             os.makedirs(self._records, exist_ok=True)
-            with open(draft, "w", encoding="utf-8") as file:
-                json.dump(asdict(space), file)
-                file.flush()
-                platform.sync_file(file.fileno())  # or a power cut may leave the new name with no content
-            os.replace(draft, path)
+            if space.state == "restoring":
+                self._mark(space)
+            _replace(path, _document(space), durable=False)
         except OSError as error:
             raise HoloError(f"cannot write {path}: {error.strerror}") from error
 
+    def _mark(self, space: Space) -> None:
+        path = self._mark_path(space.name)
+        wanted = _document(replace(space, stamp=-1, boot="", restored="", draft=""))
+        try:
+            with open(path, "rb") as file:
+                if file.read() == wanted:
+                    return
+        except FileNotFoundError:
+            pass
+        _replace(path, wanted, durable=True)
+
     def forget(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self._mark_path(name))
         os.unlink(self._record_path(name))
 
     def _record_path(self, name: str) -> str:
         return os.path.join(self._records, name + ".json")
+
+    def _mark_path(self, name: str) -> str:
+        return os.path.join(self._records, name + ".mark")
+
+
+def _document(space: Space) -> bytes:
+    return json.dumps(asdict(space)).encode()
+
+
+def _replace(path: str, data: bytes, *, durable: bool) -> None:
+    draft = f"{path}.{os.getpid()}"
+    try:
+        with open(draft, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                platform.sync_file(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(draft)
+        raise

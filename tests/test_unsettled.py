@@ -153,3 +153,21 @@ def test_who_may_not_remove_them_hashes(holo: Holo, faults: Note) -> None:
         disks.unmount(holo.library)
     assert "damaged" in result.stderr
     faults(3, "torn blobs in a read-only library", 1)
+
+
+def test_record_of_a_space_that_never_reached_the_disk(holo: Holo, faults: Note) -> None:
+    source = trees.small(holo.root / "source")
+    holo("record", source, "--name", "env")
+    elsewhere = holo.root / "elsewhere"
+    holo("init", "--space", "one", "env", "--to", elsewhere)
+    holo("restore", "--space", "one")
+    trees.write(elsewhere / "extra", b"extra")
+    for content in (b"", bytes(300)):
+        (holo.holotree / ".spaces" / "one.json").write_bytes(content)
+        (state,) = holo("list", "--json").json()["spaces"]
+        assert state["state"] == "restoring"
+        assert holo("restore", "--space", "one", "--json").json()["path"] == str(elsewhere)
+        assert compare.differences(source, elsewhere, library=holo.library) == []
+    holo("delete", "--space", "one")
+    assert os.listdir(holo.holotree / ".spaces") == ["one.lock"]
+    faults(2, "torn record of a space", 2)
