@@ -28,7 +28,7 @@ from holo.walk import absolute, refuse_symlinks
 
 State = Literal["restoring", "pristine"]
 
-_RECORD_DRAFT = re.compile(r"(.+)\.json(?:\.[0-9]+){2}")
+_RECORD_DRAFT = re.compile(r"(.+)\.(?:json|mark)(?:\.[0-9]+){2}")
 """What :meth:`Holotree.save` writes before it is the truth."""
 
 _SLUG = 12
@@ -54,6 +54,8 @@ class Space:
     """ctime in ns of the last thing the last restore did"""
     restored: str = ""
     """when that was: UTC, ISO 8601"""
+    boot: str = ""
+    """in which boot of the system that was. What was written in another may not have reached the disk."""
     identity: str = ""
     """that of the file this was read from, which a copy of it does not have; empty if it is a copy"""
     draft: str = ""
@@ -86,8 +88,12 @@ def _anothers(name: str, path: str) -> OthersSpace:
     )
 
 
+def _unreadable(name: str, path: str, error: OSError) -> HoloError:
+    return HoloError(f"cannot read what holo knows about space {name!r}, {path}: {error.strerror}", "Remove that file.")
+
+
 def _is_sound(space: Space, name: str) -> bool:
-    texts = (space.requested, space.used, space.restored, space.draft, space.identity)
+    texts = (space.requested, space.used, space.restored, space.draft, space.identity, space.boot)
     return (
         space.name == name
         and os.path.isabs(space.path)
@@ -144,32 +150,45 @@ class Holotree:
         """
         path = self.record_path(check_name(name, "space"))
         try:
-            descriptor = open_file(path)
+            space = self._read(path, name)
+            if space is None:  # what a power cut may leave of it
+                space = self._read(self._mark_path(name), name)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            if os.lstat(path).st_uid not in platform.owners():
-                raise _anothers(name, path) from error
-            raise HoloError(
-                f"cannot read what holo knows about space {name!r}, {path}: {error.strerror}", "Remove that file."
-            ) from error
-        try:
-            if not is_ours(os.fstat(descriptor)):
-                raise _anothers(name, path)
-            values: dict[str, Any] = json.loads(unseal(read(descriptor, SMALL)))
-            space = Space(**values)
-            sound = _is_sound(space, name)
-            identity = platform.identity(descriptor)
-        except (ValueError, TypeError, AttributeError, RecursionError, OSError):
-            sound = False
-        finally:
-            os.close(descriptor)
-        if not sound:
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            space = None
+        if space is None:
             raise HoloError(
                 f"what holo knows about space {name!r} is damaged: {path}",
                 f"Remove that file, then make the space again with `holo init --force --space {name}`.",
             )
-        return space if space.identity == identity else replace(space, identity="")
+        return space
+
+    def _read(self, path: str, name: str) -> Space | None:
+        """What a file says of a space; ``None`` if it says nothing at all. Raises :class:`ValueError` and the like."""
+        try:
+            descriptor = open_file(path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if os.lstat(path).st_uid not in platform.owners():
+                raise _anothers(name, path) from error
+            raise _unreadable(name, path, error) from error
+        try:
+            if not is_ours(os.fstat(descriptor)):
+                raise _anothers(name, path)
+            data = read(descriptor, SMALL)
+            if not data.strip(b"\0"):
+                return None
+            values: dict[str, Any] = json.loads(unseal(data))
+            space = Space(**values)
+            if not _is_sound(space, name):
+                raise ValueError
+            return space if space.identity == platform.identity(descriptor) else replace(space, identity="")
+        except OSError as error:
+            raise _unreadable(name, path, error) from error
+        finally:
+            os.close(descriptor)
 
     def refuse_copied(self, space: Space) -> None:
         """Raise :class:`Conflict` if only a copied record says that a directory outside the holotree is a space.
@@ -217,20 +236,28 @@ class Holotree:
         return next((space for space in self.spaces() if os.path.realpath(space.path) == real), None)
 
     def save(self, space: Space) -> None:
-        """Replace what is known about a space, in one step."""
+        """Replace what is known about a space, in one step.
+
+        That is not waited for: a power cut may leave an empty file. So what a space is, which seldom changes, is
+        kept beside it, on the disk before the space itself is.
+        """
         path = self.record_path(space.name)
-        draft = f"{path}.{os.getpid()}.{time.time_ns()}"
         try:
             os.makedirs(self._records, exist_ok=True)
-            # Whatever the umask, only we may say what our space is. "x" follows no symlink.
-            with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, 0o644)) as file:
-                known = replace(space, identity=platform.identity(file.fileno()))
-                file.write(seal(json.dumps(asdict(known)).encode()))
-            os.replace(draft, path)
+            if space.state == "restoring":
+                self._mark(space)
+            _write(path, space, durable=False)
         except OSError as error:
-            with suppress(OSError):
-                os.unlink(draft)
             raise HoloError(f"cannot write {path}: {error.strerror}") from error
+
+    def _mark(self, space: Space) -> None:
+        path = self._mark_path(space.name)
+        wanted = replace(space, stamp=-1, boot="", restored="", draft="", identity="")
+        with suppress(FileNotFoundError, HoloError, ValueError, TypeError, AttributeError, RecursionError):
+            known = self._read(path, space.name)
+            if known is not None and known.identity and replace(known, identity="") == wanted:
+                return
+        _write(path, wanted, durable=True)
 
     def tidy(self, *, dry_run: bool) -> tuple[int, int]:
         """Remove drafts of killed commands, and the locks of spaces that are gone; returns how many of each.
@@ -246,7 +273,7 @@ class Holotree:
         for file in files:
             if (found := _RECORD_DRAFT.fullmatch(file)) and NAME.fullmatch(found[1]):
                 drafts.setdefault(found[1], []).append(file)
-            elif file.endswith(".lock") and NAME.fullmatch(name := file.removesuffix(".lock")):
+            elif file.endswith((".lock", ".mark")) and NAME.fullmatch(name := file[:-5]):
                 drafts.setdefault(name, [])
         probes = [file for file in files if file.startswith(probe.NAME)]
         for file in probes:
@@ -254,23 +281,44 @@ class Holotree:
                 unlink(os.path.join(self._records, file))
         removed, locks = len(probes), 0
         for name, doomed in drafts.items():
-            is_gone = not os.path.lexists(self.record_path(name))
-            if not doomed and not is_gone:
-                continue
-            with suppress(InUseError), self.lock(name, refuse_to_wait):
-                is_gone = not os.path.lexists(self.record_path(name))
-                if not dry_run:
-                    for file in doomed:
-                        unlink(os.path.join(self._records, file))
-                    if is_gone:
-                        with suppress(PermissionError):  # Windows removes nothing that is open
-                            os.unlink(os.path.join(self._records, name + ".lock"))
-                removed += len(doomed)
-                locks += is_gone
+            if doomed or not os.path.lexists(self.record_path(name)):
+                with suppress(InUseError), self.lock(name, refuse_to_wait):
+                    is_gone = not os.path.lexists(self.record_path(name))
+                    if is_gone and name + ".mark" in files:
+                        doomed.append(name + ".mark")
+                    removed += len(doomed)
+                    locks += is_gone and name + ".lock" in files
+                    if not dry_run:
+                        for file in [*doomed, *([name + ".lock"] if is_gone else [])]:
+                            with suppress(PermissionError):  # Windows removes nothing that is open
+                                os.unlink(os.path.join(self._records, file))
         return removed, locks
 
     def forget(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self._mark_path(name))
         os.unlink(self.record_path(name))
 
     def record_path(self, name: str) -> str:
+        """The file that says what is known of a space."""
         return os.path.join(self._records, name + ".json")
+
+    def _mark_path(self, name: str) -> str:
+        return os.path.join(self._records, name + ".mark")
+
+
+def _write(path: str, space: Space, *, durable: bool) -> None:
+    draft = f"{path}.{os.getpid()}.{time.time_ns()}"
+    try:
+        # Whatever the umask, only we may say what our space is. "x" follows no symlink.
+        with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, 0o644)) as file:
+            known = replace(space, identity=platform.identity(file.fileno()))
+            file.write(seal(json.dumps(asdict(known)).encode()))
+            if durable:
+                file.flush()
+                platform.sync_file(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(draft)
+        raise

@@ -9,7 +9,7 @@ import pytest
 from support import fiemap, trees
 from support.cli import Holo
 
-pytestmark = pytest.mark.parametrize("filesystem", ["btrfs", "xfs", "ext4"], indirect=True)
+cloning = pytest.mark.parametrize("filesystem", ["btrfs", "xfs", "ext4"], indirect=True)
 
 SIZE = 8 << 20
 
@@ -22,6 +22,7 @@ def content(prefix: bytes) -> bytes:
     return b"".join(parts) + b"\0" + prefix
 
 
+@cloning
 @pytest.mark.parametrize("length", ["shorter", "equal"])
 @pytest.mark.parametrize("strategy", ["reflink", "copy", "hardlink"], indirect=True)
 def test_large_binary(holo: Holo, filesystem: object, strategy: str, length: str) -> None:
@@ -51,3 +52,15 @@ def test_large_binary(holo: Holo, filesystem: object, strategy: str, length: str
         holo("restore", "--space", "one", "--verify", "--strategy", strategy, "--json").json()["files"]["unchanged"]
         == 1
     )
+
+
+@pytest.mark.parametrize("filesystem", ["btrfs"], indirect=True)
+def test_many_places_take_no_longer_than_their_bytes(holo: Holo) -> None:
+    source, space = holo.root / "source", holo.root / "space1"
+    original = b"".join(b"%d %s\0" % (number, os.fsencode(source)) for number in range(50_000))
+    trees.write(source / "list", original)
+    trees.settle(source)
+    holo("record", source, "--name", "env")
+    for command in (["init", "--space", "one", "env", "--to", space], ["restore", "--space", "one", "--verify"]):
+        holo(*command, timeout=30)
+    assert (space / "list").read_bytes() == original.replace(os.fsencode(source), os.fsencode(space))

@@ -380,7 +380,14 @@ def test_golden_tree_is_made_once_for_many_at_a_time(holo: Holo, source: Path) -
 
 def as_user(work: Callable[[Hololib], None], library: Hololib) -> None:
     """Run ``work`` in a process of an ordinary user; everything is imported before, for they may not reach it."""
-    for module in ("ctypes", "zstandard", "holo.restore", "holo.hololib.blobs", "holo.hololib.links", "holo.catalog"):
+    for module in (
+        "ctypes",
+        "zstandard",
+        "holo.restore",
+        "holo.hololib.unsettled",
+        "holo.hololib.links",
+        "holo.catalog",
+    ):
         importlib.import_module(module)
     child = os.fork()
     if child == 0:

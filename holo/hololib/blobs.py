@@ -51,8 +51,10 @@ _PAUSES = (0.01, 0.04, 0.2, 1)
 class Blobs:
     """The blobs of one library. Descriptors stay open and are inherited by forked workers."""
 
-    def __init__(self, library: str) -> None:
+    def __init__(self, library: str, before_deriving: Callable[[], object] = lambda: None) -> None:
+        """``before_deriving`` is called before a raw form is made of a compressed one (see holo.hololib.unsettled)."""
         self.path = library
+        self._before_deriving = before_deriving
         self.directory: Directory = platform.open_root(library)
         self._owners = platform.owners()
         # Only an unusual umask takes rights away that a blob must have; then they are given afterwards.
@@ -272,6 +274,7 @@ class Blobs:
     def _inflated(self, digest: str, size: int) -> tuple[int, bool]:
         found = self._open_raw(digest, size)
         if found is None:
+            self._before_deriving()
             self.add(digest, self.chunks(digest, size), size, compress=False)
             found = self._open_raw(digest, size)
             if found is None:
@@ -294,7 +297,12 @@ class Blobs:
         Returns its open descriptor; ``None`` if there is no raw form, or this one file cannot be cloned. What
         another user put into a shared library is hashed, and ``verify`` hashes the rest.
         """
-        found = self._inflated(digest, size) if inflate else self._open_raw(digest, size)
+        try:
+            found = self._inflated(digest, size) if inflate else self._open_raw(digest, size)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):  # a library that only others may change
+                raise
+            return None
         if found is None:
             return None
         source, is_trusted = found
@@ -323,6 +331,21 @@ class Blobs:
         """Hash the open raw form, or a clone of it. Raises :class:`IntegrityError` if that is not its digest."""
         if digests.of_file(raw) != digest:
             raise self.damaged(digest, "its bytes do not have that digest")
+
+    def any_raw(self) -> str | None:
+        """The path below ``library/`` of some raw blob, if there is one."""
+        with platform.listing(self.directory) as entries:
+            folders = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        for folder in folders:
+            child = platform.open_child(self.directory, folder)
+            try:
+                with platform.listing(child) as entries:
+                    found = next((entry.name for entry in entries if digests.is_digest(entry.name)), None)
+            finally:
+                platform.close_directory(child)
+            if found is not None:
+                return f"{folder}/{found}"
+        return None
 
     def damaged(self, digest: str, why: str) -> IntegrityError:
         return IntegrityError(
@@ -387,6 +410,15 @@ def publish(directory: Directory, shown: str, name: str, make: Callable[[Directo
         raise
     finally:
         platform.close_directory(folder)
+
+
+def is_genuine(descriptor: int, name: str) -> bool:
+    """Whether an open file of ``library/`` holds what its name says. Its mode and time are not looked at."""
+    digest, _, compressed = name.partition(".")
+    try:
+        return (stored_content(descriptor)[0] if compressed else digests.of_file(descriptor)) == digest
+    except ContentMismatch:
+        return False
 
 
 def is_sealed(status: os.stat_result, size: int) -> bool:

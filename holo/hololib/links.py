@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable
 
 from holo import digest as digests
 from holo import platform
@@ -32,11 +33,13 @@ READ_ONLY = 0o555
 class Links:
     """The ``links/`` folder of a library."""
 
-    def __init__(self, folder: str, blobs: Blobs) -> None:
+    def __init__(self, folder: str, blobs: Blobs, before_deriving: Callable[[], object]) -> None:
+        """``before_deriving`` is called before a file is made (see holo.hololib.unsettled)."""
         self._path = folder
         self.directory: Directory = platform.open_root(folder)
         self._blobs = blobs
         self._user = max(platform.owners())
+        self._before_deriving = before_deriving
 
     def close(self) -> None:
         platform.close_directory(self.directory)
@@ -71,6 +74,7 @@ class Links:
         platform.link(self.directory, shared, directory, name)
 
     def _make(self, row: FileRow, shared: str, *, verify: bool) -> None:
+        self._before_deriving()
         _, mode, size, mtime, digest = row
 
         def make(folder: Directory, draft: str) -> None:
@@ -85,6 +89,11 @@ class Links:
                 os.close(target)
 
         publish(self.directory, self._path, shared, make)
+
+
+def is_genuine(descriptor: int, name: str) -> bool:
+    """Whether an open file of ``links/`` holds what its name says. Its mode and time are not looked at."""
+    return digests.of_file(descriptor) == name.partition("-")[0]
 
 
 def _is_wrong(directory: Directory, name: str, row: FileRow) -> bool:

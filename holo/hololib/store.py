@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from holo.catalog import Catalog
     from holo.hololib.blobs import Blobs
     from holo.hololib.links import Links
+    from holo.hololib.unsettled import Unsettled
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
 """What a catalog or a space may be called: it is a file name on every platform and needs no quoting."""
@@ -94,13 +95,13 @@ class Store:
     def blobs(self) -> Blobs:
         from holo.hololib.blobs import Blobs
 
-        return Blobs(self.folder("library"))
+        return Blobs(self.folder("library"), self.unsettled.derive)
 
     @cached_property
     def links(self) -> Links:
         from holo.hololib.links import Links
 
-        return Links(self.folder("links"), self.blobs)
+        return Links(self.folder("links"), self.blobs, self.unsettled.derive)
 
     @cached_property
     def keeps_raw(self) -> bool:
@@ -111,6 +112,21 @@ class Store:
             return self.compression == "raw"
         return probe.reflink(self.blobs.directory, self.blobs.directory) is None
 
+    @cached_property
+    def unsettled(self) -> Unsettled:
+        """What may not have reached the disk yet."""
+        from holo.hololib.unsettled import Unsettled
+
+        return Unsettled(os.path.join(self.path, "unsettled"))
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a power cut may have left files that have the right size and time, but not the content.
+
+        Whoever may write here removes them before he gets a lock. For others there is only hashing.
+        """
+        return self.unsettled.is_doubtful()
+
     @contextmanager
     def lock(self, *, exclusive: bool, on_wait: OnWait = say_waiting) -> Iterator[None]:
         """Shared by everything that uses blobs and catalogs, exclusive for what removes them.
@@ -119,6 +135,9 @@ class Store:
         one. So there is a gate before the lock, through which everybody goes and which is shut from the moment that
         somebody wants the lock exclusively. For the same reason a thread must not take a lock that it holds.
         """
+        if not exclusive and self.is_doubtful and os.access(self.path, os.W_OK):
+            with self.lock(exclusive=True, on_wait=on_wait):
+                pass
         what = f"the library {self.path}"
         gate = locked(os.path.join(self.path, "gate.lock"), what, exclusive=exclusive, on_wait=on_wait)
         lock = locked(os.path.join(self.path, "lock"), what, exclusive=exclusive, on_wait=on_wait)
@@ -126,7 +145,23 @@ class Store:
             with ExitStack() as passing:
                 (held if exclusive else passing).enter_context(gate)
                 held.enter_context(lock)
+            if exclusive and self.is_doubtful:
+                self._remove_torn(on_wait)
             yield
+
+    def _remove_torn(self, say: OnWait) -> None:
+        from holo.hololib import blobs, links
+        from holo.hololib.unsettled import remove_torn
+
+        say(f"the system or the disk failed while {self.path} was written: reading what was new")
+        since = self.unsettled.since()
+        try:
+            platform.sync_filesystem(self.blobs.directory)
+            remove_torn(self.blobs.directory, since, blobs.is_genuine)
+            remove_torn(self.links.directory, since, links.is_genuine)
+            self.unsettled.clear()
+        except OSError as error:
+            raise HoloError(f"cannot read what is new in {self.path}: {error.strerror}") from error
 
     # -- catalogs -----------------------------------------------------------------------------------------
 
@@ -137,28 +172,22 @@ class Store:
         """
         if name is not None:
             check_name(name, "catalog")
-        folder = platform.open_root(self.folder("catalog"))
-        try:
-            platform.sync_filesystem(folder)
-        except OSError as error:
-            raise HoloError(f"cannot make {self.path} durable: {error.strerror}", "Nothing was published.") from error
-        finally:
-            platform.close_directory(folder)
+        self.folder("catalog")
+        self.folder("names")
         path = self._catalog_path(catalog.digest)
         if len(catalog.to_json()) > LARGEST:
             raise HoloError(
                 f"a catalog of {catalog.totals.files:,} files is too large: {len(catalog.to_json()):,} bytes",
                 f"The most is {LARGEST:,} bytes. Record parts of the tree on their own.",
             )
-        if not _holds(path, catalog.to_json()):
+        # What is there before the sync is durable after it. Later it may be another record's, which is not done yet.
+        is_known = _holds(path, catalog.to_json())
+        known = self._read_name(name) if name is not None else None
+        self.settle()
+        if not is_known:
             _write_durably(path, catalog.to_json())
-        if name is None:
-            return
-        summary = _summarize(catalog, name)
-        known = self._read_name(name)
-        if known is None or known.digest != catalog.digest:
-            self.folder("names")
-            _write_durably(self.name_path(name), seal(json.dumps(asdict(summary)).encode()))
+        if name is not None and (known is None or known.digest != catalog.digest):
+            _write_durably(self.name_path(name), seal(json.dumps(asdict(_summarize(catalog, name))).encode()))
         self.mark_used(catalog.digest)
 
     def mark_used(self, digest: str) -> None:
@@ -175,6 +204,21 @@ class Store:
         with suppress(FileNotFoundError):
             return os.lstat(os.path.join(self.path, "used", digest)).st_mtime
         return os.stat(self._catalog_path(digest)).st_mtime
+
+    def settle(self) -> None:
+        """Make everything written to the library durable.
+
+        The sync reports what could not be written since its descriptor was opened, so it has to be one that was open
+        before the first blob was written.
+        """
+        try:
+            platform.sync_filesystem(self.blobs.directory)
+        except OSError as error:
+            self.unsettled.fail()
+            raise HoloError(
+                f"cannot write to the library {self.path}: {error.strerror}",
+                "Nothing was published. Look at the disk, or name another library with HOLO_HOME.",
+            ) from error
 
     def load(self, digest: str) -> Catalog:
         """Load a catalog by its full digest; its bytes are checked against it."""
@@ -400,7 +444,7 @@ def _write_durably(path: str, data: bytes) -> None:
             file.flush()
             # Who shares the library can read it, and nobody else can change it, whatever the umask.
             platform.set_file(file.fileno(), time.time_ns(), 0o644)
-            os.fsync(file.fileno())
+            platform.sync_file(file.fileno())
         os.replace(draft, path)
         _sync_folder(os.path.dirname(path))
     except OSError as error:

@@ -344,3 +344,30 @@ def sync_filesystem(directory: Directory) -> None:
     if libc.syncfs(directory) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def sync_file(descriptor: int) -> None:
+    """Make the content of an open file durable."""
+    os.fsync(descriptor)
+
+
+def sync_directory(directory: Directory) -> None:
+    """Make the names in ``directory`` durable."""
+    os.fsync(directory)
+
+
+def drop_cached(descriptor: int) -> None:
+    """Let the next reading of an open file, which was written out, come from the disk rather than from memory."""
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def boot_id() -> str:
+    """Another one after every start of the system: what was written before it may not have reached the disk.
+
+    Without /proc it is always the same: then nobody can tell.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            return file.read().decode().strip()
+    except OSError:
+        return "unknown"

@@ -256,6 +256,24 @@ if sys.platform == "win32":
     def sync_filesystem(directory: Directory) -> None:
         """Only an administrator can flush a whole volume, so this is left to Windows."""
 
+    def sync_file(descriptor: int) -> None:
+        """Make the content of an open file durable."""
+        os.fsync(descriptor)
+
+    def sync_directory(directory: Directory) -> None:
+        """Windows cannot open a directory for this, and journals names by itself."""
+
+    def boot_id() -> str:
+        """Another one after every start of the system, which Windows counts."""
+        import winreg
+
+        path = r"SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management\PrefetchParameters"
+        try:
+            with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path) as key:
+                return str(winreg.QueryValueEx(key, "BootId")[0])
+        except OSError:
+            return "unknown"
+
 else:
     import fcntl
 
@@ -288,6 +306,33 @@ else:
         code = ctypes.CDLL(None).sync_volume_np(os.fsencode(directory), 0x01 | 0x02)
         if code:
             raise _error(code, directory)
+
+    def sync_file(descriptor: int) -> None:
+        """Make the content of an open file durable. On macOS fsync(2) leaves it in the disk's own memory."""
+        if sys.platform == "darwin":
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(descriptor)
+
+    def sync_directory(directory: Directory) -> None:
+        """Make the names in ``directory`` durable."""
+        descriptor = os.open(directory, os.O_RDONLY | _COMMON)
+        try:
+            sync_file(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def boot_id() -> str:
+        """Another one after every start of the system: what was written before it may not have reached the disk."""
+        if sys.platform != "darwin":
+            return "unknown"
+        import ctypes
+
+        value = ctypes.create_string_buffer(64)
+        size = ctypes.c_size_t(len(value))
+        if ctypes.CDLL(None).sysctlbyname(b"kern.bootsessionuuid", value, ctypes.byref(size), None, 0):
+            return "unknown"
+        return value.value.decode("ascii")
 
 
 def _error(code: int, path: str | None = None) -> OSError:
@@ -371,3 +416,7 @@ def _call_macos(function: str, *arguments: bytes | int) -> None:
     if getattr(libc, function)(*arguments) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def drop_cached(descriptor: int) -> None:
+    """Let the next reading of an open file come from the disk: there is no way to ask for that here."""

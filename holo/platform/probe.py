@@ -21,23 +21,39 @@ _CONTENT = bytes(range(256)) * 32
 """8 KiB: larger than what Btrfs keeps inline in its metadata."""
 
 
-def reflink(source: Directory, target: Directory) -> str | None:
+_READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+def reflink(source: Directory, target: Directory, sample: Callable[[], str | None] = lambda: None) -> str | None:
     """Try to clone a new file of ``source`` into ``target``; ``None`` if it works, else why it does not.
 
     With files that have no names, where there are such: whoever is killed then leaves nothing in ``target``, which
-    may be a pristine space, or a folder of the user's.
+    may be a pristine space, or a folder of the user's. Where ``source`` takes no new file, the one that ``sample``
+    names is tried with instead.
     """
     with ExitStack() as opened:
-        files: list[int] = []
-        for directory in (source, target):
+
+        def nameless(directory: Directory) -> int | None:
             file = platform.nameless_file(directory)
-            if file is None:
-                break
-            opened.callback(os.close, file)
-            files.append(file)
-        else:
-            os.write(files[0], _CONTENT)
-            return _why_not(lambda: platform.clone_content(*files))
+            if file is not None:
+                opened.callback(os.close, file)
+            return file
+
+        try:
+            original = nameless(source)
+            if original is not None:
+                os.write(original, _CONTENT)
+        except OSError as error:
+            given = sample() if error.errno in _READ_ONLY else None
+            if error.errno not in _READ_ONLY:
+                raise
+            if given is None:
+                return error.strerror
+            original = platform.open_file(source, given)
+            opened.callback(os.close, original)
+        copy = nameless(target) if original is not None else None
+        if original is not None and copy is not None:
+            return _why_not(lambda: platform.clone_content(original, copy))
     return _try(lambda name: clone_file(source, name, target, name + "-clone"), source, target)
 
 
@@ -61,7 +77,12 @@ def _try(attempt: Callable[[str], None], source: Directory, target: Directory) -
     before = platform.status(target, "")
     if before.st_mode & 0o700 != 0o700:
         platform.set_directory(target, before.st_mode & 0o7777 | 0o700, None)
-    descriptor = platform.create_file(source, name, 0o600)
+    try:
+        descriptor = platform.create_file(source, name, 0o600)
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
+        return error.strerror
     try:
         os.write(descriptor, _CONTENT)
         why_not = _why_not(lambda: attempt(name))

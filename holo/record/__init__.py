@@ -104,9 +104,10 @@ def record(
         tree = scan(root, prefix)
         if not skip_special:
             refuse_special(tree)
-        found = _ingest(library, root, prefix, tree, workers, on_progress)
-        catalog = _assemble(tree, found, prefix, keep_setid=keep_setid)
-        library.publish(catalog, name)
+        with library.unsettled.record():
+            found = _ingest(library, root, prefix, tree, workers, on_progress)
+            catalog = _assemble(tree, found, prefix, keep_setid=keep_setid)
+            library.publish(catalog, name)
     finally:
         platform.close_directory(root)
     everything = [item for items in found.values() for item in items]
@@ -161,7 +162,7 @@ def _ingest(
             done += len(items)
             unwritten += sum(item.row[2] for item in items if item.stored)
         if unwritten >= _WRITE_BACK:
-            platform.sync_filesystem(blobs.directory)
+            library.settle()
             unwritten = 0
         if on_progress is not None:
             on_progress(done, total)

@@ -208,6 +208,7 @@ class _Job:
         self._catalog_name = catalog_name
         self._digest = digest
         self._options = options
+        self._verify = options.verify or library.is_doubtful
         self._known = tree.find(name)
         if self._known is not None and path is None and not options.force:
             tree.refuse_copied(self._known)
@@ -235,7 +236,7 @@ class _Job:
     @cached_property
     def _outline(self) -> Catalog | None:
         """The outline of the golden tree, if that may be all that is needed."""
-        wanted = self._options.strategy in (Strategy.SMART, Strategy.REFLINK) and not self._options.verify
+        wanted = self._options.strategy in (Strategy.SMART, Strategy.REFLINK) and not self._verify
         if not wanted or self._summary is None:
             return None
         return self._golden.outline(self._digest)
@@ -334,13 +335,13 @@ class _Job:
             return decide(
                 self._options.strategy,
                 {
-                    Way.REFLINK: lambda: probe.reflink(blobs.directory, target),
+                    Way.REFLINK: lambda: probe.reflink(blobs.directory, target, blobs.any_raw),
                     Way.HARDLINK: lambda: probe.hardlink(blobs.directory, target),
                 },
                 strict=self._options.strict,
             )
         except OSError as error:
-            raise HoloError(f"cannot write to {place}: {error.strerror}") from error
+            raise HoloError(f"cannot write to {place} or to {self._library.path}: {error.strerror}") from error
         finally:
             platform.close_directory(target)
 
@@ -373,9 +374,15 @@ class _Job:
             raise HoloError(f"cannot open the space {self.path}: {error.strerror}") from error
 
     def _stamp(self) -> int:
-        """The ctime up to which a file is what the last restore made of it; -1 if that was another catalog's."""
+        """The ctime up to which a file is what the last restore made of it.
+
+        -1, no file is, if that was another catalog's. After a restart of the system, too: a power cut may have left
+        a file its size and time, but not its content.
+        """
         known = self._known
-        return known.stamp if known is not None and known.digest == self._digest else -1
+        if known is None or known.digest != self._digest or known.boot != platform.boot_id():
+            return -1
+        return known.stamp
 
     def run(self) -> Tally:
         if self._known is not None:
@@ -390,10 +397,10 @@ class _Job:
             self._tree.save(self._space().finished(looked - _CLOCK_LAG_NS))
             return Tally()
         materializer = Materializer(
-            self._library, self._catalog, self.relocator, self.decision.used, verify=self._options.verify
+            self._library, self._catalog, self.relocator, self.decision.used, verify=self._verify
         )
         self._check(todo, materializer)
-        snapshots = self.decision.used is Way.REFLINK and not self._options.verify
+        snapshots = self.decision.used is Way.REFLINK and not self._verify
         if snapshots and (self._is_new or todo.size >= _WORTH_A_SNAPSHOT):
             tally = self._snapshot(outline_of(self._catalog))
             if tally is not None:
@@ -430,6 +437,7 @@ class _Job:
             used=self.decision.used.value,
             reason=self.decision.reason,
             stamp=self._stamp(),
+            boot=platform.boot_id(),
         )
 
     def _fill(self, todo: Plan, materializer: Materializer) -> Tally:

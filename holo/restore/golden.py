@@ -90,12 +90,15 @@ class Golden:
         return False
 
     def _open(self, digest: str, load: Callable[[], Catalog]) -> Directory:
-        path = self._store.folder("golden")
+        path = os.path.join(self._store.path, "golden")
+        os.makedirs(path, exist_ok=True)
         folder = platform.open_root(path)
         try:
             tree = self._open_sound(folder, digest)
             if tree is not None:
                 return tree
+            if not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
             # One maker at a time: who waited finds it made, and what is a draft then is a killed one's.
             what = f"the golden trees of {self._store.path}"
             with locked(os.path.join(path, ".lock"), what, exclusive=True, on_wait=self._on_wait):
@@ -146,7 +149,9 @@ class Golden:
             tree = platform.open_child(folder, draft)
             try:
                 if self._fill(catalog, tree, os.path.join(self._store.path, "golden", draft)).copied:
-                    platform.sync_filesystem(tree)  # or what was written would change the tree later
+                    # A clone's data is on the disk, and the clone itself at the latest when the next name is: Btrfs
+                    # writes whole transactions. A copy would change the tree later, or be lost with nobody looking.
+                    platform.sync_filesystem(tree)
                 platform.set_read_only(tree, True)
                 tree_seal = platform.tree_seal(tree)
                 if tree_seal is None:  # Linux before 4.18
@@ -168,6 +173,7 @@ class Golden:
         descriptor = platform.create_file(folder, draft, 0o644)
         try:
             write_all(descriptor, seal(header + outline_of(catalog).to_json()))
+            platform.sync_file(descriptor)
         finally:
             os.close(descriptor)
         platform.rename(folder, draft, folder, name)

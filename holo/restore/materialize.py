@@ -24,6 +24,9 @@ _SETID = 0o6000
 _LARGEST_REGIONS = 16 << 20
 """Bytes to change from which on a file is rewritten rather than cloned and patched."""
 
+_BLOCK = 4096
+"""What a filesystem shares or does not share."""
+
 
 class Materializer:
     """Makes files of one catalog in one space. Made before the workers are forked, used in them."""
@@ -146,17 +149,18 @@ class Materializer:
         """A large file shares all blocks but the few that change, where that is possible."""
         name, mode, size, mtime, digest = row
         regions = self._relocator.regions(relocation)
-        if regions is None or sum(end - start for start, end in regions) > _LARGEST_REGIONS:
+        if regions is None or sum(end - start + _BLOCK for start, end in regions) > min(size, _LARGEST_REGIONS):
             return False
         target = self._blobs.clone(digest, size, directory, name, 0o600, verify=self._verify)
         if target is None:
             return False
+        edits = self._relocator.edits(relocation, b"")
         try:
             for start, end in regions:
                 os.lseek(target, start, os.SEEK_SET)
                 content = os.read(target, end - start)
                 os.lseek(target, start, os.SEEK_SET)
-                write_all(target, self._relocator.patch_region(content, (start, end), relocation))
+                write_all(target, self._relocator.patch_region(content, (start, end), edits))
         except BaseException:
             os.close(target)
             platform.remove_file(directory, name)

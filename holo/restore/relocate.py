@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import TypeAlias
 
 from holo.catalog import Catalog, Relocation
@@ -138,12 +140,12 @@ class Relocator:
                 regions.append((offset, end))
         return regions
 
-    def patch_region(self, content: bytes, region: tuple[int, int], relocation: Relocation) -> bytes:
-        """The patched content of one of the :meth:`regions`; it has the same length."""
+    @staticmethod
+    def patch_region(content: bytes, region: tuple[int, int], edits: list[Edit]) -> bytes:
+        """One of the :meth:`regions` patched by the :meth:`edits` of its file; the length stays."""
         start, end = region
-        inside = [
-            (low - start, high - start, new) for low, high, new in self.edits(relocation, b"") if start <= low <= end
-        ]
+        first, last = bisect_left(edits, start, key=itemgetter(0)), bisect_right(edits, end, key=itemgetter(0))
+        inside = [(low - start, high - start, new) for low, high, new in edits[first:last]]
         return b"".join(splice(content, (), inside))
 
     def edits(self, relocation: Relocation, head: bytes) -> list[Edit]:

@@ -2,7 +2,8 @@
 
 A file is taken for unchanged when type, mode, size and mtime are the catalog's and its ctime is not newer
 than the space's last restore. The ctime cannot be set by a program, so an edit that puts the old mtime back
-is noticed as well. A file that differs in its ctime alone is read and hashed before it is believed.
+is noticed as well. A file that differs in its ctime alone is read and hashed before it is believed, and so is
+every file when the system was started anew since the last restore.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Expectation:
     relocator: Relocator
     used: Way
     stamp: int
-    """ctime in ns up to which changes are the last restore's own"""
+    """ctime in ns up to which changes are the last restore's own; -1 when no file is believed without hashing"""
     verify: bool
     """read and hash everything"""
 
@@ -94,7 +95,9 @@ def survey(root: Directory, expectation: Expectation, blobs: Blobs, workers: int
             first, count = index + 1, 0
     result = Survey([], {})
     # Workers pay off only when there is much to look at: a fork costs as much as some 2,000 stats.
-    for findings, inodes in parallel.run(surveyor, tasks, workers if len(tasks) > 8 or expectation.verify else 1):
+    if len(tasks) <= 8 and expectation.stamp >= 0 and not expectation.verify:
+        workers = 1
+    for findings, inodes in parallel.run(surveyor, tasks, workers):
         result.findings += findings
         result.inodes |= inodes
     order = {row[0]: index for index, row in enumerate(directories)} if result.findings else {}

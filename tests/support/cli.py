@@ -47,6 +47,8 @@ class Holo:
         self.holotree = self.home / "holotree"
         self.settings = root / "settings.yaml"
         self.settings.touch()
+        self.launcher: tuple[Argument, ...] = ()
+        """the beginning of every command line: a program that runs the rest of it"""
 
     def __call__(
         self,
@@ -75,7 +77,7 @@ class Holo:
     ) -> subprocess.Popen[str]:
         """Start it and leave the rest to the caller."""
         return subprocess.Popen(
-            [sys.executable, "-m", "holo", *arguments],
+            [*self.launcher, sys.executable, "-m", "holo", *arguments],
             env=self.environment(env),
             cwd=cwd or self.root,
             stdin=subprocess.DEVNULL,
@@ -90,3 +92,14 @@ class Holo:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
         own = {"HOLO_HOME": str(self.home), "HOLO_SETTINGS": str(self.settings)}
         return {**kept, **own, **(more or {})}
+
+
+def another_boot(folder: Path) -> tuple[Argument, ...]:
+    """A launcher for a command that is to run as after a restart of the system; `folder` is any. Takes root.
+
+    Linux has the identity of the boot in a file, and a process can be shown another file there.
+    """
+    identity = folder / "boot_id"
+    identity.write_text("00000000-1111-2222-3333-444444444444\n")
+    script = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
+    return ("unshare", "--mount", "sh", "-c", script, identity)

@@ -1,0 +1,130 @@
+"""Notes of what may not have reached the disk yet, for the one who comes after a power cut.
+
+Blobs and link forms are written without waiting for the disk; a single sync makes all those of a record durable
+before its catalog appears. Until then a file may have its name, size, mode and time on the disk, but not its
+content. As long as the system runs nobody can see that, so it matters in another boot only. Whoever writes such
+files leaves a note first:
+
+    unsettled/<boot>          derived files were made, which nobody waits for: link forms, inflated blobs
+    unsettled/<boot>-<...>    a record is at work; the note goes when everything is on the disk
+    unsettled/failed-<...>    the disk refused to take everything
+
+A note of another boot (or of a failure) means that some files that changed since then may be torn. Whoever has the
+library to himself next reads those and removes the torn ones, which no catalog needs yet.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from holo import platform
+from holo.errors import HoloError
+from holo.hololib.blobs import DRAFT, temporary_name
+from holo.platform import Directory
+
+_CLOCK_STEP_NS = 86_400 * 10**9
+"""A clock may be set back while files are written (to another time zone, at most), so look back a day more."""
+
+
+class Unsettled:
+    """The ``unsettled/`` folder of a library."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._boot = platform.boot_id()
+        self._has_derived = False
+
+    @contextmanager
+    def record(self) -> Iterator[None]:
+        """Keep a note while the block runs. It stays if the block fails."""
+        try:
+            path = self._note(f"{self._boot}-{temporary_name()}")
+        except OSError as error:
+            raise HoloError(
+                f"cannot write to the library, {self._folder}: {error.strerror}",
+                "Nothing was recorded; free some space or name another library with HOLO_HOME.",
+            ) from error
+        yield
+        os.unlink(path)
+
+    def derive(self) -> None:
+        """To be called before a derived file is made. Raises :class:`OSError`."""
+        if not self._has_derived:
+            if not os.path.exists(os.path.join(self._folder, self._boot)):
+                self._note(self._boot)
+            self._has_derived = True
+
+    def fail(self) -> None:
+        """What was written is not on the disk, although the system says that it is in memory."""
+        with suppress(OSError):  # where nothing at all can be written, the failure itself is what is told
+            self._note(f"failed-{temporary_name()}")
+
+    def is_doubtful(self) -> bool:
+        """Whether there may be torn files."""
+        return any(not name.startswith(self._boot) for name in self._notes())
+
+    def since(self) -> int:
+        """The time (ns) from which on changed files may be torn."""
+        times = [os.stat(os.path.join(self._folder, name)).st_mtime_ns for name in self._notes()]
+        return min(times) - _CLOCK_STEP_NS
+
+    def clear(self) -> None:
+        """Everything was looked at, and nobody is writing."""
+        for name in self._notes():
+            os.unlink(os.path.join(self._folder, name))
+        self._has_derived = False
+
+    def _notes(self) -> list[str]:
+        try:
+            return os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
+
+    def _note(self, name: str) -> str:
+        path = os.path.join(self._folder, name)
+        os.makedirs(self._folder, exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666))
+        folder = platform.open_root(self._folder)
+        try:
+            platform.sync_directory(folder)
+        finally:
+            platform.close_directory(folder)
+        return path
+
+
+def remove_torn(directory: Directory, since: int, is_genuine: Callable[[int, str], bool]) -> int:
+    """Read every file ``ab/...`` in ``directory`` that changed since then (ctime, ns), and remove what is not genuine.
+
+    Returns how many these were. Drafts are nobody's and stay.
+    """
+    removed = 0
+    with platform.listing(directory) as entries:
+        folders = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for folder in folders:
+        child = platform.open_child(directory, folder)
+        try:
+            with platform.listing(child) as entries:
+                found = [entry.name for entry in entries if entry.stat(follow_symlinks=False).st_ctime_ns >= since]
+            for name in found:
+                if not name.startswith(DRAFT) and _is_torn(child, name, is_genuine):
+                    platform.remove_file(child, name)
+                    removed += 1
+        finally:
+            platform.close_directory(child)
+    return removed
+
+
+def _is_torn(directory: Directory, name: str, is_genuine: Callable[[int, str], bool]) -> bool:
+    descriptor = platform.open_file(directory, name)
+    try:
+        platform.drop_cached(descriptor)
+        return not is_genuine(descriptor, name)
+    except OSError as error:
+        if error.errno != errno.EIO:  # what the disk did not take it may not give either
+            raise
+        return True
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,47 @@
+"""Is a library whole? Answered by reading all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import zstandard
+from blake3 import blake3
+
+from holo.catalog import Catalog
+from support.cli import Holo
+
+
+def catalogs(holo: Holo) -> dict[str, Catalog]:
+    """All catalogs, each with all its blobs in at least one sound form; by digest."""
+    found = {}
+    for path in (holo.library / "catalog").glob("[!.]*.json"):
+        data = path.read_bytes()
+        assert blake3(data).hexdigest() == path.stem
+        found[path.stem] = catalog = Catalog.from_json(data, str(path))
+        for digest in {row[4] for _, row in catalog.files()}:
+            forms = [holo.library / "library" / digest[:2] / name for name in (digest, f"{digest}.zst")]
+            assert any(is_sound(form) for form in forms), f"blob {digest} is lost"
+    return found
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a blob or a link form holds what its name says."""
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".zst":
+            content = zstandard.ZstdDecompressor().decompress(content)
+    except (OSError, zstandard.ZstdError):
+        return False
+    return blake3(content).hexdigest() == path.name[:64]
+
+
+def torn(holo: Holo) -> list[Path]:
+    """Blobs and link forms that would be believed, and are wrong."""
+    found = []
+    for folder in ("library", "links"):
+        for path in (holo.library / folder).glob("??/[!.]*"):
+            status = path.stat()
+            unsealed = folder == "library" and not path.suffix and status.st_mtime_ns != 10**18
+            if not unsealed and not is_sound(path):
+                found.append(path)
+    return found

@@ -1,0 +1,363 @@
+"""Disks that are full, read-only or failing, and limits: one clear message, nothing lost, and then it goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from support import compare, disks, fiemap, trees
+from support.cli import Argument, Holo, Result
+from support.disks import Disk
+from support.filesystems import Unavailable
+from support.libraries import catalogs
+
+pytestmark = [
+    pytest.mark.torture,
+    pytest.mark.skipif(
+        sys.platform != "linux" or getattr(os, "geteuid", int)() != 0, reason="only root mounts filesystems, on Linux"
+    ),
+]
+
+STRATEGIES = ["smart", "reflink", "hardlink", "copy"]
+USER = 54_321
+
+Note = Callable[[int, str, int], None]
+MakeDisk = Callable[..., Disk]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="holo-")).resolve()
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def make_disk(folder: Path, below: Path) -> Iterator[MakeDisk]:
+    with ExitStack() as mounted:
+
+        def make(name: str, size: int, *options: str, folder: Path = folder) -> Disk:
+            try:
+                disk = Disk(name, folder, size, options)
+                mounted.callback(disk.unmount)
+                disk.mount()
+            except Unavailable as unavailable:
+                if os.environ.get("CI") == "true":
+                    pytest.fail(str(unavailable))
+                pytest.skip(str(unavailable))
+            return disk
+
+        yield make
+
+
+@pytest.fixture
+def below(folder: Path) -> Iterator[Path]:
+    """A tmpfs for an image, whose size can be changed at any time."""
+    path = folder / "below"
+    path.mkdir()
+    disks.run("mount", "-t", "tmpfs", "-o", "size=600m", "tmpfs", path)
+    yield path
+    disks.unmount(path)
+
+
+def failed(holo: Holo, *arguments: Argument, code: int = 1) -> str:
+    """Run what must fail with one message of one line, and perhaps a hint; returns the message."""
+    return message(holo(*arguments, code=code))
+
+
+def message(result: Result) -> str:
+    lines = [line for line in result.stderr.splitlines() if not line.startswith(("warning: ", "waiting for "))]
+    assert lines, result
+    assert lines[0].startswith("error: "), result.stderr
+    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: ")), result.stderr
+    assert result.stdout == ""
+    return lines[0]
+
+
+def tree(root: Path, files: int = 100, size: int = 30_000) -> Path:
+    """Incompressible files, for a known need of room; one holds the path."""
+    for number in range(files):
+        trees.write(root / f"folder-{number % 7}" / f"file-{number}", random.Random(number).randbytes(size))
+    trees.write(root / "path", f"{root}\n" * 1000)
+    return trees.settle(root)
+
+
+# -- a full disk -------------------------------------------------------------------------------------------
+
+
+def fill(root: Path, leave: int) -> Path:
+    """Fill a disk but for about so many bytes."""
+    filler = root / "filler"
+    descriptor = os.open(filler, os.O_WRONLY | os.O_CREAT)
+    found = os.fstatvfs(descriptor)
+    size = found.f_bfree * found.f_frsize - leave
+    while size > 0:
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            break
+        except OSError:
+            size -= 1 << 16
+    os.close(descriptor)
+    return filler
+
+
+@pytest.mark.parametrize(("name", "options"), [("ext4", []), ("btrfs", ["--mixed"])], ids=["ext4", "btrfs"])
+@pytest.mark.parametrize("kind", ["record", "init", "restore"])
+def test_full_disk(name: str, options: list[str], kind: str, make_disk: MakeDisk, torture: bool, faults: Note) -> None:
+    disk = make_disk(name, 64 << 20, *options)
+    holo = Holo(disk.root)
+    source, first = tree(disk.root / "source"), trees.small(disk.root / "first")
+    holo("record", first, "--name", "first")
+    if kind != "record":
+        holo("record", source, "--name", "env")
+    tried = 0
+    for strategy in STRATEGIES if kind != "record" else ["smart"]:
+        for leave in (0, 100_000, 500_000, 1_000_000, 2_000_000) if torture else (500_000,):
+            if kind == "record":
+                command = ["record", str(source), "--name", "env"]
+            else:
+                command = [kind, "--space", "one", "--strategy", strategy]
+            if kind == "init":
+                command.append("env")
+            if kind == "restore":
+                path = holo("init", "--space", "one", "env", "--strategy", strategy, "--json").json()["path"]
+                empty(Path(path))
+            filler = fill(disk.root, leave)
+            process = holo.start(*command)
+            stdout, stderr = process.communicate(timeout=120)
+            result = Result(list(command), process.returncode, stdout, stderr)
+            if result.code:
+                assert result.code == 1
+                assert "No space left" in message(result)
+                tried += 1
+            catalogs(holo)
+            filler.unlink()
+            if kind == "record":
+                holo(*command)
+                holo("catalogs", "--remove", "env")
+            else:
+                path = holo("init", "--space", "one", "env", "--strategy", strategy, "--json").json()["path"]
+                assert compare.differences(source, Path(path), library=holo.library) == []
+                holo("delete", "--space", "one")
+    assert tried
+    faults(2, f"full disk: {name}, {kind}", tried)
+
+
+def empty(space: Path) -> None:
+    for child in space.iterdir():
+        if child.is_dir():
+            shutil.rmtree(child)
+
+
+# -- a read-only disk --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", ["raw", "zstd"])
+def test_library_on_a_read_only_mount(compression: str, make_disk: MakeDisk, torture: bool, faults: Note) -> None:
+    disk = make_disk("btrfs", 128 << 20)
+    holo = Holo(disk.root)
+    holo.settings.write_text(f"library:\n  compression: {compression}\n")
+    source = tree(disk.root / "source")
+    holo("record", source, "--name", "env")
+    holo("init", "--space", "old", "env", "--strategy", "copy")
+    disks.run("mount", "--bind", holo.library, holo.library)
+    disks.run("mount", "-o", "remount,bind,ro", holo.library)
+    try:
+        assert "env" in holo("catalogs").stdout
+        assert "old" in holo("list").stdout
+        holo("restore", "--space", "old")
+        for strategy in STRATEGIES:
+            report = holo("init", "--space", strategy, "env", "--strategy", strategy, "--json").json()
+            assert compare.differences(source, Path(report["path"])) == []
+            assert report["strategy"]["used"] == ("copy" if "zstd" in compression or strategy == "copy" else "reflink")
+        commands = [["record", str(source), "--name", "again"], ["catalogs", "--remove", "env"]]
+        for command in commands:
+            assert "Read-only file system" in failed(holo, *command)
+    finally:
+        disks.unmount(holo.library)
+    catalogs(holo)
+    faults(2, "read-only library", len(STRATEGIES) + len(commands))
+    holo("record", source, "--name", "again")
+
+
+def test_everything_on_a_read_only_mount(make_disk: MakeDisk, folder: Path, faults: Note) -> None:
+    disk = make_disk("ext4", 64 << 20)
+    holo = Holo(disk.root)
+    source = tree(disk.root / "source")
+    holo("record", source, "--name", "env")
+    holo("init", "--space", "old", "env")
+    disk.remount("ro")
+    assert "env" in holo("catalogs").stdout
+    assert "old" in holo("list").stdout
+    commands: list[list[Argument]] = [
+        ["record", source, "--name", "again"],
+        ["restore", "--space", "old"],
+        ["init", "--space", "new", "env", "--to", folder / "new"],
+        ["catalogs", "--remove", "env"],
+        ["delete", "--space", "old"],
+    ]
+    for command in commands:
+        assert "Read-only file system" in failed(holo, *command)
+    assert not (folder / "new").exists()
+    disk.remount()
+    holo("restore", "--space", "old")
+    faults(2, "read-only disk", len(commands))
+
+
+# -- permissions and limits --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("forbidden", ["source/folder-3", "home/hololib", "home/holotree", "elsewhere"])
+def test_folder_without_permission(forbidden: str, make_disk: MakeDisk, faults: Note) -> None:
+    disk = make_disk("ext4", 64 << 20)
+    holo = Holo(disk.root)
+    source = tree(disk.root / "source")
+    (disk.root / "elsewhere").mkdir()
+    holo("record", source, "--name", "env")
+    holo("init", "--space", "old", "env")
+    disks.run("chown", "-R", f"{USER}:{USER}", disk.root)
+    as_user = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups")
+    folder = disk.root / forbidden
+    folder.chmod(0o000)
+    holo.launcher = as_user
+    trees.write(source / "new", b"new")
+    where = disk.root / "elsewhere" / "new"
+    commands: dict[str, list[list[Argument]]] = {
+        "source/folder-3": [["record", source, "--name", "again"]],
+        "home/hololib": [["record", source], ["init", "--space", "new", "env"], ["restore", "--space", "old"]],
+        "home/holotree": [
+            ["init", "--space", "new", "env"],
+            ["restore", "--space", "old"],
+            ["delete", "--space", "old"],
+        ],
+        "elsewhere": [["init", "--space", "new", "env", "--to", where]],
+    }
+    for command in commands[forbidden]:
+        assert "Permission denied" in failed(holo, *command)
+    folder.chmod(0o755)
+    catalogs(holo)
+    for command in commands[forbidden]:
+        holo(*command)
+    faults(2, "folder without permission", len(commands[forbidden]))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_few_open_files(strategy: str, make_disk: MakeDisk, torture: bool, faults: Note) -> None:
+    disk = make_disk("btrfs", 128 << 20)
+    holo = Holo(disk.root)
+    source = tree(disk.root / "source")
+    deep = source / "/".join("deep" for _ in range(80))
+    trees.write(deep / "file", b"deep down")
+    trees.settle(source)
+    tried = 0
+    for limit in range(16, 80, 4) if torture else (24, 64):
+        holo.launcher = ("sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh")
+        for command in (
+            ["record", str(source), "--name", "env"],
+            ["init", "--space", f"{strategy}-{limit}", "env", "--strategy", strategy],
+        ):
+            process = holo.start(*command)
+            stdout, stderr = process.communicate(timeout=60)
+            if process.returncode:
+                assert process.returncode == 1
+                assert "Too many open files" in message(Result(list(command), process.returncode, stdout, stderr))
+                tried += 1
+                holo.launcher = ()
+                holo(*command)
+    assert tried
+    catalogs(holo)
+    faults(2, "few open files", tried)
+
+
+# -- a failing device --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ext4", "xfs", "btrfs"])
+def test_device_that_stops_taking_data(name: str, make_disk: MakeDisk, folder: Path, below: Path, faults: Note) -> None:
+    """The image lies on a tmpfs that is full: what the filesystem in it has promised cannot be kept."""
+    disk = make_disk(name, 320 << 20, folder=below / "d")
+    holo = Holo(folder)
+    holo.home = disk.root / "home"
+    holo.library = holo.home / "hololib"
+    source, first = tree(disk.root / "source", files=400), trees.small(disk.root / "first")
+    holo("record", first, "--name", "first")
+    disk.remount()
+    holo.settings.write_text("library:\n  compression: zstd\n")  # so that content is written
+    taken = disk.image.stat().st_blocks * 512
+    disks.run("mount", "-o", f"remount,size={taken + (4 << 20)}", below)
+    assert "/home/hololib" in failed(holo, "record", source, "--name", "env")
+    disks.run("mount", "-o", "remount,size=600m", below)
+    disk.remount()
+    assert {summary["name"] for summary in holo("catalogs", "--json").json()["catalogs"]} == {"first"}
+    catalogs(holo)
+    holo("record", source, "--name", "env")
+    disk.remount()
+    catalogs(holo)
+    path = holo("init", "--space", "one", "env", "--json").json()["path"]
+    assert compare.differences(source, Path(path), library=holo.library) == []
+    faults(2, f"device that takes no data: {name}", 1)
+
+
+def test_device_that_lost_data_only(make_disk: MakeDisk, folder: Path, below: Path, faults: Note) -> None:
+    """The filesystem goes on, and has in memory what the disk did not take: the next record must not rely on it."""
+    disk = make_disk("ext4", 96 << 20, "-b", "4096", folder=below / "d")
+    holo = Holo(folder)
+    holo.home = disk.root / "home"
+    holo.library = holo.home / "hololib"
+    holo.settings.write_text("library:\n  compression: raw\n")
+    source, first = tree(disk.root / "source", files=300), trees.small(disk.root / "first")
+    holo("record", first, "--name", "first")
+    for number in range(256):
+        (holo.library / "library" / f"{number:02x}").mkdir(exist_ok=True)
+    # All of the image gets its place but what is free now: there is where blobs will be.
+    filler = fill(disk.root, 2 << 20)
+    free = [(extent.physical, extent.length) for extent in fiemap.extents(os.fsencode(filler))]
+    filler.unlink()
+    disk.unmount()
+    with disk.image.open("r+b") as image:
+        os.posix_fallocate(image.fileno(), 0, 96 << 20)
+    for start, length in free:
+        disks.run("fallocate", "--punch-hole", "--offset", str(start), "--length", str(length), str(disk.image))
+    disk.mount()
+    disks.run("mount", "-o", f"remount,size={disk.image.stat().st_blocks * 512 + (1 << 20)}", below)
+    said = failed(holo, "record", source, "--name", "env")
+    assert said.startswith(f"error: cannot write to the library {holo.library}")
+    disks.run("mount", "-o", "remount,size=600m", below)
+    holo("record", source, "--name", "env")
+    disk.remount()
+    assert len(catalogs(holo)) == 2
+    faults(1, "device that lost data and went on", 1)
+
+
+@pytest.mark.parametrize("strategy", ["copy", "hardlink"])
+def test_device_that_cannot_be_read(strategy: str, make_disk: MakeDisk, folder: Path, faults: Note) -> None:
+    """The image ends before the blobs do."""
+    disk = make_disk("ext4", 64 << 20, "-b", "4096")
+    holo = Holo(folder)
+    holo.home = disk.root / "home"
+    holo.library = holo.home / "hololib"
+    source = tree(disk.root / "source")
+    holo("record", source, "--name", "env")
+    blobs = [path for path in (holo.library / "library").glob("??/*") if path.stat().st_size]
+    end = sorted(fiemap.extents(os.fsencode(path))[0].physical for path in blobs)[-20]
+    disk.remount()
+    whole = disk.image.read_bytes()
+    os.truncate(disk.image, end)
+    command = ["init", "--space", "one", "env", "--strategy", strategy]
+    assert "Input/output error" in failed(holo, *command)
+    disk.unmount()
+    disk.image.write_bytes(whole)
+    disk.mount()
+    catalogs(holo)
+    path = holo(*command, "--json").json()["path"]
+    assert compare.differences(source, Path(path), library=holo.library) == []
+    faults(2, "device that cannot be read", 1)
