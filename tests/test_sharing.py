@@ -210,6 +210,12 @@ def test_two_record_the_same_at_the_same_time(shared: Shared, tmp_path: Path, to
         shared.is_right(user, name(user), shared.tree(user))
 
 
+def test_doctor_tells_a_library_that_others_can_change(shared: Shared) -> None:
+    assert "sharing.md" not in shared(ADA, "doctor", shared.folder(ADA)).stdout
+    (shared.home / "hololib/library").chmod(0o2775)
+    assert "sharing.md" in shared(ADA, "doctor", shared.folder(ADA)).stdout
+
+
 # -- attacks ----------------------------------------------------------------------------------------------
 
 
@@ -412,6 +418,8 @@ def test_catalog_of_another_gives_no_rights(shared: Shared, faults: Callable[[in
         assert as_user(BOB, plant(target, json.dumps(known).encode(), 0o644)) == "done"
         for user in (ADA, User(0)):
             assert "setuid" in shared(user, "init", "--space", "mine", f"evil-{number}", code=1).stderr
+        target.unlink()  # without a name it is listed all the same
+        assert known["digest"][:12] in shared(ADA, "catalogs").stdout
     shared(ADA, "init", "--space", "mine", "bobs")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -31,7 +32,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
 _SHORTEST_PREFIX = 4
 
 LARGEST = 256 << 20
-"""Bytes of a catalog: some two million files, which take a few GB of memory to parse. A larger one is refused."""
+"""Bytes of a catalog: some two million files, which take 1.5 GB of memory to parse. A larger one is refused."""
 
 _FOLDERS = ("library", "catalog", "names", "links", "golden")
 
@@ -133,7 +134,20 @@ class Store:
             _write_durably(self._name_path(name), json.dumps(asdict(summary)).encode())
 
     def load(self, digest: str) -> Catalog:
-        """Load a catalog by its full digest; its bytes are checked against it."""
+        """Load a catalog by its full digest; its bytes are checked against it.
+
+        Raises :class:`CatalogInvalid` if another user's would give its files rights (setuid, capabilities).
+        """
+        catalog, is_own = self._load(digest)
+        if not is_own and (file := catalog.privileged()) is not None:
+            raise CatalogInvalid(
+                f"catalog {self._catalog_path(digest)} is another user's and gives rights with setuid, setgid or "
+                f"capabilities: {file}",
+                "Whoever made it could act as you. Record the environment yourself, or let root do it.",
+            )
+        return catalog
+
+    def _load(self, digest: str) -> tuple[Catalog, bool]:
         from holo.catalog import Catalog
 
         path = self._catalog_path(digest)
@@ -148,13 +162,7 @@ class Store:
                 f"catalog {path} is damaged: its bytes do not have that digest",
                 "Remove it with `holo catalogs --remove NAME` and record the environment again.",
             )
-        catalog = Catalog.from_json(data, path)
-        if not is_own and (file := catalog.privileged()) is not None:
-            raise CatalogInvalid(
-                f"catalog {path} is another user's and gives rights with setuid, setgid or capabilities: {file}",
-                "Whoever made it could act as you. Record the environment yourself, or let root do it.",
-            )
-        return catalog
+        return Catalog.from_json(data, path), is_own
 
     def resolve(self, reference: str) -> tuple[str, str]:
         """Find a catalog by name or by a digest prefix of at least four digits.
@@ -200,7 +208,7 @@ class Store:
         for digest in self._digests():
             if digest not in named:
                 recorded = os.stat(self._catalog_path(digest)).st_mtime
-                summaries.append(_summarize(self.load(digest), None, recorded))
+                summaries.append(_summarize(self._load(digest)[0], None, recorded))
         return summaries
 
     def remove(self, reference: str) -> tuple[str, str]:
@@ -333,7 +341,11 @@ def _write_durably(path: str, data: bytes) -> None:
             finally:
                 os.close(folder)
     except OSError as error:
-        raise HoloError(f"cannot write {path}: {error.strerror}") from error
+        others = error.errno == errno.EPERM  # in the sticky folder of a shared library
+        raise HoloError(
+            f"cannot write {path}: {error.strerror}",
+            "There is one of another user's already: choose another name." if others else None,
+        ) from error
     finally:
         if os.path.lexists(draft):
             os.unlink(draft)
