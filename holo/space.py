@@ -197,7 +197,7 @@ class Holotree:
         """
         if not space.identity and space.path != self.default_path(space.name):
             raise Conflict(
-                f"that {space.path} is space {space.name!r} is written in a file that was copied: "
+                f"only a file that was copied says that {space.path} is space {space.name!r}: "
                 f"{self.record_path(space.name)}",
                 f"If it is one, confirm it: `holo restore --space {space.name} --to {space.path}`. "
                 "If not, remove that file.",

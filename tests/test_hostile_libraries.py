@@ -22,9 +22,11 @@ from typing import Any
 import pytest
 
 from holo import digest as digests
+from holo import platform
 from holo.catalog import Catalog
 from holo.hololib.blobs import SEALED_MODE, SEALED_MTIME_NS
-from support import filesystems
+from holo.hololib.sealed import seal
+from support import filesystems, records
 from support.cli import Holo
 from support.filesystems import Filesystem
 from support.forks import Forks
@@ -159,14 +161,14 @@ class Home:
         shutil.copy2(self.root / "copy", path)
 
     def _edit(self, path: Path, step: dict[str, Any]) -> None:
-        values = json.loads(path.read_bytes())
+        values = records.read(path)
         for key, value in step["set"].items():
             values[key] = value.replace("{victim}", self.words["victim"]) if isinstance(value, str) else value
             for word in ("base", "user"):
                 if isinstance(value, str):
                     values[key] = values[key].replace(f"{{{word}}}", self.words[word])
         draft = path.with_suffix(".edited")
-        draft.write_text(json.dumps(values))
+        draft.write_bytes(records.dump(values))
         draft.replace(path)
 
     def _catalog(self, path: Path, step: dict[str, Any]) -> None:
@@ -183,11 +185,14 @@ class Home:
             rows["directories"][0][3][0][4] = digests.of(FRESH)
         catalog = Catalog.from_json(Catalog.from_json(json.dumps(rows).encode(), "").to_json(), "")
         path = path.with_name(path.name.replace("@", catalog.digest))
-        path.write_bytes(catalog.to_json())
+        if "outline" in rights:
+            path.write_bytes(seal(f"{path.stem} {tree_seal(path.with_suffix(''))}\n".encode() + catalog.to_json()))
+        else:
+            path.write_bytes(catalog.to_json())
         if "named" in step:
             totals = catalog.totals
             name = {"name": step["named"], "digest": catalog.digest, "prefix": "/", "recorded": "", **totals._asdict()}
-            (self.root / "home/hololib/names" / f"{step['named']}.json").write_text(json.dumps(name))
+            (self.root / "home/hololib/names" / f"{step['named']}.json").write_bytes(records.dump(name))
         if "owner" in step:
             os.chown(path, step["owner"], step["owner"])
 
@@ -259,11 +264,22 @@ def stock(root: Path, forks: Forks, case: dict[str, Any]) -> Home:
         "big": digests.of((prefix / "big").read_bytes()),
         "mtime": str((prefix / "greeting").stat().st_mtime_ns),
         "catalog": digest,
-        "base": json.loads((root / "home/holotree/.spaces/x.json").read_bytes())["path"].rpartition("/")[2],
+        "base": records.read(root / "home/holotree/.spaces/x.json")["path"].rpartition("/")[2],
         **{name: str(root / name) for name in ("victim", "user", "tree", "out", "import")},
         "prefix": str(prefix),
     }
     return Home(root, words)
+
+
+def tree_seal(tree: Path) -> str | None:
+    """What an outline must say of a golden tree to be believed."""
+    if not tree.is_dir():
+        return None
+    directory = os.open(tree, os.O_RDONLY)
+    try:
+        return platform.tree_seal(directory)
+    finally:
+        os.close(directory)
 
 
 def environment(root: Path) -> dict[str, str]:

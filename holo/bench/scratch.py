@@ -51,7 +51,13 @@ def remove_tree(path: str) -> None:
 def _remove_abandoned(home: str) -> None:
     for name in os.listdir(home):
         folder = os.path.join(home, name)
-        if name.startswith(_PREFIX) and os.path.isdir(folder) and not os.path.islink(folder):
+        # Another user could put a symlink in its place before it is locked, so theirs is left to them.
+        if (
+            name.startswith(_PREFIX)
+            and os.path.isdir(folder)
+            and not os.path.islink(folder)
+            and os.lstat(folder).st_uid in platform.owners()
+        ):
             # If an orphan of the killed bench still writes there, removing it is left to the next one.
             with (
                 suppress(InUseError, HoloError),

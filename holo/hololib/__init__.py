@@ -6,7 +6,7 @@
       catalog/<digest>.json      published last, by one rename, when all its blobs are durable
       names/<name>.json          which catalog a name means, and its summary for listings
       used/<digest>              empty; its mtime says when that catalog was used last
-      links/ab/...               derived: files that hardlinked spaces share (see holo.hololib.links)
+      links/ab/...               derived: files that a user's hardlinked spaces share (see holo.hololib.links)
 
 ``library``, ``catalog`` and ``names`` are the truth; everything else can be deleted at any time. A file that
 is being written has a name that begins with ``.draft-``; after a crash it is garbage.

@@ -27,7 +27,7 @@ from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError
 from holo.hololib.blobs import DRAFT
 from holo.hololib.links import FORM, READ_ONLY
-from holo.hololib.store import NAME
+from holo.hololib.store import FOLDERS, NAME
 from holo.platform import probe
 from holo.remove import remove
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 LinkKey: TypeAlias = "tuple[str, int, int]"
 """What a link form is of: digest, mode, mtime in ns."""
 
-_FOLDERS = ("library", "links", "catalog", "names", "golden", "used", "quarantine")
 _LOCKS = ("lock", "gate.lock")
 _BLOB = re.compile(r"([0-9a-f]{64})(?:\.zst)?")
 _PASSING = (DRAFT, probe.NAME, ".holo-doctor-")
@@ -198,7 +197,7 @@ def take_inventory(store: Store) -> Inventory:
     """What is in the library now. Raises :class:`IntegrityError` for a damaged name, or one whose catalog was lost."""
     there = Inventory()
     with _opened(store.path) as top, platform.listing(top) as entries:
-        there.unknown += [entry.name for entry in entries if entry.name not in (*_FOLDERS, *_LOCKS)]
+        there.unknown += [entry.name for entry in entries if entry.name not in (*FOLDERS, *_LOCKS)]
     _count_names(store, there)  # before the catalogs: in a dry run more of both may appear
     for name, _ in _entries(store, "catalog"):
         digest = name.removesuffix(".json")

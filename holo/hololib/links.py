@@ -4,7 +4,8 @@ A hardlink shares mode and mtime with every other link of the file. Linking the 
 every space the blob's, which makes bytecode stale (CPython compares the source's mtime) and loses the
 executable bit; and an edit through a hardlink would reach the truth. So hardlinked spaces share these
 files instead: their names say which mode and mtime they must have, a change shows in one stat, and a
-damaged one is dropped and made again from its blob, which no space can reach.
+damaged one is dropped and made again from its blob, which no space can reach. Each user has their own (the
+last part of the name), for who owns a file can change it wherever it is linked.
 
 They cost no data blocks where the library can reflink, and one copy per content elsewhere (with a
 compressed library: what an inflated blob would cost anyway).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -33,9 +34,9 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
 _SHORTEST_PREFIX = 4
 
 LARGEST = 256 << 20
-"""Bytes of a catalog: some two million files, which take a few GB of memory to parse. A larger one is refused."""
+"""Bytes of a catalog: some two million files, which take 1.5 GB of memory to parse. A larger one is refused."""
 
-_FOLDERS = ("library", "catalog", "names", "links", "golden")
+FOLDERS = ("library", "catalog", "names", "links", "golden", "used", "unsettled", "quarantine")
 
 
 def check_name(name: str, what: str) -> str:
@@ -73,7 +74,7 @@ class Store:
     def __init__(self, home: str, compression: str = "auto") -> None:
         self.home = absolute(home)
         self.path = os.path.join(self.home, "hololib")
-        refuse_symlinks(self.path, *(os.path.join(self.path, name) for name in _FOLDERS))
+        refuse_symlinks(self.path, *(os.path.join(self.path, name) for name in FOLDERS))
         self.compression = compression
 
     def __repr__(self) -> str:
@@ -160,6 +161,8 @@ class Store:
             remove_torn(self.blobs.directory, since, blobs.is_genuine)
             remove_torn(self.links.directory, since, links.is_genuine)
             self.unsettled.clear()
+        except PermissionError:
+            pass  # some of it is another user's: it stays doubtful, and is hashed, until they come
         except OSError as error:
             raise HoloError(f"cannot read what is new in {self.path}: {error.strerror}") from error
 
@@ -221,7 +224,20 @@ class Store:
             ) from error
 
     def load(self, digest: str) -> Catalog:
-        """Load a catalog by its full digest; its bytes are checked against it."""
+        """Load a catalog by its full digest; its bytes are checked against it.
+
+        Raises :class:`CatalogInvalid` if another user's would give its files rights (setuid, capabilities).
+        """
+        catalog, is_own = self._load(digest)
+        if not is_own and (file := catalog.privileged()) is not None:
+            raise CatalogInvalid(
+                f"catalog {self._catalog_path(digest)} is another user's and gives rights with setuid, setgid or "
+                f"capabilities: {file}",
+                "Whoever made it could act as you. Record the environment yourself, or let root do it.",
+            )
+        return catalog
+
+    def _load(self, digest: str) -> tuple[Catalog, bool]:
         from holo.catalog import Catalog
 
         path = self._catalog_path(digest)
@@ -237,13 +253,7 @@ class Store:
                 f"catalog {path} is damaged: its bytes do not have that digest",
                 "Run `holo check --repair` (with `--from` another library), or record the environment again.",
             )
-        catalog = Catalog.from_json(data, path)
-        if not is_own and (file := catalog.privileged()) is not None:
-            raise CatalogInvalid(
-                f"catalog {path} is another user's and gives rights with setuid, setgid or capabilities: {file}",
-                "Whoever made it could act as you. Record the environment yourself, or let root do it.",
-            )
-        return catalog
+        return Catalog.from_json(data, path), is_own
 
     def resolve(self, reference: str) -> tuple[str, str]:
         """Find a catalog by name or by a digest prefix of at least four digits.
@@ -287,7 +297,7 @@ class Store:
             if digest not in named:
                 with suppress(FileNotFoundError, NotFound):  # removed by somebody else just now
                     recorded = os.stat(self._catalog_path(digest)).st_mtime
-                    summaries.append(_summarize(self.load(digest), None, recorded))
+                    summaries.append(_summarize(self._load(digest)[0], None, recorded))
         return summaries
 
     def remove(self, reference: str) -> tuple[str, str]:
@@ -448,7 +458,11 @@ def _write_durably(path: str, data: bytes) -> None:
         os.replace(draft, path)
         _sync_folder(os.path.dirname(path))
     except OSError as error:
-        raise HoloError(f"cannot write {path}: {error.strerror}") from error
+        others = error.errno == errno.EPERM  # in the sticky folder of a shared library
+        raise HoloError(
+            f"cannot write {path}: {error.strerror}",
+            "There is one of another user's already: choose another name." if others else None,
+        ) from error
     finally:
         if os.path.lexists(draft):
             os.unlink(draft)

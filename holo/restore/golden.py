@@ -56,9 +56,19 @@ class Golden:
 
     def outline(self, digest: str) -> Catalog | None:
         """What a space of the catalog makes anew, if there is a golden tree. Only its rows, not its totals, count."""
-        folder = os.path.join(self._store.path, "golden")
+        path = os.path.join(self._store.path, "golden")
         try:
-            return Catalog.from_json(read_outline(folder, digest)[1], f"{folder}/{digest}.json")
+            folder = platform.open_root(path)
+            try:
+                tree = platform.open_child(folder, digest)
+                try:
+                    made = platform.tree_seal(tree)
+                finally:
+                    platform.close_directory(tree)
+            finally:
+                platform.close_directory(folder)
+            tree_seal, document = read_outline(path, digest)
+            return Catalog.from_json(document, f"{path}/{digest}.json") if tree_seal == made else None
         except (OSError, ValueError, CatalogInvalid):
             return None
 

@@ -17,5 +17,10 @@ def read(path: Path) -> dict[str, Any]:
 
 def edit(path: Path, **changes: object) -> None:
     """Another sound document: what holo would have written, had it meant that."""
-    body = json.dumps(read(path) | changes).encode()
-    path.write_bytes(body + b"\n" + blake3(body).hexdigest().encode() + b"\n")
+    path.write_bytes(dump(read(path) | changes))
+
+
+def dump(document: dict[str, Any]) -> bytes:
+    """A document with its seal, which anybody can compute."""
+    body = json.dumps(document).encode()
+    return body + b"\n" + blake3(body).hexdigest().encode() + b"\n"
