@@ -1,0 +1,256 @@
+"""Many processes on one library, doing everything at once: nothing fails but what somebody else removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import zstandard
+
+from holo.cli import app
+from holo.digest import of
+from support import compare, trees
+from support.cli import Holo
+from support.filesystems import Filesystem
+
+pytestmark = [
+    pytest.mark.torture,
+    pytest.mark.parametrize("filesystem", ["btrfs", "ext4", "xfs"], indirect=True),
+]
+
+COMMANDS: Any = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+PROCESSES = 8
+SECONDS = {"btrfs": 5, "ext4": 2}
+LONG_SECONDS = 60
+SOURCES = ("ant", "bee", "cat")
+STRATEGIES = ("smart", "reflink", "hardlink", "copy")
+SHARED_SPACES = ("shared-1", "shared-2")
+
+REMOVED_BY_ANOTHER = re.compile(
+    r"error: (there is no catalog '[a-z]+' in .*"
+    r"|catalog [0-9a-f]{12} is not in .* any more"
+    r"|there is no space '[a-z0-9-]+' in .*"
+    r"|space '[a-z0-9-]+' holds catalog '.*', not '.*')\nhint: .*"
+)
+"""The only failures there may be: what one process asks for, another has removed, or put something else there."""
+
+
+def make_source(root: Path, name: str) -> Path:
+    """A tree like an environment: much that all of them have, and something of its own."""
+    randomly = random.Random(1)
+    for number in range(30):
+        content = randomly.randbytes(randomly.choice((0, 100, 5_000, 40_000)))
+        trees.write(root / f"lib-{number % 7}" / f"file-{number}", content, mode=randomly.choice((0o644, 0o755, 0o444)))
+    for number in range(120):
+        trees.write(root / f"{name}-{number % 5}" / f"file-{number}", f"{name} {number}\n" * 200)
+    trees.write(root / "bin" / "tool", f"#!/bin/sh\necho {root}\n", mode=0o755)
+    trees.write(root / "lib-1" / "binary", b"\0" + os.fsencode(root) + b"/lib\0" + bytes(300_000))
+    os.symlink(f"{root}/bin/tool", root / "bin" / "other")
+    os.symlink("lib-1", root / "lib")
+    os.link(root / "lib-1" / "file-1", root / "lib-1" / "linked")
+    return trees.settle(root)
+
+
+class Process:
+    """One of the processes: random commands, one after the other."""
+
+    def __init__(self, holo: Holo, number: int, sources: dict[str, Path], origins: dict[str, Path]) -> None:
+        """``sources`` by their names, ``origins`` by the digests of their catalogs."""
+        self._holo = holo
+        self._random = random.Random(number)
+        self._own = [f"own-{number}-{letter}" for letter in "ab"]
+        self._sources = sources
+        self._origins = origins
+        self._zygote = subprocess.Popen(
+            [sys.executable, "-m", "support.zygote"],
+            env=holo.environment({"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}),
+            cwd=holo.root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.done: Counter[str] = Counter()
+        self.failure: BaseException | None = None
+
+    def is_ready(self) -> bool:
+        assert self._zygote.stdout is not None
+        return self._zygote.stdout.readline() == "ready\n"
+
+    def close(self) -> None:
+        self._zygote.communicate()
+
+    def work(self, until: float, over: threading.Event) -> None:
+        actions = [
+            *[self.record] * 4,
+            *[self.init] * 5,
+            *[self.restore] * 3,
+            *[self.damage] * 3,
+            *[self.look] * 2,
+            *[self.collect] * 4,
+            *[self.delete] * 2,
+            *[self.remove] * 4,
+        ]
+        try:
+            while time.monotonic() < until and not over.is_set():
+                self._random.choice(actions)()
+        except BaseException as failure:  # noqa: BLE001 - shown by the test
+            self.failure = failure
+            over.set()
+
+    def run(self, *arguments: str) -> Any:
+        """The document that a command printed; ``None`` if it asked for something that another removed."""
+        assert self._zygote.stdin is not None
+        assert self._zygote.stdout is not None
+        self._zygote.stdin.write(json.dumps([*arguments, "--json"]) + "\n")
+        self._zygote.stdin.flush()
+        code, stdout, stderr = json.loads(self._zygote.stdout.readline())
+        self.done[arguments[0]] += 1
+        stderr = re.sub(r"^(waiting|warning:) .*\n", "", stderr, flags=re.MULTILINE)
+        if code == 1 and REMOVED_BY_ANOTHER.fullmatch(stderr.strip()):
+            self.done["refused"] += 1
+            return None
+        assert code == 0, f"holo {' '.join(arguments)}: exit {code}\n{stdout}{stderr}"
+        assert stderr == ""
+        return json.loads(stdout)
+
+    def source(self) -> str:
+        return self._random.choice(SOURCES)
+
+    def space(self) -> str:
+        return self._random.choice((*self._own, *self._own, *SHARED_SPACES))
+
+    def how(self) -> list[str]:
+        verify = ["--verify"] if self._random.random() < 0.2 else []
+        return ["--strategy", self._random.choice(STRATEGIES), *verify]
+
+    def record(self) -> None:
+        self.run("record", str(self._sources[self.source()]))
+
+    def init(self) -> None:
+        force = ["--force"] if self._random.random() < 0.5 else []
+        name = self.source()
+        source = self._random.choice((name, name, str(self._sources[name])))
+        self.check(self.run("init", "--space", self.space(), source, *self.how(), *force))
+
+    def restore(self) -> None:
+        other = ["--catalog", self.source()] if self._random.random() < 0.3 else []
+        self.check(self.run("restore", "--space", self.space(), *self.how(), *other))
+
+    def damage(self) -> None:
+        """Change a space that nobody else uses, and have it restored."""
+        name = self._random.choice(self._own)
+        found = next((item for item in self.run("list")["spaces"] if item["name"] == name), None)
+        if found is None:
+            return
+        root = Path(found["path"])
+        trees.write(root / "new" / "file", "new")
+        files = sorted(path for path in root.rglob("file-*") if not path.is_symlink())
+        for path in self._random.sample(files, min(6, len(files))):
+            damage = self._random.randrange(4)
+            if damage == 0 or path.stat().st_nlink > 1:  # what is linked is also another's
+                path.unlink()
+            elif damage == 1:
+                path.write_bytes(b"damaged")
+            elif damage == 2:
+                path.chmod(0o700)
+            else:
+                path.unlink()
+                path.mkdir()
+        self.check(self.run("restore", "--space", name, *self.how()))
+
+    def check(self, report: Any) -> None:
+        """A space of one's own is now what was asked for. (What hardlinks share is compared in the end, in peace.)"""
+        if report is not None and report["space"] in self._own and report["strategy"]["used"] != "hardlink":
+            assert compare.differences(self._origins[report["digest"]], Path(report["path"])) == []
+
+    def collect(self) -> None:
+        policy = self._random.choice(
+            ((), (), ("--dry-run",), ("--keep-last", "1"), ("--max-size", "200k"), ("--keep-days", "0"))
+        )
+        self.run("gc", *policy)
+
+    def delete(self) -> None:
+        self.run("delete", "--space", self.space())
+
+    def remove(self) -> None:
+        self.run("catalogs", "--remove", self.source())
+
+    def look(self) -> None:
+        commands = [("list",), ("catalogs",), ("restore", "--space", self.space(), "--dry-run")]
+        if "check" in COMMANDS:
+            commands.append(("check",))
+        self.run(*self._random.choice(commands))
+
+
+def test_storm(holo: Holo, filesystem: Filesystem, torture: bool, faults: Callable[[int, str, int], None]) -> None:
+    if not torture and filesystem.name not in SECONDS:
+        pytest.skip("only in the long form")
+    # The path is longer than a space's, so that binaries can be patched.
+    sources = {name: make_source(holo.root / ("sources".ljust(100, "-")) / name, name) for name in SOURCES}
+    origins = {holo("record", source, "--json").json()["digest"]: source for source in sources.values()}
+    processes = [Process(holo, number, sources, origins) for number in range(PROCESSES)]
+    try:
+        assert all(process.is_ready() for process in processes)
+        until = time.monotonic() + (LONG_SECONDS if torture else SECONDS[filesystem.name])
+        over = threading.Event()
+        threads = [threading.Thread(target=process.work, args=(until, over)) for process in processes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        done = sum((process.done for process in processes), Counter[str]())
+        what = f"commands of {PROCESSES} processes at once, {filesystem.name}"
+        faults(6, what, done.total() - done["refused"])
+        for process in processes:
+            if process.failure is not None:
+                raise process.failure
+        assert all(process.done for process in processes)
+        is_valid(holo)
+        check_the_end(holo, processes[0].run, origins)
+    finally:
+        for process in processes:
+            process.close()
+
+
+def check_the_end(holo: Holo, run: Callable[..., Any], origins: dict[str, Path]) -> None:
+    """No garbage that gc does not know; and when all catalogs are there again, every space is brought back."""
+    report = run("gc")
+    assert report["removed"]["drafts"] == 0, "nobody was killed"
+    assert report["unknown"] == []
+    is_valid(holo)
+    for source in origins.values():
+        run("record", str(source))
+    spaces = run("list")["spaces"]
+    for space in spaces:
+        assert run("restore", "--space", space["name"])
+        assert compare.differences(origins[space["digest"]], Path(space["path"]), library=holo.library) == []
+    folders = {path for path in holo.holotree.iterdir() if path.name != ".spaces"}
+    assert folders == {Path(space["path"]) for space in spaces}
+
+
+def is_valid(holo: Holo) -> None:
+    """Every catalog and every blob is what its name says, and every catalog has all its blobs."""
+    there = set()
+    for path in (holo.library / "library").glob("*/*"):
+        content = path.read_bytes()
+        if path.suffix == ".zst":
+            content = zstandard.decompress(content) if content else content
+        assert of(content) == path.stem, path
+        there.add(path.stem)
+    for path in (holo.library / "catalog").iterdir():
+        document = path.read_bytes()
+        assert of(document) == path.stem, path
+        for folder in json.loads(document)["directories"]:
+            assert {row[4] for row in folder[3]} <= there
