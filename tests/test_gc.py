@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from holo import Hololib, IntegrityError, NotFound, UsageError
+from holo import HoloError, Hololib, IntegrityError, NotFound, UsageError
 from holo.hololib.collect import parse_size
 from support import compare, fiemap, trees
 from support.cli import Holo
@@ -354,6 +354,17 @@ def test_what_a_space_holds_is_kept(three: dict[str, str], holo: Holo) -> None:
     assert gc(holo, "--keep-last", "0")["kept"] == []
     assert catalogs(holo) == set()
     assert names_in(holo.library / "library") == set()
+
+
+@local
+def test_who_holds_what_must_be_known_for_a_policy(three: dict[str, str], holo: Holo) -> None:
+    holo("init", "--space", "job", "old")
+    (holo.holotree / ".spaces" / "job.json").write_text("{")
+    library = Hololib(holo.home)
+    with pytest.raises(HoloError, match=r"job\.json"):
+        library.gc(keep_last=0)
+    assert catalogs(holo) == set(three.values())
+    assert library.gc().catalogs == []
 
 
 @local
