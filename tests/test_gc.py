@@ -539,7 +539,7 @@ def test_killed_anywhere_it_leaves_a_valid_library_and_the_rest_for_the_next(
     kept = record(holo, "kept", "one")
     library = Hololib(holo.home)
     library.init("one", "kept")
-    tree(source(holo, "gone"), "two", "three")
+    tree(source(holo, "gone"), *"abcdefgh")
     kills = 0
     for system_call in ("unlink", "unlinkat", "renameat", "fsync"):
         number = 1
@@ -568,6 +568,6 @@ def test_killed_anywhere_it_leaves_a_valid_library_and_the_rest_for_the_next(
             assert {path.name for path in (holo.library / "names").iterdir()} == {"kept.json"}
             assert {path.name[:64] for path in (holo.library / "golden").iterdir()} == {kept, ".lock"}
             assert [path.name for path in (holo.library / "used").iterdir()] == [kept]
-            number += 1 if torture else 5
+            number += 1 if torture else 8
     faults(5, f"{arguments[0]} killed at a system call", kills)
     assert kills >= 4
