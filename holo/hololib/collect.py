@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 LinkKey: TypeAlias = "tuple[str, int, int]"
 """What a link form is of: digest, mode, mtime in ns."""
 
-_FOLDERS = ("library", "links", "catalog", "names", "golden", "used")
+# Of what a check put into quarantine, nobody but the user knows whether it is needed.
+_FOLDERS = ("library", "links", "catalog", "names", "golden", "used", "quarantine")
 _LOCKS = ("lock", "gate.lock")
 _BLOB = re.compile(r"([0-9a-f]{64})(?:\.zst)?")
 _LINK = re.compile(r"([0-9a-f]{64})-([0-7]{3})-(-?[0-9]+)")
