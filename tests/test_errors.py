@@ -104,6 +104,18 @@ def test_an_error_of_any_call(
     assert problems == []
 
 
+@each_scenario("delete-btrfs", "delete-ext4")
+def test_a_full_disk_does_not_keep_a_space_from_being_deleted(
+    scenario: Scenario, filesystem: Filesystem, supervisor: Supervisor
+) -> None:
+    world = scenario.world(supervisor, filesystem)
+    for number in range(1, 4):  # each write of who holds the lock, and of the mark
+        scenario.prepare(world)
+        outcome = scenario.run(world, at=number, error=errno.ENOSPC, only=["write"])
+        assert outcome.code == 0, outcome
+        assert scenario.undone(world) == []
+
+
 # -- limits of the process ------------------------------------------------------------------------------------------
 
 
