@@ -84,7 +84,7 @@ def test_the_counter_misses_nothing(scenario: Scenario, filesystem: Filesystem, 
     command = [sys.executable, "-m", "holo", *scenario.arguments(world), "--json"]
     subprocess.run(
         ["strace", "-f", "-y", "-o", log, "-e", "trace=%file,%desc", *command],
-        env=world.cli.environment(),
+        env=world.cli.environment({"PYTHONDONTWRITEBYTECODE": "1"}),
         cwd=world.root,
         capture_output=True,
         check=True,
