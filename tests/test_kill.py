@@ -45,7 +45,7 @@ def test_a_command_killed_before_any_of_its_calls(
     whole = scenario.run(world)
     assert whole.code == 0, whole
     assert scenario.undone(world) == []
-    points = spread(len(whole.calls), len(whole.calls) if torture else 6)
+    points = spread(len(whole.calls), len(whole.calls) if torture else 4)
     faults(2, "kill -9 before a file-system call", len(points))
     problems = [problem for number in points for problem in problems_after(scenario, world, {"kill": "group"}, number)]
     assert problems == []
@@ -61,7 +61,7 @@ def test_workers_killed(
     scenario.prepare(world)
     whole = scenario.run(world)
     assert {call.process for call in whole.calls} >= {0, 1}, "no workers"
-    points = spread(len(whole.calls), 60 if torture else 2)
+    points = spread(len(whole.calls), 60 if torture else 1)
     faults(2, "kill -9 of a worker, its parent, or all", len(points))
     problems = [problem for number in points for problem in problems_after(scenario, world, {"kill": kill}, number)]
     assert problems == []
@@ -84,7 +84,7 @@ def test_the_counter_misses_nothing(scenario: Scenario, filesystem: Filesystem, 
     command = [sys.executable, "-m", "holo", *scenario.arguments(world), "--json"]
     subprocess.run(
         ["strace", "-f", "-y", "-o", log, "-e", "trace=%file,%desc", *command],
-        env=world.cli.environment(),
+        env=world.cli.environment({"PYTHONDONTWRITEBYTECODE": "1"}),
         cwd=world.root,
         capture_output=True,
         check=True,

@@ -23,6 +23,7 @@ import struct
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -395,7 +396,10 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
         _become(request, theirs, stdout, stderr)
     theirs.close()
     with ours:
-        _, (listener,), _, _ = socket.recv_fds(ours, 1, 1)
+        _, listeners, _, _ = socket.recv_fds(ours, 1, 1)
+    if not listeners:  # no seccomp here, or somebody listens already: containers of LXD, say
+        raise RuntimeError(os.pread(stderr, 1 << 16, 0).decode())
+    (listener,) = listeners
     status, calls, hung = _Watch(listener, leader, request).watch()
     os.close(listener)
     texts = []
@@ -433,7 +437,10 @@ def _become(request: dict[str, Any], theirs: socket.socket, stdout: int, stderr:
         theirs.close()
         sys.argv = ["holo", *request["arguments"]]
         holo.cli.main()
+    except BaseException:  # noqa: BLE001 - holo never raises, so it is about us
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(99)
 
 

@@ -480,4 +480,4 @@ def each_scenario(*names: str) -> pytest.MarkDecorator:
 def spread(total: int, count: int) -> list[int]:
     """``count`` numbers from 1 to ``total``, as evenly as it goes."""
     count = min(total, count)
-    return [1 + number * (total - 1) // max(1, count - 1) for number in range(count)]
+    return [1 + (2 * number + 1) * total // (2 * count) for number in range(count)]
