@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support import compare, disks, fiemap, trees
-from support.cli import Argument, Holo, Result
+from support.cli import Argument, Holo, Result, another_boot
 from support.disks import Disk
 from support.filesystems import Unavailable
 from support.libraries import catalogs
@@ -336,6 +336,36 @@ def test_device_that_lost_data_only(make_disk: MakeDisk, folder: Path, below: Pa
     disk.remount()
     assert len(catalogs(holo)) == 2
     faults(1, "device that lost data and went on", 1)
+
+
+@pytest.mark.parametrize("strategy", ["copy", "hardlink"])
+def test_space_whose_content_never_reached_the_disk(
+    strategy: str, make_disk: MakeDisk, folder: Path, faults: Note
+) -> None:
+    """Size, mode, mtime and ctime are those of the last restore, only the content is not there."""
+    disk = make_disk("ext4", 64 << 20, "-b", "4096")
+    holo = Holo(folder)
+    holo.home = disk.root / "home"
+    holo.library = holo.home / "hololib"
+    source = tree(disk.root / "source", files=20)
+    holo("record", source, "--name", "env")
+    command = ["restore", "--space", "one", "--strategy", strategy, "--json"]
+    space = Path(holo("init", "--space", "one", "env", *command[3:]).json()["path"])
+    torn = [space / "path", *(space / "folder-3").iterdir()]
+    places = [extent for path in torn for extent in fiemap.extents(os.fsencode(path))]
+    disk.unmount()
+    with disk.image.open("r+b") as image:
+        for extent in places:
+            os.pwrite(image.fileno(), bytes(extent.length), extent.physical)
+    disk.mount()
+    assert holo(*command).json()["files"]["copied"] == 0  # nobody can see it in a stat
+    holo.launcher = another_boot(folder)
+    report = holo(*command).json()
+    assert report["files"]["total"] - report["files"]["unchanged"] == len(torn)
+    assert compare.differences(source, space, library=holo.library) == []
+    holo.launcher = ()
+    assert holo(*command).json()["files"]["unchanged"] == report["files"]["total"]
+    faults(2, f"torn files of a space: {strategy}", len(torn))
 
 
 @pytest.mark.parametrize("strategy", ["copy", "hardlink"])
