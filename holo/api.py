@@ -313,18 +313,18 @@ class Hololib:
         name = default_name(os.path.abspath(path).removesuffix(".json"))
         beside = os.path.join(os.path.dirname(os.path.abspath(path)), "library")
         blobs = self.store.blobs
+        missing = {row[4]: row[2] for _, row in catalog.files() if not blobs.has(row[4], row[2])}
+        if missing and not os.path.isdir(beside):
+            raise NotFound(
+                f"{len(missing)} blobs of {path} are neither in {self.store.path} nor in {beside}",
+                "A catalog file needs its library beside it.",
+            )
+        relocator = Relocator(catalog.prefix, catalog.prefix)
+        for file, (_, _, size, _, digest) in catalog.files():
+            if file in catalog.relocations:
+                chunks = blobs.foreign_chunks(beside, digest, size) if digest in missing else None
+                relocator.check(chunks or blobs.chunks(digest, size), catalog.relocations[file], file)
         with self.store.unsettled.record():
-            missing = {row[4]: row[2] for _, row in catalog.files() if not blobs.has(row[4], row[2])}
-            if missing and not os.path.isdir(beside):
-                raise NotFound(
-                    f"{len(missing)} blobs of {path} are neither in {self.store.path} nor in {beside}",
-                    "A catalog file needs its library beside it.",
-                )
-            relocator = Relocator(catalog.prefix, catalog.prefix)
-            for file, (_, _, size, _, digest) in catalog.files():
-                if file in catalog.relocations:
-                    chunks = blobs.foreign_chunks(beside, digest, size) if digest in missing else None
-                    relocator.check(chunks or blobs.chunks(digest, size), catalog.relocations[file], file)
             blobs.take(beside, missing)
             self.store.publish(catalog, name)
         return name, catalog.digest

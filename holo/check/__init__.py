@@ -29,7 +29,7 @@ from holo import parallel, platform
 from holo.catalog import Catalog
 from holo.check.differences import golden_differences, space_differences
 from holo.check.quarantine import Quarantine
-from holo.check.reader import Reader, Seen, State
+from holo.check.reader import NOT_DAMAGE, Reader, Seen, State
 from holo.check.report import CheckReport, Kind, Problem
 from holo.check.sources import Sources
 from holo.errors import HoloError
@@ -72,10 +72,15 @@ def check(store: Store, tree: Holotree, options: Options) -> CheckReport:
             locks.enter_context(tree.lock(name, options.on_wait, exclusive=False))
         locks.enter_context(store.lock(exclusive=options.repair, on_wait=options.on_wait))
         try:
+            if options.repair:
+                locks.enter_context(store.unsettled.record())
             report = _Check(store, tree, options).run()
+            if options.repair:
+                store.settle()
         except OSError as error:
             doing = "repair" if options.repair else "check"
-            raise HoloError(f"cannot {doing} {error.filename or store.path}: {error.strerror}") from error
+            where = f" ({error.filename})" if error.filename else ""
+            raise HoloError(f"cannot {doing} the library {store.path}{where}: {error.strerror}") from error
     report.seconds = round(time.monotonic() - started, 3)
     return report
 
@@ -111,12 +116,6 @@ class _Check:
         for name in sorted({*self._options.spaces} & self._spaces.keys()):
             self._check_space(self._spaces[name])
             self._advance()
-        if self._options.repair:
-            folder = platform.open_root(self._store.path)
-            try:
-                platform.sync_filesystem(folder)
-            finally:
-                platform.close_directory(folder)
         return self._report
 
     def _note(self, kind: Kind, path: str, what: str, concerned: Collection[str] = ()) -> Problem:
@@ -157,6 +156,7 @@ class _Check:
                     self._spaces[name] = space
                     known.add(space.path)
             except (HoloError, OSError) as error:
+                _raise_unless_damage(error)
                 problem = self._note("record", self._tree.record_path(name), _why(error))
                 problem.spaces = [name]
                 if self._options.repair:
@@ -178,6 +178,7 @@ class _Check:
                 if summary is not None:
                     self._names[summary.digest].append(summary)
             except (HoloError, OSError) as error:
+                _raise_unless_damage(error)
                 problem = self._note("name", path, _why(error))
                 problem.catalogs = [name]
 
@@ -195,8 +196,7 @@ class _Check:
             try:
                 self._take_in(_read_catalog(path, digest))
             except HoloError as error:
-                if isinstance(error.__cause__, PermissionError):
-                    raise
+                _raise_unless_damage(error)
                 lost[digest] = self._note("catalog", path, error.message, [digest])
         for digest in sorted(missing):
             path = os.path.join(folder, digest + ".json")
@@ -270,7 +270,7 @@ class _Check:
         sizes: dict[str, int] = {}  # of content that is there
         wrong: list[Seen] = []
         try:
-            for seen_here in parallel.run(Reader(folders, needed), shards, self._options.workers):
+            for seen_here in parallel.run(Reader(self._store.path, folders, needed), shards, self._options.workers):
                 for seen in seen_here:
                     self._count(seen, needed)
                     if seen.state is State.SOUND and seen.folder == "library":
@@ -373,6 +373,13 @@ class _Check:
         for path, what in space_differences(self._store, space, catalog, self._options.workers):
             problem = self._note("space", os.path.join(space.path, path) if path else space.path, what)
             problem.catalogs, problem.spaces = [space.catalog], [space.name]
+
+
+def _raise_unless_damage(error: HoloError | OSError) -> None:
+    """Raise what tells of this process or its user, and nothing about the file."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and cause.errno in NOT_DAMAGE:
+        raise error
 
 
 def _read_catalog(path: str, digest: str) -> Catalog:

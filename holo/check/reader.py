@@ -16,7 +16,7 @@ from holo.hololib.blobs import ContentMismatch, is_sealed, stored_content
 from holo.hololib.links import FORM
 from holo.platform import Directory
 
-_NOT_DAMAGE = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
+NOT_DAMAGE = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
 """What opening and reading answer that says nothing about the file."""
 
 
@@ -54,8 +54,9 @@ _Verdict = tuple[State, str, int]
 class Reader:
     """Reads one folder ``ab/`` of blobs or of link forms. Made before the workers are forked."""
 
-    def __init__(self, folders: Mapping[str, Directory], needed: Mapping[str, int]) -> None:
-        """``needed``: content that catalogs need, with its size in bytes."""
+    def __init__(self, library: str, folders: Mapping[str, Directory], needed: Mapping[str, int]) -> None:
+        """``folders`` of the library at that path; ``needed``: content that catalogs need, with its size in bytes."""
+        self._library = library
         self._folders = folders
         self._needed = needed
 
@@ -71,7 +72,9 @@ class Reader:
             finally:
                 platform.close_directory(directory)
         except OSError as error:
-            return [Seen(folder, shard, "", State.DAMAGED, _unreadable(error, f"{folder}/{shard}"), 0, 0)]
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):  # the whole folder would go into the quarantine
+                raise self._explained(error, folder, shard) from error
+            return [Seen(folder, shard, "", State.DAMAGED, "it is not a directory", 0, 0)]
 
     def _look(self, folder: str, directory: Directory, shard: str, name: str) -> Seen | None:
         shown = f"{shard}/{name}"
@@ -98,8 +101,13 @@ class Reader:
         except ContentMismatch as error:
             verdict = State.DAMAGED, str(error), 0
         except OSError as error:
-            verdict = State.DAMAGED, _unreadable(error, f"{folder}/{shown}"), 0
+            if error.errno in NOT_DAMAGE:
+                raise self._explained(error, folder, shown) from error
+            verdict = State.DAMAGED, f"it cannot be read: {error.strerror}", 0
         return Seen(folder, shown, digest, *verdict, stored)
+
+    def _explained(self, error: OSError, *names: str) -> HoloError:
+        return HoloError(f"cannot read {os.path.join(self._library, *names)}: {error.strerror}")
 
     def _blob(self, descriptor: int, status: os.stat_result, digest: str, *, compressed: bool) -> _Verdict:
         needed = self._needed.get(digest)
@@ -127,9 +135,3 @@ def _link(descriptor: int, status: os.stat_result, digest: str, mode: str, mtime
     if digests.of_file(descriptor) != digest:
         return State.DAMAGED, "its bytes do not have that digest", 0
     return State.SOUND, "", status.st_size
-
-
-def _unreadable(error: OSError, name: str) -> str:
-    if error.errno in _NOT_DAMAGE:
-        raise HoloError(f"cannot read {name} of the library: {error.strerror}") from error
-    return f"it cannot be read: {error.strerror}"

@@ -173,13 +173,18 @@ def needs(store: Store, known: Mapping[str, Needs] | None = None) -> dict[str, N
 
     Raises :class:`IntegrityError` when one cannot be read: nobody knows then which blobs are garbage.
     """
+    with _naming(store):
+        return _needs(store, known or {})
+
+
+def _needs(store: Store, known: Mapping[str, Needs]) -> dict[str, Needs]:
     found: dict[str, Needs] = {}
     same: dict[str, str] = {}  # contents that many catalogs have take memory once
     for name, _ in _entries(store, "catalog"):
         digest = name.removesuffix(".json")
         if digest == name or not digests.is_digest(digest):
             continue
-        if known is not None and digest in known:
+        if digest in known:
             found[digest] = known[digest]
             continue
         try:
@@ -307,6 +312,15 @@ def _opened(library: str, *path: str) -> Iterator[platform.Directory]:
         platform.close_directory(directory)
 
 
+@contextmanager
+def _naming(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise HoloError(f"cannot collect garbage in {store.path}{where}: {error.strerror}") from error
+
+
 def _incomplete(error: HoloError) -> IntegrityError:
     return IntegrityError(
         f"nothing was removed, for it is not known what is needed: {error.message}",
@@ -423,15 +437,13 @@ def collect(
     :class:`HoloError` when something cannot be removed; what is left then is valid.
     """
     started = time.monotonic()
-    try:
+    with _naming(store):
         there = take_inventory(store)
         decision = decide(there, needs(store, known), holders, policy, time.time())
-    except OSError as error:
-        raise HoloError(f"cannot read the library {store.path}: {error.filename or ''}: {error.strerror}") from error
-    files = [*decision.drafts, *decision.links, *decision.blobs]
-    freed, shared = _measure(store, files)
-    if not dry_run:
-        _remove(store, decision, files)
+        files = [*decision.drafts, *decision.links, *decision.blobs]
+        freed, shared = _measure(store, files)
+        if not dry_run:
+            _remove(store, decision, files)
 
     def use(digest: str) -> Use:
         names = sorted(name for name, named in there.names.items() if named == digest)

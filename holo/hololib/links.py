@@ -79,7 +79,7 @@ class Links:
         _, mode, size, mtime, digest = row
 
         def make(folder: Directory, draft: str) -> None:
-            target = self._blobs.clone(digest, size, folder, draft, 0o600, inflate=False)
+            target = self._blobs.clone(digest, size, folder, draft, 0o600, verify=verify, inflate=False)
             if target is None:
                 target = platform.create_file(folder, draft, 0o600)
             try:

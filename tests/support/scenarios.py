@@ -250,9 +250,13 @@ class World:
         for path in (self.library / "links").glob("??/*"):
             digest, _, rest = path.name.partition("-")
             if len(digest) == 64:
-                mode, _, mtime = rest.partition("-")
+                mode, mtime, user = rest.split("-")
                 found = path.stat()
-                is_sealed = stat.S_IMODE(found.st_mode) == int(mode, 8) and found.st_mtime_ns == int(mtime)
+                is_sealed = (
+                    stat.S_IMODE(found.st_mode) == int(mode, 8)
+                    and found.st_mtime_ns == int(mtime)
+                    and found.st_uid == int(user)
+                )
                 if is_sealed and blake3(path.read_bytes()).hexdigest() != digest:
                     yield f"link form {path} is damaged"
 
@@ -332,8 +336,8 @@ def _not_gone(world: World) -> list[str]:
 
 
 def _not_removed(world: World) -> list[str]:
-    golden = (world.library / "golden" / world.digest).exists()
-    return ["the catalog is still there"] if golden or world.digest in world.catalogs() else []
+    """A golden tree without its catalog is garbage."""
+    return ["the catalog is still there"] if world.digest in world.catalogs() else []
 
 
 def _only_other(world: World) -> None:
