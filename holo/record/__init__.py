@@ -152,7 +152,8 @@ def _ingest(
         raw = library.keeps_raw
     except OSError as error:
         raise HoloError(f"cannot write to the library {blobs.path}: {error.strerror}") from error
-    ingest = Ingest(root, prefix, blobs, reflink=raw and _can_clone(root, tree, blobs), compress=not raw)
+    reflink = raw and _can_clone(root, tree, blobs)
+    ingest = Ingest(root, prefix, blobs, reflink=reflink, compress=not raw)
     found: dict[str, list[Ingested]] = {folder.path: [] for folder in tree.folders}
     total = sum(len(folder.files) for folder in tree.folders)
     done = unwritten = 0
@@ -160,7 +161,8 @@ def _ingest(
         for path, items in results:
             found[path] += items
             done += len(items)
-            unwritten += sum(item.row[2] for item in items if item.stored)
+            if not reflink:  # whose content is on the disk already
+                unwritten += sum(item.row[2] for item in items if item.stored)
         if unwritten >= _WRITE_BACK:
             library.settle()
             unwritten = 0
