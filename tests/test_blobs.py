@@ -7,6 +7,7 @@ import random
 import resource
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from holo import digest as digests
 from holo import platform
 from holo.errors import HoloError, IntegrityError
+from holo.hololib import Store
 from holo.hololib.blobs import (
     CHUNK,
     SEALED_MODE,
@@ -500,3 +502,28 @@ def test_a_blob_that_another_library_lacks(blobs: Blobs, foreign: Path) -> None:
     with pytest.raises(IntegrityError, match=f"{digests.of(SMALL)} is not in {foreign}"):
         blobs.take(str(foreign), {digests.of(SMALL): len(SMALL)})
     assert files(blobs.path) == set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_many_make_and_link_one_form_at_once(tmp_path: Path) -> None:
+    """Each may replace the file that another is about to link."""
+    content = b"x" * 5000
+    row = ("file", 0o644, len(content), 1_234_567_890, digests.of(content))
+    Store(os.fspath(tmp_path)).blobs.add(row[4], iter([content]), len(content), compress=False)
+    children = []
+    for number in range(4):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            with suppress(OSError):
+                links = Store(os.fspath(tmp_path)).links
+                (tmp_path / f"{number}").mkdir()
+                directory = platform.open_root(os.fspath(tmp_path / f"{number}"))
+                for _ in range(300):
+                    links.link(row, directory, "file", verify=False)
+                    os.utime(tmp_path / f"{number}" / "file")  # so that it is made anew
+                    platform.remove_file(directory, "file")
+                code = 0
+            os._exit(code)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4

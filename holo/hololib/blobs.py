@@ -122,15 +122,13 @@ class Blobs:
             try:
                 confirm(target)
                 platform.set_file(target, SEALED_MTIME_NS, self._chmod)
-            except BaseException:
-                platform.remove_file(folder, blob)
-                raise
             finally:
                 os.close(target)
 
         folder = open_folder(self.directory, self.path, digest[:2])
         try:
-            # The seal, set last, makes it a blob: that spares the draft and its renaming.
+            # The seal, set last, makes it a blob: that spares the draft and its renaming. Without it, it is garbage,
+            # and stays: what has its name by now may be another process's.
             make(folder, digest)
         except FileExistsError:
             # There already: being made by another, left by a crash, or damaged.

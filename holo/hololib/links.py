@@ -27,6 +27,9 @@ from holo.platform import Directory
 FORM = re.compile(r"([0-9a-f]{64})-([0-7]{3})-(-?[0-9]+)-([0-9]+)")
 """The name of such a file: digest, mode, mtime in ns, and the user whose it is."""
 
+_ATTEMPTS = 8
+"""A link to a file that another process replaces at this moment is refused, for that has no name any more (ENOENT)."""
+
 READ_ONLY = 0o555
 """What is left of a file's mode when it is shared by hardlink."""
 
@@ -71,8 +74,15 @@ class Links:
                 return
             # Edited through some hardlink: spaces that have it keep it, nobody gets it any more.
             platform.remove_file(directory, name)
-        self._make(row, shared, verify=verify)
-        platform.link(self.directory, shared, directory, name)
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            self._make(row, shared, verify=verify)
+            try:
+                platform.link(self.directory, shared, directory, name)
+            except FileNotFoundError:
+                if not attempts_left:
+                    raise
+            else:
+                return
 
     def _make(self, row: FileRow, shared: str, *, verify: bool) -> None:
         self._before_deriving()
