@@ -17,7 +17,7 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -301,15 +301,13 @@ def _entries(store: Store, *path: str) -> Iterator[tuple[str, os.stat_result]]:
 @contextmanager
 def _opened(library: str, *path: str) -> Iterator[platform.Directory]:
     """A folder of the library. The library and its first folders may be symlinks of the user's, those below not."""
-    directory = platform.open_root(os.path.join(library, *path[:1]))
-    try:
+    with ExitStack() as opened:  # which closes nothing twice, also when interrupted
+        directory = platform.open_root(os.path.join(library, *path[:1]))
+        opened.callback(platform.close_directory, directory)
         for name in path[1:]:
-            child = platform.open_child(directory, name)
-            platform.close_directory(directory)
-            directory = child
+            directory = platform.open_child(directory, name)
+            opened.callback(platform.close_directory, directory)
         yield directory
-    finally:
-        platform.close_directory(directory)
 
 
 @contextmanager
