@@ -26,6 +26,16 @@ def refuse_symlinks(*paths: str) -> None:
             )
 
 
+def open_directory(path: str) -> Directory:
+    """Open a directory by its name in its folder; a symlink there is never followed. Raises :class:`OSError`."""
+    parent, name = os.path.split(path)
+    folder = platform.open_root(parent)
+    try:
+        return platform.open_child(folder, name)
+    finally:
+        platform.close_directory(folder)
+
+
 class Walker:
     """Opens directories below a root by their relative paths, one component at a time.
 

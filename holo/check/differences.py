@@ -15,6 +15,7 @@ from holo.restore.relocate import Relocator
 from holo.restore.strategy import Way
 from holo.restore.survey import Expectation, survey
 from holo.space import Space
+from holo.walk import open_directory
 
 _ALWAYS_CHANGED = -1
 """A stamp older than every file, so that none is believed unread."""
@@ -25,7 +26,7 @@ def golden_differences(store: Store, catalog: Catalog, workers: int) -> Iterator
     folder = os.path.join(store.path, "golden")
     try:
         seal, outline = read_outline(folder, catalog.digest)
-        tree = _open(folder, catalog.digest)
+        tree = open_directory(os.path.join(folder, catalog.digest))
     except OSError as error:
         yield "", f"it or its outline cannot be opened: {error.strerror}"
         return
@@ -49,7 +50,7 @@ def space_differences(store: Store, space: Space, catalog: Catalog, workers: int
     if space.state != "pristine":
         yield "", "its last restore has not ended"
     try:
-        root = _open(*os.path.split(space.path))
+        root = open_directory(space.path)
     except OSError as error:
         yield "", f"it cannot be opened: {error.strerror}"
         return
@@ -60,15 +61,6 @@ def space_differences(store: Store, space: Space, catalog: Catalog, workers: int
         yield from _compare(root, store, expectation, workers)
     finally:
         platform.close_directory(root)
-
-
-def _open(parent: str, name: str) -> Directory:
-    """Open a directory by its name in its folder: a symlink there is an error, never followed."""
-    folder = platform.open_root(parent)
-    try:
-        return platform.open_child(folder, name)
-    finally:
-        platform.close_directory(folder)
 
 
 def _compare(root: Directory, store: Store, expectation: Expectation, workers: int) -> Iterator[tuple[str, str]]:

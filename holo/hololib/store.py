@@ -469,9 +469,8 @@ def _write_durably(path: str, data: bytes) -> None:
 
 
 def _sync_folder(path: str) -> None:
-    if platform.CAN_FORK:  # elsewhere a directory cannot be opened, and needs no fsync
-        folder = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    folder = platform.open_root(path)
+    try:
+        platform.sync_directory(folder)
+    finally:
+        platform.close_directory(folder)

@@ -40,7 +40,7 @@ from holo.restore.strategy import Decision, Way, decide
 from holo.restore.survey import Expectation, Survey, nothing_there, survey
 from holo.settings import Strategy
 from holo.space import Holotree, Space
-from holo.walk import absolute
+from holo.walk import absolute, open_directory
 
 _DRAFT = ".holo-"
 """In the name of a tree that is to take the place of a space, or did and is to be removed."""
@@ -150,17 +150,7 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
         remove_draft(space)
-        parent, base = os.path.split(space.path)
-        try:
-            directory = platform.open_root(parent)
-            try:
-                remove(directory, base)
-            finally:
-                platform.close_directory(directory)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise HoloError(f"cannot remove {space.path}: {error.strerror}") from error
+        _remove(space.path)
         tree.forget(name)
     return space
 
@@ -175,18 +165,23 @@ def refuse_mounts(path: str) -> None:
 def remove_draft(space: Space) -> None:
     """Remove what a killed restore left beside the space: the tree that was to be the new one, or was the old."""
     parent, name = os.path.split(space.path)
-    if not space.draft.startswith(f".{name}{_DRAFT}") or "/" in space.draft:
-        return
+    if space.draft.startswith(f".{name}{_DRAFT}") and "/" not in space.draft:
+        _remove(os.path.join(parent, space.draft))
+
+
+def _remove(path: str) -> None:
+    """Remove a tree if it is there."""
+    parent, name = os.path.split(path)
     try:
         directory = platform.open_root(parent)
         try:
-            remove(directory, space.draft)
+            remove(directory, name)
         finally:
             platform.close_directory(directory)
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise HoloError(f"cannot remove {os.path.join(parent, space.draft)}: {error.strerror}") from error
+        raise HoloError(f"cannot remove {path}: {error.strerror}") from error
 
 
 class _Job:
@@ -362,14 +357,8 @@ class _Job:
             platform.close_directory(root)
 
     def _open(self) -> platform.Directory:
-        """The space's directory, opened by its name in its folder: a symlink there is an error, never followed."""
-        parent, name = os.path.split(self.path)
         try:
-            directory = platform.open_root(parent)
-            try:
-                return platform.open_child(directory, name)
-            finally:
-                platform.close_directory(directory)
+            return open_directory(self.path)
         except OSError as error:
             raise HoloError(f"cannot open the space {self.path}: {error.strerror}") from error
 
