@@ -26,6 +26,7 @@ from holo import platform
 from holo.catalog import Catalog
 from holo.hololib.blobs import SEALED_MODE, SEALED_MTIME_NS
 from holo.hololib.sealed import seal
+from holo.restore.golden import body_of
 from support import filesystems, records
 from support.cli import Holo
 from support.filesystems import Filesystem
@@ -186,7 +187,8 @@ class Home:
         catalog = Catalog.from_json(Catalog.from_json(json.dumps(rows).encode(), "").to_json(), "")
         path = path.with_name(path.name.replace("@", catalog.digest))
         if "outline" in rights:
-            path.write_bytes(seal(f"{path.stem} {tree_seal(path.with_suffix(''))}\n".encode() + catalog.to_json()))
+            header = f"{path.stem} {tree_seal(path.with_suffix(''))}\n".encode()
+            path.write_bytes(seal(header + body_of(catalog)))
         else:
             path.write_bytes(catalog.to_json())
         if "named" in step:

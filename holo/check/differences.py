@@ -10,7 +10,7 @@ from holo.catalog import Catalog
 from holo.errors import HoloError
 from holo.hololib import Store
 from holo.platform import Directory
-from holo.restore.golden import as_recorded, outline_of, read_outline
+from holo.restore.golden import as_recorded, body_of, read_outline
 from holo.restore.relocate import Relocator
 from holo.restore.strategy import Way
 from holo.restore.survey import Expectation, survey
@@ -25,7 +25,7 @@ def golden_differences(store: Store, catalog: Catalog, workers: int) -> Iterator
     """Every difference of a golden tree from its catalog: path in the tree, and what is wrong there."""
     folder = os.path.join(store.path, "golden")
     try:
-        seal, outline = read_outline(folder, catalog.digest)
+        outline = read_outline(folder, catalog.digest)
         tree = open_directory(os.path.join(folder, catalog.digest))
     except OSError as error:
         yield "", f"it or its outline cannot be opened: {error.strerror}"
@@ -34,9 +34,9 @@ def golden_differences(store: Store, catalog: Catalog, workers: int) -> Iterator
         yield "", "its outline is damaged"
         return
     try:
-        if seal != platform.tree_seal(tree):
+        if outline.tree_seal != platform.tree_seal(tree):
             yield "", "it was changed after it was made"
-        if outline != outline_of(catalog).to_json():
+        if outline.body != body_of(catalog):
             yield "", "its outline is not that of its catalog"
         relocator = Relocator(catalog.prefix, catalog.prefix)
         expectation = Expectation(as_recorded(catalog), relocator, Way.REFLINK, _ALWAYS_CHANGED, True)

@@ -31,7 +31,7 @@ from holo.hololib.locks import OnWait, say_waiting
 from holo.platform import probe
 from holo.remove import remove
 from holo.restore.engine import UNFINISHED, Engine
-from holo.restore.golden import Golden, changed_directories, count_extra, make_own, outline_of
+from holo.restore.golden import Golden, Outline, changed_directories, count_extra, make_own, outline_of
 from holo.restore.materialize import Materializer
 from holo.restore.plan import Plan, plan
 from holo.restore.relocate import Relocator
@@ -220,7 +220,7 @@ class _Job:
                 f"{self.path} is not empty and not a holo space",
                 "A restore removes what is not in the catalog. Choose an empty place, or insist with --force.",
             )
-        self._golden = Golden(library, options.workers, options.on_progress, options.on_wait)
+        self._golden = Golden(library, digest, options.workers, options.on_progress, options.on_wait)
         self.decision: Decision  # made with the plan
 
     @cached_property
@@ -229,12 +229,17 @@ class _Job:
         return self._library.load(self._digest)
 
     @cached_property
-    def _outline(self) -> Catalog | None:
+    def _outline(self) -> Outline | None:
         """The outline of the golden tree, if that may be all that is needed."""
         wanted = self._options.strategy in (Strategy.SMART, Strategy.REFLINK) and not self._verify
         if not wanted or self._summary is None:
             return None
-        return self._golden.outline(self._digest)
+        return self._golden.outline()
+
+    @property
+    def _relocations(self) -> Catalog:
+        """What there is of the catalog that holds all its relocations."""
+        return self._outline.catalog if self._outline is not None else self._catalog
 
     @cached_property
     def _summary(self) -> CatalogSummary | None:
@@ -243,7 +248,7 @@ class _Job:
 
     @cached_property
     def relocator(self) -> Relocator:
-        catalog = self._outline or self._catalog
+        catalog = self._relocations
         relocator = Relocator(catalog.prefix, self.path)
         relocator.refuse_impossible(catalog)
         return relocator
@@ -251,8 +256,7 @@ class _Job:
     @property
     def relocated(self) -> int:
         """How many files hold the prefix and are patched."""
-        catalog = self._outline or self._catalog
-        return sum(self.relocator.applies(item) for item in catalog.relocations.values())
+        return sum(self.relocator.applies(item) for item in self._relocations.relocations.values())
 
     @cached_property
     def totals(self) -> Totals:
@@ -378,7 +382,7 @@ class _Job:
             remove_draft(self._known)
         looked = time.time_ns()
         self.relocator  # noqa: B018 - refuses what is impossible, before anything else
-        if self._outline is not None and (tally := self._replace(self._outline)) is not None:
+        if self._outline is not None and (tally := self._replace(self._outline.catalog)) is not None:
             return tally
         todo = self.plan()
         if todo.is_empty:
@@ -410,7 +414,9 @@ class _Job:
             return []
         root = self._open()
         try:
-            return changed_directories(self._outline or self._catalog, root)
+            if self._outline is not None:
+                return changed_directories(self._outline.times.items(), root)
+            return changed_directories(((row[0], row[2]) for row in self._catalog.directories), root)
         finally:
             platform.close_directory(root)
 
@@ -470,7 +476,7 @@ class _Job:
         draft = f".{name}{_DRAFT}{os.urandom(4).hex()}"
         space = self._space()
         self._tree.save(replace(space, draft=draft))
-        if not self._golden.snapshot(self._digest, lambda: self._catalog, directory, draft):
+        if not self._golden.snapshot(lambda: self._catalog, directory, draft):
             return None
         try:
             root = platform.open_child(directory, draft)

@@ -4,18 +4,21 @@ A golden tree is a read-only Btrfs subvolume ``hololib/golden/<digest>`` that ho
 recorded; the files that name their own path are made anew in every snapshot. Golden trees are derived: lost or
 deleted ones are made again from blobs, and a catalog takes its golden tree with it.
 
-Beside it lies its *outline*: a catalog of its directories, and of only those files that a space must make anew.
-A new space needs no more than that, so it is made without reading the whole catalog; and so is one whose
-directories show that it was changed. With it is the seal of the golden tree (:func:`holo.platform.tree_seal`): one
-that was made writable and changed is not used but made again.
+Beside it lies its *outline*: a catalog of only those files that a space must make anew, and the times of all
+directories. A new space needs no more than the former, so it is made without reading the whole catalog; and with the
+latter so is one whose directories show that it was changed. With it is the seal of the golden tree
+(:func:`holo.platform.tree_seal`): one that was made writable and changed is not used but made again.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 
 from holo import platform
 from holo.catalog import Catalog, DirectoryRow
@@ -43,37 +46,73 @@ _REAL_FAILURES = frozenset({errno.ENOSPC, errno.EIO})
 filesystem, no permission, a quota of subvolumes) means: restore file by file."""
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What a space needs to know of a golden tree. The two documents are parsed when they are asked for."""
+
+    digest: str
+    tree_seal: str
+    body: bytes
+    """a catalog and, in the next line, the times of all directories"""
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """What a space makes anew. Only its rows, not its totals, count. Raises :class:`CatalogInvalid`."""
+        return Catalog.from_json(self.body.partition(b"\n")[0], f"outline of {self.digest}")
+
+    @cached_property
+    def times(self) -> dict[str, int]:
+        """The mtime in ns of every directory, by its path."""
+        paths, times = json.loads(self.body.partition(b"\n")[2])
+        return dict(zip(paths, times, strict=True))
+
+
 class Golden:
-    """The golden trees of one library."""
+    """The golden tree of one catalog."""
 
     def __init__(
-        self, store: Store, workers: int, on_progress: Callable[[int, int], object] | None, on_wait: OnWait
+        self,
+        store: Store,
+        digest: str,
+        workers: int,
+        on_progress: Callable[[int, int], object] | None,
+        on_wait: OnWait,
     ) -> None:
         self._store = store
+        self._path = os.path.join(store.path, "golden")
+        self._digest = digest
+        self._read: Outline | None = None
         self._workers = workers
         self._on_progress = on_progress
         self._on_wait = on_wait
 
-    def outline(self, digest: str) -> Catalog | None:
-        """What a space of the catalog makes anew, if there is a golden tree. Only its rows, not its totals, count."""
-        path = os.path.join(self._store.path, "golden")
+    def outline(self) -> Outline | None:
+        """The outline, if there is a golden tree that is as it was made."""
         try:
-            folder = platform.open_root(path)
+            folder = platform.open_root(self._path)
             try:
-                tree = platform.open_child(folder, digest)
+                tree = platform.open_child(folder, self._digest)
                 try:
-                    made = platform.tree_seal(tree)
+                    outline = self._outline if self._is_as_made(tree) else None
                 finally:
                     platform.close_directory(tree)
             finally:
                 platform.close_directory(folder)
-            tree_seal, document = read_outline(path, digest)
-            return Catalog.from_json(document, f"{path}/{digest}.json") if tree_seal == made else None
+            if outline is not None:
+                outline.catalog  # noqa: B018 - one that is not valid is none
         except (OSError, ValueError, CatalogInvalid):
             return None
+        return outline
 
-    def snapshot(self, digest: str, load: Callable[[], Catalog], directory: Directory, name: str) -> bool:
-        """Make ``name`` in ``directory`` a writable copy of the golden tree of the catalog of that digest.
+    @property
+    def _outline(self) -> Outline:
+        """The outline, read once. Raises :class:`OSError` and :class:`ValueError` as :func:`read_outline` does."""
+        if self._read is None:
+            self._read = read_outline(self._path, self._digest)
+        return self._read
+
+    def snapshot(self, load: Callable[[], Catalog], directory: Directory, name: str) -> bool:
+        """Make ``name`` in ``directory`` a writable copy of the golden tree.
 
         If there is none yet it is made first, from the catalog that ``load`` returns.
 
@@ -82,11 +121,11 @@ class Golden:
         """
         try:
             for _ in range(2):
-                tree = self._open(digest, load)
+                tree = self._open(load)
                 try:
                     platform.snapshot(tree, directory, name)
                     # That wrote out what a program has changed in the tree a moment ago, and now it shows.
-                    if self._is_as_made(tree, digest):
+                    if self._is_as_made(tree):
                         return True
                 finally:
                     platform.close_directory(tree)
@@ -99,41 +138,41 @@ class Golden:
                 ) from error
         return False
 
-    def _open(self, digest: str, load: Callable[[], Catalog]) -> Directory:
-        path = os.path.join(self._store.path, "golden")
-        os.makedirs(path, exist_ok=True)
-        folder = platform.open_root(path)
+    def _open(self, load: Callable[[], Catalog]) -> Directory:
+        os.makedirs(self._path, exist_ok=True)
+        folder = platform.open_root(self._path)
         try:
-            tree = self._open_sound(folder, digest)
+            tree = self._open_sound(folder)
             if tree is not None:
                 return tree
-            if not os.access(path, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            if not os.access(self._path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self._path)
             # One maker at a time: who waited finds it made, and what is a draft then is a killed one's.
             what = f"the golden trees of {self._store.path}"
-            with locked(os.path.join(path, ".lock"), what, exclusive=True, on_wait=self._on_wait):
-                tree = self._open_sound(folder, digest)
+            with locked(os.path.join(self._path, ".lock"), what, exclusive=True, on_wait=self._on_wait):
+                self._read = None
+                tree = self._open_sound(folder)
                 if tree is None:
-                    self._store.remove_golden(digest)
-                    self._make(load(), folder)
-                    tree = platform.open_child(folder, digest)
+                    self._store.remove_golden(self._digest)
+                    self._read = self._make(load(), folder)
+                    tree = platform.open_child(folder, self._digest)
             return tree
         finally:
             platform.close_directory(folder)
 
-    def _open_sound(self, folder: Directory, digest: str) -> Directory | None:
+    def _open_sound(self, folder: Directory) -> Directory | None:
         """Open a golden tree; ``None`` if there is none that is as it was made. Raises :class:`OSError`.
 
         It must be this user's: a snapshot belongs to whom its source does, and a space is its maker's.
         """
         try:
-            tree = platform.open_child(folder, digest)
+            tree = platform.open_child(folder, self._digest)
         except FileNotFoundError:
             return None
         try:
             if platform.status(tree, "").st_uid != os.geteuid():
-                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), digest)
-            if self._is_as_made(tree, digest):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), self._digest)
+            if self._is_as_made(tree):
                 return tree
         except BaseException:
             platform.close_directory(tree)
@@ -141,13 +180,13 @@ class Golden:
         platform.close_directory(tree)
         return None
 
-    def _is_as_made(self, tree: Directory, digest: str) -> bool:
+    def _is_as_made(self, tree: Directory) -> bool:
         try:
-            return read_outline(os.path.join(self._store.path, "golden"), digest)[0] == platform.tree_seal(tree)
+            return self._outline.tree_seal == platform.tree_seal(tree)
         except (OSError, ValueError):
             return False
 
-    def _make(self, catalog: Catalog, folder: Directory) -> None:
+    def _make(self, catalog: Catalog, folder: Directory) -> Outline:
         with platform.listing(folder) as entries:
             stale = [entry.name for entry in entries if entry.name.startswith(DRAFT)]
         for name in stale:
@@ -158,7 +197,7 @@ class Golden:
         try:
             tree = platform.open_child(folder, draft)
             try:
-                if self._fill(catalog, tree, os.path.join(self._store.path, "golden", draft)).copied:
+                if self._fill(catalog, tree, os.path.join(self._path, draft)).copied:
                     # A clone's data is on the disk, and the clone itself at the latest when the next name is: Btrfs
                     # writes whole transactions. A copy would change the tree later, or be lost with nobody looking.
                     platform.sync_filesystem(tree)
@@ -166,7 +205,8 @@ class Golden:
                 tree_seal = platform.tree_seal(tree)
                 if tree_seal is None:  # Linux before 4.18
                     raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-                self._write_outline(catalog, tree_seal, folder)
+                outline = Outline(catalog.digest, tree_seal, body_of(catalog))
+                self._write_outline(outline, folder)
             finally:
                 platform.close_directory(tree)
             # The name makes it golden, so it comes last: an outline alone does no harm, a golden tree alone would go
@@ -175,18 +215,18 @@ class Golden:
         except BaseException:
             remove(folder, draft)
             raise
+        return outline
 
-    def _write_outline(self, catalog: Catalog, tree_seal: str, folder: Directory) -> None:
-        name = catalog.digest + ".json"
-        header = f"{catalog.digest} {tree_seal}\n".encode()
+    def _write_outline(self, outline: Outline, folder: Directory) -> None:
+        header = f"{outline.digest} {outline.tree_seal}\n".encode()
         draft = DRAFT + temporary_name()
         descriptor = platform.create_file(folder, draft, 0o644)
         try:
-            write_all(descriptor, seal(header + outline_of(catalog).to_json()))
+            write_all(descriptor, seal(header + outline.body))
             platform.sync_file(descriptor)
         finally:
             os.close(descriptor)
-        platform.rename(folder, draft, folder, name)
+        platform.rename(folder, draft, folder, outline.digest + ".json")
 
     def _fill(self, catalog: Catalog, tree: Directory, shown: str) -> Tally:
         catalog = as_recorded(catalog)
@@ -197,8 +237,8 @@ class Golden:
         return engine.execute(plan(catalog, nothing_there(catalog), relocator, decision), self._on_progress)
 
 
-def read_outline(golden: str, digest: str) -> tuple[str, bytes]:
-    """The seal of a golden tree in the folder ``golden``, and its outline as a catalog document.
+def read_outline(golden: str, digest: str) -> Outline:
+    """The outline of a golden tree in the folder ``golden``.
 
     Raises :class:`OSError`, and :class:`ValueError` if the file is not what was written for that tree, or others can
     have written it.
@@ -206,11 +246,11 @@ def read_outline(golden: str, digest: str) -> tuple[str, bytes]:
     data, status = read_file(os.path.join(golden, digest + ".json"), LARGEST)
     if not is_ours(status):
         raise ValueError("it is another user's")
-    header, _, document = unseal(data).partition(b"\n")
+    header, _, body = unseal(data).partition(b"\n")
     owner, _, tree_seal = header.decode().partition(" ")
     if owner != digest:
         raise ValueError("it is the outline of another catalog")
-    return tree_seal, document
+    return Outline(digest, tree_seal, body)
 
 
 def as_recorded(catalog: Catalog) -> Catalog:
@@ -218,12 +258,12 @@ def as_recorded(catalog: Catalog) -> Catalog:
     return Catalog(catalog.prefix, catalog.directories, {}, catalog.hardlinks, catalog.xattrs, catalog.digest)
 
 
-def changed_directories(catalog: Catalog, space: Directory) -> list[str]:
-    """The directories of a space whose times are not those of a catalog (or of its outline), or that are not there.
+def changed_directories(times: Iterable[tuple[str, int]], space: Directory) -> list[str]:
+    """The directories (path, mtime in ns) of a space that have another time, or are not there.
 
     Something was added to them or removed from them. What was changed within a file is not noticed.
     """
-    return [row[0] for row in catalog.directories if not _has_mtime(space, row[0], row[2])]
+    return [path for path, mtime in times if not _has_mtime(space, path, mtime)]
 
 
 def _has_mtime(root: Directory, path: str, mtime: int) -> bool:
@@ -263,20 +303,30 @@ def _names(walker: Walker, path: str) -> dict[str, bool]:
 
 
 def outline_of(catalog: Catalog) -> Catalog:
-    """The directories of a catalog, and of what is in them the part that a space must make anew."""
+    """The part of a catalog that a space must make anew, with the directories above it."""
     moved = set(catalog.relocations)
-    kept: list[DirectoryRow] = []
-    paths = set()
+    found: dict[str, DirectoryRow] = {}
+    needed = {""}
     for path, mode, mtime, files, links in catalog.directories:
         base = path + "/" if path else ""
         rows = [row for row in files if base + row[0] in moved]
         # A symlink is moved to whatever new prefix; only that it leads into the old one counts here.
         symlinks = [row for row in links if leads_into(row[1], catalog.prefix)]
-        kept.append((path, mode, mtime, rows, symlinks))
-        paths.add(path)
+        found[path] = (path, mode, mtime, rows, symlinks)
+        above = path if rows or symlinks else ""
+        while above not in needed:
+            needed.add(above)
+            above = above.rpartition("/")[0]
+    kept = [row for path, row in found.items() if path in needed]
     groups = [group for group in catalog.hardlinks if group[0] in moved]
-    xattrs = {path: values for path, values in catalog.xattrs.items() if path in moved or path in paths}
+    xattrs = {path: values for path, values in catalog.xattrs.items() if path in moved or path in needed}
     return Catalog(catalog.prefix, kept, catalog.relocations, groups, xattrs)
+
+
+def body_of(catalog: Catalog) -> bytes:
+    """What an outline says of its catalog: see :class:`Outline`."""
+    columns = [row[0] for row in catalog.directories], [row[2] for row in catalog.directories]
+    return outline_of(catalog).to_json() + b"\n" + json.dumps(columns, separators=(",", ":")).encode()
 
 
 def survey_of_snapshot(outline: Catalog, relocator: Relocator) -> Survey:
