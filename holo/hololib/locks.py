@@ -60,7 +60,9 @@ def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait) -> int | No
         try:
             descriptor = _open(path, exclusive=exclusive)
         except OSError as error:
-            raise HoloError(f"cannot open the lock of {what}, {path}: {error.strerror}") from error
+            denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+            hint = "Name a home that you may write to with HOLO_HOME or `home` in settings.yaml." if denied else None
+            raise HoloError(f"cannot open the lock of {what}, {path}: {error.strerror}", hint) from error
         if descriptor is None:
             return None
         try:

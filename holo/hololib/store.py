@@ -399,7 +399,8 @@ class Store:
             raise HoloError(f"cannot read {path}: {error.strerror}") from error
         except (ValueError, TypeError, AttributeError, RecursionError):
             raise CatalogInvalid(
-                f"{path} is damaged", "Remove that file; the catalog can still be used by its digest."
+                f"{path} is damaged",
+                "Write it anew with `holo check --repair`; the catalog can still be used by its digest.",
             ) from None
         return summary
 
