@@ -68,14 +68,14 @@ def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait) -> int | No
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise HoloError(f"the lock of {what}, {path}, is not a file", "Remove it.")
-            try:
-                if not lock_descriptor(descriptor, exclusive=exclusive, wait=False):
-                    on_wait(f"waiting for {what}: {_holder(descriptor)}")
-                    lock_descriptor(descriptor, exclusive=exclusive, wait=True)
-            except OSError as error:
-                raise HoloError(f"cannot lock {what}, {path}: {error.strerror}") from error
+            if not lock_descriptor(descriptor, exclusive=exclusive, wait=False):
+                on_wait(f"waiting for {what}: {_holder(descriptor)}")
+                lock_descriptor(descriptor, exclusive=exclusive, wait=True)
             if _is_at(descriptor, path):
                 return descriptor
+        except OSError as error:
+            os.close(descriptor)
+            raise HoloError(f"cannot lock {what}, {path}: {error.strerror}") from error
         except BaseException:
             os.close(descriptor)
             raise
