@@ -201,14 +201,10 @@ class Blobs:
 
     def _open_raw(self, digest: str, size: int) -> tuple[int, bool] | None:
         """The open raw form, and whether it is to be trusted with its seal alone."""
-        descriptor = self._open(digest, raw_name(digest))
-        if descriptor is None:
+        opened = self._open(digest, raw_name(digest))
+        if opened is None:
             return None
-        try:
-            status = os.fstat(descriptor)
-        except OSError as error:
-            os.close(descriptor)
-            raise self._unreadable(digest, error) from error
+        descriptor, status = opened
         if not is_sealed(status, size):
             os.close(descriptor)
             if self._has_compressed(digest):
@@ -217,22 +213,28 @@ class Blobs:
         return descriptor, self._is_trusted(status)
 
     def _open_compressed(self, digest: str, size: int) -> int:
-        descriptor = self._open(digest, raw_name(digest) + ".zst")
-        if descriptor is None:
+        opened = self._open(digest, raw_name(digest) + ".zst")
+        if opened is None:
             raise self.missing(digest)
-        if not _may_be_compressed(os.fstat(descriptor), size):
+        descriptor, status = opened
+        if not _may_be_compressed(status, size):
             os.close(descriptor)
             raise self.damaged(digest, "its compressed form is not a file, or too large")
         return descriptor
 
-    def _open(self, digest: str, name: str) -> int | None:
+    def _open(self, digest: str, name: str) -> tuple[int, os.stat_result] | None:
         try:
-            return platform.open_file(self.directory, name)
+            descriptor = platform.open_file(self.directory, name)
         except FileNotFoundError:
             return None
         except OSError as error:
             if error.errno in _NO_FILE:
                 raise self.damaged(digest, "it is not a file") from None
+            raise self._unreadable(digest, error) from error
+        try:
+            return descriptor, os.fstat(descriptor)
+        except OSError as error:
+            os.close(descriptor)
             raise self._unreadable(digest, error) from error
 
     def chunks(self, digest: str, size: int) -> Iterator[bytes]:
