@@ -70,11 +70,8 @@ class Blobs:
         """
         name = raw_name(digest)
         for form, is_whole in ((name, is_sealed), (name + ".zst", _may_be_compressed)):
-            try:
-                status = platform.status(self.directory, form)
-            except FileNotFoundError:
-                continue
-            if is_whole(status, size):
+            status = self._status(digest, form)
+            if status is not None and is_whole(status, size):
                 return self._is_trusted(status) or self._is_genuine(digest, size)
         return False
 
@@ -90,12 +87,13 @@ class Blobs:
             return False
         return True
 
-    def _has_compressed(self, digest: str) -> bool:
+    def _status(self, digest: str, name: str) -> os.stat_result | None:
         try:
-            platform.status(self.directory, raw_name(digest) + ".zst")
+            return platform.status(self.directory, name)
         except FileNotFoundError:
-            return False
-        return True
+            return None
+        except OSError as error:
+            raise self._unreadable(digest, error) from error
 
     # -- writing ------------------------------------------------------------------------------------------
 
@@ -207,7 +205,7 @@ class Blobs:
         descriptor, status = opened
         if not is_sealed(status, size):
             os.close(descriptor)
-            if self._has_compressed(digest):
+            if self._status(digest, raw_name(digest) + ".zst") is not None:
                 return None  # what a killed record left of a clone, say; the other form is the content
             raise self.damaged(digest, "its size, mode or time is not what holo gave it")
         return descriptor, self._is_trusted(status)
