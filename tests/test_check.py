@@ -341,6 +341,18 @@ def test_what_lies_under_another_name_is_found_in_the_quarantine(station: Statio
 
 
 @local
+@raw_and_zstd
+def test_what_was_put_away_for_an_error_that_has_passed_is_restored(station: Station) -> None:
+    station.lose_copies()
+    blob = station.blob(DATA)
+    away = station.holo.library / "quarantine" / "earlier" / blob.relative_to(station.holo.library)
+    away.parent.mkdir(parents=True)
+    blob.rename(away)
+    (problem,) = assert_repaired(station).problems
+    assert str(problem.repaired).startswith(f"restored from {away.parents[1]}")
+
+
+@local
 def test_a_folder_of_blobs_that_is_a_file(station: Station) -> None:
     shard = station.blob(DATA).parent
     shutil.rmtree(shard)

@@ -111,7 +111,8 @@ class Sources:
                     yield "a link form", _read(_Place("", links, name, None))
         for place in self._places.get(digest, ()):
             yield place.origin, _read(place)
-        for library in self._libraries:
+        # What could not be read and was put away can be sound, if it was the reading that failed.
+        for library in self._libraries + glob(os.path.join(glob_escape(self._quarantine), "*", "library")):
             yield library, Blobs.foreign_chunks(library, digest, size)
 
 
