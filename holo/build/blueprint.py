@@ -1,0 +1,118 @@
+"""Blueprints: files that say what is wanted. Which file is one, of which kind, and the nearest one upwards."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from holo import platform
+from holo.errors import Conflict, HoloError, NotFound, UsageError
+from holo.untrusted import read_file
+from holo.walk import absolute
+
+Kind = Literal["requirements", "pyproject", "script", "conda", "npm"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+LARGEST = 64 << 20
+"""Bytes of a blueprint, or of a file it includes. Lock files of large projects have some ten."""
+
+_CONDA = ("conda.yaml", "conda.yml", "environment.yml", "environment.yaml")
+_SOUGHT = ("pyproject.toml", *_CONDA, "requirements.txt", "package-lock.json")
+"""What is looked for in each folder, the first one found there counts. A script is never found, only named."""
+
+_SCRIPT = re.compile(rb"^# /// script\s*$", re.MULTILINE)
+_PROJECT = re.compile(rb"^\s*\[\s*project\s*\]", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A file that says what is wanted."""
+
+    path: str
+    """absolute"""
+    kind: Kind
+
+    @property
+    def folder(self) -> str:
+        return os.path.dirname(self.path)
+
+    @property
+    def label(self) -> str:
+        """What people call it: the script's name, else the folder's. Fit to begin a catalog's or a space's name."""
+        stem, _ = os.path.splitext(os.path.basename(self.path))
+        text = stem if self.kind == "script" else os.path.basename(self.folder)
+        return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")[:40].strip("-") or self.kind
+
+
+def recognise(path: str) -> Blueprint | None:
+    """The blueprint at ``path``, or ``None`` if that is a file of another sort.
+
+    A folder, ``uv.lock`` or ``package.json`` stand for what lies there or beside them. Raises :class:`NotFound` or
+    :class:`HoloError` for what cannot be read.
+    """
+    path = absolute(path)
+    folder, name = os.path.split(path)
+    if name in ("uv.lock", "package.json"):
+        name = "pyproject.toml" if name == "uv.lock" else "package-lock.json"
+        path = os.path.join(folder, name)
+    kind: Kind | None = None
+    if name == "pyproject.toml":
+        kind = "pyproject"
+    elif name in ("package-lock.json", "npm-shrinkwrap.json"):
+        kind = "npm"
+    elif name.endswith((".yaml", ".yml")):
+        kind = "conda"
+    elif name.endswith((".txt", ".in")):
+        kind = "requirements"
+    elif not name.endswith(".json") and _SCRIPT.search(_head(path)):
+        kind = "script"
+    return Blueprint(path, kind) if kind is not None else None
+
+
+def named(path: str) -> Blueprint:
+    """The blueprint that a user named. Raises :class:`UsageError` if that is none."""
+    if not os.path.isfile(path):
+        raise NotFound(f"there is no blueprint at {path}", "Name a file: requirements.txt, pyproject.toml, ...")
+    blueprint = recognise(path)
+    if blueprint is None:
+        raise UsageError(
+            f"{path} is not a blueprint",
+            "A blueprint is requirements.txt, pyproject.toml, a script with inline metadata (PEP 723), "
+            "conda.yaml, environment.yml or package-lock.json.",
+        )
+    return blueprint
+
+
+def nearest(start: str) -> Blueprint | None:
+    """The nearest blueprint in ``start`` or a folder above it.
+
+    What is in it is run, so one that belongs to another user, in ``/tmp`` say, has to be named to be used: raises
+    :class:`Conflict`.
+    """
+    folder = absolute(start)
+    while True:
+        for name in _SOUGHT:
+            path = os.path.join(folder, name)
+            if not os.path.isfile(path) or (name == "pyproject.toml" and not _PROJECT.search(_head(path))):
+                continue
+            if os.stat(path).st_uid not in platform.owners():
+                raise Conflict(
+                    f"the nearest blueprint, {path}, belongs to another user",
+                    "Building it runs what it says. If you trust who wrote it, name it.",
+                )
+            blueprint = recognise(path)
+            assert blueprint is not None
+            return blueprint
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return None
+        folder = parent
+
+
+def _head(path: str) -> bytes:
+    try:
+        return read_file(path, LARGEST, follow=True)[0]
+    except OSError as error:
+        raise HoloError(f"cannot read the blueprint {path}: {error.strerror}") from error

@@ -1,0 +1,62 @@
+"""Which module builds what.
+
+A builder is a module with two functions:
+
+``canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]``
+    Everything that decides the result, as a JSON-able value: lines without comments, in a fixed order where order does
+    not matter; the contents of lock files and of included files; options and variables of the tool; the platform; the
+    Python version. Everything is read through ``inputs``. Two blueprints with the same value are built once. It is
+    hashed and never stored, but secrets (credentials in URLs) are to be replaced by a digest all the same. Raises
+    UsageError for a malformed file or one that holo does not build, NotFound for an included file that is missing,
+    ToolMissing if the tool is not there. Writes nothing.
+
+``build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]``
+    Make the environment in ``stage``, an absolute path where nothing is yet, by tools run with ``log.run([...],
+    env=..., cwd=...)``. Nothing is left elsewhere, but in the tools' own caches. Returns warnings. Raises HoloError.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
+from holo.errors import HoloError
+
+if TYPE_CHECKING:
+    from holo.build.blueprint import Blueprint, Kind
+    from holo.build.inputs import Inputs
+    from holo.build.log import Log
+
+_MODULES: dict[Kind, str] = {
+    "requirements": "python",
+    "pyproject": "python",
+    "script": "python",
+}
+
+
+class ToolMissing(HoloError):
+    """The tool that builds such blueprints is not installed; the hint says how to get it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose about a build."""
+
+    compile: bool = True
+    """whether Python's bytecode is made, so that no space has to"""
+
+
+class Builder(Protocol):
+    """What a module of :data:`_MODULES` offers."""
+
+    @staticmethod
+    def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]: ...
+
+    @staticmethod
+    def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]: ...
+
+
+def builder_of(kind: Kind) -> Builder:
+    """The builder of a kind of blueprints."""
+    return cast("Builder", import_module(f"holo.build.{_MODULES[kind]}"))

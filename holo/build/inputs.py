@@ -1,0 +1,88 @@
+"""What decides the result of a build: files and variables, read for a builder, and remembered.
+
+A builder reads nothing but through this, so `holo run` can tell with one stat per file whether it has to look again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from holo import digest as digests
+from holo.build.blueprint import LARGEST
+from holo.errors import HoloError, NotFound, UsageError
+from holo.untrusted import read_file
+
+Seen = dict[str, list[int] | None]
+"""Path to size, mtime, ctime (ns) and inode; ``None``: there was nothing."""
+
+
+class Inputs:
+    """Reads files and variables, and knows which."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self.environ: Mapping[str, str] = os.environ if environ is None else environ
+        self.files: Seen = {}
+        self.variables: dict[str, str] = {}
+        """name to a digest of the value: it may be a secret"""
+
+    def data(self, path: str) -> bytes:
+        """The content of a file that must be there. Raises :class:`NotFound` or :class:`HoloError`."""
+        data = self.optional(path)
+        if data is None:
+            raise NotFound(f"there is no file {path}", "The blueprint needs it.")
+        return data
+
+    def text(self, path: str) -> str:
+        """The same as text. Raises :class:`UsageError` if it is not UTF-8."""
+        try:
+            return self.data(path).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+    def optional(self, path: str) -> bytes | None:
+        """The content of a file, ``None`` if it is not there."""
+        try:
+            data, status = read_file(path, LARGEST, follow=True)
+        except (FileNotFoundError, NotADirectoryError):
+            self.files[path] = None
+            return None
+        except OSError as error:
+            raise HoloError(f"cannot read {path}: {error.strerror}") from error
+        self.files[path] = _identity(status)
+        return data
+
+    def digest(self, path: str) -> str:
+        """The digest of a file of any size that must be there."""
+        try:
+            with open(path, "rb") as file:
+                status = os.fstat(file.fileno())
+                found = digests.of_file(file.fileno())
+        except FileNotFoundError:
+            raise NotFound(f"there is no file {path}", "The blueprint needs it.") from None
+        except OSError as error:
+            raise HoloError(f"cannot read {path}: {error.strerror}") from error
+        self.files[path] = _identity(status)
+        return found
+
+    def watch(self, path: str) -> None:
+        """Remember a file without reading it: an interpreter, say."""
+        self.files[path] = look(path)
+
+    def variable(self, name: str) -> str | None:
+        """The value of an environment variable."""
+        value = self.environ.get(name)
+        self.variables[name] = digests.of((value or "").encode("utf-8", "surrogateescape"))
+        return value
+
+
+def look(path: str) -> list[int] | None:
+    """What :attr:`Inputs.files` holds of a path."""
+    try:
+        return _identity(os.stat(path))
+    except OSError:
+        return None
+
+
+def _identity(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]

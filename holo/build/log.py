@@ -1,0 +1,95 @@
+"""Run the tools of a build: their output is shown as it comes, and kept."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from holo.errors import HoloError
+
+_SECRET = re.compile(rb"(://)[^/\s@\"']+@")
+_LONGEST_LINE = 1 << 16
+
+
+class Log:
+    """The log of one build, a new file. ``inherited`` are descriptors that the tools keep open: the lock of the
+    build, which then is held for as long as anybody writes to the stage, whatever becomes of holo."""
+
+    def __init__(self, path: str, inherited: Sequence[int] = (), *, quiet: bool = False) -> None:
+        self.path = path
+        self._inherited = tuple(inherited)
+        self._quiet = quiet
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+        # Whoever may look at it: tools print what they are told, and that is nobody else's business.
+        self._file = os.open(path, flags, 0o600)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def say(self, message: str) -> None:
+        """A line of our own, shown and kept."""
+        self._write(message.encode("utf-8", "surrogateescape") + b"\n")
+
+    def run(self, command: Sequence[str], *, env: Mapping[str, str], cwd: str) -> None:
+        """Run a tool to its end. Raises :class:`HoloError` if it fails, naming the log."""
+        self._keep(b"$ " + shlex.join(command).encode("utf-8", "surrogateescape") + b"\n")
+        try:
+            process = subprocess.Popen(
+                command,
+                env=env,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=self._inherited if os.name == "posix" else (),
+            )
+        except OSError as error:
+            raise HoloError(f"cannot run {command[0]}: {error.strerror}") from error
+        assert process.stdout is not None
+        try:
+            self._pass_on(process.stdout.fileno())
+            code = process.wait()
+        except BaseException:  # Ctrl-C reaches the tool as well, but not every tool listens
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=5)
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            process.stdout.close()
+        if code != 0:
+            self._keep(f"exit {code}\n".encode())
+            how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
+            raise HoloError(f"the build failed: {os.path.basename(command[0])} {how}", f"Its log: {self.path}")
+
+    def _pass_on(self, source: int) -> None:
+        """By lines, so that no secret is cut in two; a progress bar's end with a carriage return."""
+        left = b""
+        while piece := os.read(source, 1 << 16):
+            *lines, left = re.split(rb"(?<=[\r\n])", left + piece)
+            if len(left) > _LONGEST_LINE:
+                lines, left = [*lines, left], b""
+            self._write(b"".join(lines))
+        self._write(left)
+
+    def _write(self, data: bytes) -> None:
+        data = _SECRET.sub(rb"\1***@", data)
+        self._keep(data)
+        if not self._quiet and data:
+            sys.stderr.flush()
+            with suppress(OSError):  # the terminal has gone: no reason to stop building
+                os.write(2, data)
+
+    def _keep(self, data: bytes) -> None:
+        try:
+            os.write(self._file, _SECRET.sub(rb"\1***@", data))
+        except OSError as error:
+            raise HoloError(f"cannot write the log {self.path}: {error.strerror}") from error
