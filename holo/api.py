@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import TypeAlias
 
+    from holo.build.blueprint import Blueprint
+    from holo.build.make import Made
     from holo.catalog import Catalog
     from holo.check import CheckReport
     from holo.hololib.collect import GcReport
@@ -86,28 +87,105 @@ class Hololib:
         verify: bool = False,
         force: bool = False,
         keep_setid: bool = False,
+        compile: bool = True,  # noqa: A002 - the option's name
         on_progress: OnProgress | None = None,
     ) -> RestoreReport:
-        """Make a space from ``source``: a catalog's name or digest prefix, a catalog file, or a directory.
+        """Make a space from ``source``: a catalog's name or digest prefix, a catalog file, a directory, a blueprint.
 
-        A directory is recorded first. Without a source: the space's own catalog if it exists, else the
-        library's only one. A space that exists is restored; if it holds another catalog, that is refused
-        without ``force``. ``keep_setid`` keeps the setuid and setgid bits of a directory that is recorded, and
-        accepts them, and capabilities, in a catalog file. The other arguments are those of :meth:`restore`.
+        A directory is recorded first, a blueprint built if the library does not have what it says. Without a source:
+        what the space was made from if it exists, else the nearest blueprint upwards, else the library's only
+        catalog. A space that exists is restored; if it holds another catalog, that is refused without ``force``.
+        ``keep_setid`` keeps the setuid and setgid bits of a directory that is recorded, and accepts them, and
+        capabilities, in a catalog file. ``compile``: whether a blueprint's bytecode is compiled. The other arguments
+        are those of :meth:`restore`.
         """
-        from holo.restore import restore
-
         options = self._options(strategy, strict, verify, force, on_progress)
-        with self._at_work_on(space):
+        with self.tree.lock(space, self._on_wait):
             known = self.tree.find(space)
-            name, digest = self._from_source(source, known, keep_setid=keep_setid)
-            if known is not None and known.digest != digest and not force:
-                raise Conflict(
-                    f"space {space!r} holds catalog {known.catalog!r}, not {name!r}",
-                    f"Turn it into the other with --force or `holo restore --space {space} --catalog {name}`, "
-                    "or choose another name.",
-                )
-            return restore(self.store, space, name, digest, _absolute(to), options)
+            blueprint = self._blueprint_meant(source, known)
+            if blueprint is not None:
+                return self._init_from(blueprint, space, known, to, compile, options, may_change=force)
+            from holo.restore import restore
+
+            with self.store.lock(exclusive=False, on_wait=self._on_wait):
+                name, digest = self._from_source(source, known, keep_setid=keep_setid)
+                self._refuse_other(known, name, digest, options)
+                return restore(self.store, space, name, digest, _absolute(to), options)
+
+    def catalog_of_blueprint(self, path: PathLike, *, compile: bool = True) -> tuple[str, str]:  # noqa: A002
+        """The name and the digest of the catalog of a blueprint, which is built if the library does not have it."""
+        from holo.build import blueprint
+
+        with self._built(blueprint.named(os.fspath(path)), compile=compile) as made:
+            return made.name, made.digest
+
+    def space_of_blueprint(
+        self,
+        path: PathLike,
+        space: str | None = None,
+        *,
+        compile: bool = True,  # noqa: A002
+    ) -> Space:
+        """A space of what a blueprint says now, to run something in.
+
+        Without ``space``: ``HOLO_SPACE``'s, else one that is named after the blueprint's folder. It is made if it is
+        not there, and turned into the new catalog if the blueprint has changed. Otherwise it is left as it is, and
+        finding that out takes a few stats. Raises :class:`Conflict` for a space of anything else.
+        """
+        from holo.build.blueprint import named
+        from holo.build.builders import Options as BuildOptions
+        from holo.build.origin import recall
+
+        blueprint = named(os.fspath(path))
+        name = space or os.environ.get("HOLO_SPACE") or blueprint.space
+        known = self.tree.find(name)
+        if known is not None and known.state == "pristine":
+            current = recall(self.store, blueprint, BuildOptions(compile))
+            if current is not None and current[1] == known.digest:
+                return known
+        return self._renew(blueprint, name, compile)
+
+    def _renew(self, blueprint: Blueprint, name: str, compile: bool) -> Space:  # noqa: A002
+        """Let a space hold what a blueprint says, if that is not what it holds, or if it is not whole."""
+        from holo.build.builders import Options
+        from holo.build.make import find
+        from holo.build.origin import origin_of
+
+        with self.tree.lock(name, self._on_wait):
+            known = self.tree.find(name)
+            if known is not None and known.state == "pristine":
+                made = find(self.store, blueprint, Options(compile))
+                if made.digest == known.digest:
+                    return known
+            origin = origin_of(self.tree, known) if known is not None else None
+            is_ours = origin is not None and origin.blueprint == blueprint.path
+            options = self._options(None, strict=False, verify=False, force=False, on_progress=None)
+            self._init_from(blueprint, name, known, None, compile, options, may_change=is_ours)
+        return self.tree.get(name)
+
+    def space_to_run_in(
+        self,
+        space: str | None = None,
+        blueprint: PathLike | None = None,
+        *,
+        compile: bool = True,  # noqa: A002
+    ) -> Space:
+        """The space that is meant: as it is, or of a blueprint (:meth:`space_of_blueprint`).
+
+        That is the one that is named, or, if neither argument nor ``HOLO_SPACE`` names anything, the nearest upwards.
+        """
+        if blueprint is None and not (space or os.environ.get("HOLO_SPACE")):
+            from holo.build.blueprint import nearest
+
+            found = nearest(os.getcwd())
+            blueprint = found.path if found is not None else None
+        return self.space(space) if blueprint is None else self.space_of_blueprint(blueprint, space, compile=compile)
+
+    def build_log(self, catalog: str) -> bytes:
+        """What the tools printed when a catalog (name or digest prefix) was built from a blueprint."""
+        from holo.build.make import read_log
+
+        return read_log(self.store, self.store.resolve(catalog)[0])
 
     def restore(
         self,
@@ -169,9 +247,13 @@ class Hololib:
         """All spaces, by name."""
         return self.tree.spaces()
 
-    def catalogs(self) -> list[CatalogSummary]:
-        """All catalogs, by name."""
-        return self.store.catalogs()
+    def catalogs(self, reference: str | None = None) -> list[CatalogSummary]:
+        """All catalogs, by name, or the one of that name or digest prefix, under all its names."""
+        found = self.store.catalogs()
+        if reference is None:
+            return found
+        digest = self.store.resolve(reference)[1]
+        return [summary for summary in found if summary.digest == digest]
 
     def catalog(self, reference: str) -> Catalog:
         """The catalog of that name or digest prefix, validated."""
@@ -200,6 +282,7 @@ class Hololib:
         like ``20GB``): the least recently used until blobs and link forms occupy no more. ``dry_run`` changes nothing.
         Raises :class:`IntegrityError` before the first removal if a catalog is damaged.
         """
+        from holo.build.make import tidy
         from holo.hololib import collect
 
         size = collect.parse_size(max_size) if isinstance(max_size, str) else max_size
@@ -211,6 +294,7 @@ class Hololib:
                 holders.setdefault(space.digest, []).append(space.name)
             report = collect.collect(self.store, known, holders, policy, dry_run=dry_run)
             drafts, locks = self.tree.tidy(dry_run=dry_run)
+            drafts += tidy(self.store, self.tree, dry_run=dry_run)
         return replace(report, drafts=report.drafts + drafts, locks=locks)
 
     def check(
@@ -273,6 +357,85 @@ class Hololib:
         known = self.tree.get(space)
         return known.catalog, known.digest
 
+    def _blueprint_meant(self, source: PathLike | None, known: Space | None) -> Blueprint | None:
+        """The blueprint that a source is, if any. Without a source: the space's own; for a new one, the nearest."""
+        from holo.build import blueprint
+
+        if source is not None:
+            text = os.fspath(source)
+            is_catalog = os.sep not in text and self.store.is_catalog(text)
+            return blueprint.recognise(text) if os.path.isfile(text) and not is_catalog else None
+        if known is None:
+            return blueprint.nearest(os.getcwd())
+        from holo.build.origin import origin_of
+
+        made_from = origin_of(self.tree, known)
+        if made_from is None or not os.path.isfile(made_from.blueprint):
+            return None
+        return blueprint.recognise(made_from.blueprint)
+
+    @contextmanager
+    def _built(self, blueprint: Blueprint, *, compile: bool) -> Iterator[Made]:  # noqa: A002
+        """The catalog of a blueprint, with the library's lock held, so that it stays."""
+        from holo.build.builders import Options
+        from holo.build.make import Wanted, build, find
+
+        while True:
+            made = find(self.store, blueprint, Options(compile))
+            if isinstance(made, Wanted):
+                made = build(self.store, self.tree, made, workers=self.settings.workers, on_wait=self._on_wait)
+            with self.store.lock(exclusive=False, on_wait=self._on_wait):
+                if self.store.has(made.digest):  # nobody has collected it meanwhile
+                    yield made
+                    return
+
+    def _init_from(
+        self,
+        blueprint: Blueprint,
+        space: str,
+        known: Space | None,
+        to: PathLike | None,
+        compile: bool,  # noqa: A002
+        options: Options,
+        *,
+        may_change: bool,
+    ) -> RestoreReport:
+        """Make a space, whose lock is held, from a blueprint, and remember from which.
+
+        ``may_change``: also if it holds another catalog. If not, that is refused before anything is built.
+        """
+        from holo.build import builders
+        from holo.build.make import find
+        from holo.build.origin import Origin, origin_of, save_origin
+        from holo.restore import restore
+
+        found = find(self.store, blueprint, builders.Options(compile))
+        if known is not None and known.digest != found.digest and not may_change:
+            origin = origin_of(self.tree, known)
+            if origin is not None and origin.blueprint == blueprint.path:
+                raise Conflict(
+                    f"space {space!r} holds {known.catalog!r}, and {blueprint.path} has changed since",
+                    "Turn it into what that says now with --force, or with `holo run --blueprint`. What was "
+                    "changed in the space is lost then.",
+                )
+            raise Conflict(
+                f"space {space!r} holds catalog {known.catalog!r}, which is not what {blueprint.path} says",
+                "Turn it into that with --force, or choose another name.",
+            )
+        with self._built(blueprint, compile=compile) as made:
+            report = restore(self.store, space, made.name, made.digest, _absolute(to), options)
+            save_origin(self.tree, space, Origin(blueprint.path, compile, made.digest))
+        return report
+
+    def _refuse_other(self, known: Space | None, name: str, digest: str, options: Options) -> None:
+        """Raise :class:`Conflict` if a space holds another catalog and nobody insists."""
+        if known is not None and known.digest != digest and not options.force:
+            raise Conflict(
+                f"space {known.name!r} holds catalog {known.catalog!r}, not {name!r}",
+                f"Turn it into the other with --force or `holo restore --space {known.name} --catalog {name}`, "
+                "or choose another name.",
+            )
+
     def _from_source(self, source: PathLike | None, known: Space | None, *, keep_setid: bool) -> tuple[str, str]:
         """The name and the digest of the catalog that a source means; recorded or taken in if need be."""
         if source is None:
@@ -291,7 +454,9 @@ class Hololib:
             return report.name, report.digest
         if os.path.isfile(text):
             return self._import_file(text, keep_setid=keep_setid)
-        raise NotFound(f"there is nothing at {text}", "Name a catalog, a catalog file or a directory to record.")
+        raise NotFound(
+            f"there is nothing at {text}", "Name a catalog, a catalog file, a directory to record, or a blueprint."
+        )
 
     def _import_file(self, path: str, *, keep_setid: bool) -> tuple[str, str]:
         """Take in a catalog file, with the blobs it needs from the ``library`` folder beside it."""
@@ -300,8 +465,6 @@ class Hololib:
         from holo.record import default_name
         from holo.restore.relocate import Relocator
 
-        if re.search(r"\.(txt|toml|ya?ml|lock|py)$", path):
-            raise UsageError(f"{path} is a blueprint, and this version builds none", "Record the built environment.")
         # However the file is laid out, the library keeps the canonical document, which the digest is of.
         data, _ = read_catalog_file(path, follow=True)
         catalog = Catalog.from_json(Catalog.from_json(data, path).to_json(), path)

@@ -24,6 +24,21 @@ def unlink(path: str) -> None:
         raise HoloError(f"cannot remove {path}: {error.strerror}") from error
 
 
+def remove_at(path: str) -> None:
+    """Remove whatever is at ``path``, if anything. Raises :class:`HoloError` naming it."""
+    parent, name = os.path.split(path)
+    try:
+        directory = platform.open_root(parent)
+        try:
+            remove(directory, name)
+        finally:
+            platform.close_directory(directory)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise HoloError(f"cannot remove {path}: {error.strerror}") from error
+
+
 def remove(directory: Directory, name: str) -> int:
     """Remove ``name`` from ``directory``, with everything below it if it is a directory.
 

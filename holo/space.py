@@ -28,8 +28,11 @@ from holo.walk import absolute, refuse_symlinks
 
 State = Literal["restoring", "pristine"]
 
-_RECORD_DRAFT = re.compile(r"(.+)\.(?:json|mark)(?:\.[0-9]+){2}")
+_RECORD_DRAFT = re.compile(r"(.+)\.(?:json|mark|origin)(?:\.[0-9]+){2}")
 """What :meth:`Holotree.save` writes before it is the truth."""
+
+_BESIDE = (".mark", ".origin")
+"""What a space has besides its record and its lock."""
 
 _SLUG = 12
 _HASH = 10
@@ -137,7 +140,9 @@ class Holotree:
         """Whether a folder in the holotree has a name as :meth:`default_path` makes them."""
         return re.fullmatch(rf"[A-Za-z0-9_.+-]{{{_SLUG}}}_[0-9a-f]{{{_HASH}}}", folder) is not None
 
-    def lock(self, name: str, on_wait: OnWait = say_waiting, *, exclusive: bool = True) -> AbstractContextManager[None]:
+    def lock(
+        self, name: str, on_wait: OnWait = say_waiting, *, exclusive: bool = True
+    ) -> AbstractContextManager[object]:
         """Who changes a space is alone with it. The kernel frees the lock when its holder dies."""
         path = os.path.join(self._records, check_name(name, "space") + ".lock")
         return locked(path, f"space {name!r}", exclusive=exclusive, on_wait=on_wait)
@@ -273,8 +278,10 @@ class Holotree:
         for file in files:
             if (found := _RECORD_DRAFT.fullmatch(file)) and NAME.fullmatch(found[1]):
                 drafts.setdefault(found[1], []).append(file)
-            elif file.endswith((".lock", ".mark")) and NAME.fullmatch(name := file[:-5]):
-                drafts.setdefault(name, [])
+            else:
+                name, kind = os.path.splitext(file)
+                if kind in (".lock", *_BESIDE) and NAME.fullmatch(name):
+                    drafts.setdefault(name, [])
         probes = [file for file in files if file.startswith(probe.NAME)]
         for file in probes:
             if not dry_run:
@@ -284,8 +291,7 @@ class Holotree:
             if doomed or not os.path.lexists(self.record_path(name)):
                 with suppress(InUseError), self.lock(name, refuse_to_wait):
                     is_gone = not os.path.lexists(self.record_path(name))
-                    if is_gone and name + ".mark" in files:
-                        doomed.append(name + ".mark")
+                    doomed += [name + kind for kind in _BESIDE if is_gone and name + kind in files]
                     removed += len(doomed)
                     locks += is_gone and name + ".lock" in files
                     if not dry_run:
@@ -295,13 +301,18 @@ class Holotree:
         return removed, locks
 
     def forget(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            os.unlink(self._mark_path(name))
+        for path in (self._mark_path(name), self.origin_path(name)):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
         os.unlink(self.record_path(name))
 
     def record_path(self, name: str) -> str:
         """The file that says what is known of a space."""
         return os.path.join(self._records, name + ".json")
+
+    def origin_path(self, name: str) -> str:
+        """The file that says which blueprint a space was made from (see :mod:`holo.build.origin`)."""
+        return os.path.join(self._records, name + ".origin")
 
     def _mark_path(self, name: str) -> str:
         return os.path.join(self._records, name + ".mark")

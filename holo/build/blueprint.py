@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, HoloError, NotFound, UsageError
 from holo.untrusted import read_file
@@ -44,6 +45,11 @@ class Blueprint:
         stem, _ = os.path.splitext(os.path.basename(self.path))
         text = stem if self.kind == "script" else os.path.basename(self.folder)
         return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")[:40].strip("-") or self.kind
+
+    @property
+    def space(self) -> str:
+        """The name of the space that `holo run` makes of it: readable, and another for another folder."""
+        return f"{self.label[:23]}-{digests.of(os.fsencode(self.path))[:8]}"
 
 
 def recognise(path: str) -> Blueprint | None:

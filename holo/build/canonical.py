@@ -14,8 +14,11 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/\s@\"']+(?=@)")
 
 
 def key_of(document: dict[str, object]) -> str:
-    """The key of a canonical document: equal for equal ones, whatever the order of their fields. 64 hex digits."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    """The key of a canonical document: equal for equal ones, whatever the order of their fields. 64 hex digits.
+
+    What JSON has no form for, dates of TOML, counts as the text of it.
+    """
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), default=str)
     return digests.of(text.encode())
 
 

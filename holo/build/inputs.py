@@ -24,7 +24,7 @@ class Inputs:
         self.environ: Mapping[str, str] = os.environ if environ is None else environ
         self.files: Seen = {}
         self.variables: dict[str, str] = {}
-        """name to a digest of the value: it may be a secret"""
+        """name to a digest of the value, which may be a secret; ``UV_*`` stands for all that begin so"""
 
     def data(self, path: str) -> bytes:
         """The content of a file that must be there. Raises :class:`NotFound` or :class:`HoloError`."""
@@ -71,9 +71,13 @@ class Inputs:
 
     def variable(self, name: str) -> str | None:
         """The value of an environment variable."""
-        value = self.environ.get(name)
-        self.variables[name] = digests.of((value or "").encode("utf-8", "surrogateescape"))
-        return value
+        self.variables[name] = look_at_variable(name, self.environ)
+        return self.environ.get(name)
+
+    def variables_with(self, prefix: str) -> dict[str, str]:
+        """All environment variables whose names begin so."""
+        self.variables[prefix + "*"] = look_at_variable(prefix + "*", self.environ)
+        return {name: value for name, value in self.environ.items() if name.startswith(prefix)}
 
 
 def look(path: str) -> list[int] | None:
@@ -82,6 +86,15 @@ def look(path: str) -> list[int] | None:
         return _identity(os.stat(path))
     except OSError:
         return None
+
+
+def look_at_variable(name: str, environ: Mapping[str, str]) -> str:
+    """What :attr:`Inputs.variables` holds of a variable, or, with a star at its end, of all that begin so."""
+    if name.endswith("*"):
+        values = sorted(f"{key}={value}" for key, value in environ.items() if key.startswith(name[:-1]))
+    else:
+        values = [environ.get(name) or ""]
+    return digests.of("\0".join(values).encode("utf-8", "surrogateescape"))
 
 
 def _identity(status: os.stat_result) -> list[int]:

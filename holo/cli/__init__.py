@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn, Optional
 import typer
 
 from holo import __version__
-from holo.errors import INTERRUPTED, HoloError, IntegrityError, printable
+from holo.errors import INTERRUPTED, HoloError, IntegrityError, UsageError, printable
 
 app = typer.Typer(
     name="holo",
@@ -38,6 +38,9 @@ Strict = Annotated[bool, typer.Option("--strict", help="Fail instead of falling 
 Verify = Annotated[bool, typer.Option("--verify", help="Hash everything that is shared or unchanged.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Take over a space of another catalog, or a directory that is none.")
+]
+Compile = Annotated[
+    bool, typer.Option("--compile/--no-compile", help="Compile the bytecode of a Python blueprint when it is built.")
 ]
 KeepSetid = Annotated[bool, typer.Option("--keep-setid", help="Keep setuid and setgid bits.")]
 
@@ -136,7 +139,7 @@ def init(
     space: SpaceName,
     source: Annotated[
         Optional[str],
-        typer.Argument(help="Catalog name or digest prefix, catalog file, or directory (recorded first)."),
+        typer.Argument(help="Catalog name or digest prefix, catalog file, directory (recorded first) or blueprint."),
     ] = None,
     to: To = None,
     strategy: StrategyName = None,
@@ -144,6 +147,7 @@ def init(
     verify: Verify = False,
     force: Force = False,
     keep_setid: KeepSetid = False,
+    compiled: Compile = True,
     as_json: Json = False,
 ) -> None:
     """Make a space."""
@@ -160,6 +164,7 @@ def init(
             verify=verify,
             force=force,
             keep_setid=keep_setid,
+            compile=compiled,
             on_progress=on_progress,
         )
     render.restored(report, as_json)
@@ -226,6 +231,10 @@ def variables(
 def run(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND ...", help="The command and its arguments.")],
     space: SpaceOrDefault = None,
+    blueprint: Annotated[
+        Optional[str], typer.Option("--blueprint", metavar="FILE", help="Run in a space of what this file asks for.")
+    ] = None,
+    compiled: Compile = True,
 ) -> None:
     """Run a command in a space; its exit code is passed on."""
     import os
@@ -233,7 +242,7 @@ def run(
     from holo import activation
     from holo.api import Hololib
 
-    found = Hololib().space(space)
+    found = Hololib().space_to_run_in(space, blueprint, compile=compiled)
     changes = activation.variables(found.path, found.name, os.environ)
     sys.stdout.flush()
     raise typer.Exit(activation.run(command, activation.apply(changes, os.environ)))
@@ -270,14 +279,21 @@ def delete(space: SpaceName, as_json: Json = False) -> None:
 
 @app.command()
 def catalogs(
+    reference: Annotated[Optional[str], typer.Argument(metavar="[REF]", help="Only this catalog.")] = None,
+    log: Annotated[bool, typer.Option("--log", help="Print the log of its build.")] = False,
     remove: Annotated[Optional[str], typer.Option("--remove", metavar="REF", help="Remove this catalog.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the catalogs, or remove one."""
+    """List the catalogs, remove one, or print the log of one that was built from a blueprint."""
     from holo.api import Hololib
     from holo.cli import render
 
     library = Hololib()
+    if log:
+        if reference is None:
+            raise UsageError("--log needs a catalog", "Name it: holo catalogs NAME --log")
+        render.log(library.build_log(reference), as_json)
+        return
     if remove is not None:
         name, digest = library.remove_catalog(remove)
         orphans = [space.name for space in library.spaces() if space.digest == digest]
@@ -288,7 +304,7 @@ def catalogs(
         else:
             print(f"removed catalog {name} ({digest[:12]})")
         return
-    render.catalogs(library.catalogs(), library.golden_trees(), as_json)
+    render.catalogs(library.catalogs(reference), library.golden_trees(), as_json)
 
 
 @app.command("gc")

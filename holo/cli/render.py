@@ -188,6 +188,16 @@ def catalogs(summaries: list[CatalogSummary], golden: set[str], as_json: bool) -
     )
 
 
+def log(data: bytes, as_json: bool) -> None:
+    """The log of a build. On a terminal control characters are escaped: it is what programs from anywhere printed."""
+    text = data.decode(errors="replace")
+    if as_json:
+        document({"log": text})
+        return
+    for line in text.replace("\r", "\n").splitlines():
+        print(printable(line.expandtabs()))
+
+
 def collected(report: GcReport) -> None:
     """What a gc removed, or would."""
     verb = "would remove" if report.dry_run else "removed"

@@ -33,8 +33,10 @@ def refuse_to_wait(message: str) -> NoReturn:
 
 
 @contextmanager
-def locked(path: str, what: str, *, exclusive: bool, on_wait: OnWait = say_waiting) -> Iterator[None]:
+def locked(path: str, what: str, *, exclusive: bool, on_wait: OnWait = say_waiting) -> Iterator[int | None]:
     """Hold the lock file ``path`` while the block runs. ``what`` names the locked thing in messages.
+
+    Yields its descriptor: a process that inherits it holds the lock as well.
 
     Who may not write there can still share the lock. If there is no lock file then, nobody ever could write.
 
@@ -43,12 +45,12 @@ def locked(path: str, what: str, *, exclusive: bool, on_wait: OnWait = say_waiti
     """
     descriptor = _acquire(path, what, exclusive, on_wait)
     if descriptor is None:
-        yield
+        yield None
         return
     try:
         if exclusive:
             _sign(descriptor, f"{os.getpid()} {int(time.time())}")
-        yield
+        yield descriptor
     finally:
         if exclusive:
             _sign(descriptor, "")

@@ -36,7 +36,7 @@ _SHORTEST_PREFIX = 4
 LARGEST = 256 << 20
 """Bytes of a catalog: some two million files, which take 1.5 GB of memory to parse. A larger one is refused."""
 
-FOLDERS = ("library", "catalog", "names", "links", "golden", "used", "unsettled", "quarantine")
+FOLDERS = ("library", "catalog", "names", "links", "golden", "used", "unsettled", "quarantine", "builds")
 
 
 def check_name(name: str, what: str) -> str:
@@ -223,6 +223,10 @@ class Store:
                 "Nothing was published. Look at the disk, or name another library with HOLO_HOME.",
             ) from error
 
+    def has(self, digest: str) -> bool:
+        """Whether there is a catalog of that digest."""
+        return os.path.lexists(self._catalog_path(digest))
+
     def load(self, digest: str) -> Catalog:
         """Load a catalog by its full digest; its bytes are checked against it.
 
@@ -269,11 +273,19 @@ class Store:
                 return self.name_of(fitting[0]), fitting[0]
             if fitting:
                 raise UsageError(f"{reference} is the beginning of {len(fitting)} catalog digests", "Give more digits.")
-        names = ", ".join(sorted(self._names())[:20]) or "none"
+        names = ", ".join(sorted(self.names())[:20]) or "none"
         raise NotFound(
             f"there is no catalog {reference!r} in {self.path}",
             f"Catalogs there: {names}. Record one with `holo record DIR --name NAME`.",
         )
+
+    def is_catalog(self, reference: str) -> bool:
+        """Whether there is a catalog of that name or digest prefix."""
+        try:
+            self.resolve(reference)
+        except NotFound:
+            return False
+        return True
 
     def only(self) -> tuple[str, str]:
         """The (name, digest) of the library's single catalog; an error that names the choices otherwise."""
@@ -291,7 +303,7 @@ class Store:
 
     def catalogs(self) -> list[CatalogSummary]:
         """Every catalog once per name, and those without a name, by name."""
-        summaries = [known for name in sorted(self._names()) if (known := self._read_name(name)) is not None]
+        summaries = [known for name in sorted(self.names()) if (known := self._read_name(name)) is not None]
         named = {summary.digest for summary in summaries}
         for digest in self._digests():
             if digest not in named:
@@ -371,13 +383,14 @@ class Store:
         found = (file.removesuffix(".json") for file in _files(os.path.join(self.path, "catalog")))
         return sorted(digest for digest in found if digests.is_digest(digest))
 
-    def _names(self) -> Iterator[str]:
+    def names(self) -> Iterator[str]:
+        """The names of catalogs, in no order."""
         for file in _files(os.path.join(self.path, "names")):
             if file.endswith(".json") and NAME.fullmatch(name := file.removesuffix(".json")):
                 yield name
 
     def _names_of(self, digest: str) -> list[str]:
-        named = ((name, self._read_name(name)) for name in sorted(self._names()))
+        named = ((name, self._read_name(name)) for name in sorted(self.names()))
         return [name for name, known in named if known is not None and known.digest == digest]
 
     def _read_name(self, name: str) -> CatalogSummary | None:

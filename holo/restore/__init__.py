@@ -29,7 +29,7 @@ from holo.errors import Conflict, HoloError, UsageError
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
 from holo.platform import probe
-from holo.remove import remove
+from holo.remove import remove, remove_at
 from holo.restore.engine import UNFINISHED, Engine
 from holo.restore.golden import Golden, Outline, changed_directories, count_extra, make_own, outline_of
 from holo.restore.materialize import Materializer
@@ -150,7 +150,7 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
         remove_draft(space)
-        _remove(space.path)
+        remove_at(space.path)
         tree.forget(name)
     return space
 
@@ -166,22 +166,7 @@ def remove_draft(space: Space) -> None:
     """Remove what a killed restore left beside the space: the tree that was to be the new one, or was the old."""
     parent, name = os.path.split(space.path)
     if space.draft.startswith(f".{name}{_DRAFT}") and "/" not in space.draft:
-        _remove(os.path.join(parent, space.draft))
-
-
-def _remove(path: str) -> None:
-    """Remove a tree if it is there."""
-    parent, name = os.path.split(path)
-    try:
-        directory = platform.open_root(parent)
-        try:
-            remove(directory, name)
-        finally:
-            platform.close_directory(directory)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise HoloError(f"cannot remove {path}: {error.strerror}") from error
+        remove_at(os.path.join(parent, space.draft))
 
 
 class _Job:

@@ -1,0 +1,240 @@
+"""Make the catalog of a blueprint, unless the library has it.
+
+    canonical   what decides the result, as a value
+    key         its digest. The catalog's name ends with it, so the names in the library are the memory
+    lock        one build of a key at a time; who waits finds the catalog there
+    stage       a new directory whose path is as long as a space's, so that binaries fit and bytecode stays valid
+    build       by the builder's tools, into the stage
+    record      the catalog and its name appear last, as with every record
+    remove      the stage and the lock
+
+Killed anywhere, it leaves at most a stage, a log and a lock that nobody holds, which the next build of the key, or
+`holo gc`, removes. The tools inherit the lock, so it is free only when none of them writes to the stage any more.
+
+What one user builds is not used by another, who would run it unseen: a name counts if it is one's own, or root's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from holo import digest as digests
+from holo import platform
+from holo.build.blueprint import Blueprint
+from holo.build.builders import Options, builder_of
+from holo.build.canonical import key_of
+from holo.build.inputs import Inputs
+from holo.build.log import Log
+from holo.build.origin import SEEN, catalog_remembered, recall, remember
+from holo.errors import HoloError, NotFound
+from holo.hololib import Store
+from holo.hololib.locks import InUseError, OnWait, locked, refuse_to_wait
+from holo.record import record
+from holo.remove import remove_at, unlink
+from holo.space import Holotree
+from holo.untrusted import read_file
+
+_KEY = 16
+"""Digits of a key in names: of 2**32 blueprints, two would share them."""
+_NAMED = re.compile(rf".+-([0-9a-f]{{{_KEY}}})")
+_STAGE = re.compile(rf"\.build-([0-9a-f]{{{_KEY}}})")
+_FILE = re.compile(rf"([0-9a-f]{{{_KEY}}})\.(log|lock)")
+_LONGEST_LOG = 64 << 20
+
+
+class Made(NamedTuple):
+    """The catalog of a blueprint."""
+
+    name: str
+    digest: str
+
+
+@dataclass
+class Wanted:
+    """What a blueprint says now."""
+
+    blueprint: Blueprint
+    options: Options
+    key: str
+    inputs: Inputs
+    """what was looked at"""
+    digest: None = None
+    """there is no catalog yet"""
+
+
+def find(library: Store, blueprint: Blueprint, options: Options) -> Made | Wanted:
+    """The catalog of a blueprint if the library has it, else what has to be built."""
+    if (known := recall(library, blueprint, options)) is not None:
+        return Made(*known)
+    inputs = Inputs()
+    document = builder_of(blueprint.kind).canonical(blueprint, inputs, options)
+    wanted = Wanted(blueprint, options, key_of({"kind": blueprint.kind, **document})[:_KEY], inputs)
+    return _known(library, wanted) or wanted
+
+
+def build(
+    library: Store,
+    tree: Holotree,
+    wanted: Wanted,
+    *,
+    workers: int,
+    on_wait: OnWait,
+) -> Made:
+    """Build a catalog, or wait until somebody else has.
+
+    The caller holds no lock of the library. Raises :class:`HoloError`: nothing but the log is left then.
+    """
+    blueprint = wanted.blueprint
+    own = _own(wanted.key)
+    lock = _path(library, own, "lock")
+    with locked(lock, f"the build of {blueprint.path}", exclusive=True, on_wait=on_wait) as descriptor:
+        try:
+            if (made := _known(library, wanted)) is not None:  # somebody else has built it meanwhile
+                return made
+            log = Log(_path(library, own, "log"), () if descriptor is None else (descriptor,))
+            try:
+                with _stage(tree, own) as stage:
+                    log.say(f"building {blueprint.path}")
+                    warnings = builder_of(blueprint.kind).build(blueprint, stage, wanted.options, log)
+                    with library.lock(exclusive=False, on_wait=on_wait):
+                        name = _free_name(library, blueprint.label, wanted.key)
+                        report = record(library, stage, name, workers=workers)
+                    for warning in (*warnings, *report.warnings):
+                        log.say(f"warning: {warning}")
+            finally:
+                log.close()
+        finally:
+            with suppress(OSError):
+                os.unlink(lock)
+    remember(library, blueprint, wanted.options, report.name, report.digest, wanted.inputs)
+    return Made(report.name, report.digest)
+
+
+def read_log(library: Store, name: str) -> bytes:
+    """The log of the build that a catalog's name is of. Raises :class:`NotFound`."""
+    found = _NAMED.fullmatch(name)
+    if found is not None:
+        with suppress(FileNotFoundError):
+            path = _path(library, _own(found[1]), "log")
+            try:
+                return read_file(path, _LONGEST_LOG)[0]
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                raise HoloError(f"cannot read the log {path}: {error.strerror}") from error
+    raise NotFound(f"there is no log of a build of {name!r}", "Only what was built from a blueprint here has one.")
+
+
+def tidy(library: Store, tree: Holotree, *, dry_run: bool) -> int:
+    """Remove the stages of killed builds, and the logs of catalogs that are gone; returns how many.
+
+    The caller holds the library's lock, exclusively unless it is a dry run. Builds that run are left alone.
+    """
+    folder = os.path.join(library.path, "builds")
+    removed = _tidy_memories(library, folder, dry_run=dry_run)
+    files = [found for name in _entries(folder) if (found := _FILE.fullmatch(name))]
+    stages = {found[1] for name in _entries(tree.path) if (found := _STAGE.fullmatch(name))}
+    needed = {_own(found[1]) for name in library.names() if (found := _NAMED.fullmatch(name))}
+    for own in sorted(stages | {found[1] for found in files}):
+        doomed = [os.path.join(folder, f"{own}.log")] if own not in needed else []
+        place = _stage_path(tree, own)
+        if own not in stages and not any(map(os.path.lexists, doomed)):
+            continue
+        if not all(_is_mine(path) for path in (place, *doomed)):
+            continue
+        lock = os.path.join(folder, f"{own}.lock")
+        with suppress(InUseError), locked(lock, "a build", exclusive=True, on_wait=refuse_to_wait):
+            removed += sum(map(os.path.lexists, (place, *doomed)))
+            if not dry_run:
+                remove_at(place)
+                for path in doomed:
+                    unlink(path)
+            with suppress(OSError):
+                os.unlink(lock)
+    return removed
+
+
+def _tidy_memories(library: Store, folder: str, *, dry_run: bool) -> int:
+    """Remove what is remembered of catalogs that are gone, and drafts of it that killed commands left."""
+    removed = 0
+    for name in _entries(folder):
+        path = os.path.join(folder, name)
+        _, found, draft = name.partition(SEEN)
+        if not found or not _is_mine(path):
+            continue
+        digest = None if draft else catalog_remembered(path)
+        if digest is None or not library.has(digest):
+            removed += 1
+            if not dry_run:
+                unlink(path)
+    return removed
+
+
+def _known(library: Store, wanted: Wanted) -> Made | None:
+    """The catalog that was built for a key, by this user or root."""
+    for name in library.names():
+        found = _NAMED.fullmatch(name)
+        if found is None or found[1] != wanted.key or not _is_mine(library.name_path(name)):
+            continue
+        summary = library.summary(name)
+        if summary is not None and library.has(summary.digest):
+            remember(library, wanted.blueprint, wanted.options, name, summary.digest, wanted.inputs)
+            return Made(name, summary.digest)
+    return None
+
+
+def _free_name(library: Store, label: str, key: str) -> str:
+    """What the catalog is to be called. In a shared library another user may have built the same."""
+    name = f"{label}-{key}"
+    if _is_mine(library.name_path(name)):
+        return name
+    return f"{label}-{_user()}-{key}"
+
+
+def _own(key: str) -> str:
+    """What stage, lock and log of a build are called: each user has their own."""
+    return digests.of(f"{key} {_user()}".encode())[:_KEY]
+
+
+def _user() -> int:
+    return os.geteuid() if os.name == "posix" else 0
+
+
+def _is_mine(path: str) -> bool:
+    """Whether nobody but this user and root has put something there."""
+    try:
+        return os.lstat(path).st_uid in platform.owners()
+    except FileNotFoundError:
+        return True
+
+
+def _path(library: Store, own: str, kind: str) -> str:
+    return os.path.join(library.folder("builds"), f"{own}.{kind}")
+
+
+def _stage_path(tree: Holotree, own: str) -> str:
+    """As long as a space's path, and never a space's, whose name does not begin with a point."""
+    return os.path.join(tree.path, f".build-{own}")
+
+
+@contextmanager
+def _stage(tree: Holotree, own: str) -> Iterator[str]:
+    path = _stage_path(tree, own)
+    tree.folder()
+    remove_at(path)
+    try:
+        yield path
+    finally:
+        remove_at(path)
+
+
+def _entries(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []

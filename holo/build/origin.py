@@ -1,0 +1,117 @@
+"""What is remembered of blueprints, so that nothing has to be run to see that nothing has changed.
+
+    hololib/builds/<hash>.seen     of a blueprint: its catalog, and all that was looked at to know that
+    .spaces/<name>.origin          of a space: the blueprint it was made from
+
+Both can be lost: then the blueprint is looked at again, and a space is one of a catalog like any other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from holo import digest as digests
+from holo.build.blueprint import Blueprint
+from holo.build.builders import Options
+from holo.build.inputs import Inputs, Seen, look, look_at_variable
+from holo.hololib import Store
+from holo.hololib.sealed import seal, unseal
+from holo.space import Holotree, Space
+from holo.untrusted import SMALL, is_ours, read_file
+
+SEEN = ".seen"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a space was made from."""
+
+    blueprint: str
+    """absolute path"""
+    compile: bool
+    digest: str
+    """of the catalog. If the space holds another by now, its user has turned it into that"""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a blueprint was when it was looked at last."""
+
+    name: str
+    digest: str
+    """of its catalog"""
+    files: Seen
+    variables: dict[str, str]
+
+    def is_current(self, environ: Mapping[str, str]) -> bool:
+        """Whether everything that was looked at is as it was."""
+        return all(look(path) == seen for path, seen in self.files.items()) and all(
+            look_at_variable(name, environ) == value for name, value in self.variables.items()
+        )
+
+
+def origin_of(tree: Holotree, space: Space) -> Origin | None:
+    """Where a space comes from; ``None`` if that is no blueprint, or nobody knows, or others say so."""
+    with suppress(TypeError):
+        origin = Origin(**_read(tree.origin_path(space.name)))
+        return origin if origin.digest == space.digest else None
+    return None
+
+
+def save_origin(tree: Holotree, space: str, origin: Origin) -> None:
+    _write(tree.origin_path(space), asdict(origin))
+
+
+def recall(library: Store, blueprint: Blueprint, options: Options) -> tuple[str, str] | None:
+    """The name and the digest of the catalog of a blueprint, if nothing has changed since it was made."""
+    with suppress(TypeError):
+        memory = Memory(**_read(_path(library, blueprint, options)))
+        if library.has(memory.digest) and memory.is_current(os.environ):
+            return memory.name, memory.digest
+    return None
+
+
+def remember(library: Store, blueprint: Blueprint, options: Options, name: str, digest: str, inputs: Inputs) -> None:
+    """Let :func:`recall` find the catalog as long as the inputs are what they were when they were read."""
+    _write(_path(library, blueprint, options), asdict(Memory(name, digest, inputs.files, inputs.variables)))
+
+
+def catalog_remembered(path: str) -> str | None:
+    """The digest of the catalog in a file that ends with :data:`SEEN`."""
+    return _read(path).get("digest")
+
+
+def _path(library: Store, blueprint: Blueprint, options: Options) -> str:
+    user = os.geteuid() if os.name == "posix" else 0
+    key = digests.of(os.fsencode(f"{user} {options} {blueprint.kind} {blueprint.path}"))
+    return os.path.join(library.path, "builds", key[:16] + SEEN)
+
+
+def _read(path: str) -> dict[str, Any]:
+    """The document in a file of ours; empty if it is not one. It ends with its digest, so we wrote all of it."""
+    with suppress(OSError, ValueError, RecursionError):
+        data, status = read_file(path, SMALL)
+        if is_ours(status):
+            found: dict[str, Any] = json.loads(unseal(data))
+            return found
+    return {}
+
+
+def _write(path: str, document: dict[str, Any]) -> None:
+    """In one step. That it fails is no failure."""
+    draft = f"{path}.{os.getpid()}.{time.time_ns()}"
+    with suppress(OSError):
+        try:
+            with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, 0o644)) as file:
+                file.write(seal(json.dumps(document).encode()))
+            os.replace(draft, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(draft)
+            raise

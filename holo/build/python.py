@@ -1,0 +1,374 @@
+"""Environments of Python, made by uv: requirements.txt, pyproject.toml with or without uv.lock, PEP 723 scripts.
+
+Only what a project depends on is installed, not the project itself nor anything else from a folder: that stays where
+it is, and changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from holo import platform
+from holo.build import requirements
+from holo.build.blueprint import Blueprint
+from holo.build.builders import Options, ToolMissing
+from holo.build.canonical import this_system, without_secrets
+from holo.build.inputs import Inputs
+from holo.build.log import Log
+from holo.errors import HoloError, UsageError
+from holo.platform import probe
+
+Table = dict[str, Any]
+
+_FACTS = (
+    "import json, sys; print(json.dumps([sys.implementation.name, sys.version, "
+    "sys.implementation.cache_tag, getattr(sys, 'abiflags', ''), sys.base_prefix]))"
+)
+"""What of an interpreter decides what fits it."""
+
+# -- the environment of uv ------------------------------------------------------------------------------------------
+
+_NOT_OURS = (
+    *("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP"),
+    *("UV_PROJECT_ENVIRONMENT", "UV_PROJECT", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY", "UV_NO_PROJECT", "UV_ISOLATED"),
+    *("UV_SYSTEM_PYTHON", "UV_BREAK_SYSTEM_PACKAGES", "UV_FROZEN", "UV_LOCKED", "UV_NO_SYNC", "UV_COMPILE_BYTECODE"),
+    *("UV_LINK_MODE", "UV_VENV_CLEAR", "UV_ENV_FILE", "UV_NO_ENV_FILE", "PYC_INVALIDATION_MODE"),
+)
+"""Variables that would lead uv elsewhere, or say again what we say."""
+
+_INDECISIVE = re.compile(
+    r"UV_(CACHE_DIR|NO_CACHE|CONCURRENT_.*|(UPLOAD_)?HTTP_.*|REQUEST_TIMEOUT|OFFLINE|NATIVE_TLS|SYSTEM_CERTS|NO_PROGRESS"
+    r"|NO_COLOR|NO_WRAP|LOG_CONTEXT|STACK_SIZE|LOCK_TIMEOUT|COMPILE_BYTECODE_TIMEOUT|KEYRING_PROVIDER|CREDENTIALS_DIR"
+    r"|INSECURE_HOST|PUBLISH_.*|TOOL_.*|INIT_.*|INSTALL_DIR|INSTALLER_.*|GITHUB_TOKEN|HIDE_BUILD_OUTPUT|SHOW_.*"
+    r"|INDEX_.*_(USERNAME|PASSWORD)|PYTHON_(DOWNLOADS|CACHE_DIR|INSTALL_.*|BIN_DIR)|PREVIEW.*|NO_MODIFY_PATH|RUN_.*)"
+)
+"""Variables of uv that decide how it works and not what comes of it. Any other one counts, as it might."""
+
+_LISTS_OF_FILES = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE")
+
+
+def find_uv() -> str:
+    """The path of uv: the one installed with holo, else the one on PATH. Raises :class:`ToolMissing`."""
+    with suppress(ImportError, FileNotFoundError):
+        import uv
+
+        return os.fspath(uv.find_uv_bin())
+    found = shutil.which("uv")
+    if found is None:
+        raise ToolMissing("Python blueprints are built with uv, which is not there", "Run: pip install 'holo[uv]'")
+    return found
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in environ.items() if name not in _NOT_OURS}
+    return {**kept, "PYC_INVALIDATION_MODE": "TIMESTAMP", "UV_NO_PROGRESS": "1"}
+
+
+# -- what decides the result ----------------------------------------------------------------------------------------
+
+
+def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]:
+    """See :mod:`holo.build.builders`."""
+    content = _READERS[blueprint.kind](blueprint, inputs)
+    return {
+        "builder": "uv 1",  # counted up when what is made of the same blueprint changes
+        "system": this_system(),
+        "content": content,
+        "configuration": _configuration(blueprint.folder, inputs),
+        "python": _interpreter(blueprint, inputs)[1],
+        "compile": options.compile,
+    }
+
+
+def _requirements(blueprint: Blueprint, inputs: Inputs) -> object:
+    return requirements.read(blueprint.path, inputs).canonical()
+
+
+def _script(blueprint: Blueprint, inputs: Inputs) -> object:
+    """The metadata of a script (https://peps.python.org/pep-0723/), and what ``uv lock --script`` made of it."""
+    found = script_metadata(inputs.text(blueprint.path), blueprint.path)
+    _refuse_local_sources(found, blueprint.path)
+    wanted = {name: found.get(name) for name in ("requires-python", "tool")}
+    wanted["tool"] = found.get("tool", {}).get("uv")
+    dependencies = requirements.of_lines(_texts(found, "dependencies", blueprint.path), blueprint.path, inputs)
+    return [wanted, dependencies.canonical(), _lock(blueprint.path + ".lock", inputs)]
+
+
+def script_metadata(text: str, path: str) -> Table:
+    """The ``script`` block of a script, read as the specification says."""
+    pattern = r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$"
+    blocks = [found["content"] for found in re.finditer(pattern, text) if found["type"] == "script"]
+    if len(blocks) != 1:
+        raise UsageError(f"{path} has {len(blocks)} blocks of script metadata instead of one (PEP 723)")
+    lines = (line[2:] if line.startswith("# ") else line[1:] for line in blocks[0].splitlines())
+    return _toml("\n".join(lines), path)
+
+
+def _project(blueprint: Blueprint, inputs: Inputs) -> object:
+    """A project: what it asks for, or what its lock says.
+
+    The versions of the project itself, and of what else is not installed, do not matter.
+    """
+    document = _toml(inputs.text(blueprint.path), blueprint.path)
+    project = document.get("project")
+    if not isinstance(project, dict):
+        raise UsageError(f"{blueprint.path} has no [project], so it does not say what is needed")
+    root = _workspace(blueprint.folder, inputs)
+    if root is None:
+        _refuse_local_sources(document, blueprint.path)
+        if "dependencies" in project.get("dynamic", ()):
+            raise UsageError(
+                f"{blueprint.path}: the dependencies are dynamic, and nobody knows what decides them",
+                "Lock them: run `uv lock` in the project.",
+            )
+    wanted = {name: project.get(name) for name in ("requires-python", "dependencies", "optional-dependencies")}
+    groups = document.get("dependency-groups")
+    if root is None:
+        dependencies = requirements.of_lines(
+            _texts(project, "dependencies", blueprint.path), blueprint.path, inputs
+        ).canonical()
+        return [wanted["requires-python"], dependencies, groups, _tool_uv(document)]
+    lock = _lock(os.path.join(root, "uv.lock"), inputs)
+    shared = None if root == blueprint.folder else _tool_uv(_toml(inputs.text(_pyproject(root)), _pyproject(root)))
+    return [project.get("name"), wanted, groups, _tool_uv(document), shared, lock]
+
+
+def _workspace(folder: str, inputs: Inputs) -> str | None:
+    """The folder whose ``uv.lock`` is that of the project in ``folder``: its own, or that of its workspace."""
+    if inputs.optional(os.path.join(folder, "uv.lock")) is not None:
+        return folder
+    while (parent := os.path.dirname(folder)) != folder:
+        folder = parent
+        data = inputs.optional(_pyproject(folder))
+        if data is not None and b"workspace" in data:
+            document = _toml(data.decode("utf-8", "replace"), _pyproject(folder))
+            if "workspace" in (_tool_uv(document) or {}):
+                return folder if inputs.optional(os.path.join(folder, "uv.lock")) is not None else None
+    return None
+
+
+def _lock(path: str, inputs: Inputs) -> object:
+    data = inputs.optional(path)
+    if data is None:
+        return None
+    document = _toml(data.decode("utf-8", "replace"), path)
+    for package in _packages(document):
+        if _is_local(package):
+            package.pop("version", None)
+    return document
+
+
+def _packages(lock: Table) -> list[Table]:
+    found = lock.get("package", [])
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
+def _is_local(package: Table) -> bool:
+    """Whether a package of a lock is made of a folder's sources."""
+    source = package.get("source")
+    return isinstance(source, dict) and not source.keys().isdisjoint({"editable", "virtual", "directory"})
+
+
+def _refuse_local_sources(document: Table, path: str) -> None:
+    sources = (_tool_uv(document) or {}).get("sources", {})
+    for name, source in sources.items() if isinstance(sources, dict) else ():
+        for one in source if isinstance(source, list) else [source]:
+            if isinstance(one, dict) and not one.keys().isdisjoint({"path", "workspace"}):
+                raise UsageError(
+                    f"{path}: {name} comes from a folder, which is not recorded in a blueprint",
+                    "Lock the project (`uv lock`): then everything else is installed. Or name a wheel.",
+                )
+
+
+def _configuration(folder: str, inputs: Inputs) -> object:
+    """What of uv's configuration decides the result: its variables, and the files that it reads.
+
+    The files: https://docs.astral.sh/uv/concepts/configuration-files/
+    """
+    variables: dict[str, object] = {}
+    for name, value in sorted(inputs.variables_with("UV_").items()):
+        if name in _NOT_OURS or _INDECISIVE.fullmatch(name):
+            continue
+        variables[name] = without_secrets(value)
+        if name in _LISTS_OF_FILES:
+            variables[name] = [inputs.digest(os.path.join(folder, file)) for file in value.split()]
+    named = inputs.variable("UV_CONFIG_FILE")
+    if named:
+        variables["UV_CONFIG_FILE"] = inputs.digest(os.path.join(folder, named))
+        return variables
+    if inputs.variable("UV_NO_CONFIG"):
+        return variables
+    tables = [_nearest_configuration(folder, inputs)]
+    for path in _shared_configurations(inputs):
+        data = inputs.optional(path)
+        tables.append(_toml(data.decode("utf-8", "replace"), path) if data is not None else None)
+    return [variables, without_secrets(json.dumps(tables, sort_keys=True, default=str))]
+
+
+def _nearest_configuration(folder: str, inputs: Inputs) -> Table | None:
+    while True:
+        own = inputs.optional(path := os.path.join(folder, "uv.toml"))
+        if own is not None:
+            return _toml(own.decode("utf-8", "replace"), path)
+        project = inputs.optional(_pyproject(folder))
+        if project is not None and b"tool" in project:
+            table = _tool_uv(_toml(project.decode("utf-8", "replace"), _pyproject(folder)))
+            if table is not None:
+                return table
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return None
+        folder = parent
+
+
+def _shared_configurations(inputs: Inputs) -> list[str]:
+    """Where the user's and the system's uv.toml are."""
+    if sys.platform == "win32":
+        return [
+            os.path.join(inputs.variable("APPDATA") or "", "uv", "uv.toml"),
+            os.path.join(inputs.variable("SYSTEMDRIVE") or "C:", "ProgramData", "uv", "uv.toml"),
+        ]
+    home = inputs.variable("HOME") or os.path.expanduser("~")
+    user = inputs.variable("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    shared = (inputs.variable("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
+    return [os.path.join(place, "uv", "uv.toml") for place in (user, *shared, "/etc")]
+
+
+def _interpreter(blueprint: Blueprint, inputs: Inputs) -> tuple[str, list[str]]:
+    """The interpreter that uv chooses for a blueprint, and what of it decides what fits.
+
+    Its path is in the environment, so it counts.
+    """
+    folder = blueprint.folder
+    for name in (".python-version", ".python-versions"):
+        inputs.optional(os.path.join(folder, name))
+    wanted = []
+    if blueprint.kind == "script":
+        requirement = script_metadata(inputs.text(blueprint.path), blueprint.path).get("requires-python")
+        wanted = ["--no-project", *([str(requirement)] if requirement and not inputs.variable("UV_PYTHON") else [])]
+    environ = _environment(inputs.environ)
+    inputs.variable("PATH")
+    path = _answer([find_uv(), "python", "find", "--system", "--resolve-links", *wanted], environ, folder)
+    inputs.watch(path)
+    facts = _answer([path, "-I", "-S", "-c", _FACTS], environ, folder)
+    return path, [path, facts]
+
+
+def _answer(command: list[str], environ: Mapping[str, str], folder: str) -> str:
+    """What a program prints. Raises :class:`HoloError` with its last words."""
+    done = subprocess.run(command, env=environ, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode != 0:
+        words = done.stderr.decode(errors="replace")
+        cause = " ".join(without_secrets(words[words.rfind("error:") + 6 :] if "error:" in words else words).split())
+        raise HoloError(
+            f"no Python for the blueprint in {folder}: {cause}",
+            "Install one: `uv python install VERSION`; or choose one with UV_PYTHON or .python-version.",
+        )
+    return done.stdout.decode(errors="surrogateescape").strip()
+
+
+def _pyproject(folder: str) -> str:
+    return os.path.join(folder, "pyproject.toml")
+
+
+def _tool_uv(document: Table) -> Table | None:
+    tool = document.get("tool")
+    table = tool.get("uv") if isinstance(tool, dict) else None
+    return table if isinstance(table, dict) else None
+
+
+def _texts(table: Table, name: str, path: str) -> list[str]:
+    found = table.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise UsageError(f"{path}: {name} must be a list of texts")
+    return found
+
+
+def _toml(text: str, path: str) -> Table:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
+
+
+_READERS: dict[str, Callable[[Blueprint, Inputs], object]] = {
+    "requirements": _requirements,
+    "pyproject": _project,
+    "script": _script,
+}
+
+
+# -- making it ------------------------------------------------------------------------------------------------------
+
+
+def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]:
+    """See :mod:`holo.build.builders`."""
+    uv = find_uv()
+    inputs = Inputs()
+    python, _ = _interpreter(blueprint, inputs)
+    environ = _environment(os.environ) | {"UV_LINK_MODE": _link_mode(os.path.dirname(stage))}
+    place = os.path.join(stage, "Scripts" if sys.platform == "win32" else "bin", "python")
+    compiled = ["--compile-bytecode"] if options.compile else ["--no-compile-bytecode"]
+
+    def run(*arguments: str, **variables: str) -> None:
+        log.run([uv, *arguments], env=environ | variables, cwd=blueprint.folder)
+
+    run("venv", "--quiet", "--no-project", "--python", python, "--prompt", blueprint.label, stage)
+    warnings: list[str] = []
+    if blueprint.kind == "requirements":
+        run("pip", "install", "--python", place, *compiled, "--requirements", blueprint.path)
+    elif blueprint.kind == "script":
+        locked = ["--locked"] if os.path.exists(blueprint.path + ".lock") else []
+        run("sync", "--script", blueprint.path, "--active", *locked, *compiled, VIRTUAL_ENV=stage)
+    elif (root := _workspace(blueprint.folder, inputs)) is None:
+        groups = [part for group in _default_groups(blueprint, inputs) for part in ("--group", group)]
+        run("pip", "install", "--python", place, *compiled, "--requirements", blueprint.path, *groups)
+    else:
+        local = _local_packages(os.path.join(root, "uv.lock"), inputs)
+        left_out = [part for name in local for part in ("--no-install-package", name)]
+        run(
+            *("sync", "--locked", "--no-install-project", "--no-install-workspace", *left_out),
+            *("--python", python, *compiled),
+            UV_PROJECT_ENVIRONMENT=stage,
+        )
+        warnings = [f"not installed, for it is made of a folder's sources: {name}" for name in local]
+    with suppress(FileNotFoundError):
+        os.unlink(os.path.join(stage, ".lock"))  # uv's own, while it installs
+    return warnings
+
+
+def _default_groups(blueprint: Blueprint, inputs: Inputs) -> list[str]:
+    """The groups that `uv sync` installs: https://docs.astral.sh/uv/concepts/projects/dependencies/#default-groups"""
+    document = _toml(inputs.text(blueprint.path), blueprint.path)
+    groups = document.get("dependency-groups")
+    there = list(groups) if isinstance(groups, dict) else []
+    chosen = (_tool_uv(document) or {}).get("default-groups", ["dev"])
+    return there if chosen == "all" else [name for name in there if name in chosen]
+
+
+def _local_packages(lock: str, inputs: Inputs) -> list[str]:
+    packages = _packages(_toml(inputs.text(lock), lock))
+    return sorted(str(package.get("name")) for package in packages if _is_local(package))
+
+
+def _link_mode(folder: str) -> str:
+    """How uv brings files from its cache.
+
+    Where it cannot clone it would link, and whoever links the same files meanwhile would change them under the record.
+    """
+    directory = platform.open_root(folder)
+    try:
+        return "clone" if probe.reflink(directory, directory) is None else "copy"
+    except OSError:
+        return "copy"
+    finally:
+        platform.close_directory(directory)

@@ -1,0 +1,195 @@
+"""requirements.txt in a canonical form: what of it decides what is installed, and nothing else.
+
+The format: https://pip.pypa.io/en/stable/reference/requirements-file-format/. Comments, blank lines, the order of
+requirements and the spelling of names and spaces decide nothing; the order of options (of indexes, say) may.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from holo.build.canonical import without_secrets
+from holo.build.inputs import Inputs
+from holo.errors import UsageError
+
+_DEEPEST = 20
+"""Files that include each other."""
+
+_COMMENT = re.compile(r"(^|\s)#.*$")
+_OPTION = re.compile(r"(--?[A-Za-z][A-Za-z-]*)(?:\s*=\s*|\s+|$)(.*)", re.DOTALL)
+_NAMED = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[([^\]]*)\])?\s*(.*)", re.DOTALL)
+_VERSION = re.compile(r"(===|==|~=|!=|<=|>=|<|>)\s*([A-Za-z0-9.*+!_-]+)")
+_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
+_INCLUDES = {"-r": "requirements", "--requirement": "requirements", "-c": "constraints", "--constraint": "constraints"}
+
+
+@dataclass
+class Requirements:
+    """What files and lines of requirements say."""
+
+    requirements: set[str] = field(default_factory=set)
+    constraints: set[str] = field(default_factory=set)
+    options: list[str] = field(default_factory=list)
+    files: set[str] = field(default_factory=set)
+    """digests of packages in local files"""
+    variables: dict[str, str] = field(default_factory=dict)
+    """digests of the values of variables that are named"""
+
+    def canonical(self) -> dict[str, object]:
+        return {
+            "requirements": sorted(self.requirements),
+            "constraints": sorted(self.constraints),
+            "options": self.options,
+            "files": sorted(self.files),
+            "variables": self.variables,
+        }
+
+
+def read(path: str, inputs: Inputs) -> Requirements:
+    """What a file says, with all that it includes. Raises :class:`UsageError`, and NotFound for what is missing."""
+    found = Requirements()
+    _read(path, inputs, found, "requirements", ())
+    return found
+
+
+def of_lines(lines: Iterable[str], where: str, inputs: Inputs) -> Requirements:
+    """The same for lines from another file, ``where``; paths in them are relative to its folder."""
+    found = Requirements()
+    for number, line in _logical(lines):
+        _take(line, f"{where}, line {number}", where, inputs, found, "requirements", ())
+    return found
+
+
+def _read(path: str, inputs: Inputs, found: Requirements, kind: str, above: tuple[str, ...]) -> None:
+    if path in above or len(above) > _DEEPEST:
+        raise UsageError(f"{path} includes itself, or too many files include each other")
+    for number, line in _logical(inputs.text(path).splitlines()):
+        _take(line, f"{path}, line {number}", path, inputs, found, kind, (*above, path))
+
+
+def _logical(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Lines without comments, those that end with a backslash joined, with the number of their first."""
+    begun, first = "", 0
+    for number, line in enumerate(lines, 1):
+        first = first if begun else number
+        if line.endswith("\\") and not line.lstrip().startswith("#"):
+            begun += line[:-1].rstrip() + " "
+            continue
+        text = _COMMENT.sub("", begun + line).strip()
+        begun = ""
+        if text:
+            yield first, text
+    if text := _COMMENT.sub("", begun).strip():
+        yield first, text
+
+
+def _take(
+    line: str, where: str, file: str, inputs: Inputs, found: Requirements, kind: str, above: tuple[str, ...]
+) -> None:
+    for name in _VARIABLE.findall(line):
+        inputs.variable(name)
+        found.variables[name] = inputs.variables[name]
+    if line.startswith("-"):
+        _option(line, where, file, inputs, found, above)
+        return
+    text, *options = re.split(r"\s+(?=--[a-z])", line)
+    hashes = [" ".join(_option_parts(option, where)) for option in options]
+    requirement = _requirement(text, where, file, inputs, found)
+    getattr(found, kind).add(" ".join([requirement, *sorted(hashes)]))
+
+
+def _option_parts(text: str, where: str) -> list[str]:
+    match = _OPTION.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{where}: {text!r} is not an option")
+    return [part for part in match.groups() if part]
+
+
+def _option(line: str, where: str, file: str, inputs: Inputs, found: Requirements, above: tuple[str, ...]) -> None:
+    # Short options may have their value without a space: -rdev.txt.
+    if len(line) > 2 and line[1] != "-" and line[2] not in "= \t":
+        line = f"{line[:2]} {line[2:]}"
+    name, *values = _option_parts(line, where)
+    value = " ".join(values)
+    if name in ("-e", "--editable"):
+        raise UsageError(
+            f"{where}: an editable install leads out of the environment, so it cannot be recorded: {value}",
+            "Leave it out, and install it in the space: holo run ... -- uv pip install --no-deps -e DIR",
+        )
+    if name not in _INCLUDES:
+        found.options.append(without_secrets(f"{name} {value}".strip()))
+        return
+    try:
+        value = " ".join(shlex.split(value))
+    except ValueError as error:
+        raise UsageError(f"{where}: {value}: {error}") from None
+    if not value or "://" in value:
+        raise UsageError(f"{where}: only a local file can be included, not {value!r}")
+    path = os.path.normpath(os.path.join(os.path.dirname(file), value))
+    if len(above) == 0:  # lines of another file, whose own includes are theirs to tell
+        above = (file,)
+    _read(path, inputs, found, _INCLUDES[name], above)
+
+
+def _requirement(text: str, where: str, file: str, inputs: Inputs, found: Requirements) -> str:
+    """A requirement, spelled as all its equals are."""
+    text, _, marker = text.partition(" ;") if "://" in text or "@" in text else text.partition(";")
+    marker = " ".join(marker.replace("'", '"').split())
+    text = text.strip()
+    named = _NAMED.fullmatch(text)
+    rest = named[3].strip() if named is not None else ""
+    if named is None or (rest and not rest.startswith("@") and not _VERSION.match(rest.lstrip("("))):
+        spelled = _source(text, where, file, inputs, found)
+    else:
+        name = re.sub(r"[-_.]+", "-", named[1]).lower()
+        extras = ",".join(
+            sorted(re.sub(r"[-_.]+", "-", extra.strip()).lower() for extra in (named[2] or "").split(","))
+        )
+        spelled = f"{name}[{extras}]" if extras else name
+        if not rest and text.endswith(_ARCHIVE):
+            spelled = _source(text, where, file, inputs, found)
+        elif rest.startswith("@"):
+            spelled += " @ " + _source(rest[1:].strip(), where, file, inputs, found)
+        elif rest:
+            spelled += _versions(rest, where)
+    return f"{spelled} ; {marker}" if marker else spelled
+
+
+def _versions(text: str, where: str) -> str:
+    if text.startswith("(") and text.endswith(")"):
+        text = text[1:-1]
+    found = []
+    for part in text.split(","):
+        match = _VERSION.fullmatch(part.strip())
+        if match is None:
+            if not part.strip():  # a comma at the end
+                continue
+            raise UsageError(f"{where}: {part.strip()!r} is not a version such as '>=1.0'")
+        found.append(match[1] + match[2])
+    return ",".join(sorted(found))
+
+
+_ARCHIVE = (".whl", ".tar.gz", ".tgz", ".zip", ".tar.bz2", ".tar.xz", ".tar")
+
+
+def _source(text: str, where: str, file: str, inputs: Inputs, found: Requirements) -> str:
+    """A URL as it is; a file by its content."""
+    if "://" in text and not text.startswith("file:"):
+        return without_secrets(text)
+    path = unquote(urlsplit(text).path) if text.startswith("file:") else re.sub(r"\[[^\]]*\]$", "", text)
+    if not text.startswith("file:") and not (path.endswith(_ARCHIVE) or os.sep in path or path.startswith(".")):
+        raise UsageError(f"{where}: {text!r} is not a requirement")
+    path = os.path.normpath(os.path.join(os.path.dirname(file), path))
+    if os.path.isdir(path):
+        raise UsageError(
+            f"{where}: {path} is a folder of sources, and what is in it is not recorded in a blueprint",
+            "Build a wheel of it and name that, or install it in the space: "
+            "holo run ... -- uv pip install --no-deps DIR",
+        )
+    found.files.add(inputs.digest(path))
+    return os.path.basename(path)
