@@ -404,28 +404,35 @@ class Hololib:
 
         ``may_change``: also if it holds another catalog. If not, that is refused before anything is built.
         """
-        from holo.build import builders
-        from holo.build.make import find
-        from holo.build.origin import Origin, origin_of, save_origin
+        from holo.build.origin import Origin, save_origin
         from holo.restore import restore
 
-        found = find(self.store, blueprint, builders.Options(compile))
-        if known is not None and known.digest != found.digest and not may_change:
-            origin = origin_of(self.tree, known)
-            if origin is not None and origin.blueprint == blueprint.path:
-                raise Conflict(
-                    f"space {space!r} holds {known.catalog!r}, and {blueprint.path} has changed since",
-                    "Turn it into what that says now with --force, or with `holo run --blueprint`. What was "
-                    "changed in the space is lost then.",
-                )
-            raise Conflict(
-                f"space {space!r} holds catalog {known.catalog!r}, which is not what {blueprint.path} says",
-                "Turn it into that with --force, or choose another name.",
-            )
+        if known is not None and not may_change:
+            self._refuse_change(known, blueprint, compile)
         with self._built(blueprint, compile=compile) as made:
             report = restore(self.store, space, made.name, made.digest, _absolute(to), options)
             save_origin(self.tree, space, Origin(blueprint.path, compile, made.digest))
         return report
+
+    def _refuse_change(self, known: Space, blueprint: Blueprint, compile: bool) -> None:  # noqa: A002
+        """Raise :class:`Conflict` if a space does not hold what a blueprint says."""
+        from holo.build.builders import Options
+        from holo.build.make import find
+        from holo.build.origin import origin_of
+
+        if find(self.store, blueprint, Options(compile)).digest == known.digest:
+            return
+        origin = origin_of(self.tree, known)
+        if origin is not None and origin.blueprint == blueprint.path:
+            raise Conflict(
+                f"space {known.name!r} holds {known.catalog!r}, and {blueprint.path} has changed since",
+                "Turn it into what that says now with --force, or with `holo run --blueprint`. What was changed in "
+                "the space is lost then.",
+            )
+        raise Conflict(
+            f"space {known.name!r} holds catalog {known.catalog!r}, which is not what {blueprint.path} says",
+            "Turn it into that with --force, or choose another name.",
+        )
 
     def _refuse_other(self, known: Space | None, name: str, digest: str, options: Options) -> None:
         """Raise :class:`Conflict` if a space holds another catalog and nobody insists."""

@@ -70,7 +70,7 @@ def find_uv() -> str:
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in environ.items() if name not in _NOT_OURS}
-    return {**kept, "PYC_INVALIDATION_MODE": "TIMESTAMP", "UV_NO_PROGRESS": "1"}
+    return {**kept, "PYC_INVALIDATION_MODE": "TIMESTAMP"}
 
 
 # -- what decides the result ----------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def of_lines(lines: Iterable[str], where: str, inputs: Inputs) -> Requirements:
 def _read(path: str, inputs: Inputs, found: Requirements, kind: str, above: tuple[str, ...]) -> None:
     if path in above or len(above) > _DEEPEST:
         raise UsageError(f"{path} includes itself, or too many files include each other")
-    for number, line in _logical(inputs.text(path).splitlines()):
+    for number, line in _logical(re.split(r"\r\n|\r|\n", inputs.text(path))):
         _take(line, f"{path}, line {number}", path, inputs, found, kind, (*above, path))
 
 

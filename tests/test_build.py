@@ -1,0 +1,395 @@
+"""From a blueprint to a space, with real packages: built once, by one process, and nothing is left of a failure."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.cli import Holo
+from support.filesystems import Filesystem
+
+local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+
+Note = Callable[[int, str, int], None]
+
+# Small packages: a pure one with a script, and one with a compiled module.
+NEEDED = ("tabulate", "markupsafe")
+USE = "import tabulate, markupsafe._speedups, sys; print(sys.prefix)"
+
+
+def project(folder: Path, *more: str) -> Path:
+    path = folder / "pyproject.toml"
+    wanted = ", ".join(f'"{name}"' for name in (*NEEDED, *more))
+    path.write_text(f'[project]\nname = "demo"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = [{wanted}]\n')
+    return path
+
+
+def locked_project(folder: Path) -> Path:
+    path = project(folder)
+    path.write_text(path.read_text() + '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n')
+    lock(folder)
+    return path
+
+
+def lock(folder: Path) -> None:
+    subprocess.run([uv(), "lock", "--quiet"], cwd=folder, check=True)
+
+
+def uv() -> str:
+    from holo.build.python import find_uv
+
+    return find_uv()
+
+
+def script(folder: Path) -> Path:
+    wanted = ", ".join(f'"{name}"' for name in NEEDED)
+    path = folder / "job.py"
+    path.write_text(f"# /// script\n# dependencies = [{wanted}]\n# ///\n{USE.replace('; ', chr(10))}\n")
+    return path
+
+
+def requirements(folder: Path, *names: str) -> Path:
+    path = folder / "requirements.txt"
+    path.write_text("\n".join(names or NEEDED) + "\n")
+    return path
+
+
+KINDS: dict[str, Callable[[Path], Path]] = {
+    "requirements": requirements,
+    "pyproject": project,
+    "uv.lock": locked_project,
+    "script": script,
+}
+
+
+@pytest.fixture
+def folder(holo: Holo) -> Path:
+    """A project's."""
+    path = holo.root / "web"
+    path.mkdir()
+    return path
+
+
+def leftovers(holo: Holo) -> list[str]:
+    """What builds leave while they run: stages and locks."""
+    stages = [path.name for path in holo.holotree.glob(".build-*")]
+    return stages + [path.name for path in (holo.library / "builds").glob("*.lock")]
+
+
+def space_path(holo: Holo, space: str) -> Path:
+    return next(Path(item["path"]) for item in holo("list", "--json").json()["spaces"] if item["name"] == space)
+
+
+@local
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_blueprint_is_built_once_and_restored_from_then_on(holo: Holo, folder: Path, kind: str) -> None:
+    blueprint = KINDS[kind](folder)
+    first = holo("init", "--space", "one", blueprint, "--json")
+    assert "building" in first.stderr
+    assert leftovers(holo) == []
+    second = holo("init", "--space", "two", blueprint, "--json")
+    assert "building" not in second.stderr
+    assert first.json()["digest"] == second.json()["digest"]
+    label = "job" if kind == "script" else "web"
+    assert re.fullmatch(rf"{label}-[0-9a-f]{{16}}", first.json()["catalog"])
+    for report in (first.json(), second.json()):
+        path = Path(report["path"])
+        compiled = {file: file.stat().st_mtime_ns for file in path.rglob("*.pyc")}
+        assert len(compiled) >= 3
+        used = holo("run", "--space", report["space"], "--", "python", "-c", USE)
+        assert used.stdout.strip() == str(path)
+        shown = holo("run", "--space", report["space"], "--", "tabulate", "--help")
+        assert "Pretty-print" in shown.stdout
+        assert (path / "bin" / "tabulate").read_text().startswith(f"#!{path}/bin/python")
+        assert {file: file.stat().st_mtime_ns for file in path.rglob("*.pyc")} == compiled, "compiled again"
+    log = holo("catalogs", first.json()["catalog"], "--log").stdout
+    assert f"building {blueprint}" in log
+    assert "tabulate" in log
+    assert "building" not in holo("check").stdout
+
+
+@pytest.mark.parametrize("filesystem", ["btrfs", "xfs"], indirect=True)
+def test_spaces_of_a_blueprint_share_their_content(holo: Holo, folder: Path) -> None:
+    holo("init", "--space", "one", requirements(folder))
+    report = holo("init", "--space", "two", folder / "requirements.txt", "--json").json()
+    assert report["files"]["copied"] == report["files"]["relocated"] < report["files"]["reflinked"]
+    assert holo("run", "--space", "two", "--", "python", "-c", USE).stdout.strip() == report["path"]
+
+
+@local
+def test_run_makes_a_space_and_follows_the_blueprint(holo: Holo, folder: Path) -> None:
+    requirements(folder, "tabulate")
+    below = folder / "src" / "deep"
+    below.mkdir(parents=True)
+    where = ("python", "-c", "import sys, tabulate; print(sys.prefix)")
+    first = holo("run", "--", *where, cwd=below)
+    assert "building" in first.stderr
+    (space,) = holo("list", "--json").json()["spaces"]
+    assert re.fullmatch(r"web-[0-9a-f]{8}", space["name"])
+    assert first.stdout.strip() == space["path"]
+    kept = Path(space["path"]) / "kept"
+    kept.touch()
+    again = holo("run", "--blueprint", folder / "requirements.txt", "--", *where)
+    assert (again.stdout, again.stderr) == (first.stdout, "")
+    os.utime(folder / "requirements.txt")
+    assert holo("run", "--", *where, cwd=folder).stderr == ""
+    requirements(folder, "# Tables.", "Tabulate")
+    assert holo("run", "--", *where, cwd=folder).stderr == ""
+    assert kept.exists(), "it runs as it is, as long as nothing has changed"
+    requirements(folder, *NEEDED)
+    changed = holo("run", "--", "python", "-c", USE, cwd=folder)
+    assert "building" in changed.stderr
+    assert changed.stdout == first.stdout
+    requirements(folder, "tabulate")
+    look = "import importlib.util as u; print(u.find_spec('markupsafe'))"
+    back = holo("run", "--", "python", "-c", look, cwd=folder)
+    assert (back.stdout.strip(), back.stderr) == ("None", "")
+
+
+@local
+def test_a_space_of_something_else_is_not_touched(holo: Holo, folder: Path) -> None:
+    requirements(folder, "tabulate")
+    tree = holo.root / "tree"
+    tree.mkdir()
+    (tree / "file").touch()
+    holo("init", "--space", "mine", tree)
+    run = ("run", "--blueprint", "requirements.txt", "--", "true")
+    refused = holo(*run, cwd=folder, code=1, env={"HOLO_SPACE": "mine"})
+    assert "is not what" in refused.stderr
+    assert "building" not in refused.stderr, "nothing is built only to be refused"
+    assert "is not what" in holo("init", "--space", "mine", "requirements.txt", cwd=folder, code=1).stderr
+    assert holo("init", "--space", "mine", cwd=folder).stderr == "", "its own catalog, whatever is near"
+    holo("init", "--space", "mine", "requirements.txt", "--force", cwd=folder)
+    requirements(folder, *NEEDED)
+    refused = holo("init", "--space", "mine", cwd=folder, code=1)
+    assert "has changed" in refused.stderr
+    assert "--force" in refused.stderr
+    holo("run", "--blueprint", "requirements.txt", "--space", "mine", "--", "python", "-c", USE, cwd=folder)
+    holo("restore", "--space", "mine", "--catalog", "tree")
+    refused = holo("run", "--space", "mine", "--blueprint", "requirements.txt", "--", "true", cwd=folder, code=1)
+    assert "is not what" in refused.stderr, "its user has turned it into something else"
+
+
+@local
+def test_running_as_it_is_imports_nothing_to_build(holo: Holo, folder: Path) -> None:
+    requirements(folder, "tabulate")
+    holo("run", "--", "true", cwd=folder)
+    seen = holo("run", "--", "true", cwd=folder, env={"PYTHONPROFILEIMPORTTIME": "1"}).stderr
+    loaded = {line.rpartition("|")[2].strip() for line in seen.splitlines()}
+    assert "holo.activation" in loaded
+    heavy = {"holo.build.make", "holo.build.python", "holo.build.log", "holo.restore", "tomllib", "pydantic", "rich"}
+    assert loaded & heavy == set()
+
+
+@local
+def test_a_stale_lock_and_an_impossible_requirement_fail_and_leave_only_the_log(holo: Holo, folder: Path) -> None:
+    locked_project(folder)
+    project(folder, "iniconfig")
+    stale = holo("init", "--space", "one", folder / "pyproject.toml", code=1)
+    assert "uv lock" in stale.stderr
+    missing = holo("init", "--space", "one", requirements(folder, "tabulate==99999"), code=1)
+    last, hint = missing.stderr.splitlines()[-2:]
+    assert last == "error: the build failed: uv failed with exit code 1"
+    log = Path(hint.removeprefix("hint: Its log: "))
+    assert "tabulate==99999" in log.read_text()
+    left = {path for path in holo.library.rglob("*") if path.is_file() and path.name not in ("lock", "gate.lock")}
+    assert {path.suffix for path in left} == {".log"}
+    assert len(left) == 2
+    assert leftovers(holo) == []
+    assert holo("list", "--json").json()["spaces"] == holo("catalogs", "--json").json()["catalogs"] == []
+    holo("gc")
+    assert not log.exists()
+
+
+@local
+def test_without_compiling_there_is_no_bytecode(holo: Holo, folder: Path) -> None:
+    requirements(folder, "tabulate")
+    plain = holo("init", "--space", "plain", "requirements.txt", "--no-compile", "--json", cwd=folder).json()
+    assert list(Path(plain["path"]).rglob("*.pyc")) == []
+    compiled = holo("init", "--space", "compiled", "requirements.txt", "--json", cwd=folder).json()
+    assert compiled["digest"] != plain["digest"]
+
+
+@local
+def test_one_build_for_two_processes(holo: Holo, folder: Path) -> None:
+    path = requirements(folder)
+    both = [holo.start("init", "--space", f"space-{number}", path, "--json") for number in range(2)]
+    outputs = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    built = [errors for _, errors in outputs if "building" in errors]
+    assert len(built) == 1, outputs
+    (waited,) = [errors for _, errors in outputs if "building" not in errors]
+    assert waited.startswith(f"waiting for the build of {path}: in use by process ")
+    assert len(holo("catalogs", "--json").json()["catalogs"]) == 1
+
+
+@local
+def test_removed_and_collected_catalogs_are_built_again(holo: Holo, folder: Path) -> None:
+    path = requirements(folder, "tabulate")
+    holo("run", "--blueprint", path, "--space", "one", "--", "true")
+    name = holo("catalogs", "--json").json()["catalogs"][0]["name"]
+    assert len(list((holo.library / "builds").iterdir())) == 2
+    holo("gc", "--keep-last", "0")
+    assert holo("catalogs", name, "--json").json()["catalogs"][0]["name"] == name, "a space holds it"
+    holo("delete", "--space", "one")
+    holo("gc", "--keep-last", "0")
+    assert holo("catalogs", "--json").json()["catalogs"] == []
+    assert list((holo.library / "builds").iterdir()) == []
+    assert "building" in holo("init", "--space", "one", path).stderr
+    holo("catalogs", "--remove", name)
+    assert "building" in holo("run", "--blueprint", path, "--space", "one", "--", "true").stderr
+
+
+@local
+def test_credentials_are_nowhere(holo: Holo, folder: Path) -> None:
+    url = "http://ada:sesame@127.0.0.1:1/simple"
+    requirements(folder, f"--extra-index-url {url}", "tabulate")
+    failed = holo("init", "--space", "one", "requirements.txt", cwd=folder, code=1, env={"UV_INDEX": url, "UV_HTTP_RETRIES": "0"})
+    assert "127.0.0.1" in failed.stderr
+    assert "sesame" not in failed.stderr + failed.stdout
+    texts = [path.read_bytes() for path in holo.home.rglob("*") if path.is_file()]
+    assert any(b"127.0.0.1" in text for text in texts)
+    assert not any(b"sesame" in text for text in texts)
+
+
+HOSTILE: dict[str, bytes] = {
+    "requirements.txt": b"\xff\xfe\0",
+    "loop.txt": b"-r loop.txt\n",
+    "endless.txt": b"-r /dev/zero\n",
+    "script.py": b"# /// script\n# dependencies = 7\n# ///\n",
+    "twice.py": b"# /// script\n# ///\n\n# /// script\n# ///\n",
+    "pyproject.toml": b"[project]\ndependencies = [" + b"[" * 5000,
+    "uv.lock": b"\0",
+}
+
+
+@local
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_blueprints_cause_one_error(holo: Holo, folder: Path, name: str) -> None:
+    (folder / "pyproject.toml").write_bytes(b"[project]\nname = 'a'\n")
+    (folder / name).write_bytes(HOSTILE[name])
+    refused = holo("init", "--space", "one", name, cwd=folder, code=1 if name == "endless.txt" else 2)
+    assert refused.stderr.startswith("error: ")
+    assert not list(holo.holotree.glob("one_*"))
+
+
+@local
+def test_a_pipe_for_a_blueprint_is_no_blueprint(holo: Holo, folder: Path) -> None:
+    os.mkfifo(folder / "requirements.txt")
+    assert "there is nothing at" in holo("init", "--space", "one", "./requirements.txt", cwd=folder, code=1).stderr
+
+
+@local
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
+def test_what_another_user_built_is_not_run(holo: Holo, folder: Path) -> None:
+    path = requirements(folder, "tabulate")
+    first = holo("init", "--space", "one", path, "--json").json()
+    os.chown(holo.library / "names" / f"{first['catalog']}.json", 12345, 12345)
+    for seen in (holo.library / "builds").glob("*.seen"):
+        os.chown(seen, 12345, 12345)
+    second = holo("init", "--space", "two", path, "--json")
+    assert "building" in second.stderr
+    assert second.json()["catalog"] != first["catalog"]
+
+
+# -- interrupted anywhere ---------------------------------------------------------------------------------------------
+
+
+def stop(process: subprocess.Popen[str], number: int, *, group: bool) -> None:
+    if group:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+
+
+def start(holo: Holo, *arguments: str | Path) -> subprocess.Popen[str]:
+    """Start it in a process group of its own, as a shell does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "holo", *arguments],
+        env=holo.environment(),
+        cwd=holo.root,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def moments(holo: Holo, path: Path, count: int) -> list[float]:
+    """Seconds after the start, over the whole time that the command takes."""
+    began = time.monotonic()
+    holo("init", "--space", "measured", path)
+    took = time.monotonic() - began
+    rng = random.Random(5)
+    return [took * (number + rng.random()) / count for number in range(count)]
+
+
+def again(holo: Holo) -> None:
+    """As before the first build."""
+    for space in holo("list", "--json").json()["spaces"]:
+        holo("delete", "--space", space["name"])
+    holo("gc", "--keep-last", "0")
+    assert leftovers(holo) == []
+    assert list((holo.library / "builds").iterdir()) == []
+
+
+@pytest.mark.torture
+@local
+@pytest.mark.parametrize("group", [True, False], ids=["all", "holo"])
+def test_a_build_killed_at_any_moment(
+    holo: Holo, folder: Path, filesystem: Filesystem, group: bool, torture: bool, faults: Note
+) -> None:
+    """``holo``: its tools live on, and hold the lock until they have written their last."""
+    path = requirements(folder, "tabulate")
+    points = moments(holo, path, 60 if torture else 2)
+    faults(2, "kill -9 of a build", len(points))
+    again(holo)
+    for number, seconds in enumerate(points):
+        process = start(holo, "init", "--space", "one", path)
+        time.sleep(seconds)
+        stop(process, signal.SIGKILL, group=group)
+        process.communicate()
+        catalogs = holo("catalogs", "--json").json()["catalogs"]
+        stages = list(holo.holotree.glob(".build-*"))
+        assert len(catalogs) <= 1, seconds
+        assert len(stages) <= 1, seconds
+        holo("check")
+        if number % 2:
+            while list(holo.holotree.glob(".build-*")):  # not as long as a tool is writing there
+                holo("gc")
+            holo("check")
+        holo("init", "--space", "one", path)
+        assert leftovers(holo) == []
+        holo("run", "--space", "one", "--", "python", "-c", "import tabulate")
+        again(holo)
+
+
+@pytest.mark.torture
+@local
+def test_ctrl_c_at_any_moment_of_a_build(holo: Holo, folder: Path, torture: bool, faults: Note) -> None:
+    path = requirements(folder, "tabulate")
+    points = moments(holo, path, 40 if torture else 1)
+    faults(2, "Ctrl-C in a build", len(points))
+    again(holo)
+    for seconds in points:
+        process = start(holo, "init", "--space", "one", path)
+        time.sleep(max(seconds, 0.2))  # Python itself has started
+        stop(process, signal.SIGINT, group=True)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode in (0, 130), errors
+        assert "Traceback" not in errors
+        if process.returncode:
+            assert errors.splitlines()[-1] == "error: interrupted; nothing is lost, run the command again to go on"
+        assert leftovers(holo) == []
+        holo("init", "--space", "one", path)
+        again(holo)

@@ -1,0 +1,278 @@
+"""The canonical form of blueprints: what decides nothing does not change the key, and what decides something does."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holo.build import python, requirements
+from holo.build.blueprint import Blueprint, named, nearest, recognise
+from holo.build.builders import Options
+from holo.build.canonical import key_of
+from holo.build.inputs import Inputs
+from holo.errors import Conflict, HoloError, NotFound, UsageError
+
+names = st.from_regex(r"[a-z][a-z0-9]{1,8}(-[a-z0-9]{1,4})?", fullmatch=True)
+versions = st.from_regex(r"(==|>=|~=)[1-9]\.[0-9]{1,2}", fullmatch=True)
+markers = st.sampled_from(["", 'python_version < "3.12"', "sys_platform == 'linux'"])
+requirement = st.tuples(names, st.lists(names, max_size=2), versions, markers)
+padding = st.text(" \t", max_size=3)
+
+
+def plain(name: str, extras: list[str], version: str, marker: str) -> str:
+    return name + (f"[{','.join(extras)}]" if extras else "") + version + (f" ; {marker}" if marker else "")
+
+
+def key(path: Path) -> str:
+    return key_of(requirements.read(str(path), Inputs({})).canonical())
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("canonical") / "requirements.txt"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(requirement, min_size=1, max_size=6), st.data())
+def test_comments_order_whitespace_and_spelling_do_not_change_the_key(
+    file: Path, found: list[tuple[str, list[str], str, str]], data: st.DataObject
+) -> None:
+    file.write_text("\n".join(plain(*one) for one in found))
+    before = key(file)
+    lines = []
+    for name, extras, version, marker in data.draw(st.permutations(found)):
+        operator, number = version[:2], version[2:]
+        spelled = name.upper().replace("-", data.draw(st.sampled_from("_.-")))
+        shown = f"[{' , '.join(reversed(extras))}]" if extras else ""
+        pad = data.draw(padding)
+        line = f"{pad}{spelled}{pad}{shown}{pad}{operator}{pad}{number}{pad}"
+        line += f"{pad} ;{pad} {marker.replace(chr(34), chr(39))}" if marker else ""
+        if data.draw(st.booleans()):
+            line = line.rstrip() + data.draw(st.sampled_from([" # a comment", " \\\n", "\t#", "\r"]))
+        lines += data.draw(st.sampled_from([[line], ["", line], ["# commented-out==1.0", line], [line, "   "]]))
+    file.write_text("\n".join(lines), newline="")
+    assert key(file) == before
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(requirement, min_size=1, max_size=6, unique_by=lambda one: one[0]), st.data())
+def test_a_changed_line_changes_the_key(
+    file: Path, found: list[tuple[str, list[str], str, str]], data: st.DataObject
+) -> None:
+    file.write_text("\n".join(plain(*one) for one in found))
+    before = key(file)
+    number = data.draw(st.integers(0, len(found) - 1))
+    name, extras, version, marker = found[number]
+    changed = data.draw(
+        st.sampled_from(
+            [
+                [],
+                [(name + "x", extras, version, marker)],
+                [(name, [*extras, "more"], version, marker)],
+                [(name, extras, version + "1", marker)],
+                [(name, extras, version, 'os_name == "nt"')],
+                [found[number], ("another", [], "==1.0", "")],
+            ]
+        )
+    )
+    file.write_text("\n".join(plain(*one) for one in [*found[:number], *changed, *found[number + 1 :]]))
+    assert key(file) != before
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("_txt", ".txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder / "requirements.txt"
+
+
+def test_included_files_count_by_their_content(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, requirements_txt="-r sub/base.txt\n-c limits.txt\n", sub__base_txt="idna\n", limits_txt="idna<4\n"
+    )
+    before = key(path)
+    (tmp_path / "sub" / "base.txt").write_text("# a comment\nIDNA\n")
+    (tmp_path / "limits.txt").write_text("idna < 4")
+    assert key(path) == before
+    (tmp_path / "limits.txt").write_text("idna < 3")
+    assert key(path) != before
+    (tmp_path / "limits.txt").write_text("idna<4\n")
+    path.write_text("idna\n--constraint=limits.txt\n")
+    assert key(path) == before, "where a requirement is written does not matter"
+
+
+def test_the_order_of_indexes_counts(tmp_path: Path) -> None:
+    one, two = "--extra-index-url https://one.invalid/", "--extra-index-url https://two.invalid/"
+    path = write(tmp_path, requirements_txt=f"{one}\n{two}\nidna\n")
+    before = key(path)
+    path.write_text(f"{two}\n{one}\nidna\n")
+    assert key(path) != before
+    path.write_text(f"idna\n{one.replace(' ', '=')}\n\n{two}")
+    assert key(path) == before
+
+
+def test_local_packages_count_by_their_content(tmp_path: Path) -> None:
+    (tmp_path / "a-1-py3-none-any.whl").write_bytes(b"one")
+    path = write(tmp_path, requirements_txt="./a-1-py3-none-any.whl")
+    before = key(path)
+    path.write_text("a-1-py3-none-any.whl")
+    assert key(path) == before
+    path.write_text((tmp_path / "a-1-py3-none-any.whl").as_uri())
+    assert key(path) == before
+    (tmp_path / "a-1-py3-none-any.whl").write_bytes(b"two")
+    assert key(path) != before
+
+
+def test_variables_count_by_their_values_which_are_not_kept(tmp_path: Path) -> None:
+    path = write(tmp_path, requirements_txt="--index-url https://ada:${TOKEN}@host.invalid/simple\nidna\n")
+    documents = [requirements.read(str(path), Inputs({"TOKEN": token})).canonical() for token in ("one", "two")]
+    assert key_of(documents[0]) != key_of(documents[1])
+    path.write_text("--index-url https://ada:sesame@host.invalid/simple\na @ https://ada:sesame@host.invalid/a.whl\n")
+    found = requirements.read(str(path), Inputs({})).canonical()
+    assert "sesame" not in json.dumps(found)
+    assert "host.invalid" in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("-e .", "editable"),
+        ("--editable=../lib", "editable"),
+        (".", "folder of sources"),
+        ("./", "folder of sources"),
+        ("name @ file:///", "folder of sources"),
+        ("-r requirements.txt", "includes itself"),
+        ("-r https://host.invalid/more.txt", "only a local file"),
+        ("-r missing.txt", "there is no file"),
+        ("-r 'unbalanced.txt", "quotation"),
+        ("./missing.whl", "there is no file"),
+        ("idna=1.0", "not a requirement"),
+        ("idna==1.0,<>2", "not a version"),
+        ("\x00", "not a requirement"),
+        ("-", "not an option"),
+        ("<html>", "not a requirement"),
+    ],
+)
+def test_what_is_not_built_is_refused(tmp_path: Path, text: str, error: str) -> None:
+    path = write(tmp_path, requirements_txt=text)
+    with pytest.raises((UsageError, NotFound), match=error):
+        key(path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=80))
+def test_any_text_is_read_or_refused(file: Path, text: str) -> None:
+    file.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with suppress(HoloError):
+        key(file)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=60))
+def test_any_script_and_any_project_is_read_or_refused(file: Path, text: str) -> None:
+    script = file.with_name("script.py")
+    body = "".join(f"# {line}\n" for line in text.splitlines())
+    script.write_bytes(f"# /// script\n{body}# ///\n".encode("utf-8", "surrogatepass"))
+    project = file.with_name("pyproject.toml")
+    project.write_bytes(f"[project]\nname = 'a'\n{text}\n".encode("utf-8", "surrogatepass"))
+    for path, read in ((script, python._script), (project, python._project)):
+        with suppress(HoloError):
+            key_of({"": read(Blueprint(str(path), "script"), Inputs({}))})
+
+
+def project_key(folder: Path, environ: dict[str, str] | None = None) -> str:
+    blueprint = named(str(folder / "pyproject.toml"))
+    inputs = Inputs({"PATH": os.environ["PATH"], "HOME": str(folder), **(environ or {})})
+    return key_of(python.canonical(blueprint, inputs, Options()))
+
+
+PROJECT = '[project]\nname = "demo"\nversion = "1"\nrequires-python = ">=3.8"\ndependencies = ["idna", "attrs>=20"]\n'
+
+
+def test_of_a_project_only_what_is_installed_counts(tmp_path: Path) -> None:
+    project = tmp_path / "pyproject.toml"
+    project.write_text(PROJECT)
+    before = project_key(tmp_path)
+    project.write_text(PROJECT.replace('"1"', '"2"') + "[tool.ruff]\nline-length = 100\n")
+    assert project_key(tmp_path) == before
+    project.write_text(PROJECT.replace('"idna", "attrs>=20"', '"attrs >=20",\n"Idna"'))
+    assert project_key(tmp_path) == before
+    changes = {
+        PROJECT.replace(">=20", ">=21"),
+        PROJECT.replace(">=3.8", ">=3.9"),
+        PROJECT + '[dependency-groups]\ndev = ["six"]\n',
+        PROJECT + "[tool.uv]\nno-build = true\n",
+    }
+    for text in changes:
+        project.write_text(text)
+        assert project_key(tmp_path) != before, text
+
+
+def test_uvs_configuration_counts(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    before = project_key(tmp_path)
+    assert project_key(tmp_path, {"UV_CACHE_DIR": "/nowhere", "UV_CONCURRENT_BUILDS": "2"}) == before
+    assert project_key(tmp_path, {"UV_RESOLUTION": "lowest"}) != before
+    assert project_key(tmp_path, {"UV_DEFAULT_INDEX": "https://host.invalid/simple"}) != before
+    limits = tmp_path / "limits.txt"
+    keys = set()
+    for text in ("idna<3", "idna<4"):
+        limits.write_text(text)
+        keys.add(project_key(tmp_path, {"UV_CONSTRAINT": str(limits)}))
+    (tmp_path / ".config" / "uv").mkdir(parents=True)
+    (tmp_path / ".config" / "uv" / "uv.toml").write_text('exclude-newer = "2026-01-01T00:00:00Z"\n')
+    keys |= {before, project_key(tmp_path)}
+    assert len(keys) == 4
+    assert project_key(tmp_path, {"UV_NO_CONFIG": "1"}) not in keys - {before}
+
+
+def test_the_nearest_blueprint(tmp_path: Path) -> None:
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    (tmp_path / "requirements.txt").write_text("idna\n")
+    (inner / "pyproject.toml").write_text("[tool.ruff]\n")  # says nothing of what is needed
+    (inner / "notes.txt").write_text("idna\n")
+    found = nearest(str(inner))
+    assert found == Blueprint(str(tmp_path / "requirements.txt"), "requirements")
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    found = nearest(str(inner))
+    assert found == Blueprint(str(tmp_path / "pyproject.toml"), "pyproject")
+    (tmp_path / "a" / "requirements.txt").write_text("idna\n")
+    found = nearest(str(inner))
+    assert found == Blueprint(str(tmp_path / "a" / "requirements.txt"), "requirements")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives a file away")
+def test_what_another_user_put_there_has_to_be_named(tmp_path: Path) -> None:
+    path = tmp_path / "requirements.txt"
+    path.write_text("idna\n")
+    os.chown(path, 12345, 12345)
+    with pytest.raises(Conflict, match="another user"):
+        nearest(str(tmp_path))
+    assert named(str(path)).kind == "requirements"
+
+
+def test_kinds(tmp_path: Path) -> None:
+    script = tmp_path / "tool"
+    script.write_text("#!/usr/bin/env python\n# /// script\n# dependencies = []\n# ///\n")
+    (tmp_path / "plain.py").write_text("print()\n")
+    (tmp_path / "catalog.json").write_text("{}\n")
+    kinds = {"tool": "script", "uv.lock": "pyproject", "dev.txt": "requirements", "conda.yaml": "conda"}
+    for name in kinds.keys() - {"tool"}:
+        (tmp_path / name).touch()
+    for name, kind in kinds.items():
+        found = recognise(str(tmp_path / name))
+        assert found is not None
+        assert found.kind == kind
+    assert recognise(str(tmp_path / "plain.py")) is recognise(str(tmp_path / "catalog.json")) is None
+    with pytest.raises(UsageError, match="not a blueprint"):
+        named(str(tmp_path / "plain.py"))
+    with pytest.raises(NotFound):
+        named(str(tmp_path / "missing.txt"))
