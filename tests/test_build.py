@@ -253,7 +253,9 @@ def test_removed_and_collected_catalogs_are_built_again(holo: Holo, folder: Path
 def test_credentials_are_nowhere(holo: Holo, folder: Path) -> None:
     url = "http://ada:sesame@127.0.0.1:1/simple"
     requirements(folder, f"--extra-index-url {url}", "tabulate")
-    failed = holo("init", "--space", "one", "requirements.txt", cwd=folder, code=1, env={"UV_INDEX": url, "UV_HTTP_RETRIES": "0"})
+    failed = holo(
+        "init", "--space", "one", "requirements.txt", cwd=folder, code=1, env={"UV_INDEX": url, "UV_HTTP_RETRIES": "0"}
+    )
     assert "127.0.0.1" in failed.stderr
     assert "sesame" not in failed.stderr + failed.stdout
     texts = [path.read_bytes() for path in holo.home.rglob("*") if path.is_file()]

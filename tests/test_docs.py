@@ -60,9 +60,12 @@ def test_every_command_and_option_is_documented() -> None:
         synopsis = re.search(rf"^    holo {name}\b.*$", reference, re.MULTILINE)
         assert synopsis is not None, name
         shown = set(re.findall(r"--[a-z-]+\b", synopsis[0]))
-        assert shown == {option for parameter in command.params for option in parameter.opts if option[:2] == "--"}, (
-            name
-        )
+        assert shown == {
+            option
+            for parameter in command.params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+            if option[:2] == "--"
+        }, name
 
 
 @page
