@@ -219,6 +219,29 @@ def test_without_compiling_there_is_no_bytecode(holo: Holo, folder: Path) -> Non
     assert compiled["digest"] != plain["digest"]
 
 
+def content(holo: Holo, space: str) -> dict[str, bytes]:
+    """Every file of a space by its path. Of bytecode, which holds times, and of what holds paths only the name."""
+    root = space_path(holo, space)
+    files = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
+    named = {path for path in files if path.suffix == ".pyc" or path.name == "RECORD" or path.parent.name == "bin"}
+    return {str(path.relative_to(root)): b"" if path in named else path.read_bytes() for path in files}
+
+
+@local
+def test_a_layer_makes_the_same_as_nothing(holo: Holo, folder: Path, tmp_path: Path) -> None:
+    """Something in it is another version, something is not wanted any more, and something is new."""
+    holo("init", "--space", "base", requirements(folder, "tabulate<0.9.1", "iniconfig", "markupsafe", "six", "attrs"))
+    wanted = requirements(folder, "tabulate>=0.9", "idna", "markupsafe", "six", "attrs")
+    layered = holo("init", "--space", "same", wanted)
+    base = holo("list", "--json").json()["spaces"][0]["catalog"]
+    assert f"beginning from {base}" in layered.stderr
+    elsewhere = Holo(tmp_path)
+    scratch = elsewhere("init", "--space", "same", wanted)
+    assert "beginning" not in scratch.stderr
+    assert content(holo, "same") == content(elsewhere, "same")
+    assert holo("check").code == 0
+
+
 @local
 def test_one_build_for_two_processes(holo: Holo, folder: Path) -> None:
     path = requirements(folder)
@@ -237,7 +260,7 @@ def test_removed_and_collected_catalogs_are_built_again(holo: Holo, folder: Path
     path = requirements(folder, "tabulate")
     holo("run", "--blueprint", path, "--space", "one", "--", "true")
     name = holo("catalogs", "--json").json()["catalogs"][0]["name"]
-    assert len(list((holo.library / "builds").iterdir())) == 2
+    assert sorted(path.suffix for path in (holo.library / "builds").iterdir()) == [".log", ".parts", ".seen"]
     holo("gc", "--keep-last", "0")
     assert holo("catalogs", name, "--json").json()["catalogs"][0]["name"] == name, "a space holds it"
     holo("delete", "--space", "one")

@@ -1,6 +1,6 @@
 """Which module builds what.
 
-A builder is a module with two functions:
+A builder is a module with three functions:
 
 ``canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]``
     Everything that decides the result, as a JSON-able value: lines without comments, in a fixed order where order does
@@ -10,9 +10,14 @@ A builder is a module with two functions:
     UsageError for a malformed file or one that holo does not build, NotFound for an included file that is missing,
     ToolMissing if the tool is not there. Writes nothing.
 
+``parts(document: dict[str, object]) -> Parts | None``
+    What will be in it, by its canonical document, if a build may begin from another environment (see
+    :mod:`holo.build.layers`); else ``None``.
+
 ``build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]``
-    Make the environment in ``stage``, an absolute path where nothing is yet, by tools run with ``log.run([...],
-    env=..., cwd=...)``. Nothing is left elsewhere, but in the tools' own caches. Returns warnings. Raises HoloError.
+    Make the environment in ``stage``, an absolute path where nothing is yet, or such another environment, by tools run
+    with ``log.run([...], env=..., cwd=...)``. Nothing is left elsewhere, but in the tools' own caches. Returns
+    warnings. Raises HoloError.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from holo.errors import HoloError
 if TYPE_CHECKING:
     from holo.build.blueprint import Blueprint, Kind
     from holo.build.inputs import Inputs
+    from holo.build.layers import Parts
     from holo.build.log import Log
 
 _MODULES: dict[Kind, str] = {
@@ -52,6 +58,9 @@ class Builder(Protocol):
 
     @staticmethod
     def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]: ...
+
+    @staticmethod
+    def parts(document: dict[str, object]) -> Parts | None: ...
 
     @staticmethod
     def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]: ...

@@ -4,6 +4,7 @@
     key         its digest. The catalog's name ends with it, so the names in the library are the memory
     lock        one build of a key at a time; who waits finds the catalog there
     stage       a new directory whose path is as long as a space's, so that binaries fit and bytecode stays valid
+    begin       from the nearest catalog, if the builder can
     build       by the builder's tools, into the stage
     record      the catalog and its name appear last, as with every record
     remove      the stage and the lock
@@ -29,6 +30,7 @@ from holo.build.blueprint import Blueprint
 from holo.build.builders import Options, builder_of
 from holo.build.canonical import key_of
 from holo.build.inputs import Inputs
+from holo.build.layers import PARTS, Parts, nearest, note
 from holo.build.log import Log
 from holo.build.origin import SEEN, catalog_remembered, recall, remember
 from holo.errors import HoloError, NotFound
@@ -36,6 +38,7 @@ from holo.hololib import Store
 from holo.hololib.locks import InUseError, OnWait, locked, refuse_to_wait
 from holo.record import record
 from holo.remove import remove_at, unlink
+from holo.restore.unpack import unpack
 from holo.space import Holotree
 from holo.untrusted import read_file
 
@@ -43,7 +46,7 @@ _KEY = 16
 """Digits of a key in names: of 2**32 blueprints, two would share them."""
 _NAMED = re.compile(rf".+-([0-9a-f]{{{_KEY}}})")
 _STAGE = re.compile(rf"\.build-([0-9a-f]{{{_KEY}}})")
-_FILE = re.compile(rf"([0-9a-f]{{{_KEY}}})\.(log|lock)")
+_FILE = re.compile(rf"([0-9a-f]{{{_KEY}}})\.(?:log|lock|parts)")
 _LONGEST_LOG = 64 << 20
 
 
@@ -63,6 +66,7 @@ class Wanted:
     key: str
     inputs: Inputs
     """what was looked at"""
+    parts: Parts | None
     digest: None = None
     """there is no catalog yet"""
 
@@ -72,8 +76,10 @@ def find(library: Store, blueprint: Blueprint, options: Options) -> Made | Wante
     if (known := recall(library, blueprint, options)) is not None:
         return Made(*known)
     inputs = Inputs()
-    document = builder_of(blueprint.kind).canonical(blueprint, inputs, options)
-    wanted = Wanted(blueprint, options, key_of({"kind": blueprint.kind, **document})[:_KEY], inputs)
+    builder = builder_of(blueprint.kind)
+    document = builder.canonical(blueprint, inputs, options)
+    key = key_of({"kind": blueprint.kind, **document})[:_KEY]
+    wanted = Wanted(blueprint, options, key, inputs, builder.parts(document))
     return _known(library, wanted) or wanted
 
 
@@ -100,10 +106,13 @@ def build(
             try:
                 with _stage(tree, own) as stage:
                     log.say(f"building {blueprint.path}")
+                    _begin(library, wanted, stage, log, workers, on_wait)
                     warnings = builder_of(blueprint.kind).build(blueprint, stage, wanted.options, log)
                     with library.lock(exclusive=False, on_wait=on_wait):
                         name = _free_name(library, blueprint.label, wanted.key)
                         report = record(library, stage, name, workers=workers)
+                        if wanted.parts is not None:
+                            note(_path(library, own, "parts"), report.digest, wanted.parts)
                     for warning in (*warnings, *report.warnings):
                         log.say(f"warning: {warning}")
             finally:
@@ -113,6 +122,17 @@ def build(
                 os.unlink(lock)
     remember(library, blueprint, wanted.options, report.name, report.digest, wanted.inputs)
     return Made(report.name, report.digest)
+
+
+def _begin(library: Store, wanted: Wanted, stage: str, log: Log, workers: int, on_wait: OnWait) -> None:
+    """Let the stage hold what is nearest to what is wanted, if anything is."""
+    if wanted.parts is None:
+        return
+    with library.lock(exclusive=False, on_wait=on_wait):
+        digest = nearest(library, wanted.parts)
+        if digest is not None:
+            log.say(f"beginning from {library.name_of(digest)}")
+            unpack(library, digest, stage, workers)
 
 
 def read_log(library: Store, name: str) -> bytes:
@@ -141,15 +161,16 @@ def tidy(library: Store, tree: Holotree, *, dry_run: bool) -> int:
     stages = {found[1] for name in _entries(tree.path) if (found := _STAGE.fullmatch(name))}
     needed = {_own(found[1]) for name in library.names() if (found := _NAMED.fullmatch(name))}
     for own in sorted(stages | {found[1] for found in files}):
-        doomed = [os.path.join(folder, f"{own}.log")] if own not in needed else []
         place = _stage_path(tree, own)
-        if own not in stages and not any(map(os.path.lexists, doomed)):
+        doomed = [os.path.join(folder, own + kind) for kind in (".log", PARTS) if own not in needed]
+        doomed = list(filter(os.path.lexists, doomed))
+        if own not in stages and not doomed:
             continue
-        if not all(_is_mine(path) for path in (place, *doomed)):
+        if not all(map(_is_mine, (place, *doomed))):
             continue
         lock = os.path.join(folder, f"{own}.lock")
         with suppress(InUseError), locked(lock, "a build", exclusive=True, on_wait=refuse_to_wait):
-            removed += sum(map(os.path.lexists, (place, *doomed)))
+            removed += os.path.lexists(place) + len(doomed)
             if not dry_run:
                 remove_at(place)
                 for path in doomed:

@@ -59,19 +59,19 @@ class Memory:
 def origin_of(tree: Holotree, space: Space) -> Origin | None:
     """Where a space comes from; ``None`` if that is no blueprint, or nobody knows, or others say so."""
     with suppress(TypeError):
-        origin = Origin(**_read(tree.origin_path(space.name)))
+        origin = Origin(**read_own(tree.origin_path(space.name)))
         return origin if origin.digest == space.digest else None
     return None
 
 
 def save_origin(tree: Holotree, space: str, origin: Origin) -> None:
-    _write(tree.origin_path(space), asdict(origin))
+    write_own(tree.origin_path(space), asdict(origin))
 
 
 def recall(library: Store, blueprint: Blueprint, options: Options) -> tuple[str, str] | None:
     """The name and the digest of the catalog of a blueprint, if nothing has changed since it was made."""
     with suppress(TypeError):
-        memory = Memory(**_read(_path(library, blueprint, options)))
+        memory = Memory(**read_own(_path(library, blueprint, options)))
         if library.has(memory.digest) and memory.is_current(os.environ):
             return memory.name, memory.digest
     return None
@@ -79,12 +79,12 @@ def recall(library: Store, blueprint: Blueprint, options: Options) -> tuple[str,
 
 def remember(library: Store, blueprint: Blueprint, options: Options, name: str, digest: str, inputs: Inputs) -> None:
     """Let :func:`recall` find the catalog as long as the inputs are what they were when they were read."""
-    _write(_path(library, blueprint, options), asdict(Memory(name, digest, inputs.files, inputs.variables)))
+    write_own(_path(library, blueprint, options), asdict(Memory(name, digest, inputs.files, inputs.variables)))
 
 
 def catalog_remembered(path: str) -> str | None:
     """The digest of the catalog in a file that ends with :data:`SEEN`."""
-    return _read(path).get("digest")
+    return read_own(path).get("digest")
 
 
 def _path(library: Store, blueprint: Blueprint, options: Options) -> str:
@@ -93,7 +93,7 @@ def _path(library: Store, blueprint: Blueprint, options: Options) -> str:
     return os.path.join(library.path, "builds", key[:16] + SEEN)
 
 
-def _read(path: str) -> dict[str, Any]:
+def read_own(path: str) -> dict[str, Any]:
     """The document in a file of ours; empty if it is not one. It ends with its digest, so we wrote all of it."""
     with suppress(OSError, ValueError, RecursionError):
         data, status = read_file(path, SMALL)
@@ -103,7 +103,7 @@ def _read(path: str) -> dict[str, Any]:
     return {}
 
 
-def _write(path: str, document: dict[str, Any]) -> None:
+def write_own(path: str, document: dict[str, Any]) -> None:
     """In one step. That it fails is no failure."""
     draft = f"{path}.{os.getpid()}.{time.time_ns()}"
     with suppress(OSError):

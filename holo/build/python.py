@@ -23,6 +23,7 @@ from holo.build.blueprint import Blueprint
 from holo.build.builders import Options, ToolMissing
 from holo.build.canonical import this_system, without_secrets
 from holo.build.inputs import Inputs
+from holo.build.layers import Parts
 from holo.build.log import Log
 from holo.errors import HoloError, UsageError
 from holo.platform import probe
@@ -307,6 +308,26 @@ _READERS: dict[str, Callable[[Blueprint, Inputs], object]] = {
 }
 
 
+def parts(document: dict[str, Any]) -> Parts | None:
+    """See :mod:`holo.build.builders`."""
+    content = document["content"]
+    lines = _lines_of(content)
+    if "UV_VENV_SEED" in json.dumps(document["configuration"]) or not lines:
+        return None  # uv would remove what it seeds
+    base = [document[name] for name in ("builder", "system", "python", "compile")]
+    return Parts(base, sorted(lines))
+
+
+def _lines_of(content: Any) -> set[str]:
+    """The requirements, or what is locked, wherever they are in a canonical document."""
+    if isinstance(content, list):
+        return {line for item in content for line in _lines_of(item)}
+    if not isinstance(content, dict):
+        return set()
+    found = {f"{item.get('name')}=={item.get('version')}" for item in _packages(content)}
+    return found | {line for line in content.get("requirements", ()) if isinstance(line, str)}
+
+
 # -- making it ------------------------------------------------------------------------------------------------------
 
 
@@ -322,16 +343,21 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
     def run(*arguments: str, **variables: str) -> None:
         log.run([uv, *arguments], env=environ | variables, cwd=blueprint.folder)
 
-    run("venv", "--quiet", "--no-project", "--python", python, "--prompt", blueprint.label, stage)
+    exact = []
+    if os.path.isdir(stage):
+        exact = ["--upgrade", "--exact"]  # resolved and installed as if nothing were there
+    else:
+        # Without a prompt: activation scripts show the name of the folder they are in.
+        run("venv", "--quiet", "--no-project", "--python", python, "--prompt", "", stage)
     warnings: list[str] = []
     if blueprint.kind == "requirements":
-        run("pip", "install", "--python", place, *compiled, "--requirements", blueprint.path)
+        run("pip", "install", "--python", place, *compiled, *exact, "--requirements", blueprint.path)
     elif blueprint.kind == "script":
         locked = ["--locked"] if os.path.exists(blueprint.path + ".lock") else []
         run("sync", "--script", blueprint.path, "--active", *locked, *compiled, VIRTUAL_ENV=stage)
     elif (root := _workspace(blueprint.folder, inputs)) is None:
         groups = [part for group in _default_groups(blueprint, inputs) for part in ("--group", group)]
-        run("pip", "install", "--python", place, *compiled, "--requirements", blueprint.path, *groups)
+        run("pip", "install", "--python", place, *compiled, *exact, "--requirements", blueprint.path, *groups)
     else:
         local = _local_packages(os.path.join(root, "uv.lock"), inputs)
         left_out = [part for name in local for part in ("--no-install-package", name)]

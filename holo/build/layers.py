@@ -1,0 +1,56 @@
+"""Begin a build from what is nearest to it, instead of from nothing.
+
+Of every catalog that was built it is noted what is in it. A build restores the one that has most of what is wanted into
+its stage; the tool then changes what differs. That is for builders whose tool makes the same of any environment as
+of none: uv removes what is not wanted, and compiles only what is new.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from holo import digest as digests
+from holo.build.origin import read_own, write_own
+from holo.hololib import Store
+
+PARTS = ".parts"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is in an environment."""
+
+    base: object
+    """what two of them must have in common for one to begin from the other: the interpreter, say"""
+    lines: Sequence[str]
+
+    @property
+    def key(self) -> str:
+        return digests.of(json.dumps(self.base, sort_keys=True, default=str).encode())
+
+
+def note(path: str, digest: str, parts: Parts) -> None:
+    """Write down, in a file that ends with :data:`PARTS`, what is in a catalog."""
+    write_own(path, {"digest": digest, "base": parts.key, "lines": list(parts.lines)})
+
+
+def nearest(library: Store, parts: Parts) -> str | None:
+    """The digest of the catalog that has most of it, and least of other things; ``None`` if none is worth it."""
+    folder = os.path.join(library.path, "builds")
+    wanted, key = set(parts.lines), parts.key
+    best, most = None, 0
+    with suppress(FileNotFoundError):
+        for name in sorted(os.listdir(folder)):
+            found: dict[str, Any] = read_own(os.path.join(folder, name)) if name.endswith(PARTS) else {}
+            if found.get("base") != key or not library.has(found["digest"]):
+                continue
+            lines = set(found["lines"])
+            score = len(lines & wanted) - len(lines - wanted)
+            if score > most:
+                best, most = str(found["digest"]), score
+    return best
