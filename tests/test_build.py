@@ -415,6 +415,6 @@ def test_ctrl_c_at_any_moment_of_a_build(holo: Holo, folder: Path, torture: bool
         assert "Traceback" not in errors
         if process.returncode:
             assert errors.splitlines()[-1] == "error: interrupted; nothing is lost, run the command again to go on"
-        assert leftovers(holo) == []
+        assert len(leftovers(holo)) <= 1, "a stage, if it was being removed"
         holo("init", "--space", "one", path)
         again(holo)
