@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 
 from holo import platform
@@ -50,8 +51,11 @@ def remove(directory: Directory, name: str) -> int:
         return 1
     except FileNotFoundError:
         return 0
-    except (IsADirectoryError, PermissionError):
-        pass  # POSIX lets unlink of a directory say EPERM, Linux says EISDIR
+    except IsADirectoryError:
+        pass
+    except PermissionError:
+        if not stat.S_ISDIR(platform.status(directory, name).st_mode):  # POSIX lets unlink of a directory say EPERM
+            raise
     if platform.remove_tree(directory, name):
         return 0
     child = _open_to_empty(directory, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import signal
@@ -463,3 +464,18 @@ def test_deep_trees_are_removed(tmp_path: Path, filesystem: Filesystem) -> None:
     assert remove(directory, "empty") == 0
     platform.close_directory(directory)
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_file_that_may_not_be_removed_is_not_taken_for_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's in a sticky folder: the system's own reason is the right one."""
+    from holo.remove import remove_at
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(platform, "remove_file", refuse)
+    with pytest.raises(HoloError, match="Operation not permitted"):
+        remove_at(str(tmp_path / "file"))
