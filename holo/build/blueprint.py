@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from holo import digest as digests
 from holo import platform
@@ -14,7 +14,6 @@ from holo.untrusted import read_file
 from holo.walk import absolute
 
 Kind = Literal["requirements", "pyproject", "script", "conda", "npm"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 LARGEST = 64 << 20
 """Bytes of a blueprint, or of a file it includes. Lock files of large projects have some ten."""

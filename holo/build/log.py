@@ -20,15 +20,16 @@ class Log:
     """The log of one build, a new file. ``inherited`` are descriptors that the tools keep open: the lock of the
     build, which then is held for as long as anybody writes to the stage, whatever becomes of holo."""
 
-    def __init__(self, path: str, inherited: Sequence[int] = (), *, quiet: bool = False) -> None:
+    def __init__(self, path: str, inherited: Sequence[int] = ()) -> None:
         self.path = path
         self._inherited = tuple(inherited)
-        self._quiet = quiet
-        with suppress(FileNotFoundError):
-            os.unlink(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
-        # Whoever may look at it: tools print what they are told, and that is nobody else's business.
-        self._file = os.open(path, flags, 0o600)
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            self._file = os.open(path, flags, 0o600)  # what tools print is nobody else's business
+        except OSError as error:
+            raise HoloError(f"cannot write the log {path}: {error.strerror}") from error
 
     def close(self) -> None:
         os.close(self._file)
@@ -83,7 +84,7 @@ class Log:
     def _write(self, data: bytes) -> None:
         data = _SECRET.sub(rb"\1***@", data)
         self._keep(data)
-        if not self._quiet and data:
+        if data:
             sys.stderr.flush()
             with suppress(OSError):  # the terminal has gone: no reason to stop building
                 os.write(2, data)

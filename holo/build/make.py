@@ -46,7 +46,10 @@ _KEY = 16
 """Digits of a key in names: of 2**32 blueprints, two would share them."""
 _NAMED = re.compile(rf".+-([0-9a-f]{{{_KEY}}})")
 _STAGE = re.compile(rf"\.build-([0-9a-f]{{{_KEY}}})")
-_FILE = re.compile(rf"([0-9a-f]{{{_KEY}}})\.(?:log|lock|parts)")
+_LOG, _LOCK = ".log", ".lock"
+_KINDS = (_LOG, _LOCK, PARTS)
+_DRAFT = re.compile(rf".+(?:{re.escape(SEEN)}|{re.escape(PARTS)})(?:\.[0-9]+){{2}}")
+"""What is written before it is renamed to what is remembered."""
 _LONGEST_LOG = 64 << 20
 
 
@@ -97,12 +100,12 @@ def build(
     """
     blueprint = wanted.blueprint
     own = _own(wanted.key)
-    lock = _path(library, own, "lock")
+    lock = _path(library, own, _LOCK)
     with locked(lock, f"the build of {blueprint.path}", exclusive=True, on_wait=on_wait) as descriptor:
         try:
             if (made := _known(library, wanted)) is not None:  # somebody else has built it meanwhile
                 return made
-            log = Log(_path(library, own, "log"), () if descriptor is None else (descriptor,))
+            log = Log(_path(library, own, _LOG), () if descriptor is None else (descriptor,))
             try:
                 with _stage(tree, own) as stage:
                     log.say(f"building {blueprint.path}")
@@ -112,7 +115,7 @@ def build(
                         name = _free_name(library, blueprint.label, wanted.key)
                         report = record(library, stage, name, workers=workers)
                         if wanted.parts is not None:
-                            note(_path(library, own, "parts"), report.digest, wanted.parts)
+                            note(_path(library, own, PARTS), report.digest, wanted.parts)
                     for warning in (*warnings, *report.warnings):
                         log.say(f"warning: {warning}")
             finally:
@@ -140,7 +143,7 @@ def read_log(library: Store, name: str) -> bytes:
     found = _NAMED.fullmatch(name)
     if found is not None:
         with suppress(FileNotFoundError):
-            path = _path(library, _own(found[1]), "log")
+            path = _path(library, _own(found[1]), _LOG)
             try:
                 return read_file(path, _LONGEST_LOG)[0]
             except FileNotFoundError:
@@ -151,49 +154,43 @@ def read_log(library: Store, name: str) -> bytes:
 
 
 def tidy(library: Store, tree: Holotree, *, dry_run: bool) -> int:
-    """Remove the stages of killed builds, and the logs of catalogs that are gone; returns how many.
+    """Remove what killed builds left, and what is remembered of catalogs that are gone; returns how many.
 
     The caller holds the library's lock, exclusively unless it is a dry run. Builds that run are left alone.
     """
     folder = os.path.join(library.path, "builds")
-    removed = _tidy_memories(library, folder, dry_run=dry_run)
-    files = [found for name in _entries(folder) if (found := _FILE.fullmatch(name))]
-    stages = {found[1] for name in _entries(tree.path) if (found := _STAGE.fullmatch(name))}
-    needed = {_own(found[1]) for name in library.names() if (found := _NAMED.fullmatch(name))}
-    for own in sorted(stages | {found[1] for found in files}):
-        place = _stage_path(tree, own)
-        doomed = [os.path.join(folder, own + kind) for kind in (".log", PARTS) if own not in needed]
-        doomed = list(filter(os.path.lexists, doomed))
-        if own not in stages and not doomed:
+    needed = {_own(named[1]) for name in library.names() if (named := _NAMED.fullmatch(name))}
+    found: dict[str, list[str]] = {}
+    removed = 0
+    for name in _entries(folder):
+        path = os.path.join(folder, name)
+        stem, kind = os.path.splitext(name)
+        if _DRAFT.fullmatch(name) or (kind == SEEN and not library.has(catalog_remembered(path) or "")):
+            removed += _unlink_own(path, dry_run=dry_run)
+        elif kind in _KINDS:
+            found.setdefault(stem, []).extend([path] if kind != _LOCK and stem not in needed else [])
+    for name in _entries(tree.path):
+        if (stage := _STAGE.fullmatch(name)) is not None:
+            found.setdefault(stage[1], []).append(os.path.join(tree.path, name))
+    for own, doomed in found.items():
+        lock = os.path.join(folder, own + _LOCK)
+        if not (doomed or os.path.lexists(lock)) or not all(map(_is_mine, (lock, *doomed))):
             continue
-        if not all(map(_is_mine, (place, *doomed))):
-            continue
-        lock = os.path.join(folder, f"{own}.lock")
         with suppress(InUseError), locked(lock, "a build", exclusive=True, on_wait=refuse_to_wait):
-            removed += os.path.lexists(place) + len(doomed)
-            if not dry_run:
-                remove_at(place)
-                for path in doomed:
-                    unlink(path)
+            removed += len(doomed)
+            for path in () if dry_run else doomed:
+                remove_at(path)
             with suppress(OSError):
                 os.unlink(lock)
     return removed
 
 
-def _tidy_memories(library: Store, folder: str, *, dry_run: bool) -> int:
-    """Remove what is remembered of catalogs that are gone, and drafts of it that killed commands left."""
-    removed = 0
-    for name in _entries(folder):
-        path = os.path.join(folder, name)
-        _, found, draft = name.partition(SEEN)
-        if not found or not _is_mine(path):
-            continue
-        digest = None if draft else catalog_remembered(path)
-        if digest is None or not library.has(digest):
-            removed += 1
-            if not dry_run:
-                unlink(path)
-    return removed
+def _unlink_own(path: str, *, dry_run: bool) -> int:
+    if not _is_mine(path):
+        return 0
+    if not dry_run:
+        unlink(path)
+    return 1
 
 
 def _known(library: Store, wanted: Wanted) -> Made | None:
@@ -235,7 +232,7 @@ def _is_mine(path: str) -> bool:
 
 
 def _path(library: Store, own: str, kind: str) -> str:
-    return os.path.join(library.folder("builds"), f"{own}.{kind}")
+    return os.path.join(library.folder("builds"), own + kind)
 
 
 def _stage_path(tree: Holotree, own: str) -> str:

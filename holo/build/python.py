@@ -249,9 +249,12 @@ def _interpreter(blueprint: Blueprint, inputs: Inputs) -> tuple[str, list[str]]:
 
     Its path is in the environment, so it counts.
     """
-    folder = blueprint.folder
-    for name in (".python-version", ".python-versions"):
-        inputs.optional(os.path.join(folder, name))
+    folder = place = blueprint.folder
+    while True:  # where uv looks for them
+        for name in (".python-version", ".python-versions"):
+            inputs.optional(os.path.join(place, name))
+        if place == (place := os.path.dirname(place)):
+            break
     wanted = []
     if blueprint.kind == "script":
         requirement = script_metadata(inputs.text(blueprint.path), blueprint.path).get("requires-python")
