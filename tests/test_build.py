@@ -429,7 +429,7 @@ def test_a_build_killed_at_any_moment(
     """``holo``: its tools live on, and hold the lock until they have written their last."""
     path = requirements(folder, "tabulate")
     points = moments(holo, path, 60 if torture else 1)
-    faults(2, "kill -9 of a build", len(points))
+    faults(2, "kill -9 of a build from a blueprint, with its tools or alone", len(points))
     again(holo)
     for number, seconds in enumerate(points):
         process = start(holo, "init", "--space", "one", path)

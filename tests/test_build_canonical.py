@@ -187,6 +187,14 @@ def test_any_script_and_any_project_is_read_or_refused(file: Path, text: str) ->
             key_of({"": read(Blueprint(str(path), "script"), Inputs({}))})
 
 
+@pytest.fixture
+def interpreter(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What uv is said to have chosen: asking it takes long."""
+    chosen = ["/usr/bin/python3", "3.12.1"]
+    monkeypatch.setattr(python, "_interpreter", lambda *_: (chosen[0], list(chosen)))
+    return chosen
+
+
 def project_key(folder: Path, environ: dict[str, str] | None = None) -> str:
     blueprint = named(str(folder / "pyproject.toml"))
     inputs = Inputs({"PATH": os.environ["PATH"], "HOME": str(folder), **(environ or {})})
@@ -196,7 +204,7 @@ def project_key(folder: Path, environ: dict[str, str] | None = None) -> str:
 PROJECT = '[project]\nname = "demo"\nversion = "1"\nrequires-python = ">=3.8"\ndependencies = ["idna", "attrs>=20"]\n'
 
 
-def test_of_a_project_only_what_is_installed_counts(tmp_path: Path) -> None:
+def test_of_a_project_only_what_is_installed_counts(tmp_path: Path, interpreter: list[str]) -> None:
     project = tmp_path / "pyproject.toml"
     project.write_text(PROJECT)
     before = project_key(tmp_path)
@@ -204,6 +212,10 @@ def test_of_a_project_only_what_is_installed_counts(tmp_path: Path) -> None:
     assert project_key(tmp_path) == before
     project.write_text(PROJECT.replace('"idna", "attrs>=20"', '"attrs >=20",\n"Idna"'))
     assert project_key(tmp_path) == before
+    assert key_of(python.canonical(named(str(project)), Inputs(), Options(compile=False))) != before
+    interpreter[1] = "3.12.2"
+    assert project_key(tmp_path) != before
+    interpreter[1] = "3.12.1"
     changes = {
         PROJECT.replace(">=20", ">=21"),
         PROJECT.replace(">=3.8", ">=3.9"),
@@ -215,6 +227,7 @@ def test_of_a_project_only_what_is_installed_counts(tmp_path: Path) -> None:
         assert project_key(tmp_path) != before, text
 
 
+@pytest.mark.usefixtures("interpreter")
 def test_uvs_configuration_counts(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(PROJECT)
     before = project_key(tmp_path)
