@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Literal, get_args
 
 from holo.errors import HoloError, NotFound, UsageError
+from holo.untrusted import SMALL, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +19,10 @@ SHELLS: tuple[Shell, ...] = get_args(Shell)
 
 Variables = dict[str, str | None]
 """Environment variables to set; ``None`` is one to unset."""
+
+_NAME = re.compile(r"(?!HOLO_)[A-Za-z_][A-Za-z0-9_]*")
+_UNSET = "***unset***"
+"""How conda notes a variable that was taken away."""
 
 
 class CommandNotFound(NotFound):
@@ -45,28 +51,25 @@ def variables(path: str, name: str, environ: Mapping[str, str]) -> Variables:
     previous = environ.get("HOLO_SPACE_PATH")
     if previous == path:
         previous = None
-    programs = _programs(path)
-    inherited = environ.get("PATH", os.defpath)
-    # An empty PATH has no entries, but an empty entry among others means the current directory.
-    others = [
-        entry
-        for entry in (inherited.split(os.pathsep) if inherited else [])
-        if _normal(entry) not in map(_normal, programs) and not _is_inside(entry, previous)
-    ]
     found: Variables = {
-        "PATH": os.pathsep.join(programs + others),
+        "PATH": _first(_programs(path), environ.get("PATH", os.defpath), previous),
         "HOLO_SPACE": name,
         "HOLO_SPACE_PATH": path,
     }
+    modules = _modules(path)
+    inherited = environ.get("NODE_PATH")
+    if modules or (inherited and _first([], inherited, previous) != inherited):
+        found["NODE_PATH"] = _first(modules, inherited or "", previous) or None
     if os.path.exists(os.path.join(path, "pyvenv.cfg")):
         found |= {"VIRTUAL_ENV": path, "VIRTUAL_ENV_PROMPT": name, "PYTHONHOME": None}
     elif _is_inside(environ.get("VIRTUAL_ENV"), previous):
         found |= {"VIRTUAL_ENV": None, "VIRTUAL_ENV_PROMPT": None}
     if os.path.exists(os.path.join(path, "conda-meta")):
-        found |= {"CONDA_PREFIX": path, "CONDA_DEFAULT_ENV": name}
+        found = _conda_variables(path) | found | {"CONDA_PREFIX": path, "CONDA_DEFAULT_ENV": name}
     elif _is_inside(environ.get("CONDA_PREFIX"), previous):
         found |= {"CONDA_PREFIX": None, "CONDA_DEFAULT_ENV": None}
-    return found
+    left = _conda_variables(previous) if previous is not None else {}
+    return {key: None for key, value in left.items() if environ.get(key) == value} | found
 
 
 def apply(changes: Variables, environ: Mapping[str, str]) -> dict[str, str]:
@@ -83,6 +86,44 @@ def _programs(path: str) -> list[str]:
     folders = [os.path.normpath(os.path.join(path, folder)) for folder in optional]
     main = os.path.join(path, "Scripts" if sys.platform == "win32" else "bin")
     return [main, *filter(os.path.isdir, folders)]
+
+
+def _modules(path: str) -> list[str]:
+    """Where Node.js finds the packages of a space, which may itself be a node_modules."""
+    inner = os.path.join(path, "node_modules")
+    if os.path.isdir(inner):
+        return [inner]
+    return [path] if os.path.isdir(os.path.join(path, ".bin")) else []
+
+
+def _conda_variables(path: str) -> Variables:
+    """What conda keeps in an environment to be set with it (``conda env config vars``)."""
+    try:
+        data, _ = read_file(os.path.join(path, "conda-meta", "state"), SMALL)
+    except OSError:
+        return {}
+    import json
+
+    try:
+        kept = json.loads(data)["env_vars"].items()
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
+    return {
+        key: value
+        for key, value in kept
+        if isinstance(value, str) and value != _UNSET and "\0" not in value and _NAME.fullmatch(key)
+    }
+
+
+def _first(own: list[str], inherited: str, previous: str | None) -> str:
+    """A search path that begins with ``own``, and holds nothing of the space at ``previous``."""
+    # An empty text has no entries, but an empty entry among others means the current directory.
+    others = [
+        entry
+        for entry in (inherited.split(os.pathsep) if inherited else [])
+        if _normal(entry) not in map(_normal, own) and not _is_inside(entry, previous)
+    ]
+    return os.pathsep.join(own + others)
 
 
 def _normal(path: str) -> str:

@@ -65,6 +65,44 @@ def test_node_modules(tmp_path: Path, below: str) -> None:
     (tmp_path / below).mkdir(parents=True)
     found = variables(str(tmp_path), "web", {"PATH": "/bin"})
     assert found["PATH"] == f"{tmp_path}/bin:{tmp_path}/{below}:/bin"
+    assert found["NODE_PATH"] == str((tmp_path / below).parent)
+
+
+def test_node_path_goes_with_the_space(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    for space in (before, after):
+        (space / "node_modules").mkdir(parents=True)
+    environ = apply(variables(str(before), "before", {"PATH": "/bin", "NODE_PATH": "/own:/other"}), {})
+    assert environ["NODE_PATH"] == f"{before}/node_modules:/own:/other"
+    assert variables(str(after), "after", environ)["NODE_PATH"] == f"{after}/node_modules:/own:/other"
+    assert variables("/plain", "plain", environ)["NODE_PATH"] == "/own:/other"
+    assert variables("/plain", "plain", {**environ, "NODE_PATH": f"{before}/node_modules"})["NODE_PATH"] is None
+
+
+def test_conda_variables(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    kept = {"TOOL_HOME": str(before), "FLAGS": "-a 'b'", "PATH": "/evil", "HOLO_HOME": "/evil", "A;id": "x", "N": 1}
+    for space in (before, after):
+        (space / "conda-meta").mkdir(parents=True)
+    (before / "conda-meta/state").write_text(json.dumps({"env_vars": kept | {"GONE": "***unset***"}}))
+    found = variables(str(before), "before", {"PATH": "/bin"})
+    assert found["TOOL_HOME"] == str(before)
+    assert found["FLAGS"] == "-a 'b'"
+    assert found["PATH"] == f"{before}/bin:/bin"
+    assert found.keys().isdisjoint({"HOLO_HOME", "A;id", "N", "GONE"})
+    environ = {**apply(found, {"PATH": "/bin"}), "FLAGS": "mine"}
+    left = variables(str(after), "after", environ)
+    assert left["TOOL_HOME"] is None
+    assert "FLAGS" not in left, "the user has changed it"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"env_vars": []}', '{"env_vars": null}', "[" * 100_000, "\xff"])
+def test_a_broken_conda_state_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "conda-meta").mkdir()
+    (tmp_path / "conda-meta/state").write_bytes(text.encode("latin-1"))
+    assert variables(str(tmp_path), "n", {"PATH": "/bin"}).keys() == {
+        *("PATH", "HOLO_SPACE", "HOLO_SPACE_PATH", "CONDA_PREFIX", "CONDA_DEFAULT_ENV")
+    }
 
 
 @pytest.mark.parametrize(
