@@ -10,6 +10,7 @@ from holo.restore.plan import Fill, Plan, Removal, plan
 from holo.restore.relocate import Relocator
 from holo.restore.strategy import Decision, Way
 from holo.restore.survey import Finding, Survey, nothing_there
+from holo.restore.tasks import cut
 from holo.settings import Strategy
 
 PREFIX, ELSEWHERE, LONGER = "/opt/env", "/srv/new", "/a/longer/place"
@@ -310,6 +311,22 @@ def test_two_groups_do_not_mix() -> None:
     assert made.relinks == [("a", ["b"]), ("c", ["d"])]
     assert made.removals == [Removal("", [], ["d"])]
     assert made.unchanged == 2
+
+
+def test_a_directory_that_gets_a_link_is_made_after_those_above_it() -> None:
+    """They are made before all tasks, so none of them may be left to a task."""
+    rows: list[DirectoryRow] = [
+        ("", 0o755, 1, [], []),
+        ("a", 0o755, 1, [file("leader")], []),
+        ("b", 0o755, 1, [file("own")], []),
+        ("b/c", 0o755, 1, [file("own")], []),
+        ("b/c/d", 0o755, 1, [file("link", b"content")], []),
+    ]
+    what = catalog(hardlinks=[["a/leader", "b/c/d/link"]], directories=rows)
+    made = plan(what, nothing_there(what), Relocator(PREFIX, PREFIX), Decision(Strategy.SMART, Way.COPY))
+    tasks = cut(made, 2, copies=True)
+    assert tasks.first == ["b", "b/c", "b/c/d"]
+    assert [(piece.path, piece.make) for task in tasks.parallel for piece in task if piece.make] == [("a", True)]
 
 
 # -- as JSON ----------------------------------------------------------------------------------------------

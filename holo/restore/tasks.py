@@ -8,6 +8,7 @@ stretch) is made before all of them and finished after them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -51,7 +52,8 @@ def cut(plan: Plan, workers: int, *, copies: bool) -> Tasks:
     total = sum(_cost(fill.files, copies) for fill in plan.fills)
     stretches, shared = _stretches(plan, copies, max(_FILE_COST * 100, total // (workers * _TASKS_PER_WORKER)))
     for _, names in plan.relinks:  # links are put there after the tasks
-        shared.update(name.rpartition("/")[0] for name in names)
+        for name in names:
+            shared.update(_above(name))
     make = set(plan.directories)
     tasks = Tasks(first=[path for path in plan.directories if path in shared])
     tasks.last = [fill for fill in plan.fills if fill.path in shared]
@@ -63,6 +65,13 @@ def cut(plan: Plan, workers: int, *, copies: bool) -> Tasks:
             pieces.append(Piece(fill.path, own and fill.path in make, files, symlinks, fill if own else None))
         tasks.parallel.append(pieces)
     return tasks
+
+
+def _above(path: str) -> Iterator[str]:
+    """The directories above, from the nearest to the root."""
+    while path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 _Stretch = list[tuple[Fill, list[FileRow], list[SymlinkRow]]]
@@ -80,10 +89,7 @@ def _stretches(plan: Plan, copies: bool, most: int) -> tuple[list[tuple[int, _St
     cost = 0
     for fill in plan.fills:
         if not stretch:
-            path = fill.path
-            while path:
-                path = path.rpartition("/")[0]
-                shared.add(path)
+            shared.update(_above(fill.path))
         rows = fill.files
         more = _cost(rows, copies)
         if cost + more >= most:  # the directory is to be divided
@@ -94,10 +100,7 @@ def _stretches(plan: Plan, copies: bool, most: int) -> tuple[list[tuple[int, _St
                 if cost + more >= most:
                     stretches.append((cost + more, [*stretch, (fill, rows, [])]))
                     stretch, rows, cost, more = [], [], 0, 0
-                    path = fill.path
-                    while path:
-                        shared.add(path)
-                        path = path.rpartition("/")[0]
+                    shared.update([fill.path, *_above(fill.path)])
         stretch.append((fill, rows, fill.symlinks))
         cost += more + _FILE_COST
     if stretch:

@@ -124,8 +124,9 @@ def _sizes(root: Path) -> None:
 def _hardlinks(root: Path) -> None:
     first = write(root / "a" / "first", b"one inode\n" * 1000)
     os.link(first, root / "a" / "second")
-    (root / "b").mkdir()
+    (root / "b" / "only" / "directories").mkdir(parents=True)
     os.link(first, root / "b" / "third")
+    os.link(first, root / "b" / "only" / "directories" / "fourth")
     write(root / "b" / "stranger", b"one inode\n" * 1000)  # equal content, but a file of its own
     pair = write(root / "pair-1", f"relocated pair {root.parent}\n" * 300)
     os.link(pair, root / "pair-2")
