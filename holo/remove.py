@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from contextlib import suppress
 
 from holo import platform
@@ -13,6 +14,12 @@ from holo.platform import Directory
 
 _DEEPEST = 64
 """Levels, each with an open descriptor, below which a directory is first moved up. A program can make thousands."""
+
+_CHANGING = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
+"""What it looks like when somebody else makes or removes files in a tree that is being removed."""
+
+_PATIENCE = 5.0
+"""Seconds."""
 
 
 def unlink(path: str) -> None:
@@ -26,18 +33,26 @@ def unlink(path: str) -> None:
 
 
 def remove_at(path: str) -> None:
-    """Remove whatever is at ``path``, if anything. Raises :class:`HoloError` naming it."""
+    """Remove whatever is at ``path``, if anything. Raises :class:`HoloError` naming it.
+
+    What a killed command has started may still be writing there; it is given some time to end.
+    """
     parent, name = os.path.split(path)
-    try:
-        directory = platform.open_root(parent)
+    deadline = time.monotonic() + _PATIENCE
+    while True:
         try:
-            remove(directory, name)
-        finally:
-            platform.close_directory(directory)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise HoloError(f"cannot remove {path}: {error.strerror}") from error
+            directory = platform.open_root(parent)
+            try:
+                remove(directory, name)
+            finally:
+                platform.close_directory(directory)
+            return
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
+                return
+            if error.errno not in _CHANGING or time.monotonic() > deadline:
+                raise HoloError(f"cannot remove {path}: {error.strerror}") from error
+        time.sleep(0.05)
 
 
 def remove(directory: Directory, name: str) -> int:

@@ -1,0 +1,64 @@
+"""Removing a tree while somebody else still changes it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holo import remove
+from holo.errors import HoloError
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "stage" / "deep").mkdir(parents=True)
+    (tmp_path / "stage" / "deep" / "file").touch()
+    return tmp_path / "stage"
+
+
+def test_something_comes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time when its folder has just been emptied."""
+    coming = [place / "late", place / "deep" / "later"]
+    real = remove.platform.remove_directory
+
+    def remove_directory(directory: Any, name: str) -> None:
+        if coming and coming[-1].parent.name == name:
+            coming.pop().touch()
+        real(directory, name)
+
+    monkeypatch.setattr(remove.platform, "remove_directory", remove_directory)
+    remove.remove_at(str(place))
+    assert not coming
+    assert not place.exists()
+
+
+def test_something_goes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it has just been listed; that does not mean that nothing is there."""
+    going = [place / "deep" / "file"]
+    real = remove.platform.remove_file
+
+    def remove_file(directory: Any, name: str) -> None:
+        if going and going[-1].name == name:
+            going.pop().unlink()
+        real(directory, name)
+
+    monkeypatch.setattr(remove.platform, "remove_file", remove_file)
+    remove.remove_at(str(place))
+    assert not going
+    assert not place.exists()
+
+
+def test_it_never_ends(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = remove.platform.remove_directory
+
+    def remove_directory(directory: Any, name: str) -> None:
+        place.joinpath(os.urandom(8).hex()).touch()
+        real(directory, name)
+
+    monkeypatch.setattr(remove.platform, "remove_directory", remove_directory)
+    monkeypatch.setattr(remove, "_PATIENCE", 0.2)
+    with pytest.raises(HoloError, match="stage: Directory not empty"):
+        remove.remove_at(str(place))
