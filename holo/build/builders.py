@@ -38,6 +38,7 @@ _MODULES: dict[Kind, str] = {
     "requirements": "python",
     "pyproject": "python",
     "script": "python",
+    "conda": "conda",
 }
 
 

@@ -38,8 +38,8 @@ class Log:
         """A line of our own, shown and kept."""
         self._write(message.encode("utf-8", "surrogateescape") + b"\n")
 
-    def run(self, command: Sequence[str], *, env: Mapping[str, str], cwd: str) -> None:
-        """Run a tool to its end. Raises :class:`HoloError` if it fails, naming the log."""
+    def run(self, command: Sequence[str], *, env: Mapping[str, str], cwd: str, name: str | None = None) -> None:
+        """Run a tool to its end. Raises :class:`HoloError` if it fails, with its ``name`` and that of the log."""
         self._keep(b"$ " + shlex.join(command).encode("utf-8", "surrogateescape") + b"\n")
         try:
             process = subprocess.Popen(
@@ -69,7 +69,7 @@ class Log:
         if code != 0:
             self._keep(f"exit {code}\n".encode())
             how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
-            raise HoloError(f"the build failed: {os.path.basename(command[0])} {how}", f"Its log: {self.path}")
+            raise HoloError(f"the build failed: {name or os.path.basename(command[0])} {how}", f"Its log: {self.path}")
 
     def _pass_on(self, source: int) -> None:
         """By lines, so that no secret is cut in two; a progress bar's end with a carriage return."""

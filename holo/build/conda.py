@@ -1,0 +1,203 @@
+"""Build conda.yaml and environment.yml, by the tool that is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from holo import activation
+from holo.build import conda_file, requirements
+from holo.build.builders import ToolMissing
+from holo.build.canonical import this_system, without_secrets
+from holo.build.inputs import Inputs
+from holo.errors import HoloError
+
+if TYPE_CHECKING:
+    from holo.build.blueprint import Blueprint
+    from holo.build.builders import Options
+    from holo.build.conda_file import CondaFile
+    from holo.build.log import Log
+
+_TOOLS = ("micromamba", "mamba", "conda")
+"""The quickest first. Any of them comes before py-rattler, as they read the user's .condarc: mirrors, credentials."""
+
+_OVERRIDES = ("CONDA_SUBDIR", *(f"CONDA_OVERRIDE_{name}" for name in ("ARCHSPEC", "CUDA", "GLIBC", "LINUX", "OSX")))
+"""What the tools believe of this system, rather than what they see."""
+
+_PIPS = (
+    *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_CONSTRAINT"),
+    *("PIP_PRE", "PIP_NO_BINARY", "PIP_ONLY_BINARY", "PIP_PREFER_BINARY"),
+)
+"""Variables that decide what pip installs."""
+
+_INCLUDE = re.compile(r"(-r|-c|--requirement|--constraint)[\s=]*(?=[^\s=])")
+
+_SETTINGS = {
+    "ALWAYS_COPY": "true",  # commands change files in the stage, which must not be the cache's
+    "CHANNEL_PRIORITY": "strict",  # the default of one is not that of the other
+    "REGISTER_ENVS": "false",  # the stage is gone when somebody wants a list of environments,
+    "SHORTCUTS": "false",  # or clicks on one
+}
+
+_TOKEN = re.compile(r"/t/[^/]+(?=/)")
+
+_FOREIGN = re.compile(
+    "PYTHON.*|VIRTUAL_ENV.*|CONDA_.*|PIP_(REQUIRE_VIRTUALENV|USER|TARGET|PREFIX|ROOT)|UV_.*_ENVIRONMENT"
+)
+"""Variables of another environment, which would make commands look for things, or install them, there."""
+
+
+def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]:
+    """What decides the result; not the tool, which is told so much that it makes no difference that is meant."""
+    found = conda_file.parse(inputs.text(blueprint.path), blueprint.path)
+    return {
+        "builder": "conda 1",  # counted up when what is made of the same blueprint changes
+        "channels": [_TOKEN.sub("", without_secrets(channel)) for channel in found.channels],
+        "specs": [_TOKEN.sub("", without_secrets(spec)) for spec in found.specs],
+        "pip": requirements.of_lines(found.pip, f"{blueprint.path}, pip", inputs).canonical(),
+        "pip variables": {name: without_secrets(inputs.variable(name) or "") for name in _PIPS if found.pip},
+        "variables": found.variables,
+        "rccPostInstall": found.post_install,
+        "overrides": {name: value for name in _OVERRIDES if (value := inputs.variable(name))},
+        "system": this_system(),
+        "compile": options.compile,
+    }
+
+
+def parts(document: dict[str, object]) -> None:
+    """None: pip keeps what is there if it fits, so it would not make the same as of nothing."""
+
+
+def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]:
+    """Packages first, then what pip is to install, then RCC's commands; these two in the activated environment."""
+    found = conda_file.parse(Inputs().text(blueprint.path), blueprint.path)
+    name, command = _create(found, stage)
+    log.run(command, env=_tool_environment(), cwd=os.path.dirname(stage), name=name)
+    if not os.path.isdir(os.path.join(stage, "conda-meta")):
+        raise HoloError(f"the build failed: there is no environment at {stage}", f"Its log: {log.path}")
+    environ = _activate(stage, found.variables, log)
+    if found.pip:
+        _pip(found, stage, blueprint.folder, environ, log)
+    for text in found.post_install:
+        log.run(_found(shlex.split(text), environ), env=environ, cwd=stage, name=f"rccPostInstall: {text!r}")
+    python = _python(stage)
+    if options.compile and os.path.exists(python):
+        log.run([python, "-I", "-c", _COMPILE], env=environ, cwd=stage)
+    return [f"{blueprint.path}: {key!r} means nothing to holo, and is ignored" for key in found.unknown]
+
+
+# What cannot be compiled, templates say, is left as it is. Not every tool compiles what it installs.
+_COMPILE = """
+import compileall, sysconfig
+for path in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+    compileall.compile_dir(path, quiet=2, workers=0)
+"""
+
+
+def _create(found: CondaFile, stage: str) -> tuple[str, list[str]]:
+    """A tool's name and the command that installs the packages with it. Raises :class:`ToolMissing`.
+
+    The options are those that all three have; the others are variables, see :func:`_tool_environment`.
+    """
+    for name in _TOOLS:
+        if tool := shutil.which(name):
+            channels = [word for channel in found.channels for word in ("--channel", channel)]
+            defaults = ["--no-default-packages"] if name == "conda" else []
+            start = [tool, "create", "--yes", "--prefix", stage, *defaults, "--override-channels"]
+            return name, [*start, *channels, *found.specs]
+    if find_spec("rattler") is None:
+        raise ToolMissing(
+            "there is no tool that builds conda environments: micromamba, mamba, conda or py-rattler",
+            "Put one on PATH, or install the last: pip install 'holo[conda]'.",
+        )
+    # -P: what lies in the current directory is not to be imported.
+    program = [sys.executable, "-P", "-m", "holo.build.rattler"]
+    return "py-rattler", [*program, stage, *found.channels, "--", *found.specs]
+
+
+def _tool_environment() -> dict[str, str]:
+    """Variables for settings of conda and mamba, which all of them have: https://docs.conda.io, "Settings"."""
+    return os.environ | {f"{tool}_{name}": value for tool in ("CONDA", "MAMBA") for name, value in _SETTINGS.items()}
+
+
+def _activate(stage: str, variables: dict[str, str], log: Log) -> dict[str, str]:
+    """The variables of the activated environment. What its packages and its file set is kept in conda-meta/state.
+
+    That is where conda keeps such variables, and where :mod:`holo.activation` finds them, so a space needs
+    no shell that runs the packages' scripts. They run in an environment of their own: nothing of the
+    caller's gets into what is recorded.
+    """
+    state = os.path.join(stage, "conda-meta", "state")
+    if os.name == "posix" and os.path.isdir(os.path.join(stage, "etc", "conda", "activate.d")):
+        clean = {name: os.environ[name] for name in ("HOME", "LANG", "USER") if name in os.environ}
+        before = activation.apply(activation.variables(stage, "base", {"PATH": os.defpath}), clean)
+        shell = shutil.which("bash") or "/bin/sh"  # scripts are tested with the former
+        command = [shell, "-c", _SCRIPT, shell, sys.executable, "-I", "-c", _DUMP, state]
+        log.run(command, env=before, cwd=stage, name="activation")
+        try:
+            with open(state, encoding="utf-8") as file:
+                after = json.load(file)
+        except FileNotFoundError:
+            raise HoloError("the build failed: a script in etc/conda/activate.d ends the shell") from None
+        changed = {name: value for name, value in after.items() if before.get(name) != value}
+        variables = {name: changed[name] for name in sorted(changed) if name not in _SHELLS_OWN} | variables
+    if variables:
+        with open(state, "w", encoding="utf-8") as file:
+            json.dump({"version": 1, "env_vars": variables}, file, indent=2)
+    own = {name: value for name, value in os.environ.items() if not _FOREIGN.fullmatch(name)}
+    environ = activation.apply(activation.variables(stage, os.path.basename(stage), own), own)
+    return environ | {"PYTHONNOUSERSITE": "1"}
+
+
+_SCRIPT = (
+    'for script in "$CONDA_PREFIX"/etc/conda/activate.d/*.sh; do [ ! -e "$script" ] || . "$script"; done; exec "$@"'
+)
+_DUMP = "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w', encoding='utf-8', errors='replace'))"
+_SHELLS_OWN = ("PATH", "PWD", "OLDPWD", "SHLVL", "_")
+
+
+def _pip(found: CondaFile, stage: str, folder: str, environ: dict[str, str], log: Log) -> None:
+    """Install the lines below ``pip:``, with uv if the environment has it, as RCC does."""
+    python = _python(stage)
+    if not os.path.exists(python):
+        raise HoloError(
+            "the build failed: there are packages for pip, but no python in the environment",
+            "Add python to the dependencies.",
+        )
+    lines = os.path.join(stage, ".requirements.txt")
+    with open(lines, "w", encoding="utf-8") as file:
+        file.writelines(_absolute(line, folder) + "\n" for line in found.pip)
+    if uv := shutil.which("uv", path=os.path.join(stage, "Scripts" if os.name == "nt" else "bin")):
+        install = [uv, "pip", "install", "--python", python, "--link-mode", "copy"]
+    else:
+        # -I: neither what lies in the current directory nor what is in the user's own site-packages counts.
+        install = [python, "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+    log.run([*install, "--requirement", lines], env=environ, cwd=folder)
+    os.unlink(lines)
+
+
+def _python(stage: str) -> str:
+    return os.path.join(stage, "python.exe" if os.name == "nt" else "bin/python")
+
+
+def _absolute(line: str, folder: str) -> str:
+    """A line of requirements that may include a file: for pip its path is relative to the file with the line."""
+    option = _INCLUDE.match(line)
+    return f"{option[1]} {shlex.quote(os.path.join(folder, line[option.end() :].strip()))}" if option else line
+
+
+def _found(command: list[str], environ: dict[str, str]) -> list[str]:
+    """The command with its program looked up on the environment's PATH, not on the caller's."""
+    program = shutil.which(command[0], path=environ["PATH"])
+    if program is None:
+        raise HoloError(
+            f"the build failed: rccPostInstall: there is no command {command[0]!r}",
+            "Add the package that it comes from to the dependencies.",
+        )
+    return [program, *command[1:]]
