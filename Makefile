@@ -41,14 +41,16 @@ $(STAMP): pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-# What the tests make and compare filesystems with. Installed only where that needs no question: root with apt.
+# What the tests make and compare filesystems with, and npm. Installed only where that needs no question: root with apt.
+TOOLS := mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs rsync:rsync setfattr:attr fish:fish strace:strace \
+         npm:npm
+
 tools:
-	@for tool in mkfs.btrfs mkfs.xfs mkfs.ext4 rsync setfattr fish strace; do \
-	    command -v $$tool >/dev/null || missing=1; \
+	@for tool in $(TOOLS); do \
+	    command -v $${tool%:*} >/dev/null || missing="$${missing:-} $${tool#*:}"; \
 	done; \
 	if [ -n "$${missing:-}" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "Installing the filesystem tools for the tests ..." >&2; \
+	    echo "Installing what the tests need:$$missing ..." >&2; \
 	    export DEBIAN_FRONTEND=noninteractive; \
-	    apt-get update -qq && \
-	    apt-get install -qq -y --no-install-recommends btrfs-progs xfsprogs e2fsprogs rsync attr fish strace >/dev/null; \
+	    apt-get update -qq && apt-get install -qq -y --no-install-recommends $$missing >/dev/null; \
 	fi

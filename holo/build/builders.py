@@ -39,6 +39,7 @@ _MODULES: dict[Kind, str] = {
     "pyproject": "python",
     "script": "python",
     "conda": "conda",
+    "npm": "npm",
 }
 
 

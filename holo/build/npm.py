@@ -1,0 +1,200 @@
+"""Build package-lock.json with ``npm ci``: a space holds ``node_modules``, and what of both files has made it.
+
+So its ``package.json`` is not the project's: it has the fields that decide what is installed, and no others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from holo.build.builders import ToolMissing
+from holo.build.canonical import this_system
+from holo.build.inputs import Inputs
+from holo.errors import HoloError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from holo.build.blueprint import Blueprint
+    from holo.build.builders import Options
+    from holo.build.log import Log
+
+_FIELDS = (
+    *("name", "dependencies", "devDependencies", "optionalDependencies", "peerDependencies", "peerDependenciesMeta"),
+    *("bundleDependencies", "bundledDependencies", "overrides", "allowScripts", "engines", "devEngines"),
+    *("os", "cpu", "libc", "config"),
+)
+"""What npm ci looks at in package.json (docs.npmjs.com, "package.json"), besides scripts. Not the version: it changes
+with every release, and what is installed does not."""
+
+_SCRIPTS = ("preinstall", "install", "postinstall")
+"""Of the project's scripts that npm ci runs, those about what is installed. The others (prepare ...) build the project
+itself, which is not in a space."""
+
+_SETTINGS = (
+    *(
+        "omit",
+        "include",
+        "production",
+        "dev",
+        "optional",
+        "only",
+        "also",
+        "force",
+        "engine-strict",
+        "os",
+        "cpu",
+        "libc",
+    ),
+    *("install-strategy", "global-style", "legacy-bundling", "bin-links", "legacy-peer-deps", "strict-peer-deps"),
+    *("ignore-scripts", "script-shell", "allow-scripts", "strict-allow-scripts", "dangerously-allow-all-scripts"),
+    *("allow-directory", "allow-file", "allow-git", "allow-remote"),
+)
+"""What decides what npm ci installs (docs.npmjs.com, "config"). None of it is a secret, as a registry's token is."""
+
+_FOREIGN = re.compile(
+    "npm_(package|lifecycle)_.*|npm_config_(global|location|local_prefix|dry_run|package_lock_only|workspaces?)"
+    "|NODE_PATH|INIT_CWD",
+    re.IGNORECASE,
+)
+"""Variables that would lead npm elsewhere. It sets some of them itself for what it runs."""
+
+
+@dataclass(frozen=True)
+class _Project:
+    package: dict[str, object]
+    """package.json, as far as it decides"""
+    lock: dict[str, object]
+    scripts: dict[str, object]
+    """those of the project itself that run"""
+
+
+def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]:
+    """What decides the result. Both files count by what they say, not by how it is written down."""
+    project = _read(blueprint, inputs)
+    variables = {name: value for name in _variables(_SETTINGS) if (value := inputs.variable(name)) is not None}
+    users = [value for name in _variables(["userconfig"]) if (value := inputs.variable(name))]
+    home = inputs.variable("HOME") or os.path.expanduser("~")
+    files = [users[0] if users else os.path.join(home, ".npmrc"), os.path.join(blueprint.folder, ".npmrc")]
+    return {
+        "builder": "npm 1",  # counted up when what is made of the same blueprint changes
+        "package": project.package,
+        "lock": project.lock,
+        "settings": [setting for file in files for setting in _settings(inputs.optional(file) or b"")],
+        "variables": variables | {"NODE_ENV": inputs.variable("NODE_ENV")},
+        "node": _node(blueprint.folder, inputs),
+        "system": this_system(),
+    }
+
+
+def parts(document: dict[str, object]) -> None:
+    """None: npm ci begins by removing what is there."""
+
+
+def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]:
+    """Runs the scripts of packages, as npm does, and those of the project that are about what is installed."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise ToolMissing("npm is not on PATH, and package-lock.json is for it", "Install Node.js with npm.")
+    inputs = Inputs()
+    project = _read(blueprint, inputs)
+    os.mkdir(stage)
+    for name, content in ("package.json", project.package), ("package-lock.json", project.lock):
+        with open(os.path.join(stage, name), "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+    # It says where the packages are, and may hold a password for that, which is not to be recorded.
+    npmrc = os.path.join(stage, ".npmrc")
+    with open(npmrc, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as copy:
+        copy.write(inputs.optional(os.path.join(blueprint.folder, ".npmrc")) or b"")
+    environ = {name: value for name, value in os.environ.items() if not _FOREIGN.fullmatch(name)}
+    log.run([npm, "ci", "--no-audit", "--no-fund"], env=environ, cwd=stage)
+    os.unlink(npmrc)
+    package = os.path.join(blueprint.folder, "package.json")
+    return [f"{package}: no file of the project was there for its script {name!r}" for name in project.scripts]
+
+
+def _read(blueprint: Blueprint, inputs: Inputs) -> _Project:
+    """Both files. Raises :class:`UsageError` for what npm or holo cannot build."""
+    path = os.path.join(blueprint.folder, "package.json")
+    package, lock = _object(path, inputs), _object(blueprint.path, inputs)
+    packages = lock.get("packages")
+    if not isinstance(packages, dict):
+        raise UsageError(
+            f"{blueprint.path}: there are no 'packages' in it, as there are since npm 7",
+            "Bring it up to date: npm install --package-lock-only",
+        )
+    if package.get("workspaces"):
+        raise UsageError(f"{path}: 'workspaces': holo does not build these", _ONLY_PACKAGES)
+    for name in _outside(packages):
+        raise UsageError(
+            f"{blueprint.path}: {name!r} is a folder or a file, not a package of a registry", _ONLY_PACKAGES
+        )
+    scripts = package.get("scripts")
+    chosen = {name: scripts[name] for name in _SCRIPTS if name in scripts} if isinstance(scripts, dict) else {}
+    decides = {name: package[name] for name in _FIELDS if name in package}
+    root = packages.get("")
+    unversioned = {name: value for name, value in root.items() if name != "version"} if isinstance(root, dict) else {}
+    return _Project(
+        package=decides | ({"scripts": chosen} if chosen else {}),
+        lock={name: value for name, value in lock.items() if name != "version"}
+        | {"packages": packages | {"": unversioned}},
+        scripts=chosen,
+    )
+
+
+_ONLY_PACKAGES = "A space is restored without the folders that these would be links to. Use npm ci in the project."
+
+
+def _outside(packages: dict[str, object]) -> Iterator[str]:
+    """The packages of a lock that are somewhere in the project, or elsewhere on this machine."""
+    for name, entry in packages.items():
+        resolved = entry.get("resolved") if isinstance(entry, dict) else None
+        local = isinstance(resolved, str) and resolved.startswith("file:")
+        if name and (not name.startswith("node_modules/") or local or (isinstance(entry, dict) and entry.get("link"))):
+            yield name
+
+
+def _object(path: str, inputs: Inputs) -> dict[str, object]:
+    try:
+        found = json.loads(inputs.text(path))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} is not a JSON object")
+    return found
+
+
+def _variables(settings: Sequence[str]) -> Iterator[str]:
+    """The environment variables that npm takes settings from."""
+    for setting in settings:
+        name = "npm_config_" + setting.replace("-", "_")
+        yield name
+        yield name.upper()
+
+
+def _settings(npmrc: bytes) -> Iterator[str]:
+    """The settings in a file that decide, in its order."""
+    for line in npmrc.decode("utf-8", "replace").splitlines():
+        name, equals, value = line.partition("=")
+        if name.strip().removesuffix("[]") in _SETTINGS:
+            yield name.strip() + equals + value.strip()
+
+
+def _node(folder: str, inputs: Inputs) -> str:
+    """The major version of Node.js: the interface of native addons changes with it. Raises :class:`ToolMissing`."""
+    node = shutil.which("node", path=inputs.variable("PATH"))
+    if node is None:
+        raise ToolMissing("node is not on PATH, and package-lock.json is for it", "Install Node.js with npm.")
+    inputs.watch(os.path.realpath(node))
+    try:
+        asked = subprocess.run([node, "--version"], cwd=folder, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise HoloError(f"cannot run {node} --version: {error}") from None
+    return asked.stdout.strip().partition(".")[0]

@@ -1,0 +1,300 @@
+"""Blueprints for npm, with real packages of the registry: is-number, which is one file, and acorn, a program."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holo.build import npm
+from holo.build.blueprint import Blueprint
+from holo.build.builders import Options, ToolMissing
+from holo.build.canonical import key_of
+from holo.build.inputs import Inputs
+from holo.errors import NotFound, UsageError
+from support.builds import interrupted_at, killed_at_any_moment, start
+from support.cli import Holo, Result
+
+needs_npm = pytest.mark.skipif(
+    shutil.which("npm") is None and os.environ.get("CI") != "true", reason="npm is not installed"
+)
+
+Note = Callable[[int, str, int], None]
+
+NEEDED = {"acorn": "8.14.0", "is-number": "7.0.0"}
+LOCKED = {
+    "node_modules/acorn": {
+        "version": "8.14.0",
+        "integrity": "sha512-cl669nCJTZBsL97OF4kUQm5g5hC2uihk0NxY3WENAC0TYdILVkAyHymAntgxGkl7K+t0cXIrH5siy5S4XkFycA==",
+        "bin": {"acorn": "bin/acorn"},
+    },
+    "node_modules/is-number": {
+        "version": "7.0.0",
+        "integrity": "sha512-41Cifkg6e8TylSpdtTpeLVMqvSBEVzTttHvERD741+pnZ8ANv0004MRL43QKPDlK9cGvNp6NZWZUBlbGXYxxng==",
+    },
+}
+
+
+def package(needed: dict[str, str], **more: Any) -> dict[str, Any]:
+    return {"name": "web", "version": "1.0.0", "dependencies": needed, **more}
+
+
+def locked(needed: dict[str, str], packages: dict[str, Any], **more: Any) -> dict[str, Any]:
+    root = {"name": "web", "version": "1.0.0", "dependencies": needed}
+    return {"name": "web", "version": "1.0.0", "lockfileVersion": 3, "packages": {"": root, **packages}, **more}
+
+
+class Project:
+    """A folder with a package.json and its lock."""
+
+    def __init__(self, root: Path) -> None:
+        self.holo = Holo(root)
+        self.folder = root / "project"
+        self.folder.mkdir()
+        self.lock = self.folder / "package-lock.json"
+        self.write({}, {})
+
+    def write(self, needed: dict[str, str], packages: dict[str, Any], **more: Any) -> None:
+        (self.folder / "package.json").write_text(json.dumps(package(needed, **more)))
+        self.lock.write_text(json.dumps(locked(needed, packages)))
+
+    def init(self, space: str, code: int = 0) -> Result:
+        return self.holo("init", "--space", space, str(self.lock), code=code)
+
+    def space(self, name: str) -> Path:
+        (found,) = (space for space in self.holo("list", "--json").json()["spaces"] if space["name"] == name)
+        return Path(found["path"])
+
+    def is_clean(self) -> bool:
+        """Whether there is neither a stage nor a catalog, nor a space."""
+        found = [self.holo(command, "--json").json() for command in ("list", "catalogs")]
+        return found == [{"spaces": []}, {"catalogs": []}] and not [*self.holo.holotree.glob(".build-*")]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+# -- spaces -----------------------------------------------------------------------------------------------
+
+
+@needs_npm
+def test_two_spaces(project: Project) -> None:
+    project.write(NEEDED, LOCKED, type="module", scripts={"prepare": "exit 1"})
+    assert "added 2 packages" in project.init("one").stderr
+    assert project.init("two").stderr == "", "it is not built again"
+    code = "console.log(require('is-number')('5'), require.resolve('is-number'))"
+    (project.folder / "script.cjs").write_text(code)
+    for name in ("one", "two"):
+        space = project.space(name)
+        expected = f"true {space}/node_modules/is-number/index.js\n"
+        run = ("run", "--space", name, "--", "node")
+        assert project.holo(*run, "-e", code).stdout == expected
+        assert project.holo(*run, "script.cjs", cwd=project.folder).stdout == expected, "a script elsewhere"
+        (space / "inside.cjs").write_text(code)
+        plain = subprocess.run(["node", space / "inside.cjs"], capture_output=True, text=True, check=True)
+        assert plain.stdout == expected, "without any activation"
+        acorn = ("acorn", "--ecma2020", "--tokenize", "--compact", "script.cjs")
+        tokens = project.holo("run", "--space", name, "--", *acorn, cwd=project.folder).stdout
+        assert tokens.count('"is-number"') == 2
+        assert sorted(path.name for path in space.iterdir()) == [
+            *("inside.cjs", "node_modules", "package-lock.json", "package.json")
+        ]
+        subprocess.run(["npm", "ls"], cwd=space, capture_output=True, check=True)
+
+
+@needs_npm
+def test_what_the_project_says_about_installing(project: Project) -> None:
+    (project.folder / ".npmrc").write_text("//registry.example/:_authToken=TheSecret\nforeground-scripts=true\n")
+    scripts = {"postinstall": "echo ran > postinstall", "prepare": "echo ran > prepare"}
+    project.write({}, {}, scripts=scripts)
+    built = project.init("space")
+    space = project.space("space")
+    assert (space / "postinstall").exists()
+    assert not (space / "prepare").exists(), "that builds the project"
+    assert "no file of the project was there for its script 'postinstall'" in built.stderr
+    assert not (space / ".npmrc").exists()
+    assert not [path for path in project.holo.home.rglob("*") if path.is_file() and b"TheSecret" in path.read_bytes()]
+    (project.folder / ".npmrc").write_text("ignore-scripts = true\n")
+    project.init("other")
+    assert not (project.space("other") / "postinstall").exists()
+
+
+# -- failures ---------------------------------------------------------------------------------------------
+
+
+@needs_npm
+@pytest.mark.parametrize(
+    ("wanted", "packages", "says"),
+    [
+        ({"acorn": "8.14.0"}, {}, "in sync"),
+        ({"acorn": "8.14.0"}, {"node_modules/acorn": {"version": "8.14.0", "integrity": "sha512-AAAA"}}, "EINTEGRITY"),
+    ],
+)
+def test_what_npm_refuses(project: Project, wanted: dict[str, str], packages: dict[str, Any], says: str) -> None:
+    project.write(wanted, packages)
+    refused = project.init("space", code=1).stderr
+    assert says in refused
+    assert "error: the build failed: npm failed with exit code 1" in refused
+    assert project.is_clean()
+
+
+@needs_npm
+def test_ctrl_c_ends_everything(project: Project) -> None:
+    """As a terminal sends it: to the whole process group."""
+    (project.folder / ".npmrc").write_text("foreground-scripts=true\n")
+    project.write({}, {}, scripts={"postinstall": "echo started; sleep 600; :"})
+    said = interrupted_at("started", start(project.holo, project.lock))
+    assert "Traceback" not in said
+    assert project.is_clean()
+
+
+@pytest.mark.torture
+@needs_npm
+def test_killed_at_any_moment(project: Project, torture: bool, faults: Note) -> None:
+    count = 40 if torture else 2
+    faults(2, "kill -9 of a build by py-rattler or npm", count)
+    project.write(NEEDED, LOCKED, scripts={"postinstall": "acorn --silent package.json || echo ran > ran"})
+
+    def check() -> None:
+        space = project.space("space")
+        assert (space / "ran").exists()
+        assert {path.name for path in (space / "node_modules").iterdir()} >= {"acorn", "is-number", ".bin"}
+
+    killed_at_any_moment(project.holo, project.lock, count, check)
+
+
+# -- what the files say -----------------------------------------------------------------------------------
+
+
+class Given(Inputs):
+    """A project that is not on any disk, and what is on PATH."""
+
+    def __init__(self, files: dict[str, str], **environ: str) -> None:
+        super().__init__({"PATH": os.environ["PATH"], "HOME": "/home/of/nobody", **environ})
+        self._files = files
+
+    def optional(self, path: str) -> bytes | None:
+        text = self._files.get(os.path.basename(path)) if path.startswith("/project/") else None
+        return text.encode() if text is not None else None
+
+
+def canonical(files: dict[str, str], **environ: str) -> dict[str, object]:
+    return npm.canonical(Blueprint("/project/package-lock.json", "npm"), Given(files, **environ), Options())
+
+
+@pytest.fixture(autouse=True)
+def node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files are what matters here, and asking takes a process each time."""
+    asked = npm._node
+    monkeypatch.setattr(npm, "_node", lambda folder, inputs: "v20" if folder == "/project" else asked(folder, inputs))
+
+
+def key(package: object, lock: object, npmrc: str | None = None, **environ: str) -> str:
+    files = {"package.json": json.dumps(package), "package-lock.json": json.dumps(lock)}
+    return key_of(canonical(files | ({".npmrc": npmrc} if npmrc is not None else {}), **environ))
+
+
+_names = st.text("abcxyz-", min_size=1, max_size=6)
+_needed = st.dictionaries(_names, st.sampled_from(["1.0.0", "^2", ">=3 <4"]), max_size=4)
+_entries = st.fixed_dictionaries({"version": st.sampled_from(["1.0.0", "2.1.3"]), "integrity": _names})
+_packages = st.dictionaries(_names.map("node_modules/{}".format), _entries, max_size=4)
+
+
+def shuffled(value: Any, random: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: shuffled(value[name], random) for name in random.sample([*value], len(value))}
+    return value
+
+
+@settings(deadline=None)
+@given(needed=_needed, packages=_packages, random=st.randoms(use_true_random=False))
+def test_how_it_is_written_does_not_matter(needed: dict[str, str], packages: dict[str, Any], random: Any) -> None:
+    scripts = {"postinstall": "x"}
+    expected = key(package(needed, scripts=scripts), locked(needed, packages))
+    changed = package(needed, scripts=scripts | {"test": "y", "prepare": "z"}, description="more", type="module")
+    assert key(shuffled(changed, random), shuffled(locked(needed, packages), random)) == expected
+    files = {
+        "package.json": json.dumps(package(needed, scripts=scripts), indent=4),
+        "package-lock.json": json.dumps(locked(needed, packages), indent=1),
+        ".npmrc": "# a comment\n//registry.example/:_authToken=x\n",
+    }
+    assert key_of(canonical(files)) == expected
+    released = package(needed, scripts=scripts) | {"version": "2.0.0"}
+    lock = locked(needed, packages) | {"version": "2.0.0"}
+    lock["packages"][""]["version"] = "2.0.0"
+    assert key(released, lock) == expected, "the project's own version"
+
+
+@settings(deadline=None)
+@given(needed=_needed, packages=_packages)
+def test_what_it_says_matters(needed: dict[str, str], packages: dict[str, Any]) -> None:
+    wanted, lock = package(needed), locked(needed, packages)
+    keys = [
+        key(wanted, lock),
+        key(package(needed | {"more": "1"}), lock),
+        key(package(needed, overrides={"a": "1"}), lock),
+        key(package(needed, scripts={"postinstall": "x"}), lock),
+        key(wanted, locked(needed, packages | {"node_modules/more": {"version": "1.0.0"}})),
+        key(wanted, lock, npmrc="omit[] = dev"),
+        key(wanted, lock, npmrc="omit[]=dev\nomit[]=optional"),
+        key(wanted, lock, npm_config_omit="dev"),
+        key(wanted, lock, NODE_ENV="production"),
+    ]
+    keys += [
+        key(wanted, locked(needed, packages | {name: entry | {"integrity": "other"}}))
+        for name, entry in packages.items()
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_nothing_secret_is_in_the_canonical_form() -> None:
+    files = {"package.json": "{}", "package-lock.json": '{"packages": {}}', ".npmrc": "_password=TheSecret\nomit=dev"}
+    found = json.dumps(canonical(files, npm_config__auth="TheSecret"))
+    assert "TheSecret" not in found
+    assert "omit=dev" in found
+
+
+@pytest.mark.parametrize(
+    ("package", "lock", "says"),
+    [
+        ("{", "{}", "package.json is not valid JSON"),
+        ("{}", "[]", "package-lock.json is not a JSON object"),
+        ("{}", "[" * 100_000, "package-lock.json is not valid JSON"),
+        ("{}", '{"lockfileVersion": 1, "dependencies": {}}', "npm install --package-lock-only"),
+        ('{"workspaces": ["packages/*"]}', '{"packages": {}}', "'workspaces'"),
+        ("{}", '{"packages": {"packages/a": {}}}', "'packages/a' is a folder or a file"),
+        ("{}", '{"packages": {"node_modules/a": {"resolved": "../a", "link": true}}}', "'node_modules/a' is a folder"),
+        (
+            "{}",
+            '{"packages": {"node_modules/a": {"resolved": "file:a.tgz"}}}',
+            "'node_modules/a' is a folder or a file",
+        ),
+    ],
+)
+def test_files_that_are_refused(package: str, lock: str, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        canonical({"package.json": package, "package-lock.json": lock})
+    assert says in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_lock_alone() -> None:
+    with pytest.raises(NotFound, match=r"/project/package\.json"):
+        canonical({"package-lock.json": '{"packages": {}}'})
+
+
+@needs_npm
+def test_the_version_of_node(tmp_path: Path) -> None:
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
+    assert npm._node(str(tmp_path), Inputs()) == version.partition(".")[0]
+    with pytest.raises(ToolMissing, match="node is not on PATH"):
+        npm._node(str(tmp_path), Inputs({"PATH": str(tmp_path)}))
