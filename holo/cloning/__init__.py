@@ -129,7 +129,11 @@ class _Job:
                 draft.make(lambda folder, name: platform.make_directory(folder, name, 0o700))
                 platform.remove_xattrs(draft.root)
                 since = relocation.since if relocation else _NEVER
-                made = Filler(source, draft.root, (self._source, self._target), since).fill(self._workers)
+                again = platform.open_child(source, ".")  # Btrfs lists what there was when a directory was opened
+                try:
+                    made = Filler(again, draft.root, (self._source, self._target), since).fill(self._workers)
+                finally:
+                    platform.close_directory(again)
             if relocation is not None:
                 relocation.apply(draft.root, made.fresh if made is not None else None)
             draft.publish()

@@ -31,6 +31,7 @@ then two workers may both have made it."""
 _DEFAULT_ACL = "system.posix_acl_default"
 
 NOTHING_MADE = "Nothing was made."
+_LET_IT_END = f"{NOTHING_MADE} Stop what changes it, and clone again."
 
 
 class Filler:
@@ -55,14 +56,16 @@ class Filler:
     def fill(self, workers: int) -> Made:
         """Clone everything. Raises :class:`HoloError` naming the path; what was made until then is left."""
         made = Made()
-        for part in visit_all(self, workers):
-            made.add(part)
-        self._known.clear()
-        self._leave_large = False
-        touched = self._copy_the_rest(made, workers)
-        touched |= self._link(made)
-        self._finish_last({*made.unfinished, *touched})
-        made.add(self.result())
+        try:
+            for part in visit_all(self, workers):
+                made.add(part)
+            self._known.clear()
+            self._leave_large = False
+            touched = self._copy_the_rest(made, workers)
+            touched |= self._link(made)
+            self._finish_last({*made.unfinished, *touched})
+        finally:  # to remove what was made takes descriptors, too
+            made.add(self.result())
         return made
 
     # -- one directory ------------------------------------------------------------------------------------------
@@ -160,10 +163,7 @@ class Filler:
                 return
             platform.remove_file(target, name)
             time.sleep(0.02 * 2**attempt)
-        raise SourceChanged(
-            f"{self._shown(base + name)} keeps changing while it is cloned",
-            f"{NOTHING_MADE} Stop what writes to it, and clone again.",
-        )
+        raise SourceChanged(f"{self._shown(base + name)} keeps changing while it is cloned", _LET_IT_END)
 
     def _make(
         self, old: int, status: os.stat_result, target: Directory, name: str, owner: tuple[int, int]
@@ -226,6 +226,7 @@ class Filler:
         if leader is not None:
             folder, _, leader_name = leader.rpartition("/")
             platform.link(self._leaders.open(folder), leader_name, target, name)
+            self._made.names.append(Name(inode, base + name, status.st_size, made=False, leader=leader))
             self._made.hardlinked += 1
             self._made.shared_bytes += status.st_size
             return True
@@ -241,6 +242,8 @@ class Filler:
             self._made.symlinks += 1
             if status.st_ctime_ns >= self._since:
                 self._made.fresh.append(base + name)
+        elif stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+            raise SourceChanged(f"{self._shown(base + name)} has just become something else", _LET_IT_END)
         else:
             platform.make_special(target, name, status)
         owner, attributes = platform.finish_link(source, name, target, name, status)
@@ -254,7 +257,7 @@ class Filler:
         leaders = {name.inode for name in made.names if name.made}
         left: dict[tuple[int, int], Name] = {}
         for name in made.names:
-            if not name.made and name.inode not in leaders:
+            if name.inode not in leaders:
                 left.setdefault(name.inode, name)
         paths = sorted((name.path for name in left.values()), key=lambda path: path.rpartition("/"))
         pieces = [paths[start : start + 8] for start in range(0, len(paths), 8)]
@@ -279,12 +282,12 @@ class Filler:
         touched = set()
         for name in sorted(made.names, key=lambda name: not name.made):
             leader = leaders.setdefault(name.inode, name.path)
-            if leader == name.path:
+            if leader in (name.path, name.leader):
                 continue
             folder, _, last = name.path.rpartition("/")
             try:
                 target = self._targets.open(folder)
-                if name.made:  # by another worker
+                if name.made or name.leader:  # by another worker
                     platform.remove_file(target, last)
                     self._uncount(made, name)
                 leader_folder, _, leader_name = leader.rpartition("/")
@@ -298,7 +301,10 @@ class Filler:
 
     @staticmethod
     def _uncount(made: Made, name: Name) -> None:
-        if name.shared:
+        if name.leader:
+            made.hardlinked -= 1
+            made.shared_bytes -= name.size
+        elif name.shared:
             made.reflinked -= 1
             made.shared_bytes -= name.size
         elif name.shared is None:
@@ -324,7 +330,7 @@ class Filler:
     def _explain(self, error: OSError, path: str) -> HoloError:
         message = f"cannot clone {self._shown(path)}: {error.strerror}"
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
-            return SourceChanged(message, f"{NOTHING_MADE} It has gone while it was cloned: let what changes it end.")
+            return SourceChanged(message, f"It has gone while it was cloned. {_LET_IT_END}")
         return HoloError(message, f"{advice(error, self._shown_target)}{NOTHING_MADE}")
 
 

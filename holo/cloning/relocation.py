@@ -27,6 +27,8 @@ from holo.record.prefix import PrefixFinder, find
 from holo.restore.relocate import Relocator, leads_into
 from holo.walk import Walker
 
+_WAY_OUT = ", or clone without --relocate"
+
 _CAPABILITY = "security.capability"
 
 _CLOCK_LAG_NS = 10_000_000
@@ -85,10 +87,13 @@ class Relocation:
 
     def refuse_impossible(self) -> None:
         """Raise :class:`~holo.errors.RelocationImpossible`, with the list of files, if the new path is too long."""
-        self._relocator.refuse_impossible(self._found.places, ", or clone without --relocate")
+        self._relocator.refuse_impossible(self._found.places, _WAY_OUT)
 
     def apply(self, clone: Directory, fresh: Iterable[str] | None) -> None:
-        """Patch the clone. ``fresh``: what changed after the search; ``None`` if that is to be found out here."""
+        """Patch the clone; bytecode only with its source, for Python corrects it itself where it has to.
+
+        ``fresh``: what changed after the search; ``None`` if that is to be found out here.
+        """
         if fresh is None:
             late = self._search(clone, self.since)
             fresh = [*late.places, *late.links]
@@ -100,51 +105,54 @@ class Relocation:
             walker.close()
 
     def _search(self, root: Directory, since: int) -> Found:
-        found = Found()
-        for part in visit_all(_Search(root, self._shown, self._relocator.old, since), self._workers):
-            found.add(part)
-        # Bytecode is corrected by Python itself, unless its source keeps its size and time and is patched.
-        found.places = {
-            path: places
-            for path, places in found.places.items()
-            if places.kind != "bytecode" or source_of(path) in found.places
-        }
+        found, search = Found(), _Search(root, self._shown, self._relocator.old, since)
+        try:
+            for part in visit_all(search, self._workers):
+                found.add(part)
+        finally:
+            search.result()
         return found
 
     # -- patching -----------------------------------------------------------------------------------------------
 
     def _patch_files(self, walker: Walker, paths: set[str]) -> None:
         done: set[int] = set()
-        for path in sorted(paths):
+        patched: set[str] = set()
+        for path in sorted(paths, key=lambda path: (path.endswith(".pyc"), path)):
+            if path.endswith(".pyc") and source_of(path) not in patched:
+                continue
             folder, _, name = path.rpartition("/")
             try:
-                self._patch_file(walker.open(folder), name, path, done)
+                if self._patch_file(walker.open(folder), name, path, done):
+                    patched.add(path)
             except OSError as error:
                 raise HoloError(
                     f"cannot relocate {os.path.join(self._shown, path)}: {error.strerror}", NOTHING_MADE
                 ) from error
 
-    def _patch_file(self, directory: Directory, name: str, path: str, done: set[int]) -> None:
+    def _patch_file(self, directory: Directory, name: str, path: str, done: set[int]) -> bool:
+        """Patch a file if it has the path in it."""
         try:
             status = platform.status(directory, name)
         except FileNotFoundError:  # it went in the meantime
-            return
+            return False
         if not stat.S_ISREG(status.st_mode) or status.st_ino in done:
-            return
+            return False
         with _opened_to_change(directory, name, status) as file:
             places = _places(self._relocator.old, _chunks(file))
             if places is None:
-                return
+                return False
             if name.endswith(".pyc"):
                 places = places._replace(kind="bytecode", ends=[])
             if not self._relocator.applies(places):
-                return
-            self._relocator.refuse_impossible({path: places}, ", or clone without --relocate")
+                return False
+            self._relocator.refuse_impossible({path: places}, _WAY_OUT)
             self._patch(file, places)
         if status.st_nlink > 1:
             done.add(status.st_ino)
         self.patched += 1
         self.patched_bytes += status.st_size
+        return True
 
     def _patch(self, file: int, places: Places) -> None:
         regions = self._relocator.regions(places)

@@ -14,7 +14,9 @@ class Name(NamedTuple):
     path: str
     size: int
     made: bool
-    """``False``: left for the end, when it is known which other names it has"""
+    """as a file of its own; else it is a link, or left for the end, when it is known which other names there are"""
+    leader: str = ""
+    """the path that it was linked to"""
     shared: bool | None = None
     """as what it was counted: reflinked, copied, or ``None`` for empty"""
 

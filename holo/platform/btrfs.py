@@ -100,7 +100,7 @@ def _name_of(subvolume: int, tree: int, directory: int) -> str:
     found = bytearray(_LOOKUP.pack(directory, tree, b"", b""))
     fcntl.ioctl(subvolume, _INO_LOOKUP_USER, found)
     _, _, name, path = _LOOKUP.unpack(found)
-    return os.fsdecode(path.rstrip(b"\0") + name.rstrip(b"\0"))
+    return os.fsdecode(path.partition(b"\0")[0] + name.partition(b"\0")[0])
 
 
 def _call(directory: int, request: int, source: int, name: str) -> None:
