@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from holo import parallel
@@ -25,8 +25,8 @@ _WORTH_A_FORK = 200
 _END = b"\0"
 """What no path can be."""
 
-_LONGEST = 1 << 18
-"""Bytes: more than a socket passes on in one piece."""
+_LONGEST = 4096
+"""Bytes that a pipe passes on in one piece (PIPE_BUF of Linux); a longer path is not given away."""
 
 
 class Visitor(Protocol[Result_co]):
@@ -86,18 +86,17 @@ class _Crew:
         self._workers = workers
         self._idle, self._say_idle = os.pipe()
         os.set_blocking(self._idle, False)
-        self._receiver, self._sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._receiver, self._sender = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)  # what is one write is one read, pipe(2)
+        os.set_blocking(self._receiver, False)  # several wait for the same, and one gets it
         self._alive, self._parent = os.pipe()  # nothing is ever written: it breaks when the parent is gone
 
     def close(self) -> None:
-        for descriptor in (self._idle, self._say_idle, self._alive, self._parent):
-            os.close(descriptor)
-        self._receiver.close()
-        self._sender.close()
+        for pipe in ((self._idle, self._say_idle), (self._receiver, self._sender), (self._alive, self._parent)):
+            for descriptor in pipe:
+                os.close(descriptor)
 
     def in_worker(self) -> None:
         os.close(self._parent)
-        self._parent = os.dup(self._alive)
         self._waiting = select.poll()
         self._waiting.register(self._alive, 0)
         self._waiting.register(self._receiver, select.POLLIN)
@@ -118,27 +117,28 @@ class _Crew:
             found.append(path)
 
     def _share(self, found: list[str]) -> None:
+        path = os.fsencode(found[0])
+        if not 0 < len(path) <= _LONGEST:
+            return
         try:
             os.read(self._idle, 1)
         except BlockingIOError:  # everybody is busy
             return
-        try:
-            self._sender.send(os.fsencode(found[0]), socket.MSG_DONTWAIT)
-        except OSError:  # too long a path, or too many are on their way: then not now
-            os.write(self._say_idle, b".")
-        else:
-            del found[0]
+        os.write(self._sender, path)
+        del found[0]
 
     def _receive(self) -> str | None:
         """Wait for a directory of another's; ``None`` when there are no more."""
         os.write(self._say_idle, b".")
         if self._count_idle() == self._workers:
             for _ in range(self._workers):
-                self._sender.send(_END)
-        if any(descriptor == self._alive for descriptor, _ in self._waiting.poll()):
-            os._exit(1)
-        message = self._receiver.recv(_LONGEST)
-        return None if message == _END else os.fsdecode(message)
+                os.write(self._sender, _END)
+        while True:
+            if any(descriptor == self._alive for descriptor, _ in self._waiting.poll()):
+                os._exit(1)
+            with suppress(BlockingIOError):  # another was faster
+                message = os.read(self._receiver, _LONGEST)
+                return None if message == _END else os.fsdecode(message)
 
     def _count_idle(self) -> int:
         import fcntl  # not everywhere, and nor is fork

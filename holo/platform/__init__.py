@@ -11,16 +11,6 @@ from __future__ import annotations
 import sys
 
 if sys.platform == "linux":
-    from holo.platform.faithful import (
-        copy_content,
-        copy_xattrs,
-        finish_link,
-        make_special,
-        remove_xattrs,
-        set_owner,
-        set_times,
-        xattrs_of,
-    )
     from holo.platform.linux import (
         CAN_FORK,
         UNAVAILABLE,
@@ -29,10 +19,13 @@ if sys.platform == "linux":
         clone,
         clone_content,
         close_directory,
+        copy_content,
         copy_range,
+        copy_xattrs,
         create_file,
         drop_cached,
         exchange,
+        finish_link,
         get_xattrs,
         identity,
         is_tree,
@@ -42,6 +35,7 @@ if sys.platform == "linux":
         lock_directory,
         make_accessible,
         make_directory,
+        make_special,
         make_symlink,
         make_tree,
         mounts_below,
@@ -55,11 +49,14 @@ if sys.platform == "linux":
         remove_directory,
         remove_file,
         remove_tree,
+        remove_xattrs,
         rename,
         rename_new,
         set_directory,
         set_file,
+        set_owner,
         set_read_only,
+        set_times,
         set_xattr,
         shared_bytes,
         snapshot,
@@ -71,6 +68,7 @@ if sys.platform == "linux":
         tree_seal,
         trees_below,
         umask,
+        xattrs_of,
     )
 else:
     from holo.platform.portable import (

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import TypeAlias
 
-from holo.platform import btrfs
+from holo.platform import btrfs, faithful
 
 Directory: TypeAlias = int
 
@@ -414,3 +414,14 @@ def boot_id() -> str:
             return file.read().decode().strip()
     except OSError:
         return "unknown"
+
+
+# What a faithful copy needs is a file of its own.
+copy_content = faithful.copy_content
+copy_xattrs = faithful.copy_xattrs
+finish_link = faithful.finish_link
+make_special = faithful.make_special
+remove_xattrs = faithful.remove_xattrs
+set_owner = faithful.set_owner
+set_times = faithful.set_times
+xattrs_of = faithful.xattrs_of
