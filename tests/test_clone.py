@@ -624,6 +624,10 @@ def test_an_ordinary_user(filesystem: Filesystem, forks: Forks) -> None:
     modes = {name: stat.S_IMODE((copy / name).stat().st_mode) for name in ("theirs", "mine", "locked", "locked/deep")}
     assert modes == {"theirs": 0o755, "mine": 0o6755, "locked": 0o500, "locked/deep": 0o500}
     assert {path.stat().st_uid for path in copy.rglob("*")} == {1001}
+    os.mknod(source / "device", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    result = forks("clone", source, root / "second", env=env, user=user, code=1)
+    assert "Devices take root" in result.stderr
+    (source / "device").unlink()
     (source / "theirs").chmod(0o600)
     result = forks("clone", source, root / "second", env=env, user=user, code=1)
     assert f"cannot clone {source}/theirs: Permission denied" in result.stderr

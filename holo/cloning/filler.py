@@ -28,6 +28,9 @@ _LARGE = 1 << 16
 """Bytes of a file with several names from which on it is copied in the end, when it is known which are one file: until
 then two workers may both have made it."""
 
+_THIS_FILE = frozenset({errno.EINVAL, errno.ETXTBSY})
+"""What a clone answers that is about one file alone: nodatacow on Btrfs, a swap file."""
+
 _DEFAULT_ACL = "system.posix_acl_default"
 
 NOTHING_MADE = "Nothing was made."
@@ -191,11 +194,11 @@ class Filler:
             try:
                 platform.clone_content(old, new)
             except OSError as error:
-                if error.errno not in platform.UNAVAILABLE:
+                if error.errno not in platform.UNAVAILABLE | _THIS_FILE:
                     raise
                 if (why := error.strerror or "") not in self._made.reasons:
                     self._made.reasons.append(why)
-                if error.errno != errno.EINVAL:  # which may be about this file alone: Btrfs, nodatacow
+                if error.errno not in _THIS_FILE:
                     self._cannot_clone.add(status.st_dev)
             else:
                 return True
@@ -245,7 +248,13 @@ class Filler:
         elif stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
             raise SourceChanged(f"{self._shown(base + name)} has just become something else", _LET_IT_END)
         else:
-            platform.make_special(target, name, status)
+            try:
+                platform.make_special(target, name, status)
+            except PermissionError as error:
+                shown = self._shown(base + name)
+                raise HoloError(
+                    f"cannot clone {shown}, which is no file: {error.strerror}", f"{NOTHING_MADE} Devices take root."
+                ) from error
         owner, attributes = platform.finish_link(source, name, target, name, status)
         self._made.lost_owners += not owner
         self._made.lost_attributes += not attributes
