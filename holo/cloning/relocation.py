@@ -47,6 +47,8 @@ class Found:
     directories: int = 0
     symlinks: int = 0
     bytes: int = 0
+    changed: int = 0
+    """entries, directories among them, that changed since the time from which on files were to be read"""
     warnings: list[str] = field(default_factory=list)
 
     def add(self, other: Found) -> None:
@@ -82,6 +84,7 @@ class Relocation:
 
     def search(self, source: Directory) -> None:
         """Read everything. Raises :class:`HoloError` naming what cannot be read."""
+        self._source = source
         self.since = time.time_ns() - _CLOCK_LAG_NS
         self._found = self._search(source, 0)
 
@@ -95,7 +98,11 @@ class Relocation:
         ``fresh``: what changed after the search; ``None`` if that is to be found out here.
         """
         if fresh is None:
-            late = self._search(clone, self.since)
+            # To look at the source is cheap, its inodes are in memory. A change in it, which may have been undone by
+            # now, is what makes it worth to load all those of the clone.
+            late = self._search(self._source, self.since)
+            if late.changed:
+                late = self._search(clone, self.since)
             fresh = [*late.places, *late.links]
         walker = Walker(clone)
         try:
@@ -105,12 +112,14 @@ class Relocation:
             walker.close()
 
     def _search(self, root: Directory, since: int) -> Found:
-        found, search = Found(), _Search(root, self._shown, self._relocator.old, since)
+        again = platform.open_child(root, ".")  # Btrfs lists what there was when a directory was opened
+        found, search = Found(), _Search(again, self._shown, self._relocator.old, since)
         try:
             for part in visit_all(search, self._workers):
                 found.add(part)
         finally:
             search.result()
+            platform.close_directory(again)
         return found
 
     # -- patching -----------------------------------------------------------------------------------------------
@@ -266,10 +275,15 @@ class _Search:
         found = self._found
         try:
             directory = self._walker.open(path)
+            found.changed += platform.status(directory, "").st_ctime_ns >= self._since
             with platform.listing(directory) as entries:
                 for entry in entries:
                     name = entry.name
                     self.seen += 1
+                    if self._since and not entry.is_dir(follow_symlinks=False):
+                        if entry.stat(follow_symlinks=False).st_ctime_ns < self._since:
+                            continue
+                        found.changed += 1
                     if entry.is_file(follow_symlinks=False):
                         self._file(directory, name, base + name)
                     elif entry.is_dir(follow_symlinks=False):
@@ -291,8 +305,6 @@ class _Search:
             size = status.st_size
             self._found.files += 1
             self._found.bytes += size
-            if status.st_ctime_ns < self._since:
-                return
             if size > CHUNK:
                 self._large(file, path)
             elif size >= len(self._prefix) or self._foreign or may_point_outside(name):
