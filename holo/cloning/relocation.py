@@ -12,19 +12,16 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
 
 from holo import platform
 from holo.catalog import Relocation as Places
-from holo.cloning.crew import visit_all
 from holo.cloning.filler import NOTHING_MADE
+from holo.cloning.search import Found, chunks_of, places_in, search
 from holo.errors import HoloError, UsageError
-from holo.hololib.blobs import CHUNK, write_all
+from holo.hololib.blobs import write_all
 from holo.platform import Directory
 from holo.record import source_of
-from holo.record.foreign import may_point_outside, other_spellings, outside
-from holo.record.prefix import PrefixFinder, find
-from holo.restore.relocate import Relocator, leads_into
+from holo.restore.relocate import Relocator
 from holo.walk import Walker
 
 _WAY_OUT = ", or clone without --relocate"
@@ -33,28 +30,6 @@ _CAPABILITY = "security.capability"
 
 _CLOCK_LAG_NS = 10_000_000
 """ctimes come from the kernel's last tick, which is at most this much behind the clock (CONFIG_HZ=100)."""
-
-
-@dataclass
-class Found:
-    """What one worker found, or all of them."""
-
-    places: dict[str, Places] = field(default_factory=dict)
-    """where the path is in the files that have it"""
-    links: list[str] = field(default_factory=list)
-    """symlinks that lead to it"""
-    files: int = 0
-    directories: int = 0
-    symlinks: int = 0
-    bytes: int = 0
-    changed: int = 0
-    """entries, directories among them, that changed since the time from which on files were to be read"""
-    warnings: list[str] = field(default_factory=list)
-
-    def add(self, other: Found) -> None:
-        for each in fields(self):
-            mine, theirs = getattr(self, each.name), getattr(other, each.name)
-            setattr(self, each.name, mine | theirs if isinstance(mine, dict) else mine + theirs)
 
 
 class Relocation:
@@ -112,15 +87,7 @@ class Relocation:
             walker.close()
 
     def _search(self, root: Directory, since: int) -> Found:
-        again = platform.open_child(root, ".")  # Btrfs lists what there was when a directory was opened
-        found, search = Found(), _Search(again, self._shown, self._relocator.old, since)
-        try:
-            for part in visit_all(search, self._workers):
-                found.add(part)
-        finally:
-            search.result()
-            platform.close_directory(again)
-        return found
+        return search(root, self._shown, self._relocator.old, since, self._workers)
 
     # -- patching -----------------------------------------------------------------------------------------------
 
@@ -148,7 +115,7 @@ class Relocation:
         if not stat.S_ISREG(status.st_mode) or status.st_ino in done:
             return False
         with _opened_to_change(directory, name, status) as file:
-            places = _places(self._relocator.old, _chunks(file))
+            places = places_in(file, self._relocator.old)
             if places is None:
                 return False
             if name.endswith(".pyc"):
@@ -166,7 +133,7 @@ class Relocation:
     def _patch(self, file: int, places: Places) -> None:
         regions = self._relocator.regions(places)
         if regions is None:
-            patched = b"".join(self._relocator.patch(_chunks(file), places))
+            patched = b"".join(self._relocator.patch(chunks_of(file), places))
             os.lseek(file, 0, os.SEEK_SET)
             write_all(file, patched)
             os.ftruncate(file, len(patched))
@@ -231,112 +198,3 @@ def _opened_to_change(directory: Directory, name: str, status: os.stat_result) -
             os.close(file)
     finally:
         os.close(reader)
-
-
-def _chunks(file: int) -> Iterator[bytes]:
-    os.lseek(file, 0, os.SEEK_SET)
-    while chunk := os.read(file, CHUNK):
-        yield chunk
-
-
-def _places(prefix: bytes, chunks: Iterable[bytes]) -> Places | None:
-    finder = PrefixFinder(prefix)
-    for chunk in chunks:
-        finder.feed(chunk)
-    return finder.finish()
-
-
-class _Search:
-    """Looks into all files of a tree. A visitor of :mod:`holo.cloning.crew`."""
-
-    def __init__(self, root: Directory, shown: str, prefix: bytes, since: int) -> None:
-        """Only what changed from ``since`` on (ns) is read."""
-        self._walker = Walker(root)
-        self._shown = shown
-        self._prefix = prefix
-        self._path = os.fsdecode(prefix)
-        self._since = since
-        self._foreign = other_spellings(self._path)
-        self._found = Found()
-        self.seen = 0
-
-    def in_worker(self) -> None:
-        pass
-
-    def result(self) -> Found:
-        self._walker.close()
-        found, self._found = self._found, Found()
-        return found
-
-    def visit(self, path: str) -> list[str]:
-        base = path + "/" if path else ""
-        name = ""
-        below = []
-        found = self._found
-        try:
-            directory = self._walker.open(path)
-            found.changed += platform.status(directory, "").st_ctime_ns >= self._since
-            with platform.listing(directory) as entries:
-                for entry in entries:
-                    name = entry.name
-                    self.seen += 1
-                    if self._since and not entry.is_dir(follow_symlinks=False):
-                        if entry.stat(follow_symlinks=False).st_ctime_ns < self._since:
-                            continue
-                        found.changed += 1
-                    if entry.is_file(follow_symlinks=False):
-                        self._file(directory, name, base + name)
-                    elif entry.is_dir(follow_symlinks=False):
-                        below.append(base + name)
-                    elif entry.is_symlink():
-                        found.symlinks += 1
-                        if leads_into(platform.read_link(directory, name), self._path):
-                            found.links.append(base + name)
-        except OSError as error:
-            shown = os.path.join(self._shown, base + name)
-            raise HoloError(f"cannot read {shown}: {error.strerror}", NOTHING_MADE) from error
-        found.directories += len(below)
-        return below
-
-    def _file(self, directory: Directory, name: str, path: str) -> None:
-        file = platform.open_file(directory, name)
-        try:
-            status = os.fstat(file)
-            size = status.st_size
-            self._found.files += 1
-            self._found.bytes += size
-            if size > CHUNK:
-                self._large(file, path)
-            elif size >= len(self._prefix) or self._foreign or may_point_outside(name):
-                self._small(os.read(file, size), name, path)
-        finally:
-            os.close(file)
-
-    def _small(self, content: bytes, name: str, path: str) -> None:
-        places = find(self._prefix, content)
-        if places is not None:
-            self._note(path, places)
-        self._warn(path, [what for what, needle in self._foreign if needle in content])
-        if may_point_outside(name):
-            self._found.warnings += outside(path, name, content, self._path)
-
-    def _large(self, file: int, path: str) -> None:
-        finder = PrefixFinder(self._prefix)
-        foreign = [(what, PrefixFinder(needle)) for what, needle in self._foreign]
-        for chunk in _chunks(file):
-            finder.feed(chunk)
-            for _, other in foreign:
-                other.feed(chunk)
-        places = finder.finish()
-        if places is not None:
-            self._note(path, places)
-        self._warn(path, [what for what, other in foreign if other.finish() is not None])
-
-    def _note(self, path: str, places: Places) -> None:
-        if path.endswith(".pyc"):
-            places = places._replace(kind="bytecode", ends=[])
-        self._found.places[path] = places
-
-    def _warn(self, path: str, foreign: list[str]) -> None:
-        if not path.endswith(".pyc"):
-            self._found.warnings += [f"{path} contains {what}, which is not patched" for what in foreign]
