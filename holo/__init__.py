@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from holo.api import Hololib
     from holo.catalog import Catalog
     from holo.check.report import CheckReport
+    from holo.cloning import CloneReport, clone
     from holo.errors import (
         CatalogInvalid,
         Conflict,
@@ -41,6 +42,7 @@ _HOMES = {
     "api": ("Hololib",),
     "catalog": ("Catalog",),
     "check.report": ("CheckReport",),
+    "cloning": ("CloneReport", "clone"),
     "errors": (
         "CatalogInvalid",
         "Conflict",
@@ -63,6 +65,7 @@ __all__ = [
     "Catalog",
     "CatalogInvalid",
     "CheckReport",
+    "CloneReport",
     "Conflict",
     "GcReport",
     "HoloError",
@@ -78,6 +81,7 @@ __all__ = [
     "StrategyUnavailable",
     "UsageError",
     "__version__",
+    "clone",
 ]
 
 

@@ -378,3 +378,73 @@ def test_a_lock_dies_with_its_process(system: Any, tmp_path: Path) -> None:
         assert not system.lock(descriptor, exclusive=True, wait=False)
         holder.kill()
         assert system.lock(descriptor, exclusive=True, wait=True)
+
+
+# --- what a faithful copy needs -----------------------------------------------------------------
+
+
+def test_rename_new_replaces_nothing(system: Any, root: Any, tmp_path: Path) -> None:
+    for name in ("one", "two", "empty"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for taken in ("two", "empty", "dangling"):
+        with raises(errno.EEXIST):
+            system.rename_new(root, "one", taken)
+    system.rename_new(root, "one", "new")
+    assert sorted(os.listdir(tmp_path)) == ["dangling", "empty", "new", "two"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 70_000, 3_000_000])
+def test_copy_content(system: Any, root: Any, tmp_path: Path, size: int) -> None:
+    with (tmp_path / "source").open("wb") as file:
+        file.write(b"head")
+        file.truncate(max(4, size))
+        file.seek(0, os.SEEK_END)
+        file.write(b"tail")
+    source, target = system.open_file(root, "source"), system.create_file(root, "target", 0o600)
+    status = os.fstat(source)
+    system.copy_content(source, target, status)
+    system.set_times(target, status)
+    os.close(source)
+    os.close(target)
+    assert (tmp_path / "target").read_bytes() == (tmp_path / "source").read_bytes()
+    assert (tmp_path / "target").stat().st_mtime_ns == status.st_mtime_ns
+
+
+def test_open_to_change(system: Any, root: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"before")
+    (tmp_path / "link").symlink_to("file")
+    file = system.open_to_change(root, "file")
+    os.write(file, b"behind")
+    os.close(file)
+    assert (tmp_path / "file").read_bytes() == b"behind"
+    with raises(errno.ELOOP):
+        system.open_to_change(root, "link")
+
+
+def test_fifos_and_links(system: Any, root: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo", 0o640)
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("fifo", "link"):
+        os.utime(tmp_path / name, ns=(TIME, TIME + 1), follow_symlinks=False)
+    status = system.status(root, "fifo")
+    system.make_special(root, "other", status)
+    assert system.finish_link(root, "fifo", root, "other", status) == (True, True)
+    made = system.status(root, "other")
+    assert (made.st_mode, made.st_mtime_ns) == (status.st_mode, TIME + 1)
+    status = system.status(root, "link")
+    system.make_symlink("nowhere", root, "second", 0)
+    assert system.finish_link(root, "link", root, "second", status) == (True, True)
+    assert system.status(root, "second").st_mtime_ns == TIME + 1
+
+
+def test_owner_and_attributes(system: Any, root: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "other").touch()
+    file, other = system.open_file(root, "file"), system.open_file(root, "other")
+    assert system.set_owner(other, os.fstat(file))
+    assert system.copy_xattrs(file, other, system.xattrs_of(file))
+    system.remove_xattrs(root)
+    os.close(file)
+    os.close(other)
+    assert not system.is_tree(root)

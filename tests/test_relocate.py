@@ -235,9 +235,9 @@ def test_a_longer_path_in_a_binary_is_refused_with_the_list() -> None:
     binaries = {f"lib-{number:02}.so": Relocation("binary", [1], [50]) for number in range(30)}
     catalog = catalog_of({**binaries, "text": Relocation("text", [0], []), "x.pyc": Relocation("bytecode", [9], [])})
     for new in (EQUAL, SHORTER):
-        Relocator(OLD, new).refuse_impossible(catalog)
+        Relocator(OLD, new).refuse_impossible(catalog.relocations)
     with pytest.raises(RelocationImpossible) as caught:
-        Relocator(OLD, LONGER).refuse_impossible(catalog)
+        Relocator(OLD, LONGER).refuse_impossible(catalog.relocations)
     message = str(caught.value)
     assert "lib-00.so" in message
     assert "and 10 more" in message
@@ -245,7 +245,7 @@ def test_a_longer_path_in_a_binary_is_refused_with_the_list() -> None:
     assert "x.pyc" not in message
     assert f"at most {LENGTH} bytes" in str(caught.value.hint)
     only_text = catalog_of({"text": Relocation("text", [0], []), "x.pyc": Relocation("bytecode", [9], [])})
-    Relocator(OLD, LONGER).refuse_impossible(only_text)
+    Relocator(OLD, LONGER).refuse_impossible(only_text.relocations)
 
 
 def test_bytecode_is_patched_only_by_a_path_of_equal_length() -> None:

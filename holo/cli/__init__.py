@@ -405,6 +405,25 @@ def bench(
 
 
 @app.command()
+def clone(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="The directory to clone.")],
+    target: Annotated[str, typer.Argument(metavar="DST", help="The place of the clone, where nothing is yet.")],
+    relocate: Annotated[
+        bool, typer.Option("--relocate", help="Patch the path of SRC inside the files and symlinks, too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Clone a directory tree: a snapshot, reflinks, or copies. No library is needed."""
+    from holo.cli import render
+    from holo.cloning import clone
+
+    report = clone(source, target, relocate=relocate)
+    for warning in report.warnings:
+        render.warn(warning)
+    render.document(report.to_json()) if as_json else render.cloned(report)
+
+
+@app.command()
 def settings(as_json: Json = False) -> None:
     """Show every setting, its value and where that comes from."""
     from holo import settings as settings_module

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from holo.activation import Shell
     from holo.check.report import CheckReport
+    from holo.cloning import CloneReport
     from holo.doctor import Diagnosis
     from holo.hololib import CatalogSummary
     from holo.hololib.collect import GcReport, Use
@@ -121,6 +122,21 @@ def recorded(report: RecordReport) -> None:
         f"  {count(report.blobs_new, 'new blob')}, {report.blobs_deduplicated:,} in the library before\n"
         f"  {count(report.relocated, 'relocated file')}"
     )
+
+
+def cloned(report: CloneReport) -> None:
+    print(f"cloned {printable(report.source)} to {printable(report.path)}")
+    if report.total is not None and report.symlinks is not None and report.directories is not None:
+        ways = {"reflinked": report.reflinked, "hardlinked": report.hardlinked, "copied": report.copied}
+        shown = ", ".join(f"{number:,} {way}" for way, number in ways.items() if number) or "none"
+        print(
+            f"  {count(report.total, 'file')}: {shown}\n"
+            f"  {report.relocated:,} relocated, {count(report.symlinks, 'symlink')}, "
+            f"{count(report.directories, 'directory')}\n"
+            f"  {size(report.bytes_total or 0)}: {size(report.bytes_shared or 0)} shared, "
+            f"{size(report.bytes_written)} written"
+        )
+    print(f"  {report.used} in {report.seconds:.2f} s" + (f": {printable(report.reason)}" if report.reason else ""))
 
 
 def restored(report: RestoreReport, as_json: bool) -> None:

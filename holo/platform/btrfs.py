@@ -15,10 +15,18 @@ _SNAP_DESTROY = 0x5000940F
 _SUBVOL_SETFLAGS = 0x4008941A
 _SUBVOL_RDONLY = 1 << 1
 _GET_SUBVOL_INFO = 0x81F8943C
+_GET_SUBVOL_ROOTREF = 0xD000943D
+_INO_LOOKUP_USER = 0xD000943E
 
 # struct btrfs_ioctl_get_subvol_info_args: id and name, three numbers, flags, three UUIDs, ctransid, the rest.
 _INFO = struct.Struct("=Q256s3QQ16s16s16sQ176x")
 _ROOT_RDONLY = 1 << 0
+
+# struct btrfs_ioctl_get_subvol_rootref_args: the least tree to list, 255 pairs of tree and directory, their number.
+_ROOTREFS = 255
+_ROOTREF = struct.Struct("=QQ")
+# struct btrfs_ioctl_ino_lookup_user_args: directory and tree; its name, and the path to that directory.
+_LOOKUP = struct.Struct("=QQ256s3824s")
 
 ROOT_INODE = 256
 """The root of every subvolume has this inode number (BTRFS_FIRST_FREE_OBJECTID)."""
@@ -64,6 +72,35 @@ def seal(directory: int) -> str | None:
     fcntl.ioctl(directory, _GET_SUBVOL_INFO, info)
     *_, flags, uuid, _, _, changed = _INFO.unpack(info)
     return f"{uuid.hex()}-{changed}" if flags & _ROOT_RDONLY else None
+
+
+def nested(subvolume: int) -> list[str]:
+    """The relative paths of the subvolumes directly inside the open ``subvolume``. Linux 4.18; ENOTTY before.
+
+    EACCES if one lies where this user may not look.
+    """
+    places: list[tuple[int, int]] = []
+    least, more = 0, True
+    while more:
+        found = bytearray(4096)
+        struct.pack_into("=Q", found, 0, least)
+        try:
+            fcntl.ioctl(subvolume, _GET_SUBVOL_ROOTREF, found)
+            more = False
+        except OSError as error:
+            if error.errno != errno.EOVERFLOW:  # as many as there is room for
+                raise
+        count = found[8 + _ROOTREFS * _ROOTREF.size]
+        places += _ROOTREF.iter_unpack(found[8 : 8 + count * _ROOTREF.size])
+        least = places[-1][0] + 1 if places else 0
+    return [_name_of(subvolume, *place) for place in places]
+
+
+def _name_of(subvolume: int, tree: int, directory: int) -> str:
+    found = bytearray(_LOOKUP.pack(directory, tree, b"", b""))
+    fcntl.ioctl(subvolume, _INO_LOOKUP_USER, found)
+    _, _, name, path = _LOOKUP.unpack(found)
+    return os.fsdecode(path.partition(b"\0")[0] + name.partition(b"\0")[0])
 
 
 def _call(directory: int, request: int, source: int, name: str) -> None:

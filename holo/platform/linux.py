@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import TypeAlias
 
-from holo.platform import btrfs
+from holo.platform import btrfs, faithful
 
 Directory: TypeAlias = int
 
@@ -64,6 +64,11 @@ def status(directory: Directory, name: str) -> os.stat_result:
 def open_file(directory: Directory, name: str) -> int:
     """Open a regular file for reading. ``name`` may have several components below ``directory``."""
     return os.open(name, _OPEN_FILE, dir_fd=directory)
+
+
+def open_to_change(directory: Directory, name: str) -> int:
+    """Open a regular file for reading and writing. Never through a symlink."""
+    return os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
 
 
 def create_file(directory: Directory, name: str, mode: int) -> int:
@@ -219,6 +224,22 @@ def snapshot(tree: Directory, directory: Directory, name: str) -> None:
     btrfs.snapshot(tree, directory, name)
 
 
+def is_tree(directory: Directory) -> bool:
+    """Whether :func:`snapshot` can copy an open directory as a whole."""
+    if os.fstat(directory).st_ino != btrfs.ROOT_INODE:
+        return False
+    try:
+        btrfs.nested(directory)
+    except OSError as error:
+        return error.errno not in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL)
+    return True
+
+
+def trees_below(tree: Directory) -> list[str]:
+    """The relative paths of the trees directly inside an open ``tree``, of which a snapshot has empty places only."""
+    return btrfs.nested(tree)
+
+
 def set_read_only(tree: Directory, read_only: bool) -> None:
     """Protect a tree of :func:`make_tree` from every change, or allow changes again."""
     btrfs.set_read_only(tree, read_only)
@@ -260,17 +281,39 @@ def mounts_below(path: str) -> list[str]:
 
 
 # linux/fs.h
+_RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 
 
 def exchange(directory: Directory, name: str, other: str) -> None:
     """Let two entries of a directory change places in one atomic step: renameat2(2)."""
+    _renameat2(directory, name, other, _RENAME_EXCHANGE)
+
+
+def rename_new(directory: Directory, name: str, new: str) -> None:
+    """Rename an entry of a directory to what must not be there: renameat2(2). EEXIST if something is."""
+    try:
+        _renameat2(directory, name, new, _RENAME_NOREPLACE)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):  # some network filesystems
+            raise
+        if os.access(new, os.F_OK, dir_fd=directory, follow_symlinks=False):
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        os.rename(name, new, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def _renameat2(directory: Directory, name: str, other: str, flags: int) -> None:
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(directory, os.fsencode(name), directory, os.fsencode(other), _RENAME_EXCHANGE) != 0:
+    if libc.renameat2(directory, os.fsencode(name), directory, os.fsencode(other), flags) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def lock_directory(directory: Directory) -> bool:
+    """Lock an open directory until it is closed. ``False``: somebody else has. OSError: not on this filesystem."""
+    return lock(directory, exclusive=True, wait=False)
 
 
 def umask() -> int:
@@ -371,3 +414,14 @@ def boot_id() -> str:
             return file.read().decode().strip()
     except OSError:
         return "unknown"
+
+
+# What a faithful copy needs is a file of its own.
+copy_content = faithful.copy_content
+copy_xattrs = faithful.copy_xattrs
+finish_link = faithful.finish_link
+make_special = faithful.make_special
+remove_xattrs = faithful.remove_xattrs
+set_owner = faithful.set_owner
+set_times = faithful.set_times
+xattrs_of = faithful.xattrs_of

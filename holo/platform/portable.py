@@ -73,6 +73,14 @@ def open_file(directory: Directory, name: str) -> int:
     return os.open(path, os.O_RDONLY | _COMMON)
 
 
+def open_to_change(directory: Directory, name: str) -> int:
+    """Open a regular file for reading and writing."""
+    path = os.path.join(directory, name)
+    if sys.platform == "win32" and os.path.islink(path):
+        raise _error(errno.ELOOP, path)
+    return os.open(path, os.O_RDWR | _COMMON)
+
+
 def create_file(directory: Directory, name: str, mode: int) -> int:
     """Create ``name``, which must not exist. The process's umask applies to ``mode``."""
     return os.open(os.path.join(directory, name), os.O_RDWR | os.O_CREAT | os.O_EXCL | _COMMON, mode)
@@ -375,6 +383,16 @@ def snapshot(tree: Directory, directory: Directory, name: str) -> None:
     _call_macos("clonefile", os.fsencode(tree), os.fsencode(os.path.join(directory, name)), 0)
 
 
+def is_tree(directory: Directory) -> bool:
+    """Whether :func:`snapshot` can copy a directory as a whole: on APFS it can copy any."""
+    return sys.platform == "darwin"
+
+
+def trees_below(tree: Directory) -> list[str]:
+    """The trees inside a tree that a snapshot does not have: it has all."""
+    return []
+
+
 def set_read_only(tree: Directory, read_only: bool) -> None:
     """Protect a tree from every change: not here, and nobody is given its path."""
 
@@ -394,7 +412,9 @@ def mounts_below(path: str) -> list[str]:
     return []
 
 
-_RENAME_SWAP = 2  # sys/stdio.h of macOS
+# sys/stdio.h of macOS
+_RENAME_SWAP = 2
+_RENAME_EXCL = 4
 
 
 def exchange(directory: Directory, name: str, other: str) -> None:
@@ -405,6 +425,77 @@ def exchange(directory: Directory, name: str, other: str) -> None:
         os.fsencode(os.path.join(directory, other)),
         _RENAME_SWAP,
     )
+
+
+def rename_new(directory: Directory, name: str, new: str) -> None:
+    """Rename an entry of a directory to what must not be there. EEXIST if something is."""
+    if sys.platform == "darwin":
+        paths = (os.fsencode(os.path.join(directory, each)) for each in (name, new))
+        _call_macos("renamex_np", *paths, _RENAME_EXCL)
+        return
+    if os.path.lexists(os.path.join(directory, new)):
+        raise _error(errno.EEXIST, os.path.join(directory, new))
+    os.rename(os.path.join(directory, name), os.path.join(directory, new))
+
+
+def lock_directory(directory: Directory) -> bool:
+    """Lock a directory: only open files can be, so always ENOTSUP."""
+    raise _error(errno.ENOTSUP)
+
+
+def copy_content(source: int, target: int, status: os.stat_result) -> None:
+    """Copy an open file into the open empty file ``target``."""
+    while piece := os.read(source, 1 << 20):
+        while piece:
+            piece = piece[os.write(target, piece) :]
+
+
+def set_times(descriptor: int | Directory, status: os.stat_result) -> None:
+    """Give an open file, or a directory, the modification time of another."""
+    if isinstance(descriptor, str):
+        os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+    else:
+        set_file(descriptor, status.st_mtime_ns)
+
+
+def set_owner(descriptor: int | Directory, status: os.stat_result) -> bool:
+    """Give a file or directory the owner of another; ``False`` if that cannot be."""
+    try:
+        os.chown(descriptor, status.st_uid, status.st_gid)
+    except (OSError, AttributeError):  # there is no such call on Windows
+        return False
+    return True
+
+
+def xattrs_of(descriptor: int | Directory) -> list[str]:
+    """Python reads extended attributes on Linux only, so there are none."""
+    return []
+
+
+def copy_xattrs(source: int | Directory, target: int | Directory, names: list[str]) -> bool:
+    """Copy the named attributes: there are none."""
+    return True
+
+
+def remove_xattrs(descriptor: int | Directory) -> None:
+    """Remove what a new directory has inherited: nothing."""
+
+
+def finish_link(
+    source: Directory, source_name: str, target: Directory, name: str, status: os.stat_result
+) -> tuple[bool, bool]:
+    """Give a new symlink or special file the times of another, where the system can."""
+    if os.utime in os.supports_follow_symlinks:
+        times = (status.st_atime_ns, status.st_mtime_ns)
+        os.utime(os.path.join(target, name), ns=times, follow_symlinks=False)
+    return True, True
+
+
+def make_special(directory: Directory, name: str, status: os.stat_result) -> None:
+    """Make a fifo like another; sockets and devices are EPERM."""
+    if not stat.S_ISFIFO(status.st_mode) or sys.platform == "win32":
+        raise _error(errno.EPERM, os.path.join(directory, name))
+    os.mkfifo(os.path.join(directory, name), stat.S_IMODE(status.st_mode))
 
 
 def _call_macos(function: str, *arguments: bytes | int) -> None:

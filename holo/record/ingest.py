@@ -23,6 +23,7 @@ from holo.catalog import FileRow, Relocation
 from holo.errors import HoloError, SourceChanged
 from holo.hololib.blobs import CHUNK, WORTH_COMPRESSING, Blobs, ContentMismatch
 from holo.platform import Directory
+from holo.record.foreign import may_point_outside, other_spellings, outside
 from holo.record.prefix import PrefixFinder, find
 from holo.walk import Walker
 
@@ -67,7 +68,7 @@ class Ingest:
         self._reflink = reflink
         self._compress = compress
         self._prefix = os.fsencode(prefix)
-        self._foreign = _other_spellings(prefix)
+        self._foreign = other_spellings(prefix)
 
     def __call__(self, batches: list[Batch]) -> list[tuple[str, list[Ingested]]]:
         """Ingest some batches; per batch its directory's path and a result per name, in order."""
@@ -135,8 +136,8 @@ class Ingest:
             relocation = relocation._replace(kind="bytecode", ends=[])
         elif foreign:
             warnings += [f"{path} contains {what}, which is not patched" for what in foreign]
-        if content is not None and _may_point_outside(name):
-            warnings += _outside(path, name, content, os.fsdecode(self._prefix))
+        if content is not None and may_point_outside(name):
+            warnings += outside(path, name, content, os.fsdecode(self._prefix))
         row = (name, stat.S_IMODE(before.st_mode), size, before.st_mtime_ns, digest)
         inode = (before.st_dev, before.st_ino) if before.st_nlink > 1 else None
         return Ingested(row, relocation, xattrs, stored, inode, tuple(warnings))
@@ -203,41 +204,3 @@ def _pieces(source: int, size: int) -> Iterator[bytes]:
             break
     if position != size:
         raise _Changed
-
-
-def _other_spellings(prefix: str) -> list[tuple[str, bytes]]:
-    """Spellings of the prefix that are reported, not patched: (what it is, needle)."""
-    from urllib.parse import quote
-
-    spellings = []
-    quoted = quote(os.fsencode(prefix))
-    if quoted.encode() != os.fsencode(prefix):
-        spellings.append((f"the prefix URL-encoded ({quoted})", quoted.encode()))
-    real = os.path.realpath(prefix)
-    if real != prefix:
-        spellings.append((f"the prefix by its real path ({real})", os.fsencode(real)))
-    return spellings
-
-
-def _may_point_outside(name: str) -> bool:
-    return name == "direct_url.json" or name.endswith((".pth", ".egg-link"))
-
-
-def _outside(path: str, name: str, content: bytes, prefix: str) -> Iterator[str]:
-    """Editable installs that lead out of the environment: a restored space shares them with its source."""
-    if name == "direct_url.json":
-        import json
-        from urllib.parse import unquote, urlsplit
-
-        try:
-            document = json.loads(content)
-            if not document["dir_info"]["editable"]:
-                return
-            targets = [unquote(urlsplit(document["url"]).path)]
-        except (ValueError, KeyError, TypeError):
-            return
-    else:
-        targets = [line for line in os.fsdecode(content).splitlines() if line.startswith("/")]
-    for target in targets:
-        if target != prefix and not target.startswith(prefix + "/"):
-            yield f"{path} is an editable install that points outside the environment: {target}"

@@ -235,7 +235,7 @@ class _Job:
     def relocator(self) -> Relocator:
         catalog = self._relocations
         relocator = Relocator(catalog.prefix, self.path)
-        relocator.refuse_impossible(catalog)
+        relocator.refuse_impossible(catalog.relocations)
         return relocator
 
     @property

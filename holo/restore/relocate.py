@@ -11,11 +11,11 @@ import re
 import sys
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import TypeAlias
 
-from holo.catalog import Catalog, Relocation
+from holo.catalog import Relocation
 from holo.errors import CatalogInvalid, RelocationImpossible
 
 # Linux before 5.1 reads 127 bytes of a shebang line (BINPRM_BUF_SIZE 128), macOS 512.
@@ -46,18 +46,22 @@ class Relocator:
         """
         return relocation.kind != "bytecode" or not self._growth
 
-    def refuse_impossible(self, catalog: Catalog) -> None:
+    def refuse_impossible(
+        self,
+        relocations: Mapping[str, Relocation],
+        way_out: str = " (--to, HOLO_HOME), or record from a longer prefix",
+    ) -> None:
         """Raise :class:`RelocationImpossible`, with the list of files, if the new path does not fit binaries."""
         if self._growth <= 0:
             return
-        files = sorted(path for path, relocation in catalog.relocations.items() if relocation.kind == "binary")
+        files = sorted(path for path, relocation in relocations.items() if relocation.kind == "binary")
         if files:
             more = len(files) - _LISTED
             names = ", ".join(files[:_LISTED]) + (f" and {more} more" if more > 0 else "")
             raise RelocationImpossible(
                 f"{self._new_text} is {self._growth} bytes longer than {self._old_text}, which is inside binary "
                 f"files, where a longer path has no room: {names}",
-                f"Use a path of at most {len(self.old)} bytes (--to, HOLO_HOME), or record from a longer prefix.",
+                f"Use a path of at most {len(self.old)} bytes{way_out}.",
             )
 
     def symlink(self, target: str) -> str:

@@ -368,7 +368,8 @@ class _Watch:
             text = self._memory(process, arguments[index], 4096).partition(b"\0")[0]
         name = os.fsdecode(text)
         if name.startswith("/proc/self/fd/"):
-            return os.readlink(f"/proc/{process}/fd/{name.rpartition('/')[2]}")
+            number, _, below = name.removeprefix("/proc/self/fd/").partition("/")
+            return os.path.join(os.readlink(f"/proc/{process}/fd/{number}"), below)
         if name.startswith("/"):
             return name
         link = "cwd" if directory == _AT_FDCWD else f"fd/{directory}"

@@ -1,0 +1,91 @@
+"""The tree that is being made: under another name beside its place, locked, and given its name by one rename.
+
+Whoever is killed leaves a draft that nobody holds a lock on, and the next clone to the same place removes it.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+
+from holo import platform
+from holo.platform import Directory
+from holo.remove import remove
+
+_MARK = ".holo-clone-"
+
+
+class Draft:
+    """A draft of what is to be ``name`` in the open ``folder``."""
+
+    def __init__(self, folder: Directory, name: str) -> None:
+        self._folder = folder
+        self._name = name
+        self._prefix = f"{_MARK}{zlib.crc32(os.fsencode(name)):08x}-"
+        self._draft = ""
+        self._root: Directory | None = None
+
+    @property
+    def root(self) -> Directory:
+        """The draft, open, once it is made."""
+        assert self._root is not None
+        return self._root
+
+    def remove_leftovers(self) -> None:
+        """Remove the drafts of killed clones to the same place."""
+        with platform.listing(self._folder) as entries:
+            names = [entry.name for entry in entries if entry.name.startswith(self._prefix)]
+        for name in names:
+            with suppress(OSError):  # another user's, or on a filesystem without locks: then nobody can tell
+                found = platform.open_child(self._folder, name)
+                try:
+                    if platform.status(found, "").st_uid in platform.owners() and platform.lock_directory(found):
+                        remove(self._folder, name)
+                finally:
+                    platform.close_directory(found)
+
+    def make(self, make: Callable[[Directory, str], object]) -> None:
+        """Let ``make`` make the draft in a folder under a name, and open it. Nothing is left if that fails."""
+        while self._root is None:
+            self._draft = self._prefix + os.urandom(4).hex()
+            try:
+                make(self._folder, self._draft)
+                self._open()
+            except BaseException:
+                self.close()
+                raise
+
+    def _open(self) -> None:
+        """Open and lock it; not if somebody took it for a leftover in the moment between making and locking it."""
+        try:
+            self._root = platform.open_child(self._folder, self._draft)
+        except FileNotFoundError:
+            return
+        with suppress(OSError):  # no locks here
+            if not platform.lock_directory(self._root) or not self._is_there():
+                platform.close_directory(self._root)
+                self._root = None
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(platform.status(self._folder, self._draft), platform.status(self.root, ""))
+        except FileNotFoundError:
+            return False
+
+    def publish(self) -> None:
+        """Give it its name. Raises :class:`FileExistsError` if that is taken."""
+        platform.rename_new(self._folder, self._draft, self._name)
+        self._draft = ""
+
+    def close(self) -> None:
+        """Remove it, unless it is published, and let go of it."""
+        try:
+            if self._draft:
+                remove(self._folder, self._draft)
+        finally:
+            self._draft = ""
+            if self._root is not None:
+                platform.close_directory(self._root)
+                self._root = None

@@ -1,0 +1,200 @@
+"""Move a cloned tree: find its own path in the source, patch it in the clone.
+
+The search reads all files in parallel, before anything is made. It tells which files have the path in them, and
+whether they can be patched at all. What is patched, later, is the clone: private, and no longer changing. So every
+file in question is read again there, and so is each that changed in the source after the search had begun.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from holo import platform
+from holo.catalog import Relocation as Places
+from holo.cloning.filler import NOTHING_MADE
+from holo.cloning.search import Found, chunks_of, places_in, search
+from holo.errors import HoloError, UsageError
+from holo.hololib.blobs import write_all
+from holo.platform import Directory
+from holo.record import source_of
+from holo.restore.relocate import Relocator
+from holo.walk import Walker
+
+_WAY_OUT = ", or clone without --relocate"
+
+_CAPABILITY = "security.capability"
+
+_CLOCK_LAG_NS = 10_000_000
+"""ctimes come from the kernel's last tick, which is at most this much behind the clock (CONFIG_HZ=100)."""
+
+
+class Relocation:
+    """The way of one tree from its path to another."""
+
+    def __init__(self, source: str, target: str, workers: int) -> None:
+        if source == os.sep:
+            raise UsageError("the path of / is in everything", "Clone it without --relocate.")
+        self._shown = source
+        self._relocator = Relocator(source, target)
+        self._workers = workers
+        self._found = Found()
+        self.since = 0
+        """when the search began (ns): what has changed since then may have been read too early"""
+        self.patched = 0
+        self.patched_bytes = 0
+
+    @property
+    def warnings(self) -> list[str]:
+        return sorted(self._found.warnings)
+
+    @property
+    def totals(self) -> tuple[int, int, int, int]:
+        """Files, symlinks, directories, and bytes of content."""
+        found = self._found
+        return found.files, found.symlinks, found.directories, found.bytes
+
+    def search(self, source: Directory) -> None:
+        """Read everything. Raises :class:`HoloError` naming what cannot be read."""
+        self._source = source
+        self.since = time.time_ns() - _CLOCK_LAG_NS
+        self._found = self._search(source, 0)
+
+    def refuse_impossible(self) -> None:
+        """Raise :class:`~holo.errors.RelocationImpossible`, with the list of files, if the new path is too long."""
+        self._relocator.refuse_impossible(self._found.places, _WAY_OUT)
+
+    def apply(self, clone: Directory, fresh: Iterable[str] | None) -> None:
+        """Patch the clone; bytecode only with its source, for Python corrects it itself where it has to.
+
+        ``fresh``: what changed after the search; ``None`` if that is to be found out here.
+        """
+        if fresh is None:
+            # To look at the source is cheap, its inodes are in memory. A change in it, which may have been undone by
+            # now, is what makes it worth to load all those of the clone.
+            late = self._search(self._source, self.since)
+            if late.changed:
+                late = self._search(clone, self.since)
+            fresh = [*late.places, *late.links]
+        walker = Walker(clone)
+        try:
+            self._patch_files(walker, {*self._found.places, *fresh})
+            self._move_links(walker, {*self._found.links, *fresh})
+        finally:
+            walker.close()
+
+    def _search(self, root: Directory, since: int) -> Found:
+        return search(root, self._shown, self._relocator.old, since, self._workers)
+
+    # -- patching -----------------------------------------------------------------------------------------------
+
+    def _patch_files(self, walker: Walker, paths: set[str]) -> None:
+        done: set[int] = set()
+        patched: set[str] = set()
+        for path in sorted(paths, key=lambda path: (path.endswith(".pyc"), path)):
+            if path.endswith(".pyc") and source_of(path) not in patched:
+                continue
+            folder, _, name = path.rpartition("/")
+            try:
+                if self._patch_file(walker.open(folder), name, path, done):
+                    patched.add(path)
+            except OSError as error:
+                raise HoloError(
+                    f"cannot relocate {os.path.join(self._shown, path)}: {error.strerror}", NOTHING_MADE
+                ) from error
+
+    def _patch_file(self, directory: Directory, name: str, path: str, done: set[int]) -> bool:
+        """Patch a file if it has the path in it."""
+        try:
+            status = platform.status(directory, name)
+        except FileNotFoundError:  # it went in the meantime
+            return False
+        if not stat.S_ISREG(status.st_mode) or status.st_ino in done:
+            return False
+        with _opened_to_change(directory, name, status) as file:
+            places = places_in(file, self._relocator.old)
+            if places is None:
+                return False
+            if name.endswith(".pyc"):
+                places = places._replace(kind="bytecode", ends=[])
+            if not self._relocator.applies(places):
+                return False
+            self._relocator.refuse_impossible({path: places}, _WAY_OUT)
+            self._patch(file, places)
+        if status.st_nlink > 1:
+            done.add(status.st_ino)
+        self.patched += 1
+        self.patched_bytes += status.st_size
+        return True
+
+    def _patch(self, file: int, places: Places) -> None:
+        regions = self._relocator.regions(places)
+        if regions is None:
+            patched = b"".join(self._relocator.patch(chunks_of(file), places))
+            os.lseek(file, 0, os.SEEK_SET)
+            write_all(file, patched)
+            os.ftruncate(file, len(patched))
+            return
+        edits = self._relocator.edits(places, b"")
+        for start, end in regions:
+            os.lseek(file, start, os.SEEK_SET)
+            content = os.read(file, end - start)
+            os.lseek(file, start, os.SEEK_SET)
+            write_all(file, self._relocator.patch_region(content, (start, end), edits))
+
+    def _move_links(self, walker: Walker, paths: set[str]) -> None:
+        for path in sorted(paths):
+            folder, _, name = path.rpartition("/")
+            try:
+                self._move_link(walker.open(folder), name)
+            except OSError as error:
+                raise HoloError(
+                    f"cannot relocate {os.path.join(self._shown, path)}: {error.strerror}", NOTHING_MADE
+                ) from error
+
+    def _move_link(self, directory: Directory, name: str) -> None:
+        try:
+            status = platform.status(directory, name)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISLNK(status.st_mode):
+            return
+        target = platform.read_link(directory, name)
+        moved = self._relocator.symlink(target)
+        if moved == target:
+            return
+        own = platform.status(directory, "")
+        mode = stat.S_IMODE(own.st_mode)
+        if mode & 0o700 != 0o700:
+            platform.set_directory(directory, mode | 0o700, None)
+        draft = f".holo-link-{os.urandom(4).hex()}"
+        platform.make_symlink(moved, directory, draft, status.st_mtime_ns)
+        platform.finish_link(directory, name, directory, draft, status)
+        platform.rename(directory, draft, directory, name)
+        platform.set_directory(directory, mode, None)
+        platform.set_times(directory, own)
+
+
+@contextmanager
+def _opened_to_change(directory: Directory, name: str, status: os.stat_result) -> Iterator[int]:
+    """A file open for reading and writing, whatever its mode; afterwards it has all its attributes again."""
+    mode = stat.S_IMODE(status.st_mode)
+    reader = platform.open_file(directory, name)
+    try:
+        xattrs = platform.get_xattrs(reader)
+        if mode & 0o600 != 0o600:
+            platform.set_file(reader, status.st_mtime_ns, mode | 0o600)
+        file = platform.open_to_change(directory, name)
+        try:
+            yield file
+            if _CAPABILITY in xattrs:  # a write takes it away, and setuid too
+                platform.set_xattr(file, _CAPABILITY, xattrs[_CAPABILITY])
+            platform.set_file(file, status.st_mtime_ns, mode)
+            platform.set_times(file, status)
+        finally:
+            os.close(file)
+    finally:
+        os.close(reader)

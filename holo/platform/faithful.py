@@ -1,0 +1,151 @@
+"""Linux: what makes a copy a faithful one. Content with its holes, owner, times, extended attributes and ACLs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+# What copy_file_range answers where it cannot copy between these two files: read and write can.
+_NOT_IN_KERNEL = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EPERM, errno.EBADF})
+
+# What setxattr answers where the filesystem, or this user, cannot have the attribute. ENODATA: it has just gone.
+_NOT_KEPT = frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.ENODATA})
+
+_PIECE = 1 << 20
+_RANGE = 1 << 30
+
+
+def copy_content(source: int, target: int, status: os.stat_result) -> None:
+    """Copy an open file of that ``status`` into the open empty file ``target``; holes stay holes."""
+    size = status.st_size
+    if status.st_blocks * 512 >= size:
+        _copy(source, target, 0, size)
+        return
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(source, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # nothing but a hole up to the end
+                raise
+            break
+        end = os.lseek(source, start, os.SEEK_HOLE)
+        _copy(source, target, start, min(end, size))
+    os.ftruncate(target, size)
+
+
+def _copy(source: int, target: int, position: int, end: int) -> None:
+    """Copy a stretch. It ends early if the file has become shorter."""
+    while position < end:
+        try:
+            count = os.copy_file_range(source, target, min(end - position, _RANGE), position, position)
+        except OSError as error:
+            if error.errno not in _NOT_IN_KERNEL:
+                raise
+            content = os.pread(source, min(end - position, _PIECE), position)
+            count = os.pwrite(target, content, position)
+        if not count:
+            return
+        position += count
+
+
+def set_times(descriptor: int, status: os.stat_result) -> None:
+    """Give an open file or directory the access and modification times of another."""
+    os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def set_owner(descriptor: int, status: os.stat_result) -> bool:
+    """Give an open file or directory the owner and group of another; ``False`` if not both could be.
+
+    Who may not give files away can still give them to a group of his own.
+    """
+    try:
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EINVAL):  # EINVAL: there is no such user in a namespace
+            raise
+        try:
+            os.fchown(descriptor, -1, status.st_gid)
+        except OSError as second:
+            if second.errno not in (errno.EPERM, errno.EINVAL):
+                raise
+        return False
+    return True
+
+
+def xattrs_of(descriptor: int) -> list[str]:
+    """The names of all extended attributes of an open file or directory, ACLs and capabilities among them."""
+    try:
+        return os.listxattr(descriptor)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return []
+        raise
+
+
+def copy_xattrs(source: int, target: int, names: list[str]) -> bool:
+    """Copy the named attributes between open files or directories; ``False`` if not all could be kept here."""
+    kept = True
+    for name in names:
+        try:
+            os.setxattr(target, name, os.getxattr(source, name))
+        except OSError as error:
+            if error.errno not in _NOT_KEPT:
+                raise
+            kept = False
+    return kept
+
+
+def remove_xattrs(descriptor: int) -> None:
+    """Remove what a new directory has inherited: a default ACL would go on to everything below it."""
+    for name in xattrs_of(descriptor):
+        if name.startswith("system.posix_acl_"):
+            os.removexattr(descriptor, name)
+
+
+def finish_link(source: int, source_name: str, target: int, name: str, status: os.stat_result) -> tuple[bool, bool]:
+    """Give the new symlink or special file ``name`` what the one with that ``status`` has besides its type.
+
+    Returns whether the owner, and whether the attributes could be kept.
+    """
+    found = os.stat(name, dir_fd=target, follow_symlinks=False)
+    owner = True
+    if (found.st_uid, found.st_gid) != (status.st_uid, status.st_gid):
+        try:
+            os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EINVAL):
+                raise
+            owner = False
+    attributes = _copy_xattrs_of_link(f"/proc/self/fd/{source}/{source_name}", f"/proc/self/fd/{target}/{name}")
+    os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
+    return owner, attributes
+
+
+def _copy_xattrs_of_link(source: str, target: str) -> bool:
+    """There is no call for a name in an open directory, so by paths through /proc; the last part is not followed."""
+    try:
+        names = os.listxattr(source, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOENT):  # ENOENT: no /proc
+            raise
+        return True
+    try:
+        for name in names:
+            os.setxattr(target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NOT_KEPT:
+            raise
+        return False
+    return True
+
+
+def make_special(directory: int, name: str, status: os.stat_result) -> None:
+    """Make a fifo, a socket or a device like another. EPERM: devices take root."""
+    os.mknod(name, stat.S_IFMT(status.st_mode) | 0o600, status.st_rdev, dir_fd=directory)
+    handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.chmod(f"/proc/self/fd/{handle}", stat.S_IMODE(status.st_mode))
+    finally:
+        os.close(handle)

@@ -1,0 +1,107 @@
+"""docs/worktrees.md, as it is written there, on every filesystem with a real virtualenv."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.cli import Holo
+from support.filesystems import Filesystem
+
+PAGE = (Path(__file__).parent.parent / "docs" / "worktrees.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+
+
+class Repository:
+    """A project in git with a real virtualenv, and holo on the PATH."""
+
+    def __init__(self, holo: Holo, venv: Path) -> None:
+        self.path = holo.root / "app"
+        self.path.mkdir()
+        tools = holo.root / "tools"
+        tools.mkdir()
+        (tools / "holo").write_text(f'#!/bin/sh\nexec {sys.executable} -m holo "$@"\n')
+        (tools / "holo").chmod(0o755)
+        root = Path(__file__).parent.parent
+        mine = {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(root), "HOME": str(holo.root)}
+        who = {
+            f"GIT_{role}_{what}": "ada@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
+        self._environment = {**holo.environment(), **mine, **who}
+        (self.path / ".gitignore").write_text(".venv\n")
+        self.sh("git init --quiet . && git add . && git commit --quiet --message first")
+        holo("clone", "--relocate", venv, self.path / ".venv")
+
+    def sh(self, script: str) -> str:
+        done = subprocess.run(
+            ["sh", "-e", "-c", script],
+            cwd=self.path,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def check(self, worktree: str) -> None:
+        """Its virtualenv works, at its own path, and is private."""
+        venv = self.path.parent / worktree / ".venv"
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+        def run(*command: str | Path) -> str:
+            return subprocess.run(command, env=clean, cwd="/", capture_output=True, text=True, check=True).stdout
+
+        code = "import numpy, rich, sys; print(sys.prefix, numpy.__file__, numpy.arange(3).sum(), sep='\\n')"
+        prefix, module, total = run(venv / "bin" / "python", "-c", code).splitlines()
+        assert (prefix, total) == (str(venv), "3")
+        assert module.startswith(f"{venv}/lib")
+        assert run(venv / "bin" / "pip", "--version").split(" from ")[1].startswith(str(venv))
+        assert run("sh", "-c", '. "$0" && command -v python', venv / "bin" / "activate").strip() == f"{venv}/bin/python"
+        version = Path(module).with_name("version.py")
+        mine = self.path / ".venv" / version.relative_to(venv)
+        before = mine.read_bytes()
+        version.write_bytes(b"broken")
+        (venv / "bin" / "pip").unlink()
+        assert mine.read_bytes() == before
+        assert (self.path / ".venv" / "bin" / "pip").exists()
+        assert self.sh(f"git -C ../{worktree} status --porcelain") == ""
+
+
+@pytest.mark.parametrize("filesystem", ["btrfs", "xfs", "ext4"], indirect=True)
+def test_the_flow(filesystem: Filesystem, holo: Holo, real_venv_source: Path) -> None:
+    repository = Repository(holo, real_venv_source)
+    clone, record, spaces = blocks("sh")
+    repository.sh(clone)
+    repository.check("feature")
+    repository.sh("git worktree remove --force ../feature && git branch --quiet --delete --force feature")
+    assert not (holo.root / "feature").exists()
+
+    repository.sh("git worktree add --quiet ../feature")
+    init, restore, delete = spaces.splitlines()
+    repository.sh(f"{record}{init}")
+    repository.check("feature")
+    repository.sh(restore)
+    repository.check("feature")
+    repository.sh(delete)
+    assert not (holo.root / "feature" / ".venv").exists()
+
+    hook, direnv = blocks("bash")
+    (repository.path / ".git" / "hooks" / "post-checkout").write_text(hook)
+    (repository.path / ".git" / "hooks" / "post-checkout").chmod(0o755)
+    repository.sh("git worktree add --quiet ../hooked && git checkout --quiet -b other")
+    repository.check("hooked")
+
+    (holo.root / "hooked" / ".venv" / "gone").parent.rename(holo.root / "away")
+    repository.sh(
+        f"cd ../hooked\nPATH_add() {{ PATH=$PWD/$1:$PATH; }}\n{direnv}\ntest $(command -v pip) = $PWD/.venv/bin/pip"
+    )
+    repository.check("hooked")
