@@ -24,7 +24,7 @@ def unpack(store: Store, digest: str, path: str, workers: int) -> None:
     """
     catalog = store.load(digest)
     relocator = Relocator(catalog.prefix, path)
-    relocator.refuse_impossible(catalog)
+    relocator.refuse_impossible(catalog.relocations)
     try:
         os.mkdir(path)
         root = platform.open_root(path)
