@@ -15,7 +15,7 @@ from typing import NamedTuple
 from holo import digest as digests
 from holo import platform
 from holo.catalog import Catalog, Relocation
-from holo.errors import HoloError, IntegrityError, NotFound
+from holo.errors import HoloError, NotFound
 from holo.hololib import Store
 from holo.hololib.blobs import CHUNK, WORTH_COMPRESSING, Blobs, ContentMismatch
 from holo.restore.relocate import Relocator
@@ -97,7 +97,7 @@ class Sources:
         """Put content into the library again. Returns where it was found; ``None`` if it was not."""
         compress = size > WORTH_COMPRESSING and not self._store.keeps_raw
         for origin, chunks in self._offers(digest, size):
-            with suppress(ContentMismatch, IntegrityError):
+            with suppress(ContentMismatch, HoloError):  # damaged, or not to be read: the next may be better
                 self._store.blobs.add(digest, _readable(chunks), size, compress=compress)
                 return origin
         return None

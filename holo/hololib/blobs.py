@@ -188,7 +188,7 @@ class Blobs:
             finally:
                 platform.close_directory(source)
         except OSError as error:
-            raise HoloError(f"cannot read blob {digest} in {library}: {error.strerror}") from error
+            raise HoloError(f"cannot read blob {digest} in {library}: {error.strerror}", _REPAIR) from error
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -576,7 +576,9 @@ def _foreign_chunks(source: Directory, library: str, digest: str, size: int) -> 
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise IntegrityError(f"blob {digest} in {library} cannot be read: {error.strerror}", _REPAIR) from error
+            if error.errno not in _NO_FILE:
+                raise
+            raise IntegrityError(f"blob {digest} in {library} is damaged: it is not a file", _REPAIR) from error
         try:
             if not fits(os.fstat(descriptor), size):
                 raise ContentMismatch("it is not a file of that size")
