@@ -48,6 +48,15 @@ def remove(directory: Directory, name: str) -> int:
     return removed
 
 
+def empty_at(directory: Directory, name: str) -> None:
+    """Remove everything in the directory ``name`` of ``directory``, which stays."""
+    child = _open_to_empty(directory, name)
+    try:
+        empty(child)
+    finally:
+        platform.close_directory(child)
+
+
 def empty(directory: Directory) -> int:
     """Remove everything in ``directory``; returns the number of entries that were not directories."""
     removed, is_empty = _empty(directory, directory, 1)

@@ -29,7 +29,7 @@ from holo.errors import Conflict, HoloError, UsageError
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
 from holo.platform import probe
-from holo.remove import remove
+from holo.remove import empty_at, remove
 from holo.restore.engine import UNFINISHED, Engine
 from holo.restore.golden import Golden, Outline, changed_directories, count_extra, make_own, outline_of
 from holo.restore.materialize import Materializer
@@ -150,7 +150,8 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
         remove_draft(space)
-        _remove(space.path)
+        with tree.uncovered(name) as is_free:
+            _remove(space.path, itself=is_free)
         tree.forget(name)
     return space
 
@@ -169,13 +170,16 @@ def remove_draft(space: Space) -> None:
         _remove(os.path.join(parent, space.draft))
 
 
-def _remove(path: str) -> None:
-    """Remove a tree if it is there."""
+def _remove(path: str, *, itself: bool = True) -> None:
+    """Remove a tree if it is there, or all that is in it."""
     parent, name = os.path.split(path)
     try:
         directory = platform.open_root(parent)
         try:
-            remove(directory, name)
+            if itself:
+                remove(directory, name)
+            else:
+                empty_at(directory, name)
         finally:
             platform.close_directory(directory)
     except FileNotFoundError:
@@ -509,12 +513,15 @@ class _Job:
     def _put_in_place(self, directory: platform.Directory, draft: str, name: str) -> bool:
         """Let the draft be the space; ``False``: what is there can be changed but not replaced, a mount point, say."""
         try:
-            if self._is_new:
-                with suppress(FileNotFoundError):
-                    platform.remove_directory(directory, name)
-                platform.rename(directory, draft, directory, name)
-            else:
-                platform.exchange(directory, draft, name)
+            with self._tree.uncovered(self._name) as is_free:
+                if not is_free:
+                    return False
+                if self._is_new:
+                    with suppress(FileNotFoundError):
+                        platform.remove_directory(directory, name)
+                    platform.rename(directory, draft, directory, name)
+                else:
+                    platform.exchange(directory, draft, name)
         except OSError as error:
             if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
                 raise
