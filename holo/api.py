@@ -266,8 +266,12 @@ class Hololib:
 
     def remove_catalog(self, reference: str) -> tuple[str, str]:
         """Remove a catalog; returns its name and digest. Its blobs stay until they are collected."""
+        from holo.layers import Layers
+
         with self.store.lock(exclusive=True, on_wait=self._on_wait):
-            return self.store.remove(reference)
+            removed = self.store.remove(reference)
+        Layers(self.tree.path).collect(self.store.digests(), dry_run=False)
+        return removed
 
     def gc(
         self,
@@ -284,6 +288,7 @@ class Hololib:
         Raises :class:`IntegrityError` before the first removal if a catalog is damaged.
         """
         from holo.hololib import collect
+        from holo.layers import Layers
 
         self._sweep()
         size = collect.parse_size(max_size) if isinstance(max_size, str) else max_size
@@ -295,7 +300,9 @@ class Hololib:
                 holders.setdefault(space.digest, []).append(space.name)
             report = collect.collect(self.store, known, holders, policy, dry_run=dry_run)
             drafts, locks = self.tree.tidy(dry_run=dry_run)
-        return replace(report, drafts=report.drafts + drafts, locks=locks)
+        going = {use.digest for use in report.catalogs}
+        layers = Layers(self.tree.path).collect(self.store.digests() - going, dry_run=dry_run)
+        return replace(report, drafts=report.drafts + drafts, locks=locks, layers=layers)
 
     def check(
         self,

@@ -394,6 +394,11 @@ def mounts_below(path: str) -> list[str]:
     return []
 
 
+def source_at(path: str) -> str | None:
+    """The source of what is mounted at ``path``: nobody tells."""
+    return None
+
+
 _RENAME_SWAP = 2  # sys/stdio.h of macOS
 
 
