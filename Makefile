@@ -43,12 +43,12 @@ $(STAMP): pyproject.toml
 
 # What the tests make and compare filesystems with. Installed only where that needs no question: root with apt.
 tools:
-	@for tool in mkfs.btrfs mkfs.xfs mkfs.ext4 rsync setfattr fish strace; do \
+	@for tool in mkfs.btrfs mkfs.xfs mkfs.ext4 rsync setfattr fish strace direnv; do \
 	    command -v $$tool >/dev/null || missing=1; \
 	done; \
 	if [ -n "$${missing:-}" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "Installing the filesystem tools for the tests ..." >&2; \
 	    export DEBIAN_FRONTEND=noninteractive; \
 	    apt-get update -qq && \
-	    apt-get install -qq -y --no-install-recommends btrfs-progs xfsprogs e2fsprogs rsync attr fish strace >/dev/null; \
+	    apt-get install -qq -y --no-install-recommends btrfs-progs xfsprogs e2fsprogs rsync attr fish strace direnv >/dev/null; \
 	fi
