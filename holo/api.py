@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from holo.catalog import Catalog
     from holo.check import CheckReport
     from holo.hololib.collect import GcReport
+    from holo.platform import Directory
     from holo.record import RecordReport
     from holo.restore import DryRun, Options
     from holo.restore.report import RestoreReport
@@ -174,11 +175,8 @@ class Hololib:
 
         That is the one that is named, or, if neither argument nor ``HOLO_SPACE`` names anything, the nearest upwards.
         """
-        if blueprint is None and not (space or os.environ.get("HOLO_SPACE")):
-            from holo.build.blueprint import nearest
-
-            found = nearest(os.getcwd())
-            blueprint = found.path if found is not None else None
+        if blueprint is None:
+            blueprint = _nearest_blueprint(space)
         return self.space(space) if blueprint is None else self.space_of_blueprint(blueprint, space, compile=compile)
 
     def build_log(self, catalog: str) -> bytes:
@@ -233,18 +231,95 @@ class Hololib:
         with self._at_work_on(name):
             return dry_run(self.store, name, *self._catalog_meant(name, catalog), path, options)
 
+    def run_ephemeral(
+        self,
+        command: Sequence[str],
+        space: str | None = None,
+        *,
+        catalog: str | None = None,
+        blueprint: PathLike | None = None,
+        compile: bool = True,  # noqa: A002
+        keep: str | None = None,
+        record: bool = False,
+    ) -> int:
+        """Run a command in a throw-away environment at a space's path, with the space's variables, to its end.
+
+        It is pristine, of the space's catalog, or of ``catalog`` or a blueprint (then the space need not exist), and
+        what the command changes in it is gone afterwards; a space that exists is not touched, and everybody else goes
+        on seeing it. If nothing is named, not even by ``HOLO_SPACE``, it is of the nearest blueprint upwards.
+        ``keep`` makes a space of what the command leaves, however it ends, or with ``record`` only a catalog. Returns
+        the exit code, or minus the number of the signal that ended the command. What it left running is ended.
+        """
+        from holo import ephemeral
+
+        self._sweep()
+        if catalog is not None and blueprint is not None:
+            raise UsageError("--catalog and --blueprint both say what to run in", "Leave one of them out.")
+        if keep is not None:
+            self._refuse_known(keep, record=record)
+        elif record:
+            raise UsageError("a catalog to be recorded needs a name", "Add --keep NAME.")
+        if catalog is None and blueprint is None:
+            blueprint = _nearest_blueprint(space)
+        if blueprint is not None:
+            from holo.build.blueprint import named
+
+            name = space or os.environ.get("HOLO_SPACE") or named(os.fspath(blueprint)).space
+            meant = self.catalog_of_blueprint(blueprint, compile=compile)
+        else:
+            name = space or _default_space()
+            meant = self._catalog_meant(name, catalog)
+        known = self.tree.find(name)
+        path = known.path if known is not None else self.tree.default_path(name)
+        environment = ephemeral.Environment(name, path, *meant)
+
+        def save(root: Directory, path: str) -> None:
+            from holo.record import record as record_tree
+
+            with self.store.lock(exclusive=False, on_wait=self._on_wait):
+                # A socket or a fifo that the command left is no reason to lose its result.
+                record_tree(self.store, path, keep, root=root, skip_special=True, workers=self.settings.workers)
+
+        home = ephemeral.Home(self.store, self.tree, self.settings.workers, self._on_wait)
+        code = ephemeral.run(home, environment, list(command), save if keep is not None else None)
+        if keep is not None and not record:
+            self.init(keep, keep)
+        return code
+
+    def _refuse_known(self, name: str, *, record: bool) -> None:
+        """What is kept is a catalog, and a space of the same name unless it is only to be recorded."""
+        from holo.hololib.store import check_name
+
+        check_name(name, "catalog" if record else "space")
+        if self.store.summary(name) is not None:
+            raise Conflict(f"there is a catalog {name!r} already", "Keep the result under another name.")
+        if not record and self.tree.find(name) is not None:
+            raise Conflict(f"there is a space {name!r} already", "Keep the result under another name.")
+
+    def _sweep(self) -> None:
+        """Remove what killed throw-away environments have left."""
+        from holo.layers import Layers
+
+        if Layers(self.tree.path).working():
+            from holo import ephemeral
+
+            ephemeral.sweep(ephemeral.Home(self.store, self.tree, self.settings.workers, self._on_wait))
+
     def delete(self, space: str) -> Space:
         """Remove a space. Returns what it was."""
         from holo.restore import delete
 
+        self._sweep()
         return delete(self.store, space, self._on_wait)
 
     def space(self, name: str | None = None) -> Space:
         """The space of that name; without one, ``HOLO_SPACE``'s, else ``user``. Raises :class:`NotFound`."""
+        self._sweep()
         return self.tree.get(name or _default_space())
 
     def spaces(self) -> list[Space]:
         """All spaces, by name."""
+        self._sweep()
         return self.tree.spaces()
 
     def catalogs(self, reference: str | None = None) -> list[CatalogSummary]:
@@ -265,8 +340,12 @@ class Hololib:
 
     def remove_catalog(self, reference: str) -> tuple[str, str]:
         """Remove a catalog; returns its name and digest. Its blobs stay until they are collected."""
+        from holo.layers import Layers
+
         with self.store.lock(exclusive=True, on_wait=self._on_wait):
-            return self.store.remove(reference)
+            removed = self.store.remove(reference)
+        Layers(self.tree.path).collect(self.store.digests(), dry_run=False)
+        return removed
 
     def gc(
         self,
@@ -284,7 +363,9 @@ class Hololib:
         """
         from holo.build.make import tidy
         from holo.hololib import collect
+        from holo.layers import Layers
 
+        self._sweep()
         size = collect.parse_size(max_size) if isinstance(max_size, str) else max_size
         policy = collect.Policy(keep_days, keep_last, size)
         known = collect.needs(self.store)  # takes long, and nobody has to wait for that
@@ -295,7 +376,9 @@ class Hololib:
             report = collect.collect(self.store, known, holders, policy, dry_run=dry_run)
             drafts, locks = self.tree.tidy(dry_run=dry_run)
             drafts += tidy(self.store, self.tree, dry_run=dry_run)
-        return replace(report, drafts=report.drafts + drafts, locks=locks)
+        going = {use.digest for use in report.catalogs}
+        layers = Layers(self.tree.path).collect(self.store.digests() - going, dry_run=dry_run)
+        return replace(report, drafts=report.drafts + drafts, locks=locks, layers=layers)
 
     def check(
         self,
@@ -341,6 +424,7 @@ class Hololib:
 
         In this order: who waits for a space does not keep anybody waiting for the library.
         """
+        self._sweep()
         with self.tree.lock(space, self._on_wait), self.store.lock(exclusive=False, on_wait=self._on_wait):
             yield
 
@@ -506,6 +590,16 @@ def _absolute(path: PathLike | None) -> str | None:
     if not os.fspath(path):  # as "$UNSET" is in a shell; it would mean the current directory
         raise UsageError("--to is empty", "Name the directory that is to be the space.")
     return absolute(os.fspath(path))
+
+
+def _nearest_blueprint(space: str | None) -> str | None:
+    """The blueprint that is meant where neither an argument nor ``HOLO_SPACE`` names a space."""
+    if space or os.environ.get("HOLO_SPACE"):
+        return None
+    from holo.build.blueprint import nearest
+
+    found = nearest(os.getcwd())
+    return found.path if found is not None else None
 
 
 def _default_space() -> str:

@@ -28,6 +28,7 @@ from holo.catalog import Catalog, Totals
 from holo.errors import Conflict, HoloError, UsageError
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
+from holo.layers import OVERLAY
 from holo.platform import probe
 from holo.remove import remove, remove_at
 from holo.restore.engine import UNFINISHED, Engine
@@ -150,14 +151,21 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
         remove_draft(space)
-        remove_at(space.path)
+        with tree.uncovered(name) as is_free:
+            remove_at(space.path, itself=is_free)
         tree.forget(name)
     return space
 
 
 def refuse_mounts(path: str) -> None:
     """Raise :class:`Conflict` if something is mounted inside the space: its files are not the space's to remove."""
-    mounted = platform.mounts_below(os.path.realpath(path))
+    real = os.path.realpath(path)
+    if platform.source_at(real) == OVERLAY:
+        raise Conflict(
+            f"this command runs in a throw-away environment at {path}, and does not see the space there",
+            "Run it outside of `holo run --ephemeral`.",
+        )
+    mounted = platform.mounts_below(real)
     if mounted:
         raise Conflict(f"{mounted[0]} is mounted inside the space {path}", "Unmount it first; nothing was changed.")
 
@@ -494,12 +502,15 @@ class _Job:
     def _put_in_place(self, directory: platform.Directory, draft: str, name: str) -> bool:
         """Let the draft be the space; ``False``: what is there can be changed but not replaced, a mount point, say."""
         try:
-            if self._is_new:
-                with suppress(FileNotFoundError):
-                    platform.remove_directory(directory, name)
-                platform.rename(directory, draft, directory, name)
-            else:
-                platform.exchange(directory, draft, name)
+            with self._tree.uncovered(self._name) as is_free:
+                if not is_free:
+                    return False
+                if self._is_new:
+                    with suppress(FileNotFoundError):
+                        platform.remove_directory(directory, name)
+                    platform.rename(directory, draft, directory, name)
+                else:
+                    platform.exchange(directory, draft, name)
         except OSError as error:
             if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
                 raise
