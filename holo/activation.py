@@ -172,12 +172,19 @@ def _quote_powershell(value: str) -> str:
     return f"'{value}'"
 
 
-def run(command: list[str], environ: Mapping[str, str]) -> int:
+def shell(environ: Mapping[str, str]) -> str:
+    """The shell that the user works with."""
+    if sys.platform == "win32":
+        return environ.get("COMSPEC") or "powershell.exe"
+    return environ.get("SHELL") or "/bin/sh"
+
+
+def run(command: list[str], environ: Mapping[str, str], *, as_child: bool = False) -> int:
     """Run ``command`` in the environment ``environ``, found on its PATH, and return the exit code.
 
     On POSIX this process becomes the command and never returns: exit code, signals, terminal and process
     group are the command's own, with nothing to pass on. Only inheritable descriptors stay open, so a
-    lock is let go unless its file is one of them.
+    lock is let go unless its file is one of them. ``as_child`` runs it in a process of its own there, too.
     """
     if not command:
         raise UsageError("there is no command to run", "Give it after two dashes: holo run -- COMMAND ...")
@@ -185,8 +192,8 @@ def run(command: list[str], environ: Mapping[str, str]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        if sys.platform == "win32":
-            return _spawn([program, *command[1:]], environ)
+        if as_child or sys.platform == "win32":
+            return _spawn(program, command, environ)
         else:  # noqa: RET505 - the type checker looks at one platform at a time
             _become(program, command, environ)
     except OSError as error:
@@ -219,18 +226,18 @@ def _find(command: str, environ: Mapping[str, str]) -> str:
     raise CommandNotFound(f"{command}: there is no such command on PATH")
 
 
-if sys.platform == "win32":
+def _spawn(program: str, command: list[str], environ: Mapping[str, str]) -> int:
+    import signal
+    import subprocess
 
-    def _spawn(command: list[str], environ: Mapping[str, str]) -> int:
-        import signal
-        import subprocess
+    # Ctrl-C and the like reach every process of the terminal; what they mean is up to the command.
+    for name in ("SIGINT", "SIGBREAK", "SIGQUIT"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: None)
+    return subprocess.call([program, *command[1:]], env=environ)
 
-        # Ctrl-C and Ctrl-Break reach every process of the console; what they mean is up to the command.
-        for number in (signal.SIGINT, signal.SIGBREAK):
-            signal.signal(number, lambda *_: None)
-        return subprocess.call(command, env=environ)
 
-else:
+if sys.platform != "win32":
 
     def _become(program: str, command: list[str], environ: Mapping[str, str]) -> NoReturn:
         import signal

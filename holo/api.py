@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from holo.build.make import Made
     from holo.catalog import Catalog
     from holo.check import CheckReport
+    from holo.ephemeral import Environment
     from holo.hololib.collect import GcReport
+    from holo.platform import Directory
     from holo.record import RecordReport
     from holo.restore import DryRun, Options
     from holo.restore.report import RestoreReport
@@ -233,18 +235,99 @@ class Hololib:
         with self._at_work_on(name):
             return dry_run(self.store, name, *self._catalog_meant(name, catalog), path, options)
 
+    def run_ephemeral(
+        self,
+        command: Sequence[str],
+        space: str | None = None,
+        *,
+        catalog: str | None = None,
+        keep: str | None = None,
+        record: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> int:
+        """Run a command in a throw-away environment at a space's path, with the space's variables, to its end.
+
+        It is pristine, of the space's catalog or of ``catalog`` (then the space need not exist), and what the command
+        changes in it is gone afterwards; a space that exists is not touched, and everybody else goes on seeing it.
+        ``keep`` makes a space of what the command leaves, however it ends, or with ``record`` only a catalog. Returns
+        the exit code, or minus the number of the signal that ended the command. What it left running is ended.
+        """
+        from holo import ephemeral
+
+        self._sweep()
+        name = space or _default_space()
+        known = self.tree.find(name)
+        if catalog is None:
+            self._catalog_meant(name, None)
+        if keep is not None:
+            self._refuse_known(keep, record=record)
+        elif record:
+            raise UsageError("a catalog to be recorded needs a name", "Add --keep NAME.")
+        environment = ephemeral.Environment(
+            name,
+            known.path if known is not None else self.tree.default_path(name),
+            *self._catalog_meant(name, catalog),
+        )
+        return self._run_ephemeral(environment, command, keep, record=record, on_progress=on_progress)
+
+    def _run_ephemeral(
+        self,
+        environment: Environment,
+        command: Sequence[str],
+        keep: str | None,
+        *,
+        record: bool,
+        on_progress: OnProgress | None,
+    ) -> int:
+        from holo import ephemeral
+
+        def save(root: Directory, path: str) -> None:
+            from holo.record import record as record_tree
+
+            with self.store.lock(exclusive=False, on_wait=self._on_wait):
+                # A socket or a fifo that the command left is no reason to lose its result.
+                record_tree(self.store, path, keep, root=root, skip_special=True, workers=self.settings.workers)
+
+        home = ephemeral.Home(self.store, self.tree, self.settings.workers, self._on_wait, on_progress)
+        code = ephemeral.run(home, environment, list(command), save if keep is not None else None)
+        if keep is not None and not record:
+            self.init(keep, keep)
+        return code
+
+    def _refuse_known(self, name: str, *, record: bool) -> None:
+        """What is kept is a catalog, and a space of the same name unless it is only to be recorded."""
+        from holo.hololib.store import check_name
+
+        check_name(name, "catalog" if record else "space")
+        if self.store.summary(name) is not None:
+            raise Conflict(f"there is a catalog {name!r} already", "Keep the result under another name.")
+        if not record and self.tree.find(name) is not None:
+            raise Conflict(f"there is a space {name!r} already", "Keep the result under another name.")
+
+    def _sweep(self) -> None:
+        """Remove what killed throw-away environments have left."""
+        from holo.layers import Layers
+
+        if Layers(self.tree.path).working():
+            from holo import ephemeral
+
+            ephemeral.sweep(ephemeral.Home(self.store, self.tree, self.settings.workers, self._on_wait))
+
     def delete(self, space: str) -> Space:
         """Remove a space. Returns what it was."""
         from holo.restore import delete
 
+        self._sweep()
         return delete(self.store, space, self._on_wait)
 
     def space(self, name: str | None = None) -> Space:
         """The space of that name; without one, ``HOLO_SPACE``'s, else ``user``. Raises :class:`NotFound`."""
+        self._sweep()
         return self.tree.get(name or _default_space())
 
     def spaces(self) -> list[Space]:
         """All spaces, by name."""
+        self._sweep()
         return self.tree.spaces()
 
     def catalogs(self, reference: str | None = None) -> list[CatalogSummary]:
@@ -285,6 +368,7 @@ class Hololib:
         from holo.build.make import tidy
         from holo.hololib import collect
 
+        self._sweep()
         size = collect.parse_size(max_size) if isinstance(max_size, str) else max_size
         policy = collect.Policy(keep_days, keep_last, size)
         known = collect.needs(self.store)  # takes long, and nobody has to wait for that
@@ -341,6 +425,7 @@ class Hololib:
 
         In this order: who waits for a space does not keep anybody waiting for the library.
         """
+        self._sweep()
         with self.tree.lock(space, self._on_wait), self.store.lock(exclusive=False, on_wait=self._on_wait):
             yield
 

@@ -32,8 +32,8 @@ def unlink(path: str) -> None:
         raise HoloError(f"cannot remove {path}: {error.strerror}") from error
 
 
-def remove_at(path: str) -> None:
-    """Remove whatever is at ``path``, if anything. Raises :class:`HoloError` naming it.
+def remove_at(path: str, *, itself: bool = True) -> None:
+    """Remove whatever is at ``path``, if anything, or only what is in it. Raises :class:`HoloError` naming it.
 
     What a killed command has started may still be writing there; it is given some time to end.
     """
@@ -43,7 +43,10 @@ def remove_at(path: str) -> None:
         try:
             directory = platform.open_root(parent)
             try:
-                remove(directory, name)
+                if itself:
+                    remove(directory, name)
+                else:
+                    empty_at(directory, name)
             finally:
                 platform.close_directory(directory)
             return
@@ -80,6 +83,15 @@ def remove(directory: Directory, name: str) -> int:
         platform.close_directory(child)
     platform.remove_directory(directory, name)
     return removed
+
+
+def empty_at(directory: Directory, name: str) -> None:
+    """Remove everything in the directory ``name`` of ``directory``, which stays."""
+    child = _open_to_empty(directory, name)
+    try:
+        empty(child)
+    finally:
+        platform.close_directory(child)
 
 
 def empty(directory: Directory) -> int:

@@ -11,7 +11,8 @@ import json
 import os
 import re
 import time
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -146,6 +147,43 @@ class Holotree:
         """Who changes a space is alone with it. The kernel frees the lock when its holder dies."""
         path = os.path.join(self._records, check_name(name, "space") + ".lock")
         return locked(path, f"space {name!r}", exclusive=exclusive, on_wait=on_wait)
+
+    def cover(self, name: str, on_wait: OnWait = say_waiting) -> AbstractContextManager[None]:
+        """Keep the directory at a space's path in place while some process sees another one mounted over it.
+
+        The space itself may change. But to rename or remove a directory moves or ends all that is mounted on it, in
+        every mount namespace (rename(2), umount(2)).
+        """
+        return locked(self._cover_path(name), f"the path of space {name!r}", exclusive=False, on_wait=on_wait)
+
+    @contextmanager
+    def uncovered(self, name: str) -> Iterator[bool]:
+        """Whether nobody covers the space's path; then nobody will while the block runs."""
+        path = self._cover_path(name)
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(path, f"the path of space {name!r}", exclusive=True, on_wait=refuse_to_wait))
+            except InUseError:
+                yield False
+            else:
+                held.callback(_unlink_own, path)  # before the lock is let go
+                yield True
+
+    def remove_mount_point(self, name: str, path: str, *, is_made: bool) -> None:
+        """Remove the empty directory at a space's path, unless somebody covers it: made for that, or no space's."""
+        with self.uncovered(name) as is_free:
+            if is_free and _is_empty_directory(path):
+                with suppress(InUseError), self.lock(name, refuse_to_wait):
+                    if is_made or not os.path.lexists(self.record_path(name)):
+                        with suppress(OSError):  # somebody has put something there
+                            os.rmdir(path)
+                self.drop_lock(name)
+
+    def drop_lock(self, name: str) -> None:
+        """Remove the lock of a space that is gone, or never was, unless somebody is at work on it."""
+        with suppress(InUseError), self.lock(name, refuse_to_wait):
+            if not os.path.lexists(self.record_path(name)):
+                _unlink_own(os.path.join(self._records, name + ".lock"))
 
     def find(self, name: str) -> Space | None:
         """The space of that name, or ``None``.
@@ -316,6 +354,22 @@ class Holotree:
 
     def _mark_path(self, name: str) -> str:
         return os.path.join(self._records, name + ".mark")
+
+    def _cover_path(self, name: str) -> str:
+        return os.path.join(self._records, check_name(name, "space") + ".cover")
+
+
+def _is_empty_directory(path: str) -> bool:
+    try:
+        with os.scandir(path) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
+
+
+def _unlink_own(path: str) -> None:
+    with suppress(FileNotFoundError, PermissionError):  # another user's, in a shared library; Windows
+        os.unlink(path)
 
 
 def _write(path: str, space: Space, *, durable: bool) -> None:

@@ -235,6 +235,16 @@ def run(
         Optional[str], typer.Option("--blueprint", metavar="FILE", help="Run in a space of what this file asks for.")
     ] = None,
     compiled: Compile = True,
+    ephemeral: Annotated[
+        bool, typer.Option("--ephemeral", help="In a pristine environment at the space's path, gone afterwards.")
+    ] = False,
+    catalog: Annotated[
+        Optional[str], typer.Option("--catalog", metavar="REF", help="With --ephemeral: of this catalog.")
+    ] = None,
+    keep: Annotated[
+        Optional[str], typer.Option("--keep", metavar="NAME", help="With --ephemeral: make a space of the result.")
+    ] = None,
+    record_it: Annotated[bool, typer.Option("--record", help="With --keep: only a catalog.")] = False,
 ) -> None:
     """Run a command in a space; its exit code is passed on."""
     import os
@@ -242,10 +252,31 @@ def run(
     from holo import activation
     from holo.api import Hololib
 
+    if ephemeral:
+        from holo.ephemeral.process import end_like
+
+        code = Hololib().run_ephemeral(command, space, catalog=catalog, keep=keep, record=record_it)
+        sys.stdout.flush()
+        raise typer.Exit(end_like(code))
+    if catalog is not None or keep is not None or record_it:
+        raise UsageError("--catalog, --keep and --record are for throw-away environments", "Add --ephemeral.")
     found = Hololib().space_to_run_in(space, blueprint, compile=compiled)
     changes = activation.variables(found.path, found.name, os.environ)
     sys.stdout.flush()
     raise typer.Exit(activation.run(command, activation.apply(changes, os.environ)))
+
+
+@app.command()
+def shell(space: SpaceOrDefault = None) -> None:
+    """Start a shell in a space; its exit code is passed on."""
+    import os
+
+    from holo import activation
+    from holo.api import Hololib
+
+    found = Hololib().space(space)
+    changes = activation.variables(found.path, found.name, os.environ)
+    raise typer.Exit(activation.run([activation.shell(os.environ)], activation.apply(changes, os.environ)))
 
 
 @app.command("list")

@@ -80,6 +80,7 @@ def record(
     directory: str,
     name: str | None = None,
     *,
+    root: platform.Directory | None = None,
     skip_special: bool = False,
     keep_setid: bool = False,
     workers: int = 1,
@@ -87,6 +88,7 @@ def record(
 ) -> RecordReport:
     """Record ``directory`` under ``name`` (default: the directory's own, made fit).
 
+    ``root`` is that directory, open, where only somebody else can see it at that path; it stays the caller's.
     The caller holds the library's lock, shared: until the end, what is stored belongs to no catalog. Recording the
     same tree again stores nothing and yields the same digest. Raises :class:`NotFound`, :class:`UsageError`,
     :class:`~holo.errors.SourceChanged` or :class:`HoloError`; nothing is published then.
@@ -96,7 +98,7 @@ def record(
     name = check_name(name, "catalog") if name is not None else default_name(prefix)
     _refuse_library(library, prefix)
     try:
-        root = platform.open_root(prefix)
+        root = platform.open_root(prefix) if root is None else platform.open_child(root, ".")
     except OSError as error:
         kind = NotFound if error.errno == errno.ENOENT else HoloError
         raise kind(f"cannot record {prefix}: {error.strerror}") from error

@@ -150,7 +150,8 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
         remove_draft(space)
-        remove_at(space.path)
+        with tree.uncovered(name) as is_free:
+            remove_at(space.path, itself=is_free)
         tree.forget(name)
     return space
 
@@ -494,12 +495,15 @@ class _Job:
     def _put_in_place(self, directory: platform.Directory, draft: str, name: str) -> bool:
         """Let the draft be the space; ``False``: what is there can be changed but not replaced, a mount point, say."""
         try:
-            if self._is_new:
-                with suppress(FileNotFoundError):
-                    platform.remove_directory(directory, name)
-                platform.rename(directory, draft, directory, name)
-            else:
-                platform.exchange(directory, draft, name)
+            with self._tree.uncovered(self._name) as is_free:
+                if not is_free:
+                    return False
+                if self._is_new:
+                    with suppress(FileNotFoundError):
+                        platform.remove_directory(directory, name)
+                    platform.rename(directory, draft, directory, name)
+                else:
+                    platform.exchange(directory, draft, name)
         except OSError as error:
             if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
                 raise

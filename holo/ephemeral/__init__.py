@@ -1,0 +1,230 @@
+"""Throw-away environments: a command finds a pristine one, and what it changes is gone when it ends.
+
+    tree      the catalog in plain directories, made once        holo.layers, holo.ephemeral.make
+    layer     what of it is different at this path, made once
+    run       two empty folders for what this run changes
+    process   a child with a view of its own, in which all these are one overlay at the environment's path
+
+None of it depends on how large the environment is but the making, once. Where nobody may mount anything, the command
+gets an ordinary space of its own instead. What a killed holo leaves is removed by the next: :func:`sweep`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from holo import platform
+from holo.ephemeral.process import AtEnd, NoOverlayError, Place, try_out
+from holo.ephemeral.process import run as run_process
+from holo.errors import Conflict, HoloError
+from holo.hololib.locks import InUseError, locked, refuse_to_wait
+from holo.layers import Layers, discard
+from holo.remove import unlink
+from holo.walk import open_directory
+
+if TYPE_CHECKING:
+    from holo.catalog import Catalog
+    from holo.hololib import Store
+    from holo.hololib.locks import OnWait
+    from holo.space import Holotree
+
+_PRIVATE = "ephemeral-"
+"""Begins the names of the spaces that take the place of an overlay."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a command is to find, and where."""
+
+    space: str
+    path: str
+    catalog: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where all this happens, and how."""
+
+    store: Store
+    tree: Holotree
+    workers: int
+    on_wait: OnWait
+    on_progress: Callable[[int, int], object] | None = None
+
+    @property
+    def layers(self) -> Layers:
+        return Layers(self.tree.path)
+
+
+def run(home: Home, environment: Environment, command: list[str], at_end: AtEnd | None = None) -> int:
+    """Run a command in a throw-away environment. Returns its exit code, or minus the signal that ended it.
+
+    ``at_end`` gets the root of the environment as the command left it, and its path, however it ended.
+    """
+    home.layers.prepare()
+    home.store.mark_used(environment.digest)
+    with _folder(home) as folder:
+        try:
+            return _run_over(home, environment, folder, command, at_end)
+        except NoOverlayError as error:
+            home.on_wait(
+                f"no throw-away view of {environment.path} is possible here ({error}): "
+                "the command runs in a space of its own instead, which is deleted afterwards"
+            )
+        return _run_in_space(home, environment, folder, command, at_end)
+
+
+def sweep(home: Home) -> None:
+    """Remove what killed runs have left. Other runs are let alone."""
+    for name in home.layers.working():
+        folder = os.path.join(home.layers.runs, name)
+        with suppress(InUseError), locked(folder + ".lock", folder, exclusive=True, on_wait=refuse_to_wait):
+            _clear(home, folder)
+
+
+# -- the folder of one run ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _folder(home: Home) -> Iterator[str]:
+    """A new folder for one run, whose lock tells the others that it lives."""
+    folder = os.path.join(home.layers.runs, os.urandom(8).hex())
+    with locked(folder + ".lock", folder, exclusive=True, on_wait=home.on_wait):
+        try:
+            os.mkdir(folder)
+            yield folder
+        finally:
+            _clear(home, folder)
+
+
+def _note(folder: str, name: str, *values: object) -> None:
+    """Write down what is to be undone, before it is done."""
+    with open(os.path.join(folder, name), "x") as file:
+        json.dump(values, file)
+
+
+def _noted(folder: str, name: str) -> list[object] | None:
+    try:
+        with open(os.path.join(folder, name)) as file:
+            values = json.load(file)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return values if isinstance(values, list) else None
+
+
+def _clear(home: Home, folder: str) -> None:
+    """Undo and remove everything of a run, whose lock the caller holds. Killed here, the next one goes on."""
+    space, mount = _noted(folder, "space"), _noted(folder, "mount")
+    if space is not None:
+        from holo.restore import delete
+
+        name = str(space[0])
+        if name.startswith(_PRIVATE) and home.tree.find(name) is not None:
+            delete(home.store, name, home.on_wait)
+        home.tree.drop_lock(name)
+    if mount is not None:
+        covered, path, is_made = mount
+        home.tree.remove_mount_point(str(covered), str(path), is_made=bool(is_made))
+    discard(folder)
+    unlink(folder + ".lock")
+
+
+# -- over layers ----------------------------------------------------------------------------------------------------
+
+
+def _run_over(home: Home, environment: Environment, folder: str, command: list[str], at_end: AtEnd | None) -> int:
+    with ExitStack() as held:
+        tree, layer = _hold_layers(home, environment, folder, held)
+        held.enter_context(home.tree.cover(environment.space, home.on_wait))
+        _make_mount_point(home, environment, folder)
+        place = Place(
+            environment.space,
+            environment.path,
+            (layer, tree),
+            *(os.path.join(folder, name) for name in ("upper", "work")),
+        )
+        os.mkdir(place.work)
+        _make_upper(place.upper, layer)
+        return run_process(command, place, at_end)
+
+
+def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitStack) -> tuple[str, str]:
+    """The paths of the tree and the layer of an environment, made if need be, and nobody removes them."""
+    layers, digest = home.layers, environment.digest
+
+    @cache
+    def catalog() -> Catalog:
+        return home.store.load(digest)
+
+    def make(what: str) -> Callable[[str], None]:
+        def fill(path: str) -> None:
+            from holo.ephemeral.make import Maker
+
+            maker = Maker(home.store, home.workers, home.on_progress)
+            with home.store.lock(exclusive=False, on_wait=home.on_wait):
+                if what == "tree":
+                    maker.tree(catalog(), path)
+                else:
+                    maker.layer(catalog(), path, environment.path)
+
+        return fill
+
+    tree = os.path.join(layers.trees, digest)
+    layer = os.path.join(layers.layers, layers.layer_name(digest, environment.path))
+    what = f"the tree of catalog {environment.catalog!r}"
+    if not os.path.isdir(tree):
+        try_out(folder)  # before it is made for nothing
+    held.enter_context(layers.hold(tree, make("tree"), what, home.on_wait))
+    held.enter_context(layers.hold(layer, make("layer"), what, home.on_wait))
+    return tree, layer
+
+
+def _make_mount_point(home: Home, environment: Environment, folder: str) -> None:
+    path = environment.path
+    if os.path.islink(path) or (os.path.lexists(path) and not os.path.isdir(path)):
+        raise Conflict(f"{path} is not a directory", "The environment is to appear there. Remove it, or move it away.")
+    _note(folder, "mount", environment.space, path, not os.path.lexists(path))
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise HoloError(f"cannot make {path}: {error.strerror}", "The environment is to appear there.") from error
+
+
+def _make_upper(upper: str, layer: str) -> None:
+    """A directory looks like its uppermost one, so the root of what a run changes has to look like the recorded one."""
+    os.mkdir(upper)
+    model = os.lstat(layer)
+    target = open_directory(upper)
+    try:
+        with suppress(PermissionError):  # a root that not even its owner may read; no attributes are on it
+            source = open_directory(layer)
+            try:
+                for name, value in platform.get_xattrs(source).items():
+                    platform.set_xattr(target, name, value)
+            finally:
+                platform.close_directory(source)
+        platform.set_directory(target, model.st_mode & 0o7777, model.st_mtime_ns)
+    finally:
+        platform.close_directory(target)
+
+
+# -- where that is not possible -------------------------------------------------------------------------------------
+
+
+def _run_in_space(home: Home, environment: Environment, folder: str, command: list[str], at_end: AtEnd | None) -> int:
+    from holo.restore import Options, restore
+
+    name = _PRIVATE + os.urandom(4).hex()
+    _note(folder, "space", name)
+    store, tree = home.store, home.tree
+    with tree.lock(name, home.on_wait), store.lock(exclusive=False, on_wait=home.on_wait):
+        options = Options(workers=home.workers, on_progress=home.on_progress, on_wait=home.on_wait)
+        report = restore(store, name, environment.catalog, environment.digest, None, options)
+    return run_process(command, Place(name, report.path), at_end)

@@ -1,0 +1,95 @@
+"""Make what a throw-away environment is mounted over: the recorded tree once, and for each path what names it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from holo import platform
+from holo.catalog import Catalog
+from holo.ephemeral.process import NoOverlayError
+from holo.errors import HoloError
+from holo.hololib import Store
+from holo.platform import probe
+from holo.restore.engine import UNFINISHED, Engine
+from holo.restore.golden import as_recorded, outline_of
+from holo.restore.materialize import Materializer
+from holo.restore.plan import plan
+from holo.restore.relocate import Relocator
+from holo.restore.strategy import Decision, Way
+from holo.restore.survey import nothing_there
+from holo.settings import Strategy
+
+_RESERVED = "user.overlay."
+"""Begins the names of attributes that say something to overlayfs, mounted without root's rights."""
+
+
+class Maker:
+    """Makes trees and layers of one library. Its methods fill an empty directory that nobody else uses."""
+
+    def __init__(self, store: Store, workers: int, on_progress: Callable[[int, int], object] | None) -> None:
+        self._store = store
+        self._workers = workers
+        self._on_progress = on_progress
+
+    def tree(self, catalog: Catalog, path: str) -> None:
+        """The tree as it was recorded. It is on the disk afterwards.
+
+        Raises :class:`NoOverlayError`, and :class:`HoloError` as a restore does.
+        """
+        for file, values in catalog.xattrs.items():
+            if any(name.startswith(_RESERVED) for name in values):
+                raise NoOverlayError(f"{file or 'its root'} has attributes that mean something to overlayfs")
+        self._fill(as_recorded(catalog), Relocator(catalog.prefix, catalog.prefix), path)
+        root = platform.open_root(os.path.dirname(path))
+        try:
+            platform.sync_filesystem(root)
+        finally:
+            platform.close_directory(root)
+
+    def layer(self, catalog: Catalog, path: str, environment: str) -> None:
+        """What of the tree is different where the environment lies at the path ``environment``."""
+        relocator = Relocator(catalog.prefix, environment)
+        relocator.refuse_impossible(catalog)
+        self._fill(patched_part(catalog, relocator), relocator, path)
+
+    def _fill(self, catalog: Catalog, relocator: Relocator, path: str) -> None:
+        root = platform.open_root(path)
+        try:
+            blobs = self._store.blobs
+            way = Way.REFLINK if probe.reflink(blobs.directory, root, blobs.any_raw) is None else Way.COPY
+            todo = plan(catalog, nothing_there(catalog), relocator, Decision(Strategy.SMART, way))
+            materializer = Materializer(self._store, catalog, relocator, way, verify=self._store.is_doubtful)
+            for fill in todo.fills:
+                base = fill.path + "/" if fill.path else ""
+                for row in fill.files if catalog.relocations else ():
+                    materializer.check(base + row[0], row)
+            Engine(root, path, materializer, catalog.xattrs, self._workers).execute(todo, self._on_progress)
+        except OSError as error:
+            raise HoloError(f"cannot make {path}: {error.strerror}") from error
+        except HoloError as error:
+            if (error.hint or "").endswith(UNFINISHED):  # no space is concerned
+                raise HoloError(error.message, "Look at the filesystem of HOLO_HOME.") from error
+            raise
+        finally:
+            platform.close_directory(root)
+
+
+def patched_part(catalog: Catalog, relocator: Relocator) -> Catalog:
+    """Only the files and symlinks that are others at the new path, and the directories above them."""
+    outline = outline_of(catalog)
+    moves = relocator.old != relocator.new
+    relocations = {path: item for path, item in catalog.relocations.items() if moves and relocator.applies(item)}
+    rows = []
+    needed = {""}
+    for path, mode, mtime, files, links in outline.directories:
+        base = path + "/" if path else ""
+        patched = [row for row in files if base + row[0] in relocations]
+        rows.append((path, mode, mtime, patched, links if moves else []))
+        above = path if patched or rows[-1][4] else ""
+        while above not in needed:
+            needed.add(above)
+            above = above.rpartition("/")[0]
+    groups = [group for group in outline.hardlinks if group[0] in relocations]
+    xattrs = {path: values for path, values in outline.xattrs.items() if path in relocations or path in needed}
+    return Catalog(catalog.prefix, [row for row in rows if row[0] in needed], relocations, groups, xattrs)

@@ -1,0 +1,272 @@
+"""A command as a child in a view of the file system of its own: started, watched to its end, nothing of it left."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from holo import activation, platform
+from holo.errors import HoloError
+
+if sys.platform == "linux":
+    from holo.platform import namespaces
+
+if TYPE_CHECKING:
+    import socket
+    from typing import NoReturn
+
+_GRACE = 1.0
+"""Seconds between asking what a command left running to end, and killing it."""
+_PATIENCE = 5.0
+"""Seconds after which what cannot even be killed (a hanging disk) is left alone."""
+
+AtEnd = Callable[[platform.Directory, str], object]
+"""Gets the open root of the environment, and its path, when the command has ended and its changes are still there."""
+
+
+class NoOverlayError(Exception):
+    """This system does not let this user mount something for one process alone; the message says why."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command finds the environment, and what is to be mounted there for it."""
+
+    space: str
+    path: str
+    lower: tuple[str, ...] = ()
+    """layers, the first the uppermost; none where the environment is there without"""
+    upper: str = ""
+    work: str = ""
+
+
+def run(command: list[str], place: Place, at_end: AtEnd | None) -> int:
+    """Run a command to its end. Returns its exit code, or minus the signal that ended it.
+
+    Raises :class:`NoOverlayError` before anything happened, and :class:`HoloError` as :func:`holo.activation.run` does.
+    """
+    if sys.platform == "linux":
+        return _Child(command, place, wants_root=at_end is not None).run(at_end)
+    if place.lower:
+        raise NoOverlayError("only Linux can do that")
+    code = activation.run(command, _environ(place), as_child=True)
+    if at_end is not None:
+        _finish(at_end, platform.open_root(place.path), place.path)
+    return code
+
+
+def try_out(folder: str) -> None:
+    """Raise :class:`NoOverlayError` if nothing can be mounted over directories in ``folder``."""
+    if sys.platform != "linux":
+        raise NoOverlayError("only Linux can do that")
+    lower, upper, work, target = (os.path.join(folder, f"try-{name}") for name in ("lower", "upper", "work", "target"))
+    for path in (lower, upper, work, target):
+        os.mkdir(path)
+    pid = os.fork()
+    if pid == 0:
+        code = 255
+        try:
+            namespaces.enter_own_view()
+            namespaces.mount_overlay(target, (lower,), upper, work)
+            code = 0
+        except OSError as error:
+            code = error.errno or code
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:
+        raise NoOverlayError(os.strerror(code))
+
+
+def end_like(code: int) -> int:
+    """End this process as the command did whose :func:`run` returned ``code``; an exit code is left to the caller."""
+    if code < 0 and os.name == "posix":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # one core is enough
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code if code >= 0 else 128 - code
+
+
+def _environ(place: Place) -> dict[str, str]:
+    return activation.apply(activation.variables(place.path, place.space, os.environ), os.environ)
+
+
+def _finish(at_end: AtEnd, root: platform.Directory, path: str) -> None:
+    try:
+        at_end(root, path)
+    finally:
+        platform.close_directory(root)
+
+
+if sys.platform == "linux":
+    _PASSED_ON = frozenset(
+        {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM}
+    )
+
+    class _Child:
+        """One command. Its process group, session and terminal are ours, so what they signal reaches it by itself."""
+
+        def __init__(self, command: list[str], place: Place, *, wants_root: bool) -> None:
+            self._command = command
+            self._place = place
+            self._wants_root = wants_root
+            self._root: int | None = None
+            self._pid = 0
+            self._cwd = _cwd_inside(place.path)
+            self._others = _children_before()
+
+        def run(self, at_end: AtEnd | None) -> int:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON | {signal.SIGCHLD})
+            namespaces.adopt_orphans(True)
+            try:
+                self._start(before)
+                code = self._wait()
+                self._end_the_rest()
+            finally:
+                namespaces.adopt_orphans(False)
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            if at_end is not None and self._root is not None:
+                _finish(at_end, self._root, self._place.path)
+            return code
+
+        def _start(self, mask: set[int | signal.Signals]) -> None:
+            """Raises what went wrong in the child."""
+            import socket
+
+            ours, theirs = socket.socketpair()
+            with ours:
+                with theirs:
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                    parent = os.getpid()
+                    self._pid = os.fork()
+                    if self._pid == 0:
+                        self._be(parent, mask, theirs)
+                said = b""
+                while True:
+                    piece, descriptors, _, _ = socket.recv_fds(ours, 1 << 16, 1)
+                    if descriptors:
+                        self._root = descriptors[0]
+                        os.set_inheritable(self._root, False)
+                    if not piece:
+                        break
+                    said += piece
+            said = said.removeprefix(b"/")
+            if said:
+                os.waitpid(self._pid, 0)
+                error = pickle.loads(said)  # noqa: S301 - from our own child
+                raise error
+
+        def _be(self, parent: int, mask: set[int | signal.Signals], theirs: socket.socket) -> NoReturn:
+            """The life of the child until it is the command. It says ``/`` with the root, or what went wrong."""
+            import socket
+
+            try:
+                namespaces.die_with(parent)
+                if self._place.lower:
+                    self._mount()
+                if self._cwd is not None:
+                    _enter(self._cwd)
+                if self._wants_root:
+                    root = platform.open_root(self._place.path)
+                    socket.send_fds(theirs, [b"/"], [root])
+                    os.close(root)
+                environ = _environ(self._place)
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                activation.run(self._command, environ)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+                known = isinstance(error, (HoloError, NoOverlayError, OSError, KeyboardInterrupt))
+                theirs.sendall(pickle.dumps(error if known else HoloError(repr(error))))
+            finally:
+                os._exit(1)
+
+        def _mount(self) -> None:
+            place = self._place
+            try:
+                namespaces.enter_own_view()
+                namespaces.mount_overlay(place.path, place.lower, place.upper, place.work)
+            except OSError as error:
+                raise NoOverlayError(error.strerror) from None
+
+        def _wait(self) -> int:
+            while True:
+                # The seconds are for a thread of a program whose other threads take the signal of our child's end.
+                info = signal.sigtimedwait(_PASSED_ON | {signal.SIGCHLD}, 1.0)
+                if info is not None and info.si_signo != signal.SIGCHLD:
+                    if info.si_code <= 0:  # from a process; what the terminal sends, the command has got as well
+                        with suppress(ProcessLookupError):
+                            os.kill(self._pid, info.si_signo)
+                    continue
+                code = self._reap()
+                if code is not None:
+                    return code
+
+        def _reap(self) -> int | None:
+            """Take note of children that ended; the command's exit code if it is among them."""
+            whom = self._pid if self._others else -1
+            while True:
+                pid, status = os.waitpid(whom, os.WNOHANG)
+                if pid == self._pid:
+                    return os.waitstatus_to_exitcode(status)
+                if pid == 0:
+                    return None
+
+        def _end_the_rest(self) -> None:
+            """End what the command left running: the environment is about to go, and nothing must outlive it there."""
+            begin = time.monotonic()
+            asked: set[int] = set()
+            while self._has_children() and time.monotonic() - begin < _GRACE + _PATIENCE:
+                kill = time.monotonic() - begin > _GRACE
+                for pid in namespaces.children():
+                    if pid not in self._others and (kill or pid not in asked):
+                        asked.add(pid)
+                        with suppress(ProcessLookupError, PermissionError):
+                            os.kill(pid, signal.SIGKILL if kill else signal.SIGTERM)
+                time.sleep(0.005)
+
+        def _has_children(self) -> bool:
+            if self._others:
+                for pid in {*namespaces.children()} - self._others:
+                    os.waitpid(pid, os.WNOHANG)
+                return bool({*namespaces.children()} - self._others)
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+                return True
+            return False
+
+    def _cwd_inside(path: str) -> str | None:
+        """The current folder if it is in the environment: another one will be there."""
+        try:
+            cwd = os.getcwd()
+        except OSError:
+            return None
+        real = os.path.realpath(path)
+        return cwd if os.path.commonpath([real, os.path.realpath(cwd)]) == real else None
+
+    def _enter(cwd: str) -> None:
+        try:
+            os.chdir(cwd)
+        except OSError as error:
+            raise HoloError(
+                f"the current folder, {cwd}, is not in the pristine environment: {error.strerror}",
+                "Start the command from another one.",
+            ) from None
+
+    def _children_before() -> set[int]:
+        """Children that this process has already, if it is a program of somebody else."""
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return set()
+        return {*namespaces.children()}

@@ -1,0 +1,144 @@
+"""What throw-away environments are mounted over, and where their changes go: folders of one user's own.
+
+    holotree/.ephemeral/<user>/
+        trees/<digest>     a catalog in plain directories, as it was recorded
+        layers/<key>       its files that name their own path, patched for one path, with the directories above them
+        runs/<id>          what one run changes
+
+Beside each is a lock ``<name>.lock``: shared by the runs that are mounted over a tree or a layer, a run's own held by
+that run, and exclusive for who makes or removes one. What has its name is whole. The kernel shows files of others as
+nobody's in a user namespace, and who owns a file can change it, so every user has their own.
+
+All of it is on one filesystem (one subvolume, on Btrfs), for an overlay tells two files of two subvolumes apart by
+inode numbers that are only unique in each.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from holo import digest as digests
+from holo import platform
+from holo.errors import Conflict, HoloError
+from holo.hololib.locks import InUseError, OnWait, locked, refuse_to_wait
+from holo.remove import remove, unlink
+from holo.walk import open_directory, refuse_symlinks
+
+FOLDER = ".ephemeral"
+"""Below the holotree. No space can have that name."""
+
+_DRAFT = ".draft"
+
+
+class Layers:
+    """The trees, layers and runs of this user below one holotree."""
+
+    def __init__(self, holotree: str) -> None:
+        self._common = os.path.join(holotree, FOLDER)
+        self.path = os.path.join(self._common, str(max(platform.owners())))
+        self.trees, self.layers, self.runs = (os.path.join(self.path, name) for name in ("trees", "layers", "runs"))
+
+    def prepare(self) -> None:
+        """Make the folders. Raises :class:`Conflict` if they could be another user's."""
+        refuse_symlinks(self._common, self.path)
+        try:
+            os.makedirs(self._common, exist_ok=True)
+            with suppress(FileExistsError):
+                os.mkdir(self.path, 0o700)
+            status = os.lstat(self.path)
+            own = stat.S_ISDIR(status.st_mode) and status.st_uid == max(platform.owners())
+            if not own or (os.name == "posix" and status.st_mode & 0o077):
+                raise Conflict(f"{self.path} is not a folder that is yours alone", "Remove it, or let its owner do so.")
+            for folder in (self.trees, self.layers, self.runs):
+                os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise HoloError(f"cannot make {self.path}: {error.strerror}") from error
+
+    def layer_name(self, digest: str, path: str) -> str:
+        """The layer of a catalog for a path. In another boot it has another: nobody waits until one is on the disk."""
+        return f"{digest}-{_boot()}-{digests.of(os.fsencode(path))[:32]}"
+
+    @contextmanager
+    def hold(self, path: str, make: Callable[[str], object], what: str, on_wait: OnWait) -> Iterator[str]:
+        """Keep a tree or a layer from being removed, made first by ``make(path of an empty directory)`` if need be."""
+        while True:
+            with locked(path + ".lock", what, exclusive=False, on_wait=on_wait):
+                if os.path.isdir(path):
+                    yield path
+                    return
+            with locked(path + ".lock", what, exclusive=True, on_wait=on_wait):
+                if not os.path.isdir(path):
+                    _make(path, make)
+
+    def working(self) -> list[str]:
+        """The runs there are, dead or alive. Costs microseconds where there are none."""
+        try:
+            return sorted({name.removesuffix(".lock") for name in os.listdir(self.runs)})
+        except OSError:
+            return []
+
+    def of(self, folder: str) -> list[str]:
+        """The names in one of the folders, of what is whole and what is not."""
+        try:
+            return sorted({name.removesuffix(".lock").removesuffix(_DRAFT) for name in os.listdir(folder)})
+        except FileNotFoundError:
+            return []
+
+    def collect(self, catalogs: set[str], *, dry_run: bool) -> int:
+        """Remove what is of no catalog any more, and layers of other boots, unless a run uses it. Returns how much."""
+        count = 0
+        for folder in (self.trees, self.layers):
+            for name in self.of(folder):
+                digest, _, rest = name.partition("-")
+                if digest not in catalogs or (rest and not rest.startswith(_boot())):
+                    count += self.remove(os.path.join(folder, name), dry_run=dry_run)
+        return count
+
+    def remove(self, path: str, *, dry_run: bool = False) -> bool:
+        """Remove a tree, a layer or a run, unless it is in use. ``False``: it is, or there was none."""
+        try:
+            with locked(path + ".lock", path, exclusive=True, on_wait=refuse_to_wait):
+                there = os.path.isdir(path)
+                if not dry_run:
+                    discard(path)
+                    unlink(path + ".lock")
+        except InUseError:
+            return False
+        return there
+
+
+def _boot() -> str:
+    return digests.of(platform.boot_id().encode())[:8]
+
+
+def _make(path: str, make: Callable[[str], object]) -> None:
+    draft = path + _DRAFT
+    discard(path)
+    try:
+        os.mkdir(draft, 0o700)
+        make(draft)
+        os.rename(draft, path)
+    except OSError as error:
+        raise HoloError(f"cannot make {path}: {error.strerror}", "Free some space there, if it is full.") from error
+    finally:
+        discard(path, whole=False)
+
+
+def discard(path: str, *, whole: bool = True) -> None:
+    """Remove a tree, a layer or the folder of a run, whose lock the caller holds; or only half of one."""
+    parent, name = os.path.split(path)
+    folder = open_directory(parent)
+    try:
+        remove(folder, name + _DRAFT)
+        if whole:
+            # What has its name is whole, so half of it must not.
+            with suppress(FileNotFoundError):
+                platform.rename(folder, name, folder, name + _DRAFT)
+                remove(folder, name + _DRAFT)
+    except OSError as error:
+        raise HoloError(f"cannot remove {path}: {error.strerror}") from error
+    finally:
+        platform.close_directory(folder)

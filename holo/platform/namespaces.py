@@ -1,0 +1,109 @@
+"""A view of the file system that one process and its children have for themselves: namespaces(7), overlayfs. Linux."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+
+# linux/sched.h, linux/mount.h, linux/prctl.h
+_CLONE_NEWNS = 0x00020000
+_CLONE_NEWUSER = 0x10000000
+_MS_REC = 1 << 14
+_MS_SLAVE = 1 << 19
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def enter_own_view() -> None:
+    """From now on what this process mounts is seen by it and its children alone; what others mount, by it as well.
+
+    Who is not root needs a user namespace for that, in which only their own user and group have a name. It cannot be
+    left again, so this is for a process that was forked for it. Raises :class:`OSError`: not allowed here.
+    """
+    user, group = os.geteuid(), os.getegid()
+    try:
+        if user:
+            raise PermissionError
+        _check(_libc.unshare(_CLONE_NEWNS))
+    except PermissionError:  # also root's, in a container
+        _check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWUSER))
+        for file, content in (
+            ("setgroups", "deny"),  # without which an ordinary user may not name a group
+            ("uid_map", f"{user} {user} 1"),
+            ("gid_map", f"{group} {group} 1"),
+        ):
+            with open(f"/proc/self/{file}", "w") as map_file:
+                map_file.write(content)
+    _check(_libc.mount(None, b"/", None, _MS_REC | _MS_SLAVE, None))
+
+
+def mount_overlay(target: str, lower: Sequence[str], upper: str, work: str) -> None:
+    """Mount over ``target`` what the ``lower`` directories hold, the first the uppermost; changes go to ``upper``.
+
+    The last component of a path is never a symlink. ``work`` is an empty directory beside ``upper``. Nothing waits for
+    the disk: what is in ``upper`` does not outlive a power cut. Raises :class:`OSError`.
+    """
+    opened: list[int] = []
+
+    def reach(path: str) -> str:
+        # By descriptor, so that no character in a path means anything; opened here, for those from another view of the
+        # file system cannot be mounted. O_PATH: it need not be readable.
+        opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+        return f"/proc/self/fd/{opened[-1]}"
+
+    try:
+        options = [
+            f"lowerdir={':'.join(map(reach, lower))}",
+            f"upperdir={reach(upper)}",
+            f"workdir={reach(work)}",
+            "volatile",
+            # trusted.* attributes are for who has rights in the first user namespace: Linux 5.11.
+            "redirect_dir=on" if _is_first_user_namespace() else "userxattr",
+        ]
+        _check(_libc.mount(b"holo", reach(target).encode(), b"overlay", 0, ",".join(options).encode()))
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def _is_first_user_namespace() -> bool:
+    with open("/proc/self/uid_map") as file:
+        return file.read().split() == ["0", "0", str((1 << 32) - 1)]
+
+
+def die_with(parent: int) -> None:
+    """Have this process killed when the one that forked it ends; at once, if that was ``parent`` and is gone."""
+    from signal import SIGKILL
+
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def adopt_orphans(adopt: bool) -> None:
+    """Whether descendants whose parent ends become children of this process (not of init)."""
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0))
+
+
+def children() -> list[int]:
+    """The children of this process."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat", "rb") as file:
+                    parent = file.read().rpartition(b")")[2].split()[1]  # a name may hold anything
+            except OSError:
+                continue
+            if int(parent) == os.getpid():
+                found.append(int(entry))
+    return found
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
