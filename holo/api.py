@@ -348,8 +348,12 @@ class Hololib:
 
     def remove_catalog(self, reference: str) -> tuple[str, str]:
         """Remove a catalog; returns its name and digest. Its blobs stay until they are collected."""
+        from holo.layers import Layers
+
         with self.store.lock(exclusive=True, on_wait=self._on_wait):
-            return self.store.remove(reference)
+            removed = self.store.remove(reference)
+        Layers(self.tree.path).collect(self.store.digests(), dry_run=False)
+        return removed
 
     def gc(
         self,
@@ -367,6 +371,7 @@ class Hololib:
         """
         from holo.build.make import tidy
         from holo.hololib import collect
+        from holo.layers import Layers
 
         self._sweep()
         size = collect.parse_size(max_size) if isinstance(max_size, str) else max_size
@@ -379,7 +384,9 @@ class Hololib:
             report = collect.collect(self.store, known, holders, policy, dry_run=dry_run)
             drafts, locks = self.tree.tidy(dry_run=dry_run)
             drafts += tidy(self.store, self.tree, dry_run=dry_run)
-        return replace(report, drafts=report.drafts + drafts, locks=locks)
+        going = {use.digest for use in report.catalogs}
+        layers = Layers(self.tree.path).collect(self.store.digests() - going, dry_run=dry_run)
+        return replace(report, drafts=report.drafts + drafts, locks=locks, layers=layers)
 
     def check(
         self,

@@ -30,6 +30,9 @@ from holo.walk import open_directory, refuse_symlinks
 FOLDER = ".ephemeral"
 """Below the holotree. No space can have that name."""
 
+OVERLAY = "holo-ephemeral"
+"""The source that the system shows for such an overlay."""
+
 _DRAFT = ".draft"
 
 
@@ -75,16 +78,13 @@ class Layers:
 
     def working(self) -> list[str]:
         """The runs there are, dead or alive. Costs microseconds where there are none."""
-        try:
-            return sorted({name.removesuffix(".lock") for name in os.listdir(self.runs)})
-        except OSError:
-            return []
+        return self.of(self.runs)
 
     def of(self, folder: str) -> list[str]:
         """The names in one of the folders, of what is whole and what is not."""
         try:
             return sorted({name.removesuffix(".lock").removesuffix(_DRAFT) for name in os.listdir(folder)})
-        except FileNotFoundError:
+        except OSError:
             return []
 
     def collect(self, catalogs: set[str], *, dry_run: bool) -> int:

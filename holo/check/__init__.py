@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from holo import digest as digests
 from holo import parallel, platform
 from holo.catalog import Catalog
-from holo.check.differences import golden_differences, space_differences
+from holo.check.differences import golden_differences, space_differences, tree_differences
 from holo.check.quarantine import Quarantine
 from holo.check.reader import NOT_DAMAGE, Reader, Seen, State
 from holo.check.report import CheckReport, Kind, Problem
@@ -36,6 +36,7 @@ from holo.errors import HoloError
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
 from holo.hololib.store import NAME, read_catalog_file
+from holo.layers import Layers
 from holo.space import Holotree, Space
 
 __all__ = ["CheckReport", "Options", "Problem", "check"]
@@ -91,6 +92,7 @@ class _Check:
     def __init__(self, store: Store, tree: Holotree, options: Options) -> None:
         self._store = store
         self._tree = tree
+        self._layers = Layers(tree.path)
         self._options = options
         self._report = CheckReport()
         self._quarantine = Quarantine(store.path)
@@ -107,11 +109,15 @@ class _Check:
         self._check_names()
         self._check_catalogs()
         golden = self._golden_trees()
+        trees = [digest for digest in self._layers.of(self._layers.trees) if digest in self._contents]
         shards = self._shards()
-        self._total = len(shards) + len(golden) + len(self._options.spaces)
+        self._total = len(shards) + len(golden) + len(trees) + len(self._options.spaces)
         self._check_contents(shards)
         for digest in golden:
             self._check_golden(digest)
+            self._advance()
+        for digest in trees:
+            self._check_tree(digest)
             self._advance()
         for name in sorted({*self._options.spaces} & self._spaces.keys()):
             self._check_space(self._spaces[name])
@@ -162,7 +168,8 @@ class _Check:
                 if self._options.repair:
                     self._put_away(problem, problem.path, f"spaces/{name}.json")
         for path in folders:
-            if path not in known and os.path.isdir(path):
+            # An empty one is where a throw-away environment appears to one command, or a restore has just begun.
+            if path not in known and os.path.isdir(path) and os.listdir(path):
                 self._note("record", path, "nothing is known of this space: make it again with --force, or remove it")
 
     # -- names and catalogs -------------------------------------------------------------------------------
@@ -356,14 +363,28 @@ class _Check:
     def _check_golden(self, digest: str) -> None:
         self._report.golden += 1
         found = [*golden_differences(self._store, self._store.load(digest), self._options.workers)]
-        if not found:
-            return
-        where, what = found[0]
-        what = f"{where + ': ' if where else ''}{what}{f', and {len(found) - 1} more' if len(found) > 1 else ''}"
-        problem = self._note("golden", os.path.join(self._store.path, "golden", digest), what, [digest])
-        if self._options.repair:
+        problem = self._note_golden(os.path.join(self._store.path, "golden", digest), digest, found)
+        if problem is not None and self._options.repair:
             self._store.remove_golden(digest)
             problem.repaired = _MADE_AGAIN
+
+    def _check_tree(self, digest: str) -> None:
+        """What this user's throw-away environments are mounted over. Those of other users are theirs."""
+        path = os.path.join(self._layers.trees, digest)
+        if not os.path.isdir(path):
+            return  # just being made
+        self._report.golden += 1
+        found = [*tree_differences(self._store, path, self._store.load(digest), self._options.workers)]
+        problem = self._note_golden(path, digest, found)
+        if problem is not None and self._options.repair and self._layers.remove(path):  # unless it is in use
+            problem.repaired = _MADE_AGAIN
+
+    def _note_golden(self, path: str, digest: str, found: list[tuple[str, str]]) -> Problem | None:
+        if not found:
+            return None
+        where, what = found[0]
+        what = f"{where + ': ' if where else ''}{what}{f', and {len(found) - 1} more' if len(found) > 1 else ''}"
+        return self._note("golden", path, what, [digest])
 
     def _check_space(self, space: Space) -> None:
         if space.digest not in self._contents:

@@ -38,9 +38,20 @@ def golden_differences(store: Store, catalog: Catalog, workers: int) -> Iterator
             yield "", "it was changed after it was made"
         if outline.body != body_of(catalog):
             yield "", "its outline is not that of its catalog"
-        relocator = Relocator(catalog.prefix, catalog.prefix)
-        expectation = Expectation(as_recorded(catalog), relocator, Way.REFLINK, _ALWAYS_CHANGED, True)
-        yield from _compare(tree, store, expectation, workers)
+        yield from _compare(tree, store, _as_recorded(catalog), workers)
+    finally:
+        platform.close_directory(tree)
+
+
+def tree_differences(store: Store, path: str, catalog: Catalog, workers: int) -> Iterator[tuple[str, str]]:
+    """Every difference of a tree that throw-away environments are mounted over from its catalog."""
+    try:
+        tree = open_directory(path)
+    except OSError as error:
+        yield "", f"it cannot be opened: {error.strerror}"
+        return
+    try:
+        yield from _compare(tree, store, _as_recorded(catalog), workers)
     finally:
         platform.close_directory(tree)
 
@@ -61,6 +72,11 @@ def space_differences(store: Store, space: Space, catalog: Catalog, workers: int
         yield from _compare(root, store, expectation, workers)
     finally:
         platform.close_directory(root)
+
+
+def _as_recorded(catalog: Catalog) -> Expectation:
+    relocator = Relocator(catalog.prefix, catalog.prefix)
+    return Expectation(as_recorded(catalog), relocator, Way.REFLINK, _ALWAYS_CHANGED, True)
 
 
 def _compare(root: Directory, store: Store, expectation: Expectation, workers: int) -> Iterator[tuple[str, str]]:

@@ -225,6 +225,7 @@ def collected(report: GcReport) -> None:
         (report.golden, "golden tree"),
         (report.drafts, "draft"),
         (report.locks, "lock file"),
+        (report.layers, "layer of throw-away environments"),
     )
     print(f"{verb} {', '.join(count(number, noun) for number, noun in counts if number) or 'nothing'}")
     print(

@@ -142,8 +142,9 @@ def _clear(home: Home, folder: str) -> None:
 def _run_over(home: Home, environment: Environment, folder: str, command: list[str], at_end: AtEnd | None) -> int:
     with ExitStack() as held:
         tree, layer = _hold_layers(home, environment, folder, held)
+        _note(folder, "mount", environment.space, environment.path, not os.path.lexists(environment.path))
         held.enter_context(home.tree.cover(environment.space, home.on_wait))
-        _make_mount_point(home, environment, folder)
+        _make_mount_point(environment.path)
         place = Place(
             environment.space,
             environment.path,
@@ -159,38 +160,34 @@ def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitSt
     """The paths of the tree and the layer of an environment, made if need be, and nobody removes them."""
     layers, digest = home.layers, environment.digest
 
+    tree = os.path.join(layers.trees, digest)
+    layer = os.path.join(layers.layers, layers.layer_name(digest, environment.path))
+
     @cache
     def catalog() -> Catalog:
         return home.store.load(digest)
 
-    def make(what: str) -> Callable[[str], None]:
-        def fill(path: str) -> None:
-            from holo.ephemeral.make import Maker
+    def make(path: str) -> None:
+        from holo.ephemeral.make import Maker
 
-            maker = Maker(home.store, home.workers, home.on_progress)
-            with home.store.lock(exclusive=False, on_wait=home.on_wait):
-                if what == "tree":
-                    maker.tree(catalog(), path)
-                else:
-                    maker.layer(catalog(), path, environment.path)
+        maker = Maker(home.store, home.workers, home.on_progress)
+        with home.store.lock(exclusive=False, on_wait=home.on_wait):
+            if path.startswith(tree):
+                maker.tree(catalog(), path)
+            else:
+                maker.layer(catalog(), path, environment.path)
 
-        return fill
-
-    tree = os.path.join(layers.trees, digest)
-    layer = os.path.join(layers.layers, layers.layer_name(digest, environment.path))
     what = f"the tree of catalog {environment.catalog!r}"
     if not os.path.isdir(tree):
         try_out(folder)  # before it is made for nothing
-    held.enter_context(layers.hold(tree, make("tree"), what, home.on_wait))
-    held.enter_context(layers.hold(layer, make("layer"), what, home.on_wait))
+    held.enter_context(layers.hold(tree, make, what, home.on_wait))
+    held.enter_context(layers.hold(layer, make, what, home.on_wait))
     return tree, layer
 
 
-def _make_mount_point(home: Home, environment: Environment, folder: str) -> None:
-    path = environment.path
+def _make_mount_point(path: str) -> None:
     if os.path.islink(path) or (os.path.lexists(path) and not os.path.isdir(path)):
         raise Conflict(f"{path} is not a directory", "The environment is to appear there. Remove it, or move it away.")
-    _note(folder, "mount", environment.space, path, not os.path.lexists(path))
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:

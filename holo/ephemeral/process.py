@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from holo import activation, platform
 from holo.errors import HoloError
+from holo.layers import OVERLAY
 
 if sys.platform == "linux":
     from holo.platform import namespaces
@@ -74,7 +74,7 @@ def try_out(folder: str) -> None:
         code = 255
         try:
             namespaces.enter_own_view()
-            namespaces.mount_overlay(target, (lower,), upper, work)
+            namespaces.mount_overlay(OVERLAY, target, (lower,), upper, work)
             code = 0
         except OSError as error:
             code = error.errno or code
@@ -141,52 +141,45 @@ if sys.platform == "linux":
 
         def _start(self, mask: set[int | signal.Signals]) -> None:
             """Raises what went wrong in the child."""
-            import socket
-
-            ours, theirs = socket.socketpair()
-            with ours:
-                with theirs:
-                    sys.stdout.flush()
-                    sys.stderr.flush()
-                    parent = os.getpid()
-                    self._pid = os.fork()
-                    if self._pid == 0:
-                        self._be(parent, mask, theirs)
-                said = b""
-                while True:
-                    piece, descriptors, _, _ = socket.recv_fds(ours, 1 << 16, 1)
-                    if descriptors:
-                        self._root = descriptors[0]
-                        os.set_inheritable(self._root, False)
-                    if not piece:
-                        break
-                    said += piece
-            said = said.removeprefix(b"/")
+            receive, send = os.pipe()
+            roots = _pair() if self._wants_root else None
+            parent = os.getpid()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            self._pid = os.fork()
+            if self._pid == 0:
+                self._be(parent, mask, send, roots and roots[1])
+            os.close(send)
+            with open(receive, "rb") as answer:
+                said = answer.read()  # to the end, which comes when the child becomes the command
+            if roots is not None:
+                self._root = _received(*roots)
             if said:
+                import pickle
+
                 os.waitpid(self._pid, 0)
                 error = pickle.loads(said)  # noqa: S301 - from our own child
                 raise error
 
-        def _be(self, parent: int, mask: set[int | signal.Signals], theirs: socket.socket) -> NoReturn:
-            """The life of the child until it is the command. It says ``/`` with the root, or what went wrong."""
-            import socket
-
+        def _be(self, parent: int, mask: set[int | signal.Signals], send: int, roots: socket.socket | None) -> NoReturn:
+            """The life of the child until it is the command. It says nothing, unless something goes wrong."""
             try:
                 namespaces.die_with(parent)
                 if self._place.lower:
                     self._mount()
                 if self._cwd is not None:
                     _enter(self._cwd)
-                if self._wants_root:
-                    root = platform.open_root(self._place.path)
-                    socket.send_fds(theirs, [b"/"], [root])
-                    os.close(root)
+                if roots is not None:
+                    _send(roots, self._place.path)
                 environ = _environ(self._place)
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 activation.run(self._command, environ)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+                import pickle
+
                 known = isinstance(error, (HoloError, NoOverlayError, OSError, KeyboardInterrupt))
-                theirs.sendall(pickle.dumps(error if known else HoloError(repr(error))))
+                with open(send, "wb") as answer:
+                    answer.write(pickle.dumps(error if known else HoloError(repr(error))))
             finally:
                 os._exit(1)
 
@@ -194,7 +187,7 @@ if sys.platform == "linux":
             place = self._place
             try:
                 namespaces.enter_own_view()
-                namespaces.mount_overlay(place.path, place.lower, place.upper, place.work)
+                namespaces.mount_overlay(OVERLAY, place.path, place.lower, place.upper, place.work)
             except OSError as error:
                 raise NoOverlayError(error.strerror) from None
 
@@ -244,6 +237,29 @@ if sys.platform == "linux":
                     pass
                 return True
             return False
+
+    def _pair() -> tuple[socket.socket, socket.socket]:
+        import socket
+
+        return socket.socketpair()
+
+    def _send(theirs: socket.socket, path: str) -> None:
+        import socket
+
+        root = platform.open_root(path)
+        socket.send_fds(theirs, [b"/"], [root])
+        os.close(root)
+
+    def _received(ours: socket.socket, theirs: socket.socket) -> int | None:
+        """What the other side, which is gone, has sent."""
+        import socket
+
+        with ours, theirs:
+            theirs.close()
+            found = socket.recv_fds(ours, 1, 1)[1]
+        for descriptor in found:
+            os.set_inheritable(descriptor, False)
+        return found[0] if found else None
 
     def _cwd_inside(path: str) -> str | None:
         """The current folder if it is in the environment: another one will be there."""

@@ -46,6 +46,8 @@ _DURABLE_DRAFT = re.compile(r".*\.json\.[0-9]+\.[0-9]+")
 
 _UNITS = "kmgt"
 
+_REMOVED = ("blobs", "links", "golden", "drafts", "locks", "layers")
+
 
 # -- what the caller asks for and gets --------------------------------------------------------------------
 
@@ -105,6 +107,8 @@ class GcReport:
     """what killed commands left"""
     locks: int
     """files of locks of spaces that are gone"""
+    layers: int
+    """what throw-away environments were mounted over (see :mod:`holo.layers`)"""
     bytes_freed: int
     """on the disk, certainly: neither hardlinked nor reflinked from elsewhere"""
     bytes_shared: int
@@ -121,7 +125,7 @@ class GcReport:
             "dry_run": self.dry_run,
             "catalogs": [use.to_json() for use in self.catalogs],
             "kept": [use.to_json() for use in self.kept],
-            "removed": {name: getattr(self, name) for name in ("blobs", "links", "golden", "drafts", "locks")},
+            "removed": {name: getattr(self, name) for name in _REMOVED},
             "bytes": {"freed": self.bytes_freed, "shared": self.bytes_shared, "left": self.bytes_left},
             "unknown": self.unknown,
             "seconds": self.seconds,
@@ -458,6 +462,7 @@ def collect(
         golden=sum(there.golden.get(digest, False) for digest in (*decision.catalogs, *decision.golden)),
         drafts=len(decision.drafts),
         locks=0,
+        layers=0,
         bytes_freed=freed,
         bytes_shared=shared,
         bytes_left=occupied - sum(file.bytes for file in (*decision.blobs, *decision.links)),

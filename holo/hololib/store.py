@@ -268,7 +268,7 @@ class Store:
         if NAME.fullmatch(reference) and (known := self._read_name(reference)) is not None:
             return reference, known.digest
         if len(reference) >= _SHORTEST_PREFIX and not reference.strip("0123456789abcdef"):
-            fitting = [digest for digest in self._digests() if digest.startswith(reference)]
+            fitting = [digest for digest in self.digests() if digest.startswith(reference)]
             if len(fitting) == 1:
                 return self.name_of(fitting[0]), fitting[0]
             if fitting:
@@ -289,7 +289,7 @@ class Store:
 
     def only(self) -> tuple[str, str]:
         """The (name, digest) of the library's single catalog; an error that names the choices otherwise."""
-        digests_here = self._digests()
+        digests_here = [*self.digests()]
         if len(digests_here) == 1:
             return self.name_of(digests_here[0]), digests_here[0]
         if not digests_here:
@@ -305,7 +305,7 @@ class Store:
         """Every catalog once per name, and those without a name, by name."""
         summaries = [known for name in sorted(self.names()) if (known := self._read_name(name)) is not None]
         named = {summary.digest for summary in summaries}
-        for digest in self._digests():
+        for digest in sorted(self.digests()):
             if digest not in named:
                 with suppress(FileNotFoundError, NotFound):  # removed by somebody else just now
                     recorded = os.stat(self._catalog_path(digest)).st_mtime
@@ -349,6 +349,11 @@ class Store:
         """The summary kept with a name, or ``None``."""
         return self._read_name(name) if NAME.fullmatch(name) else None
 
+    def digests(self) -> set[str]:
+        """The digests of all catalogs."""
+        found = (file.removesuffix(".json") for file in _files(os.path.join(self.path, "catalog")))
+        return {digest for digest in found if digests.is_digest(digest)}
+
     def golden_trees(self) -> set[str]:
         """The digests of the catalogs that have a golden tree (see :mod:`holo.restore.golden`)."""
         return {name for name in _files(os.path.join(self.path, "golden")) if digests.is_digest(name)}
@@ -378,10 +383,6 @@ class Store:
     def name_path(self, name: str) -> str:
         """The file that says which catalog a name means."""
         return os.path.join(self.path, "names", name + ".json")
-
-    def _digests(self) -> list[str]:
-        found = (file.removesuffix(".json") for file in _files(os.path.join(self.path, "catalog")))
-        return sorted(digest for digest in found if digests.is_digest(digest))
 
     def names(self) -> Iterator[str]:
         """The names of catalogs, in no order."""

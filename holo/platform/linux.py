@@ -270,14 +270,24 @@ def remove_tree(directory: Directory, name: str) -> bool:
 def mounts_below(path: str) -> list[str]:
     """What is mounted (also by a bind mount, which no stat shows) below ``path``, a real path."""
     below = os.fsencode(path) + b"/"
+    return [os.fsdecode(point) for point, _ in _mounts() if point.startswith(below)]
+
+
+def source_at(path: str) -> str | None:
+    """The source (a device, or any name) of what is mounted at ``path``, a real path; of the last, if of several."""
+    found = [source for point, source in _mounts() if point == os.fsencode(path)]
+    return os.fsdecode(found[-1]) if found else None
+
+
+def _mounts() -> list[tuple[bytes, bytes]]:
+    """The points and sources of all mounts: proc_pid_mountinfo(5)."""
     try:
         with open("/proc/self/mountinfo", "rb") as file:
-            points = [line.split(b" ", 5)[4] for line in file]
+            lines = [(line.split(b" ", 5)[4], line.rpartition(b" - ")[2].split(b" ")[1]) for line in file]
     except OSError:
         return []
     # Blanks, newlines and backslashes are written as three octal digits.
-    plain = (re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), point) for point in points)
-    return [os.fsdecode(point) for point in plain if point.startswith(below)]
+    return [(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), point), name) for point, name in lines]
 
 
 # linux/fs.h

@@ -40,11 +40,12 @@ def enter_own_view() -> None:
     _check(_libc.mount(None, b"/", None, _MS_REC | _MS_SLAVE, None))
 
 
-def mount_overlay(target: str, lower: Sequence[str], upper: str, work: str) -> None:
+def mount_overlay(source: str, target: str, lower: Sequence[str], upper: str, work: str) -> None:
     """Mount over ``target`` what the ``lower`` directories hold, the first the uppermost; changes go to ``upper``.
 
-    The last component of a path is never a symlink. ``work`` is an empty directory beside ``upper``. Nothing waits for
-    the disk: what is in ``upper`` does not outlive a power cut. Raises :class:`OSError`.
+    The last component of a path is never a symlink. ``source`` is a name to be shown, ``work`` an empty directory
+    beside ``upper``. Nothing waits for the disk: what is in ``upper`` does not outlive a power cut. Raises
+    :class:`OSError`.
     """
     opened: list[int] = []
 
@@ -63,7 +64,7 @@ def mount_overlay(target: str, lower: Sequence[str], upper: str, work: str) -> N
             # trusted.* attributes are for who has rights in the first user namespace: Linux 5.11.
             "redirect_dir=on" if _is_first_user_namespace() else "userxattr",
         ]
-        _check(_libc.mount(b"holo", reach(target).encode(), b"overlay", 0, ",".join(options).encode()))
+        _check(_libc.mount(source.encode(), reach(target).encode(), b"overlay", 0, ",".join(options).encode()))
     finally:
         for descriptor in opened:
             os.close(descriptor)

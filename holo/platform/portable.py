@@ -412,6 +412,11 @@ def mounts_below(path: str) -> list[str]:
     return []
 
 
+def source_at(path: str) -> str | None:
+    """The source of what is mounted at ``path``: nobody tells."""
+    return None
+
+
 # sys/stdio.h of macOS
 _RENAME_SWAP = 2
 _RENAME_EXCL = 4

@@ -28,6 +28,7 @@ from holo.catalog import Catalog, Totals
 from holo.errors import Conflict, HoloError, UsageError
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
+from holo.layers import OVERLAY
 from holo.platform import probe
 from holo.remove import remove, remove_at
 from holo.restore.engine import UNFINISHED, Engine
@@ -158,7 +159,13 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
 
 def refuse_mounts(path: str) -> None:
     """Raise :class:`Conflict` if something is mounted inside the space: its files are not the space's to remove."""
-    mounted = platform.mounts_below(os.path.realpath(path))
+    real = os.path.realpath(path)
+    if platform.source_at(real) == OVERLAY:
+        raise Conflict(
+            f"this command runs in a throw-away environment at {path}, and does not see the space there",
+            "Run it outside of `holo run --ephemeral`.",
+        )
+    mounted = platform.mounts_below(real)
     if mounted:
         raise Conflict(f"{mounted[0]} is mounted inside the space {path}", "Unmount it first; nothing was changed.")
 
