@@ -1,6 +1,6 @@
 """What throw-away environments are mounted over, and where their changes go: folders of one user's own.
 
-    holotree/.ephemeral/<user>/
+    holotree/.ephemeral-<user>/
         trees/<digest>     a catalog in plain directories, as it was recorded
         layers/<key>       its files that name their own path, patched for one path, with the directories above them
         runs/<id>          what one run changes
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -27,8 +28,8 @@ from holo.hololib.locks import InUseError, OnWait, locked, refuse_to_wait
 from holo.remove import remove, unlink
 from holo.walk import open_directory, refuse_symlinks
 
-FOLDER = ".ephemeral"
-"""Below the holotree. No space can have that name."""
+_FOLDER = ".ephemeral-"
+"""Begins the folder's name. No space can have such a one."""
 
 OVERLAY = "holo-ephemeral"
 """The source that the system shows for such an overlay."""
@@ -40,17 +41,19 @@ class Layers:
     """The trees, layers and runs of this user below one holotree."""
 
     def __init__(self, holotree: str) -> None:
-        self._common = os.path.join(holotree, FOLDER)
-        self.path = os.path.join(self._common, str(max(platform.owners())))
+        self.path = os.path.join(holotree, _FOLDER + str(max(platform.owners())))
         self.trees, self.layers, self.runs = (os.path.join(self.path, name) for name in ("trees", "layers", "runs"))
 
     def prepare(self) -> None:
         """Make the folders. Raises :class:`Conflict` if they could be another user's."""
-        refuse_symlinks(self._common, self.path)
+        refuse_symlinks(self.path)
         try:
-            os.makedirs(self._common, exist_ok=True)
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
             with suppress(FileExistsError):
                 os.mkdir(self.path, 0o700)
+                if os.name == "posix":  # in a shared home it would have the group of all, which has no name inside
+                    os.chown(self.path, -1, os.getegid())
+                    os.chmod(self.path, 0o700)
             status = os.lstat(self.path)
             own = stat.S_ISDIR(status.st_mode) and status.st_uid == max(platform.owners())
             if not own or (os.name == "posix" and status.st_mode & 0o077):
@@ -72,9 +75,11 @@ class Layers:
                 if os.path.isdir(path):
                     yield path
                     return
-            with locked(path + ".lock", what, exclusive=True, on_wait=on_wait):
+            # Not waited for: who was faster holds it, then shares it as long as their command runs.
+            with suppress(InUseError), locked(path + ".lock", what, exclusive=True, on_wait=refuse_to_wait):
                 if not os.path.isdir(path):
                     _make(path, make)
+            time.sleep(os.urandom(1)[0] / 256_000)  # so that many do not always come at the same moment
 
     def working(self) -> list[str]:
         """The runs there are, dead or alive. Costs microseconds where there are none."""

@@ -110,7 +110,7 @@ def _finish(at_end: AtEnd, root: platform.Directory, path: str) -> None:
 
 if sys.platform == "linux":
     _PASSED_ON = frozenset(
-        {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM}
+        {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
     )
 
     class _Child:

@@ -20,9 +20,12 @@ _SERVER = """
 import json, os, resource, signal, sys
 import concurrent.futures, ctypes, multiprocessing, yaml, zstandard
 import holo.activation, holo.api, holo.catalog_model, holo.cli, holo.cli.render, holo.doctor, holo.hololib.blobs
-import holo.hololib.links, holo.record, holo.restore
+import holo.check, holo.ephemeral.make, holo.hololib.links, holo.record, holo.restore, pickle, socket
 for line in sys.stdin:
     order = json.loads(line)
+    if isinstance(order, int):
+        print(os.waitstatus_to_exitcode(os.waitpid(order, 0)[1]), flush=True)
+        continue
     child = os.fork()
     if not child:
         for number, path in ((1, order["out"]), (2, order["err"])):
@@ -35,13 +38,17 @@ for line in sys.stdin:
             os.setgroups(groups)
             os.setresgid(gid, gid, gid)
             os.setresuid(uid, uid, uid)
+            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self is the user's, as after an execve
             os.umask(umask)
         os.environ.clear()
         os.environ.update(order["env"])
         os.chdir(order["cwd"])
         sys.argv[1:] = order["arguments"]
         holo.cli.main()
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    if order["wait"]:
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    else:
+        print(child, flush=True)
 """
 
 
@@ -75,28 +82,51 @@ class Forks:
     ) -> Result:
         """Run to the end and require the exit code. No failure may show as a traceback, or be holo's mistake."""
         out, err = self._folder / "out", self._folder / "err"
-        order = {
-            "arguments": [os.fsdecode(argument) for argument in arguments],
-            "env": dict(env),
-            "cwd": str(cwd),
-            "out": str(out),
-            "err": str(err),
-            "user": user and (user.uid, user.uid, list(user.groups), user.umask),
-            "memory": memory,
-            "seconds": seconds,
-        }
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        status = int(self._process.stdout.readline())
+        status = self._order(
+            arguments=[os.fsdecode(argument) for argument in arguments],
+            env=dict(env),
+            cwd=str(cwd),
+            out=str(out),
+            err=str(err),
+            user=user and (user.uid, user.uid, list(user.groups), user.umask),
+            memory=memory,
+            seconds=seconds,
+            wait=True,
+        )
         result = Result(list(arguments), status, *(path.read_text(errors="surrogateescape") for path in (out, err)))
-        shown = f"holo {' '.join(order['arguments'])}: exit {status}, not {code}\n{result.stdout}\n{result.stderr}"
+        shown = f"holo {' '.join(map(str, arguments))}: exit {status}, not {code}\n{result.stdout}\n{result.stderr}"
         assert status != -signal.SIGALRM, f"hung: {shown}"
         for mistake in ("Traceback", "mistake in holo", "out of memory"):
             assert mistake not in result.stderr, shown
         assert code is None or status == code, shown
         return result
+
+    def start(
+        self, *arguments: Argument, env: Mapping[str, str], user: User | None = None, cwd: Path = Path("/")
+    ) -> int:
+        """Start it, with its output thrown away, and go on. Returns its process id, for `wait`."""
+        return self._order(
+            arguments=[os.fsdecode(argument) for argument in arguments],
+            env=dict(env),
+            cwd=str(cwd),
+            out=os.devnull,
+            err=os.devnull,
+            user=user and (user.uid, user.uid, list(user.groups), user.umask),
+            memory=2 << 30,
+            seconds=60,
+            wait=False,
+        )
+
+    def wait(self, process: int) -> int:
+        """The exit code of a started command, or minus the signal that ended it."""
+        return self._order(process)
+
+    def _order(self, process: int | None = None, **order: object) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order if process is None else process) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
 
     def close(self) -> None:
         assert self._process.stdin is not None

@@ -83,6 +83,7 @@ class World:
         self.other = environment(root / "the-source-of-the-other-one-", 2, files=files)
         write(root / "s" / "a-users-file", "precious")
         write(root / "s" / "a-users-folder" / "file", "precious too")
+        self.throw_away = self.home / "holotree" / f".ephemeral-{os.geteuid()}"
         self.has_golden_trees = filesystem.name == "btrfs"
         self._supervisor = supervisor
         self._tune = tune
@@ -301,7 +302,14 @@ class Scenario:
         return world
 
     def arguments(self, world: World) -> list[str]:
-        places = {"source": world.source, "space": world.space, "export": world.root / "export", "digest": world.digest}
+        export = world.root / "export"
+        places = {
+            "source": world.source,
+            "space": world.space,
+            "export": export,
+            "digest": world.digest,
+            "root": world.root,
+        }
         return [part.format(**places) for part in self.command]
 
     def run(self, world: World, **fault: Any) -> Outcome:
@@ -423,6 +431,32 @@ def _with_damage(world: World) -> None:
         os.utime(path, ns=(found.st_mtime_ns, found.st_mtime_ns))
 
 
+def _never_run(world: World) -> None:
+    """A space, and nothing yet that a throw-away environment could be mounted over."""
+    world.with_space()
+    shutil.rmtree(world.throw_away, ignore_errors=True)
+    (world.root / "ran").unlink(missing_ok=True)
+
+
+def _run_once(world: World) -> None:
+    world.with_space()
+    (world.root / "ran").unlink(missing_ok=True)
+
+
+def _not_run(world: World) -> list[str]:
+    """It must have run, in an environment as recorded, and left nothing but what the next one is mounted over."""
+    ran = world.root / "ran"
+    found = [] if ran.exists() and ran.read_text() == "number = 1\n" else ["the command has not run"]
+    left = [*world.throw_away.glob("runs/*"), *world.throw_away.glob("*/*.draft")]
+    left += (world.home / "holotree" / ".spaces").glob("*.cover")
+    return found + [f"left behind: {path}" for path in left]
+
+
+_SCRIPT = (
+    "{{ cd $HOLO_SPACE_PATH && cat lib/pkg/module.py > {root}/ran && rm -r lib bin && touch new; }} 2> /dev/null"
+    " || {{ echo error: $PWD >&2; exit 1; }}; echo {{}}"
+)
+"""A change that fails, for faults are for it as well, says so as holo does."""
 _RECORD = ("record", "{source}", "--name", "env")
 _INIT = ("init", "--space", "space", "env", "--to", "{space}")
 _INIT_FILE = ("init", "--space", "space", "{export}/env.json", "--to", "{space}")
@@ -432,6 +466,7 @@ _DELETE = ("delete", "--space", "space")
 _REMOVE = ("catalogs", "--remove", "{digest}")
 _GC = ("gc",)
 _CHECK = ("check", "--repair", "--from", "{source}")
+_EPHEMERAL = (*("run", "--ephemeral", "--space", "space", "--", "sh", "-c"), _SCRIPT)
 _EXCHANGING = {"holo.restore._WORTH_A_SNAPSHOT": 3}
 
 
@@ -464,6 +499,8 @@ _ALL = [
     Scenario("gc", "ext4", _GC, _with_garbage, _not_collected),
     Scenario("gc", "btrfs", _GC, _with_garbage, _not_collected),
     Scenario("check", "ext4", _CHECK, _with_damage, World.library_problems),
+    Scenario("ephemeral-first", "ext4", _EPHEMERAL, _never_run, _not_run),
+    Scenario("ephemeral", "btrfs", _EPHEMERAL, _run_once, _not_run),
     Scenario("check", "xfs", _CHECK, _with_damage, World.library_problems),
 ]
 

@@ -1,0 +1,579 @@
+"""Throw-away environments: what a command finds there, and what is left of it afterwards.
+
+A test looks in from outside: root sees what a process sees below /proc/PID/root, whoever that is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from support import compare, trees
+from support.cli import Holo, Result
+from support.filesystems import Filesystem
+from support.forks import Forks, User
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user, and look into their view")
+
+ROOT, ADA, BOB = User(0), User(1001), User(1002)
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()
+
+
+@dataclass
+class Home:
+    """A user's library with a catalog ``env`` and a space ``web`` of it."""
+
+    root: Path
+    forks: Forks
+    user: User
+    catalog: str = "env"
+
+    @property
+    def home(self) -> Path:
+        return self.root / "home"
+
+    @property
+    def holotree(self) -> Path:
+        return self.home / "holotree"
+
+    @property
+    def source(self) -> Path:
+        return self.root / "the-recorded-environment-of-a-user-somewhere-in-the-file-system"
+
+    @property
+    def own(self) -> Path:
+        return self.holotree / f".ephemeral-{self.user.uid}"
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "HOLO_HOME": str(self.home),
+            "HOLO_SETTINGS": str(self.root / "settings.yaml"),
+            "HOME": str(self.root),
+            "PATH": os.environ["PATH"],
+        }
+
+    def __call__(self, *arguments: str | Path, code: int | None = 0, cwd: Path | None = None) -> Result:
+        return self.forks(
+            *arguments, env=self.environment(), user=self.user, code=code, cwd=cwd or self.root, memory=4 << 30
+        )
+
+    def path(self, space: str = "web") -> Path:
+        slug = next(path for path in self.holotree.glob(f"{space}_*"))
+        return self.holotree / slug
+
+    def ephemeral(self, *command: str, code: int = 0, cwd: Path | None = None) -> Result:
+        return self("run", "--ephemeral", "--space", "web", "--", *command, code=code, cwd=cwd)
+
+    def script(self, script: str, code: int = 0, cwd: Path | None = None) -> str:
+        """What a shell in a throw-away environment prints."""
+        return self.ephemeral("sh", "-c", script, code=code, cwd=cwd).stdout
+
+    @contextmanager
+    def inside(self, *options: str, script: str = "", space: str = "web") -> Iterator[Inside]:
+        """A throw-away environment that lives while the block runs, after the script in it."""
+        gate = self.root / f"gate-{os.urandom(4).hex()}"
+        gate.mkdir()
+        os.mkfifo(gate / "go")
+        subprocess.run(["chown", "-R", f"{self.user.uid}", gate], check=True)
+        waiting = f"{script}\ncd {gate}; echo $$ > pid; echo $HOLO_SPACE_PATH > draft; mv draft path"
+        command = ("sh", "-c", f"{waiting}; read line < go; exit 5")
+        process = self.forks.start(
+            "run", "--ephemeral", "--space", space, *options, "--", *command, env=self.environment(), user=self.user
+        )
+        wait_for((gate / "path").exists)
+        pid = int((gate / "pid").read_text())
+        inside = Inside(process, pid, Path((gate / "path").read_text().strip()))
+        try:
+            yield inside
+        finally:
+            if not inside.is_killed:
+                with (gate / "go").open("w") as go:
+                    go.write("on\n")
+            inside.code = self.forks.wait(process)
+
+    def left(self) -> list[str]:
+        """What a run has left that is not kept for the next."""
+        runs = [str(path) for path in (self.own / "runs").iterdir()]
+        covers = [str(path) for path in (self.holotree / ".spaces").glob("*.cover")]
+        halves = [str(path) for path in self.own.glob("*/*.draft")]
+        mounted = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.root) in line]
+        known = {
+            json.loads(self("list", "--json").stdout)["spaces"][index]["path"] for index in range(len(self.spaces()))
+        }
+        points = [str(path) for path in self.holotree.iterdir() if path.name[0] != "." and str(path) not in known]
+        return [*runs, *covers, *halves, *mounted, *points]
+
+    def spaces(self) -> list[str]:
+        return [space["name"] for space in self("list", "--json").json()["spaces"]]
+
+
+@dataclass
+class Inside:
+    """One that lives."""
+
+    holo: int
+    pid: int
+    path: Path
+    code: int | None = None
+    is_killed: bool = False
+
+    @property
+    def seen(self) -> Path:
+        """The environment as the command sees it."""
+        return Path(f"/proc/{self.pid}/root{self.path}")
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.005)
+
+
+def give(tree: Path, user: User) -> None:
+    subprocess.run(["chown", "-hR", f"{user.uid}:{user.uid}", tree], check=True)
+
+
+@pytest.fixture(params=[ROOT, ADA], ids=["root", "user"])
+def user(request: pytest.FixtureRequest) -> User:
+    found: User = request.param
+    return found
+
+
+@pytest.fixture
+def home(filesystem: Filesystem, forks: Forks, user: User) -> Home:
+    return make_home(filesystem, forks, user, trees.small)
+
+
+def make_home(filesystem: Filesystem, forks: Forks, user: User, make: Callable[[Path], object]) -> Home:
+    for folder in filesystem.root.parents:
+        folder.chmod(folder.stat().st_mode | 0o011)
+    home = Home(filesystem.root, forks, user)
+    (home.root / "settings.yaml").touch()
+    make(home.source)
+    give(home.root, user)
+    home("record", home.source, "--name", "env")
+    home("init", "--space", "web", "env")
+    return home
+
+
+local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+as_user = pytest.mark.parametrize("user", [ADA], ids=["user"], indirect=True)
+
+
+# -- what a command finds ---------------------------------------------------------------------------------------------
+
+
+def test_exactly_what_was_recorded(filesystem: Filesystem, forks: Forks, user: User) -> None:
+    def make(path: Path) -> None:
+        trees.nasty(path, xattrs=filesystem.xattrs)
+        (path / "modes" / "file-0111").chmod(0o511)  # only root reads, and records, one without
+
+    home = make_home(filesystem, forks, user, make)
+    (home.path() / "sizes" / "one").write_text("changed in the space")
+    before = compare.snapshot(home.path())
+    with home.inside() as inside:
+        assert inside.path == home.path()
+        assert compare.differences(home.source, inside.seen, new=inside.path) == []
+        numbers = [(found.st_dev, found.st_ino) for found in compare.walk(inside.seen).values() if found.st_nlink == 1]
+        assert len(numbers) == len({*numbers}), "files that could be taken for each other"
+        assert stat.S_IMODE(os.lstat(inside.seen).st_mode) == stat.S_IMODE(os.lstat(home.source).st_mode)
+    assert inside.code == 5
+    assert compare.snapshot(home.path()) == before
+    assert home.left() == []
+
+
+def test_it_is_writable_and_nothing_stays(home: Home) -> None:
+    library, space = compare.snapshot(home.home / "hololib"), compare.snapshot(home.path())
+    script = """
+        set -e; cd $HOLO_SPACE_PATH
+        test "$(hello)" = "hello from $PWD"
+        echo more >> lib/data.txt; rm lib/other.txt; chmod 700 lib/deep; mv lib/deep/er/leaf leaf
+        mkdir lib/other.txt; mv lib/deep lib/moved; ln -s nowhere link; rm -r bin; echo new > bin
+        mkfifo fifo; ln lib/data.txt linked; find . | sort"""
+    seen = home.script(script)
+    assert "./lib/moved/er" in seen
+    assert "./leaf" in seen
+    assert home.script(script) == seen, "the second starts where the first started"
+    assert compare.snapshot(home.path()) == space
+    after = compare.snapshot(home.home / "hololib")
+    # The lock says who held it last, and the mark when the catalog was used.
+    changed = {name for name in library.keys() | after.keys() if library.get(name) != after.get(name)}
+    assert {name for name in changed if not name.startswith((b"lock", b"gate", b"used"))} <= {b"."}
+    with home.inside() as inside:
+        assert compare.differences(home.source, inside.seen, new=inside.path) == []
+    assert home.left() == []
+
+
+@local
+def test_the_rest_of_the_system_is_as_before(home: Home) -> None:
+    mine = home.root / "mine"
+    script = f"id -u; id -g; echo written > {mine}; wc -l < /proc/self/mountinfo; echo $HOLO_SPACE; which hello"
+    uid, gid, mounts, space, hello = home.script(script).splitlines()
+    assert (int(uid), int(gid)) == (home.user.uid, home.user.uid)
+    assert int(mounts) == len(Path("/proc/self/mountinfo").read_text().splitlines()) + 1
+    assert space == "web"
+    assert Path(hello) == home.path() / "bin" / "hello"
+    assert mine.read_text() == "written\n"
+    assert mine.stat().st_uid == home.user.uid
+
+
+@local
+def test_mounts_that_appear_later_are_seen(home: Home) -> None:
+    shared = home.root / "shared"
+    (shared / "later").mkdir(parents=True)
+    subprocess.run(["mount", "--bind", shared, shared], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", shared], check=True)
+        with home.inside() as inside:
+            subprocess.run(["mount", "-t", "tmpfs", "none", shared / "later"], check=True)
+            (shared / "later" / "file").touch()
+            assert Path(f"/proc/{inside.pid}/root{shared}/later/file").exists()
+    finally:
+        subprocess.run(["umount", "-R", shared], check=True)
+
+
+@local
+def test_the_current_folder_is_one_inside(home: Home) -> None:
+    (home.path() / "lib" / "data.txt").write_text("of the space")
+    assert home.script("cat data.txt", cwd=home.path() / "lib") == "data\n" * 2000
+    assert home.script("pwd; ls", cwd=home.path()).splitlines() == [str(home.path()), "bin", "lib"]
+    extra = home.path() / "extra"
+    extra.mkdir()
+    os.chown(extra, home.user.uid, -1)
+    assert "is not in the pristine environment" in home.ephemeral("true", code=1, cwd=extra).stderr
+    assert home.left() == []
+
+
+@local
+def test_a_real_virtualenv(filesystem: Filesystem, real_venv_source: Path) -> None:
+    holo = Holo(filesystem.root)
+    holo("record", real_venv_source, "--name", "venv")
+    report = holo("init", "--space", "web", "venv", "--json").json()
+    script = "import sys, numpy; print(sys.prefix, numpy.__file__)"
+    for options in ((), ("--catalog", "venv")):
+        space = "new" if options else "web"
+        said = holo("run", "--ephemeral", "--space", space, *options, "--", "python", "-c", script).stdout
+        prefix = report["path"] if space == "web" else said.split()[0]
+        assert said.split()[0] == prefix
+        assert said.split()[1].startswith(prefix)
+        pip = holo("run", "--ephemeral", "--space", space, *options, "--", "pip", "--version").stdout
+        assert prefix in pip
+    changed = "import sys, pathlib; pathlib.Path(sys.prefix, 'lib', 'x').write_text('x')"
+    holo("run", "--ephemeral", "--space", "web", "--", "python", "-c", changed)
+    holo("check", "--space", "web")
+
+
+# -- exit codes and signals -------------------------------------------------------------------------------------------
+
+
+@local
+@as_user
+def test_exit_codes(home: Home) -> None:
+    for code in (0, 1, 3, 77):
+        home.ephemeral("sh", "-c", f"exit {code}", code=code)
+    home.ephemeral("sh", "-c", "kill -KILL $$", code=-9)
+    home.ephemeral("sh", "-c", "kill -INT $$", code=-2)
+    home.ephemeral("sh", "-c", "kill -SEGV $$", code=-11)
+    assert "no such command" in home.ephemeral("no-such-command", code=127).stderr
+    assert "cannot be run" in home.ephemeral(str(home.path() / "lib" / "data.txt"), code=126).stderr
+    assert home.left() == []
+
+
+@local
+@as_user
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
+def test_signals_reach_the_command(home: Home, number: signal.Signals) -> None:
+    with home.inside(script=f"trap 'exit 42' {number.name.removeprefix('SIG')}") as inside:
+        os.kill(inside.holo, number)
+        inside.is_killed = True
+    assert inside.code == 42
+    assert home.left() == []
+
+
+@local
+@as_user
+def test_a_signal_that_ends_the_command_ends_holo(home: Home) -> None:
+    with home.inside() as inside:
+        os.kill(inside.holo, signal.SIGTERM)
+        inside.is_killed = True
+    assert inside.code == -signal.SIGTERM
+    assert home.left() == []
+
+
+@local
+@as_user
+def test_what_a_command_leaves_running_is_ended(home: Home) -> None:
+    pids = home.root / "pids"
+    stubborn = f"trap '' TERM; echo $$ >> {pids}; sleep 100"
+    home.script(f'sleep 100 & echo $! > {pids}; (setsid sh -c "{stubborn}" &); sleep 0.1'.replace("$$", "\\$\\$"))
+    numbers = [int(line) for line in pids.read_text().split()]
+    assert len(numbers) == 2
+    assert not any(Path(f"/proc/{number}").exists() for number in numbers)
+    assert home.left() == []
+
+
+# -- others, at the same time ------------------------------------------------------------------------------------------
+
+
+def test_many_at_once_do_not_see_each_other(home: Home) -> None:
+    results = home.root / "results"
+    results.mkdir()
+    os.chown(results, home.user.uid, -1)
+    script = f"""cd $HOLO_SPACE_PATH; test -e mine && echo seen > {results}/bad
+        echo $$ > mine; echo $$ > lib/data.txt; echo ready > {results}/$$
+        while [ $(ls {results} | wc -l) -lt 20 ]; do sleep 0.02; done
+        test "$(cat mine lib/data.txt)" = "$$
+$$" || echo mixed > {results}/bad"""
+    commands = ["run", "--ephemeral", "--space", "many", "--catalog", "env", "--", "sh", "-c", script]
+    running = [home.forks.start(*commands, env=home.environment(), user=home.user) for _ in range(20)]
+    assert [home.forks.wait(process) for process in running] == [0] * 20
+    assert len(list(results.iterdir())) == 20
+    assert not (results / "bad").exists()
+    assert home.left() == []
+
+
+def test_the_real_space_goes_on_meanwhile(home: Home) -> None:
+    """Restored (exchanged, on Btrfs), deleted, made again: nobody takes away what the command sees."""
+    with home.inside() as inside:
+        before = compare.snapshot(inside.seen)
+        (home.path() / "lib" / "data.txt").write_text("changed")
+        for index in range(600):  # so much that it is replaced as a whole
+            (home.path() / "lib" / f"{index}").touch()
+        home("restore", "--space", "web")
+        assert compare.differences(home.source, home.path(), new=home.path()) == []
+        assert compare.snapshot(inside.seen) == before
+        home("delete", "--space", "web")
+        home("gc")
+        assert compare.snapshot(inside.seen) == before
+        home("init", "--space", "web", "env")
+        home("catalogs", "--remove", "env")
+        home("gc")
+        assert compare.snapshot(inside.seen) == before
+        home("delete", "--space", "web")
+        assert compare.snapshot(inside.seen) == before
+    assert home.left() == []
+    assert home("gc").code == 0
+    assert [*(home.own / "trees").iterdir(), *(home.own / "layers").iterdir()] == []
+
+
+@local
+@as_user
+def test_a_space_that_is_not_there_appears_and_goes(home: Home) -> None:
+    with home.inside("--catalog", "env", space="new") as first:
+        with home.inside("--catalog", "env", space="new") as second:
+            assert first.path == second.path
+            assert list(first.path.iterdir()) == []
+            assert home("check").code == 0
+            (second.seen / "lib" / "data.txt").write_text("second")
+        assert (first.seen / "lib" / "data.txt").read_text() == "data\n" * 2000
+        home("init", "--space", "new", "env")
+        assert (first.seen / "bin").exists()
+    assert compare.differences(home.source, home.path("new"), new=home.path("new")) == []
+    home("delete", "--space", "new")
+    assert home.left() == []
+
+
+@local
+@pytest.mark.parametrize("user", [ROOT], ids=["root"], indirect=True)
+def test_commands_of_holo_inside(home: Home) -> None:
+    """They see the library, but change no space that they do not see; and one environment can be in another."""
+    before = compare.snapshot(home.path())
+    holo = f"PYTHONPATH={Path(__file__).parent.parent} {sys.executable} -m holo"
+    for command in ("restore --space web", "delete --space web", "init --space web env"):
+        assert "throw-away environment" in home.ephemeral("sh", "-c", f"{holo} {command}", code=1).stderr
+    nested = (
+        "cd $HOLO_SPACE_PATH; echo 1 > file; {} run --ephemeral -- sh -c 'ls; echo 2 > file; exit 4'; echo $?; cat file"
+    )
+    assert home.script(nested.format(holo)).split() == ["bin", "lib", "4", "1"]
+    assert compare.snapshot(home.path()) == before
+    assert home.left() == []
+
+
+# -- kept -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_result_becomes_a_space(home: Home) -> None:
+    script = "cd $HOLO_SPACE_PATH; echo kept > lib/new; rm lib/other.txt; mkfifo lib/fifo; echo $PWD > lib/path; exit 3"
+    home("run", "--ephemeral", "--space", "web", "--keep", "saved", "--", "sh", "-c", script, code=3)
+    saved = home.path("saved")
+    assert (saved / "lib" / "new").read_text() == "kept\n"
+    assert (saved / "lib" / "path").read_text() == f"{saved}\n"
+    assert sorted(os.listdir(saved / "lib")) == ["data.txt", "deep", "new", "path"]
+    assert home("run", "--space", "saved", "--", "hello").stdout == f"hello from {saved}\n"
+    assert home("run", "--ephemeral", "--space", "saved", "--", "hello").stdout == f"hello from {saved}\n"
+    assert home.spaces() == ["saved", "web"]
+    home("check", "--space", "saved")
+    assert home.left() == []
+
+
+@local
+@as_user
+def test_the_result_becomes_a_catalog(home: Home) -> None:
+    command = ["run", "--ephemeral", "--space", "web", "--keep", "saved", "--record", "--", "sh", "-c"]
+    home(*command, "cd $HOLO_SPACE_PATH; rm -r lib; kill -TERM $$", code=-15)
+    assert home.spaces() == ["web"]
+    home("init", "--space", "again", "saved")
+    assert os.listdir(home.path("again")) == ["bin"]
+    assert "already" in home(*command, "echo never > ran", code=1).stderr
+    assert not (home.root / "ran").exists()
+    assert "already" in home("run", "--ephemeral", "--space", "web", "--keep", "web", "--", "true", code=1).stderr
+    for wrong in (["--keep", "x"], ["--record"], ["--catalog", "env"], ["--ephemeral", "--record"]):
+        home("run", "--space", "web", *wrong, "--", "true", code=2)
+    home("run", "--ephemeral", "--space", "nowhere", "--", "true", code=1)
+    assert home.left() == []
+
+
+# -- killed -----------------------------------------------------------------------------------------------------------
+
+
+@as_user
+def test_killed(home: Home) -> None:
+    with home.inside(script="sleep 50 & echo > $HOLO_SPACE_PATH/new") as inside:
+        os.kill(inside.holo, signal.SIGKILL)
+        inside.is_killed = True
+    assert inside.code == -signal.SIGKILL
+    wait_for(lambda: not Path(f"/proc/{inside.pid}/root{inside.path}").exists())
+    assert list((home.own / "runs").iterdir()) != []
+    home("list")
+    assert home.left() == []
+
+
+# -- where nothing can be mounted -------------------------------------------------------------------------------------
+
+
+def without_namespaces(home: Home, *arguments: str, code: int = 0) -> Result:
+    """Run it in a user namespace below which there can be no other."""
+    limit = 'echo 0 > /proc/sys/user/max_user_namespaces; echo 0 > /proc/sys/user/max_mnt_namespaces; exec "$@"'
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "sh", "-c", limit, "sh", sys.executable, "-m", "holo", *arguments],
+        env={**home.environment(), "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done
+    return Result(list(arguments), done.returncode, done.stdout, done.stderr)
+
+
+@local
+@pytest.mark.parametrize("user", [ROOT], ids=["root"], indirect=True)
+def test_a_space_of_its_own_instead(home: Home) -> None:
+    space = compare.snapshot(home.path())
+    script = "hello; echo > $HOLO_SPACE_PATH/new; exit 9"
+    done = without_namespaces(home, "run", "--ephemeral", "--space", "web", "--", "sh", "-c", script, code=9)
+    assert done.stderr.count("\n") == 1
+    assert "a space of its own" in done.stderr
+    assert done.stdout.startswith(f"hello from {home.holotree}/ephemeral-")
+    assert compare.snapshot(home.path()) == space
+    assert list((home.own / "trees").iterdir()) == [], "made for nothing"
+    assert home.left() == []
+    assert not list((home.holotree / ".spaces").glob("ephemeral-*"))
+    without_namespaces(home, "run", "--ephemeral", "--space", "web", "--keep", "kept", "--", "sh", "-c", script, code=9)
+    assert (home.path("kept") / "new").exists()
+    assert home.spaces() == ["kept", "web"]
+    # Killed: the next command deletes it.
+    kill = "kill -KILL $PPID; exec sleep 9"
+    without_namespaces(home, "run", "--ephemeral", "--space", "web", "--", "sh", "-c", kill, code=-9)
+    assert len(list((home.own / "runs").iterdir())) == 2
+    assert home.spaces() == ["kept", "web"]
+    assert home.left() == []
+    assert home.spaces() == ["kept", "web"]
+
+
+# -- what others put there --------------------------------------------------------------------------------------------
+
+
+@local
+@as_user
+def test_another_users_folder_is_not_used(home: Home) -> None:
+    os.rename(home.own, home.root / "away") if home.own.exists() else None
+    target = home.root / "target"
+    target.mkdir(mode=0o777)
+    for plant in (
+        lambda: os.symlink(target, home.own),
+        lambda: (home.own.mkdir(), os.chown(home.own, BOB.uid, BOB.uid)),
+        lambda: (home.own.mkdir(), os.chown(home.own, ADA.uid, ADA.uid), home.own.chmod(0o770)),
+    ):
+        plant()
+        assert str(home.own) in home.ephemeral("true", code=1).stderr
+        assert list(target.iterdir()) == []
+        home.own.unlink() if home.own.is_symlink() else home.own.rmdir()
+    home.ephemeral("true")
+
+
+@local
+@as_user
+def test_the_place_is_not_a_directory(home: Home) -> None:
+    path = home.path()
+    home("delete", "--space", "web")
+    for plant in (lambda: path.write_text("a file"), lambda: os.symlink("/etc", path)):
+        plant()
+        failed = home("run", "--ephemeral", "--space", "web", "--catalog", "env", "--", "true", code=1)
+        assert "is not a directory" in failed.stderr
+        path.unlink()
+    assert list((home.own / "runs").iterdir()) == []
+
+
+@local
+@as_user
+def test_what_two_users_have_is_apart(home: Home) -> None:
+    """Root uses the same home: neither's folder is the other's, and neither removes what the other runs."""
+    other = Home(home.root, home.forks, ROOT)
+    with home.inside() as mine, other.inside("--catalog", "env", space="roots") as theirs:
+        (theirs.seen / "lib" / "data.txt").write_text("theirs")
+        assert (mine.seen / "lib" / "data.txt").read_text() == "data\n" * 2000
+        home("gc")
+        other("gc")
+        assert os.lstat(mine.seen / "lib").st_uid == ADA.uid
+        assert os.lstat(theirs.seen / "lib").st_uid == 0
+    assert home.left() == []
+    assert list((other.own / "runs").iterdir()) == []
+
+
+@local
+@as_user
+def test_check_finds_a_changed_tree(home: Home) -> None:
+    home.ephemeral("true")
+    (tree,) = [path for path in (home.own / "trees").iterdir() if path.is_dir()]
+    assert home("check", "--json").json()["golden"] >= 1
+    found = (tree / "lib" / "data.txt").stat()
+    (tree / "lib" / "data.txt").write_bytes(b"DATA\n" * 2000)
+    os.utime(tree / "lib" / "data.txt", ns=(found.st_mtime_ns, found.st_mtime_ns))
+    report = home("check", "--json", code=3).json()
+    assert [(problem["kind"], problem["path"]) for problem in report["problems"]] == [("golden", str(tree))]
+    home("check", "--repair")
+    assert home.script("cat $HOLO_SPACE_PATH/lib/data.txt") == "data\n" * 2000
+
+
+@local
+@as_user
+def test_attributes_that_overlays_understand(filesystem: Filesystem, forks: Forks, user: User) -> None:
+    """A catalog can hold them. Mounted, the environment would look otherwise, so it is not."""
+
+    def make(path: Path) -> None:
+        trees.small(path)
+        os.setxattr(path / "lib", "user.overlay.opaque", b"y")
+
+    home = make_home(filesystem, forks, user, make)
+    done = home.ephemeral("sh", "-c", "ls $HOLO_SPACE_PATH/lib")
+    assert "a space of its own" in done.stderr
+    assert done.stdout.split() == ["data.txt", "deep", "other.txt"]
+    assert home.left() == []
