@@ -135,15 +135,16 @@ def _make(path: str, make: Callable[[str], object]) -> None:
 def discard(path: str, *, whole: bool = True) -> None:
     """Remove a tree, a layer or the folder of a run, whose lock the caller holds; or only half of one."""
     parent, name = os.path.split(path)
-    folder = open_directory(parent)
     try:
-        remove(folder, name + _DRAFT)
-        if whole:
-            # What has its name is whole, so half of it must not.
-            with suppress(FileNotFoundError):
-                platform.rename(folder, name, folder, name + _DRAFT)
-                remove(folder, name + _DRAFT)
+        folder = open_directory(parent)
+        try:
+            remove(folder, name + _DRAFT)
+            if whole:
+                # What has its name is whole, so half of it must not.
+                with suppress(FileNotFoundError):
+                    platform.rename(folder, name, folder, name + _DRAFT)
+                    remove(folder, name + _DRAFT)
+        finally:
+            platform.close_directory(folder)
     except OSError as error:
         raise HoloError(f"cannot remove {path}: {error.strerror}") from error
-    finally:
-        platform.close_directory(folder)

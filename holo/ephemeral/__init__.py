@@ -70,7 +70,7 @@ def run(home: Home, environment: Environment, command: list[str], at_end: AtEnd 
     """
     home.layers.prepare()
     home.store.mark_used(environment.digest)
-    with _folder(home) as folder:
+    with _named(home), _folder(home) as folder:
         try:
             return _run_over(home, environment, folder, command, at_end)
         except NoOverlayError as error:
@@ -85,8 +85,20 @@ def sweep(home: Home) -> None:
     """Remove what killed runs have left. Other runs are let alone."""
     for name in home.layers.working():
         folder = os.path.join(home.layers.runs, name)
-        with suppress(InUseError), locked(folder + ".lock", folder, exclusive=True, on_wait=refuse_to_wait):
+        with (
+            _named(home),
+            suppress(InUseError),
+            locked(folder + ".lock", folder, exclusive=True, on_wait=refuse_to_wait),
+        ):
             _clear(home, folder)
+
+
+@contextmanager
+def _named(home: Home) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise HoloError(f"cannot use {home.layers.path} for a throw-away environment: {error.strerror}") from error
 
 
 # -- the folder of one run ------------------------------------------------------------------------------------------
