@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from holo.build.make import Made
     from holo.catalog import Catalog
     from holo.check import CheckReport
-    from holo.ephemeral import Environment
     from holo.hololib.collect import GcReport
     from holo.platform import Directory
     from holo.record import RecordReport
@@ -243,7 +242,6 @@ class Hololib:
         catalog: str | None = None,
         keep: str | None = None,
         record: bool = False,
-        on_progress: OnProgress | None = None,
     ) -> int:
         """Run a command in a throw-away environment at a space's path, with the space's variables, to its end.
 
@@ -268,18 +266,6 @@ class Hololib:
             known.path if known is not None else self.tree.default_path(name),
             *self._catalog_meant(name, catalog),
         )
-        return self._run_ephemeral(environment, command, keep, record=record, on_progress=on_progress)
-
-    def _run_ephemeral(
-        self,
-        environment: Environment,
-        command: Sequence[str],
-        keep: str | None,
-        *,
-        record: bool,
-        on_progress: OnProgress | None,
-    ) -> int:
-        from holo import ephemeral
 
         def save(root: Directory, path: str) -> None:
             from holo.record import record as record_tree
@@ -288,7 +274,7 @@ class Hololib:
                 # A socket or a fifo that the command left is no reason to lose its result.
                 record_tree(self.store, path, keep, root=root, skip_special=True, workers=self.settings.workers)
 
-        home = ephemeral.Home(self.store, self.tree, self.settings.workers, self._on_wait, on_progress)
+        home = ephemeral.Home(self.store, self.tree, self.settings.workers, self._on_wait)
         code = ephemeral.run(home, environment, list(command), save if keep is not None else None)
         if keep is not None and not record:
             self.init(keep, keep)

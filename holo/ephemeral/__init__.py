@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -56,7 +56,6 @@ class Home:
     tree: Holotree
     workers: int
     on_wait: OnWait
-    on_progress: Callable[[int, int], object] | None = None
 
     @property
     def layers(self) -> Layers:
@@ -108,7 +107,8 @@ def _named(home: Home) -> Iterator[None]:
 def _folder(home: Home) -> Iterator[str]:
     """A new folder for one run, whose lock tells the others that it lives."""
     folder = os.path.join(home.layers.runs, os.urandom(8).hex())
-    with locked(folder + ".lock", folder, exclusive=True, on_wait=home.on_wait):
+    # Only who sweeps can hold it, for a moment, which is nobody's concern.
+    with locked(folder + ".lock", folder, exclusive=True, on_wait=lambda _: None):
         try:
             os.mkdir(folder)
             yield folder
@@ -182,7 +182,7 @@ def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitSt
     def make(path: str) -> None:
         from holo.ephemeral.make import Maker
 
-        maker = Maker(home.store, home.workers, home.on_progress)
+        maker = Maker(home.store, home.workers)
         with home.store.lock(exclusive=False, on_wait=home.on_wait):
             if path.startswith(tree):
                 maker.tree(catalog(), path)
@@ -234,6 +234,6 @@ def _run_in_space(home: Home, environment: Environment, folder: str, command: li
     _note(folder, "space", name)
     store, tree = home.store, home.tree
     with tree.lock(name, home.on_wait), store.lock(exclusive=False, on_wait=home.on_wait):
-        options = Options(workers=home.workers, on_progress=home.on_progress, on_wait=home.on_wait)
+        options = Options(workers=home.workers, on_wait=home.on_wait)
         report = restore(store, name, environment.catalog, environment.digest, None, options)
     return run_process(command, Place(name, report.path), at_end)

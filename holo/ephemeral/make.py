@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from holo import platform
 from holo.catalog import Catalog
@@ -27,10 +26,9 @@ _RESERVED = "user.overlay."
 class Maker:
     """Makes trees and layers of one library. Its methods fill an empty directory that nobody else uses."""
 
-    def __init__(self, store: Store, workers: int, on_progress: Callable[[int, int], object] | None) -> None:
+    def __init__(self, store: Store, workers: int) -> None:
         self._store = store
         self._workers = workers
-        self._on_progress = on_progress
 
     def tree(self, catalog: Catalog, path: str) -> None:
         """The tree as it was recorded. It is on the disk afterwards.
@@ -64,7 +62,7 @@ class Maker:
                 base = fill.path + "/" if fill.path else ""
                 for row in fill.files if catalog.relocations else ():
                     materializer.check(base + row[0], row)
-            Engine(root, path, materializer, catalog.xattrs, self._workers).execute(todo, self._on_progress)
+            Engine(root, path, materializer, catalog.xattrs, self._workers).execute(todo)
         except OSError as error:
             raise HoloError(f"cannot make {path}: {error.strerror}") from error
         except HoloError as error:
