@@ -102,6 +102,15 @@ class Layers:
                     count += self.remove(os.path.join(folder, name), dry_run=dry_run)
         return count
 
+    def remove_halves(self) -> None:
+        """Remove what killed commands did not finish to make."""
+        for folder in (self.trees, self.layers):
+            for name in os.listdir(folder):
+                if name.endswith(_DRAFT):
+                    path = os.path.join(folder, name.removesuffix(_DRAFT))
+                    with suppress(InUseError), locked(path + ".lock", path, exclusive=True, on_wait=refuse_to_wait):
+                        discard(path, whole=False)
+
     def remove(self, path: str, *, dry_run: bool = False) -> bool:
         """Remove a tree, a layer or a run, unless it is in use. ``False``: it is, or there was none."""
         try:

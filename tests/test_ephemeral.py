@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shlex
 import signal
 import stat
 import subprocess
@@ -14,12 +16,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from support import compare, trees
+from support import compare, filesystems, trees
 from support.cli import Holo, Result
 from support.filesystems import Filesystem
 from support.forks import Forks, User
@@ -92,14 +94,16 @@ class Home:
         gate.mkdir()
         os.mkfifo(gate / "go")
         subprocess.run(["chown", "-R", f"{self.user.uid}", gate], check=True)
-        waiting = f"{script}\ncd {gate}; echo $$ > pid; echo $HOLO_SPACE_PATH > draft; mv draft path"
+        waiting = (
+            f'{script}\ncd {shlex.quote(str(gate))}; echo $$ > pid; printf %s "$HOLO_SPACE_PATH" > draft; mv draft path'
+        )
         command = ("sh", "-c", f"{waiting}; read line < go; exit 5")
         process = self.forks.start(
             "run", "--ephemeral", "--space", space, *options, "--", *command, env=self.environment(), user=self.user
         )
         wait_for((gate / "path").exists)
         pid = int((gate / "pid").read_text())
-        inside = Inside(process, pid, Path((gate / "path").read_text().strip()))
+        inside = Inside(process, pid, Path((gate / "path").read_text()))
         try:
             yield inside
         finally:
@@ -110,10 +114,10 @@ class Home:
 
     def left(self) -> list[str]:
         """What a run has left that is not kept for the next."""
-        runs = [str(path) for path in (self.own / "runs").iterdir()]
+        runs = [str(path) for path in self.own.glob("runs/*")]
         covers = [str(path) for path in (self.holotree / ".spaces").glob("*.cover")]
         halves = [str(path) for path in self.own.glob("*/*.draft")]
-        mounted = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.root) in line]
+        mounted = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if " holo-ephemeral " in line]
         known = {
             json.loads(self("list", "--json").stdout)["spaces"][index]["path"] for index in range(len(self.spaces()))
         }
@@ -456,6 +460,31 @@ def test_killed(home: Home) -> None:
     assert home.left() == []
 
 
+@pytest.mark.torture
+@pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
+def test_killed_at_any_moment(home: Home, torture: bool, faults: Callable[[int, str, int], None]) -> None:
+    """Several at once, over layers that are there or have to be made; then one command, and nothing is left."""
+    before = compare.snapshot(home.path())
+    chance = random.Random(7)
+    count = 400 if torture else 12
+    script = "cd $HOLO_SPACE_PATH; for i in 1 2 3 4 5 6 7 8; do echo $i > $i; rm -r lib; mkdir lib; sleep 0.002; done"
+    for number in range(0, count, 4):
+        if number % 3 == 0:
+            filesystems.remove(home.own)
+        command = ["run", "--ephemeral", "--space", f"{number % 5}", "--catalog", "env", "--", "sh", "-c", script]
+        running = [home.forks.start(*command, env=home.environment(), user=home.user) for _ in range(4)]
+        for process in chance.sample(running, 4):
+            time.sleep(chance.random() / 30)
+            os.kill(process, signal.SIGKILL)
+        assert {home.forks.wait(process) for process in running} <= {0, -signal.SIGKILL}
+        assert home.spaces() == ["web"]
+        assert home.left() == []
+    faults(2, "kill -9 of throw-away environments at random moments", count)
+    assert compare.snapshot(home.path()) == before
+    with home.inside() as inside:
+        assert compare.differences(home.source, inside.seen, new=inside.path) == []
+
+
 # -- where nothing can be mounted -------------------------------------------------------------------------------------
 
 
@@ -530,6 +559,19 @@ def test_the_place_is_not_a_directory(home: Home) -> None:
         assert "is not a directory" in failed.stderr
         path.unlink()
     assert list((home.own / "runs").iterdir()) == []
+
+
+@local
+@as_user
+def test_a_home_with_any_characters(filesystem: Filesystem, forks: Forks, user: User) -> None:
+    """What a mount option, the list of mounts or a shell would take for something else."""
+    odd = filesystem.root / "a, b\\=\\054\n\"'$x é"
+    odd.mkdir()
+    home = make_home(replace(filesystem, root=odd), forks, user, trees.small)
+    with home.inside() as inside:
+        assert compare.differences(home.source, inside.seen, new=inside.path) == []
+        home("restore", "--space", "web")
+    assert home.left() == []
 
 
 @local

@@ -33,7 +33,7 @@ class Terminal:
         self._master, slave = pty.openpty()
         self._process = subprocess.Popen(
             ["setsid", "--ctty", "--wait", sys.executable, "-m", "holo", "shell", "--space", "web"],
-            env=holo.environment({"SHELL": shell, "PS1": "ready> ", "TERM": "dumb"}),
+            env=holo.environment({"SHELL": shell, "PS1": "ready> ", "TERM": "dumb", "HOME": str(holo.root)}),
             cwd=holo.root,
             stdin=slave,
             stdout=slave,
@@ -67,6 +67,30 @@ def test_a_shell_on_a_terminal(holo: Holo, space: Path) -> None:
     terminal.type("\x03", "ready> ")  # Ctrl-C is for what the shell runs
     terminal.type("test -t 0 && exit 42\n", "exit 42")
     assert terminal.close() == 42
+
+
+def test_a_throw_away_environment_on_a_terminal(holo: Holo, space: Path) -> None:
+    """Ctrl-C reaches the command once, and Ctrl-Z stops it, for the shell to go on with it later."""
+    assert space.exists()
+    trees.write(
+        holo.root / ".bashrc", f"PS1='ready> '; run() {{ {sys.executable} -m holo run --ephemeral -- \"$@\"; }}\n"
+    )
+    terminal = Terminal(holo, shutil.which("bash") or "/bin/sh")
+    terminal.type("", "ready> ")
+    terminal.type("run sh -c 'trap \"echo caught\" INT; tty; sleep 20; sleep 0.5; echo 'o'ver; exit 6'\n", "/dev/pts")
+    terminal.type("\x03", "over")
+    assert terminal.shown.count("caught\r\n") == 1
+    terminal.type("", "ready> ")
+    terminal.type("echo code $?\n", "code 6")
+    terminal.type("run sh -c 'echo 'b'egun; sleep 1; echo 'a'gain; sleep 30'\n", "begun")
+    terminal.type("\x1a", "Stopped")
+    terminal.type("echo 'i'n between\n", "in between")
+    terminal.type("fg\n", "again")
+    terminal.type("\x03", "ready> ")
+    terminal.type("echo code $?\n", "code 130")
+    terminal.type("exit 0\n", "exit")
+    assert terminal.close() == 0
+    assert [*holo.holotree.glob(".ephemeral-*/runs/*")] == []
 
 
 def test_the_shell_that_is_started(holo: Holo, space: Path) -> None:

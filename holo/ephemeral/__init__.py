@@ -81,15 +81,16 @@ def run(home: Home, environment: Environment, command: list[str], at_end: AtEnd 
 
 
 def sweep(home: Home) -> None:
-    """Remove what killed runs have left. Other runs are let alone."""
-    for name in home.layers.working():
-        folder = os.path.join(home.layers.runs, name)
-        with (
-            _named(home),
-            suppress(InUseError),
-            locked(folder + ".lock", folder, exclusive=True, on_wait=refuse_to_wait),
-        ):
-            _clear(home, folder)
+    """Remove what killed runs have left. Other runs are let alone. What cannot be removed is told, and stays."""
+    try:
+        with _named(home):
+            home.layers.remove_halves()  # first: the folder of its run is what tells that there may be one
+            for name in home.layers.working():
+                folder = os.path.join(home.layers.runs, name)
+                with suppress(InUseError), locked(folder + ".lock", folder, exclusive=True, on_wait=refuse_to_wait):
+                    _clear(home, folder)
+    except HoloError as error:
+        home.on_wait(f"a killed throw-away environment is still there: {error.message}")
 
 
 @contextmanager
