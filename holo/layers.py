@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -51,7 +52,7 @@ class Layers:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
             with suppress(FileExistsError):
                 os.mkdir(self.path, 0o700)
-                if os.name == "posix":  # in a shared home it would have the group of all, which has no name inside
+                if sys.platform != "win32":  # in a shared home it would have the group of all, which has no name inside
                     os.chown(self.path, -1, os.getegid())
                     os.chmod(self.path, 0o700)
             status = os.lstat(self.path)

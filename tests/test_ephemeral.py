@@ -302,6 +302,19 @@ def test_exit_codes(home: Home) -> None:
 
 
 @local
+@pytest.mark.parametrize("user", [ROOT], ids=["root"], indirect=True)
+def test_signals_that_holo_inherits_as_ignored(home: Home) -> None:
+    """Those of children, without which nobody can wait for one; and those that the command is to ignore as well."""
+    command = (
+        f"trap '' CHLD HUP; exec {sys.executable} -m holo run --ephemeral --space web -- sh -c 'kill -HUP $$; exit 8'"
+    )
+    environment = {**home.environment(), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (8, "")
+    assert home.left() == []
+
+
+@local
 @as_user
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
 def test_signals_reach_the_command(home: Home, number: signal.Signals) -> None:

@@ -62,32 +62,9 @@ def run(command: list[str], place: Place, at_end: AtEnd | None) -> int:
     return code
 
 
-def try_out(folder: str) -> None:
-    """Raise :class:`NoOverlayError` if nothing can be mounted over directories in ``folder``."""
-    if sys.platform != "linux":
-        raise NoOverlayError("only Linux can do that")
-    lower, upper, work, target = (os.path.join(folder, f"try-{name}") for name in ("lower", "upper", "work", "target"))
-    for path in (lower, upper, work, target):
-        os.mkdir(path)
-    pid = os.fork()
-    if pid == 0:
-        code = 255
-        try:
-            namespaces.enter_own_view()
-            namespaces.mount_overlay(OVERLAY, target, (lower,), upper, work)
-            code = 0
-        except OSError as error:
-            code = error.errno or code
-        finally:
-            os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if code:
-        raise NoOverlayError(os.strerror(code))
-
-
 def end_like(code: int) -> int:
     """End this process as the command did whose :func:`run` returned ``code``; an exit code is left to the caller."""
-    if code < 0 and os.name == "posix":
+    if code < 0 and sys.platform != "win32":
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # one core is enough
@@ -108,7 +85,36 @@ def _finish(at_end: AtEnd, root: platform.Directory, path: str) -> None:
         platform.close_directory(root)
 
 
-if sys.platform == "linux":
+if sys.platform != "linux":
+
+    def try_out(folder: str) -> None:
+        """Raise :class:`NoOverlayError`."""
+        raise NoOverlayError("only Linux can do that")
+
+else:
+
+    def try_out(folder: str) -> None:
+        """Raise :class:`NoOverlayError` if nothing can be mounted over directories in ``folder``."""
+        lower, upper, work, target = (
+            os.path.join(folder, f"try-{name}") for name in ("lower", "upper", "work", "target")
+        )
+        for path in (lower, upper, work, target):
+            os.mkdir(path)
+        pid = os.fork()
+        if pid == 0:
+            code = 255
+            try:
+                namespaces.enter_own_view()
+                namespaces.mount_overlay(OVERLAY, target, (lower,), upper, work)
+                code = 0
+            except OSError as error:
+                code = error.errno or code
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if code:
+            raise NoOverlayError(os.strerror(code))
+
     _PASSED_ON = frozenset(
         {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
     )
@@ -127,6 +133,8 @@ if sys.platform == "linux":
 
         def run(self, at_end: AtEnd | None) -> int:
             before = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON | {signal.SIGCHLD})
+            if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # inherited; nobody could wait for a child then
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             namespaces.adopt_orphans(True)
             try:
                 self._start(before)
@@ -158,6 +166,8 @@ if sys.platform == "linux":
                 import pickle
 
                 os.waitpid(self._pid, 0)
+                if self._root is not None:
+                    platform.close_directory(self._root)
                 error = pickle.loads(said)  # noqa: S301 - from our own child
                 raise error
 
