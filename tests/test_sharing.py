@@ -153,6 +153,24 @@ def test_both_record_and_restore_both(shared: Shared, umask: int) -> None:
     assert len(shared(bob, "catalogs", "--json").json()["catalogs"]) == 2
 
 
+def test_throw_away_environments_of_both(shared: Shared) -> None:
+    """Each over layers of their own, of whichever catalog; the folders' group, which has no name inside, is on none."""
+    for user in (ADA, BOB):
+        shared(user, "record", shared.tree(user), "--name", name(user))
+    for user in (ADA, BOB):
+        for owner in (ADA, BOB):
+            script = "cd $HOLO_SPACE_PATH && cat own && rm -r bin common && ls && stat -c '%u %g' . own"
+            done = shared(
+                user,
+                *("run", "--ephemeral", "--space", name(user), "--catalog", name(owner), "--", "sh", "-c", script),
+            )
+            assert done.stdout.split("\n") == [f"{owner.uid}'s", "own", *[f"{user.uid} {user.uid}"] * 2, ""]
+            assert done.stderr == ""
+        own = shared.home / f"holotree/.ephemeral-{user.uid}"
+        assert stat.S_IMODE(own.stat().st_mode) == 0o700
+        assert list((own / "runs").iterdir()) == []
+
+
 def test_names_are_who_took_them_first(shared: Shared) -> None:
     shared(ADA, "record", shared.tree(ADA), "--name", "app")
     shared(ADA, "init", "--space", "user", "app")
