@@ -175,11 +175,7 @@ class Hololib:
 
         That is the one that is named, or, if neither argument nor ``HOLO_SPACE`` names anything, the nearest upwards.
         """
-        if blueprint is None and not (space or os.environ.get("HOLO_SPACE")):
-            from holo.build.blueprint import nearest
-
-            found = nearest(os.getcwd())
-            blueprint = found.path if found is not None else None
+        blueprint = _blueprint_or_nearest(blueprint, space)
         return self.space(space) if blueprint is None else self.space_of_blueprint(blueprint, space, compile=compile)
 
     def build_log(self, catalog: str) -> bytes:
@@ -240,27 +236,36 @@ class Hololib:
         space: str | None = None,
         *,
         catalog: str | None = None,
+        blueprint: PathLike | None = None,
+        compile: bool = True,  # noqa: A002
         keep: str | None = None,
         record: bool = False,
     ) -> int:
         """Run a command in a throw-away environment at a space's path, with the space's variables, to its end.
 
-        It is pristine, of the space's catalog or of ``catalog`` (then the space need not exist), and what the command
-        changes in it is gone afterwards; a space that exists is not touched, and everybody else goes on seeing it.
+        It is pristine, and what the command changes in it is gone afterwards; a space that exists is not touched, and
+        everybody else goes on seeing it. It is of the space's catalog, or of ``catalog`` or ``blueprint``, which is
+        built if need be; then the space need not exist. If nothing is named: of the nearest blueprint upwards.
         ``keep`` makes a space of what the command leaves, however it ends, or with ``record`` only a catalog. Returns
         the exit code, or minus the number of the signal that ended the command. What it left running is ended.
         """
         from holo import ephemeral
 
         self._sweep()
-        name = space or _default_space()
-        known = self.tree.find(name)
-        if catalog is None:
-            self._catalog_meant(name, None)
+        if catalog is not None and blueprint is not None:
+            raise UsageError("an environment is of a catalog or of a blueprint", "Leave out one of the two.")
         if keep is not None:
             self._refuse_known(keep, record=record)
         elif record:
             raise UsageError("a catalog to be recorded needs a name", "Add --keep NAME.")
+        name = space or _default_space()
+        blueprint = _blueprint_or_nearest(blueprint, space) if catalog is None else None
+        if blueprint is not None:
+            from holo.build.blueprint import named
+
+            name = space or os.environ.get("HOLO_SPACE") or named(os.fspath(blueprint)).space
+            catalog = self.catalog_of_blueprint(blueprint, compile=compile)[1]
+        known = self.tree.find(name)
         environment = ephemeral.Environment(
             name,
             known.path if known is not None else self.tree.default_path(name),
@@ -584,6 +589,16 @@ def _absolute(path: PathLike | None) -> str | None:
     if not os.fspath(path):  # as "$UNSET" is in a shell; it would mean the current directory
         raise UsageError("--to is empty", "Name the directory that is to be the space.")
     return absolute(os.fspath(path))
+
+
+def _blueprint_or_nearest(blueprint: PathLike | None, space: str | None) -> PathLike | None:
+    """The blueprint that a command is to run with: if nothing names a space, the nearest upwards, if there is one."""
+    if blueprint is not None or space or os.environ.get("HOLO_SPACE"):
+        return blueprint
+    from holo.build.blueprint import nearest
+
+    found = nearest(os.getcwd())
+    return found.path if found is not None else None
 
 
 def _default_space() -> str:

@@ -255,7 +255,9 @@ def run(
     if ephemeral:
         from holo.ephemeral.process import end_like
 
-        code = Hololib().run_ephemeral(command, space, catalog=catalog, keep=keep, record=record_it)
+        code = Hololib().run_ephemeral(
+            command, space, catalog=catalog, blueprint=blueprint, compile=compiled, keep=keep, record=record_it
+        )
         sys.stdout.flush()
         raise typer.Exit(end_like(code))
     if catalog is not None or keep is not None or record_it:

@@ -48,7 +48,7 @@ class Maker:
     def layer(self, catalog: Catalog, path: str, environment: str) -> None:
         """What of the tree is different where the environment lies at the path ``environment``."""
         relocator = Relocator(catalog.prefix, environment)
-        relocator.refuse_impossible(catalog)
+        relocator.refuse_impossible(catalog.relocations)
         self._fill(patched_part(catalog, relocator), relocator, path)
 
     def _fill(self, catalog: Catalog, relocator: Relocator, path: str) -> None:
