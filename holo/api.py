@@ -175,8 +175,7 @@ class Hololib:
 
         That is the one that is named, or, if neither argument nor ``HOLO_SPACE`` names anything, the nearest upwards.
         """
-        if blueprint is None:
-            blueprint = _nearest_blueprint(space)
+        blueprint = _blueprint_or_nearest(blueprint, space)
         return self.space(space) if blueprint is None else self.space_of_blueprint(blueprint, space, compile=compile)
 
     def build_log(self, catalog: str) -> bytes:
@@ -244,9 +243,9 @@ class Hololib:
     ) -> int:
         """Run a command in a throw-away environment at a space's path, with the space's variables, to its end.
 
-        It is pristine, of the space's catalog, or of ``catalog`` or a blueprint (then the space need not exist), and
-        what the command changes in it is gone afterwards; a space that exists is not touched, and everybody else goes
-        on seeing it. If nothing is named, not even by ``HOLO_SPACE``, it is of the nearest blueprint upwards.
+        It is pristine, and what the command changes in it is gone afterwards; a space that exists is not touched, and
+        everybody else goes on seeing it. It is of the space's catalog, or of ``catalog`` or ``blueprint``, which is
+        built if need be; then the space need not exist. If nothing is named: of the nearest blueprint upwards.
         ``keep`` makes a space of what the command leaves, however it ends, or with ``record`` only a catalog. Returns
         the exit code, or minus the number of the signal that ended the command. What it left running is ended.
         """
@@ -254,24 +253,24 @@ class Hololib:
 
         self._sweep()
         if catalog is not None and blueprint is not None:
-            raise UsageError("--catalog and --blueprint both say what to run in", "Leave one of them out.")
+            raise UsageError("an environment is of a catalog or of a blueprint", "Leave out one of the two.")
         if keep is not None:
             self._refuse_known(keep, record=record)
         elif record:
             raise UsageError("a catalog to be recorded needs a name", "Add --keep NAME.")
-        if catalog is None and blueprint is None:
-            blueprint = _nearest_blueprint(space)
+        name = space or _default_space()
+        blueprint = _blueprint_or_nearest(blueprint, space) if catalog is None else None
         if blueprint is not None:
             from holo.build.blueprint import named
 
             name = space or os.environ.get("HOLO_SPACE") or named(os.fspath(blueprint)).space
-            meant = self.catalog_of_blueprint(blueprint, compile=compile)
-        else:
-            name = space or _default_space()
-            meant = self._catalog_meant(name, catalog)
+            catalog = self.catalog_of_blueprint(blueprint, compile=compile)[1]
         known = self.tree.find(name)
-        path = known.path if known is not None else self.tree.default_path(name)
-        environment = ephemeral.Environment(name, path, *meant)
+        environment = ephemeral.Environment(
+            name,
+            known.path if known is not None else self.tree.default_path(name),
+            *self._catalog_meant(name, catalog),
+        )
 
         def save(root: Directory, path: str) -> None:
             from holo.record import record as record_tree
@@ -592,10 +591,10 @@ def _absolute(path: PathLike | None) -> str | None:
     return absolute(os.fspath(path))
 
 
-def _nearest_blueprint(space: str | None) -> str | None:
-    """The blueprint that is meant where neither an argument nor ``HOLO_SPACE`` names a space."""
-    if space or os.environ.get("HOLO_SPACE"):
-        return None
+def _blueprint_or_nearest(blueprint: PathLike | None, space: str | None) -> PathLike | None:
+    """The blueprint that a command is to run with: if nothing names a space, the nearest upwards, if there is one."""
+    if blueprint is not None or space or os.environ.get("HOLO_SPACE"):
+        return blueprint
     from holo.build.blueprint import nearest
 
     found = nearest(os.getcwd())

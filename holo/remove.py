@@ -43,7 +43,10 @@ def remove_at(path: str, *, itself: bool = True) -> None:
         try:
             directory = platform.open_root(parent)
             try:
-                remove(directory, name) if itself else empty_at(directory, name)
+                if itself:
+                    remove(directory, name)
+                else:
+                    empty_at(directory, name)
             finally:
                 platform.close_directory(directory)
             return

@@ -252,18 +252,17 @@ def run(
     from holo import activation
     from holo.api import Hololib
 
-    library = Hololib()
     if ephemeral:
         from holo.ephemeral.process import end_like
 
-        code = library.run_ephemeral(
+        code = Hololib().run_ephemeral(
             command, space, catalog=catalog, blueprint=blueprint, compile=compiled, keep=keep, record=record_it
         )
         sys.stdout.flush()
         raise typer.Exit(end_like(code))
     if catalog is not None or keep is not None or record_it:
         raise UsageError("--catalog, --keep and --record are for throw-away environments", "Add --ephemeral.")
-    found = library.space_to_run_in(space, blueprint, compile=compiled)
+    found = Hololib().space_to_run_in(space, blueprint, compile=compiled)
     changes = activation.variables(found.path, found.name, os.environ)
     sys.stdout.flush()
     raise typer.Exit(activation.run(command, activation.apply(changes, os.environ)))
