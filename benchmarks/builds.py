@@ -24,6 +24,7 @@ MORE = "tabulate"
 CLAIMS = (
     ("new .venv of a worktree", "uv sync --compile-bytecode"),
     ("new .venv of a worktree", "uv sync"),
+    ("new .venv of a worktree", "uv sync --link-mode=copy"),
     ("new space of a known blueprint", "uv sync"),
     ("run --blueprint, unchanged", "run --space"),
     ("first import pandas, compiled", "first import pandas, --no-compile"),
@@ -82,6 +83,7 @@ class Builds:
 
         return [
             case("uv sync", sync, lambda: self._filesystem.remove(venv)),
+            case("uv sync --link-mode=copy", [*sync, "--link-mode=copy"], lambda: self._filesystem.remove(venv)),
             case("uv sync --compile-bytecode", [*sync, "--compile-bytecode"], lambda: self._filesystem.remove(venv)),
             case("new space of a known blueprint", init, self._without_space),
             case("new .venv of a worktree", [*init, "--to", str(venv)], lambda: self._without_space(venv)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
@@ -11,11 +12,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.cli import Holo
-from support.filesystems import Filesystem
+from support.faults import Outcome, Supervisor
+from support.scenarios import spread
 
 local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
 
@@ -381,11 +384,42 @@ def test_what_another_user_built_is_not_run(holo: Holo, folder: Path) -> None:
 # -- interrupted anywhere ---------------------------------------------------------------------------------------------
 
 
-def stop(process: subprocess.Popen[str], number: int, *, group: bool) -> None:
-    if group:
-        os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
+@pytest.mark.torture
+@local
+@pytest.mark.parametrize("fault", ["kill", "error"])
+def test_a_fault_before_any_call_of_a_build(
+    holo: Holo, folder: Path, supervisor: Supervisor, fault: str, torture: bool, faults: Note
+) -> None:
+    """Before every call of holo's and of its tools' that may change something below the folder of both."""
+    path = requirements(folder, "tabulate")
+    environ = holo.environment()
+
+    def run(*arguments: str | Path, **how: Any) -> Outcome:
+        outcome = supervisor.run(holo.root, [*arguments, "--json"], environ, **how)
+        assert not outcome.hung, outcome
+        assert "Traceback" not in outcome.stderr
+        return outcome
+
+    whole = run("init", "--space", "one", path)
+    assert whole.code == 0, whole
+    points = spread(len(whole.calls), 60 if torture else 1)
+    faults(2, f"{'kill -9' if fault == 'kill' else 'an error'} before a call of a build", len(points))
+    for number in points:
+        for command in (["delete", "--space", "one"], ["gc", "--keep-last", "0"]):
+            run(*command)
+        assert leftovers(holo) == [], number
+        how = {"kill": "group"} if fault == "kill" else {"error": (errno.ENOSPC, errno.EIO)[number % 2]}
+        outcome = run("init", "--space", "one", path, at=number, **how)
+        where = f"call {number}, {outcome.calls[-1] if outcome.calls else None}: {outcome.stderr}"
+        stages = [name for name in leftovers(holo) if name.startswith(".build")]
+        assert len(stages) <= (fault == "kill" or "cannot remove" in outcome.stderr), where
+        assert fault == "kill" or outcome.code in (0, 1), where
+        is_built = any(catalog["name"] for catalog in run("catalogs").json()["catalogs"])
+        assert run("check").code == 0, where
+        again = run("init", "--space", "one", path)
+        assert again.code == 0, where + again.stderr
+        assert ("building" in again.stderr) is not is_built, where
+        assert run("check", "--space", "one").code == 0, where
 
 
 def start(holo: Holo, *arguments: str | Path) -> subprocess.Popen[str]:
@@ -422,19 +456,16 @@ def again(holo: Holo) -> None:
 
 @pytest.mark.torture
 @local
-@pytest.mark.parametrize("group", [True, False], ids=["all", "holo"])
-def test_a_build_killed_at_any_moment(
-    holo: Holo, folder: Path, filesystem: Filesystem, group: bool, torture: bool, faults: Note
-) -> None:
-    """``holo``: its tools live on, and hold the lock until they have written their last."""
+def test_the_tools_of_a_killed_build_hold_its_lock(holo: Holo, folder: Path, torture: bool, faults: Note) -> None:
+    """holo alone is killed, at any moment: its tools live on, until they have written their last."""
     path = requirements(folder, "tabulate")
     points = moments(holo, path, 60 if torture else 1)
-    faults(2, "kill -9 of a build from a blueprint, with its tools or alone", len(points))
+    faults(2, "kill -9 of a build without its tools", len(points))
     again(holo)
     for number, seconds in enumerate(points):
         process = start(holo, "init", "--space", "one", path)
         time.sleep(seconds)
-        stop(process, signal.SIGKILL, group=group)
+        process.kill()
         process.communicate()
         catalogs = holo("catalogs", "--json").json()["catalogs"]
         stages = list(holo.holotree.glob(".build-*"))
@@ -444,7 +475,7 @@ def test_a_build_killed_at_any_moment(
             while list(holo.holotree.glob(".build-*")):  # not as long as a tool is writing there
                 holo("gc")
         holo("init", "--space", "one", path)
-        assert leftovers(holo) == []
+        assert not leftovers(holo) or catalogs, "only what nobody builds again is left to gc"
         holo("check", "--space", "one")
         holo("run", "--space", "one", "--", "python", "-c", "import tabulate")
         again(holo)
@@ -460,7 +491,7 @@ def test_ctrl_c_at_any_moment_of_a_build(holo: Holo, folder: Path, torture: bool
     for seconds in points:
         process = start(holo, "init", "--space", "one", path)
         time.sleep(max(seconds, 0.2))  # Python itself has started
-        stop(process, signal.SIGINT, group=True)
+        os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
         assert process.returncode in (0, 130), errors
         assert "Traceback" not in errors
