@@ -285,6 +285,23 @@ def test_a_real_virtualenv(filesystem: Filesystem, real_venv_source: Path) -> No
     holo("check", "--space", "web")
 
 
+@local
+def test_of_a_blueprint(filesystem: Filesystem) -> None:
+    """Built once, and no space is made."""
+    holo = Holo(filesystem.root)
+    project = holo.root / "project"
+    trees.write(project / "requirements.txt", "tabulate==0.9.0\n")
+    where = ("--", "python", "-c", "import tabulate; print(tabulate.__file__)")
+    first = holo("run", "--ephemeral", "--blueprint", project / "requirements.txt", *where).stdout
+    assert first.startswith(str(holo.holotree))
+    assert holo("run", "--ephemeral", *where, cwd=project).stdout == first, "the nearest one"
+    assert "uv" not in holo("run", "--ephemeral", *where, cwd=project).stderr
+    assert holo("list", "--json").json()["spaces"] == []
+    assert [path for path in holo.holotree.iterdir() if path.name[0] != "."] == []
+    both = ("--catalog", "x", "--blueprint", project / "requirements.txt")
+    assert "Leave one of them out" in holo("run", "--ephemeral", *both, "--", "true", code=2).stderr
+
+
 # -- exit codes and signals -------------------------------------------------------------------------------------------
 
 
