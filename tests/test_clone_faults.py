@@ -163,7 +163,7 @@ def test_an_error_of_any_call(
     tries = []
     for code, (names, reads) in ERRORS.items():
         total = sum(call.name in names and (reads or call.changes) for call in whole.calls)
-        tries += [(code, number) for number in spread(total, (200 if code == errno.EIO else 40) if torture else 12)]
+        tries += [(code, number) for number in spread(total, 100 if torture and code == errno.EIO else 12)]
     if not torture:
         tries = tries[CASES.index((kind, workers, relocate)) :: 11]
     faults(2, "holo clone, an error instead of a file-system call", len(tries))

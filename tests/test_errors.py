@@ -87,7 +87,7 @@ def test_an_error_of_any_call(
     tries = []
     for code, (names, reads) in ERRORS.items():
         total = sum(call.name in names and (reads or call.changes) for call in whole.calls)
-        tries += [(code, number) for number in spread(total, (150 if code == errno.EIO else 30) if torture else 12)]
+        tries += [(code, number) for number in spread(total, 150 if torture and code == errno.EIO else 12)]
     if not torture:
         tries = tries[SCENARIOS.index(scenario) % 29 :: 29]
     faults(2, "an error instead of a file-system call", len(tries))
