@@ -46,7 +46,10 @@ def search(root: Directory, shown: str, prefix: bytes, since: int, workers: int)
 
     ``shown`` is the path of ``root`` for messages. Raises :class:`HoloError` naming what cannot be read.
     """
-    again = platform.open_child(root, ".")  # Btrfs lists what there was when a directory was opened
+    try:
+        again = platform.open_child(root, ".")  # Btrfs lists what there was when a directory was opened
+    except OSError as error:
+        raise HoloError(f"cannot read {shown}: {error.strerror}", NOTHING_MADE) from error
     found, visitor = Found(), _Search(again, shown, prefix, since)
     try:
         for part in visit_all(visitor, workers):
