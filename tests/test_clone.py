@@ -128,6 +128,13 @@ def everything(root: Path, filesystem: Filesystem) -> Path:
     return settle(root)
 
 
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()
+
+
 # -- an exact copy --------------------------------------------------------------------------------------------------
 
 
@@ -444,15 +451,15 @@ def test_editable_installs_are_reported(filesystem: Filesystem) -> None:
 
 
 @local
-def test_places_that_are_taken(filesystem: Filesystem, holo: Holo) -> None:
-    root = filesystem.root
+def test_places_that_are_taken(filesystem: Filesystem, forks: Forks) -> None:
+    root, env = filesystem.root, Holo(filesystem.root).environment()
     source = small(root / "source")
     (root / "file").write_text("precious")
     (root / "empty").mkdir()
     (root / "dangling").symlink_to(root / "nowhere")
     (root / "link").symlink_to(root / "empty")
     for name in ("file", "empty", "dangling", "link", "source", "empty/", ".", ".."):
-        result = holo("clone", source, f"{root}/{name}", code=1)
+        result = forks("clone", source, f"{root}/{name}", env=env, cwd=root, code=1)
         assert "exists" in result.stderr, name
     assert os.readlink(root / "dangling") == str(root / "nowhere")
     assert (root / "file").read_text() == "precious"
@@ -461,8 +468,8 @@ def test_places_that_are_taken(filesystem: Filesystem, holo: Holo) -> None:
 
 
 @local
-def test_what_cannot_be_cloned(filesystem: Filesystem, holo: Holo) -> None:
-    root = filesystem.root
+def test_what_cannot_be_cloned(filesystem: Filesystem, forks: Forks) -> None:
+    root, env = filesystem.root, Holo(filesystem.root).environment()
     source = small(root / "source")
     (root / "link-into").symlink_to(source / "lib")
     (root / "link").symlink_to(source)
@@ -479,9 +486,9 @@ def test_what_cannot_be_cloned(filesystem: Filesystem, holo: Holo) -> None:
         ((source, ""), 2, "is empty"),
         (("/", root / "copy"), 2, "lies inside"),
     ):
-        assert message in holo("clone", *arguments, code=code).stderr, arguments
+        assert message in forks("clone", *arguments, env=env, code=code).stderr, arguments
         assert sorted(os.listdir(root)) == ["link", "link-into", "settings.yaml", "source"]
-    holo("clone", root / "link", root / ("y" * 255))  # the user named it
+    forks("clone", root / "link", root / ("y" * 255), env=env)  # the user named it
     assert compare.differences(source, root / ("y" * 255), old=source, new=source) == []
 
 
@@ -589,13 +596,6 @@ def test_drafts_of_killed_clones(filesystem: Filesystem) -> None:
 
 
 # -- an ordinary user -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    forks = Forks(tmp_path_factory.mktemp("forks"))
-    yield forks
-    forks.close()
 
 
 @root_only
