@@ -167,6 +167,16 @@ def test_a_clone_is_exact(filesystem: Filesystem, workers: int, monkeypatch: pyt
     assert (source / "sizes" / "block").read_bytes() == b"b" * 4096
 
 
+def test_the_source_keeps_its_access_times(filesystem: Filesystem) -> None:
+    """Reading a file would change it, and other workers, who meet it by another name, would keep that."""
+    source = filesystem.root / "source"
+    write(source / "file", b"read" * 1000)
+    os.utime(source / "file", ns=(10**18, 10**18))  # so old that a read is noted, whatever the mount says
+    clone(source, filesystem.root / "copy")
+    assert (source / "file").stat().st_atime_ns == 10**18
+    assert (filesystem.root / "copy" / "file").stat().st_atime_ns == 10**18
+
+
 def configured(root: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "settings.yaml").write_text(f"workers: {workers}\n")
     monkeypatch.setenv("HOLO_SETTINGS", str(root / "settings.yaml"))
@@ -553,7 +563,7 @@ def test_a_file_that_changes_is_cloned_again_or_refused(
 def test_a_file_that_goes_is_an_error(filesystem: Filesystem, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = small(filesystem.root / "source")
     secret = write(filesystem.root / "secret", b"secret")
-    open_file = platform.open_file
+    open_unread = platform.open_unread
 
     def gone(directory: Any, name: str) -> int:
         if name == "data.txt":
@@ -562,9 +572,9 @@ def test_a_file_that_goes_is_an_error(filesystem: Filesystem, what: str, monkeyp
                 (source / "lib" / name).symlink_to(secret)
             elif what == "fifo":
                 os.mkfifo(source / "lib" / name)
-        return open_file(directory, name)
+        return open_unread(directory, name)
 
-    monkeypatch.setattr(platform, "open_file", gone)
+    monkeypatch.setattr(platform, "open_unread", gone)
     with pytest.raises(holo.SourceChanged, match=r"data\.txt"):
         clone(source, filesystem.root / "copy")
     assert sorted(os.listdir(filesystem.root)) == ["secret", "source"]

@@ -150,7 +150,7 @@ class Filler:
 
     def _file(self, source: Directory, target: Directory, base: str, name: str, owner: tuple[int, int]) -> None:
         for attempt in range(_ATTEMPTS):
-            old = platform.open_file(source, name)
+            old = platform.open_unread(source, name)
             try:
                 status = os.fstat(old)
                 if not stat.S_ISREG(status.st_mode):

@@ -16,6 +16,22 @@ _PIECE = 1 << 20
 _RANGE = 1 << 30
 
 
+_UNREAD = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+def open_unread(directory: int, name: str) -> int:
+    """Open a file for reading that leaves its access time alone, as its owner and root may (O_NOATIME, open(2)).
+
+    It is to be kept; and of a file with several names each worker that meets one has to see the same.
+    """
+    try:
+        return os.open(name, _UNREAD | os.O_NOATIME, dir_fd=directory)
+    except OSError as error:
+        if error.errno != errno.EPERM:
+            raise
+        return os.open(name, _UNREAD, dir_fd=directory)
+
+
 def copy_content(source: int, target: int, status: os.stat_result) -> None:
     """Copy an open file of that ``status`` into the open empty file ``target``; holes stay holes."""
     size = status.st_size

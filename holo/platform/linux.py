@@ -428,6 +428,7 @@ def boot_id() -> str:
 
 # What a faithful copy needs is a file of its own.
 copy_content = faithful.copy_content
+open_unread = faithful.open_unread
 copy_xattrs = faithful.copy_xattrs
 finish_link = faithful.finish_link
 make_special = faithful.make_special

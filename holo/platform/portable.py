@@ -73,6 +73,9 @@ def open_file(directory: Directory, name: str) -> int:
     return os.open(path, os.O_RDONLY | _COMMON)
 
 
+open_unread = open_file
+
+
 def open_to_change(directory: Directory, name: str) -> int:
     """Open a regular file for reading and writing."""
     path = os.path.join(directory, name)
