@@ -130,6 +130,24 @@ def test_local_packages_count_by_their_content(tmp_path: Path) -> None:
     assert key(path) != before
 
 
+@pytest.mark.parametrize("form", ["./{0}", "{0}", "a @ file://{1}/{0}"])
+def test_of_a_local_package_its_extras_and_fragment_count(tmp_path: Path, form: str) -> None:
+    (tmp_path / "a-1-py3-none-any.whl").write_bytes(b"one")
+    keys = set()
+    for part in ("", "[cli]", "[gui]", "#subdirectory=one", "#subdirectory=two"):
+        keys.add(key(write(tmp_path, requirements_txt=form.format("a-1-py3-none-any.whl", tmp_path) + part)))
+    assert len(keys) == 5
+
+
+def test_a_folder_of_packages_is_another_one_for_another_file(tmp_path: Path) -> None:
+    for option in ("-f ./wheels", "--find-links wheels", "--extra-index-url=./simple"):
+        keys = set()
+        for name in ("a", "b"):
+            write(tmp_path, **{f"{name}__requirements_txt": f"{option}\nidna\n"})
+            keys.add(key(tmp_path / name / "requirements.txt"))
+        assert len(keys) == 2, option
+
+
 def test_variables_count_by_their_values_which_are_not_kept(tmp_path: Path) -> None:
     path = write(tmp_path, requirements_txt="--index-url https://ada:${TOKEN}@host.invalid/simple\nidna\n")
     documents = [requirements.read(str(path), Inputs({"TOKEN": token})).canonical() for token in ("one", "two")]
@@ -164,6 +182,15 @@ def test_what_is_not_built_is_refused(tmp_path: Path, text: str, error: str) -> 
     path = write(tmp_path, requirements_txt=text)
     with pytest.raises((UsageError, NotFound), match=error):
         key(path)
+
+
+@pytest.mark.parametrize("line", ["-e git+{}", "-r {}", "idna==1.0,{}"])
+def test_credentials_are_not_in_what_is_said_of_a_line(tmp_path: Path, line: str) -> None:
+    path = write(tmp_path, requirements_txt=line.format("https://ada:sesame@host.invalid/a"))
+    with pytest.raises(UsageError) as refused:
+        key(path)
+    assert "host.invalid" in refused.value.message
+    assert "sesame" not in refused.value.message
 
 
 @settings(max_examples=100, deadline=None)

@@ -27,6 +27,9 @@ _VERSION = re.compile(r"(===|==|~=|!=|<=|>=|<|>)\s*([A-Za-z0-9.*+!_-]+)")
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _INCLUDES = {"-r": "requirements", "--requirement": "requirements", "-c": "constraints", "--constraint": "constraints"}
 
+_PLACES = ("-f", "--find-links", "-i", "--index-url", "--extra-index-url")
+"""Options that say where packages are, which may be a folder."""
+
 
 @dataclass
 class Requirements:
@@ -118,10 +121,13 @@ def _option(line: str, where: str, file: str, inputs: Inputs, found: Requirement
     value = " ".join(values)
     if name in ("-e", "--editable"):
         raise UsageError(
-            f"{where}: an editable install leads out of the environment, so it cannot be recorded: {value}",
+            f"{where}: an editable install leads out of the environment, so it cannot be recorded: "
+            + without_secrets(value),
             "Leave it out, and install it in the space: holo run ... -- uv pip install --no-deps -e DIR",
         )
     if name not in _INCLUDES:
+        if name in _PLACES and value and "://" not in value:  # ./wheels is another folder for another file
+            value = os.path.normpath(os.path.join(os.path.dirname(file), value))
         found.options.append(without_secrets(f"{name} {value}".strip()))
         return
     try:
@@ -129,7 +135,7 @@ def _option(line: str, where: str, file: str, inputs: Inputs, found: Requirement
     except ValueError as error:
         raise UsageError(f"{where}: {value}: {error}") from None
     if not value or "://" in value:
-        raise UsageError(f"{where}: only a local file can be included, not {value!r}")
+        raise UsageError(f"{where}: only a local file can be included, not {without_secrets(value)!r}")
     path = os.path.normpath(os.path.join(os.path.dirname(file), value))
     if len(above) == 0:  # lines of another file, whose own includes are theirs to tell
         above = (file,)
@@ -151,7 +157,7 @@ def _requirement(text: str, where: str, file: str, inputs: Inputs, found: Requir
             sorted(re.sub(r"[-_.]+", "-", extra.strip()).lower() for extra in (named[2] or "").split(","))
         )
         spelled = f"{name}[{extras}]" if extras else name
-        if not rest and text.endswith(_ARCHIVE):
+        if not rest and _CHOSEN.sub("", text).endswith(_ARCHIVE):
             spelled = _source(text, where, file, inputs, found)
         elif rest.startswith("@"):
             spelled += " @ " + _source(rest[1:].strip(), where, file, inputs, found)
@@ -169,10 +175,13 @@ def _versions(text: str, where: str) -> str:
         if match is None:
             if not part.strip():  # a comma at the end
                 continue
-            raise UsageError(f"{where}: {part.strip()!r} is not a version such as '>=1.0'")
+            raise UsageError(f"{where}: {without_secrets(part.strip())!r} is not a version such as '>=1.0'")
         found.append(match[1] + match[2])
     return ",".join(sorted(found))
 
+
+_CHOSEN = re.compile(r"\s*(\[[^\]]*\]|#.*)$")
+"""What of an archive is meant: extras, or a fragment that names a folder in it."""
 
 _ARCHIVE = (".whl", ".tar.gz", ".tgz", ".zip", ".tar.bz2", ".tar.xz", ".tar")
 
@@ -181,9 +190,12 @@ def _source(text: str, where: str, file: str, inputs: Inputs, found: Requirement
     """A URL as it is; a file by its content."""
     if "://" in text and not text.startswith("file:"):
         return without_secrets(text)
-    path = unquote(urlsplit(text).path) if text.startswith("file:") else re.sub(r"\[[^\]]*\]$", "", text)
+    chosen = _CHOSEN.search(text)
+    part = re.sub(r"\s", "", chosen[0]) if chosen is not None else ""
+    path = text[: chosen.start()] if chosen is not None else text
+    path = unquote(urlsplit(path).path) if text.startswith("file:") else path
     if not text.startswith("file:") and not (path.endswith(_ARCHIVE) or os.sep in path or path.startswith(".")):
-        raise UsageError(f"{where}: {text!r} is not a requirement")
+        raise UsageError(f"{where}: {without_secrets(text)!r} is not a requirement")
     path = os.path.normpath(os.path.join(os.path.dirname(file), path))
     if os.path.isdir(path):
         raise UsageError(
@@ -192,4 +204,4 @@ def _source(text: str, where: str, file: str, inputs: Inputs, found: Requirement
             "holo run ... -- uv pip install --no-deps DIR",
         )
     found.files.add(inputs.digest(path))
-    return os.path.basename(path)
+    return os.path.basename(path) + part
