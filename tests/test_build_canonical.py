@@ -316,3 +316,65 @@ def test_kinds(tmp_path: Path) -> None:
         named(str(tmp_path / "plain.py"))
     with pytest.raises(NotFound):
         named(str(tmp_path / "missing.txt"))
+
+
+@pytest.mark.usefixtures("interpreter")
+def test_a_build_begins_from_nothing_that_came_by_another_way(tmp_path: Path) -> None:
+    """uv leaves what has the version that is wanted, so the same version of another origin must not be there."""
+
+    def base(text: str, environ: dict[str, str] | None = None) -> str:
+        path = write(tmp_path, requirements_txt=text)
+        inputs = Inputs({"PATH": os.environ["PATH"], "HOME": str(tmp_path), **(environ or {})})
+        found = python.parts(python.canonical(named(str(path)), inputs, Options()))
+        assert found is not None
+        return found.key
+
+    (tmp_path / "a-1-py3-none-any.whl").write_bytes(b"one")
+    before = base("./a-1-py3-none-any.whl\nidna==3.1\n")
+    assert base("./a-1-py3-none-any.whl\nidna==3.2\nattrs\n") == before, "versions may be others"
+    keys = {before, base("--index-url https://one.invalid/\n./a-1-py3-none-any.whl\nidna==3.1\n")}
+    keys |= {base(f"{option} idna\n./a-1-py3-none-any.whl\nidna==3.1\n") for option in ("--no-binary", "--only-binary")}
+    keys.add(base("./a-1-py3-none-any.whl\nidna @ https://one.invalid/idna-3.1.zip\n"))
+    keys.add(base("./a-1-py3-none-any.whl\nidna==3.1\n", {"UV_DEFAULT_INDEX": "https://one.invalid/"}))
+    (tmp_path / "a-1-py3-none-any.whl").write_bytes(b"two")
+    keys.add(base("./a-1-py3-none-any.whl\nidna==3.1\n"))
+    assert len(keys) == 7
+
+
+LOCK = 'version = 1\n[[package]]\nname = "idna"\nversion = "{}"\nsource = {{ {} }}\n'
+REGISTRY = 'registry = "https://one.invalid/simple"'
+
+
+@pytest.mark.usefixtures("interpreter")
+def test_of_a_lock_the_sources_count_for_where_a_build_begins(tmp_path: Path) -> None:
+    project = tmp_path / "pyproject.toml"
+    project.write_text(PROJECT)
+    own = '[[package]]\nname = "demo"\nsource = { virtual = "." }\ndependencies = [{ name = "idna" }]\n'
+    keys = []
+    for version, source, more in (
+        ("3.1", REGISTRY, ""),
+        ("3.2", REGISTRY, own),
+        ("3.1", REGISTRY.replace("one", "two"), ""),
+        ("3.1", 'path = "idna.whl"', ""),
+    ):
+        (tmp_path / "uv.lock").write_text(LOCK.format(version, source) + more)
+        inputs = Inputs({"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
+        found = python.parts(python.canonical(named(str(project)), inputs, Options()))
+        assert found is not None
+        keys.append(found.key)
+    assert keys[0] == keys[1], "another version of the same index"
+    assert len(set(keys)) == 3
+
+
+def test_a_script_may_have_the_line_ends_of_windows() -> None:
+    text = '# /// script\r\n# dependencies = ["idna"]\r\n# ///\r\nimport idna\r\n'
+    assert python.script_metadata(text, "job.py") == {"dependencies": ["idna"]}
+
+
+def test_pythons_pinned_for_the_user_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(python, "_answer", lambda *_: "/usr/bin/python3")
+    path = write(tmp_path, requirements_txt="idna\n")
+    inputs = Inputs({"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home")})
+    python.canonical(named(str(path)), inputs, Options())
+    assert str(tmp_path / "home" / ".config" / "uv" / ".python-version") in inputs.files
+    assert {str(tmp_path / ".python-version"), "/.python-version"} <= inputs.files.keys()

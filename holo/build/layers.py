@@ -26,7 +26,7 @@ class Parts:
     """What is in an environment."""
 
     base: object
-    """what two of them must have in common for one to begin from the other: the interpreter, say"""
+    """what two must have in common for one to begin from the other: the interpreter, and where packages are from"""
     lines: Sequence[str]
 
     @property

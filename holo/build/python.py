@@ -106,6 +106,7 @@ def _script(blueprint: Blueprint, inputs: Inputs) -> object:
 
 def script_metadata(text: str, path: str) -> Table:
     """The ``script`` block of a script, read as the specification says."""
+    text = text.replace("\r\n", "\n")
     pattern = r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$"
     blocks = [found["content"] for found in re.finditer(pattern, text) if found["type"] == "script"]
     if len(blocks) != 1:
@@ -250,11 +251,13 @@ def _interpreter(blueprint: Blueprint, inputs: Inputs) -> tuple[str, list[str]]:
     Its path is in the environment, so it counts.
     """
     folder = place = blueprint.folder
-    while True:  # where uv looks for them
+    places = [os.path.dirname(_shared_configurations(inputs)[0])]  # `uv python pin --global`
+    while place not in places:
+        places.append(place)
+        place = os.path.dirname(place)
+    for place in places:  # where uv looks for them
         for name in (".python-version", ".python-versions"):
             inputs.optional(os.path.join(place, name))
-        if place == (place := os.path.dirname(place)):
-            break
     wanted = []
     if blueprint.kind == "script":
         requirement = script_metadata(inputs.text(blueprint.path), blueprint.path).get("requires-python")
@@ -317,8 +320,8 @@ def parts(document: dict[str, Any]) -> Parts | None:
     lines = _lines_of(content)
     if "UV_VENV_SEED" in json.dumps(document["configuration"]) or not lines:
         return None  # uv would remove what it seeds
-    base = [document[name] for name in ("builder", "system", "python", "compile")]
-    return Parts(base, sorted(lines))
+    base = [document[name] for name in ("builder", "system", "python", "compile", "configuration")]
+    return Parts([*base, sorted(_origins_of(content))], sorted(lines))
 
 
 def _lines_of(content: Any) -> set[str]:
@@ -329,6 +332,24 @@ def _lines_of(content: Any) -> set[str]:
         return set()
     found = {f"{item.get('name')}=={item.get('version')}" for item in _packages(content)}
     return found | {line for line in content.get("requirements", ()) if isinstance(line, str)}
+
+
+def _origins_of(content: Any) -> set[str]:
+    """Where it comes from, and how it is made.
+
+    Whatever index, file or option something came by, uv leaves it as it is if its version is the one that is wanted.
+    """
+    if isinstance(content, list):
+        return {origin for item in content for origin in _origins_of(item)}
+    if not isinstance(content, dict):
+        return set()
+    found: list[object] = [content.get(name) for name in ("tool", "options", "variables", "files")]
+    found += [line for name in ("requirements", "constraints") for line in content.get(name, ()) if " @ " in line]
+    for package in _packages(content):
+        if not _is_local(package):
+            source = package.get("source")
+            found.append(source if isinstance(source, dict) and "registry" in source else package)
+    return {json.dumps(item, sort_keys=True, default=str) for item in found if item}
 
 
 # -- making it ------------------------------------------------------------------------------------------------------
