@@ -53,7 +53,8 @@ def read_file(path: str, most: int, *, follow: bool = False) -> tuple[bytes, os.
     """The content of a regular file of at most ``most`` bytes, and its status. Raises :class:`OSError`."""
     descriptor = open_file(path, follow=follow)
     try:
-        return read(descriptor, most), os.fstat(descriptor)
+        status = os.fstat(descriptor)  # before: what is written meanwhile is to be noticed by it
+        return read(descriptor, most), status
     finally:
         os.close(descriptor)
 

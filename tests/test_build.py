@@ -283,6 +283,27 @@ def test_one_build_for_two_processes(holo: Holo, folder: Path) -> None:
 
 
 @local
+def test_a_blueprint_that_changes_while_it_is_built(holo: Holo, folder: Path) -> None:
+    """What it says now is not recorded as what it said before."""
+    changing = folder / "bin"
+    changing.mkdir()
+    tool = changing / "npm"
+    for name in ("package.json", "package-lock.json"):
+        (folder / name).write_text('{"packages": {}}')
+    tool.write_text(f"#!/bin/sh\necho '{{}}' >{folder}/package.json\n")
+    tool.chmod(0o755)
+    node = changing / "node"
+    node.write_text("#!/bin/sh\necho v20.1.0\n")
+    node.chmod(0o755)
+    env = {"PATH": f"{changing}:{os.environ['PATH']}"}
+    lock = folder / "package-lock.json"
+    failed = holo("init", "--space", "one", lock, code=1, env=env)
+    assert "was changed meanwhile" in failed.stderr
+    assert holo("catalogs", "--json").json()["catalogs"] == []
+    assert leftovers(holo) == []
+
+
+@local
 def test_removed_and_collected_catalogs_are_built_again(holo: Holo, folder: Path) -> None:
     path = requirements(folder, "tabulate")
     holo("run", "--blueprint", path, "--space", "one", "--", "true")

@@ -88,6 +88,11 @@ def look(path: str) -> list[int] | None:
         return None
 
 
+def are_unchanged(files: Seen) -> bool:
+    """Whether every file is what it was when it was looked at."""
+    return all(look(path) == seen for path, seen in files.items())
+
+
 def look_at_variable(name: str, environ: Mapping[str, str]) -> str:
     """What :attr:`Inputs.variables` holds of a variable, or, with a star at its end, of all that begin so."""
     if name.endswith("*"):

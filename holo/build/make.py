@@ -29,11 +29,11 @@ from holo import platform
 from holo.build.blueprint import Blueprint
 from holo.build.builders import Options, builder_of
 from holo.build.canonical import key_of
-from holo.build.inputs import Inputs
+from holo.build.inputs import Inputs, are_unchanged
 from holo.build.layers import PARTS, Parts, nearest, note
 from holo.build.log import Log
 from holo.build.origin import SEEN, catalog_remembered, recall, remember
-from holo.errors import HoloError, NotFound
+from holo.errors import Conflict, HoloError, NotFound
 from holo.hololib import Store
 from holo.hololib.locks import InUseError, OnWait, locked, refuse_to_wait
 from holo.record import record
@@ -111,6 +111,11 @@ def build(
                     log.say(f"building {blueprint.path}")
                     _begin(library, wanted, stage, log, workers, on_wait)
                     warnings = builder_of(blueprint.kind).build(blueprint, stage, wanted.options, log)
+                    if not are_unchanged(wanted.inputs.files):  # the key would be of what it was before
+                        raise Conflict(
+                            f"{blueprint.path}, or what it was built with, was changed meanwhile",
+                            "Run the command again.",
+                        )
                     with library.lock(exclusive=False, on_wait=on_wait):
                         name = _free_name(library, blueprint.label, wanted.key)
                         report = record(library, stage, name, workers=workers)

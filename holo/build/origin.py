@@ -19,7 +19,7 @@ from typing import Any
 from holo import digest as digests
 from holo.build.blueprint import Blueprint
 from holo.build.builders import Options
-from holo.build.inputs import Inputs, Seen, look, look_at_variable
+from holo.build.inputs import Inputs, Seen, are_unchanged, look_at_variable
 from holo.hololib import Store
 from holo.hololib.sealed import seal, unseal
 from holo.space import Holotree, Space
@@ -51,7 +51,7 @@ class Memory:
 
     def is_current(self, environ: Mapping[str, str]) -> bool:
         """Whether everything that was looked at is as it was."""
-        return all(look(path) == seen for path, seen in self.files.items()) and all(
+        return are_unchanged(self.files) and all(
             look_at_variable(name, environ) == value for name, value in self.variables.items()
         )
 
