@@ -390,6 +390,57 @@ def test_what_killed_builds_leave_is_collected(holo: Holo, folder: Path) -> None
 
 
 @local
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+def test_what_is_anothers_is_not_collected(holo: Holo, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is root's by an ordinary user: whether it is needed is told by a hash of root's number."""
+    from holo.build import make
+    from holo.hololib import Store
+    from holo.space import Holotree
+
+    holo("init", "--space", "one", requirements(folder, "tabulate"))
+    holo("catalogs", "--remove", holo("catalogs", "--json").json()["catalogs"][0]["name"])
+    store, tree = Store(str(holo.home)), Holotree(str(holo.home))
+    monkeypatch.setattr(make, "_user", lambda: 12345)
+    assert make.tidy(store, tree, dry_run=False) == 0
+    monkeypatch.undo()
+    assert make.tidy(store, tree, dry_run=False) == 3, "log, parts and what was seen"
+
+
+@local
+def test_a_name_beside_another_users_is_not_too_long(holo: Holo, monkeypatch: pytest.MonkeyPatch) -> None:
+    from holo.build import make
+    from holo.hololib import Store
+    from holo.hololib.store import NAME
+
+    monkeypatch.setattr(make, "_is_mine", lambda _: False)
+    monkeypatch.setattr(make, "_user", lambda: 2**32 - 2)
+    assert NAME.fullmatch(make._free_name(Store(str(holo.home)), "n" * 40, "0123456789abcdef"))
+
+
+@local
+def test_the_stage_is_there_before_the_tools_are(holo: Holo) -> None:
+    from holo.build import make
+    from holo.space import Holotree
+
+    tree = Holotree(str(holo.home))
+    with make._stage(tree, "0123456789abcdef") as stage:
+        status = os.lstat(stage)
+        assert (status.st_uid, status.st_mode & 0o022, os.listdir(stage)) == (os.geteuid(), 0, [])
+    assert not os.path.lexists(stage)
+
+
+@local
+def test_a_damaged_base_is_no_reason_to_fail(holo: Holo, folder: Path) -> None:
+    holo("init", "--space", "base", requirements(folder, "tabulate"))
+    for path in (holo.library / "library").rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
+            path.write_bytes(b"damaged")
+    built = holo("init", "--space", "more", requirements(folder, "tabulate", "iniconfig"), code=3)
+    assert "beginning from nothing after all" in built.stderr
+
+
+@local
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
 def test_what_another_user_built_is_not_run(holo: Holo, folder: Path) -> None:
     path = requirements(folder, "tabulate")

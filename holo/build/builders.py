@@ -15,9 +15,9 @@ A builder is a module with three functions:
     :mod:`holo.build.layers`); else ``None``.
 
 ``build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]``
-    Make the environment in ``stage``, an absolute path where nothing is yet, or such another environment, by tools run
-    with ``log.run([...], env=..., cwd=...)``. Nothing is left elsewhere, but in the tools' own caches. Returns
-    warnings. Raises HoloError.
+    Make the environment in ``stage``, the path of a directory that is empty or holds such another environment, by
+    tools run with ``log.run([...], env=..., cwd=...)``. Nothing is left elsewhere, but in the tools' own caches.
+    Returns warnings. Raises HoloError.
 """
 
 from __future__ import annotations

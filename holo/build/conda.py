@@ -11,12 +11,12 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from holo import activation
+from holo import activation, platform
 from holo.build import conda_file, requirements
 from holo.build.builders import ToolMissing
 from holo.build.canonical import this_system, without_secrets
 from holo.build.inputs import Inputs
-from holo.errors import HoloError
+from holo.errors import Conflict, HoloError
 
 if TYPE_CHECKING:
     from holo.build.blueprint import Blueprint
@@ -78,9 +78,13 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
     """Packages first, then what pip is to install, then RCC's commands; these two in the activated environment."""
     found = conda_file.parse(Inputs().text(blueprint.path), blueprint.path)
     name, command = _create(found, stage)
+    if name in _TOOLS:
+        os.rmdir(stage)  # some of them refuse a folder that is no environment, even if nothing is in it
     log.run(command, env=_tool_environment(), cwd=os.path.dirname(stage), name=name)
     if not os.path.isdir(os.path.join(stage, "conda-meta")):
         raise HoloError(f"the build failed: there is no environment at {stage}", f"Its log: {log.path}")
+    if os.lstat(stage).st_uid not in platform.owners():
+        raise Conflict(f"another user has put something at {stage} while {name} ran", "Do not trust them.")
     environ = _activate(stage, found.variables, log)
     if found.pip:
         _pip(found, stage, blueprint.folder, environ, log)

@@ -46,6 +46,8 @@ _KEY = 16
 """Digits of a key in names: of 2**32 blueprints, two would share them."""
 _NAMED = re.compile(rf".+-([0-9a-f]{{{_KEY}}})")
 _STAGE = re.compile(rf"\.build-([0-9a-f]{{{_KEY}}})")
+_SHORT_LABEL = 36
+"""Characters that a user's number, which may have ten digits, and a key leave to the label of a name."""
 _LOG, _LOCK = ".log", ".lock"
 _KINDS = (_LOG, _LOCK, PARTS)
 _DRAFT = re.compile(rf".+(?:{re.escape(SEEN)}|{re.escape(PARTS)})(?:\.[0-9]+){{2}}")
@@ -140,7 +142,11 @@ def _begin(library: Store, wanted: Wanted, stage: str, log: Log, workers: int, o
         digest = nearest(library, wanted.parts)
         if digest is not None:
             log.say(f"beginning from {library.name_of(digest)}")
-            unpack(library, digest, stage, workers)
+            try:
+                unpack(library, digest, stage, workers)
+            except HoloError as error:  # it is damaged, or does not fit the path since HOLO_HOME was moved
+                log.say(f"beginning from nothing after all: {error.message}")
+                remove_at(stage, itself=False)
 
 
 def read_log(library: Store, name: str) -> bytes:
@@ -165,6 +171,7 @@ def tidy(library: Store, tree: Holotree, *, dry_run: bool) -> int:
     """
     folder = os.path.join(library.path, "builds")
     needed = {_own(named[1]) for name in library.names() if (named := _NAMED.fullmatch(name))}
+    # Only what this user's builds left: of another's, root's too, the hash does not tell whether it is needed.
     found: dict[str, list[str]] = {}
     removed = 0
     for name in _entries(folder):
@@ -179,7 +186,7 @@ def tidy(library: Store, tree: Holotree, *, dry_run: bool) -> int:
             found.setdefault(stage[1], []).append(os.path.join(tree.path, name))
     for own, doomed in found.items():
         lock = os.path.join(folder, own + _LOCK)
-        if not (doomed or os.path.lexists(lock)) or not all(map(_is_mine, (lock, *doomed))):
+        if not (doomed or os.path.lexists(lock)) or not all(map(_is_own, (lock, *doomed))):
             continue
         with suppress(InUseError), locked(lock, "a build", exclusive=True, on_wait=refuse_to_wait):
             removed += len(doomed)
@@ -191,7 +198,7 @@ def tidy(library: Store, tree: Holotree, *, dry_run: bool) -> int:
 
 
 def _unlink_own(path: str, *, dry_run: bool) -> int:
-    if not _is_mine(path):
+    if not _is_own(path):
         return 0
     if not dry_run:
         unlink(path)
@@ -216,7 +223,7 @@ def _free_name(library: Store, label: str, key: str) -> str:
     name = f"{label}-{key}"
     if _is_mine(library.name_path(name)):
         return name
-    return f"{label}-{_user()}-{key}"
+    return f"{label[:_SHORT_LABEL]}-{_user()}-{key}"
 
 
 def _own(key: str) -> str:
@@ -230,10 +237,19 @@ def _user() -> int:
 
 def _is_mine(path: str) -> bool:
     """Whether nobody but this user and root has put something there."""
+    return _owner(path) in (None, *platform.owners())
+
+
+def _is_own(path: str) -> bool:
+    """Whether nobody but this user has."""
+    return _owner(path) in (None, _user())
+
+
+def _owner(path: str) -> int | None:
     try:
-        return os.lstat(path).st_uid in platform.owners()
+        return os.lstat(path).st_uid
     except FileNotFoundError:
-        return True
+        return None
 
 
 def _path(library: Store, own: str, kind: str) -> str:
@@ -250,6 +266,11 @@ def _stage(tree: Holotree, own: str) -> Iterator[str]:
     path = _stage_path(tree, own)
     tree.folder()
     remove_at(path)
+    try:
+        # Before the tools: where several users share the holotree, none of them can put a folder of theirs there.
+        os.mkdir(path, 0o755)
+    except OSError as error:
+        raise HoloError(f"cannot make {path}: {error.strerror}") from error
     try:
         yield path
     finally:

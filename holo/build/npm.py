@@ -104,7 +104,6 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
         raise ToolMissing("npm is not on PATH, and package-lock.json is for it", "Install Node.js with npm.")
     inputs = Inputs()
     project = _read(blueprint, inputs)
-    os.mkdir(stage)
     for name, content in ("package.json", project.package), ("package-lock.json", project.lock):
         with open(os.path.join(stage, name), "w", encoding="utf-8") as file:
             json.dump(content, file, indent=2)

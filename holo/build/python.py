@@ -368,7 +368,7 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
         log.run([uv, *arguments], env=environ | variables, cwd=blueprint.folder)
 
     exact = []
-    if os.path.isdir(stage):
+    if os.listdir(stage):
         exact = ["--upgrade", "--exact"]  # resolved and installed as if nothing were there
     else:
         # Without a prompt: activation scripts show the name of the folder they are in.

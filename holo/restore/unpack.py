@@ -1,8 +1,6 @@
-"""Make a directory that is no space: nothing is known of it afterwards, and nobody completes it."""
+"""Fill a directory that is no space: nothing is known of it afterwards, and nobody completes it."""
 
 from __future__ import annotations
-
-import os
 
 from holo import platform
 from holo.errors import HoloError
@@ -18,7 +16,7 @@ from holo.settings import Strategy
 
 
 def unpack(store: Store, digest: str, path: str, workers: int) -> None:
-    """Make the new directory ``path`` equal to a catalog, patched for its path, by clones or else copies.
+    """Make the empty directory ``path`` equal to a catalog, patched for its path, by clones or else copies.
 
     The caller holds the library's lock, shared. Raises :class:`HoloError`.
     """
@@ -26,7 +24,6 @@ def unpack(store: Store, digest: str, path: str, workers: int) -> None:
     relocator = Relocator(catalog.prefix, path)
     relocator.refuse_impossible(catalog.relocations)
     try:
-        os.mkdir(path)
         root = platform.open_root(path)
         try:
             way = {Way.REFLINK: lambda: probe.reflink(store.blobs.directory, root, store.blobs.any_raw)}
@@ -37,4 +34,4 @@ def unpack(store: Store, digest: str, path: str, workers: int) -> None:
         finally:
             platform.close_directory(root)
     except OSError as error:
-        raise HoloError(f"cannot make {path}: {error.strerror}") from error
+        raise HoloError(f"cannot fill {path}: {error.strerror}") from error
