@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from holo.build.blueprint import Blueprint, named, nearest, recognise
 from holo.build.builders import Options
 from holo.build.canonical import key_of
 from holo.build.inputs import Inputs
+from holo.build.log import Log
 from holo.errors import Conflict, HoloError, NotFound, UsageError
 
 names = st.from_regex(r"[a-z][a-z0-9]{1,8}(-[a-z0-9]{1,4})?", fullmatch=True)
@@ -297,6 +299,14 @@ def test_what_another_user_put_there_has_to_be_named(tmp_path: Path) -> None:
     with pytest.raises(Conflict, match="another user"):
         nearest(str(tmp_path))
     assert named(str(path)).kind == "requirements"
+    link = tmp_path / "a" / "requirements.txt"
+    link.parent.mkdir()
+    (tmp_path / "mine.txt").write_text("idna\n")
+    link.symlink_to(tmp_path / "mine.txt")
+    assert nearest(str(link.parent)) is not None
+    os.chown(link, 12345, 12345, follow_symlinks=False)
+    with pytest.raises(Conflict, match="another user"):
+        nearest(str(link.parent))
 
 
 def test_kinds(tmp_path: Path) -> None:
@@ -378,3 +388,21 @@ def test_pythons_pinned_for_the_user_are_looked_at(tmp_path: Path, monkeypatch: 
     python.canonical(named(str(path)), inputs, Options())
     assert str(tmp_path / "home" / ".config" / "uv" / ".python-version") in inputs.files
     assert {str(tmp_path / ".python-version"), "/.python-version"} <= inputs.files.keys()
+
+
+def test_secrets_are_not_in_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log = Log(str(tmp_path / "log"))
+    secrets = (
+        "https://ada:ses@me@host.invalid/a",
+        "https://host.invalid/t/sesame/channel",
+        "https://sesame@host.invalid",
+    )
+    for secret in secrets:
+        with pytest.raises(HoloError, match=r"exit code 1") as failed:
+            log.run(["sh", "-c", f"echo {secret}; exit 1"], env=os.environ, cwd="/", name=f"command {secret}")
+        assert not re.search("sesame|me@", failed.value.message)
+    log.close()
+    for text in (capfd.readouterr().err, (tmp_path / "log").read_text()):
+        assert "host.invalid" in text
+        assert "sesame" not in text
+        assert "me@" not in text

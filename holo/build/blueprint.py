@@ -54,7 +54,7 @@ class Blueprint:
 def recognise(path: str) -> Blueprint | None:
     """The blueprint at ``path``, or ``None`` if that is a file of another sort.
 
-    A folder, ``uv.lock`` or ``package.json`` stand for what lies there or beside them. Raises :class:`NotFound` or
+    ``uv.lock`` and ``package.json`` stand for what lies beside them. Raises :class:`NotFound` or
     :class:`HoloError` for what cannot be read.
     """
     path = absolute(path)
@@ -102,7 +102,8 @@ def nearest(start: str) -> Blueprint | None:
             path = os.path.join(folder, name)
             if not os.path.isfile(path) or (name == "pyproject.toml" and not _PROJECT.search(_head(path))):
                 continue
-            if os.stat(path).st_uid not in platform.owners():
+            # A symlink and what it leads to: beside it are uv.toml, .npmrc, ... of whoever made it.
+            if not {os.stat(path).st_uid, os.lstat(path).st_uid} <= platform.owners():
                 raise Conflict(
                     f"the nearest blueprint, {path}, belongs to another user",
                     "Building it runs what it says. If you trust who wrote it, name it.",

@@ -10,7 +10,7 @@ import sys
 
 from holo import digest as digests
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@\"']+(?=@)")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s\"']+(?=@)")
 
 
 def key_of(document: dict[str, object]) -> str:

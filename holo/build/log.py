@@ -12,7 +12,8 @@ from contextlib import suppress
 
 from holo.errors import HoloError
 
-_SECRET = re.compile(rb"(://)[^/\s@\"']+@")
+_SECRET = re.compile(rb"(?<=://)[^/\s\"']+(?=@)|(?<=/t/)[^/\s\"']+(?=/)")
+"""Credentials in URLs, and tokens as conda's servers have them."""
 _LONGEST_LINE = 1 << 16
 
 
@@ -69,7 +70,9 @@ class Log:
         if code != 0:
             self._keep(f"exit {code}\n".encode())
             how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
-            raise HoloError(f"the build failed: {name or os.path.basename(command[0])} {how}", f"Its log: {self.path}")
+            shown = _SECRET.sub(b"***", (name or os.path.basename(command[0])).encode("utf-8", "surrogateescape"))
+            what = shown.decode("utf-8", "surrogateescape")
+            raise HoloError(f"the build failed: {what} {how}", f"Its log: {self.path}")
 
     def _pass_on(self, source: int) -> None:
         """By lines, so that no secret is cut in two; a progress bar's end with a carriage return."""
@@ -82,7 +85,7 @@ class Log:
         self._write(left)
 
     def _write(self, data: bytes) -> None:
-        data = _SECRET.sub(rb"\1***@", data)
+        data = _SECRET.sub(b"***", data)
         self._keep(data)
         if data:
             sys.stderr.flush()
@@ -91,6 +94,6 @@ class Log:
 
     def _keep(self, data: bytes) -> None:
         try:
-            os.write(self._file, _SECRET.sub(rb"\1***@", data))
+            os.write(self._file, _SECRET.sub(b"***", data))
         except OSError as error:
             raise HoloError(f"cannot write the log {self.path}: {error.strerror}") from error
