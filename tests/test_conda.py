@@ -363,6 +363,26 @@ def test_what_it_says_matters(document: dict[str, Any], more: str) -> None:
     assert len(set(keys)) == len(keys)
 
 
+def test_what_the_tools_are_told_matters(tmp_path: Path) -> None:
+    limits = tmp_path / "limits.txt"
+    limits.write_text("a<1\n")
+    document = "{channels: [x], dependencies: [python, %s, {pip: [a]}]}"
+    environs: list[dict[str, str]] = [
+        {},
+        {"CONDA_SUBDIR": "linux-64"},
+        {"CONDA_OVERRIDE_CUDA": "12"},
+        {"CONDA_OVERRIDE_ROCM": "6"},
+        {"PIP_INDEX_URL": "https://host.invalid"},
+        {"PIP_CONSTRAINT": str(limits)},
+    ]
+    keys = [key(document % "pip", **environ) for environ in environs]
+    limits.write_text("a<2\n")
+    keys.append(key(document % "pip", **environs[-1]))
+    assert key(document % "pip", UV_DEFAULT_INDEX="https://host.invalid") == keys[0]
+    keys += [key(document % "uv"), key(document % "uv", UV_DEFAULT_INDEX="https://host.invalid")]
+    assert len(set(keys)) == len(keys)
+
+
 def test_tokens_do_not_matter() -> None:
     document = "{channels: ['https://%s/chan'], dependencies: [x]}"
     plain = key(document % "host")

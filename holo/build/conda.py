@@ -16,6 +16,7 @@ from holo.build import conda_file, requirements
 from holo.build.builders import ToolMissing
 from holo.build.canonical import this_system, without_secrets
 from holo.build.inputs import Inputs
+from holo.build.python import configuration
 from holo.errors import Conflict, HoloError
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 _TOOLS = ("micromamba", "mamba", "conda")
 """The quickest first. Any of them comes before py-rattler, as they read the user's .condarc: mirrors, credentials."""
-
-_OVERRIDES = ("CONDA_SUBDIR", *(f"CONDA_OVERRIDE_{name}" for name in ("ARCHSPEC", "CUDA", "GLIBC", "LINUX", "OSX")))
-"""What the tools believe of this system, rather than what they see."""
 
 _PIPS = (
     *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_CONSTRAINT"),
@@ -61,13 +59,22 @@ def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[st
         "channels": [_TOKEN.sub("", without_secrets(channel)) for channel in found.channels],
         "specs": [_TOKEN.sub("", without_secrets(spec)) for spec in found.specs],
         "pip": requirements.of_lines(found.pip, f"{blueprint.path}, pip", inputs).canonical(),
-        "pip variables": {name: without_secrets(inputs.variable(name) or "") for name in _PIPS if found.pip},
+        "pip variables": _installer(found, blueprint.folder, inputs) if found.pip else None,
         "variables": found.variables,
         "rccPostInstall": found.post_install,
-        "overrides": {name: value for name in _OVERRIDES if (value := inputs.variable(name))},
+        # What the tools believe of this system, rather than what they see.
+        "overrides": [inputs.variable("CONDA_SUBDIR") or "", inputs.variables_with("CONDA_OVERRIDE_")],
         "system": this_system(),
         "compile": options.compile,
     }
+
+
+def _installer(found: CondaFile, folder: str, inputs: Inputs) -> list[object]:
+    """What besides the lines for pip decides what it installs, or uv if that is in the environment."""
+    variables = {name: without_secrets(inputs.variable(name) or "") for name in _PIPS}
+    limits = [path for path in variables["PIP_CONSTRAINT"].split() if "://" not in path]
+    contents = [inputs.digest(os.path.join(folder, path)) for path in limits]
+    return [variables, contents, configuration(folder, inputs) if "uv" in found.names() else None]
 
 
 def parts(document: dict[str, object]) -> None:

@@ -84,7 +84,7 @@ def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[st
         "builder": "uv 1",  # counted up when what is made of the same blueprint changes
         "system": this_system(),
         "content": content,
-        "configuration": _configuration(blueprint.folder, inputs),
+        "configuration": configuration(blueprint.folder, inputs),
         "python": _interpreter(blueprint, inputs)[1],
         "compile": options.compile,
     }
@@ -191,7 +191,7 @@ def _refuse_local_sources(document: Table, path: str) -> None:
                 )
 
 
-def _configuration(folder: str, inputs: Inputs) -> object:
+def configuration(folder: str, inputs: Inputs) -> object:
     """What of uv's configuration decides the result: its variables, and the files that it reads.
 
     The files: https://docs.astral.sh/uv/concepts/configuration-files/
