@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from holo import settings as settings_module
 from holo.errors import CatalogInvalid, Conflict, NotFound, UsageError
@@ -140,7 +140,7 @@ class Hololib:
         blueprint = named(os.fspath(path))
         name = space or os.environ.get("HOLO_SPACE") or blueprint.space
         known = self.tree.find(name)
-        if known is not None and known.state == "pristine":
+        if _is_whole(known):
             current = recall(self.store, blueprint, BuildOptions(compile))
             if current is not None and current[1] == known.digest:
                 return known
@@ -154,7 +154,7 @@ class Hololib:
 
         with self.tree.lock(name, self._on_wait):
             known = self.tree.find(name)
-            if known is not None and known.state == "pristine":
+            if _is_whole(known):
                 made = find(self.store, blueprint, Options(compile))
                 if made.digest == known.digest:
                     return known
@@ -312,9 +312,18 @@ class Hololib:
         return delete(self.store, space, self._on_wait)
 
     def space(self, name: str | None = None) -> Space:
-        """The space of that name; without one, ``HOLO_SPACE``'s, else ``user``. Raises :class:`NotFound`."""
+        """The space of that name, to work in; without one, ``HOLO_SPACE``'s, else ``user``.
+
+        Raises :class:`NotFound`, also if its directory is gone: commands would be found elsewhere on ``PATH``.
+        """
         self._sweep()
-        return self.tree.get(name or _default_space())
+        found = self.tree.get(name or _default_space())
+        if not os.path.isdir(found.path):
+            raise NotFound(
+                f"the directory of space {found.name!r} is gone: {found.path}",
+                f"Make it again with `holo restore --space {found.name}`.",
+            )
+        return found
 
     def spaces(self) -> list[Space]:
         """All spaces, by name."""
@@ -599,6 +608,10 @@ def _blueprint_or_nearest(blueprint: PathLike | None, space: str | None) -> Path
 
     found = nearest(os.getcwd())
     return found.path if found is not None else None
+
+
+def _is_whole(space: Space | None) -> TypeGuard[Space]:
+    return space is not None and space.state == "pristine" and os.path.isdir(space.path)
 
 
 def _default_space() -> str:

@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,6 +158,19 @@ def test_run_makes_a_space_and_follows_the_blueprint(holo: Holo, folder: Path) -
     look = "import importlib.util as u; print(u.find_spec('markupsafe'))"
     back = holo("run", "--", "python", "-c", look, cwd=folder)
     assert (back.stdout.strip(), back.stderr) == ("None", "")
+
+
+@local
+def test_running_in_a_space_whose_directory_is_gone(holo: Holo, folder: Path) -> None:
+    """Never with what the rest of PATH has of that name. That of a blueprint is made again."""
+    requirements(folder, "tabulate")
+    where = ("--", "python", "-c", "import sys, tabulate; print(sys.prefix)")
+    root = Path(holo("run", *where, cwd=folder).stdout.strip())
+    shutil.rmtree(root)
+    (space,) = holo("list", "--json").json()["spaces"]
+    gone = holo("run", "--space", space["name"], "--", "python", "-c", "", code=1)
+    assert f"holo restore --space {space['name']}" in gone.stderr
+    assert holo("run", *where, cwd=folder).stdout.strip() == str(root)
 
 
 @local
