@@ -88,7 +88,7 @@ class Hololib:
         verify: bool = False,
         force: bool = False,
         keep_setid: bool = False,
-        compile: bool = True,  # noqa: A002 - the option's name
+        compile: bool | None = None,  # noqa: A002 - the option's name
         on_progress: OnProgress | None = None,
     ) -> RestoreReport:
         """Make a space from ``source``: a catalog's name or digest prefix, a catalog file, a directory, a blueprint.
@@ -97,15 +97,16 @@ class Hololib:
         what the space was made from if it exists, else the nearest blueprint upwards, else the library's only
         catalog. A space that exists is restored; if it holds another catalog, that is refused without ``force``.
         ``keep_setid`` keeps the setuid and setgid bits of a directory that is recorded, and accepts them, and
-        capabilities, in a catalog file. ``compile``: whether a blueprint's bytecode is compiled. The other arguments
-        are those of :meth:`restore`.
+        capabilities, in a catalog file. ``compile``: whether a blueprint's bytecode is compiled; without it, as when
+        the space was made of that blueprint, else yes. The other arguments are those of :meth:`restore`.
         """
         options = self._options(strategy, strict, verify, force, on_progress)
         with self.tree.lock(space, self._on_wait):
             known = self.tree.find(space)
             blueprint = self._blueprint_meant(source, known)
             if blueprint is not None:
-                return self._init_from(blueprint, space, known, to, compile, options, may_change=force)
+                chosen = self._compiles(compile, blueprint, known)
+                return self._init_from(blueprint, space, known, to, chosen, options, may_change=force)
             from holo.restore import restore
 
             with self.store.lock(exclusive=False, on_wait=self._on_wait):
@@ -125,7 +126,7 @@ class Hololib:
         path: PathLike,
         space: str | None = None,
         *,
-        compile: bool = True,  # noqa: A002
+        compile: bool | None = None,  # noqa: A002
     ) -> Space:
         """A space of what a blueprint says now, to run something in.
 
@@ -141,12 +142,12 @@ class Hololib:
         name = space or os.environ.get("HOLO_SPACE") or blueprint.space
         known = self.tree.find(name)
         if _is_whole(known):
-            current = recall(self.store, blueprint, BuildOptions(compile))
+            current = recall(self.store, blueprint, BuildOptions(self._compiles(compile, blueprint, known)))
             if current is not None and current[1] == known.digest:
                 return known
         return self._renew(blueprint, name, compile)
 
-    def _renew(self, blueprint: Blueprint, name: str, compile: bool) -> Space:  # noqa: A002
+    def _renew(self, blueprint: Blueprint, name: str, compile: bool | None) -> Space:  # noqa: A002
         """Let a space hold what a blueprint says, if that is not what it holds, or if it is not whole."""
         from holo.build.builders import Options
         from holo.build.make import find
@@ -154,14 +155,15 @@ class Hololib:
 
         with self.tree.lock(name, self._on_wait):
             known = self.tree.find(name)
+            chosen = self._compiles(compile, blueprint, known)
             if _is_whole(known):
-                made = find(self.store, blueprint, Options(compile))
+                made = find(self.store, blueprint, Options(chosen))
                 if made.digest == known.digest:
                     return known
             origin = origin_of(self.tree, known) if known is not None else None
             is_ours = origin is not None and origin.blueprint == blueprint.path
             options = self._options(None, strict=False, verify=False, force=False, on_progress=None)
-            self._init_from(blueprint, name, known, None, compile, options, may_change=is_ours)
+            self._init_from(blueprint, name, known, None, chosen, options, may_change=is_ours)
         return self.tree.get(name)
 
     def space_to_run_in(
@@ -169,7 +171,7 @@ class Hololib:
         space: str | None = None,
         blueprint: PathLike | None = None,
         *,
-        compile: bool = True,  # noqa: A002
+        compile: bool | None = None,  # noqa: A002
     ) -> Space:
         """The space that is meant: as it is, or of a blueprint (:meth:`space_of_blueprint`).
 
@@ -237,7 +239,7 @@ class Hololib:
         *,
         catalog: str | None = None,
         blueprint: PathLike | None = None,
-        compile: bool = True,  # noqa: A002
+        compile: bool | None = None,  # noqa: A002
         keep: str | None = None,
         record: bool = False,
     ) -> int:
@@ -263,8 +265,10 @@ class Hololib:
         if blueprint is not None:
             from holo.build.blueprint import named
 
-            name = space or os.environ.get("HOLO_SPACE") or named(os.fspath(blueprint)).space
-            catalog = self.catalog_of_blueprint(blueprint, compile=compile)[1]
+            found = named(os.fspath(blueprint))
+            name = space or os.environ.get("HOLO_SPACE") or found.space
+            chosen = self._compiles(compile, found, self.tree.find(name))
+            catalog = self.catalog_of_blueprint(blueprint, compile=chosen)[1]
         known = self.tree.find(name)
         environment = ephemeral.Environment(
             name,
@@ -465,6 +469,15 @@ class Hololib:
         if made_from is None or not os.path.isfile(made_from.blueprint):
             return None
         return blueprint.recognise(made_from.blueprint)
+
+    def _compiles(self, wanted: bool | None, blueprint: Blueprint, known: Space | None) -> bool:
+        """Whether bytecode is compiled: as was chosen, now or when the space was made of the blueprint; else yes."""
+        from holo.build.origin import origin_of
+
+        origin = origin_of(self.tree, known) if wanted is None and known is not None else None
+        if origin is not None and origin.blueprint == blueprint.path:
+            return origin.compile
+        return wanted is not False
 
     @contextmanager
     def _built(self, blueprint: Blueprint, *, compile: bool) -> Iterator[Made]:  # noqa: A002

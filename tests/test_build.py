@@ -235,6 +235,13 @@ def test_without_compiling_there_is_no_bytecode(holo: Holo, folder: Path) -> Non
     assert list(Path(plain["path"]).rglob("*.pyc")) == []
     compiled = holo("init", "--space", "compiled", "requirements.txt", "--json", cwd=folder).json()
     assert compiled["digest"] != plain["digest"]
+    assert holo("init", "--space", "plain", "--json", cwd=folder).json()["digest"] == plain["digest"]
+    run = ("run", "--blueprint", folder / "requirements.txt", "--space", "plain")
+    assert "building" not in holo(*run, "--", "true").stderr
+    assert "building" not in holo(*run, "--ephemeral", "--", "true").stderr
+    assert holo("list", "--json").json()["spaces"][1]["digest"] == plain["digest"]
+    holo(*run, "--compile", "--", "true")
+    assert holo("list", "--json").json()["spaces"][1]["digest"] == compiled["digest"]
 
 
 def content(holo: Holo, space: str) -> dict[str, bytes]:

@@ -40,7 +40,8 @@ Force = Annotated[
     bool, typer.Option("--force", help="Take over a space of another catalog, or a directory that is none.")
 ]
 Compile = Annotated[
-    bool, typer.Option("--compile/--no-compile", help="Compile the bytecode of a Python blueprint when it is built.")
+    Optional[bool],
+    typer.Option("--compile/--no-compile", help="Compile the bytecode of a Python blueprint when it is built."),
 ]
 KeepSetid = Annotated[bool, typer.Option("--keep-setid", help="Keep setuid and setgid bits.")]
 
@@ -147,7 +148,7 @@ def init(
     verify: Verify = False,
     force: Force = False,
     keep_setid: KeepSetid = False,
-    compiled: Compile = True,
+    compiled: Compile = None,
     as_json: Json = False,
 ) -> None:
     """Make a space."""
@@ -234,7 +235,7 @@ def run(
     blueprint: Annotated[
         Optional[str], typer.Option("--blueprint", metavar="FILE", help="Run in a space of what this file asks for.")
     ] = None,
-    compiled: Compile = True,
+    compiled: Compile = None,
     ephemeral: Annotated[
         bool, typer.Option("--ephemeral", help="In a pristine environment at the space's path, gone afterwards.")
     ] = False,
