@@ -3,35 +3,51 @@
 from __future__ import annotations
 
 from holo import platform
+from holo.catalog import Catalog
 from holo.errors import HoloError
 from holo.hololib import Store
 from holo.platform import probe
-from holo.restore.engine import Engine
+from holo.restore.engine import UNFINISHED, Engine
 from holo.restore.materialize import Materializer
 from holo.restore.plan import plan
 from holo.restore.relocate import Relocator
-from holo.restore.strategy import Way, decide
+from holo.restore.strategy import Decision, Way
 from holo.restore.survey import nothing_there
 from holo.settings import Strategy
 
 
 def unpack(store: Store, digest: str, path: str, workers: int) -> None:
-    """Make the empty directory ``path`` equal to a catalog, patched for its path, by clones or else copies.
+    """Make the empty directory ``path`` equal to a catalog, patched for its path.
 
     The caller holds the library's lock, shared. Raises :class:`HoloError`.
     """
     catalog = store.load(digest)
     relocator = Relocator(catalog.prefix, path)
     relocator.refuse_impossible(catalog.relocations)
+    fill(store, catalog, relocator, path, workers)
+
+
+def fill(store: Store, catalog: Catalog, relocator: Relocator, path: str, workers: int) -> None:
+    """Make what is in ``catalog`` in the empty directory ``path``, by clones or else copies.
+
+    Raises :class:`HoloError`.
+    """
     try:
         root = platform.open_root(path)
         try:
-            way = {Way.REFLINK: lambda: probe.reflink(store.blobs.directory, root, store.blobs.any_raw)}
-            decision = decide(Strategy.SMART, way, strict=False)
-            materializer = Materializer(store, catalog, relocator, decision.used, verify=store.is_doubtful)
-            todo = plan(catalog, nothing_there(catalog), relocator, decision)
-            Engine(root, path, materializer, catalog.xattrs, workers).execute(todo, None)
+            way = Way.REFLINK if probe.reflink(store.blobs.directory, root, store.blobs.any_raw) is None else Way.COPY
+            todo = plan(catalog, nothing_there(catalog), relocator, Decision(Strategy.SMART, way))
+            materializer = Materializer(store, catalog, relocator, way, verify=store.is_doubtful)
+            for directory in todo.fills if catalog.relocations else ():
+                base = directory.path + "/" if directory.path else ""
+                for row in directory.files:
+                    materializer.check(base + row[0], row)
+            Engine(root, path, materializer, catalog.xattrs, workers).execute(todo)
         finally:
             platform.close_directory(root)
     except OSError as error:
-        raise HoloError(f"cannot fill {path}: {error.strerror}") from error
+        raise HoloError(f"cannot make {path}: {error.strerror}") from error
+    except HoloError as error:
+        if (error.hint or "").endswith(UNFINISHED):  # no space is concerned
+            raise HoloError(error.message, "Look at the filesystem of HOLO_HOME.") from error
+        raise
