@@ -150,6 +150,28 @@ def test_a_folder_of_packages_is_another_one_for_another_file(tmp_path: Path) ->
         assert len(keys) == 2, option
 
 
+@pytest.mark.usefixtures("interpreter")
+@pytest.mark.parametrize(
+    ("text", "environ", "different"),
+    [
+        ('[tool.uv]\nfind-links = ["./wheels"]\n', {}, 2),
+        ('[tool.uv.pip]\nfind-links = ["./wheels"]\n', {}, 2),
+        ('[[tool.uv.index]]\nurl = "wheels"\n', {}, 2),
+        ("", {"UV_FIND_LINKS": "https://one.invalid,wheels"}, 2),
+        ('[tool.uv]\nfind-links = ["/srv/wheels"]\n', {"UV_FIND_LINKS": "/srv/more"}, 1),
+        ("", {"UV_INDEX_STRATEGY": "first-index"}, 1),
+        ('[[tool.uv.index]]\nurl = "https://one.invalid"\n', {"UV_INDEX": "one=https://one.invalid"}, 1),
+    ],
+)
+def test_and_so_it_is_in_uvs_configuration(tmp_path: Path, text: str, environ: dict[str, str], different: int) -> None:
+    keys = set()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pyproject.toml").write_text(PROJECT + text)
+        keys.add(project_key(tmp_path / name, {**environ, "HOME": str(tmp_path)}))
+    assert len(keys) == different
+
+
 def test_variables_count_by_their_values_which_are_not_kept(tmp_path: Path) -> None:
     path = write(tmp_path, requirements_txt="--index-url https://ada:${TOKEN}@host.invalid/simple\nidna\n")
     documents = [requirements.read(str(path), Inputs({"TOKEN": token})).canonical() for token in ("one", "two")]

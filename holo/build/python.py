@@ -56,6 +56,8 @@ _INDECISIVE = re.compile(
 
 _LISTS_OF_FILES = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE")
 
+_PLACES = ("UV_FIND_LINKS", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL")
+
 
 def find_uv() -> str:
     """The path of uv: the one installed with holo, else the one on PATH. Raises :class:`ToolMissing`."""
@@ -201,6 +203,8 @@ def configuration(folder: str, inputs: Inputs) -> object:
         if name in _NOT_OURS or _INDECISIVE.fullmatch(name):
             continue
         variables[name] = without_secrets(value)
+        if name in _PLACES and any(map(_is_relative, re.split(r"[\s,]+", value.strip()))):
+            variables[name] = [without_secrets(value), folder]
         if name in _LISTS_OF_FILES:
             variables[name] = [inputs.digest(os.path.join(folder, file)) for file in value.split()]
     named = inputs.variable("UV_CONFIG_FILE")
@@ -220,16 +224,33 @@ def _nearest_configuration(folder: str, inputs: Inputs) -> Table | None:
     while True:
         own = inputs.optional(path := os.path.join(folder, "uv.toml"))
         if own is not None:
-            return _toml(own.decode("utf-8", "replace"), path)
+            return _placed(_toml(own.decode("utf-8", "replace"), path), folder)
         project = inputs.optional(_pyproject(folder))
         if project is not None and b"tool" in project:
             table = _tool_uv(_toml(project.decode("utf-8", "replace"), _pyproject(folder)))
             if table is not None:
-                return table
+                return _placed(table, folder)
         parent = os.path.dirname(folder)
         if parent == folder:
             return None
         folder = parent
+
+
+def _placed(table: Table, folder: str) -> Table:
+    """The table, with its folder if it says that packages are in one below that: ``./wheels`` of which project?"""
+    pip = table.get("pip")
+    tables = [table, pip] if isinstance(pip, dict) else [table]
+    values = [one.get(name) for one in tables for name in ("find-links", "index-url", "extra-index-url", "index")]
+    for value in values:
+        for place in value if isinstance(value, list) else [value]:
+            text = place.get("url") if isinstance(place, dict) else place
+            if isinstance(text, str) and _is_relative(text):
+                return {**table, "": folder}
+    return table
+
+
+def _is_relative(place: str) -> bool:
+    return "://" not in place and not os.path.isabs(place)
 
 
 def _shared_configurations(inputs: Inputs) -> list[str]:
