@@ -580,6 +580,35 @@ def test_another_users_folder_is_not_used(home: Home) -> None:
 
 @local
 @as_user
+def test_another_users_folder_is_not_tidied(home: Home) -> None:
+    """It may lead to any folder of this user with such names in it, and its notes may name any path."""
+    target, empty = home.root / "experiments", home.root / "empty"
+    for path in (target / "trees", target / "layers", target / "runs" / "first", empty):
+        path.mkdir(parents=True)
+    trees.write(target / "runs" / "first" / "result", "of a week's work")
+    trees.write(target / "runs" / "first" / "mount", json.dumps(["web", str(empty), True]))
+    give(target, ADA)
+    give(empty, ADA)
+    before = compare.snapshot(target)
+    filesystems.remove(home.own) if home.own.exists() else None
+    os.symlink(target, home.own)
+    os.chown(home.own, BOB.uid, BOB.uid, follow_symlinks=False)
+    home("list")
+    home("gc")
+    assert (compare.snapshot(target), empty.exists()) == (before, True)
+    home.own.unlink()
+    subprocess.run(["cp", "-a", target, home.own], check=True)
+    os.chown(home.own, BOB.uid, BOB.uid)
+    home.own.chmod(0o755)
+    before = compare.snapshot(home.own)
+    home("list")
+    home("gc")
+    assert (compare.snapshot(home.own), empty.exists()) == (before, True)
+    filesystems.remove(home.own)
+
+
+@local
+@as_user
 def test_the_place_is_not_a_directory(home: Home) -> None:
     path = home.path()
     home("delete", "--space", "web")
