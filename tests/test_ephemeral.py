@@ -322,11 +322,21 @@ def test_exit_codes(home: Home) -> None:
 @pytest.mark.parametrize("user", [ROOT], ids=["root"], indirect=True)
 def test_signals_that_holo_inherits_as_ignored(home: Home) -> None:
     """Those of children, without which nobody can wait for one; and those that the command is to ignore as well."""
-    command = (
-        f"trap '' CHLD HUP; exec {sys.executable} -m holo run --ephemeral --space web -- sh -c 'kill -HUP $$; exit 8'"
-    )
+    command = [sys.executable, "-m", "holo", "run", "--ephemeral", "--space", "web", "--", "sh", "-c"]
     environment = {**home.environment(), "PYTHONPATH": str(Path(__file__).parent.parent)}
-    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
+
+    def ignore() -> None:  # not every shell can
+        for number in (signal.SIGCHLD, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
+    done = subprocess.run(
+        [*command, "kill -HUP $$; exit 8"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=ignore,
+    )
     assert (done.returncode, done.stderr) == (8, "")
     assert home.left() == []
 

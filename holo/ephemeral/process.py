@@ -133,8 +133,6 @@ else:
 
         def run(self, at_end: AtEnd | None) -> int:
             before = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON | {signal.SIGCHLD})
-            if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # inherited; nobody could wait for a child then
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             namespaces.adopt_orphans(True)
             try:
                 self._start(before)
