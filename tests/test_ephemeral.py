@@ -632,6 +632,32 @@ def test_the_place_is_not_a_directory(home: Home) -> None:
 
 @local
 @as_user
+def test_the_place_is_another_users(home: Home) -> None:
+    """They could rename it while the command runs, which moves the mount, and put a directory of theirs there."""
+    path = home.path()
+    home("delete", "--space", "web")
+    path.mkdir(mode=0o777)
+    os.chown(path, BOB.uid, BOB.uid)
+    failed = home("run", "--ephemeral", "--space", "web", "--catalog", "env", "--", "true", code=1)
+    assert f"{path} is another user's" in failed.stderr
+
+
+@local
+@as_user
+def test_a_run_that_cannot_be_removed_is_not_in_the_way(home: Home) -> None:
+    home.ephemeral("true")
+    for name in ("first", "second"):
+        trees.write(home.own / "runs" / name / "upper" / "file", "left by a run")
+    give(home.own / "runs" / "second", ADA)
+    assert "is still there" in home("list").stderr
+    assert {path.stem for path in (home.own / "runs").iterdir()} == {"first"}
+    give(home.own / "runs", ADA)
+    home("list")
+    assert home.left() == []
+
+
+@local
+@as_user
 def test_a_home_with_any_characters(filesystem: Filesystem, forks: Forks, user: User) -> None:
     """What a mount option, the list of mounts or a shell would take for something else."""
     odd = filesystem.root / "a, b\\=\\054\n\"'$x é"
