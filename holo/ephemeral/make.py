@@ -7,17 +7,10 @@ import os
 from holo import platform
 from holo.catalog import Catalog
 from holo.ephemeral.process import NoOverlayError
-from holo.errors import HoloError
 from holo.hololib import Store
-from holo.platform import probe
-from holo.restore.engine import UNFINISHED, Engine
 from holo.restore.golden import as_recorded, outline_of
-from holo.restore.materialize import Materializer
-from holo.restore.plan import plan
 from holo.restore.relocate import Relocator
-from holo.restore.strategy import Decision, Way
-from holo.restore.survey import nothing_there
-from holo.settings import Strategy
+from holo.restore.unpack import fill
 
 _RESERVED = "user.overlay."
 """Begins the names of attributes that say something to overlayfs, mounted without root's rights."""
@@ -38,7 +31,7 @@ class Maker:
         for file, values in catalog.xattrs.items():
             if any(name.startswith(_RESERVED) for name in values):
                 raise NoOverlayError(f"{file or 'its root'} has attributes that mean something to overlayfs")
-        self._fill(as_recorded(catalog), Relocator(catalog.prefix, catalog.prefix), path)
+        fill(self._store, as_recorded(catalog), Relocator(catalog.prefix, catalog.prefix), path, self._workers)
         root = platform.open_root(os.path.dirname(path))
         try:
             platform.sync_filesystem(root)
@@ -49,28 +42,7 @@ class Maker:
         """What of the tree is different where the environment lies at the path ``environment``."""
         relocator = Relocator(catalog.prefix, environment)
         relocator.refuse_impossible(catalog.relocations)
-        self._fill(patched_part(catalog, relocator), relocator, path)
-
-    def _fill(self, catalog: Catalog, relocator: Relocator, path: str) -> None:
-        root = platform.open_root(path)
-        try:
-            blobs = self._store.blobs
-            way = Way.REFLINK if probe.reflink(blobs.directory, root, blobs.any_raw) is None else Way.COPY
-            todo = plan(catalog, nothing_there(catalog), relocator, Decision(Strategy.SMART, way))
-            materializer = Materializer(self._store, catalog, relocator, way, verify=self._store.is_doubtful)
-            for fill in todo.fills:
-                base = fill.path + "/" if fill.path else ""
-                for row in fill.files if catalog.relocations else ():
-                    materializer.check(base + row[0], row)
-            Engine(root, path, materializer, catalog.xattrs, self._workers).execute(todo)
-        except OSError as error:
-            raise HoloError(f"cannot make {path}: {error.strerror}") from error
-        except HoloError as error:
-            if (error.hint or "").endswith(UNFINISHED):  # no space is concerned
-                raise HoloError(error.message, "Look at the filesystem of HOLO_HOME.") from error
-            raise
-        finally:
-            platform.close_directory(root)
+        fill(self._store, patched_part(catalog, relocator), relocator, path, self._workers)
 
 
 def patched_part(catalog: Catalog, relocator: Relocator) -> Catalog:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 
 from holo import platform
+from holo.catalog import Catalog
 from holo.errors import HoloError
 from holo.hololib import Store
 from holo.platform import probe
-from holo.restore.engine import Engine
+from holo.restore.engine import UNFINISHED, Engine
 from holo.restore.materialize import Materializer
 from holo.restore.plan import plan
 from holo.restore.relocate import Relocator
-from holo.restore.strategy import Way, decide
+from holo.restore.strategy import Decision, Way
 from holo.restore.survey import nothing_there
 from holo.settings import Strategy
 
@@ -27,14 +28,34 @@ def unpack(store: Store, digest: str, path: str, workers: int) -> None:
     relocator.refuse_impossible(catalog.relocations)
     try:
         os.mkdir(path)
+    except OSError as error:
+        raise HoloError(f"cannot make {path}: {error.strerror}") from error
+    fill(store, catalog, relocator, path, workers)
+
+
+def fill(store: Store, catalog: Catalog, relocator: Relocator, path: str, workers: int) -> None:
+    """Make the empty directory ``path`` equal to a catalog, or a part of one, patched as ``relocator`` says.
+
+    The caller holds the library's lock, shared. Raises :class:`HoloError`.
+    """
+    try:
         root = platform.open_root(path)
         try:
-            way = {Way.REFLINK: lambda: probe.reflink(store.blobs.directory, root, store.blobs.any_raw)}
-            decision = decide(Strategy.SMART, way, strict=False)
-            materializer = Materializer(store, catalog, relocator, decision.used, verify=store.is_doubtful)
-            todo = plan(catalog, nothing_there(catalog), relocator, decision)
-            Engine(root, path, materializer, catalog.xattrs, workers).execute(todo, None)
+            blobs = store.blobs
+            way = Way.REFLINK if probe.reflink(blobs.directory, root, blobs.any_raw) is None else Way.COPY
+            todo = plan(catalog, nothing_there(catalog), relocator, Decision(Strategy.SMART, way))
+            materializer = Materializer(store, catalog, relocator, way, verify=store.is_doubtful)
+            for each in todo.fills if catalog.relocations else ():
+                base = each.path + "/" if each.path else ""
+                for row in each.files:
+                    materializer.check(base + row[0], row)
+            Engine(root, path, materializer, catalog.xattrs, workers).execute(todo)
         finally:
             platform.close_directory(root)
     except OSError as error:
         raise HoloError(f"cannot make {path}: {error.strerror}") from error
+    except HoloError as error:
+        if not (error.hint or "").endswith(UNFINISHED):
+            raise
+        hint = (error.hint or "").removesuffix(UNFINISHED).strip()  # no space is concerned
+        raise HoloError(error.message, hint or "Look at the filesystem of HOLO_HOME.") from error
