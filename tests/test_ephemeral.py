@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import random
 import shlex
 import signal
@@ -359,6 +360,27 @@ def test_a_signal_that_ends_the_command_ends_holo(home: Home) -> None:
         os.kill(inside.holo, signal.SIGTERM)
         inside.is_killed = True
     assert inside.code == -signal.SIGTERM
+    assert home.left() == []
+
+
+@local
+@pytest.mark.parametrize("user", [ROOT], ids=["root"], indirect=True)
+def test_the_terminal_goes(home: Home) -> None:
+    """As at the end of `ssh -t`, where holo leads the session, and is the only one that the system tells."""
+    script = "trap 'exit 7' HUP; echo ready; while :; do sleep 0.05; done"
+    command = [sys.executable, "-m", "holo", "run", "--ephemeral", "--space", "web", "--", "sh", "-c", script]
+    environment = {**home.environment(), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    holo, terminal = pty.fork()
+    if holo == 0:
+        os.execve(command[0], command, environment)
+    try:
+        assert b"ready" in os.read(terminal, 100)
+        os.close(terminal)
+        wait_for(lambda: os.waitid(os.P_PID, holo, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+    finally:
+        os.kill(holo, signal.SIGKILL)
+        status = os.waitpid(holo, 0)[1]
+    assert os.waitstatus_to_exitcode(status) == 7
     assert home.left() == []
 
 

@@ -204,7 +204,9 @@ else:
                 # The seconds are for a thread of a program whose other threads take the signal of our child's end.
                 info = signal.sigtimedwait(_PASSED_ON | {signal.SIGCHLD}, 1.0)
                 if info is not None and info.si_signo != signal.SIGCHLD:
-                    if info.si_code <= 0:  # from a process; what the terminal sends, the command has got as well
+                    # What the terminal sends, the command has got as well, but that it is gone: only its leader hears.
+                    is_gone = info.si_signo == signal.SIGHUP and os.getsid(0) == os.getpid()
+                    if info.si_code <= 0 or is_gone:  # the first: from a process
                         with suppress(ProcessLookupError):
                             os.kill(self._pid, info.si_signo)
                     continue
