@@ -680,6 +680,23 @@ def test_a_run_that_cannot_be_removed_is_not_in_the_way(home: Home) -> None:
 
 @local
 @as_user
+def test_a_cover_that_nobody_holds_is_gcs(home: Home) -> None:
+    """One of a killed command, after somebody removed the folder that tells of the run."""
+    cover = home.holotree / ".spaces" / "web.cover"
+    with home.inside():
+        home("gc")
+        assert cover.exists()
+        assert home("gc", "--json").json()["removed"]["locks"] == 0
+    cover.touch()
+    give(cover, ADA)
+    assert home("gc", "--dry-run", "--json").json()["removed"]["locks"] == 1
+    assert cover.exists()
+    assert home("gc", "--json").json()["removed"]["locks"] == 1
+    assert not cover.exists()
+
+
+@local
+@as_user
 def test_a_home_with_any_characters(filesystem: Filesystem, forks: Forks, user: User) -> None:
     """What a mount option, the list of mounts or a shell would take for something else."""
     odd = filesystem.root / "a, b\\=\\054\n\"'$x é"
