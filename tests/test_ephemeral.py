@@ -589,6 +589,21 @@ def test_a_space_of_its_own_instead(home: Home) -> None:
     assert home.spaces() == ["kept", "web"]
 
 
+@local
+def test_a_filesystem_without_attributes(filesystem: Filesystem, forks: Forks, user: User) -> None:
+    """An overlay there cannot say that a directory is a new one, and not that below it."""
+    place = filesystem.root / "memory"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "ramfs", "none", place], check=True)
+    try:
+        home = make_home(replace(filesystem, root=place), forks, user, trees.small)
+        done = home.ephemeral("sh", "-c", "cd $HOLO_SPACE_PATH && rm -r lib && mkdir lib")
+        assert "a space of its own" in done.stderr
+        assert home.left() == []
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
 # -- what others put there --------------------------------------------------------------------------------------------
 
 
