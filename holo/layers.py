@@ -55,14 +55,21 @@ class Layers:
                 if sys.platform != "win32":  # in a shared home it would have the group of all, which has no name inside
                     os.chown(self.path, -1, os.getegid())
                     os.chmod(self.path, 0o700)
-            status = os.lstat(self.path)
-            own = stat.S_ISDIR(status.st_mode) and status.st_uid == max(platform.owners())
-            if not own or (os.name == "posix" and status.st_mode & 0o077):
+            if not self._is_own():
                 raise Conflict(f"{self.path} is not a folder that is yours alone", "Remove it, or let its owner do so.")
             for folder in (self.trees, self.layers, self.runs):
                 os.makedirs(folder, exist_ok=True)
         except OSError as error:
             raise HoloError(f"cannot make {self.path}: {error.strerror}") from error
+
+    def _is_own(self) -> bool:
+        """Whether the folder is there, and nobody else can have put anything into it."""
+        try:
+            status = os.lstat(self.path)
+        except FileNotFoundError:
+            return False
+        own = stat.S_ISDIR(status.st_mode) and status.st_uid == max(platform.owners())
+        return own and not (os.name == "posix" and status.st_mode & 0o077)
 
     def layer_name(self, digest: str, path: str) -> str:
         """The layer of a catalog for a path. In another boot it has another: nobody waits until one is on the disk."""
@@ -87,11 +94,12 @@ class Layers:
         return self.of(self.runs)
 
     def of(self, folder: str) -> list[str]:
-        """The names in one of the folders, of what is whole and what is not."""
+        """The names in one of the folders, of what is whole and what is not; none if others may have put them there."""
         try:
-            return sorted({name.removesuffix(".lock").removesuffix(_DRAFT) for name in os.listdir(folder)})
+            names = os.listdir(folder) if self._is_own() else []
         except OSError:
             return []
+        return sorted({name.removesuffix(".lock").removesuffix(_DRAFT) for name in names})
 
     def collect(self, catalogs: set[str], *, dry_run: bool) -> int:
         """Remove what is of no catalog any more, and layers of other boots, unless a run uses it. Returns how much."""

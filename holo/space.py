@@ -35,6 +35,8 @@ _RECORD_DRAFT = re.compile(r"(.+)\.(?:json|mark|origin)(?:\.[0-9]+){2}")
 _BESIDE = (".mark", ".origin")
 """What a space has besides its record and its lock."""
 
+_COVER = ".cover"
+
 _SLUG = 12
 _HASH = 10
 
@@ -324,7 +326,7 @@ class Holotree:
         for file in probes:
             if not dry_run:
                 unlink(os.path.join(self._records, file))
-        removed, locks = len(probes), 0
+        removed, locks = len(probes), self._tidy_covers(files, dry_run=dry_run)
         for name, doomed in drafts.items():
             if doomed or not os.path.lexists(self.record_path(name)):
                 with suppress(InUseError), self.lock(name, refuse_to_wait):
@@ -337,6 +339,18 @@ class Holotree:
                             with suppress(PermissionError):  # Windows removes nothing that is open
                                 os.unlink(os.path.join(self._records, file))
         return removed, locks
+
+    def _tidy_covers(self, files: list[str], *, dry_run: bool) -> int:
+        """Remove covers that nobody holds: their holder was killed, and what told of the run is gone."""
+        count = 0
+        for file in files:
+            if file.endswith(_COVER) and NAME.fullmatch(file.removesuffix(_COVER)):
+                path = os.path.join(self._records, file)
+                with suppress(InUseError), locked(path, path, exclusive=True, on_wait=refuse_to_wait):
+                    count += 1
+                    if not dry_run:
+                        _unlink_own(path)
+        return count
 
     def forget(self, name: str) -> None:
         for path in (self._mark_path(name), self.origin_path(name)):
@@ -356,7 +370,7 @@ class Holotree:
         return os.path.join(self._records, name + ".mark")
 
     def _cover_path(self, name: str) -> str:
-        return os.path.join(self._records, check_name(name, "space") + ".cover")
+        return os.path.join(self._records, check_name(name, "space") + _COVER)
 
 
 def _is_empty_directory(path: str) -> bool:

@@ -17,9 +17,15 @@ from typing import Any
 
 import pytest
 
+from holo import platform
+from holo.api import Hololib
+from holo.errors import HoloError
+from holo.restore.unpack import unpack
 from support.cli import Holo
 from support.faults import Outcome, Supervisor
+from support.filesystems import Filesystem
 from support.scenarios import spread
+from support.trees import small
 
 local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
 
@@ -52,6 +58,29 @@ def uv() -> str:
     from holo.build.python import find_uv
 
     return find_uv()
+
+
+@local
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
+def test_an_error_in_what_is_no_space(filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """A stage, or the tree of a throw-away environment: nobody could `holo restore` it."""
+    monkeypatch.setenv("HOLO_SETTINGS", os.devnull)
+    source = small(filesystem.root / "source")
+    library = Hololib(filesystem.root / "home")
+    digest = library.record(source, "env").digest
+    monkeypatch.setattr(platform, "set_directory", fail_with(code))
+    with pytest.raises(HoloError, match=os.strerror(code)) as caught:
+        unpack(library.store, digest, str(filesystem.root / "stage"), 1)
+    assert caught.value.hint is not None
+    assert ("Free some space" in caught.value.hint) == (code == errno.ENOSPC)
+    assert "holo restore" not in caught.value.hint
+
+
+def fail_with(code: int) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
 
 
 def script(folder: Path) -> Path:

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 import holo
 from holo import platform
 from holo.cloning import clone
+from holo.cloning.crew import _Crew
 from holo.cloning.filler import Filler
 from support import compare, fiemap
 from support.cli import Holo
@@ -274,6 +275,24 @@ def test_any_tree(filesystem: Filesystem, tree: dict[bytes, Any], relocate: bool
             assert unlike(source, copy, before) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a crew of processes")
+def test_the_end_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers may see at once that nobody has anything. More ends than workers would fill the pipe in the end."""
+    crew = _Crew(2)
+    parent = os.dup(crew._parent)
+    try:
+        crew.in_worker()
+        os.write(crew._say_idle, b".")
+        assert crew._receive() is None
+        monkeypatch.setattr(crew, "_count_idle", lambda: 2)
+        assert crew._receive() is None
+        with pytest.raises(BlockingIOError):
+            os.read(crew._receiver, 10)
+    finally:
+        crew._parent = parent
+        crew.close()
+
+
 # -- Btrfs ----------------------------------------------------------------------------------------------------------
 
 
@@ -342,6 +361,20 @@ def test_files_that_cannot_be_reflinked_are_copied_and_reported(filesystem: File
     assert report.reason is not None
     assert "1 of the files" in report.reason
     assert compare.differences(source, filesystem.root / "copy", old=source, new=source) == []
+
+
+@root_only
+@on_btrfs
+def test_files_of_two_subvolumes_have_the_same_numbers(filesystem: Filesystem) -> None:
+    tree = subvolume(filesystem.root / "tree")
+    for folder in (subvolume(tree / "one"), subvolume(tree / "two")):
+        write(folder / "file", f"{tree}/bin".encode())
+        os.link(folder / "file", folder / "same")
+    assert (tree / "one" / "file").stat().st_ino == (tree / "two" / "file").stat().st_ino
+    copy = filesystem.root / "copy"
+    assert clone(tree, copy, relocate=True).used == "snapshot"
+    for path in ("one/file", "one/same", "two/file", "two/same"):
+        assert (copy / path).read_text() == f"{copy}/bin"
 
 
 @root_only

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import random
 import shlex
 import signal
@@ -322,11 +323,21 @@ def test_exit_codes(home: Home) -> None:
 @pytest.mark.parametrize("user", [ROOT], ids=["root"], indirect=True)
 def test_signals_that_holo_inherits_as_ignored(home: Home) -> None:
     """Those of children, without which nobody can wait for one; and those that the command is to ignore as well."""
-    command = (
-        f"trap '' CHLD HUP; exec {sys.executable} -m holo run --ephemeral --space web -- sh -c 'kill -HUP $$; exit 8'"
-    )
+    command = [sys.executable, "-m", "holo", "run", "--ephemeral", "--space", "web", "--", "sh", "-c"]
     environment = {**home.environment(), "PYTHONPATH": str(Path(__file__).parent.parent)}
-    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
+
+    def ignore() -> None:  # not every shell can
+        for number in (signal.SIGCHLD, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
+    done = subprocess.run(
+        [*command, "kill -HUP $$; exit 8"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=ignore,
+    )
     assert (done.returncode, done.stderr) == (8, "")
     assert home.left() == []
 
@@ -349,6 +360,27 @@ def test_a_signal_that_ends_the_command_ends_holo(home: Home) -> None:
         os.kill(inside.holo, signal.SIGTERM)
         inside.is_killed = True
     assert inside.code == -signal.SIGTERM
+    assert home.left() == []
+
+
+@local
+@pytest.mark.parametrize("user", [ROOT], ids=["root"], indirect=True)
+def test_the_terminal_goes(home: Home) -> None:
+    """As at the end of `ssh -t`, where holo leads the session, and is the only one that the system tells."""
+    script = "trap 'exit 7' HUP; echo ready; while :; do sleep 0.05; done"
+    command = [sys.executable, "-m", "holo", "run", "--ephemeral", "--space", "web", "--", "sh", "-c", script]
+    environment = {**home.environment(), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    holo, terminal = pty.fork()
+    if holo == 0:
+        os.execve(command[0], command, environment)
+    try:
+        assert b"ready" in os.read(terminal, 100)
+        os.close(terminal)
+        wait_for(lambda: os.waitid(os.P_PID, holo, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+    finally:
+        os.kill(holo, signal.SIGKILL)
+        status = os.waitpid(holo, 0)[1]
+    assert os.waitstatus_to_exitcode(status) == 7
     assert home.left() == []
 
 
@@ -557,6 +589,21 @@ def test_a_space_of_its_own_instead(home: Home) -> None:
     assert home.spaces() == ["kept", "web"]
 
 
+@local
+def test_a_filesystem_without_attributes(filesystem: Filesystem, forks: Forks, user: User) -> None:
+    """An overlay there cannot say that a directory is a new one, and not that below it."""
+    place = filesystem.root / "memory"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "ramfs", "none", place], check=True)
+    try:
+        home = make_home(replace(filesystem, root=place), forks, user, trees.small)
+        done = home.ephemeral("sh", "-c", "cd $HOLO_SPACE_PATH && rm -r lib && mkdir lib")
+        assert "a space of its own" in done.stderr
+        assert home.left() == []
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
 # -- what others put there --------------------------------------------------------------------------------------------
 
 
@@ -580,6 +627,35 @@ def test_another_users_folder_is_not_used(home: Home) -> None:
 
 @local
 @as_user
+def test_another_users_folder_is_not_tidied(home: Home) -> None:
+    """It may lead to any folder of this user with such names in it, and its notes may name any path."""
+    target, empty = home.root / "experiments", home.root / "empty"
+    for path in (target / "trees", target / "layers", target / "runs" / "first", empty):
+        path.mkdir(parents=True)
+    trees.write(target / "runs" / "first" / "result", "of a week's work")
+    trees.write(target / "runs" / "first" / "mount", json.dumps(["web", str(empty), True]))
+    give(target, ADA)
+    give(empty, ADA)
+    before = compare.snapshot(target)
+    filesystems.remove(home.own) if home.own.exists() else None
+    os.symlink(target, home.own)
+    os.chown(home.own, BOB.uid, BOB.uid, follow_symlinks=False)
+    home("list")
+    home("gc")
+    assert (compare.snapshot(target), empty.exists()) == (before, True)
+    home.own.unlink()
+    subprocess.run(["cp", "-a", target, home.own], check=True)
+    os.chown(home.own, BOB.uid, BOB.uid)
+    home.own.chmod(0o755)
+    before = compare.snapshot(home.own)
+    home("list")
+    home("gc")
+    assert (compare.snapshot(home.own), empty.exists()) == (before, True)
+    filesystems.remove(home.own)
+
+
+@local
+@as_user
 def test_the_place_is_not_a_directory(home: Home) -> None:
     path = home.path()
     home("delete", "--space", "web")
@@ -589,6 +665,49 @@ def test_the_place_is_not_a_directory(home: Home) -> None:
         assert "is not a directory" in failed.stderr
         path.unlink()
     assert list((home.own / "runs").iterdir()) == []
+
+
+@local
+@as_user
+def test_the_place_is_another_users(home: Home) -> None:
+    """They could rename it while the command runs, which moves the mount, and put a directory of theirs there."""
+    path = home.path()
+    home("delete", "--space", "web")
+    path.mkdir(mode=0o777)
+    os.chown(path, BOB.uid, BOB.uid)
+    failed = home("run", "--ephemeral", "--space", "web", "--catalog", "env", "--", "true", code=1)
+    assert f"{path} is another user's" in failed.stderr
+
+
+@local
+@as_user
+def test_a_run_that_cannot_be_removed_is_not_in_the_way(home: Home) -> None:
+    home.ephemeral("true")
+    for name in ("first", "second"):
+        trees.write(home.own / "runs" / name / "upper" / "file", "left by a run")
+    give(home.own / "runs" / "second", ADA)
+    assert "is still there" in home("list").stderr
+    assert {path.stem for path in (home.own / "runs").iterdir()} == {"first"}
+    give(home.own / "runs", ADA)
+    home("list")
+    assert home.left() == []
+
+
+@local
+@as_user
+def test_a_cover_that_nobody_holds_is_gcs(home: Home) -> None:
+    """One of a killed command, after somebody removed the folder that tells of the run."""
+    cover = home.holotree / ".spaces" / "web.cover"
+    with home.inside():
+        home("gc")
+        assert cover.exists()
+        assert home("gc", "--json").json()["removed"]["locks"] == 0
+    cover.touch()
+    give(cover, ADA)
+    assert home("gc", "--dry-run", "--json").json()["removed"]["locks"] == 1
+    assert cover.exists()
+    assert home("gc", "--json").json()["removed"]["locks"] == 1
+    assert not cover.exists()
 
 
 @local

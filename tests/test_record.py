@@ -290,6 +290,24 @@ def test_url_encoded_prefix_is_reported(holo: Holo, filesystem: Filesystem) -> N
     assert any("direct_url.json" in warning for warning in warnings)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 200_000,
+        "{",
+        "[]",
+        '{"dir_info": {"editable": true}, "url": 5}',
+        '{"dir_info": {"editable": 1}, "url": "http://["}',
+    ],
+    ids=["deep", "cut", "list", "number", "brackets"],
+)
+@local
+def test_what_is_no_editable_install_is_recorded(holo: Holo, filesystem: Filesystem, content: str) -> None:
+    source = filesystem.root / "env"
+    trees.write(source / "package-1.0.dist-info" / "direct_url.json", content)
+    assert record(holo, source)["warnings"] == []
+
+
 @local
 def test_editable_install_from_outside_is_reported(holo: Holo, source: Path, filesystem: Filesystem) -> None:
     outside = filesystem.root / "checkout" / "src"

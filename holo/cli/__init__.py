@@ -49,6 +49,8 @@ KeepSetid = Annotated[bool, typer.Option("--keep-setid", help="Keep setuid and s
 def main() -> NoReturn:
     """The entry point: run the command, and turn every failure into one message and an exit code."""
     gc.disable()  # a command ends before garbage matters, and looking for it among all rows takes long
+    if sys.platform != "win32" and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited, and nobody could wait for a child
     try:
         code = app(standalone_mode=False)
         if code == 130:  # what some versions of Typer make of Ctrl-C, without a word

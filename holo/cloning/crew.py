@@ -130,7 +130,7 @@ class _Crew:
     def _receive(self) -> str | None:
         """Wait for a directory of another's; ``None`` when there are no more."""
         os.write(self._say_idle, b".")
-        if self._count_idle() == self._workers:
+        if self._count_idle() == self._workers and self._take_all_idle():
             for _ in range(self._workers):
                 os.write(self._sender, _END)
         while True:
@@ -139,6 +139,16 @@ class _Crew:
             with suppress(BlockingIOError):  # another was faster
                 message = os.read(self._receiver, _LONGEST)
                 return None if message == _END else os.fsdecode(message)
+
+    def _take_all_idle(self) -> bool:
+        """Whether it is for us to say that this is the end: several may see at once that nobody has anything.
+
+        A pipe holds 16 pieces, and those of more than one would be too many for as many readers as there are.
+        """
+        try:
+            return len(os.read(self._idle, self._workers)) == self._workers
+        except BlockingIOError:
+            return False
 
     def _count_idle(self) -> int:
         import fcntl  # not everywhere, and nor is fork

@@ -92,7 +92,7 @@ class Relocation:
     # -- patching -----------------------------------------------------------------------------------------------
 
     def _patch_files(self, walker: Walker, paths: set[str]) -> None:
-        done: set[int] = set()
+        done: set[tuple[int, int]] = set()
         patched: set[str] = set()
         for path in sorted(paths, key=lambda path: (path.endswith(".pyc"), path)):
             if path.endswith(".pyc") and source_of(path) not in patched:
@@ -106,13 +106,14 @@ class Relocation:
                     f"cannot relocate {os.path.join(self._shown, path)}: {error.strerror}", NOTHING_MADE
                 ) from error
 
-    def _patch_file(self, directory: Directory, name: str, path: str, done: set[int]) -> bool:
+    def _patch_file(self, directory: Directory, name: str, path: str, done: set[tuple[int, int]]) -> bool:
         """Patch a file if it has the path in it."""
         try:
             status = platform.status(directory, name)
         except FileNotFoundError:  # it went in the meantime
             return False
-        if not stat.S_ISREG(status.st_mode) or status.st_ino in done:
+        inode = (status.st_dev, status.st_ino)  # a snapshot may have others inside, with the same numbers
+        if not stat.S_ISREG(status.st_mode) or inode in done:
             return False
         with _opened_to_change(directory, name, status) as file:
             places = places_in(file, self._relocator.old)
@@ -125,7 +126,7 @@ class Relocation:
             self._relocator.refuse_impossible({path: places}, _WAY_OUT)
             self._patch(file, places)
         if status.st_nlink > 1:
-            done.add(status.st_ino)
+            done.add(inode)
         self.patched += 1
         self.patched_bytes += status.st_size
         return True

@@ -82,13 +82,20 @@ def run(home: Home, environment: Environment, command: list[str], at_end: AtEnd 
 
 def sweep(home: Home) -> None:
     """Remove what killed runs have left. Other runs are let alone. What cannot be removed is told, and stays."""
+    with _told(home):
+        home.layers.remove_halves()  # first: the folder of its run is what tells that there may be one
+    for name in home.layers.working():
+        folder = os.path.join(home.layers.runs, name)
+        lock = locked(folder + ".lock", folder, exclusive=True, on_wait=refuse_to_wait)
+        with _told(home), suppress(InUseError), lock:
+            _clear(home, folder)
+
+
+@contextmanager
+def _told(home: Home) -> Iterator[None]:
     try:
         with _named(home):
-            home.layers.remove_halves()  # first: the folder of its run is what tells that there may be one
-            for name in home.layers.working():
-                folder = os.path.join(home.layers.runs, name)
-                with suppress(InUseError), locked(folder + ".lock", folder, exclusive=True, on_wait=refuse_to_wait):
-                    _clear(home, folder)
+            yield
     except HoloError as error:
         home.on_wait(f"a killed throw-away environment is still there: {error.message}")
 
@@ -203,8 +210,11 @@ def _make_mount_point(path: str) -> None:
         raise Conflict(f"{path} is not a directory", "The environment is to appear there. Remove it, or move it away.")
     try:
         os.makedirs(path, exist_ok=True)
+        owner = os.lstat(path).st_uid
     except OSError as error:
         raise HoloError(f"cannot make {path}: {error.strerror}", "The environment is to appear there.") from error
+    if owner not in platform.owners():  # who could move it away with the mount, and put something else there
+        raise Conflict(f"{path} is another user's", "Choose another name with --space, or let its owner remove it.")
 
 
 def _make_upper(upper: str, layer: str) -> None:

@@ -133,8 +133,6 @@ else:
 
         def run(self, at_end: AtEnd | None) -> int:
             before = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON | {signal.SIGCHLD})
-            if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # inherited; nobody could wait for a child then
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             namespaces.adopt_orphans(True)
             try:
                 self._start(before)
@@ -206,7 +204,9 @@ else:
                 # The seconds are for a thread of a program whose other threads take the signal of our child's end.
                 info = signal.sigtimedwait(_PASSED_ON | {signal.SIGCHLD}, 1.0)
                 if info is not None and info.si_signo != signal.SIGCHLD:
-                    if info.si_code <= 0:  # from a process; what the terminal sends, the command has got as well
+                    # What the terminal sends, the command has got as well, but that it is gone: only its leader hears.
+                    is_gone = info.si_signo == signal.SIGHUP and os.getsid(0) == os.getpid()
+                    if info.si_code <= 0 or is_gone:  # the first: from a process
                         with suppress(ProcessLookupError):
                             os.kill(self._pid, info.si_signo)
                     continue

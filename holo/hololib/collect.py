@@ -106,7 +106,7 @@ class GcReport:
     drafts: int
     """what killed commands left"""
     locks: int
-    """files of locks of spaces that are gone"""
+    """files of locks of spaces that are gone, and of throw-away environments that are"""
     layers: int
     """what throw-away environments were mounted over (see :mod:`holo.layers`)"""
     bytes_freed: int

@@ -55,15 +55,19 @@ def mount_overlay(source: str, target: str, lower: Sequence[str], upper: str, wo
         opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
         return f"/proc/self/fd/{opened[-1]}"
 
+    # trusted.* attributes are for who has rights in the first user namespace: Linux 5.11.
+    attributes, option = ("trusted", "redirect_dir=on") if _is_first_user_namespace() else ("user", "userxattr")
     try:
         options = [
             f"lowerdir={':'.join(map(reach, lower))}",
             f"upperdir={reach(upper)}",
             f"workdir={reach(work)}",
             "volatile",
-            # trusted.* attributes are for who has rights in the first user namespace: Linux 5.11.
-            "redirect_dir=on" if _is_first_user_namespace() else "userxattr",
+            option,
         ]
+        # Where there are none (a tmpfs before Linux 6.6) it can be mounted, but to remove a directory is an error.
+        os.setxattr(reach(work), f"{attributes}.holo", b"")
+        os.removexattr(reach(work), f"{attributes}.holo")
         _check(_libc.mount(source.encode(), reach(target).encode(), b"overlay", 0, ",".join(options).encode()))
     finally:
         for descriptor in opened:

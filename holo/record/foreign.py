@@ -36,7 +36,7 @@ def outside(path: str, name: str, content: bytes, prefix: str) -> Iterator[str]:
             if not document["dir_info"]["editable"]:
                 return
             targets = [unquote(urlsplit(document["url"]).path)]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # whatever a program wrote there
             return
     else:
         targets = [line for line in os.fsdecode(content).splitlines() if line.startswith("/")]

@@ -28,9 +28,9 @@ def unpack(store: Store, digest: str, path: str, workers: int) -> None:
 
 
 def fill(store: Store, catalog: Catalog, relocator: Relocator, path: str, workers: int) -> None:
-    """Make what is in ``catalog`` in the empty directory ``path``, by clones or else copies.
+    """Make the empty directory ``path`` equal to a catalog, or a part of one, patched as ``relocator`` says.
 
-    Raises :class:`HoloError`.
+    The caller holds the library's lock, shared. Raises :class:`HoloError`.
     """
     try:
         root = platform.open_root(path)
@@ -48,6 +48,7 @@ def fill(store: Store, catalog: Catalog, relocator: Relocator, path: str, worker
     except OSError as error:
         raise HoloError(f"cannot make {path}: {error.strerror}") from error
     except HoloError as error:
-        if (error.hint or "").endswith(UNFINISHED):  # no space is concerned
-            raise HoloError(error.message, "Look at the filesystem of HOLO_HOME.") from error
-        raise
+        if not (error.hint or "").endswith(UNFINISHED):
+            raise
+        hint = (error.hint or "").removesuffix(UNFINISHED).strip()  # no space is concerned
+        raise HoloError(error.message, hint or "Look at the filesystem of HOLO_HOME.") from error
