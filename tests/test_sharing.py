@@ -12,6 +12,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,24 @@ def test_throw_away_environments_of_both(shared: Shared) -> None:
         own = shared.home / f"holotree/.ephemeral-{user.uid}"
         assert stat.S_IMODE(own.stat().st_mode) == 0o700
         assert list((own / "runs").iterdir()) == []
+
+
+def test_a_space_is_no_ones_to_write_to_but_its_users(shared: Shared) -> None:
+    """Where the umask lets one's own group write: a setgid holotree must not make the others that group."""
+    ada = User(ADA.uid, ADA.groups, 0o002)
+    tree = shared.tree(ada)
+    for path in (tree, *tree.rglob("*")):
+        path.chmod(0o775 if path.is_dir() else 0o664)
+    shared(ada, "record", tree, "--name", "app")
+    for strategy in STRATEGIES:
+        for space in (f"{strategy}-first", f"{strategy}-second"):
+            shared(ada, "init", "--space", space, "app", "--strategy", strategy)
+            path = shared.record(ada, space)
+            for inside in (path, *path.rglob("*")):
+                status = inside.stat()  # a link form, which nobody writes to, may be of any group
+                assert status.st_gid == ADA.uid or not status.st_mode & 0o020, inside
+            for target in (path / "own", path / "common" / "bobs"):
+                assert as_user(BOB, partial(target.write_bytes, WRONG)) != "done"
 
 
 def test_names_are_who_took_them_first(shared: Shared) -> None:

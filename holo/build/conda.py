@@ -182,7 +182,7 @@ def _pip(found: CondaFile, stage: str, folder: str, environ: dict[str, str], log
             "Add python to the dependencies.",
         )
     lines = os.path.join(stage, ".requirements.txt")
-    with open(lines, "w", encoding="utf-8") as file:
+    with open(lines, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         file.writelines(_absolute(line, folder) + "\n" for line in found.pip)
     if uv := shutil.which("uv", path=os.path.join(stage, "Scripts" if os.name == "nt" else "bin")):
         install = [uv, "pip", "install", "--python", python, "--link-mode", "copy"]

@@ -269,6 +269,11 @@ def _stage(tree: Holotree, own: str) -> Iterator[str]:
     try:
         # Before the tools: where several users share the holotree, none of them can put a folder of theirs there.
         os.mkdir(path, 0o755)
+        directory = platform.open_root(path)
+        try:
+            platform.own_group(directory)
+        finally:
+            platform.close_directory(directory)
     except OSError as error:
         raise HoloError(f"cannot make {path}: {error.strerror}") from error
     try:

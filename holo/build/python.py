@@ -399,7 +399,7 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
         run("pip", "install", "--python", place, *compiled, *exact, "--requirements", blueprint.path)
     elif blueprint.kind == "script":
         locked = ["--locked"] if os.path.exists(blueprint.path + ".lock") else []
-        run("sync", "--script", blueprint.path, "--active", *locked, *compiled, VIRTUAL_ENV=stage)
+        run("sync", "--script", blueprint.path, "--active", "--python", python, *locked, *compiled, VIRTUAL_ENV=stage)
     elif (root := _workspace(blueprint.folder, inputs)) is None:
         groups = [part for group in _default_groups(blueprint, inputs) for part in ("--group", group)]
         run("pip", "install", "--python", place, *compiled, *exact, "--requirements", blueprint.path, *groups)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import gc
 import signal
 import sys
-from typing import Annotated, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
 from holo import __version__
 from holo.errors import INTERRUPTED, HoloError, IntegrityError, UsageError, printable
+
+if TYPE_CHECKING:
+    from holo.space import Space
 
 app = typer.Typer(
     name="holo",
@@ -226,6 +229,7 @@ def variables(
     from holo.cli import render
 
     found = Hololib().space(space)
+    _warn_unless_whole(found)
     changes = activation.variables(found.path, found.name, os.environ)
     render.document(changes) if as_json else render.raw(activation.render(changes, render.shell(shell)))
 
@@ -266,6 +270,7 @@ def run(
     if catalog is not None or keep is not None or record_it:
         raise UsageError("--catalog, --keep and --record are for throw-away environments", "Add --ephemeral.")
     found = Hololib().space_to_run_in(space, blueprint, compile=compiled)
+    _warn_unless_whole(found)
     changes = activation.variables(found.path, found.name, os.environ)
     sys.stdout.flush()
     raise typer.Exit(activation.run(command, activation.apply(changes, os.environ)))
@@ -280,8 +285,18 @@ def shell(space: SpaceOrDefault = None) -> None:
     from holo.api import Hololib
 
     found = Hololib().space(space)
+    _warn_unless_whole(found)
     changes = activation.variables(found.path, found.name, os.environ)
     raise typer.Exit(activation.run([activation.shell(os.environ)], activation.apply(changes, os.environ)))
+
+
+def _warn_unless_whole(space: Space) -> None:
+    if space.state != "pristine":
+        from holo.cli import render
+
+        render.warn(
+            f"the last restore of space {space.name} has not ended; `holo restore --space {space.name}` ends it"
+        )
 
 
 @app.command("list")

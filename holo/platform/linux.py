@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 import struct
 import sys
 from collections.abc import Iterator
@@ -64,6 +65,14 @@ def status(directory: Directory, name: str) -> os.stat_result:
 def open_file(directory: Directory, name: str) -> int:
     """Open a regular file for reading. ``name`` may have several components below ``directory``."""
     return os.open(name, _OPEN_FILE, dir_fd=directory)
+
+
+def own_group(directory: Directory) -> None:
+    """Let what is made in a new directory be of this process's group, not of that of the setgid folder it is in."""
+    mode = os.fstat(directory).st_mode
+    if mode & stat.S_ISGID:
+        os.fchown(directory, -1, os.getegid())
+        os.fchmod(directory, stat.S_IMODE(mode) & ~stat.S_ISGID)
 
 
 def open_to_change(directory: Directory, name: str) -> int:

@@ -76,6 +76,10 @@ def open_file(directory: Directory, name: str) -> int:
 open_unread = open_file
 
 
+def own_group(directory: Directory) -> None:
+    """On Linux: let what is made in a new directory be of one's own group. Elsewhere libraries are not shared."""
+
+
 def open_to_change(directory: Directory, name: str) -> int:
     """Open a regular file for reading and writing."""
     path = os.path.join(directory, name)

@@ -432,12 +432,19 @@ class _Job:
         """Carry out the plan in the space itself."""
         space = self._space()
         self._tree.save(space)
+        parent = os.path.dirname(self.path)
         try:
-            os.makedirs(self.path, exist_ok=True)
+            os.makedirs(parent, exist_ok=True)
+            with suppress(FileExistsError):
+                os.mkdir(self.path, 0o700)
         except OSError as error:
             raise HoloError(f"cannot make the space {self.path}: {error.strerror}") from error
         root = self._open()
         try:
+            if (
+                self._is_new and parent == self._tree.path
+            ):  # which many may share; elsewhere the group is the user's wish
+                platform.own_group(root)
             engine = Engine(root, self.path, materializer, self._catalog.xattrs, self._options.workers)
             tally = engine.execute(todo, self._options.on_progress)
             stamp = platform.status(root, "").st_ctime_ns

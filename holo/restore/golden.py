@@ -197,6 +197,7 @@ class Golden:
         try:
             tree = platform.open_child(folder, draft)
             try:
+                platform.own_group(tree)
                 if self._fill(catalog, tree, os.path.join(self._path, draft)).copied:
                     # A clone's data is on the disk, and the clone itself at the latest when the next name is: Btrfs
                     # writes whole transactions. A copy would change the tree later, or be lost with nobody looking.
