@@ -68,9 +68,11 @@ def test_an_error_in_what_is_no_space(filesystem: Filesystem, monkeypatch: pytes
     source = small(filesystem.root / "source")
     library = Hololib(filesystem.root / "home")
     digest = library.record(source, "env").digest
+    stage = filesystem.root / "stage"
+    stage.mkdir()
     monkeypatch.setattr(platform, "set_directory", fail_with(code))
     with pytest.raises(HoloError, match=os.strerror(code)) as caught:
-        unpack(library.store, digest, str(filesystem.root / "stage"), 1)
+        unpack(library.store, digest, str(stage), 1)
     assert caught.value.hint is not None
     assert ("Free some space" in caught.value.hint) == (code == errno.ENOSPC)
     assert "holo restore" not in caught.value.hint
