@@ -331,13 +331,16 @@ class Holotree:
             if doomed or not os.path.lexists(self.record_path(name)):
                 with suppress(InUseError), self.lock(name, refuse_to_wait):
                     is_gone = not os.path.lexists(self.record_path(name))
-                    doomed += [name + kind for kind in _BESIDE if is_gone and name + kind in files]
-                    removed += len(doomed)
+                    doomed += [name + kind for kind in _BESIDE if is_gone]
+                    # By now, whoever held the lock until this moment may have removed some of them.
+                    paths = [os.path.join(self._records, file) for file in doomed]
+                    there = [path for path in paths if os.path.lexists(path)]
+                    removed += len(there)
                     locks += is_gone and name + ".lock" in files
                     if not dry_run:
-                        for file in [*doomed, *([name + ".lock"] if is_gone else [])]:
+                        for path in [*there, *([os.path.join(self._records, name + ".lock")] if is_gone else [])]:
                             with suppress(PermissionError):  # Windows removes nothing that is open
-                                os.unlink(os.path.join(self._records, file))
+                                os.unlink(path)
         return removed, locks
 
     def _tidy_covers(self, files: list[str], *, dry_run: bool) -> int:
