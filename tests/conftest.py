@@ -18,6 +18,7 @@ from support import filesystems
 from support.cli import Holo
 from support.faults import Supervisor
 from support.filesystems import Filesystem, Mounts, Unavailable
+from support.forks import Forks
 
 STRATEGIES = ("smart", "reflink", "hardlink", "copy")
 
@@ -43,6 +44,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line("| promise | test | faults tried | losses |\n| --- | --- | --- | --- |")
         for (promise, what), count in sorted(tried.items()):
             terminalreporter.write_line(f"| {promise} | {what} | {count:,} | {lost[promise, what]} |")
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Holo, loaded once: each command is a fork of it."""
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()
 
 
 @pytest.fixture

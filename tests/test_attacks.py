@@ -34,13 +34,6 @@ each_filesystem = pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indir
 local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
 
 
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    forks = Forks(tmp_path_factory.mktemp("forks"))
-    yield forks
-    forks.close()
-
-
 FOLDERS = ("lib", "lib/deep", "lib/deep/er")
 
 

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -127,13 +126,6 @@ def everything(root: Path, filesystem: Filesystem) -> Path:
     for folder in ("locked/inside", "locked"):
         (root / folder).chmod(0o500)
     return settle(root)
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    forks = Forks(tmp_path_factory.mktemp("forks"))
-    yield forks
-    forks.close()
 
 
 # -- an exact copy --------------------------------------------------------------------------------------------------

@@ -32,13 +32,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be anot
 ROOT, ADA, BOB = User(0), User(1001), User(1002)
 
 
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    forks = Forks(tmp_path_factory.mktemp("forks"))
-    yield forks
-    forks.close()
-
-
 @dataclass
 class Home:
     """A user's library with a catalog ``env`` and a space ``web`` of it."""

@@ -14,7 +14,7 @@ import socket
 import stat
 import struct
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,13 +207,6 @@ class Home:
             here = below
         os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=here))
         os.close(here)
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    forks = Forks(tmp_path_factory.mktemp("forks"))
-    yield forks
-    forks.close()
 
 
 def stock(root: Path, forks: Forks, case: dict[str, Any]) -> Home:

@@ -10,7 +10,7 @@ import shutil
 import stat
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,13 +36,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two other users"),
     pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True),
 ]
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    forks = Forks(tmp_path_factory.mktemp("forks"))
-    yield forks
-    forks.close()
 
 
 @dataclass
