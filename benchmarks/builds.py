@@ -6,20 +6,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from commands import HERE, Tools
-from filesystems import NAMES, Filesystem, UnavailableError, mounted
-from measure import Case, FailedError, alternate, execute, nothing
-from run import CORES, GIGABYTE, chosen, note, table
+from filesystems import Filesystem, mounted
+from measure import Case, alternate, execute, nothing
+from program import GIGABYTE, heading, note, parser, run, table
 
 BASE = "pandas"
 MORE = "tabulate"
+IMAGE = 8 * GIGABYTE
 
 CLAIMS = (
     ("new .venv of a worktree", "uv sync --compile-bytecode"),
@@ -124,50 +123,24 @@ class Builds:
         return Case(name, [*self._holo, "init", "--space", "more", str(self._more)], environment, before)
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--filesystems", type=lambda text: chosen(NAMES, text), default=list(NAMES), help="xfs,ext4")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--holo", default=str(Path(sys.executable).with_name("holo")), help="command to measure")
-    parser.add_argument("--work", type=Path, help="folder for the images (default: the temporary folder)")
-    return parser.parse_args()
-
-
-def main() -> int:
-    """Run, print, and leave nothing behind."""
-    options = parse()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    workspace = Path(tempfile.mkdtemp(prefix="holo-bench-", dir=options.work))
+def measure(options: argparse.Namespace, workspace: Path) -> bool:
+    """Run and print."""
+    tools = Tools.find(options.holo, workspace, quick=True)
     lines = []
-    try:
-        tools = Tools.find(options.holo, workspace, quick=True)
-        for name in options.filesystems:
-            with mounted(name, workspace, 8 * GIGABYTE) as filesystem:
-                note(f"{name}: building")
-                cases = Builds(tools, filesystem).cases()
-                timings = alternate(cases, options.rounds, filesystem.settle, note)
-            medians = {case: statistics.median(timing.seconds) for case, timing in timings.items()}
-            lines += [
-                (
-                    name,
-                    mine,
-                    f"{medians[mine]:.2f}",
-                    peer,
-                    f"{medians[peer]:.2f}",
-                    f"{medians[mine] / medians[peer]:.2f}",
-                )
-                for mine, peer in CLAIMS
-                if {mine, peer} <= medians.keys()
-            ]
-        table(("on", "holo", "seconds", "beside", "seconds", "ratio"), lines)
-    except (UnavailableError, FailedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)
-    return 0
+    for name in options.filesystems:
+        with mounted(name, workspace, IMAGE) as filesystem:
+            note(f"{name}: building")
+            cases = Builds(tools, filesystem).cases()
+            timings = alternate(cases, options.rounds, filesystem.settle, note)
+        medians = {case: statistics.median(timing.seconds) for case, timing in timings.items()}
+        for mine, peer in CLAIMS:
+            if {mine, peer} <= medians.keys():
+                seconds, against = medians[mine], medians[peer]
+                lines.append([name, mine, f"{seconds:.2f}", peer, f"{against:.2f}", f"{seconds / against:.2f}x"])
+    heading(tools.versions(), f"Medians of {options.rounds} rounds.")
+    table(["on", "holo", "seconds", "beside", "seconds", "ratio"], lines)
+    return True
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure, parser(__doc__).parse_args(), IMAGE))

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import trees
 from commands import Tools
-from filesystems import NAMES, Filesystem, UnavailableError, mounted
+from filesystems import Filesystem, mounted
 from filesystems import run as call
 from measure import Case, FailedError, Timing, alternate, execute
-from run import CORES, FULL, QUICK, chosen, interrupt, machine, note, table, verdict
+from program import heading, note, parser, run, table, verdict
+from run import FULL, QUICK
 
 PEER = "cp -a --reflink=auto"
 TARGETS = {"btrfs, subvolume": 0.1, "btrfs": 0.55, "xfs": 0.55, "ext4": 0.7}  # times the peer's
@@ -75,38 +72,25 @@ def line(row: str, name: str, timing: Timing, peer: Timing, target: float | None
     return [row, f"{name} ({timing.used})", f"{seconds:.3f}", spread, f"{against:.3f}", ratio, aim, verdict(ok)]
 
 
+def measure_all(options: argparse.Namespace, workspace: Path) -> bool:
+    """Run and print."""
+    tools = Tools.find(options.holo, workspace, options.quick)
+    lines: list[list[str]] = []
+    for name in options.filesystems:
+        with mounted(name, workspace, (QUICK if options.quick else FULL).image) as filesystem:
+            lines += measure(filesystem, tools, options.rounds)
+    heading(tools.versions(), f"Medians of {options.rounds} rounds, beside {PEER}.")
+    table(["on", "holo", "s", "least-most", "cp s", "ratio", "at most", ""], lines)
+    return True
+
+
 def main() -> int:
     """Run, print, and leave nothing behind."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--filesystems", type=partial(chosen, NAMES), default=list(NAMES), help="xfs,ext4")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="a small environment, to try the program")
-    parser.add_argument("--holo", default=str(Path(sys.executable).with_name("holo")), help="command to measure")
-    parser.add_argument("--work", type=Path, help="folder for the images (default: the temporary folder)")
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("error: filesystems are mounted here, which takes Linux and root", file=sys.stderr)
-        return 1
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    lines: list[list[str]] = []
-    try:
-        with tempfile.TemporaryDirectory(prefix="holo-clone-", dir=options.work) as folder:
-            tools = Tools.find(options.holo, Path(folder), options.quick)
-            for name in options.filesystems:
-                with mounted(name, Path(folder), (QUICK if options.quick else FULL).image) as filesystem:
-                    lines += measure(filesystem, tools, options.rounds)
-    except KeyboardInterrupt:
-        return 130
-    except (UnavailableError, FailedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(", ".join(f"{key} {value}" for key, value in (machine() | tools.versions()).items()))
-    print(f"Medians of {options.rounds} rounds, beside {PEER}.")
-    table(["on", "holo", "s", "least-most", "cp s", "ratio", "at most", ""], lines)
-    return 0
+    options = parser(__doc__)
+    options.add_argument("--quick", action="store_true", help="a small environment, to try the program")
+    parsed = options.parse_args()
+    return run(measure_all, parsed, (QUICK if parsed.quick else FULL).free)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

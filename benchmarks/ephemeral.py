@@ -8,20 +8,20 @@ import shlex
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import trees
-from filesystems import NAMES, Filesystem, UnavailableError, mounted
+from filesystems import Filesystem, mounted
 from measure import Case, FailedError, alternate, execute
+from program import GIGABYTE, heading, note, parser, run, table
 
 SIZES = (2_000, 22_000)
 AT_MOST = 1.3  # times the small one's, for the large one
 AT_ONCE = 20
 USER = 1001
-GIGABYTE = 1 << 30
+IMAGE = 4 * GIGABYTE
 
 
 @dataclass(frozen=True)
@@ -76,28 +76,9 @@ class Home:
         return time.perf_counter() - begin
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--holo", default=f"{sys.executable} -m holo", help="the command to measure")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--filesystem", choices=NAMES, action="append")
-    options = parser.parse_args()
-    print("Milliseconds, medians. `true` is run: with holo run, and with holo run --ephemeral.\n")
-    print(
-        "| on | user | files | first | run | --ephemeral | more | "
-        f"large/small, at most {AT_MOST}x | {AT_ONCE} at once: run | --ephemeral |"
-    )
-    print("| --- " * 10 + "|")
-    with tempfile.TemporaryDirectory(prefix="holo-bench-") as workspace:
-        Path(workspace).chmod(0o755)
-        for name in options.filesystem or NAMES:
-            with mounted(name, Path(workspace), 4 * GIGABYTE) as filesystem:
-                for user in (0, USER):
-                    measure(filesystem, user, shlex.split(options.holo), options.rounds)
-
-
-def measure(filesystem: Filesystem, user: int, holo: list[str], rounds: int) -> None:
-    """Print the rows of one user on one filesystem."""
+def measure(filesystem: Filesystem, user: int, holo: list[str], rounds: int) -> list[list[str]]:
+    """The rows of one user on one filesystem."""
+    lines = []
     homes = [Home(filesystem, files, user, holo) for files in SIZES]
     firsts = []
     for home in homes:
@@ -118,17 +99,25 @@ def measure(filesystem: Filesystem, user: int, holo: list[str], rounds: int) -> 
         many = [1000 * statistics.median(home.at_once(*option) for _ in range(3)) for option in ((), ("--ephemeral",))]
         who = "root" if user == 0 else "ordinary"
         ratio = f"{thrown / small:.2f}x {'ok' if thrown / small <= AT_MOST else 'not'}" if home is homes[-1] else ""
-        print(
-            f"| {filesystem.name} | {who} | {home.files:,} | {1000 * first:,.0f} | {plain:.1f} | {thrown:.1f} "
-            f"| {thrown - plain:+.1f} | {ratio} | {many[0]:.0f} | {many[1]:.0f} |",
-            flush=True,
-        )
+        numbers = [f"{plain:.1f}", f"{thrown:.1f}", f"{thrown - plain:+.1f}", ratio, *(f"{each:.0f}" for each in many)]
+        lines.append([filesystem.name, who, f"{home.files:,}", f"{1000 * first:,.0f}", *numbers])
+    return lines
+
+
+def measure_all(options: argparse.Namespace, workspace: Path) -> bool:
+    """Run and print."""
+    heading({}, "Milliseconds, medians. `true` is run: with holo run, and with holo run --ephemeral.")
+    more = f"large/small, at most {AT_MOST}x"
+    titles = ["on", "user", "files", "first", "run", "--ephemeral", "more", more, f"{AT_ONCE} at once: run"]
+    lines: list[list[str]] = []
+    for name in options.filesystems:
+        with mounted(name, workspace, IMAGE) as filesystem:
+            for user in (0, USER):
+                note(f"{name}: user {user}")
+                lines += measure(filesystem, user, shlex.split(options.holo), options.rounds)
+    table([*titles, "--ephemeral"], lines)
+    return True
 
 
 if __name__ == "__main__":
-    if sys.platform != "linux" or os.geteuid() != 0:
-        sys.exit("It mounts filesystems: run it on Linux, as root.")
-    try:
-        main()
-    except (UnavailableError, FailedError) as error:
-        sys.exit(str(error))
+    sys.exit(run(measure_all, parser(__doc__, rounds=15).parse_args(), IMAGE))

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import shutil
-import signal
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,11 +13,10 @@ from pathlib import Path
 import floor
 import trees
 from commands import Stage, Tools
-from filesystems import NAMES, Filesystem, UnavailableError, mounted
+from filesystems import NAMES, Filesystem, mounted
 from measure import Case, FailedError, Timing, alternate, peak_memory
+from program import GIGABYTE, chosen, heading, machine, note, parser, run, table, verdict
 
-CORES = 2
-GIGABYTE = 1 << 30
 MEGABYTE = 1_000_000
 START_ROUNDS = 10  # times as many rounds for commands of milliseconds
 
@@ -226,13 +220,11 @@ class Benchmark:
 
     def show(self) -> None:
         """Everything, as Markdown."""
-        about = machine() | self.tools.versions()
-        print(", ".join(f"{key} {value}" for key, value in about.items()))
+        heading(self.tools.versions(), f"Medians of {self.options.rounds} rounds.")
         for count in self.counts.values():
             size = f"{count.bytes / MEGABYTE:.0f} MB"
             print(f"{count.files} files, {count.directories} directories, {count.symlinks} symlinks, {size}.")
             break  # they differ between filesystems by the length of a path
-        print(f"Medians of {self.options.rounds} rounds.")
         if self.options.quick:
             print("A quick run: too small to judge anything by.")
         if self.rows:
@@ -283,89 +275,26 @@ class Benchmark:
         table(["on", "necessary system calls alone", "seconds"], lines)
 
 
-def verdict(ok: object) -> str:
-    """The last column: nothing where nothing was claimed."""
-    return {None: "", True: "ok", False: "not"}[ok]  # type: ignore[index]
-
-
-def table(titles: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
-    """Print a Markdown table."""
-    print()
-    for line in (titles, ["---"] * len(titles), *lines):
-        print("| " + " | ".join(map(str, line)) + " |")
-
-
-def note(text: str) -> None:
-    """Say what is going on, where somebody may be waiting."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def machine() -> dict[str, object]:
-    """What the numbers depend on."""
-    return {"kernel": platform.release(), "cores": CORES, "Python": platform.python_version()}
-
-
-def chosen(allowed: Sequence[str], text: str) -> list[str]:
-    """The comma-separated names in `text`, in their usual order."""
-    names = text.split(",")
-    for name in names:
-        if name not in allowed:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(allowed)}")
-    return [name for name in allowed if name in names]
-
-
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", type=int, choices=(1, 2), default=2, help="which table (default: 2)")
-    parser.add_argument("--rows", type=lambda text: chosen(NUMBERS, text), default=list(NUMBERS), help="1,4,6")
-    parser.add_argument("--filesystems", type=lambda text: chosen(NAMES, text), default=list(NAMES), help="xfs,ext4")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="a tenth of everything, to try the program")
-    parser.add_argument("--floor", action="store_true", help="also the time of the necessary system calls alone")
-    parser.add_argument("--holo", default=str(Path(sys.executable).with_name("holo")), help="command to measure")
-    parser.add_argument("--work", type=Path, help="folder for the images (default: the temporary folder)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there as well")
-    return parser.parse_args()
-
-
-def interrupt(*_: object) -> None:
-    """The first signal ends the run; what follows it must not disturb the cleaning up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
+def measure(options: argparse.Namespace, workspace: Path) -> bool:
+    """Run and print; whether everything could be measured."""
+    benchmark = Benchmark(options, workspace)
+    benchmark.run()
+    benchmark.show()
+    if options.json:
+        options.json.write_text(json.dumps(benchmark.document(), indent=1) + "\n")
+    return not benchmark.left_out
 
 
 def main() -> int:
     """Run, print, and leave nothing behind."""
-    options = parse()
-    if sys.platform != "linux" or os.geteuid() != 0:
-        print("error: filesystems are mounted here, which takes Linux and root", file=sys.stderr)
-        return 1
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])  # inherited by all that is run
-    workspace = Path(tempfile.mkdtemp(prefix="holo-bench-", dir=options.work))
-    try:
-        free, needed = shutil.disk_usage(workspace).free, (QUICK if options.quick else FULL).free
-        if free < needed:
-            raise UnavailableError(f"{workspace} has {free >> 20} MiB free, {needed >> 20} are needed")
-        benchmark = Benchmark(options, workspace)
-        benchmark.run()
-        benchmark.show()
-        if options.json:
-            options.json.write_text(json.dumps(benchmark.document(), indent=1) + "\n")
-        if benchmark.left_out:
-            return 1
-    except (UnavailableError, FailedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; cleaned up", file=sys.stderr)
-        return 130
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)
-    return 0
+    options = parser(__doc__)
+    options.add_argument("--part", type=int, choices=(1, 2), default=2, help="which table (default: 2)")
+    options.add_argument("--rows", type=lambda text: chosen(NUMBERS, text), default=list(NUMBERS), help="1,4,6")
+    options.add_argument("--quick", action="store_true", help="a tenth of everything, to try the program")
+    options.add_argument("--floor", action="store_true", help="also the time of the necessary system calls alone")
+    options.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there as well")
+    parsed = options.parse_args()
+    return run(measure, parsed, (QUICK if parsed.quick else FULL).free)
 
 
 if __name__ == "__main__":

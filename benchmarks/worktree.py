@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
-import signal
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from commands import Tools
-from filesystems import NAMES, Filesystem, UnavailableError, mounted
+from commands import CANNOT_CLONE, Tools
+from filesystems import Filesystem, mounted
 from filesystems import run as call
 from measure import Case, FailedError, alternate, execute
-from run import CORES, FULL, QUICK, chosen, interrupt, machine, note, table
+from program import heading, note, parser, run, table
+from run import FULL, QUICK
 
-PEER = "uv sync"
+IMPORT = " + import"
+CLONE, INIT = "holo clone --relocate", "holo init"
+SYNC = "uv sync"
+COPY = "uv sync --link-mode=copy"  # ext4: what makes files that are private
+COMPILE = "uv sync --compile-bytecode"  # what holo brings along
+CLAIMS = ((CLONE, SYNC), (INIT, SYNC), (CLONE, COPY), (INIT, COPY), (CLONE, COMPILE), (INIT, COMPILE))
 IMPORTS = "import pandas, sklearn, matplotlib.pyplot"
 QUICK_IMPORTS = "import sympy, rich.console, requests"
 
@@ -66,14 +69,18 @@ class Project:
         """Every way to the .venv, alone and with the first import in it."""
         holo = shlex.join(self.tools.holo)
         target = self.feature / ".venv"
+        sync = f"{self.tools.uv} sync --quiet --frozen --offline"
         ways = {
-            "holo clone --relocate": f"{holo} clone --relocate {self.app}/.venv {target}",
-            "holo init": f"{holo} init --space feature app --to {target}",
-            PEER: f"{self.tools.uv} sync --quiet --frozen --offline",
+            CLONE: f"{holo} clone --relocate {self.app}/.venv {target}",
+            INIT: f"{holo} init --space feature app --to {target}",
+            SYNC: sync,
+            COMPILE: f"{sync} --compile-bytecode",
         }
+        if self.filesystem.name == CANNOT_CLONE:
+            ways[COPY] = f"{sync} --link-mode=copy"
         for name, command in ways.items():
-            after = partial(self._remove, target, is_space=name == "holo init")
-            for ending, more in (("", ""), (" + import", f" && {target}/bin/python -c {shlex.quote(self.imports)}")):
+            after = partial(self._remove, target, is_space=name == INIT)
+            for ending, more in (("", ""), (IMPORT, f" && {target}/bin/python -c {shlex.quote(self.imports)}")):
                 script = f"cd {self.feature} && {command}{more}"
                 yield Case(f"{name}{ending}", ["sh", "-c", script], self.environment, after=after)
 
@@ -85,45 +92,34 @@ class Project:
         self.filesystem.remove(target)
 
 
+def measure(options: argparse.Namespace, workspace: Path) -> bool:
+    """Run and print."""
+    tools = Tools.find(options.holo, workspace, options.quick)
+    imports = QUICK_IMPORTS if options.quick else IMPORTS
+    lines: list[list[str]] = []
+    for name in options.filesystems:
+        with mounted(name, workspace, (QUICK if options.quick else FULL).image) as filesystem:
+            cases = list(Project(filesystem, tools, imports).cases())
+            timings = alternate(cases, options.rounds, filesystem.settle, note)
+        medians = {case: statistics.median(timing.seconds) for case, timing in timings.items()}
+        for mine, peer in CLAIMS:
+            for ending in ("", IMPORT):
+                if {mine + ending, peer + ending} <= medians.keys():
+                    seconds, against = medians[mine + ending], medians[peer + ending]
+                    ratio = f"{seconds / against:.2f}x"
+                    lines.append([name, mine + ending, peer + ending, f"{seconds:.3f}", f"{against:.3f}", ratio])
+    heading(tools.versions(), f"Medians of {options.rounds} rounds; the import is `{imports}`.")
+    table(["on", "holo", "against", "holo s", "peer s", "ratio"], lines)
+    return True
+
+
 def main() -> int:
     """Run, print, and leave nothing behind."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--filesystems", type=partial(chosen, NAMES), default=list(NAMES), help="xfs,ext4")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="a small environment, to try the program")
-    parser.add_argument("--holo", default=str(Path(sys.executable).with_name("holo")), help="command to measure")
-    parser.add_argument("--work", type=Path, help="folder for the images (default: the temporary folder)")
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("error: filesystems are mounted here, which takes Linux and root", file=sys.stderr)
-        return 1
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    lines: list[list[str]] = []
-    imports = QUICK_IMPORTS if options.quick else IMPORTS
-    try:
-        with tempfile.TemporaryDirectory(prefix="holo-worktree-", dir=options.work) as folder:
-            tools = Tools.find(options.holo, Path(folder), options.quick)
-            for name in options.filesystems:
-                with mounted(name, Path(folder), (QUICK if options.quick else FULL).image) as filesystem:
-                    cases = list(Project(filesystem, tools, imports).cases())
-                    timings = alternate(cases, options.rounds, filesystem.settle, note)
-                    for case in cases:
-                        peer = PEER + (" + import" if case.name.endswith(" + import") else "")
-                        if case.name in timings and peer in timings and case.name != peer:
-                            mine, theirs = (statistics.median(timings[each].seconds) for each in (case.name, peer))
-                            lines.append([name, case.name, f"{mine:.3f}", f"{theirs:.3f}", f"{mine / theirs:.2f}x"])
-    except KeyboardInterrupt:
-        return 130
-    except (UnavailableError, FailedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(", ".join(f"{key} {value}" for key, value in (machine() | tools.versions()).items()))
-    print(f"Medians of {options.rounds} rounds, beside {PEER}; the import is `{imports}`.")
-    table(["on", "holo", "s", "uv s", "ratio"], lines)
-    return 0
+    options = parser(__doc__)
+    options.add_argument("--quick", action="store_true", help="a small environment, to try the program")
+    parsed = options.parse_args()
+    return run(measure, parsed, (QUICK if parsed.quick else FULL).free)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())
