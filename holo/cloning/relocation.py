@@ -28,9 +28,6 @@ _WAY_OUT = ", or clone without --relocate"
 
 _CAPABILITY = "security.capability"
 
-_CLOCK_LAG_NS = 10_000_000
-"""ctimes come from the kernel's last tick, which is at most this much behind the clock (CONFIG_HZ=100)."""
-
 
 class Relocation:
     """The way of one tree from its path to another."""
@@ -60,7 +57,7 @@ class Relocation:
     def search(self, source: Directory) -> None:
         """Read everything. Raises :class:`HoloError` naming what cannot be read."""
         self._source = source
-        self.since = time.time_ns() - _CLOCK_LAG_NS
+        self.since = time.time_ns() - platform.CLOCK_LAG_NS
         self._found = self._search(source, 0)
 
     def refuse_impossible(self) -> None:

@@ -188,14 +188,13 @@ def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitSt
         return home.store.load(digest)
 
     def make(path: str) -> None:
-        from holo.ephemeral.make import Maker
+        from holo.ephemeral.make import make_layer, make_tree
 
-        maker = Maker(home.store, home.workers)
         with home.store.lock(exclusive=False, on_wait=home.on_wait):
             if path.startswith(tree):
-                maker.tree(catalog(), path)
+                make_tree(home.store, catalog(), path, home.workers)
             else:
-                maker.layer(catalog(), path, environment.path)
+                make_layer(home.store, catalog(), path, environment.path, home.workers)
 
     what = f"the tree of catalog {environment.catalog!r}"
     if not os.path.isdir(tree):

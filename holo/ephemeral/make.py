@@ -16,33 +16,27 @@ _RESERVED = "user.overlay."
 """Begins the names of attributes that say something to overlayfs, mounted without root's rights."""
 
 
-class Maker:
-    """Makes trees and layers of one library. Its methods fill an empty directory that nobody else uses."""
+def make_tree(store: Store, catalog: Catalog, path: str, workers: int) -> None:
+    """Make the empty directory ``path`` the tree as it was recorded. It is on the disk afterwards.
 
-    def __init__(self, store: Store, workers: int) -> None:
-        self._store = store
-        self._workers = workers
+    Raises :class:`NoOverlayError`, and :class:`HoloError` as a restore does.
+    """
+    for file, values in catalog.xattrs.items():
+        if any(name.startswith(_RESERVED) for name in values):
+            raise NoOverlayError(f"{file or 'its root'} has attributes that mean something to overlayfs")
+    fill(store, as_recorded(catalog), Relocator(catalog.prefix, catalog.prefix), path, workers)
+    root = platform.open_root(os.path.dirname(path))
+    try:
+        platform.sync_filesystem(root)
+    finally:
+        platform.close_directory(root)
 
-    def tree(self, catalog: Catalog, path: str) -> None:
-        """The tree as it was recorded. It is on the disk afterwards.
 
-        Raises :class:`NoOverlayError`, and :class:`HoloError` as a restore does.
-        """
-        for file, values in catalog.xattrs.items():
-            if any(name.startswith(_RESERVED) for name in values):
-                raise NoOverlayError(f"{file or 'its root'} has attributes that mean something to overlayfs")
-        fill(self._store, as_recorded(catalog), Relocator(catalog.prefix, catalog.prefix), path, self._workers)
-        root = platform.open_root(os.path.dirname(path))
-        try:
-            platform.sync_filesystem(root)
-        finally:
-            platform.close_directory(root)
-
-    def layer(self, catalog: Catalog, path: str, environment: str) -> None:
-        """What of the tree is different where the environment lies at the path ``environment``."""
-        relocator = Relocator(catalog.prefix, environment)
-        relocator.refuse_impossible(catalog.relocations)
-        fill(self._store, patched_part(catalog, relocator), relocator, path, self._workers)
+def make_layer(store: Store, catalog: Catalog, path: str, environment: str, workers: int) -> None:
+    """Make the empty directory ``path`` what of the tree is different where the environment lies at ``environment``."""
+    relocator = Relocator(catalog.prefix, environment)
+    relocator.refuse_impossible(catalog.relocations)
+    fill(store, patched_part(catalog, relocator), relocator, path, workers)
 
 
 def patched_part(catalog: Catalog, relocator: Relocator) -> Catalog:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import sys
 
+CLOCK_LAG_NS = 10_000_000
+"""ctimes come from the kernel's last tick, which is at most this much behind the clock (CONFIG_HZ=100)."""
+
 if sys.platform == "linux":
     from holo.platform.linux import (
         CAN_FORK,

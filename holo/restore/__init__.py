@@ -49,9 +49,6 @@ _DRAFT = ".holo-"
 _WORTH_A_SNAPSHOT = 500
 """Changes from which on a new snapshot is faster than making them one by one: see benchmarks/README.md."""
 
-_CLOCK_LAG_NS = 10_000_000
-"""ctimes come from the kernel's last tick, which is at most this much behind the clock (CONFIG_HZ=100)."""
-
 __all__ = ["DryRun", "Options", "RestoreReport", "delete", "restore"]
 
 
@@ -380,12 +377,12 @@ class _Job:
         todo = self.plan()
         if todo.is_empty:
             # Everything was looked at after this moment, so whatever changed before it was seen.
-            self._tree.save(self._space().finished(looked - _CLOCK_LAG_NS))
+            self._tree.save(self._space().finished(looked - platform.CLOCK_LAG_NS))
             return Tally()
         materializer = Materializer(
             self._library, self._catalog, self.relocator, self.decision.used, verify=self._verify
         )
-        self._check(todo, materializer)
+        materializer.check(todo.fills)
         snapshots = self.decision.used is Way.REFLINK and not self._verify
         if snapshots and (self._is_new or todo.size >= _WORTH_A_SNAPSHOT):
             tally = self._snapshot(outline_of(self._catalog))
@@ -523,16 +520,6 @@ class _Job:
                 raise
             return False
         return True
-
-    def _check(self, todo: Plan, materializer: Materializer) -> None:
-        """Everything about relocated files that can be wrong with the catalog, before the first write."""
-        folders = {path.rpartition("/")[0] for path, reason in todo.private.items() if reason == "relocated"}
-        for fill in todo.fills:
-            if fill.path in folders:
-                base = fill.path + "/" if fill.path else ""
-                for row in fill.files:
-                    if todo.private.get(base + row[0]) == "relocated":
-                        materializer.check(base + row[0], row)
 
 
 def _is_absent_or_empty(path: str) -> bool:

@@ -347,8 +347,5 @@ def make_own(root: Directory, shown: str, store: Store, outline: Catalog, reloca
     decision = Decision(Strategy.SMART, Way.SNAPSHOT)
     todo = plan(outline, survey_of_snapshot(outline, relocator), relocator, decision)
     materializer = Materializer(store, outline, relocator, Way.REFLINK, verify=False)
-    for fill in todo.fills:
-        base = fill.path + "/" if fill.path else ""
-        for row in fill.files:
-            materializer.check(base + row[0], row)
+    materializer.check(todo.fills)
     return Engine(root, shown, materializer, outline.xattrs, workers).execute(todo)

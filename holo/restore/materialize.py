@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from holo import platform
 from holo.catalog import Catalog, FileRow, Relocation
@@ -12,6 +12,7 @@ from holo.hololib import Store
 from holo.hololib.blobs import CHUNK, write_all, write_sparse
 from holo.hololib.links import READ_ONLY
 from holo.platform import Directory
+from holo.restore.plan import Fill
 from holo.restore.relocate import Relocator
 from holo.restore.report import Tally
 from holo.restore.strategy import Way
@@ -48,8 +49,19 @@ class Materializer:
         os.umask(0)
         self.umask = 0
 
-    def check(self, path: str, row: FileRow) -> None:
-        """Check a relocated file's recorded offsets against its content, before anything is written."""
+    def check(self, fills: Iterable[Fill]) -> None:
+        """Check the recorded offsets of all relocated files against their content, before anything is written.
+
+        Raises :class:`CatalogInvalid`, and what reading a blob raises.
+        """
+        folders = {path.rpartition("/")[0] for path in self._catalog.relocations}
+        for fill in fills:
+            if fill.path in folders:
+                base = fill.path + "/" if fill.path else ""
+                for row in fill.files:
+                    self._check(base + row[0], row)
+
+    def _check(self, path: str, row: FileRow) -> None:
         relocation = self._relocation(path)
         if relocation is None:
             return

@@ -38,10 +38,7 @@ def fill(store: Store, catalog: Catalog, relocator: Relocator, path: str, worker
             way = Way.REFLINK if probe.reflink(store.blobs.directory, root, store.blobs.any_raw) is None else Way.COPY
             todo = plan(catalog, nothing_there(catalog), relocator, Decision(Strategy.SMART, way))
             materializer = Materializer(store, catalog, relocator, way, verify=store.is_doubtful)
-            for directory in todo.fills if catalog.relocations else ():
-                base = directory.path + "/" if directory.path else ""
-                for row in directory.files:
-                    materializer.check(base + row[0], row)
+            materializer.check(todo.fills)
             Engine(root, path, materializer, catalog.xattrs, workers).execute(todo)
         finally:
             platform.close_directory(root)
