@@ -164,3 +164,14 @@ def test_a_symlink_is_no_lock_file(tmp_path: Path) -> None:
     with pytest.raises(HoloError, match="lock"), locked(str(tmp_path / "lock"), "it", exclusive=True):
         pass
     assert not target.exists()
+
+
+@pytest.mark.parametrize("home", ["a file/home", "/proc/nothing"])
+def test_where_no_library_can_be(holo_folder: Path, home: str) -> None:
+    (holo_folder / "a file").touch()
+    with (
+        pytest.raises(HoloError) as caught,
+        locked(str(holo_folder / home / "lock"), "the library", exclusive=True),
+    ):
+        pass
+    assert "HOLO_HOME" in (caught.value.hint or "")

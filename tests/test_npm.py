@@ -292,6 +292,11 @@ def test_a_lock_alone() -> None:
         canonical({"package-lock.json": '{"packages": {}}'})
 
 
+def test_what_was_named_is_looked_at_first() -> None:
+    with pytest.raises(UsageError, match=r"package-lock\.json is not valid JSON"):
+        canonical({"package-lock.json": "{"})
+
+
 @needs_npm
 def test_the_version_of_node(tmp_path: Path) -> None:
     version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout

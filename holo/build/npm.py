@@ -122,7 +122,7 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
 def _read(blueprint: Blueprint, inputs: Inputs) -> _Project:
     """Both files. Raises :class:`UsageError` for what npm or holo cannot build."""
     path = os.path.join(blueprint.folder, "package.json")
-    package, lock = _object(path, inputs), _object(blueprint.path, inputs)
+    lock, package = _object(blueprint.path, inputs), _object(path, inputs)  # first what was named
     packages = lock.get("packages")
     if not isinstance(packages, dict):
         raise UsageError(

@@ -17,6 +17,9 @@ from holo.platform import lock as lock_descriptor
 OnWait = Callable[[str], object]
 """Called once with a message when a lock is held by someone else, before waiting for it."""
 
+_NO_PLACE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR})
+_WAY_OUT = "Name a home that you may write to with HOLO_HOME or `home` in settings.yaml."
+
 
 def say_waiting(message: str) -> None:
     """The default: one line on stderr."""
@@ -62,8 +65,7 @@ def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait) -> int | No
         try:
             descriptor = _open(path, exclusive=exclusive)
         except OSError as error:
-            denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-            hint = "Name a home that you may write to with HOLO_HOME or `home` in settings.yaml." if denied else None
+            hint = _WAY_OUT if error.errno in _NO_PLACE else None
             raise HoloError(f"cannot open the lock of {what}, {path}: {error.strerror}", hint) from error
         if descriptor is None:
             return None
