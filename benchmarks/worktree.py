@@ -21,8 +21,7 @@ IMPORT = " + import"
 CLONE, INIT = "holo clone --relocate", "holo init"
 SYNC = "uv sync"
 COPY = "uv sync --link-mode=copy"  # ext4: what makes files that are private
-COMPILE = "uv sync --compile-bytecode"  # what holo brings along
-CLAIMS = ((CLONE, SYNC), (INIT, SYNC), (CLONE, COPY), (INIT, COPY), (CLONE, COMPILE), (INIT, COMPILE))
+CLAIMS = ((CLONE, SYNC), (INIT, SYNC), (CLONE, COPY), (INIT, COPY))
 IMPORTS = "import pandas, sklearn, matplotlib.pyplot"
 QUICK_IMPORTS = "import sympy, rich.console, requests"
 
@@ -74,7 +73,6 @@ class Project:
             CLONE: f"{holo} clone --relocate {self.app}/.venv {target}",
             INIT: f"{holo} init --space feature app --to {target}",
             SYNC: sync,
-            COMPILE: f"{sync} --compile-bytecode",
         }
         if self.filesystem.name == CANNOT_CLONE:
             ways[COPY] = f"{sync} --link-mode=copy"
