@@ -88,16 +88,19 @@ class Stage:
     form of a compressed blob, would help or hinder another.
     """
 
-    def __init__(self, filesystem: Filesystem, tools: Tools) -> None:
+    def __init__(self, filesystem: Filesystem, tools: Tools, homes: str = "homes") -> None:
+        """`homes` is the folder of the libraries; stages with others share the trees."""
         self.filesystem = filesystem
         self.tools = tools
         self.root = filesystem.root
+        self.homes = self.root / homes
         self.environment = self.root / "env"
         self.clones = filesystem.name != CANNOT_CLONE
         self._spaces: dict[tuple[Path, str], Path] = {}
         self._seed = 0
-        execute(["cp", "-a", str(tools.cache), str(self.root / "cache")], tools.environment)
-        execute(tools.install(self.environment, self.root / "cache", "copy"), tools.environment)
+        if not self.environment.exists():
+            execute(["cp", "-a", str(tools.cache), str(self.root / "cache")], tools.environment)
+            execute(tools.install(self.environment, self.root / "cache", "copy"), tools.environment)
 
     def synthesize(self, name: str, files: int) -> None:
         """One more tree to record, beside the environment."""
@@ -163,7 +166,7 @@ class Stage:
             yield Case(f"uv --link-mode={mode}", command, self.tools.environment, after=remove)
 
     def _home(self, tree: str, strategy: str) -> Path:
-        return self.root / "homes" / f"{tree}-{strategy}"
+        return self.homes / f"{tree}-{strategy}"
 
     def _case(self, name: str, words: list[str], home: Path, **more: object) -> Case:
         return Case(name, [*self.tools.holo, *words], self._at(home), **more)  # type: ignore[arg-type]

@@ -1,0 +1,80 @@
+"""Measure holo beside an earlier version of itself: is a row slower than it was? Linux, as root."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from commands import HERE, Stage, Tools
+from filesystems import mounted
+from measure import Case, alternate
+from program import heading, note, parser, run, table, verdict
+from run import FULL, QUICK, START_ROUNDS
+
+AT_MOST = 1.05  # times as long as before
+BEFORE = "before: "
+
+
+def check_out(commit: str, folder: Path) -> list[str]:
+    """That version in a folder, run by this Python."""
+    repository = str(HERE.parent)
+    subprocess.run(["git", "clone", "--quiet", "--shared", repository, folder], check=True)
+    subprocess.run(["git", "-C", folder, "checkout", "--quiet", commit], check=True)
+    return ["env", f"PYTHONPATH={folder}", sys.executable, "-P", "-m", "holo"]
+
+
+def cases(before: Stage, now: Stage) -> Iterator[Case]:
+    """Every command of holo's, both versions in turn."""
+    for stages in (
+        zip(before.holo("env"), now.holo("env"), strict=True),
+        zip(before.starts(), now.starts(), strict=True),
+    ):
+        for old, new in stages:
+            if new.command[: len(now.tools.holo)] == now.tools.holo:
+                yield replace(old, name=BEFORE + old.name)
+                yield new
+
+
+def measure(options: argparse.Namespace, workspace: Path) -> bool:
+    """Run and print; whether no row is slower."""
+    checkout = check_out(options.before, workspace / "before")
+    here = ["env", f"PYTHONPATH={HERE.parent}", *checkout[2:]]  # the same way to start, so that only holo differs
+    tools = Tools.find(shlex.join(here), workspace, options.quick)
+    lines = []
+    slower = False
+    for name in options.filesystems:
+        with mounted(name, workspace, (QUICK if options.quick else FULL).image) as filesystem:
+            earlier = Stage(filesystem, replace(tools, holo=checkout), "before")
+            found = list(cases(earlier, Stage(filesystem, tools, "now")))
+            timings = alternate([case for case in found if not case.quick], options.rounds, filesystem.settle, note)
+            quick = [case for case in found if case.quick]
+            timings |= alternate(quick, options.rounds * START_ROUNDS, lambda: None, lambda _: None)
+        for case in timings:
+            if case.startswith(BEFORE) or BEFORE + case not in timings:
+                continue
+            seconds, against = (statistics.median(timings[each].seconds) for each in (case, BEFORE + case))
+            ok = seconds <= AT_MOST * against
+            slower |= not ok
+            lines.append([name, case, f"{against:.3f}", f"{seconds:.3f}", f"{seconds / against:.2f}x", verdict(ok)])
+    heading(tools.versions(), f"Medians of {options.rounds} rounds, before: {options.before}.")
+    table(["on", "command", "before s", "now s", "ratio", f"at most {AT_MOST}x"], lines)
+    return not slower
+
+
+def main() -> int:
+    """Run, print, and leave nothing behind."""
+    options = parser(__doc__)
+    options.add_argument("before", help="a commit")
+    options.add_argument("--quick", action="store_true", help="a small environment, to try the program")
+    parsed = options.parse_args()
+    return run(measure, parsed, (QUICK if parsed.quick else FULL).free)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
