@@ -60,11 +60,13 @@ def variables(path: str, name: str, environ: Mapping[str, str]) -> Variables:
     inherited = environ.get("NODE_PATH")
     if modules or (inherited and _first([], inherited, previous) != inherited):
         found["NODE_PATH"] = _first(modules, inherited or "", previous) or None
+    is_conda = os.path.exists(os.path.join(path, "conda-meta"))
     if os.path.exists(os.path.join(path, "pyvenv.cfg")):
         found |= {"VIRTUAL_ENV": path, "VIRTUAL_ENV_PROMPT": name, "PYTHONHOME": None}
-    elif _is_inside(environ.get("VIRTUAL_ENV"), previous):
+    elif is_conda or _is_inside(environ.get("VIRTUAL_ENV"), previous):
+        # Whatever it was: uv and others go by it before they look at CONDA_PREFIX.
         found |= {"VIRTUAL_ENV": None, "VIRTUAL_ENV_PROMPT": None}
-    if os.path.exists(os.path.join(path, "conda-meta")):
+    if is_conda:
         found = _conda_variables(path) | found | {"CONDA_PREFIX": path, "CONDA_DEFAULT_ENV": name}
     elif _is_inside(environ.get("CONDA_PREFIX"), previous):
         found |= {"CONDA_PREFIX": None, "CONDA_DEFAULT_ENV": None}

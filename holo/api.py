@@ -107,6 +107,7 @@ class Hololib:
             if blueprint is not None:
                 chosen = self._compiles(compile, blueprint, known)
                 return self._init_from(blueprint, space, known, to, chosen, options, may_change=force)
+            _refuse_compile(compile)
             from holo.restore import restore
 
             with self.store.lock(exclusive=False, on_wait=self._on_wait):
@@ -162,6 +163,8 @@ class Hololib:
                     return known
             origin = origin_of(self.tree, known) if known is not None else None
             is_ours = origin is not None and origin.blueprint == blueprint.path
+            if is_ours and _is_whole(known):
+                self._on_wait(f"space {name} becomes what {blueprint.path} says now; what was changed in it goes")
             options = self._options(None, strict=False, verify=False, force=False, on_progress=None)
             self._init_from(blueprint, name, known, None, chosen, options, may_change=is_ours)
         return self.tree.get(name)
@@ -178,7 +181,10 @@ class Hololib:
         That is the one that is named, or, if neither argument nor ``HOLO_SPACE`` names anything, the nearest upwards.
         """
         blueprint = _blueprint_or_nearest(blueprint, space)
-        return self.space(space) if blueprint is None else self.space_of_blueprint(blueprint, space, compile=compile)
+        if blueprint is not None:
+            return self.space_of_blueprint(blueprint, space, compile=compile)
+        _refuse_compile(compile)
+        return self.space(space)
 
     def build_log(self, catalog: str) -> bytes:
         """What the tools printed when a catalog (name or digest prefix) was built from a blueprint."""
@@ -269,6 +275,8 @@ class Hololib:
             name = space or os.environ.get("HOLO_SPACE") or found.space
             chosen = self._compiles(compile, found, self.tree.find(name))
             catalog = self.catalog_of_blueprint(blueprint, compile=chosen)[1]
+        else:
+            _refuse_compile(compile)
         known = self.tree.find(name)
         environment = ephemeral.Environment(
             name,
@@ -556,9 +564,9 @@ class Hololib:
         if os.sep not in text:
             try:
                 return self.store.resolve(text)
-            except NotFound:
+            except NotFound as error:
                 if not os.path.exists(text):
-                    raise
+                    raise NotFound(f"{error.message}, nor a file of that name here", error.hint) from None
         if os.path.isdir(text):
             from holo.record import record
 
@@ -621,6 +629,11 @@ def _blueprint_or_nearest(blueprint: PathLike | None, space: str | None) -> Path
 
     found = nearest(os.getcwd())
     return found.path if found is not None else None
+
+
+def _refuse_compile(wanted: bool | None) -> None:
+    if wanted is not None:
+        raise UsageError("--compile and --no-compile are for blueprints", "A catalog holds what was recorded.")
 
 
 def _is_whole(space: Space | None) -> TypeGuard[Space]:

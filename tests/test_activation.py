@@ -54,10 +54,10 @@ def test_a_virtualenv(tmp_path: Path) -> None:
 
 def test_a_conda_prefix(tmp_path: Path) -> None:
     (tmp_path / "conda-meta").mkdir()
-    found = variables(str(tmp_path), "ml", {"PATH": "/bin"})
+    found = variables(str(tmp_path), "ml", {"PATH": "/bin", "VIRTUAL_ENV": "/home/ada/.venv"})
     assert found["CONDA_PREFIX"] == str(tmp_path)
     assert found["CONDA_DEFAULT_ENV"] == "ml"
-    assert "VIRTUAL_ENV" not in found
+    assert found["VIRTUAL_ENV"] is None, "which uv would take for the environment"
 
 
 @pytest.mark.parametrize("below", ["node_modules/.bin", ".bin"])
@@ -101,7 +101,8 @@ def test_a_broken_conda_state_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "conda-meta").mkdir()
     (tmp_path / "conda-meta/state").write_bytes(text.encode("latin-1"))
     assert variables(str(tmp_path), "n", {"PATH": "/bin"}).keys() == {
-        *("PATH", "HOLO_SPACE", "HOLO_SPACE_PATH", "CONDA_PREFIX", "CONDA_DEFAULT_ENV")
+        *("PATH", "HOLO_SPACE", "HOLO_SPACE_PATH", "CONDA_PREFIX", "CONDA_DEFAULT_ENV"),
+        *("VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT"),
     }
 
 

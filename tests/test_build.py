@@ -185,10 +185,24 @@ def test_run_makes_a_space_and_follows_the_blueprint(holo: Holo, folder: Path) -
     changed = holo("run", "--", "python", "-c", USE, cwd=folder)
     assert "building" in changed.stderr
     assert changed.stdout == first.stdout
+    assert not kept.exists()
     requirements(folder, "tabulate")
     look = "import importlib.util as u; print(u.find_spec('markupsafe'))"
     back = holo("run", "--", "python", "-c", look, cwd=folder)
-    assert (back.stdout.strip(), back.stderr) == ("None", "")
+    assert back.stdout.strip() == "None"
+    assert re.fullmatch(f"space {space['name']} becomes what .*/requirements.txt says now; .* goes\n", back.stderr)
+
+
+@local
+def test_shell_and_variables_mean_the_space_that_run_takes(holo: Holo, folder: Path) -> None:
+    requirements(folder, "tabulate")
+    made = holo("variables", "--json", cwd=folder).json()
+    assert holo("run", "--", "sh", "-c", "echo $HOLO_SPACE", cwd=folder).stdout == made["HOLO_SPACE"] + "\n"
+    shell = holo.root / "shell"
+    shell.write_text("#!/bin/sh\necho $HOLO_SPACE\n")
+    shell.chmod(0o755)
+    again = holo("shell", cwd=folder, env={"SHELL": str(shell)})
+    assert (again.stdout, again.stderr) == (made["HOLO_SPACE"] + "\n", "")
 
 
 @local

@@ -92,6 +92,9 @@ def test_console_script_is_the_same(holo: Holo) -> None:
         ("init", "--space", "one", "env", "--strategy", "fastest"),
         ("variables", "--space", "one", "--shell", "tcsh"),
         ("run", "--space", "one"),
+        ("run", "--ephmeral", "--space", "one", "--", "true"),
+        ("run", "--space", "one", "--no-compile", "--", "true"),
+        ("init", "--space", "two", "env", "--compile"),
         ("init", "--space", "../escape", "env"),
         ("init", "--space", "a/b", "env"),
         ("init", "--space", "", "env"),
@@ -112,6 +115,7 @@ def test_wrong_usage_is_exit_code_2(holo: Holo, space: Path, arguments: tuple[st
     [
         (("init", "--space", "one", "no-such-catalog"), "no-such-catalog"),
         (("init", "--space", "one", "./no-such.json"), "no-such.json"),
+        (("init", "--space", "one", "requirementz.txt"), "nor a file of that name"),
         (("restore", "--space", "no-such-space"), "no-such-space"),
         (("restore", "--space", "one", "--catalog", "no-such-catalog"), "no-such-catalog"),
         (("delete", "--space", "no-such-space"), "no-such-space"),

@@ -30,8 +30,12 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 SpaceName = Annotated[str, typer.Option("--space", help="Name of the space.")]
-SpaceOrDefault = Annotated[
-    Optional[str], typer.Option("--space", help="Name of the space (default: HOLO_SPACE, else 'user').")
+SpaceToRestore = Annotated[
+    Optional[str], typer.Option("--space", help="Name of the space (default: the one at --to, HOLO_SPACE's, 'user').")
+]
+SpaceToWorkIn = Annotated[
+    Optional[str],
+    typer.Option("--space", help="Name of the space (default: HOLO_SPACE's, that of the nearest blueprint, 'user')."),
 ]
 To = Annotated[Optional[str], typer.Option("--to", metavar="DIR", help="Where the space lives.")]
 StrategyName = Annotated[
@@ -40,7 +44,10 @@ StrategyName = Annotated[
 Strict = Annotated[bool, typer.Option("--strict", help="Fail instead of falling back to another strategy.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Hash everything that is shared or unchanged.")]
 Force = Annotated[
-    bool, typer.Option("--force", help="Take over a space of another catalog, or a directory that is none.")
+    bool,
+    typer.Option(
+        "--force", help="Take over a space of another catalog, or a directory that is none; what is in it goes."
+    ),
 ]
 Compile = Annotated[
     Optional[bool],
@@ -145,7 +152,10 @@ def init(
     space: SpaceName,
     source: Annotated[
         Optional[str],
-        typer.Argument(help="Catalog name or digest prefix, catalog file, directory (recorded first) or blueprint."),
+        typer.Argument(
+            help="Catalog name or digest prefix, catalog file, directory (recorded first) or blueprint "
+            "(default: the nearest blueprint, else the only catalog)."
+        ),
     ] = None,
     to: To = None,
     strategy: StrategyName = None,
@@ -156,7 +166,7 @@ def init(
     compiled: Compile = None,
     as_json: Json = False,
 ) -> None:
-    """Make a space."""
+    """Make a space of a catalog, a directory or a blueprint."""
     from holo.api import Hololib
     from holo.cli import render
 
@@ -178,7 +188,7 @@ def init(
 
 @app.command()
 def restore(
-    space: SpaceOrDefault = None,
+    space: SpaceToRestore = None,
     catalog: Annotated[
         Optional[str], typer.Option("--catalog", metavar="REF", help="Turn it into this catalog.")
     ] = None,
@@ -217,7 +227,7 @@ def restore(
 
 @app.command()
 def variables(
-    space: SpaceOrDefault = None,
+    space: SpaceToWorkIn = None,
     shell: Annotated[str, typer.Option("--shell", help="sh, fish or powershell.")] = "sh",
     as_json: Json = False,
 ) -> None:
@@ -228,16 +238,16 @@ def variables(
     from holo.api import Hololib
     from holo.cli import render
 
-    found = Hololib().space(space)
+    found = Hololib().space_to_run_in(space)
     _warn_unless_whole(found)
     changes = activation.variables(found.path, found.name, os.environ)
     render.document(changes) if as_json else render.raw(activation.render(changes, render.shell(shell)))
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@app.command(context_settings={"allow_interspersed_args": False})
 def run(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND ...", help="The command and its arguments.")],
-    space: SpaceOrDefault = None,
+    space: SpaceToWorkIn = None,
     blueprint: Annotated[
         Optional[str], typer.Option("--blueprint", metavar="FILE", help="Run in a space of what this file asks for.")
     ] = None,
@@ -277,14 +287,14 @@ def run(
 
 
 @app.command()
-def shell(space: SpaceOrDefault = None) -> None:
+def shell(space: SpaceToWorkIn = None) -> None:
     """Start a shell in a space; its exit code is passed on."""
     import os
 
     from holo import activation
     from holo.api import Hololib
 
-    found = Hololib().space(space)
+    found = Hololib().space_to_run_in(space)
     _warn_unless_whole(found)
     changes = activation.variables(found.path, found.name, os.environ)
     raise typer.Exit(activation.run([activation.shell(os.environ)], activation.apply(changes, os.environ)))
