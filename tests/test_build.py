@@ -274,6 +274,16 @@ def test_a_stale_lock_and_an_impossible_requirement_fail_and_leave_only_the_log(
 
 
 @local
+def test_below_a_workspace_without_being_of_it(holo: Holo, folder: Path) -> None:
+    """With the development dependencies as they were written before there were groups."""
+    (holo.root / "pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["other"]\n')
+    (holo.root / "uv.lock").write_text("version = 1\n")
+    path = folder / "pyproject.toml"
+    path.write_text('[project]\nname = "demo"\nversion = "1"\n[tool.uv]\ndev-dependencies = ["tabulate"]\n')
+    holo("run", "--blueprint", path, "--space", "one", "--", "python", "-c", "import tabulate")
+
+
+@local
 def test_without_compiling_there_is_no_bytecode(holo: Holo, folder: Path) -> None:
     requirements(folder, "tabulate")
     plain = holo("init", "--space", "plain", "requirements.txt", "--no-compile", "--json", cwd=folder).json()

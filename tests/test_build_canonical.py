@@ -398,6 +398,66 @@ def test_of_a_lock_the_sources_count_for_where_a_build_begins(tmp_path: Path) ->
     assert len(set(keys)) == 3
 
 
+WORKSPACE = "[tool.uv.workspace]\nmembers = [{}]\nexclude = [{}]\n"
+
+
+@pytest.mark.parametrize(
+    ("members", "excluded", "place", "is_member"),
+    [
+        ('"packages/*"', "", "packages/a", True),
+        ('"./packages/../packages/*/"', "", "packages/a", True),
+        ('"packages/*"', "", "packages/a/b", False),
+        ('"packages/*/[!c]"', "", "packages/a/b", True),
+        ('"packages/**"', "", "packages/a/b", True),
+        ('"**/b"', "", "packages/a/b", True),
+        ('"**/b"', "", "b", True),
+        ('"other"', "", "packages/a", False),
+        ("", "", "packages/a", False),
+        ('"packages/a/b"', '"packages/*"', "packages/a/b", False),
+        ('"packages/*"', '"packages/b"', "packages/a", True),
+        ('"packages/*"', '"packages/a"', "packages/a", False),
+        ('"**/b"', '"**/b"', "b", False),
+    ],
+)
+def test_who_is_a_member_of_a_workspace(
+    tmp_path: Path, members: str, excluded: str, place: str, is_member: bool
+) -> None:
+    """Each as uv 0.13 has it (`uv lock -v`)."""
+    root, folder = tmp_path / "work", tmp_path / "work" / place
+    folder.mkdir(parents=True)
+    (root / "pyproject.toml").write_text(WORKSPACE.format(members, excluded))
+    (folder / "pyproject.toml").write_text(PROJECT)
+    for locked in (root, folder):
+        (locked / "uv.lock").touch()
+    assert python._workspace(str(folder), Inputs({})) == str(root if is_member else folder)
+
+
+@pytest.mark.usefixtures("interpreter")
+def test_of_a_member_the_lock_of_the_workspace_counts(tmp_path: Path) -> None:
+    """Whatever lies in the member's folder of former times: uv never looks at it."""
+    (tmp_path / "pyproject.toml").write_text(WORKSPACE.format('"a"', ""))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "pyproject.toml").write_text(PROJECT)
+    (tmp_path / "uv.lock").write_text(LOCK.format("3.1", REGISTRY))
+    before = project_key(tmp_path / "a")
+    (tmp_path / "a" / "uv.lock").write_text(LOCK.format("3.0", REGISTRY))
+    assert project_key(tmp_path / "a") == before
+    (tmp_path / "uv.lock").write_text(LOCK.format("3.2", REGISTRY))
+    assert project_key(tmp_path / "a") != before
+    (tmp_path / "uv.lock").unlink()
+    assert python._workspace(str(tmp_path / "a"), Inputs({})) is None
+
+
+@pytest.mark.parametrize("between", [PROJECT, "[tool.ruff]\n"])
+def test_the_first_project_above_decides(tmp_path: Path, between: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(WORKSPACE.format('"a/b"', ""))
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "pyproject.toml").write_text(between)
+    (tmp_path / "a" / "b" / "pyproject.toml").write_text(PROJECT)
+    (tmp_path / "uv.lock").touch()
+    assert python._workspace(str(tmp_path / "a" / "b"), Inputs({})) is None
+
+
 def test_a_script_may_have_the_line_ends_of_windows() -> None:
     text = '# /// script\r\n# dependencies = ["idna"]\r\n# ///\r\nimport idna\r\n'
     assert python.script_metadata(text, "job.py") == {"dependencies": ["idna"]}

@@ -15,6 +15,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from typing import Any
 
 from holo import platform
@@ -147,17 +148,62 @@ def _project(blueprint: Blueprint, inputs: Inputs) -> object:
 
 
 def _workspace(folder: str, inputs: Inputs) -> str | None:
-    """The folder whose ``uv.lock`` is that of the project in ``folder``: its own, or that of its workspace."""
-    if inputs.optional(os.path.join(folder, "uv.lock")) is not None:
-        return folder
-    while (parent := os.path.dirname(folder)) != folder:
-        folder = parent
-        data = inputs.optional(_pyproject(folder))
-        if data is not None and b"workspace" in data:
-            document = _toml(data.decode("utf-8", "replace"), _pyproject(folder))
-            if "workspace" in (_tool_uv(document) or {}):
-                return folder if inputs.optional(os.path.join(folder, "uv.lock")) is not None else None
-    return None
+    """The folder whose ``uv.lock`` is that of the project in ``folder``; ``None`` if it has none.
+
+    In a workspace that is the root's, and uv never looks at a member's own. As uv finds the root: the first
+    pyproject.toml above decides (https://docs.astral.sh/uv/concepts/projects/workspaces/).
+    """
+    root = above = folder
+    while _shape(above, inputs) is None and (parent := os.path.dirname(above)) != above:
+        above = parent
+        if inputs.optional(_pyproject(above)) is not None:
+            workspace = _shape(above, inputs)
+            if workspace is not None and _is_member(folder, above, workspace):
+                root = above
+            break
+    return root if inputs.optional(os.path.join(root, "uv.lock")) is not None else None
+
+
+def _shape(root: str, inputs: Inputs) -> Table | None:
+    """The ``[tool.uv.workspace]`` of a folder, ``None`` if it is no root of a workspace."""
+    data = inputs.optional(_pyproject(root))
+    if data is None or b"workspace" not in data:
+        return None
+    found = (_tool_uv(_toml(data.decode("utf-8", "replace"), _pyproject(root))) or {}).get("workspace")
+    return found if isinstance(found, dict) else None
+
+
+def _is_member(folder: str, root: str, workspace: Table) -> bool:
+    """Whether uv takes a folder for a member of the workspace at ``root``."""
+    path, where = os.path.relpath(folder, root), _pyproject(root)
+    members = map(os.path.normpath, _texts(workspace, "members", where))
+    excluded = map(os.path.normpath, _texts(workspace, "exclude", where))
+    # uv looks for members on the disk, where a star ends at a slash; that of an exclusion does not.
+    return any(_fits(path, glob) for glob in members) and not any(
+        fnmatchcase(path, glob) or _fits(path, glob) for glob in excluded
+    )
+
+
+def _fits(path: str, glob: str) -> bool:
+    """Whether a path is one of a glob's, part by part. All ways at once, so that none takes long."""
+    parts, globs = path.split(os.sep), glob.split(os.sep)
+    reached = {0}
+    for part in parts:
+        reached = _past_stars(reached, globs)
+        stay = {number for number in reached if globs[number : number + 1] == ["**"]}
+        reached = stay | {
+            number + 1 for number in reached - stay if number < len(globs) and fnmatchcase(part, globs[number])
+        }
+    return len(globs) in _past_stars(reached, globs)
+
+
+def _past_stars(reached: set[int], globs: list[str]) -> set[int]:
+    """With what is reached by ``**`` being nothing."""
+    found = set(reached)
+    for number, glob in enumerate(globs):
+        if glob == "**" and number in found:
+            found.add(number + 1)
+    return found
 
 
 def _lock(path: str, inputs: Inputs) -> object:
@@ -421,9 +467,11 @@ def _default_groups(blueprint: Blueprint, inputs: Inputs) -> list[str]:
     """The groups that `uv sync` installs: https://docs.astral.sh/uv/concepts/projects/dependencies/#default-groups"""
     document = _toml(inputs.text(blueprint.path), blueprint.path)
     groups = document.get("dependency-groups")
-    there = list(groups) if isinstance(groups, dict) else []
-    chosen = (_tool_uv(document) or {}).get("default-groups", ["dev"])
-    return there if chosen == "all" else [name for name in there if name in chosen]
+    table = _tool_uv(document) or {}
+    there = {"dev"} if table.get("dev-dependencies") else set()  # as it was written before there were groups
+    there |= groups.keys() if isinstance(groups, dict) else set()
+    chosen = table.get("default-groups", ["dev"])
+    return sorted(there) if chosen == "all" else sorted(name for name in there if name in chosen)
 
 
 def _local_packages(lock: str, inputs: Inputs) -> list[str]:
