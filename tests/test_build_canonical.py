@@ -110,6 +110,21 @@ def test_included_files_count_by_their_content(tmp_path: Path) -> None:
     assert key(path) == before, "where a requirement is written does not matter"
 
 
+def test_what_constraints_include_is_no_requirement(tmp_path: Path) -> None:
+    path = write(tmp_path, requirements_txt="idna\n-c limits.txt\n", limits_txt="-r more.txt\n", more_txt="attrs\n")
+    keys = {key(path)}
+    path.write_text("idna\n-r limits.txt\n")
+    keys.add(key(path))
+    path.write_text("idna\n-c more.txt\n")
+    keys.add(key(path))
+    assert len(keys) == 3, "for uv the first is the third, for pip, below conda, the second"
+    path.write_text("idna\nattrs\n")
+    assert key(path) in keys
+    path.write_text("idna\n-c limits.txt\n")
+    (tmp_path / "limits.txt").write_text("-c more.txt")
+    assert key(path) in keys
+
+
 def test_the_order_of_indexes_counts(tmp_path: Path) -> None:
     one, two = "--extra-index-url https://one.invalid/", "--extra-index-url https://two.invalid/"
     path = write(tmp_path, requirements_txt=f"{one}\n{two}\nidna\n")
@@ -130,6 +145,17 @@ def test_local_packages_count_by_their_content(tmp_path: Path) -> None:
     assert key(path) == before
     (tmp_path / "a-1-py3-none-any.whl").write_bytes(b"two")
     assert key(path) != before
+
+
+def test_packages_of_an_included_file_are_looked_for_where_uv_does(tmp_path: Path) -> None:
+    """From the folder it runs in, that of the first file; `--find-links`, from the file's own."""
+    (tmp_path / "a-1-py3-none-any.whl").write_bytes(b"one")
+    path = write(tmp_path, requirements_txt="-r sub/base.txt\n", sub__base_txt="./a-1-py3-none-any.whl\n")
+    inputs = Inputs({})
+    requirements.read(str(path), inputs)
+    assert str(tmp_path / "a-1-py3-none-any.whl") in inputs.files
+    (tmp_path / "sub" / "base.txt").write_text("--find-links wheels\n")
+    assert requirements.read(str(path), Inputs({})).options == [f"--find-links {tmp_path}/sub/wheels"]
 
 
 @pytest.mark.parametrize("form", ["./{0}", "{0}", "a @ file://{1}/{0}"])

@@ -411,7 +411,8 @@ def _origins_of(content: Any) -> set[str]:
     if not isinstance(content, dict):
         return set()
     found: list[object] = [content.get(name) for name in ("tool", "options", "variables", "files")]
-    found += [line for name in ("requirements", "constraints") for line in content.get(name, ()) if " @ " in line]
+    lines = [line for name in ("requirements", "constraints", "included") for line in content.get(name, ())]
+    found += [line for line in lines if " @ " in line]
     for package in _packages(content):
         if not _is_local(package):
             source = package.get("source")

@@ -37,6 +37,8 @@ class Requirements:
 
     requirements: set[str] = field(default_factory=set)
     constraints: set[str] = field(default_factory=set)
+    included: set[str] = field(default_factory=set)
+    """what a file of constraints includes with ``-r``: constraints for uv, requirements for pip"""
     options: list[str] = field(default_factory=list)
     files: set[str] = field(default_factory=set)
     """digests of packages in local files"""
@@ -47,6 +49,7 @@ class Requirements:
         return {
             "requirements": sorted(self.requirements),
             "constraints": sorted(self.constraints),
+            "included": sorted(self.included),
             "options": self.options,
             "files": sorted(self.files),
             "variables": self.variables,
@@ -98,11 +101,12 @@ def _take(
         inputs.variable(name)
         found.variables[name] = inputs.variables[name]
     if line.startswith("-"):
-        _option(line, where, file, inputs, found, above)
+        _option(line, where, file, inputs, found, kind, above)
         return
     text, *options = re.split(r"\s+(?=--[a-z])", line)
     hashes = [" ".join(_option_parts(option, where)) for option in options]
-    requirement = _requirement(text, where, file, inputs, found)
+    # Of what is in included files uv and pip look from the folder that they run in, the first file's.
+    requirement = _requirement(text, where, above[0] if above else file, inputs, found)
     getattr(found, kind).add(" ".join([requirement, *sorted(hashes)]))
 
 
@@ -113,7 +117,9 @@ def _option_parts(text: str, where: str) -> list[str]:
     return [part for part in match.groups() if part]
 
 
-def _option(line: str, where: str, file: str, inputs: Inputs, found: Requirements, above: tuple[str, ...]) -> None:
+def _option(
+    line: str, where: str, file: str, inputs: Inputs, found: Requirements, kind: str, above: tuple[str, ...]
+) -> None:
     # Short options may have their value without a space: -rdev.txt.
     if len(line) > 2 and line[1] != "-" and line[2] not in "= \t":
         line = f"{line[:2]} {line[2:]}"
@@ -139,7 +145,8 @@ def _option(line: str, where: str, file: str, inputs: Inputs, found: Requirement
     path = os.path.normpath(os.path.join(os.path.dirname(file), value))
     if len(above) == 0:  # lines of another file, whose own includes are theirs to tell
         above = (file,)
-    _read(path, inputs, found, _INCLUDES[name], above)
+    included = _INCLUDES[name]
+    _read(path, inputs, found, "included" if included == "requirements" != kind else included, above)
 
 
 def _requirement(text: str, where: str, file: str, inputs: Inputs, found: Requirements) -> str:
