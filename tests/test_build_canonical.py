@@ -199,10 +199,23 @@ def test_and_so_it_is_in_uvs_configuration(tmp_path: Path, text: str, environ: d
 
 
 def test_variables_count_by_their_values_which_are_not_kept(tmp_path: Path) -> None:
-    path = write(tmp_path, requirements_txt="--index-url https://ada:${TOKEN}@host.invalid/simple\nidna\n")
-    documents = [requirements.read(str(path), Inputs({"TOKEN": token})).canonical() for token in ("one", "two")]
+    path = write(tmp_path, requirements_txt="--index-url https://host.invalid/${BRANCH}/simple\nidna\n")
+    documents = [requirements.read(str(path), Inputs({"BRANCH": name})).canonical() for name in ("one", "two")]
     assert key_of(documents[0]) != key_of(documents[1])
-    path.write_text("--index-url https://ada:sesame@host.invalid/simple\na @ https://ada:sesame@host.invalid/a.whl\n")
+    assert "two" not in json.dumps(documents)
+
+
+@pytest.mark.usefixtures("interpreter")
+def test_credentials_do_not_count(tmp_path: Path) -> None:
+    """Every job of a CI may have others, and what comes is the same."""
+    path = write(tmp_path, requirements_txt="--index-url https://ada:${TOKEN}@host.invalid/simple\nidna\n")
+    keys = {key_of(requirements.read(str(path), Inputs({"TOKEN": name})).canonical()) for name in ("one", "two")}
+    path.write_text("--index-url ${URL}\nidna\n")
+    urls = [f"https://{name}@host.invalid/simple" for name in ("one", "two")]
+    others = {key_of(requirements.read(str(path), Inputs({"URL": url})).canonical()) for url in urls}
+    assert [len(keys), len(others), len(keys | others)] == [1, 1, 2]
+    text = "--index-url https://ada:{0}@host.invalid/simple\na @ https://ada:{0}@host.invalid/a.whl\n"
+    path.write_text(text.format("sesame"))
     found = requirements.read(str(path), Inputs({})).canonical()
     assert "sesame" not in json.dumps(found)
     assert "host.invalid" in json.dumps(found)

@@ -10,7 +10,7 @@ import sys
 
 from holo import digest as digests
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s\"']+(?=@)")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s\"']+@")
 
 
 def key_of(document: dict[str, object]) -> str:
@@ -23,8 +23,8 @@ def key_of(document: dict[str, object]) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """``text`` with a digest in place of the credentials in its URLs."""
-    return _CREDENTIALS.sub(lambda found: "#" + digests.of(found[0].encode("utf-8", "surrogateescape"))[:16], text)
+    """``text`` without the credentials in its URLs: who asks makes no difference, and each job of a CI is another."""
+    return _CREDENTIALS.sub("", text)
 
 
 def this_system() -> dict[str, str]:

@@ -102,7 +102,7 @@ def _script(blueprint: Blueprint, inputs: Inputs) -> object:
     found = script_metadata(inputs.text(blueprint.path), blueprint.path)
     _refuse_local_sources(found, blueprint.path)
     wanted = {name: found.get(name) for name in ("requires-python", "tool")}
-    wanted["tool"] = found.get("tool", {}).get("uv")
+    wanted["tool"] = _counted(_tool_uv(found))
     dependencies = requirements.of_lines(_texts(found, "dependencies", blueprint.path), blueprint.path, inputs)
     return [wanted, dependencies.canonical(), _lock(blueprint.path + ".lock", inputs)]
 
@@ -141,10 +141,10 @@ def _project(blueprint: Blueprint, inputs: Inputs) -> object:
         dependencies = requirements.of_lines(
             _texts(project, "dependencies", blueprint.path), blueprint.path, inputs
         ).canonical()
-        return [wanted["requires-python"], dependencies, groups, _tool_uv(document)]
+        return [wanted["requires-python"], dependencies, groups, _counted(_tool_uv(document))]
     lock = _lock(os.path.join(root, "uv.lock"), inputs)
     shared = None if root == blueprint.folder else _tool_uv(_toml(inputs.text(_pyproject(root)), _pyproject(root)))
-    return [project.get("name"), wanted, groups, _tool_uv(document), shared, lock]
+    return [project.get("name"), wanted, groups, _counted(_tool_uv(document)), _counted(shared), lock]
 
 
 def _workspace(folder: str, inputs: Inputs) -> str | None:
@@ -263,7 +263,12 @@ def configuration(folder: str, inputs: Inputs) -> object:
     for path in _shared_configurations(inputs):
         data = inputs.optional(path)
         tables.append(_toml(data.decode("utf-8", "replace"), path) if data is not None else None)
-    return [variables, without_secrets(json.dumps(tables, sort_keys=True, default=str))]
+    return [variables, _counted(tables)]
+
+
+def _counted(settings: object) -> str:
+    """Settings as they count in the key."""
+    return without_secrets(json.dumps(settings, sort_keys=True, default=str))
 
 
 def _nearest_configuration(folder: str, inputs: Inputs) -> Table | None:

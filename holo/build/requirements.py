@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from holo import digest as digests
 from holo.build.canonical import without_secrets
 from holo.build.inputs import Inputs
 from holo.errors import UsageError
@@ -43,7 +44,7 @@ class Requirements:
     files: set[str] = field(default_factory=set)
     """digests of packages in local files"""
     variables: dict[str, str] = field(default_factory=dict)
-    """digests of the values of variables that are named"""
+    """digests of the values of variables that are named, but for credentials"""
 
     def canonical(self) -> dict[str, object]:
         return {
@@ -97,9 +98,9 @@ def _logical(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 def _take(
     line: str, where: str, file: str, inputs: Inputs, found: Requirements, kind: str, above: tuple[str, ...]
 ) -> None:
-    for name in _VARIABLE.findall(line):
-        inputs.variable(name)
-        found.variables[name] = inputs.variables[name]
+    for name in _VARIABLE.findall(without_secrets(line)):
+        value = inputs.variable(name) or ""
+        found.variables[name] = digests.of(without_secrets(value).encode("utf-8", "surrogateescape"))
     if line.startswith("-"):
         _option(line, where, file, inputs, found, kind, above)
         return
