@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from holo.build import python, requirements
 from holo.build.blueprint import Blueprint, named, nearest, recognise
 from holo.build.builders import Options
 from holo.build.canonical import key_of
-from holo.build.inputs import Inputs
+from holo.build.inputs import Inputs, are_unchanged
 from holo.build.log import Log
 from holo.errors import Conflict, HoloError, NotFound, UsageError
 
@@ -218,7 +219,12 @@ def test_credentials_do_not_count(tmp_path: Path) -> None:
     path.write_text(text.format("sesame"))
     found = requirements.read(str(path), Inputs({})).canonical()
     assert "sesame" not in json.dumps(found)
-    assert "host.invalid" in json.dumps(found)
+    assert "https://host.invalid" in json.dumps(found)
+    projects = set()
+    for url in urls:
+        (tmp_path / "pyproject.toml").write_text(PROJECT + f'[[tool.uv.index]]\nurl = "{url}"\n')
+        projects.add(project_key(tmp_path, {"UV_EXTRA_INDEX_URL": url}))
+    assert len(projects) == 1
 
 
 @pytest.mark.parametrize(
@@ -509,6 +515,16 @@ def test_pythons_pinned_for_the_user_are_looked_at(tmp_path: Path, monkeypatch: 
     python.canonical(named(str(path)), inputs, Options())
     assert str(tmp_path / "home" / ".config" / "uv" / ".python-version") in inputs.files
     assert {str(tmp_path / ".python-version"), "/.python-version"} <= inputs.files.keys()
+
+
+def test_the_pythons_of_uv_are_watched(tmp_path: Path) -> None:
+    pythons = tmp_path / "pythons"
+    environ = {"HOME": str(tmp_path), "UV_PYTHON_INSTALL_DIR": str(pythons), "UV_PYTHON": sys.executable}
+    inputs = Inputs({"PATH": os.environ["PATH"], **environ})
+    python.canonical(named(str(write(tmp_path, requirements_txt="idna\n"))), inputs, Options())
+    assert are_unchanged(inputs.files)
+    (pythons / "cpython-3.99").mkdir(parents=True)
+    assert not are_unchanged(inputs.files)
 
 
 def test_secrets_are_not_in_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -336,6 +336,7 @@ def _interpreter(blueprint: Blueprint, inputs: Inputs) -> tuple[str, list[str]]:
         wanted = ["--no-project", *([str(requirement)] if requirement and not inputs.variable("UV_PYTHON") else [])]
     environ = _environment(inputs.environ)
     inputs.variable("PATH")
+    inputs.watch(_answer([find_uv(), "python", "dir"], environ, folder))  # what uv installs it prefers
     path = _answer([find_uv(), "python", "find", "--system", "--resolve-links", *wanted], environ, folder)
     inputs.watch(path)
     facts = _answer([path, "-I", "-S", "-c", _FACTS], environ, folder)
