@@ -8,7 +8,10 @@ import stat
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -138,6 +141,42 @@ def test_an_activation_that_ends_the_shell(project: Project) -> None:
     project.write(channels=[channel.url], dependencies=["ends"])
     assert "a script in etc/conda/activate.d ends the shell" in project.init("space", code=1).stderr
     assert project.is_clean()
+
+
+def test_an_activation_that_sets_nothing(project: Project) -> None:
+    """Then nothing is kept, least of all the environment that the script saw."""
+    channel = project.channel("channel")
+    channel.add("silent", {"etc/conda/activate.d/silent.sh": File(b": nothing\n")})
+    project.write(channels=[channel.url], dependencies=["silent"])
+    project.init("space")
+    space = project.space("space")
+    assert not (space / "conda-meta/state").exists()
+    assert not [*space.glob(".variables*")]
+
+
+@pytest.mark.parametrize("place", ["ada:sesame@{}", "{}/t/sesame"])
+def test_credentials_are_not_in_what_is_recorded(project: Project, hello: Channel, place: str) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(WithoutToken, directory=str(hello.root)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        channel = f"http://{place.format(f'127.0.0.1:{server.server_port}')}"
+        project.write(channels=[channel], dependencies=["hello"])
+        project.init("space")
+    finally:
+        server.shutdown()
+        server.server_close()
+    texts = {path.name: path.read_bytes() for path in project.space("space").rglob("*") if path.is_file()}
+    assert b"http://127.0.0.1" in texts["hello-1.0-0.json"]
+    assert [name for name, text in texts.items() if b"sesame" in text] == []
+    assert json.loads(texts["hello-1.0-0.json"])["name"] == "hello"
+
+
+class WithoutToken(SimpleHTTPRequestHandler):
+    def translate_path(self, path: str) -> str:
+        return super().translate_path(path.removeprefix("/t/sesame"))
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def test_what_a_command_changes_is_not_the_cache(project: Project, hello: Channel) -> None:

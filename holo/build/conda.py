@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from holo.build.canonical import this_system, without_secrets
 from holo.build.inputs import Inputs
 from holo.build.python import configuration
 from holo.errors import Conflict, HoloError
+from holo.untrusted import read_file
 
 if TYPE_CHECKING:
     from holo.build.blueprint import Blueprint
@@ -44,6 +46,10 @@ _SETTINGS = {
 }
 
 _TOKEN = re.compile(r"/t/[^/]+(?=/)")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"'\\]+")
+
+_LARGEST_NOTE = 64 << 20
+"""Bytes: of a package, all its files are in it."""
 
 _FOREIGN = re.compile(
     "PYTHON.*|VIRTUAL_ENV.*|CONDA_.*|PIP_(REQUIRE_VIRTUALENV|USER|TARGET|PREFIX|ROOT)|UV_.*_ENVIRONMENT"
@@ -100,6 +106,7 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
     python = _python(stage)
     if options.compile and os.path.exists(python):
         log.run([python, "-I", "-c", _COMPILE], env=environ, cwd=stage)
+    _forget_credentials(stage)
     return [f"{blueprint.path}: {key!r} means nothing to holo, and is ignored" for key in found.unknown]
 
 
@@ -144,16 +151,17 @@ def _activate(stage: str, variables: dict[str, str], log: Log) -> dict[str, str]
     no shell that runs the packages' scripts. They run in an environment of their own: nothing of the
     caller's gets into what is recorded.
     """
-    state = os.path.join(stage, "conda-meta", "state")
+    state, dump = os.path.join(stage, "conda-meta", "state"), os.path.join(stage, ".variables.json")
     if os.name == "posix" and os.path.isdir(os.path.join(stage, "etc", "conda", "activate.d")):
         clean = {name: os.environ[name] for name in ("HOME", "LANG", "USER") if name in os.environ}
         before = activation.apply(activation.variables(stage, "base", {"PATH": os.defpath}), clean)
         shell = shutil.which("bash") or "/bin/sh"  # scripts are tested with the former
-        command = [shell, "-c", _SCRIPT, shell, sys.executable, "-I", "-c", _DUMP, state]
+        command = [shell, "-c", _SCRIPT, shell, sys.executable, "-I", "-c", _DUMP, dump]
         log.run(command, env=before, cwd=stage, name="activation")
         try:
-            with open(state, encoding="utf-8") as file:
+            with open(dump, encoding="utf-8") as file:
                 after = json.load(file)
+            os.unlink(dump)
         except FileNotFoundError:
             raise HoloError("the build failed: a script in etc/conda/activate.d ends the shell") from None
         changed = {name: value for name, value in after.items() if before.get(name) != value}
@@ -191,6 +199,22 @@ def _pip(found: CondaFile, stage: str, folder: str, environ: dict[str, str], log
         install = [python, "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
     log.run([*install, "--requirement", lines], env=environ, cwd=folder)
     os.unlink(lines)
+
+
+def _forget_credentials(stage: str) -> None:
+    """Take the credentials out of the URLs of what the tools note: whoever has the environment could read them."""
+    folder = os.path.join(stage, "conda-meta")
+    for path in [os.path.join(folder, "history"), *glob.glob(os.path.join(glob.escape(folder), "*.json"))]:
+        try:
+            text = read_file(path, _LARGEST_NOTE)[0].decode("utf-8", "surrogateescape")
+            found = _URL.sub(lambda url: _TOKEN.sub("", without_secrets(url[0])), text)
+            if found != text:
+                with open(path, "wb") as file:
+                    file.write(found.encode("utf-8", "surrogateescape"))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise HoloError(f"the build failed: no credentials can be taken out of {path}: {error.strerror}") from None
 
 
 def _python(stage: str) -> str:
