@@ -20,6 +20,7 @@ import pytest
 from holo import platform
 from holo.api import Hololib
 from holo.errors import HoloError
+from holo.hololib.locks import locked
 from holo.restore.unpack import unpack
 from support.cli import Holo
 from support.faults import Outcome, Supervisor
@@ -466,6 +467,18 @@ def test_what_killed_builds_leave_is_collected(holo: Holo, folder: Path) -> None
 
 
 @local
+def test_any_build_removes_the_stages_of_killed_ones(holo: Holo, folder: Path) -> None:
+    stages = [holo.holotree / f".build-{digit * 16}" / "lib" for digit in "01"]
+    for stage in stages:
+        stage.mkdir(parents=True)
+    held = holo.library / "builds" / f"{'1' * 16}.lock"
+    with locked(str(held), "a build", exclusive=True):
+        holo("init", "--space", "one", requirements(folder, "tabulate"))
+    assert [stage.exists() for stage in stages] == [False, True]
+    assert leftovers(holo) == [stages[1].parent.name, held.name]
+
+
+@local
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
 def test_what_is_anothers_is_not_collected(holo: Holo, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is root's by an ordinary user: whether it is needed is told by a hash of root's number."""
@@ -645,6 +658,6 @@ def test_ctrl_c_at_any_moment_of_a_build(holo: Holo, folder: Path, torture: bool
         assert "Traceback" not in errors
         if process.returncode:
             assert errors.splitlines()[-1] == "error: interrupted; nothing is lost, run the command again to go on"
-        assert len(leftovers(holo)) <= 1, "a stage, if it was being removed"
+        assert len(leftovers(holo)) <= 2, "a stage, if it was being removed, and a lock, if a tool had not ended"
         holo("init", "--space", "one", path)
         again(holo)

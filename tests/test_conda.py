@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import sys
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from holo.build.canonical import key_of
 from holo.build.inputs import Inputs
 from holo.build.python import find_uv
 from holo.errors import UsageError
+from holo.hololib.locks import InUseError, locked, refuse_to_wait
 from support.builds import interrupted_at, killed_at_any_moment, start
 from support.channels import PLACEHOLDER, Channel, File, running_pip, running_python, script
 from support.cli import Holo, Result
@@ -230,6 +232,24 @@ def test_a_command_that_fails(project: Project, hello: Channel) -> None:
     log = Path(failed.stderr.rpartition("Its log: ")[2].strip())
     assert "about to fail" in log.read_text()
     assert project.is_clean()
+
+
+def test_what_a_command_leaves_behind_is_not_waited_for(project: Project, hello: Channel) -> None:
+    """But it may still write to the stage, so the next build waits until it is gone."""
+    pid = project.folder / "pid"
+    command = f"sh -c 'sleep 100 & echo $! > {pid}; echo last words; exit 3'"
+    project.write(channels=[hello.url], dependencies=["hello"], rccPostInstall=[command])
+    failed = project.init("space", code=1, timeout=30)
+    assert "last words" in failed.stderr
+    assert "failed with exit code 3" in failed.stderr
+    (lock,) = (project.holo.library / "builds").glob("*.lock")
+    try:
+        with pytest.raises(InUseError), locked(str(lock), "a build", exclusive=True, on_wait=refuse_to_wait):
+            pass
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+    project.init("space", code=1)
+    os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

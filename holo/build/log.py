@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from holo.errors import HoloError
@@ -15,6 +17,12 @@ from holo.errors import HoloError
 _SECRET = re.compile(rb"(?<=://)[^/\s\"']+(?=@)|(?<=/t/)[^/\s\"']+(?=/)")
 """Credentials in URLs, and tokens as conda's servers have them."""
 _LONGEST_LINE = 1 << 16
+_QUIET = 100
+"""Milliseconds without a word before it is asked whether a tool is still there."""
+_LAST_WORDS = 2
+"""Seconds for what it said before it ended."""
+_PATIENCE = 100
+"""Milliseconds that a pipe is quiet before a look at whether its writer is still there."""
 
 
 class Log:
@@ -56,7 +64,7 @@ class Log:
             raise HoloError(f"cannot run {command[0]}: {error.strerror}") from error
         assert process.stdout is not None
         try:
-            self._pass_on(process.stdout.fileno())
+            self._pass_on(process)
             code = process.wait()
         except BaseException:  # Ctrl-C reaches the tool as well, but not every tool listens
             process.terminate()
@@ -74,10 +82,10 @@ class Log:
             what = shown.decode("utf-8", "surrogateescape")
             raise HoloError(f"the build failed: {what} {how}", f"Its log: {self.path}")
 
-    def _pass_on(self, source: int) -> None:
+    def _pass_on(self, process: subprocess.Popen[bytes]) -> None:
         """By lines, so that no secret is cut in two; a progress bar's end with a carriage return."""
         left = b""
-        while piece := os.read(source, 1 << 16):
+        for piece in _words(process):
             *lines, left = re.split(rb"(?<=[\r\n])", left + piece)
             if len(left) > _LONGEST_LINE:
                 lines, left = [*lines, left], b""
@@ -97,3 +105,23 @@ class Log:
             os.write(self._file, _SECRET.sub(b"***", data))
         except OSError as error:
             raise HoloError(f"cannot write the log {self.path}: {error.strerror}") from error
+
+
+def _words(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """What a tool says until it has ended. What it leaves behind may hold the pipe, and go on to write, forever."""
+    assert process.stdout is not None
+    source = process.stdout.fileno()
+    poll = select.poll() if os.name == "posix" else None  # elsewhere a pipe cannot be asked: its end is waited for
+    if poll is not None:
+        poll.register(source, select.POLLIN)
+    end: float | None = None
+    while end is None or time.monotonic() < end:
+        if poll is None or poll.poll(_QUIET):
+            if not (piece := os.read(source, 1 << 16)):
+                return
+            yield piece
+        elif end is not None:
+            break
+        if poll is not None and end is None and process.poll() is not None:
+            end = time.monotonic() + _LAST_WORDS
+    yield b"warning: it has left a process behind, which is not waited for\n"

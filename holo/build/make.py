@@ -10,7 +10,8 @@
     remove      the stage and the lock
 
 Killed anywhere, it leaves at most a stage, a log and a lock that nobody holds, which the next build of the key, or
-`holo gc`, removes. The tools inherit the lock, so it is free only when none of them writes to the stage any more.
+`holo gc`, removes; the stage, the next build of anything. The tools inherit the lock, so it is free only when none of
+them, nor what they leave behind, writes to the stage any more.
 
 What one user builds is not used by another, who would run it unseen: a name counts if it is one's own, or root's.
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -103,8 +104,9 @@ def build(
     blueprint = wanted.blueprint
     own = _own(wanted.key)
     lock = _path(library, own, _LOCK)
-    with locked(lock, f"the build of {blueprint.path}", exclusive=True, on_wait=on_wait) as descriptor:
-        try:
+    _remove_stages(library, tree)
+    try:
+        with locked(lock, f"the build of {blueprint.path}", exclusive=True, on_wait=on_wait) as descriptor:
             if (made := _known(library, wanted)) is not None:  # somebody else has built it meanwhile
                 return made
             log = Log(_path(library, own, _LOG), () if descriptor is None else (descriptor,))
@@ -127,9 +129,8 @@ def build(
                         log.say(f"warning: {warning}")
             finally:
                 log.close()
-        finally:
-            with suppress(OSError):
-                os.unlink(lock)
+    finally:
+        _remove_unheld(lock, ())
     remember(library, blueprint, wanted.options, report.name, report.digest, wanted.inputs)
     return Made(report.name, report.digest)
 
@@ -186,15 +187,32 @@ def tidy(library: Store, tree: Holotree, *, dry_run: bool) -> int:
             found.setdefault(stage[1], []).append(os.path.join(tree.path, name))
     for own, doomed in found.items():
         lock = os.path.join(folder, own + _LOCK)
-        if not (doomed or os.path.lexists(lock)) or not all(map(_is_own, (lock, *doomed))):
-            continue
+        if doomed or os.path.lexists(lock):
+            removed += _remove_unheld(lock, doomed, dry_run=dry_run)
+    return removed
+
+
+def _remove_stages(library: Store, tree: Holotree) -> None:
+    """Remove the stages of killed builds, whatever they were of."""
+    for name in _entries(tree.path):
+        if (stage := _STAGE.fullmatch(name)) is not None:
+            with suppress(HoloError):  # that of this build is none of them
+                _remove_unheld(_path(library, stage[1], _LOCK), [os.path.join(tree.path, name)])
+
+
+def _remove_unheld(lock: str, doomed: Sequence[str], *, dry_run: bool = False) -> int:
+    """Remove what a build of this user left, and its lock; returns how many, without the lock.
+
+    Not while it is held: by the build, or by a process that one of its tools left behind and that may still write.
+    """
+    if all(map(_is_own, (lock, *doomed))):
         with suppress(InUseError), locked(lock, "a build", exclusive=True, on_wait=refuse_to_wait):
-            removed += len(doomed)
             for path in () if dry_run else doomed:
                 remove_at(path)
             with suppress(OSError):
                 os.unlink(lock)
-    return removed
+            return len(doomed)
+    return 0
 
 
 def _unlink_own(path: str, *, dry_run: bool) -> int:
