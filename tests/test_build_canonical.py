@@ -503,6 +503,18 @@ def test_the_first_project_above_decides(tmp_path: Path, between: str) -> None:
     assert python._workspace(str(tmp_path / "a" / "b"), Inputs({})) is None
 
 
+@pytest.mark.usefixtures("interpreter")
+def test_of_a_script_its_lock_counts_and_its_code_does_not(tmp_path: Path) -> None:
+    script, keys = tmp_path / "job.py", []
+    for code, version in (("", None), ("print()\n", None), ("", "3.1"), ("", "3.2")):
+        script.write_text('# /// script\n# dependencies = ["idna"]\n# ///\n' + code)
+        if version is not None:
+            (tmp_path / "job.py.lock").write_text(LOCK.format(version, REGISTRY))
+        keys.append(key_of(python.canonical(named(str(script)), Inputs({"HOME": str(tmp_path)}), Options())))
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
 def test_a_script_may_have_the_line_ends_of_windows() -> None:
     text = '# /// script\r\n# dependencies = ["idna"]\r\n# ///\r\nimport idna\r\n'
     assert python.script_metadata(text, "job.py") == {"dependencies": ["idna"]}

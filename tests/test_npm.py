@@ -113,6 +113,14 @@ def test_two_spaces(project: Project) -> None:
 
 
 @needs_npm
+def test_a_shrinkwrap_is_a_lock(project: Project) -> None:
+    project.write(NEEDED, LOCKED)
+    project.lock = project.lock.rename(project.folder / "npm-shrinkwrap.json")
+    assert "added 2 packages" in project.init("one").stderr
+    assert (project.space("one") / "node_modules" / "is-number" / "index.js").exists()
+
+
+@needs_npm
 def test_what_the_project_says_about_installing(project: Project) -> None:
     (project.folder / ".npmrc").write_text("//registry.example/:_authToken=TheSecret\nforeground-scripts=true\n")
     scripts = {"postinstall": "echo ran > postinstall", "prepare": "echo ran > prepare"}
