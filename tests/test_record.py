@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import mmap
 import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +16,10 @@ from typing import Any
 
 import pytest
 
+from holo import digest as digests
+from holo import platform
+from holo.hololib import Store
+from holo.record import record as record_here
 from support import compare, fiemap, trees
 from support.cli import Holo
 from support.filesystems import Filesystem
@@ -247,6 +254,35 @@ def test_file_that_keeps_changing_is_an_error(holo: Holo, source: Path) -> None:
             writer.kill()
     assert "restless" in refused.stderr
     assert catalogs(holo) == []
+
+
+@pytest.mark.parametrize("filesystem", ["xfs", "btrfs"], indirect=True)
+def test_stores_to_a_mapped_page_that_move_no_time(filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is dirty already, so only its content tells that it changed between the reading and the reflink."""
+    path = trees.write(filesystem.root / "tree" / "file", b"1" * 4096)
+    for name in ("a", "z"):  # with the first file holo finds out whether there are reflinks
+        trees.write(path.with_name(name), name)
+    store = Store(str(filesystem.root / "home"), "raw")
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[0] = ord("2")
+        time.sleep(0.2)
+        changed = path.stat().st_ctime_ns
+        counts = itertools.count()
+        clone = platform.clone
+
+        def store_and_clone(*arguments: Any) -> int:
+            if arguments[2] == "file" and next(counts) == 0:
+                mapped[0] = ord("3")
+                assert path.stat().st_ctime_ns == changed
+            return clone(*arguments)
+
+        monkeypatch.setattr(platform, "clone", store_and_clone)
+        with store.lock(exclusive=False):
+            report = record_here(store, str(filesystem.root / "tree"))
+    assert next(counts) == 2  # it was tried again
+    (row,) = [row for path, row in store.load(report.digest).files() if path == "file"]
+    assert row[4] == digests.of(b"3" + b"1" * 4095)
+    assert b"".join(store.blobs.chunks(row[4], row[2])) == b"3" + b"1" * 4095
 
 
 @local

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import re
+import signal
 import stat
 import struct
 import sys
@@ -65,6 +66,30 @@ def status(directory: Directory, name: str) -> os.stat_result:
 def open_file(directory: Directory, name: str) -> int:
     """Open a regular file for reading. ``name`` may have several components below ``directory``."""
     return os.open(name, _OPEN_FILE, dir_fd=directory)
+
+
+def is_quiet(descriptor: int) -> bool:
+    """Whether nobody has a file, which is open for reading, open or mapped for writing. ``False`` if it cannot be told.
+
+    Then a read lease is refused: fcntl(2). It is given back at once. Who opens the file in that moment waits for this,
+    and holo gets a signal: one that does nothing instead of SIGIO, which ends a process.
+    """
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:  # also: another user's file, or a filesystem without leases
+        return False
+    return True
+
+
+def tells_quiet(directory: Directory) -> bool:
+    """Whether :func:`is_quiet` is right on the filesystem of ``directory``.
+
+    Overlayfs maps the file beneath and lets go of its own (backing_file_mmap in the kernel's fs/backing-file.c).
+    """
+    device = os.fstat(directory).st_dev
+    return (b"%d:%d" % (os.major(device), os.minor(device)), b"overlay") not in _mounted_types()
 
 
 def own_group(directory: Directory) -> None:
@@ -286,6 +311,15 @@ def source_at(path: str) -> str | None:
     """The source (a device, or any name) of what is mounted at ``path``, a real path; of the last, if of several."""
     found = [source for point, source in _mounts() if point == os.fsencode(path)]
     return os.fsdecode(found[-1]) if found else None
+
+
+def _mounted_types() -> set[tuple[bytes, bytes]]:
+    """The devices (``major:minor``) and types of all mounted filesystems: proc_pid_mountinfo(5)."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            return {(line.split(b" ", 3)[2], line.rpartition(b" - ")[2].split(b" ")[0]) for line in file}
+    except OSError:
+        return set()
 
 
 def _mounts() -> list[tuple[bytes, bytes]]:

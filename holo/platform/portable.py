@@ -76,6 +76,16 @@ def open_file(directory: Directory, name: str) -> int:
 open_unread = open_file
 
 
+def is_quiet(descriptor: int) -> bool:
+    """Whether nobody has a file open or mapped for writing: not known here."""
+    return False
+
+
+def tells_quiet(directory: Directory) -> bool:
+    """Whether :func:`is_quiet` is right on the filesystem of ``directory``."""
+    return False
+
+
 def own_group(directory: Directory) -> None:
     """On Linux: let what is made in a new directory be of one's own group. Elsewhere libraries are not shared."""
 

@@ -3,8 +3,9 @@
 The catalog must never describe bytes that were not stored, although other programs may be writing. A small
 file is read in one piece, and the bytes that were hashed are the bytes that are stored. A large one is read
 twice, and the second reading is hashed again as it is stored. A reflink is taken from the open file, whose
-ctime must then be what it was before the reading; a file changed so recently that the clock could not tell
-has its clone hashed.
+ctime must then be what it was before the reading. Where that says nothing, the clone is hashed: a file changed so
+recently that the clock could not tell, or open for writing by anybody. For in a page that is mapped and dirty,
+further changes move no time.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Ingest:
         self._prefix_text = prefix
         self._blobs = blobs
         self._reflink = reflink
+        self._tells_quiet = reflink and platform.tells_quiet(blobs.directory)
         self._compress = compress
         self._prefix = os.fsencode(prefix)
         self._foreign = other_spellings(prefix)
@@ -112,6 +114,8 @@ class Ingest:
             if not stat.S_ISREG(before.st_mode):
                 raise _Changed
             size = before.st_size
+            # Before it is read, and after its status: who opens it for writing from now on moves the ctime.
+            times_tell = self._tells_quiet and not _is_recent(before) and platform.is_quiet(source)
             warnings: list[str] = []
             relocation: Relocation | None
             if size <= CHUNK:
@@ -126,7 +130,7 @@ class Ingest:
                 digest, relocation, foreign = self._read_large(source, size)
             stored = not self._blobs.has(digest, size)
             if stored:
-                self._store(source, directory, name, before, digest, content)
+                self._store(source, directory, name, before, digest, content, times_tell=times_tell)
             _check_unchanged(source, before)
             xattrs = platform.get_xattrs(source)
         finally:
@@ -161,12 +165,14 @@ class Ingest:
         before: os.stat_result,
         digest: str,
         content: bytes | None,
+        *,
+        times_tell: bool,
     ) -> None:
         size = before.st_size
 
         def confirm(clone: int) -> None:
             _check_unchanged(source, before)
-            if _is_recent(before) and digests.of_file(clone) != digest:
+            if not times_tell and digests.of_file(clone) != digest:
                 raise _Changed
 
         if self._reflink and size:
