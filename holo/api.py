@@ -390,9 +390,7 @@ class Hololib:
         policy = collect.Policy(keep_days, keep_last, size)
         known = collect.needs(self.store)  # takes long, and nobody has to wait for that
         with self.store.lock(exclusive=not dry_run, on_wait=self._on_wait):
-            holders: dict[str, list[str]] = {}
-            for space in self.tree.spaces() if policy != collect.Policy() else ():
-                holders.setdefault(space.digest, []).append(space.name)
+            holders = self.tree.holders() if policy != collect.Policy() else {}
             report = collect.collect(self.store, known, holders, policy, dry_run=dry_run)
             drafts, locks = self.tree.tidy(dry_run=dry_run)
             drafts += tidy(self.store, self.tree, dry_run=dry_run)

@@ -209,18 +209,21 @@ class Holotree:
             )
         return space
 
-    def _read(self, path: str, name: str) -> Space | None:
-        """What a file says of a space; ``None`` if it says nothing at all. Raises :class:`ValueError` and the like."""
+    def _read(self, path: str, name: str, *, anyones: bool = False) -> Space | None:
+        """What a file says of a space; ``None`` if it says nothing at all. Raises :class:`ValueError` and the like.
+
+        ``anyones``: also if others can have written it.
+        """
         try:
             descriptor = open_file(path)
         except FileNotFoundError:
             raise
         except OSError as error:
-            if os.lstat(path).st_uid not in platform.owners():
+            if not anyones and os.lstat(path).st_uid not in platform.owners():
                 raise _anothers(name, path) from error
             raise _unreadable(name, path, error) from error
         try:
-            if not is_ours(os.fstat(descriptor)):
+            if not anyones and not is_ours(os.fstat(descriptor)):
                 raise _anothers(name, path)
             data = read(descriptor, SMALL)
             if not data.strip(b"\0"):
@@ -274,6 +277,39 @@ class Holotree:
             with suppress(OthersSpace):
                 found.append(self.find(name))
         return [space for space in found if space is not None]
+
+    def holders(self) -> dict[str, list[str]]:
+        """The names of every user's spaces, by the digests of their catalogs.
+
+        What is known of another's counts as well, for to believe it can only keep more. Raises :class:`HoloError` if
+        one cannot be read.
+        """
+        found: dict[str, list[str]] = {}
+        for name in self.names():
+            try:
+                space = self.find(name)
+            except OthersSpace:
+                space = self._anyones(name)
+            if space is not None:
+                found.setdefault(space.digest, []).append(name)
+        return found
+
+    def _anyones(self, name: str) -> Space | None:
+        path = self.record_path(name)
+        cause: Exception | None = None
+        try:
+            space = self._read(path, name, anyones=True) or self._read(self._mark_path(name), name, anyones=True)
+        except FileNotFoundError:
+            return None
+        except (HoloError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            cause = error
+        else:
+            if space is not None:
+                return space
+        raise HoloError(
+            f"it is not known which catalog another user's space {name!r} holds, for this cannot be read: {path}",
+            "Let that user or root repair or remove it, or collect no catalogs by their last use.",
+        ) from cause
 
     def at(self, path: str) -> Space | None:
         """The space that lives at ``path``, if any."""

@@ -81,7 +81,8 @@ def stems(folder: Path) -> set[str]:
 
 def used(holo: Holo, digest: str, days_ago: float) -> None:
     then = time.time() - days_ago * DAY
-    os.utime(holo.library / "used" / digest, (then, then))
+    (mark,) = (holo.library / "used").glob(f"{digest}-*")
+    os.utime(mark, (then, then))
 
 
 def catalogs(holo: Holo) -> set[str]:
@@ -337,7 +338,7 @@ def test_policies(three: dict[str, str], holo: Holo) -> None:
         gone = [[name] for name in three if name not in left.split()]
         assert [use.names for use in library.gc(dry_run=True, **policy).catalogs] == gone, policy
     library.gc(keep_days=15, keep_last=2)
-    assert catalogs(holo) == {three["new"]} == {path.name for path in (holo.library / "used").iterdir()}
+    assert catalogs(holo) == {three["new"]} == {path.name[:64] for path in (holo.library / "used").iterdir()}
     assert {summary.name for summary in library.catalogs()} == {"new"}
     assert stems(holo.library / "library") == expected_blobs(holo, three["new"])
 
@@ -371,6 +372,13 @@ def test_what_a_space_holds_is_kept(three: dict[str, str], holo: Holo) -> None:
 
 
 @local
+def test_a_space_whose_record_others_can_change_holds_its_catalog(three: dict[str, str], holo: Holo) -> None:
+    holo("init", "--space", "one", "new")
+    (holo.holotree / ".spaces" / "one.json").chmod(0o664)
+    (kept,) = gc(holo, "--keep-last", "0")["kept"]
+    assert (kept["digest"], kept["spaces"]) == (three["new"], ["one"])
+
+
 def test_who_holds_what_must_be_known_for_a_policy(three: dict[str, str], holo: Holo) -> None:
     holo("init", "--space", "job", "old")
     (holo.holotree / ".spaces" / "job.json").write_text("{")
@@ -404,9 +412,9 @@ def test_record_init_and_restore_are_uses(three: dict[str, str], holo: Holo) -> 
 def test_a_use_that_cannot_be_noted_is_no_failure(holo: Holo) -> None:
     record(holo, "env")
     outside = trees.write(holo.root / "outside", mtime=1_000_000_000)
-    (digest,) = catalogs(holo)
-    (holo.library / "used" / digest).unlink()
-    (holo.library / "used" / digest).symlink_to(outside)
+    (mark,) = (holo.library / "used").iterdir()
+    mark.unlink()
+    mark.symlink_to(outside)
     holo("init", "--space", "one", "env")
     assert outside.stat().st_mtime_ns == 1_000_000_000
     shutil.rmtree(holo.library / "used")
@@ -582,7 +590,7 @@ def test_killed_anywhere_it_leaves_a_valid_library_and_the_rest_for_the_next(
             assert stems(holo.library / "library") == expected_blobs(holo, kept)
             assert {path.name for path in (holo.library / "names").iterdir()} == {"kept.json"}
             assert {path.name[:64] for path in (holo.library / "golden").iterdir()} == {kept, ".lock"}
-            assert [path.name for path in (holo.library / "used").iterdir()] == [kept]
+            assert [path.name[:64] for path in (holo.library / "used").iterdir()] == [kept]
             number += 1 if torture else 8
     faults(5, f"{arguments[0]} killed at a system call", kills)
     assert kills >= 4

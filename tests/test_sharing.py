@@ -203,6 +203,71 @@ def test_names_are_who_took_them_first(shared: Shared) -> None:
     shared(ADA, "restore")
 
 
+def test_each_checks_and_collects_what_is_theirs(shared: Shared) -> None:
+    root = User(0)
+    spaces = shared.home / "holotree/.spaces"
+    for user in (ADA, BOB):
+        secret = shared.tree(user) / "secret"
+        secret.write_bytes(b"%d's secret\n" % user.uid)
+        secret.chmod(0o600)
+        os.chown(secret, user.uid, user.uid)
+        shared(user, "record", shared.tree(user), "--name", name(user))
+        for strategy in ("smart", "hardlink"):
+            shared(user, "init", "--space", f"{strategy}-{user.uid}", name(user), "--strategy", strategy)
+    there = sorted(os.listdir(spaces))
+    for arguments in ((ADA, "check"), (BOB, "check"), (root, "check"), (root, "check", "--repair")):
+        assert "all is well" in shared(*arguments).stdout
+    assert "another user's" in shared(BOB, "check", "--space", f"smart-{ADA.uid}", code=1).stderr
+    assert sorted(os.listdir(spaces)) == there
+    for user in (ADA, BOB, root):
+        report = shared(user, "gc", "--keep-last", "0", "--json").json()
+        assert report["catalogs"] == []
+        assert [len(use["spaces"]) for use in report["kept"]] == [2, 2]
+
+    for strategy in ("smart", "hardlink"):
+        shared(BOB, "delete", "--space", f"{strategy}-{BOB.uid}")
+    report = shared(ADA, "gc", "--keep-last", "0", "--json").json()
+    assert report["catalogs"] == []
+    assert [use["spaces"] for use in report["kept"] if use["names"] == [name(BOB)]] == [[]]
+    shared(BOB, "catalogs", "--remove", name(BOB))
+    for number in range(20):
+        (shared.tree(ADA) / f"more-{number}").write_bytes(b"%d" % number)
+    shared(ADA, "record", shared.tree(ADA), "--name", "more")
+    shared(ADA, "catalogs", "--remove", "more")
+    would = shared(ADA, "gc", "--dry-run", "--json").json()["removed"]
+    gc = shared(ADA, "gc", "--json")
+    assert gc.json()["removed"] == would
+    assert would["blobs"] == 20
+    assert "of other users" in shared(ADA, "gc").stderr
+    assert shared(BOB, "gc", "--json").json()["removed"]["blobs"] == 3
+    assert not any(shared(root, "gc", "--json").json()["removed"].values())
+    for strategy in ("smart", "hardlink"):
+        shared(ADA, "restore", "--space", f"{strategy}-{ADA.uid}", "--verify")
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}"])
+def test_no_catalog_goes_when_a_users_space_cannot_be_read(shared: Shared, damage: bytes) -> None:
+    shared(ADA, "record", shared.tree(ADA), "--name", "app")
+    shared(BOB, "init", "--space", "bobs", "app")
+    record = shared.home / "holotree/.spaces/bobs.json"
+    record.with_suffix(".mark").write_bytes(b"")
+    record.write_bytes(damage)
+    assert "bobs.json" in shared(ADA, "gc", "--keep-last", "0", code=1).stderr
+    assert "app" in shared(ADA, "catalogs").stdout
+    shared(ADA, "gc")
+
+
+def test_use_by_any_user_counts(shared: Shared) -> None:
+    shared(ADA, "record", shared.tree(ADA), "--name", "app")
+    (mark,) = (shared.home / "hololib/used").iterdir()
+    os.utime(mark, (0, 0))
+    shared(BOB, "init", "--space", "bobs", "app")
+    shared(BOB, "delete", "--space", "bobs")
+    assert shared(User(0), "gc", "--keep-days", "1", "--json").json()["catalogs"] == []
+    assert shared(User(0), "gc", "--keep-days", "0", "--json").json()["kept"] == []
+    assert os.listdir(mark.parent) == []
+
+
 def test_who_is_not_in_the_group_is_told(shared: Shared) -> None:
     shared(ADA, "record", shared.tree(ADA), "--name", "app")
     assert "Permission denied" in shared(STRANGER, "init", "--space", "mine", "app", code=1).stderr

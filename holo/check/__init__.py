@@ -10,7 +10,8 @@ A repair follows each of these steps at once, in this order: what is bad is move
 what is lost is looked for. Content is hashed on its way back into the library, so a source may be anything.
 A repair that is killed leaves a library with less damage or the same, and the next one goes on.
 
-What it does not do: it does not change spaces. `holo restore --verify` brings one back to its catalog.
+What it does not do: it does not change spaces. `holo restore --verify` brings one back to its catalog. What is
+another user's alone (spaces, golden trees, link forms that only they can read) is left to them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
 from holo.hololib.store import NAME, read_catalog_file
 from holo.layers import Layers
-from holo.space import Holotree, Space
+from holo.space import Holotree, OthersSpace, Space
 
 __all__ = ["CheckReport", "Options", "Problem", "check"]
 
@@ -154,19 +155,24 @@ class _Check:
         folders = [path for path in _below(self._tree.path) if self._tree.is_place(os.path.basename(path))]
         known = set()
         for name in self._tree.names():
-            self._report.spaces += 1
             known.add(self._tree.default_path(name))
             try:
                 space = self._tree.find(name)
-                if space is not None:
-                    self._spaces[name] = space
-                    known.add(space.path)
+            except OthersSpace:
+                if name in self._options.spaces:
+                    raise
+                continue
             except (HoloError, OSError) as error:
                 _raise_unless_damage(error)
                 problem = self._note("record", self._tree.record_path(name), _why(error))
                 problem.spaces = [name]
                 if self._options.repair:
                     self._put_away(problem, problem.path, f"spaces/{name}.json")
+            else:
+                if space is not None:
+                    self._spaces[name] = space
+                    known.add(space.path)
+            self._report.spaces += 1
         for path in folders:
             # An empty one is where a throw-away environment appears to one command, or a restore has just begun.
             if path not in known and os.path.isdir(path) and os.listdir(path):
@@ -348,13 +354,13 @@ class _Check:
     # -- golden trees and spaces --------------------------------------------------------------------------
 
     def _golden_trees(self) -> list[str]:
-        """The digests of the sound catalogs that have a golden tree. Those of other users are theirs to read."""
+        """The digests of the sound catalogs that have a golden tree. Those of other users are theirs to check."""
         folder = os.path.join(self._store.path, "golden")
         found = []
         for path in _below(folder):
             name = os.path.basename(path)
             if name in self._contents:
-                if os.geteuid() in (0, os.lstat(path).st_uid):
+                if os.lstat(path).st_uid == os.geteuid():
                     found.append(name)
             elif name != ".lock" and not os.path.lexists(path.removesuffix(".json")):
                 self._garbage(path)

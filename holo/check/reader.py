@@ -81,9 +81,10 @@ class Reader:
         link = FORM.fullmatch(name) if folder == "links" else None
         digest = link[1] if link is not None else name.removesuffix(".zst")
         try:
-            stored = platform.status(directory, name).st_size
+            found = platform.status(directory, name)
         except FileNotFoundError:
             return None  # a draft that another process was writing
+        stored = found.st_size
         if not digests.is_digest(digest) or digest[:2] != shard or (link is None and folder == "links"):
             return Seen(folder, shown, "", State.GARBAGE, "", 0, stored)
         try:
@@ -101,6 +102,8 @@ class Reader:
         except ContentMismatch as error:
             verdict = State.DAMAGED, str(error), 0
         except OSError as error:
+            if link is not None and error.errno == errno.EACCES and found.st_uid != max(platform.owners()):
+                return None  # of a file that another user keeps to himself
             if error.errno in NOT_DAMAGE:
                 raise self._explained(error, folder, shown) from error
             verdict = State.DAMAGED, f"it cannot be read: {error.strerror}", 0

@@ -234,7 +234,10 @@ def collected(report: GcReport) -> None:
         f"blobs and link forms occupy {size(report.bytes_left)}"
     )
     for use in report.kept:
-        print(f"kept catalog {_use(use)}: {', '.join(use.spaces)} {'holds' if len(use.spaces) == 1 else 'hold'} it")
+        held = f"{', '.join(use.spaces)} {'holds' if len(use.spaces) == 1 else 'hold'} it"
+        print(f"kept catalog {_use(use)}: {held if use.spaces else 'it or its name belongs to another user'}")
+    if report.others:
+        warn(f"left alone {count(report.others, 'file')} of other users, which they or root can collect")
     for path in report.unknown:
         warn(f"not of the library, and left alone: {path}")
 

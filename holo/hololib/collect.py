@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -39,6 +39,7 @@ LinkKey: TypeAlias = "tuple[str, int, int]"
 
 _LOCKS = ("lock", "gate.lock")
 _BLOB = re.compile(r"([0-9a-f]{64})(?:\.zst)?")
+_MARK = re.compile(r"([0-9a-f]{64})(?:-[0-9]+)?")
 _PASSING = (DRAFT, probe.NAME, ".holo-doctor-")
 """Begin the names of what exists only while a command runs."""
 _DURABLE_DRAFT = re.compile(r".*\.json\.[0-9]+\.[0-9]+")
@@ -98,7 +99,7 @@ class GcReport:
     dry_run: bool
     catalogs: list[Use]
     kept: list[Use]
-    """that the policy told to go, but that spaces hold"""
+    """that the policy told to go, but that spaces hold, or that are another user's"""
     blobs: int
     """both forms of a content count"""
     links: int
@@ -117,6 +118,8 @@ class GcReport:
     """occupied by the blobs and link forms that stay"""
     unknown: list[str]
     """paths of what is in the library and not of it; left alone"""
+    others: int
+    """what would go as well, but is another user's in a shared library"""
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -166,8 +169,8 @@ class Inventory:
     """of one or several users"""
     golden: dict[str, bool] = field(default_factory=dict)
     """digests that have a golden tree, or (``False``) only what remains beside one"""
-    marks: list[str] = field(default_factory=list)
-    """digests that have a mark of their last use"""
+    marks: list[tuple[str, str]] = field(default_factory=list)
+    """those of last uses, by one user each: name and digest"""
     drafts: list[File] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
@@ -208,11 +211,17 @@ def take_inventory(store: Store) -> Inventory:
     with _opened(store.path) as top, platform.listing(top) as entries:
         there.unknown += [entry.name for entry in entries if entry.name not in (*FOLDERS, *_LOCKS)]
     _count_names(store, there)  # before the catalogs: in a dry run more of both may appear
-    for name, _ in _entries(store, "catalog"):
+    last_used: dict[str, float] = {}
+    for name, status in _entries(store, "used"):
+        if (mark := _MARK.fullmatch(name)) and stat.S_ISREG(status.st_mode):
+            there.marks.append((name, mark[1]))
+            last_used[mark[1]] = max(status.st_mtime, last_used.get(mark[1], 0))
+        else:
+            _put_aside(there, "used", name, status)
+    for name, status in _entries(store, "catalog"):
         digest = name.removesuffix(".json")
         if digest != name and digests.is_digest(digest):
-            with suppress(FileNotFoundError):
-                there.catalogs[digest] = store.last_used(digest)
+            there.catalogs[digest] = last_used.get(digest, status.st_mtime)
         else:
             _put_aside(there, "catalog", name, is_draft=_DURABLE_DRAFT.fullmatch(name) is not None)
     for name, digest in there.names.items():
@@ -224,11 +233,6 @@ def take_inventory(store: Store) -> Inventory:
             there.golden[digest] = there.golden.get(digest, False) or digest == name
         elif name != ".lock":
             _put_aside(there, "golden", name, status)
-    for name, status in _entries(store, "used"):
-        if digests.is_digest(name) and stat.S_ISREG(status.st_mode):
-            there.marks.append(name)
-        else:
-            _put_aside(there, "used", name, status)
     _count_files(store, there)
     there.unknown = sorted(os.path.join(store.path, path) for path in there.unknown)
     return there
@@ -333,6 +337,31 @@ def _incomplete(error: HoloError) -> IntegrityError:
 # -- what of it goes --------------------------------------------------------------------------------------
 
 
+class _Rights:
+    """What this user may remove: in a sticky folder only what is his own, or all of it if the folder is."""
+
+    def __init__(self, store: Store) -> None:
+        self._path = store.path
+        self._user = max(platform.owners())
+        self._is_sticky: dict[str, bool] = {}
+
+    def __call__(self, folder: str, name: str) -> bool:
+        path = os.path.join(self._path, *folder.split("/"))
+        if folder not in self._is_sticky:
+            status = os.stat(path)
+            self._is_sticky[folder] = bool(status.st_mode & stat.S_ISVTX) and self._user not in (0, status.st_uid)
+        try:
+            return not self._is_sticky[folder] or os.lstat(os.path.join(path, name)).st_uid == self._user
+        except FileNotFoundError:
+            return True
+
+
+def _others_catalogs(there: Inventory, may_remove: _Rights) -> set[str]:
+    """The catalogs that this user cannot remove, or not with all their names."""
+    others = {digest for digest in there.catalogs if not may_remove("catalog", digest + ".json")}
+    return others | {digest for name, digest in there.names.items() if not may_remove("names", name + ".json")}
+
+
 @dataclass(frozen=True)
 class Decision:
     """What is to be removed."""
@@ -344,6 +373,27 @@ class Decision:
     drafts: list[File]
     blobs: list[File]
     links: list[File]
+
+    def within(self, may_remove: _Rights) -> tuple[Decision, int]:
+        """What of it that user may remove, and how much there is besides."""
+
+        def own(files: list[File]) -> list[File]:
+            return [file for file in files if may_remove(file.folder, file.name)]
+
+        less = replace(
+            self,
+            golden=[
+                digest
+                for digest in self.golden
+                if may_remove("golden", digest) and may_remove("golden", digest + ".json")
+            ],
+            marks=[name for name in self.marks if may_remove("used", name)],
+            drafts=own(self.drafts),
+            blobs=own(self.blobs),
+            links=own(self.links),
+        )
+        counted = ("golden", "marks", "drafts", "blobs", "links")
+        return less, sum(len(getattr(self, name)) - len(getattr(less, name)) for name in counted)
 
 
 def decide(
@@ -365,7 +415,7 @@ def decide(
         catalogs=going,
         kept=kept,
         golden=[digest for digest in there.golden if digest not in there.catalogs],
-        marks=[digest for digest in there.marks if digest not in there.catalogs],
+        marks=[name for name, digest in there.marks if digest not in there.catalogs],
         drafts=there.drafts,
         blobs=[file for digest, forms in there.blobs.items() if digest not in blobs for file in forms],
         links=[file for key, files in there.links.items() if key not in links for file in files],
@@ -441,7 +491,9 @@ def collect(
     started = time.monotonic()
     with _naming(store):
         there = take_inventory(store)
-        decision = decide(there, needs(store, known), holders, policy, time.time())
+        may_remove = _Rights(store)
+        kept = dict.fromkeys(_others_catalogs(there, may_remove), ()) | dict(holders)
+        decision, others = decide(there, needs(store, known), kept, policy, time.time()).within(may_remove)
         files = [*decision.drafts, *decision.links, *decision.blobs]
         freed, shared = _measure(store, files)
         if not dry_run:
@@ -467,6 +519,7 @@ def collect(
         bytes_shared=shared,
         bytes_left=occupied - sum(file.bytes for file in (*decision.blobs, *decision.links)),
         unknown=there.unknown,
+        others=others,
         seconds=round(time.monotonic() - started, 3),
     )
 
@@ -491,7 +544,7 @@ def _remove(store: Store, decision: Decision, files: list[File]) -> None:
         store.forget(digest)
     if files:
         store.sync_catalogs()  # also those that somebody else removed
-    marks = [File("used", digest) for digest in decision.marks]
+    marks = [File("used", name) for name in decision.marks]
     for folder, group in groupby([*marks, *files], key=lambda file: file.folder):
         with _opened(store.path, *folder.split("/")) as directory:
             for file in group:

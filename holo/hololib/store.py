@@ -194,19 +194,16 @@ class Store:
         self.mark_used(catalog.digest)
 
     def mark_used(self, digest: str) -> None:
-        """Note that a catalog is used now. In a library of somebody else that may be impossible, and is no failure."""
+        """Note that this user uses a catalog now: ``used/<digest>-<user>``.
+
+        In a library of somebody else that may be impossible, and is no failure.
+        """
         with suppress(OSError, HoloError):
             folder = platform.open_root(self.folder("used"))
             try:
-                platform.touch(folder, digest)
+                platform.touch(folder, f"{digest}-{max(platform.owners())}")
             finally:
                 platform.close_directory(folder)
-
-    def last_used(self, digest: str) -> float:
-        """When a catalog was recorded or restored last, in seconds of the epoch. Raises :class:`OSError`."""
-        with suppress(FileNotFoundError):
-            return os.lstat(os.path.join(self.path, "used", digest)).st_mtime
-        return os.stat(self._catalog_path(digest)).st_mtime
 
     def settle(self) -> None:
         """Make everything written to the library durable.
@@ -323,7 +320,7 @@ class Store:
         return name, digest
 
     def forget(self, digest: str) -> None:
-        """Remove a catalog with all its names and its golden tree.
+        """Remove a catalog with all its names and its golden tree, unless that is another user's.
 
         The names go first, also after a power cut: a name without its catalog means that the catalog was lost.
         """
@@ -332,8 +329,12 @@ class Store:
         self._sync("names")
         unlink(self._catalog_path(digest))
         self.sync_catalogs()
-        self.remove_golden(digest)
-        unlink(os.path.join(self.path, "used", digest))
+        with _leaving_others():
+            self.remove_golden(digest)
+        for mark in _files(os.path.join(self.path, "used")):
+            if mark.startswith(digest):
+                with _leaving_others():
+                    unlink(os.path.join(self.path, "used", mark))
 
     def sync_catalogs(self) -> None:
         """Make it durable that catalogs were removed: before their blobs are, or a power cut could bring them back."""
@@ -431,6 +432,16 @@ def read_catalog_file(path: str, *, follow: bool = False) -> tuple[bytes, bool]:
     except OSError as error:
         raise HoloError(f"cannot read the catalog {path}: {error.strerror}") from error
     return data, is_ours(status)
+
+
+@contextmanager
+def _leaving_others() -> Iterator[None]:
+    """What another user has in a shared library stays there, and is garbage until they collect it."""
+    try:
+        yield
+    except HoloError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
 
 
 def _holds(path: str, data: bytes) -> bool:
