@@ -372,6 +372,24 @@ def test_removed_catalog_is_gone(holo: Holo, source: Path) -> None:
 
 
 @local
+def test_damaged_name_stands_in_the_way_of_no_other(holo: Holo, source: Path) -> None:
+    digest = record(holo, source)["digest"]
+    for name in ("same", "other"):
+        trees.write(source / "more", name.encode())
+        trees.settle(source)
+        other = holo("record", source, "--name", name, "--json").json()["digest"]
+    (source / "more").unlink()
+    path = holo.library / "names" / "same.json"
+    path.write_bytes(path.read_bytes().replace(b"recorded", b"recOrded"))
+    assert {entry["name"] for entry in catalogs(holo)} == {"env", "other", None}
+    holo("init", "--space", "one", digest)
+    holo("init", "--space", "two", other)
+    holo("catalogs", "--remove", "other")
+    assert len(catalogs(holo)) == 2
+    holo("init", "--space", "three", "same", code=1)
+
+
+@local
 def test_recording_under_a_used_name_moves_the_name(holo: Holo, source: Path) -> None:
     first = record(holo, source)["digest"]
     trees.write(source / "more", b"more")

@@ -29,7 +29,7 @@ ZSTD_LEVEL = 1
 WORTH_COMPRESSING = 16 << 10
 """Bytes from which on content is compressed: half of all files are smaller, and a tenth of the bytes."""
 
-_REPAIR = "Run `holo check --repair` (with `--from` another library), or record the environment again."
+_REPAIR = "Run `holo check --repair`, with `--from DIR` if another library or directory may have that content."
 
 DRAFT = ".draft-"
 """Begins the names of files being written; one that no process is writing is garbage after a crash."""

@@ -299,8 +299,13 @@ class Store:
         return names[0] if names else digest[:12]
 
     def catalogs(self) -> list[CatalogSummary]:
-        """Every catalog once per name, and those without a name, by name."""
-        summaries = [known for name in sorted(self.names()) if (known := self._read_name(name)) is not None]
+        """Every catalog once per name, and those without a name, by name. Damaged names are none."""
+        summaries = []
+        for name in sorted(self.names()):
+            with suppress(CatalogInvalid):
+                known = self._read_name(name)
+                if known is not None:
+                    summaries.append(known)
         named = {summary.digest for summary in summaries}
         for digest in sorted(self.digests()):
             if digest not in named:
@@ -392,8 +397,17 @@ class Store:
                 yield name
 
     def _names_of(self, digest: str) -> list[str]:
-        named = ((name, self._read_name(name)) for name in sorted(self.names()))
-        return [name for name, known in named if known is not None and known.digest == digest]
+        """The names that mean a catalog, and damaged ones that still tell its digest."""
+        return [name for name in sorted(self.names()) if self._means(name, digest)]
+
+    def _means(self, name: str, digest: str) -> bool:
+        try:
+            known = self._read_name(name)
+        except CatalogInvalid:  # as `holo check` will say; the others are not to suffer from it
+            with suppress(OSError):
+                return digest.encode() in read_file(self.name_path(name), SMALL)[0]
+            return False
+        return known is not None and known.digest == digest
 
     def _read_name(self, name: str) -> CatalogSummary | None:
         path = self.name_path(name)
