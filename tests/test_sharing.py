@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -266,6 +267,39 @@ def test_use_by_any_user_counts(shared: Shared) -> None:
     assert shared(User(0), "gc", "--keep-days", "1", "--json").json()["catalogs"] == []
     assert shared(User(0), "gc", "--keep-days", "0", "--json").json()["kept"] == []
     assert os.listdir(mark.parent) == []
+
+
+def test_each_removes_their_own_torn_blobs(shared: Shared) -> None:
+    """Ada's are behind those of Bob, which she cannot remove, and root's are believed by their seal."""
+    root = User(0)
+    shutil.copytree(shared.tree(ADA), shared.folder(root) / "tree")
+    own: dict[int, list[Path]] = {}
+    for user in (ADA, BOB, root):
+        own[user.uid] = []
+        for number in range(20):
+            content = b"%d of %d\n" % (number, user.uid)
+            (shared.tree(user) / f"file-{number}").write_bytes(content)
+            own[user.uid].append(shared.blob(content))
+        shared(user, "record", shared.tree(user), "--name", name(user))
+        shared(user, "catalogs", "--remove", name(user))
+    for path in itertools.chain.from_iterable(own.values()):
+        status = path.stat()
+        path.write_bytes(bytes(status.st_size))
+        os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    (shared.home / "hololib/unsettled/another-boot").touch()
+
+    shared(ADA, "record", shared.tree(ADA), "--name", name(ADA))
+    assert {path.read_bytes()[-5:] for path in own[ADA.uid]} == {b"1001\n"}
+    assert {path.read_bytes()[-5:] for path in own[BOB.uid]} == {bytes(5)}
+    (shared.tree(ADA) / "roots").write_bytes(b"0 of 0\n")
+    assert own[0][0].name in shared(ADA, "record", shared.tree(ADA), "--name", "roots", code=3).stderr
+    shared(BOB, "record", shared.tree(BOB), "--name", name(BOB))
+    shared(root, "gc")
+    assert os.listdir(shared.home / "hololib/unsettled") == []
+    shared(ADA, "record", shared.tree(ADA), "--name", "roots")
+    for user, catalog in ((ADA, "roots"), (BOB, name(BOB))):
+        shared(user, "init", "--space", name(user), catalog)
+        shared.is_right(user, name(user), shared.tree(user))
 
 
 def test_who_is_not_in_the_group_is_told(shared: Shared) -> None:

@@ -6,6 +6,7 @@ them is tried for sure.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from holo.hololib import Store, blobs
 from support import compare, disks, trees
 from support.cli import Holo, another_boot
 from support.libraries import catalogs, torn
@@ -73,9 +75,45 @@ def test_blobs_of_a_record_that_ended_with_the_power(holo: Holo, compression: st
     assert "reading what was new" in result.stderr
     assert catalogs(holo)
     assert torn(holo) == notes(holo) == []
+    assert not (holo.library / "quarantine").exists()
     path = Path(holo("init", "--space", "one", "env", "--json").json()["path"])
     assert compare.differences(source, path, library=holo.library) == []
     faults(1, "torn blobs of an unfinished record", len(blobs) - 1)
+
+
+def test_what_a_catalog_needs_is_not_deleted(holo: Holo, faults: Note) -> None:
+    source = trees.small(holo.root / "source")
+    holo("record", source, "--name", "env")
+    (holo.library / "unsettled" / "another-boot").touch()
+    blob = stored(holo)[0]
+    tear(blob)
+    result = holo("record", source, "--name", "env", "--json")
+    assert "quarantine" in result.stderr
+    assert result.json()["blobs"]["new"] == 1
+    assert [path.name for path in (holo.library / "quarantine").glob("*/library/*/*")] == [blob.name]
+    assert torn(holo) == notes(holo) == []
+    faults(1, "damaged blobs of a finished record", 1)
+
+
+def test_what_the_disk_does_not_give_now_stays_in_doubt(holo: Holo, monkeypatch: pytest.MonkeyPatch) -> None:
+    holo("record", trees.small(holo.root / "source"), "--name", "env")
+    (holo.library / "unsettled" / "another-boot").touch()
+    before = stored(holo)
+    store = Store(str(holo.home))
+
+    def fail(*_: object) -> bool:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as failing:
+        failing.setattr(blobs, "is_genuine", fail)
+        with store.lock(exclusive=False):
+            assert store.blobs.is_doubtful
+    assert stored(holo) == before
+    assert notes(holo) == ["another-boot"]
+    with store.lock(exclusive=False):
+        assert not store.blobs.is_doubtful
+    assert stored(holo) == before
+    assert notes(holo) == []
 
 
 def test_record_of_this_boot_is_gone_on_with(holo: Holo) -> None:

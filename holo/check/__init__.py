@@ -29,13 +29,13 @@ from holo import digest as digests
 from holo import parallel, platform
 from holo.catalog import Catalog
 from holo.check.differences import golden_differences, space_differences, tree_differences
-from holo.check.quarantine import Quarantine
 from holo.check.reader import NOT_DAMAGE, Reader, Seen, State
 from holo.check.report import CheckReport, Kind, Problem
 from holo.check.sources import Sources
 from holo.errors import HoloError
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
+from holo.hololib.quarantine import Quarantine
 from holo.hololib.store import NAME, read_catalog_file
 from holo.layers import Layers
 from holo.space import Holotree, OthersSpace, Space

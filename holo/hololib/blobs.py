@@ -55,6 +55,8 @@ class Blobs:
         """``before_deriving`` is called before a raw form is made of a compressed one (see holo.hololib.unsettled)."""
         self.path = library
         self._before_deriving = before_deriving
+        self.is_doubtful = False
+        """whether a seal is not to be believed: some content may never have reached the disk"""
         self.directory: Directory = platform.open_root(library)
         self._owners = platform.owners()
         # Only an unusual umask takes rights away that a blob must have; then they are given afterwards.
@@ -66,13 +68,14 @@ class Blobs:
     def has(self, digest: str, size: int) -> bool:
         """Whether either form is there. A raw form without its seal is not: it was never finished, or changed.
 
-        In a shared library, what another user put there counts only if its content is right.
+        In a shared library, what another user put there counts only if its content is right; likewise everything
+        where a power cut may have left torn blobs.
         """
         name = raw_name(digest)
         for form, is_whole in ((name, is_sealed), (name + ".zst", _may_be_compressed)):
             status = self._status(digest, form)
             if status is not None and is_whole(status, size):
-                return self._is_trusted(status) or self._is_genuine(digest, size)
+                return (not self.is_doubtful and self._is_trusted(status)) or self._is_genuine(digest, size)
         return False
 
     def _is_trusted(self, status: os.stat_result) -> bool:
@@ -85,6 +88,10 @@ class Blobs:
                 pass
         except IntegrityError:
             return False
+        except HoloError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO:
+                return False
+            raise
         return True
 
     def _status(self, digest: str, name: str) -> os.stat_result | None:

@@ -7,10 +7,10 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from holo import digest as digests
@@ -148,23 +148,54 @@ class Store:
                 held.enter_context(lock)
             if exclusive and self.is_doubtful:
                 self._remove_torn(on_wait)
+            is_doubtful = self.is_doubtful
+            if is_doubtful or "blobs" in vars(self):
+                self.blobs.is_doubtful = is_doubtful
             yield
 
     def _remove_torn(self, say: OnWait) -> None:
         from holo.hololib import blobs, links
+        from holo.hololib.quarantine import Quarantine
         from holo.hololib.unsettled import remove_torn
 
         say(f"the system or the disk failed while {self.path} was written: reading what was new")
         since = self.unsettled.since()
+        quarantine = Quarantine(self.path)
+        needed = cache(self._needed)
+
+        def remove_blob(name: str) -> None:
+            path = os.path.join(self.path, "library", name)
+            is_derived = os.path.lexists(path + ".zst")
+            promised = () if is_derived else needed()
+            if promised is None or os.path.basename(name).removesuffix(".zst") in promised:
+                say(f"a blob was damaged and is in {quarantine.take(path, f'library/{name}')} now: see `holo check`")
+            else:
+                os.unlink(path)
+
+        def remove_link(name: str) -> None:
+            os.unlink(os.path.join(self.path, "links", name))
+
         try:
             platform.sync_filesystem(self.blobs.directory)
-            remove_torn(self.blobs.directory, since, blobs.is_genuine)
-            remove_torn(self.links.directory, since, links.is_genuine)
-            self.unsettled.clear()
-        except PermissionError:
-            pass  # some of it is another user's: it stays doubtful, and is hashed, until they come
+            is_settled = all(
+                [
+                    remove_torn(self.blobs.directory, since, blobs.is_genuine, remove_blob),
+                    remove_torn(self.links.directory, since, links.is_genuine, remove_link),
+                ]
+            )
+            if is_settled:
+                self.unsettled.clear()
         except OSError as error:
             raise HoloError(f"cannot read what is new in {self.path}: {error.strerror}") from error
+
+    def _needed(self) -> Collection[str] | None:
+        """The digests of all blobs that catalogs need; ``None`` if nobody knows."""
+        from holo.hololib import collect
+
+        try:
+            return {digest for needs in collect.needs(self).values() for digest in needs.blobs}
+        except HoloError:
+            return None
 
     # -- catalogs -----------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ files leaves a note first:
     unsettled/failed-<...>    the disk refused to take everything
 
 A note of another boot (or of a failure) means that some files that changed since then may be torn. Whoever has the
-library to himself next reads those and removes the torn ones, which no catalog needs yet.
+library to himself next reads those and removes the torn ones, which no catalog needs yet. (What one needs goes to the
+quarantine: it was damaged, not torn.) What cannot be read, or is another user's, stays in doubt, and so do the notes.
 """
 
 from __future__ import annotations
@@ -95,12 +96,15 @@ class Unsettled:
         return path
 
 
-def remove_torn(directory: Directory, since: int, is_genuine: Callable[[int, str], bool]) -> int:
-    """Read every file ``ab/...`` in ``directory`` that changed since then (ctime, ns), and remove what is not genuine.
+def remove_torn(
+    directory: Directory, since: int, is_genuine: Callable[[int, str], bool], remove: Callable[[str], object]
+) -> bool:
+    """Read every file ``ab/...`` in ``directory`` that changed since then (ctime, ns); ``remove`` what is not genuine.
 
-    Returns how many these were. Drafts are nobody's and stay.
+    Returns whether that could be done with all of them: the disk may refuse to give one, and another user's may not be
+    read or removed. Drafts are nobody's and stay.
     """
-    removed = 0
+    is_settled = True
     with platform.listing(directory) as entries:
         folders = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     for folder in folders:
@@ -109,12 +113,16 @@ def remove_torn(directory: Directory, since: int, is_genuine: Callable[[int, str
             with platform.listing(child) as entries:
                 found = [entry.name for entry in entries if entry.stat(follow_symlinks=False).st_ctime_ns >= since]
             for name in found:
-                if not name.startswith(DRAFT) and _is_torn(child, name, is_genuine):
-                    platform.remove_file(child, name)
-                    removed += 1
+                try:
+                    if not name.startswith(DRAFT) and _is_torn(child, name, is_genuine):
+                        remove(f"{folder}/{name}")
+                except OSError as error:
+                    if error.errno not in (errno.EIO, errno.EACCES, errno.EPERM):
+                        raise
+                    is_settled = False
         finally:
             platform.close_directory(child)
-    return removed
+    return is_settled
 
 
 def _is_torn(directory: Directory, name: str, is_genuine: Callable[[int, str], bool]) -> bool:
@@ -122,9 +130,5 @@ def _is_torn(directory: Directory, name: str, is_genuine: Callable[[int, str], b
     try:
         platform.drop_cached(descriptor)
         return not is_genuine(descriptor, name)
-    except OSError as error:
-        if error.errno != errno.EIO:  # what the disk did not take it may not give either
-            raise
-        return True
     finally:
         os.close(descriptor)

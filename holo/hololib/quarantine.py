@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
 
 
 class Quarantine:
-    """The folder ``quarantine/`` of a library, with one folder in it for each check that moved something there."""
+    """The folder ``quarantine/`` of a library, with one folder in it for each command that moved something there."""
 
     def __init__(self, library: str) -> None:
         self.path = os.path.join(library, "quarantine")
@@ -18,5 +19,10 @@ class Quarantine:
         """Move ``path`` here, as ``name`` (with its folders). Returns where it is now. Raises :class:`OSError`."""
         target = os.path.join(self._own, name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        shutil.move(path, target)  # spaces may be on another filesystem than the library
+        try:
+            os.rename(path, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            shutil.move(path, target)  # spaces may be on another filesystem than the library
         return target
