@@ -10,12 +10,14 @@ import stat
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from holo import platform
 from holo.errors import HoloError
+from holo.hololib.store import FOLDERS
+from holo.platform import probe
 
 if sys.platform == "linux":
     from holo.platform import btrfs
@@ -133,7 +135,7 @@ def _scratch(path: str) -> Iterator[Directory]:
     """A temporary directory in the folder, opened, and removed with all that was put there."""
     folder = _existing(path)
     try:
-        made = tempfile.mkdtemp(prefix=".holo-doctor-", dir=folder)
+        made = tempfile.mkdtemp(prefix=probe.DOCTOR, dir=folder)
     except OSError as error:
         raise HoloError(
             f"{folder}: cannot make files here: {error.strerror}", "Name a folder that you may write to."
@@ -247,12 +249,24 @@ def _explain(way: str, error: OSError, library: Folder, target: Folder) -> str:
     return os.strerror(error.errno or 0)
 
 
+def _open_to_all(blobs: str) -> str | None:
+    """The first folder of a library, given by that of its blobs, in which others can rename what is not theirs."""
+    library = os.path.dirname(blobs)
+    folders = [_existing(blobs), library, *(os.path.join(library, name) for name in FOLDERS)]
+    folders += [os.path.join(library, name, f"{shard:02x}") for name in ("library", "links") for shard in range(256)]
+    for folder in folders if os.path.isdir(blobs) else folders[:1]:
+        with suppress(OSError):
+            mode = os.lstat(folder).st_mode
+            if stat.S_ISDIR(mode) and mode & 0o022 and not mode & stat.S_ISVTX:
+                return folder
+    return None
+
+
 def _advise(library: Folder, target: Folder, outcomes: dict[str, _Outcome]) -> Iterator[str]:
-    mode = os.stat(_existing(library.path)).st_mode
-    if os.name == "posix" and mode & 0o022 and not mode & stat.S_ISVTX:
+    if os.name == "posix" and (folder := _open_to_all(library.path)) is not None:
         yield (
-            "Other users can write to the library and replace what is yours there: make its folders sticky, "
-            "as docs/sharing.md says."
+            f"Other users can write to {folder} and replace what is yours there: make the folders of the library "
+            "sticky, as docs/sharing.md says."
         )
     reflink, hardlink = outcomes["reflink"], outcomes["hardlink"]
     if isinstance(reflink, OSError):

@@ -23,7 +23,7 @@ from holo.hololib.locks import InUseError, OnWait, locked, refuse_to_wait, say_w
 from holo.hololib.sealed import seal, unseal
 from holo.hololib.store import NAME, check_name
 from holo.platform import probe
-from holo.remove import unlink
+from holo.remove import remove_at
 from holo.untrusted import SMALL, is_ours, open_file, read
 from holo.walk import absolute, refuse_symlinks
 
@@ -32,7 +32,9 @@ State = Literal["restoring", "pristine"]
 _RECORD_DRAFT = re.compile(r"(.+)\.(?:json|mark|origin)(?:\.[0-9]+){2}")
 """What :meth:`Holotree.save` writes before it is the truth."""
 
-_BESIDE = (".mark", ".origin")
+_MARK = ".mark"
+
+_BESIDE = (_MARK, ".origin")
 """What a space has besides its record and its lock."""
 
 _COVER = ".cover"
@@ -199,7 +201,7 @@ class Holotree:
             if space is None:  # what a power cut may leave of it
                 space = self._read(self._mark_path(name), name)
         except FileNotFoundError:
-            return None
+            return self._marked(name)
         except (ValueError, TypeError, AttributeError, RecursionError):
             space = None
         if space is None:
@@ -208,6 +210,13 @@ class Holotree:
                 f"Remove that file, then make the space again with `holo init --force --space {name}`.",
             )
         return space
+
+    def _marked(self, name: str) -> Space | None:
+        """What the mark alone says of a space, whose record a power cut or a user has removed; nothing if copied."""
+        with suppress(FileNotFoundError, HoloError, ValueError, TypeError, AttributeError, RecursionError):
+            space = self._read(self._mark_path(name), name)
+            return space if space is not None and space.identity else None
+        return None
 
     def _read(self, path: str, name: str, *, anyones: bool = False) -> Space | None:
         """What a file says of a space; ``None`` if it says nothing at all. Raises :class:`ValueError` and the like.
@@ -267,7 +276,9 @@ class Holotree:
             files = os.listdir(self._records)
         except FileNotFoundError:
             return []
-        found = (file.removesuffix(".json") for file in files if file.endswith(".json"))
+        found = {file.removesuffix(".json") for file in files if file.endswith(".json")}
+        marked = {file.removesuffix(_MARK) for file in files if file.endswith(_MARK)} - found
+        found.update(name for name in marked if NAME.fullmatch(name) and self._marked(name) is not None)
         return sorted(name for name in found if NAME.fullmatch(name))
 
     def spaces(self) -> list[Space]:
@@ -319,8 +330,8 @@ class Holotree:
     def save(self, space: Space) -> None:
         """Replace what is known about a space, in one step.
 
-        That is not waited for: a power cut may leave an empty file. So what a space is, which seldom changes, is
-        kept beside it, on the disk before the space itself is.
+        That is not waited for: a power cut may leave an empty file, or none. So what a space is, which seldom changes,
+        is kept beside it, on the disk before the space itself is.
         """
         path = self.record_path(space.name)
         try:
@@ -358,15 +369,16 @@ class Holotree:
                 name, kind = os.path.splitext(file)
                 if kind in (".lock", *_BESIDE) and NAME.fullmatch(name):
                     drafts.setdefault(name, [])
-        probes = [file for file in files if file.startswith(probe.NAME)]
-        for file in probes:
+        trials = [os.path.join(self._records, file) for file in files if file.startswith(probe.NAME)]
+        trials += [os.path.join(self.path, name) for name in os.listdir(self.path) if name.startswith(probe.DOCTOR)]
+        for path in trials:
             if not dry_run:
-                unlink(os.path.join(self._records, file))
-        removed, locks = len(probes), self._tidy_covers(files, dry_run=dry_run)
+                remove_at(path)
+        removed, locks = len(trials), self._tidy_covers(files, dry_run=dry_run)
         for name, doomed in drafts.items():
-            if doomed or not os.path.lexists(self.record_path(name)):
+            if doomed or self._is_gone(name):
                 with suppress(InUseError), self.lock(name, refuse_to_wait):
-                    is_gone = not os.path.lexists(self.record_path(name))
+                    is_gone = self._is_gone(name)
                     doomed += [name + kind for kind in _BESIDE if is_gone]
                     # By now, whoever held the lock until this moment may have removed some of them.
                     paths = [os.path.join(self._records, file) for file in doomed]
@@ -378,6 +390,9 @@ class Holotree:
                             with suppress(PermissionError):  # Windows removes nothing that is open
                                 os.unlink(path)
         return removed, locks
+
+    def _is_gone(self, name: str) -> bool:
+        return not os.path.lexists(self.record_path(name)) and self._marked(name) is None
 
     def _tidy_covers(self, files: list[str], *, dry_run: bool) -> int:
         """Remove covers that nobody holds: their holder was killed, and what told of the run is gone."""
@@ -406,7 +421,7 @@ class Holotree:
         return os.path.join(self._records, name + ".origin")
 
     def _mark_path(self, name: str) -> str:
-        return os.path.join(self._records, name + ".mark")
+        return os.path.join(self._records, name + _MARK)
 
     def _cover_path(self, name: str) -> str:
         return os.path.join(self._records, check_name(name, "space") + _COVER)
@@ -436,6 +451,12 @@ def _write(path: str, space: Space, *, durable: bool) -> None:
                 file.flush()
                 platform.sync_file(file.fileno())
         os.replace(draft, path)
+        if durable:
+            folder = platform.open_root(os.path.dirname(path))
+            try:
+                platform.sync_directory(folder)
+            finally:
+                platform.close_directory(folder)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(draft)

@@ -468,17 +468,50 @@ def test_a_sealed_name_that_is_not_about_its_catalog(station: Station) -> None:
 def test_a_damaged_record_of_a_space_is_found(station: Station, action: damage.Action) -> None:
     folder = station.holo.holotree / ".spaces"
     action(folder / "one.json", folder / "two.json", random.Random(1))
-    report = station.check()
-    if action is damage.delete:
-        assert found(report) == [("record", str(station.one), [], [])]
-    else:
-        assert ("record", str(folder / "one.json"), [], ["one"]) in found(report)
+    trees.write(station.one / "extra")
+    assert ("record", str(folder / "one.json"), [], ["one"]) in found(station.check())
+    if action is not damage.delete:
         station.holo("restore", "--space", "one", code=1)  # neither believed nor changed
-    station.check(repair=True)
+    assert {problem.repaired is not None for problem in station.check(repair=True).problems} == {True}
+    assert station.check().problems == []
+    for name, source in (("one", station.source), ("two", station.other)):
+        assert compare.differences(source, Path(station.library.restore(name).path)) == []
+    assert station.check(spaces=["one", "two"]).problems == []
+
+
+@local
+def test_a_record_that_is_lost_with_its_mark_is_found_by_its_folder(station: Station) -> None:
+    folder = station.holo.holotree / ".spaces"
+    for kind in ("json", "mark"):
+        (folder / f"one.{kind}").unlink()
+    assert found(station.check(repair=True)) == [("record", str(station.one), [], [])]
     assert str(station.one) in [problem.path for problem in station.check().problems]
     station.library.init("one", "env", force=True)
-    station.library.init("two", "other", force=True)
     assert station.check(spaces=["one", "two"]).problems == []
+
+
+@local
+def test_a_mark_tells_of_a_space_elsewhere_whose_record_is_lost(station: Station) -> None:
+    folder = station.holo.holotree / ".spaces"
+    place = station.root / "elsewhere"
+    station.library.init("out", "env", to=place)
+    (folder / "out.json").unlink()
+    assert [space.name for space in station.library.spaces()] == ["one", "out", "two"]
+    assert found(station.check()) == [("record", str(folder / "out.json"), [], ["out"])]
+    station.library.gc()
+    trees.write(place / "extra")
+    assert compare.differences(station.source, Path(station.library.restore("out").path)) == []
+    assert not (place / "extra").exists()
+    (folder / "out.json").unlink()
+    station.library.delete("out")
+    assert not place.exists()
+    # The mark that was copied says nothing: it may be somebody else's, and name any directory.
+    shutil.copy(folder / "one.mark", folder / "one.copy")
+    (folder / "one.copy").replace(folder / "one.mark")
+    (folder / "one.json").unlink()
+    assert [space.name for space in station.library.spaces()] == ["two"]
+    station.library.gc()
+    assert not (folder / "one.mark").exists()
 
 
 @local

@@ -162,11 +162,12 @@ def test_what_is_left_of_commands_and_catalogs_is_removed(holo: Holo) -> None:
         records / "never-made.json.123.456",
         records / "never-made.lock",
         records / ".holo-probe-1-aaaa-clone",
+        holo.holotree / ".holo-doctor-aaaaaaaa" / "000.copy",
     ):
         trees.write(path)
     report = gc(holo)
     # Locks: of "deleted" and "never-made". Not removed with anything but gc, so not in what was before.
-    assert report["removed"] == {"blobs": 2, "links": 1, "golden": 1, "drafts": 10, "locks": 2, "layers": 0}
+    assert report["removed"] == {"blobs": 2, "links": 1, "golden": 1, "drafts": 11, "locks": 2, "layers": 0}
     assert report["unknown"] == []
     after = compare.walk(holo.home).keys()
     assert before - after == {b"holotree/.spaces/deleted.lock"}

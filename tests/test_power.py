@@ -207,3 +207,19 @@ def check_after(
         catalogs(holo)
     except AssertionError as error:
         raise AssertionError(f"{said}: {error}") from error
+
+
+@pytest.mark.parametrize("disk", ["xfs", "ext4"], indirect=True)
+def test_a_space_on_another_disk_is_still_known(disk: Disk, folder: Path, faults: Note) -> None:
+    """Its files may have reached their disk long before what is known of it has reached that of the library."""
+    holo = Holo(disk.root)
+    source = trees.small(disk.root / "source")
+    holo("record", source, "--name", "env")
+    space = folder / "space"
+    assert cut_power(disk, holo, ["init", "--space", "one", "env", "--to", str(space)], None, disks.NOLOGFLUSH)
+    holo.launcher = another_boot(folder)
+    trees.write(space / "extra")
+    assert [known.name for known in Hololib(holo.home).spaces()] == ["one"]
+    assert holo("restore", "--space", "one", "--json").json()["path"] == str(space)
+    assert compare.differences(source, space, library=holo.library) == []
+    faults(2, f"power cut just after an init elsewhere: {disk.name}", 1)

@@ -340,8 +340,13 @@ def test_two_record_the_same_at_the_same_time(shared: Shared, tmp_path: Path, to
 
 def test_doctor_tells_a_library_that_others_can_change(shared: Shared) -> None:
     assert "sharing.md" not in shared(ADA, "doctor", shared.folder(ADA)).stdout
-    (shared.home / "hololib/library").chmod(0o2775)
-    assert "sharing.md" in shared(ADA, "doctor", shared.folder(ADA)).stdout
+    for name in ("library", "names", "links/a7"):
+        folder = shared.home / "hololib" / name
+        folder.chmod(0o2775)
+        said = shared(ADA, "doctor", shared.folder(ADA)).stdout
+        assert "sharing.md" in said
+        assert str(folder) in said.replace("\n", "")
+        folder.chmod(0o3775)
 
 
 # -- attacks ----------------------------------------------------------------------------------------------

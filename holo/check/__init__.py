@@ -34,7 +34,7 @@ from holo.check.report import CheckReport, Kind, Problem
 from holo.check.sources import Sources
 from holo.errors import HoloError
 from holo.hololib import CatalogSummary, Store
-from holo.hololib.locks import OnWait, say_waiting
+from holo.hololib.locks import InUseError, OnWait, refuse_to_wait, say_waiting
 from holo.hololib.quarantine import Quarantine
 from holo.hololib.store import NAME, read_catalog_file
 from holo.layers import Layers
@@ -165,18 +165,41 @@ class _Check:
             except (HoloError, OSError) as error:
                 _raise_unless_damage(error)
                 problem = self._note("record", self._tree.record_path(name), _why(error))
-                problem.spaces = [name]
-                if self._options.repair:
-                    self._put_away(problem, problem.path, f"spaces/{name}.json")
+                self._repair_record(problem, name)
             else:
                 if space is not None:
                     self._spaces[name] = space
                     known.add(space.path)
+                    if self._has_lost_its_record(name):
+                        problem = self._note("record", self._tree.record_path(name), "it is not there")
+                        self._repair_record(problem, name)
             self._report.spaces += 1
         for path in folders:
             # An empty one is where a throw-away environment appears to one command, or a restore has just begun.
             if path not in known and os.path.isdir(path) and os.listdir(path):
                 self._note("record", path, "nothing is known of this space: make it again with --force, or remove it")
+
+    def _has_lost_its_record(self, name: str) -> bool:
+        """Whether only its mark tells of a space, unless it is just being made."""
+        path = self._tree.record_path(name)
+        if os.path.lexists(path):
+            return False
+        try:
+            with self._tree.lock(name, refuse_to_wait, exclusive=False):
+                return not os.path.lexists(path) and name in self._tree.names()
+        except InUseError:
+            return False
+
+    def _repair_record(self, problem: Problem, name: str) -> None:
+        problem.spaces = [name]
+        if not self._options.repair:
+            return
+        self._put_away(problem, problem.path, f"spaces/{name}.json")
+        space = self._tree.find(name)  # what its mark says
+        if space is not None:
+            self._tree.save(space)
+            self._spaces[name] = space
+            problem.repaired = "written anew: the next restore reads all of the space"
 
     # -- names and catalogs -------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ LinkKey: TypeAlias = "tuple[str, int, int]"
 _LOCKS = ("lock", "gate.lock")
 _BLOB = re.compile(r"([0-9a-f]{64})(?:\.zst)?")
 _MARK = re.compile(r"([0-9a-f]{64})(?:-[0-9]+)?")
-_PASSING = (DRAFT, probe.NAME, ".holo-doctor-")
+_PASSING = (DRAFT, probe.NAME, probe.DOCTOR)
 """Begin the names of what exists only while a command runs."""
 _DURABLE_DRAFT = re.compile(r".*\.json\.[0-9]+\.[0-9]+")
 """What the store writes before it is renamed to the name of a catalog or the catalog itself."""

@@ -17,6 +17,9 @@ from holo.platform import Directory
 NAME = ".holo-probe-"
 """Begins the names of the files that are tried with."""
 
+DOCTOR = ".holo-doctor-"
+"""Begins the names of the folders that `holo doctor` tries in."""
+
 _CONTENT = bytes(range(256)) * 32
 """8 KiB: larger than what Btrfs keeps inline in its metadata."""
 
