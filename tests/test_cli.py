@@ -376,6 +376,14 @@ def test_dry_run_leaves_what_a_killed_restore_left(holo: Holo, space: Path) -> N
     assert not (space.parent / draft).exists()
 
 
+def test_folders_of_holo_are_no_place_for_a_space(holo: Holo, recorded: Any) -> None:
+    for name in (".spaces", ".ephemeral-0/x", ".build-1234"):
+        place = holo.holotree / name
+        result = holo("init", "--space", "inside", "--to", place, "--force", code=2)
+        assert f"{place} cannot be a space" in result.stderr
+    holo("init", "--space", "beside", "--to", holo.holotree / "beside")
+
+
 def test_library_is_no_place_for_a_space(holo: Holo, recorded: Any) -> None:
     before = compare.snapshot(holo.library)
     for place in (holo.library / "new", holo.library, holo.home):

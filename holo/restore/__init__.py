@@ -195,7 +195,7 @@ class _Job:
         self._options = options
         self._verify = options.verify or library.is_doubtful
         self._known = tree.find(name)
-        if self._known is not None and path is None and not options.force:
+        if self._known is not None and path is None:
             tree.refuse_copied(self._known)
         self.path = self._place(path)
         if os.path.islink(self.path):
@@ -281,6 +281,9 @@ class _Job:
             )
         if os.path.commonpath([real, os.path.realpath(self._library.path)]) == os.path.realpath(self._library.path):
             raise UsageError(f"{path} cannot be a space: it is in the library", "Choose a directory of its own.")
+        tree = os.path.realpath(self._tree.path)
+        if real.startswith(os.path.join(tree, ".")):
+            raise UsageError(f"{path} cannot be a space: it is in a folder of holo's", "Choose a directory of its own.")
         precious = [self._library.path, self._tree.path, os.path.expanduser("~")]
         if known is None and not _is_absent_or_empty(path):
             with suppress(FileNotFoundError):  # the current directory has been deleted
