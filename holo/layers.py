@@ -47,7 +47,7 @@ class Layers:
 
     def prepare(self) -> None:
         """Make the folders. Raises :class:`Conflict` if they could be another user's."""
-        refuse_symlinks(self.path)
+        refuse_symlinks(self.path, self.trees, self.layers, self.runs)
         try:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
             with suppress(FileExistsError):
@@ -96,7 +96,7 @@ class Layers:
     def of(self, folder: str) -> list[str]:
         """The names in one of the folders, of what is whole and what is not; none if others may have put them there."""
         try:
-            names = os.listdir(folder) if self._is_own() else []
+            names = os.listdir(folder) if self._is_own() and not os.path.islink(folder) else []
         except OSError:
             return []
         return sorted({name.removesuffix(".lock").removesuffix(_DRAFT) for name in names})

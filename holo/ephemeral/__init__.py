@@ -11,6 +11,7 @@ gets an ordinary space of its own instead. What a killed holo leaves is removed 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -22,10 +23,12 @@ from typing import TYPE_CHECKING
 from holo import platform
 from holo.ephemeral.process import AtEnd, NoOverlayError, Place, try_out
 from holo.ephemeral.process import run as run_process
-from holo.errors import Conflict, HoloError
+from holo.errors import Conflict, HoloError, UsageError
 from holo.hololib.locks import InUseError, locked, refuse_to_wait
+from holo.hololib.sealed import seal, unseal
 from holo.layers import Layers, discard
 from holo.remove import unlink
+from holo.untrusted import SMALL, open_file, read
 from holo.walk import open_directory
 
 if TYPE_CHECKING:
@@ -126,32 +129,41 @@ def _folder(home: Home) -> Iterator[str]:
 
 def _note(folder: str, name: str, *values: object) -> None:
     """Write down what is to be undone, before it is done."""
-    with open(os.path.join(folder, name), "x") as file:
-        json.dump(values, file)
+    with open(os.path.join(folder, name), "xb") as file:
+        file.write(seal(json.dumps([platform.identity(file.fileno()), *values]).encode()))
 
 
-def _noted(folder: str, name: str) -> list[object] | None:
+def _noted(folder: str, name: str) -> list[object]:
+    """What was noted; nothing if that is not whole, or was copied: it is of a run elsewhere then."""
     try:
-        with open(os.path.join(folder, name)) as file:
-            values = json.load(file)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return values if isinstance(values, list) else None
+        descriptor = open_file(os.path.join(folder, name))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+        return []
+    try:
+        values = json.loads(unseal(read(descriptor, SMALL)))
+        is_own = isinstance(values, list) and values[:1] == [platform.identity(descriptor)]
+        return values[1:] if is_own else []
+    except (OSError, ValueError, RecursionError):
+        return []
+    finally:
+        os.close(descriptor)
 
 
 def _clear(home: Home, folder: str) -> None:
     """Undo and remove everything of a run, whose lock the caller holds. Killed here, the next one goes on."""
-    space, mount = _noted(folder, "space"), _noted(folder, "mount")
-    if space is not None:
-        from holo.restore import delete
+    match _noted(folder, "space"):
+        case [str(name)] if name.startswith(_PRIVATE):
+            from holo.restore import delete
 
-        name = str(space[0])
-        if name.startswith(_PRIVATE) and home.tree.find(name) is not None:
-            delete(home.store, name, home.on_wait)
-        home.tree.drop_lock(name)
-    if mount is not None:
-        covered, path, is_made = mount
-        home.tree.remove_mount_point(str(covered), str(path), is_made=bool(is_made))
+            if home.tree.find(name) is not None:
+                delete(home.store, name, home.on_wait)
+            home.tree.drop_lock(name)
+    match _noted(folder, "mount"):
+        case [str(covered), str(path), bool(is_made)]:
+            with suppress(UsageError, ValueError):  # no space has that name, or no path can be like that
+                home.tree.remove_mount_point(covered, path, is_made=is_made)
     discard(folder)
     unlink(folder + ".lock")
 
