@@ -39,6 +39,7 @@ from holo.hololib.quarantine import Quarantine
 from holo.hololib.store import NAME, read_catalog_file
 from holo.layers import Layers
 from holo.space import Holotree, OthersSpace, Space
+from holo.untrusted import SMALL, read_file
 
 __all__ = ["CheckReport", "Options", "Problem", "check"]
 
@@ -270,8 +271,7 @@ class _Check:
         """Write a name again, if what is left of the file still says whose and of which catalog it was."""
         name = os.path.basename(problem.path).removesuffix(".json")
         try:
-            with open(problem.path, "rb") as file:
-                left = file.read()
+            left, _ = read_file(problem.path, SMALL)
         except OSError:
             left = b""
         meant = {*re.findall("[0-9a-f]{64}", left.decode("ascii", "replace"))} & self._contents.keys()

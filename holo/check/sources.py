@@ -18,9 +18,11 @@ from holo.catalog import Catalog, Relocation
 from holo.errors import HoloError, NotFound
 from holo.hololib import Store
 from holo.hololib.blobs import CHUNK, WORTH_COMPRESSING, Blobs, ContentMismatch
+from holo.hololib.store import LARGEST
 from holo.restore.relocate import Relocator
 from holo.space import Space
-from holo.walk import Walker, absolute
+from holo.untrusted import read_file
+from holo.walk import Walker, absolute, open_directory
 
 _SHARD = re.compile(r"[0-9a-f]{2}")
 
@@ -50,7 +52,8 @@ class Sources:
             if not os.path.isdir(path):
                 raise NotFound(f"there is no directory at {path}", "--from names a library, or a directory with files.")
             library = _library_in(path)
-            self._folders.append(path) if library is None else self._libraries.append(library)
+            # The user's own symlink is followed, but none in there.
+            self._folders.append(os.path.realpath(path)) if library is None else self._libraries.append(library)
         self._folders.append(quarantine)
         self._quarantine = quarantine
         self._places: defaultdict[str, list[_Place]] = defaultdict(list)
@@ -58,9 +61,11 @@ class Sources:
     def catalog(self, digest: str) -> tuple[Catalog, str] | None:
         """A catalog of another library or, under another one's name, in the quarantine; and where it was."""
         paths = [os.path.join(os.path.dirname(library), "catalog", digest + ".json") for library in self._libraries]
-        for path in paths + glob(os.path.join(glob_escape(self._quarantine), "*", "catalog", "*.json")):
-            with suppress(OSError, HoloError, ContentMismatch):
-                data = b"".join(_read(_Place(path, *os.path.split(path), None)))
+        for folder in self._put_away("catalog"):
+            paths += glob(os.path.join(glob_escape(folder), "*.json"))
+        for path in paths:
+            with suppress(OSError, HoloError):
+                data, _ = read_file(path, LARGEST)
                 if digests.of(data) == digest:
                     return Catalog.from_json(data, path), path
         return None
@@ -112,8 +117,13 @@ class Sources:
         for place in self._places.get(digest, ()):
             yield place.origin, _read(place)
         # What could not be read and was put away can be sound, if it was the reading that failed.
-        for library in self._libraries + glob(os.path.join(glob_escape(self._quarantine), "*", "library")):
+        for library in self._libraries + self._put_away("library"):
             yield library, Blobs.foreign_chunks(library, digest, size)
+
+    def _put_away(self, name: str) -> list[str]:
+        """The folders of that name in the quarantine, which every repair may have made."""
+        found = glob(os.path.join(glob_escape(self._quarantine), "*", name))
+        return [path for path in found if not os.path.islink(path) and not os.path.islink(os.path.dirname(path))]
 
 
 def _way_back(prefix: str, path: str, relocation: Relocation | None) -> tuple[Relocator, Relocation] | None:
@@ -127,7 +137,7 @@ def _way_back(prefix: str, path: str, relocation: Relocation | None) -> tuple[Re
 
 def _read(place: _Place) -> Iterator[bytes]:
     """What a file has, in chunks; not through a symlink. Raises :class:`OSError`, :class:`ContentMismatch`."""
-    root = platform.open_root(place.root)
+    root = open_directory(place.root)
     walker = Walker(root)
     try:
         parent, _, name = place.path.rpartition("/")
