@@ -193,6 +193,21 @@ def test_who_may_not_remove_them_hashes(holo: Holo, faults: Note) -> None:
     faults(3, "torn blobs in a read-only library", 1)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+def test_notes_of_others_are_theirs(holo: Holo) -> None:
+    """Their blobs are hashed anyway, and a note with an old time would let everybody read the whole library."""
+    source = trees.small(holo.root / "source")
+    holo("record", source, "--name", "env")
+    for name, mine in (("theirs", False), ("mine", True)):
+        note = trees.write(holo.library / "unsettled" / name)
+        os.utime(note, (0, 0))
+        if not mine:
+            os.chown(note, 12345, 12345)
+        said = holo("init", "--space", name, "env").stderr
+        assert ("reading what was new" in said) is mine
+        assert (name in notes(holo)) is not mine
+
+
 def test_record_of_a_space_that_never_reached_the_disk(holo: Holo, faults: Note) -> None:
     source = trees.small(holo.root / "source")
     holo("record", source, "--name", "env")

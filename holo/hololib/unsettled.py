@@ -5,19 +5,22 @@ before its catalog appears. Until then a file may have its name, size, mode and 
 content. As long as the system runs nobody can see that, so it matters in another boot only. Whoever writes such
 files leaves a note first:
 
-    unsettled/<boot>          derived files were made, which nobody waits for: link forms, inflated blobs
+    unsettled/<boot>-<user>   derived files were made, which nobody waits for: link forms, inflated blobs
     unsettled/<boot>-<...>    a record is at work; the note goes when everything is on the disk
     unsettled/failed-<...>    the disk refused to take everything
 
 A note of another boot (or of a failure) means that some files that changed since then may be torn. Whoever has the
 library to himself next reads those and removes the torn ones, which no catalog needs yet. (What one needs goes to the
 quarantine: it was damaged, not torn.) What cannot be read, or is another user's, stays in doubt, and so do the notes.
+Only one's own notes count, and root's, as only their files are believed without reading them.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -54,8 +57,9 @@ class Unsettled:
     def derive(self) -> None:
         """To be called before a derived file is made. Raises :class:`OSError`."""
         if not self._has_derived:
-            if not os.path.exists(os.path.join(self._folder, self._boot)):
-                self._note(self._boot)
+            name = f"{self._boot}-{max(platform.owners())}"
+            if name not in self._notes():
+                self._note(name)
             self._has_derived = True
 
     def fail(self) -> None:
@@ -69,8 +73,7 @@ class Unsettled:
 
     def since(self) -> int:
         """The time (ns) from which on changed files may be torn."""
-        times = [os.stat(os.path.join(self._folder, name)).st_mtime_ns for name in self._notes()]
-        return min(times) - _CLOCK_STEP_NS
+        return min(self._notes().values(), default=time.time_ns()) - _CLOCK_STEP_NS
 
     def clear(self) -> None:
         """Everything was looked at, and nobody is writing."""
@@ -78,11 +81,16 @@ class Unsettled:
             os.unlink(os.path.join(self._folder, name))
         self._has_derived = False
 
-    def _notes(self) -> list[str]:
-        try:
-            return os.listdir(self._folder)
-        except FileNotFoundError:
-            return []
+    def _notes(self) -> dict[str, int]:
+        """The mtimes (ns) of the notes of this user and root, by name."""
+        found = {}
+        with suppress(FileNotFoundError), os.scandir(self._folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # its record has ended
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode) and status.st_uid in platform.owners():
+                        found[entry.name] = status.st_mtime_ns
+        return found
 
     def _note(self, name: str) -> str:
         path = os.path.join(self._folder, name)
