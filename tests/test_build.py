@@ -19,6 +19,11 @@ import pytest
 
 from holo import platform
 from holo.api import Hololib
+from holo.build.blueprint import Blueprint
+from holo.build.builders import Options
+from holo.build.inputs import Inputs
+from holo.build.layers import Parts, nearest, note
+from holo.build.origin import Origin, origin_of, recall, remember, write_own
 from holo.errors import HoloError
 from holo.hololib.locks import locked
 from holo.restore.unpack import unpack
@@ -661,3 +666,38 @@ def test_ctrl_c_at_any_moment_of_a_build(holo: Holo, folder: Path, torture: bool
         assert len(leftovers(holo)) <= 2, "a stage, if it was being removed, and a lock, if a tool had not ended"
         holo("init", "--space", "one", path)
         again(holo)
+
+
+@local
+def test_what_is_remembered_is_believed_if_it_can_be_true(holo: Holo, tmp_path: Path) -> None:
+    """It may have come with the library: sealed, and a user's own, but of any form."""
+    library = Hololib(holo.home)
+    store, builds = library.store, holo.library / "builds"
+    digest = library.record(small(tmp_path / "tree"), "env").digest
+    space = library.init("one", "env")
+    store.folder("builds")
+    known = library.space(space.space)
+    blueprint, parts = Blueprint(str(project(tmp_path)), "pyproject"), Parts("python", ["a", "b"])
+    remember(store, blueprint, Options(), "env", digest, Inputs())
+    note(str(builds / "x.parts"), digest, parts)
+    (seen,) = builds.glob("*.seen")
+    origin = Path(library.tree.origin_path("one"))
+    write_own(str(origin), {"blueprint": "/x", "compile": True, "digest": digest})
+    assert (recall(store, blueprint, Options()), nearest(store, parts)) == (("env", digest), digest)
+    assert origin_of(library.tree, known) == Origin("/x", True, digest)
+    memory = {"name": "env", "digest": digest, "files": {}, "variables": {}}
+    noted = {"digest": digest, "base": parts.key, "lines": ["a"]}
+    wrong: tuple[object, ...] = (None, 5, [1], [["a"]], "../../env", "\0", {"a": 1})
+    for value in wrong:
+        for key in memory:
+            write_own(str(seen), memory | {key: value})
+            assert recall(store, blueprint, Options()) is None, (key, value)
+        for key in noted:
+            write_own(str(builds / "x.parts"), noted | {key: value})
+            assert nearest(store, parts) is None, (key, value)
+        for whole in (seen, builds / "x.parts", origin):
+            write_own(str(whole), value)  # type: ignore[arg-type]
+        assert (recall(store, blueprint, Options()), nearest(store, parts)) == (None, None)
+        assert origin_of(library.tree, known) is None
+    write_own(str(origin), {"blueprint": 5, "compile": True, "digest": digest})
+    assert origin_of(library.tree, known) is None

@@ -47,10 +47,13 @@ def nearest(library: Store, parts: Parts) -> str | None:
     with suppress(FileNotFoundError):
         for name in sorted(os.listdir(folder)):
             found: dict[str, Any] = read_own(os.path.join(folder, name)) if name.endswith(PARTS) else {}
-            if found.get("base") != key or not library.has(found["digest"]):
+            digest, noted = str(found.get("digest")), found.get("lines")
+            if found.get("base") != key or not digests.is_digest(digest) or not isinstance(noted, list):
                 continue
-            lines = set(found["lines"])
+            if not library.has(digest):
+                continue
+            lines = {line for line in noted if isinstance(line, str)}
             score = len(lines & wanted) - len(lines - wanted)
             if score > most:
-                best, most = str(found["digest"]), score
+                best, most = digest, score
     return best

@@ -22,6 +22,7 @@ from holo.build.builders import Options
 from holo.build.inputs import Inputs, Seen, are_unchanged, look_at_variable
 from holo.hololib import Store
 from holo.hololib.sealed import seal, unseal
+from holo.hololib.store import NAME
 from holo.space import Holotree, Space
 from holo.untrusted import SMALL, is_ours, read_file
 
@@ -60,7 +61,7 @@ def origin_of(tree: Holotree, space: Space) -> Origin | None:
     """Where a space comes from; ``None`` if that is no blueprint, or nobody knows, or others say so."""
     with suppress(TypeError):
         origin = Origin(**read_own(tree.origin_path(space.name)))
-        return origin if origin.digest == space.digest else None
+        return origin if origin.digest == space.digest and type(origin.blueprint) is str else None
     return None
 
 
@@ -70,9 +71,10 @@ def save_origin(tree: Holotree, space: str, origin: Origin) -> None:
 
 def recall(library: Store, blueprint: Blueprint, options: Options) -> tuple[str, str] | None:
     """The name and the digest of the catalog of a blueprint, if nothing has changed since it was made."""
-    with suppress(TypeError):
+    with suppress(TypeError, AttributeError, ValueError):  # it has another form, or no path can be like that
         memory = Memory(**read_own(_path(library, blueprint, options)))
-        if library.has(memory.digest) and memory.is_current(os.environ):
+        is_sound = NAME.fullmatch(memory.name) is not None and digests.is_digest(memory.digest)
+        if is_sound and library.has(memory.digest) and memory.is_current(os.environ):
             return memory.name, memory.digest
     return None
 
@@ -84,7 +86,8 @@ def remember(library: Store, blueprint: Blueprint, options: Options, name: str, 
 
 def catalog_remembered(path: str) -> str | None:
     """The digest of the catalog in a file that ends with :data:`SEEN`."""
-    return read_own(path).get("digest")
+    digest = read_own(path).get("digest")
+    return digest if isinstance(digest, str) and digests.is_digest(digest) else None
 
 
 def _path(library: Store, blueprint: Blueprint, options: Options) -> str:
@@ -98,8 +101,8 @@ def read_own(path: str) -> dict[str, Any]:
     with suppress(OSError, ValueError, RecursionError):
         data, status = read_file(path, SMALL)
         if is_ours(status):
-            found: dict[str, Any] = json.loads(unseal(data))
-            return found
+            found = json.loads(unseal(data))
+            return found if isinstance(found, dict) else {}
     return {}
 
 
