@@ -15,10 +15,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from conftest import mounted
 
 from holo import platform
-from holo.platform import portable
-from support.filesystems import Filesystem
+from holo.platform import portable, probe
+from support.filesystems import Filesystem, Mounts
 
 modules: list[ModuleType] = [portable]
 if sys.platform == "linux":
@@ -448,3 +449,34 @@ def test_owner_and_attributes(system: Any, root: Any, tmp_path: Path) -> None:
     os.close(file)
     os.close(other)
     assert not system.is_tree(root)
+
+
+# ---------------------------------------------------------------- trying out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_trying_changes_no_rights_of_a_folder(mounts: Mounts, elsewhere: bool) -> None:
+    """It may be the user's, and who is killed meanwhile would leave it so."""
+    root = mounted(mounts, "ext4") / f"trying-{elsewhere}"
+    for folder in (root / "library", mounted(mounts, "xfs") / "trying" if elsewhere else root / "private"):
+        folder.mkdir(parents=True)
+        os.chown(folder, 1001, 1001)
+    folder.chmod(0o500)
+    before = folder.stat()
+    source, target = (platform.open_root(str(path)) for path in (root / "library", folder))
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.setresuid(1001, 1001, 1001)
+        os.write(write, f"{probe.hardlink(source, target)}, {probe.reflink(source, target)}".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    for descriptor in (source, target, write):
+        os.close(descriptor)  # type: ignore[arg-type]
+    with os.fdopen(read) as said:
+        hardlink, reflink = said.read().split(", ")
+    assert hardlink == ("Invalid cross-device link" if elsewhere else "Permission denied")
+    assert reflink == "Permission denied"
+    assert folder.stat().st_mode == before.st_mode
+    assert [*folder.iterdir(), *(root / "library").iterdir()] == []

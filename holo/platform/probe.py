@@ -62,6 +62,8 @@ def reflink(source: Directory, target: Directory, sample: Callable[[], str | Non
 
 def hardlink(source: Directory, target: Directory) -> str | None:
     """Try to link a new file of ``source`` into ``target``; ``None`` if it works, else why it does not."""
+    if platform.status(source, "").st_dev != platform.status(target, "").st_dev:
+        return os.strerror(errno.EXDEV)
     return _try(lambda name: platform.link(source, name, target, name + "-clone"), source, target)
 
 
@@ -78,8 +80,6 @@ def _try(attempt: Callable[[str], None], source: Directory, target: Directory) -
     name = f"{NAME}{os.getpid()}-{os.urandom(4).hex()}"
     # The probe comes and goes without a trace: the directories keep their mtimes.
     before = platform.status(target, "")
-    if before.st_mode & 0o700 != 0o700:
-        platform.set_directory(target, before.st_mode & 0o7777 | 0o700, None)
     try:
         descriptor = platform.create_file(source, name, 0o600)
     except OSError as error:
@@ -92,6 +92,8 @@ def _try(attempt: Callable[[str], None], source: Directory, target: Directory) -
         if why_not is None:
             platform.remove_file(target, name + "-clone")
         return why_not
+    except PermissionError as error:  # to write to the target, whose rights are its owner's to change
+        return error.strerror
     finally:
         os.close(descriptor)
         platform.remove_file(source, name)
