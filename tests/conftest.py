@@ -11,6 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,11 +36,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     lost: Counter[tuple[int, str]] = Counter()
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):
-            for key, value in report.user_properties:
-                if key == "faults":
-                    promise, what, count = value
-                    tried[promise, what] += count
-                    lost[promise, what] += outcome == "failed"
+            rows = {(promise, what): count for key, (promise, what, count) in report.user_properties if key == "faults"}
+            tried.update(rows)
+            lost.update(rows.keys() if outcome == "failed" else ())
     if tried:
         terminalreporter.write_line("| promise | test | faults tried | losses |\n| --- | --- | --- | --- |")
         for (promise, what), count in sorted(tried.items()):
@@ -62,13 +61,18 @@ def torture(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def faults(request: pytest.FixtureRequest) -> Callable[[int, str, int], None]:
-    """``faults(promise, what, count)`` notes for the table at the end that ``count`` faults were tried.
+    """``faults(promise, what, count)`` notes for the table at the end that ``count`` more faults are tried.
 
-    ``promise`` is the number in docs/reliability.md. A test that fails after that is a loss.
+    ``promise`` is the number in docs/reliability.md. A test that fails after that is a loss in each of its rows, so
+    it is said before whatever may fail: with a count of 0 where it is not known yet.
     """
+    rows: dict[tuple[int, str], list[Any]] = {}
 
     def note(promise: int, what: str, count: int) -> None:
-        request.node.user_properties.append(("faults", [promise, what, count]))
+        if (promise, what) not in rows:
+            rows[promise, what] = [promise, what, 0]
+            request.node.user_properties.append(("faults", rows[promise, what]))
+        rows[promise, what][2] += count
 
     return note
 

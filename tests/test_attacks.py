@@ -128,7 +128,8 @@ def test_symlinks_planted_all_the_time(
     run("init", "--space", "x", "app", "--strategy", strategy, "--to", root / "space")
     space = root / "space"
     before = state(victim)
-    exchanges = 0
+    exchanges, what = 0, f"symlinks exchanged for directories, {strategy}"
+    faults(7, what, 0)
     for number in range(40 if torture else 3):
         with swapping(space / place, space / "trap", victim) as count:
             for folder in FOLDERS:
@@ -143,10 +144,11 @@ def test_symlinks_planted_all_the_time(
             run("restore", "--space", "x", "--strategy", strategy, *verify, code=None)
             if number == 2:
                 run("record", space, "--name", "raced", code=None)
-            exchanges += int.from_bytes(count[:8], "little")
+            exchanged = int.from_bytes(count[:8], "little")
+        exchanges += exchanged
+        faults(7, what, exchanged)
         assert state(victim) == before
     assert exchanges > 0
-    faults(7, f"symlinks exchanged for directories, {strategy}", exchanges)
     run("restore", "--space", "x", "--strategy", strategy)
     assert differences(space, tree) == []
     with swapping(space / place, space / "trap", victim):

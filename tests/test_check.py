@@ -770,6 +770,7 @@ def test_a_killed_repair_is_ended_by_the_next(station: Station, torture: bool, f
     kept = station.root / "kept"
     shutil.copytree(station.holo.home, kept, symlinks=True)
     points = 0
+    faults(4, "check --repair killed, and repeated", 0)
     for point in range(0, 1000, 1 if torture else 7):
         shutil.rmtree(station.holo.home)
         shutil.copytree(kept, station.holo.home, symlinks=True)
@@ -778,6 +779,7 @@ def test_a_killed_repair_is_ended_by_the_next(station: Station, torture: bool, f
             env=station.holo.environment({"PYTHONPATH": str(Path(__file__).parent.parent)}),
             check=False,
         )
+        faults(4, "check --repair killed, and repeated", done.returncode != 0)
         assert done.returncode in (0, 9)
         library = Hololib(station.holo.home)
         assert library.check(repair=True).is_sound
@@ -787,4 +789,3 @@ def test_a_killed_repair_is_ended_by_the_next(station: Station, torture: bool, f
             break
         points += 1
     assert points > 3
-    faults(4, "check --repair killed, and repeated", points)

@@ -245,13 +245,14 @@ def test_symlinks_planted_all_the_time(
     env = Holo(root).environment()
     forks = Forks(tmp_path)
     more = ["--relocate"] if relocate else []
+    faults(7, "holo clone, symlinks exchanged for directories", 0)
     with planting(root, place, victim) as count:
         for number in range(60 if torture else 2):
             forks("clone", root / "source", root / f"copy-{number}", *more, env=env, code=None)
         exchanges = int.from_bytes(count[:8], "little")
     forks.close()
+    faults(7, "holo clone, symlinks exchanged for directories", exchanges)
     assert state(victim) == before
     assert exchanges > 0
     for path in root.glob("copy-*/**/*"):
         assert path.is_symlink() or not path.is_file() or SECRET not in path.read_bytes()
-    faults(7, "holo clone, symlinks exchanged for directories", exchanges)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -101,3 +102,31 @@ def test_python_examples_run(holo: Holo, name: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert str(holo.holotree) in done.stdout
+
+
+# -- reliability ------------------------------------------------------------------------------------------
+
+
+LOSSES = """
+import pytest
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_it(number, faults):
+    faults(2, "a fault", 0)
+    for _ in range(number):
+        faults(2, "a fault", 1)
+    assert number != 2
+"""
+
+
+def test_a_failed_test_is_a_loss(tmp_path: Path) -> None:
+    (tmp_path / "test_losses.py").write_text(LOSSES)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "conftest", "-p", "no:cacheprovider", tmp_path],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(ROOT)])},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "| 2 | a fault | 6 | 1 |" in done.stdout.splitlines(), done.stdout + done.stderr

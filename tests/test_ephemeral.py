@@ -522,6 +522,7 @@ def test_killed_at_any_moment(home: Home, torture: bool, faults: Callable[[int, 
     before = compare.snapshot(home.path())
     chance = random.Random(7)
     count = 400 if torture else 12
+    faults(2, "kill -9 of throw-away environments at random moments", count)
     script = "cd $HOLO_SPACE_PATH; for i in 1 2 3 4 5 6 7 8; do echo $i > $i; rm -r lib; mkdir lib; sleep 0.002; done"
     for number in range(0, count, 4):
         if number % 3 == 0:
@@ -534,7 +535,6 @@ def test_killed_at_any_moment(home: Home, torture: bool, faults: Callable[[int, 
         assert {home.forks.wait(process) for process in running} <= {0, -signal.SIGKILL}
         assert home.spaces() == ["web"]
         assert home.left() == []
-    faults(2, "kill -9 of throw-away environments at random moments", count)
     assert compare.snapshot(home.path()) == before
     with home.inside() as inside:
         assert compare.differences(home.source, inside.seen, new=inside.path) == []

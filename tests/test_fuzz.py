@@ -52,6 +52,7 @@ def test_any_change_of_bytes(
     sound = library.catalog("env").to_json()
     randomly = random.Random(1)
     count = 20_000 if torture else 300
+    faults(7, "fuzz of the catalog loader: bytes", count)
     refused = 0
     for _ in range(count):
         data = bytearray(sound)
@@ -66,7 +67,6 @@ def test_any_change_of_bytes(
         except CatalogInvalid:
             refused += 1
     assert refused > count // 3
-    faults(7, "fuzz of the catalog loader: bytes", count)
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
@@ -112,6 +112,7 @@ def test_what_is_accepted_stays_inside(
     files = sorted(given.rglob("*"))
     accepted = 0
     count = 10_000 if torture else 250
+    faults(7, "fuzz of the catalog: restored, nothing outside is touched", count)
     for number in range(count):
         mutant = copy.deepcopy(document)
         for _ in range(randomly.randrange(1, 4)):
@@ -135,4 +136,3 @@ def test_what_is_accepted_stays_inside(
         assert set(os.listdir(tmp_path)) <= {"home", "recorder", "outside", "given", "jail"}, mutant
     assert sorted(given.rglob("*")) == files
     assert accepted > count // 50
-    faults(7, "fuzz of the catalog: restored, nothing outside is touched", count)

@@ -564,6 +564,7 @@ def test_killed_anywhere_it_leaves_a_valid_library_and_the_rest_for_the_next(
     library.init("one", "kept")
     tree(source(holo, "gone"), *"abcdefgh")
     kills = 0
+    faults(5, f"{arguments[0]} killed at a system call", 0)
     for system_call in ("unlink", "unlinkat", "renameat", "fsync"):
         number = 1
         was_killed = True
@@ -574,6 +575,7 @@ def test_killed_anywhere_it_leaves_a_valid_library_and_the_rest_for_the_next(
                 library.delete(name)
             was_killed = killed(holo, system_call, number, *arguments)
             kills += was_killed
+            faults(5, f"{arguments[0]} killed at a system call", was_killed)
             is_valid(holo)
             is_there = gone in catalogs(holo)
             # Either all of it is there, but perhaps its name, or nothing that could be seen.
@@ -593,5 +595,4 @@ def test_killed_anywhere_it_leaves_a_valid_library_and_the_rest_for_the_next(
             assert {path.name[:64] for path in (holo.library / "golden").iterdir()} == {kept, ".lock"}
             assert [path.name[:64] for path in (holo.library / "used").iterdir()] == [kept]
             number += 1 if torture else 8
-    faults(5, f"{arguments[0]} killed at a system call", kills)
     assert kills >= 4

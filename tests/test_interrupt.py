@@ -149,6 +149,7 @@ def test_ctrl_c_in_a_terminal(
     whole = time.monotonic() - begun
     moments = 20 if torture else 2
     problems, hits = [], 0
+    faults(2, "Ctrl-C in a terminal", 0)
     for number in range(moments):
         scenario.prepare(world)
         before = world.observe()
@@ -157,13 +158,14 @@ def test_ctrl_c_in_a_terminal(
         terminal.wait(whole * (number + 0.5) / moments * 0.9)
         terminal.press_ctrl_c()
         code = terminal.close()
-        found = problems_left(scenario, world, before, number)
         if code != 0:  # else it was too late
             hits += 1
+            faults(2, "Ctrl-C in a terminal", 1)
+        found = problems_left(scenario, world, before, number)
+        if code != 0:
             found += [] if code == 130 else [f"exit {code}"]
             found += terminal.problems()
         problems += [f"Ctrl-C at {number} of {moments}: {problem}" for problem in found]
-    faults(2, "Ctrl-C in a terminal", hits)
     assert problems == []
     assert hits * 2 >= moments
 
@@ -173,6 +175,7 @@ def test_ctrl_c_in_a_bench(filesystem: Filesystem, holo: Holo, torture: bool, fa
     """It has commands of its own to stop, and a folder to remove."""
     source = small(holo.root / "source")
     moments = 20 if torture else 2
+    faults(2, "Ctrl-C in a terminal", moments)
     problems = []
     for number in range(moments):
         terminal = Terminal(holo, ["bench", str(source)])
@@ -182,7 +185,6 @@ def test_ctrl_c_in_a_bench(filesystem: Filesystem, holo: Holo, torture: bool, fa
         assert terminal.close() == 130, terminal.shown
         problems += terminal.problems("error: interrupted; what was made for measuring is removed")
         problems += [str(path) for path in holo.home.iterdir()]
-    faults(2, "Ctrl-C in a terminal", moments)
     assert problems == []
 
 

@@ -137,10 +137,10 @@ def test_power_cut(disk: Disk, kind: str, folder: Path, torture: bool, faults: N
         # Half of them just after the command: it has said that all is well, and most is in memory only.
         delay = chance.uniform(0, durations[strategy]) if number % 2 else None
         flag = chance.choice([disks.NOLOGFLUSH, disks.LOGFLUSH]) if number else disks.LOGFLUSH
+        faults(1 if kind == "record" else 2, f"power cut during {kind}: {disk.name}", 1)
         said = f"round {number}: {disk.name}, {command}, {compression}, {delay} s, flag {flag}"
         returned = cut_power(disk, holo, command, delay, flag)
         check_after(holo, another_boot(folder), source, kind, strategy, returned=returned, said=said)
-    faults(1 if kind == "record" else 2, f"power cut during {kind}: {disk.name}", rounds)
 
 
 def prepare(disk: Disk, kind: str) -> tuple[Path, Callable[[str], list[str]]]:

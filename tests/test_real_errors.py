@@ -119,7 +119,8 @@ def test_full_disk(name: str, options: list[str], kind: str, make_disk: MakeDisk
     holo("record", first, "--name", "first")
     if kind != "record":
         holo("record", source, "--name", "env")
-    tried = 0
+    what, tried = f"full disk: {name}, {kind}", 0
+    faults(2, what, 0)
     for strategy in STRATEGIES if kind != "record" else ["smart"]:
         for leave in (0, 100_000, 500_000, 1_000_000, 2_000_000) if torture else (500_000,):
             if kind == "record":
@@ -136,9 +137,10 @@ def test_full_disk(name: str, options: list[str], kind: str, make_disk: MakeDisk
             stdout, stderr = process.communicate(timeout=120)
             result = Result(list(command), process.returncode, stdout, stderr)
             if result.code:
+                tried += 1
+                faults(2, what, 1)
                 assert result.code == 1
                 assert "No space left" in message(result)
-                tried += 1
             catalogs(holo)
             filler.unlink()
             if kind == "record":
@@ -149,7 +151,6 @@ def test_full_disk(name: str, options: list[str], kind: str, make_disk: MakeDisk
                 assert compare.differences(source, Path(path), library=holo.library) == []
                 holo("delete", "--space", "one")
     assert tried
-    faults(2, f"full disk: {name}, {kind}", tried)
 
 
 def empty(space: Path) -> None:
@@ -169,6 +170,8 @@ def test_library_on_a_read_only_mount(compression: str, make_disk: MakeDisk, tor
     source = tree(disk.root / "source")
     holo("record", source, "--name", "env")
     holo("init", "--space", "old", "env", "--strategy", "copy")
+    commands = [["record", str(source), "--name", "again"], ["catalogs", "--remove", "env"]]
+    faults(2, "read-only library", len(STRATEGIES) + len(commands))
     disks.run("mount", "--bind", holo.library, holo.library)
     disks.run("mount", "-o", "remount,bind,ro", holo.library)
     try:
@@ -179,13 +182,11 @@ def test_library_on_a_read_only_mount(compression: str, make_disk: MakeDisk, tor
             report = holo("init", "--space", strategy, "env", "--strategy", strategy, "--json").json()
             assert compare.differences(source, Path(report["path"])) == []
             assert report["strategy"]["used"] == ("copy" if "zstd" in compression or strategy == "copy" else "reflink")
-        commands = [["record", str(source), "--name", "again"], ["catalogs", "--remove", "env"]]
         for command in commands:
             assert "Read-only file system" in failed(holo, *command)
     finally:
         disks.unmount(holo.library)
     catalogs(holo)
-    faults(2, "read-only library", len(STRATEGIES) + len(commands))
     holo("record", source, "--name", "again")
 
 
@@ -196,8 +197,6 @@ def test_everything_on_a_read_only_mount(make_disk: MakeDisk, folder: Path, faul
     holo("record", source, "--name", "env")
     holo("init", "--space", "old", "env")
     disk.remount("ro")
-    assert "env" in holo("catalogs").stdout
-    assert "old" in holo("list").stdout
     commands: list[list[Argument]] = [
         ["record", source, "--name", "again"],
         ["restore", "--space", "old"],
@@ -205,12 +204,14 @@ def test_everything_on_a_read_only_mount(make_disk: MakeDisk, folder: Path, faul
         ["catalogs", "--remove", "env"],
         ["delete", "--space", "old"],
     ]
+    faults(2, "read-only disk", len(commands))
+    assert "env" in holo("catalogs").stdout
+    assert "old" in holo("list").stdout
     for command in commands:
         assert "Read-only file system" in failed(holo, *command)
     assert not (folder / "new").exists()
     disk.remount()
     holo("restore", "--space", "old")
-    faults(2, "read-only disk", len(commands))
 
 
 # -- permissions and limits --------------------------------------------------------------------------------
@@ -241,13 +242,13 @@ def test_folder_without_permission(forbidden: str, make_disk: MakeDisk, faults: 
         ],
         "elsewhere": [["init", "--space", "new", "env", "--to", where]],
     }
+    faults(2, "folder without permission", len(commands[forbidden]))
     for command in commands[forbidden]:
         assert "Permission denied" in failed(holo, *command)
     folder.chmod(0o755)
     catalogs(holo)
     for command in commands[forbidden]:
         holo(*command)
-    faults(2, "folder without permission", len(commands[forbidden]))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -259,6 +260,7 @@ def test_few_open_files(strategy: str, make_disk: MakeDisk, torture: bool, fault
     trees.write(deep / "file", b"deep down")
     trees.settle(source)
     tried = 0
+    faults(2, "few open files", 0)
     for limit in range(16, 80, 4) if torture else (24, 64):
         holo.launcher = ("sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh")
         for command in (
@@ -268,14 +270,14 @@ def test_few_open_files(strategy: str, make_disk: MakeDisk, torture: bool, fault
             process = holo.start(*command)
             stdout, stderr = process.communicate(timeout=60)
             if process.returncode:
+                tried += 1
+                faults(2, "few open files", 1)
                 assert process.returncode == 1
                 assert "Too many open files" in message(Result(list(command), process.returncode, stdout, stderr))
-                tried += 1
                 holo.launcher = ()
                 holo(*command)
     assert tried
     catalogs(holo)
-    faults(2, "few open files", tried)
 
 
 # -- a failing device --------------------------------------------------------------------------------------
@@ -284,6 +286,7 @@ def test_few_open_files(strategy: str, make_disk: MakeDisk, torture: bool, fault
 @pytest.mark.parametrize("name", ["ext4", "xfs", "btrfs"])
 def test_device_that_stops_taking_data(name: str, make_disk: MakeDisk, folder: Path, below: Path, faults: Note) -> None:
     """The image lies on a tmpfs that is full: what the filesystem in it has promised cannot be kept."""
+    faults(2, f"device that takes no data: {name}", 1)
     disk = make_disk(name, 320 << 20, folder=below / "d")
     holo = Holo(folder)
     holo.home = disk.root / "home"
@@ -304,11 +307,11 @@ def test_device_that_stops_taking_data(name: str, make_disk: MakeDisk, folder: P
     catalogs(holo)
     path = holo("init", "--space", "one", "env", "--json").json()["path"]
     assert compare.differences(source, Path(path), library=holo.library) == []
-    faults(2, f"device that takes no data: {name}", 1)
 
 
 def test_device_that_lost_data_only(make_disk: MakeDisk, folder: Path, below: Path, faults: Note) -> None:
     """The filesystem goes on, and has in memory what the disk did not take: the next record must not rely on it."""
+    faults(1, "device that lost data and went on", 1)
     disk = make_disk("ext4", 96 << 20, "-b", "4096", folder=below / "d")
     holo = Holo(folder)
     holo.home = disk.root / "home"
@@ -335,7 +338,6 @@ def test_device_that_lost_data_only(make_disk: MakeDisk, folder: Path, below: Pa
     holo("record", source, "--name", "env")
     disk.remount()
     assert len(catalogs(holo)) == 2
-    faults(1, "device that lost data and went on", 1)
 
 
 @pytest.mark.parametrize("strategy", ["copy", "hardlink"])
@@ -352,6 +354,7 @@ def test_space_whose_content_never_reached_the_disk(
     command = ["restore", "--space", "one", "--strategy", strategy, "--json"]
     space = Path(holo("init", "--space", "one", "env", *command[3:]).json()["path"])
     torn = [space / "path", *(space / "folder-3").iterdir()]
+    faults(2, f"torn files of a space: {strategy}", len(torn))
     places = [extent for path in torn for extent in fiemap.extents(os.fsencode(path))]
     disk.unmount()
     with disk.image.open("r+b") as image:
@@ -365,12 +368,12 @@ def test_space_whose_content_never_reached_the_disk(
     assert compare.differences(source, space, library=holo.library) == []
     holo.launcher = ()
     assert holo(*command).json()["files"]["unchanged"] == report["files"]["total"]
-    faults(2, f"torn files of a space: {strategy}", len(torn))
 
 
 @pytest.mark.parametrize("strategy", ["copy", "hardlink"])
 def test_device_that_cannot_be_read(strategy: str, make_disk: MakeDisk, folder: Path, faults: Note) -> None:
     """The image ends before the blobs do."""
+    faults(2, "device that cannot be read", 1)
     disk = make_disk("ext4", 64 << 20, "-b", "4096")
     holo = Holo(folder)
     holo.home = disk.root / "home"
@@ -397,4 +400,3 @@ def test_device_that_cannot_be_read(strategy: str, make_disk: MakeDisk, folder: 
     catalogs(holo)
     path = holo(*command, "--json").json()["path"]
     assert compare.differences(source, Path(path), library=holo.library) == []
-    faults(2, "device that cannot be read", 1)

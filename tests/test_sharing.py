@@ -416,8 +416,8 @@ def test_what_is_anothers_cannot_be_changed(shared: Shared, faults: Callable[[in
                 (f"move folder {folder}", lambda folder=folder: folder.rename(bait / "moved")),
                 (f"chmod folder {folder}", lambda folder=folder: folder.chmod(0o2777)),
             ]
-    assert as_user(BOB, lambda: refused(attempts)) == "done"
     faults(6, "changes to what is another user's", len(attempts))
+    assert as_user(BOB, lambda: refused(attempts)) == "done"
     for strategy in STRATEGIES:
         shared(ADA, "init", "--space", f"again-{strategy}", "app", "--strategy", strategy)
         shared.is_right(ADA, f"again-{strategy}", shared.tree(ADA))
@@ -510,6 +510,7 @@ def test_wrong_blob_in_the_way_is_an_error(
 
 
 def test_derived_files_of_another_are_not_used(shared: Shared, faults: Callable[[int, str, int], None]) -> None:
+    faults(6, "another user's wrong files", 3)
     shared(ADA, "record", shared.tree(ADA), "--name", "app")
     (path,) = (shared.home / "hololib/catalog").glob("*.json")
     library = shared.home / "hololib"
@@ -531,7 +532,6 @@ def test_derived_files_of_another_are_not_used(shared: Shared, faults: Callable[
         if strategy == "hardlink":
             assert made["files"]["hardlinked"] == 3  # all but Bob's
         shared.is_right(ADA, strategy, shared.tree(ADA))
-    faults(6, "another user's wrong files", 3)
 
 
 def test_catalog_of_another_gives_no_rights(shared: Shared, faults: Callable[[int, str, int], None]) -> None:

@@ -66,6 +66,7 @@ def test_blobs_of_a_record_that_ended_with_the_power(holo: Holo, compression: st
     killed_record(holo, source)
     blobs = stored(holo)
     sound = blobs[0].read_bytes()
+    faults(1, "torn blobs of an unfinished record", len(blobs) - 1)
     for path in blobs:
         tear(path)
     blobs[0].chmod(0o600)
@@ -78,7 +79,6 @@ def test_blobs_of_a_record_that_ended_with_the_power(holo: Holo, compression: st
     assert not (holo.library / "quarantine").exists()
     path = Path(holo("init", "--space", "one", "env", "--json").json()["path"])
     assert compare.differences(source, path, library=holo.library) == []
-    faults(1, "torn blobs of an unfinished record", len(blobs) - 1)
 
 
 def test_what_a_catalog_needs_is_not_deleted(holo: Holo, faults: Note) -> None:
@@ -147,6 +147,7 @@ def test_derived_files_that_never_reached_the_disk(holo: Holo, strategy: str, fo
     assert len(notes(holo)) == 1
     derived = [path for path in stored(holo, folder) if path not in before]
     assert len(derived) >= 5
+    faults(3, f"torn derived files: {folder}", len(derived))
     for path in derived:
         tear(path)
     holo.launcher = another_boot(holo.root)
@@ -157,7 +158,6 @@ def test_derived_files_that_never_reached_the_disk(holo: Holo, strategy: str, fo
         path = Path(holo(*command, "--json").json()["path"])
         assert compare.differences(source, path, library=holo.library) == []
     assert torn(holo) == []
-    faults(3, f"torn derived files: {folder}", len(derived))
 
 
 def test_damaged_form_gives_way_to_the_other(holo: Holo, faults: Note) -> None:
@@ -168,16 +168,17 @@ def test_damaged_form_gives_way_to_the_other(holo: Holo, faults: Note) -> None:
     trees.settle(source)
     holo("record", source, "--name", "env")
     compressed = [path for path in stored(holo) if path.suffix == ".zst"]
+    faults(2, "unfinished raw forms", 3 * len(compressed))
     for path in compressed:
         path.with_suffix("").write_bytes(b"not it")
     for strategy in ("copy", "reflink", "hardlink"):
         path = Path(holo("init", "--space", strategy, "env", "--strategy", strategy, "--json").json()["path"])
         assert compare.differences(source, path, library=holo.library) == []
-    faults(2, "unfinished raw forms", 3 * len(compressed))
 
 
 def test_who_may_not_remove_them_hashes(holo: Holo, faults: Note) -> None:
     """A library on a read-only mount, with what a record left that ended with the power."""
+    faults(3, "torn blobs in a read-only library", 1)
     source = trees.small(holo.root / "source")
     holo("record", source, "--name", "env")
     (holo.library / "unsettled" / "another-boot").touch()
@@ -190,7 +191,6 @@ def test_who_may_not_remove_them_hashes(holo: Holo, faults: Note) -> None:
     finally:
         disks.unmount(holo.library)
     assert "damaged" in result.stderr
-    faults(3, "torn blobs in a read-only library", 1)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
@@ -209,6 +209,7 @@ def test_notes_of_others_are_theirs(holo: Holo) -> None:
 
 
 def test_record_of_a_space_that_never_reached_the_disk(holo: Holo, faults: Note) -> None:
+    faults(2, "torn record of a space", 2)
     source = trees.small(holo.root / "source")
     holo("record", source, "--name", "env")
     elsewhere = holo.root / "elsewhere"
@@ -223,4 +224,3 @@ def test_record_of_a_space_that_never_reached_the_disk(holo: Holo, faults: Note)
         assert compare.differences(source, elsewhere, library=holo.library) == []
     holo("delete", "--space", "one")
     assert os.listdir(holo.holotree / ".spaces") == ["one.lock"]
-    faults(2, "torn record of a space", 2)
