@@ -107,6 +107,13 @@ def test_python_examples_run(holo: Holo, name: str) -> None:
 # -- reliability ------------------------------------------------------------------------------------------
 
 
+def test_every_test_that_counts_faults_is_named() -> None:
+    named = set(re.findall(r"`(test_\w+\.py)`", (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")))
+    files = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py")}
+    assert named <= files.keys()
+    assert {name for name, text in files.items() if "pytest.mark.torture" in text} - {Path(__file__).name} <= named
+
+
 LOSSES = """
 import pytest
 

@@ -14,12 +14,13 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holo import digest as digests
@@ -63,6 +64,7 @@ SOUND: dict[str, Any] = {
 """What most cases were made of, by one change each."""
 
 CONTENTS = (GREETING, RUN, LIBRARY)
+Note = Callable[[int, str, int], None]
 RESTORABLE = json.dumps({**SOUND, "relocations": SOUND["relocations"][:2]}).encode()
 """Without the binary, which fits no path that is longer than the prefix."""
 
@@ -229,8 +231,10 @@ def test_the_sound_catalog_is_restored(outcomes: dict[str, Outcome]) -> None:
     assert any(path.startswith("holotree/") and path.endswith("bin/run") for path in outcome.files())
 
 
+@pytest.mark.torture
 @each
-def test_the_command_says_so_and_writes_nothing(name: str, outcomes: dict[str, Outcome]) -> None:
+def test_the_command_says_so_and_writes_nothing(name: str, outcomes: dict[str, Outcome], faults: Note) -> None:
+    faults(7, "hostile catalogs", 1)
     outcome = outcomes[name]
     assert outcome.code == 1, outcome.output
     assert outcome.output.startswith("error: ")
@@ -359,23 +363,31 @@ def refused_or_sound(data: bytes) -> None:
     assert as_lists(Catalog.from_json(catalog.to_json(), "again.json").directories) == as_lists(catalog.directories)
 
 
+counted = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+"""Each example is noted as a fault: the fixture that does it is made once for all."""
+FUZZ = "fuzz of the catalog loader: bytes and structure"
+
 SOUND_BYTES = json.dumps(SOUND, ensure_ascii=False).encode()
 SNIPPETS = [b"", b"..", b"/", b"\\", b"\\x", b"\\\\xff", b"\\u0000", b"\0", b"\xff", b'"', b",", b"[", b"]", b"{", b"}"]
 SNIPPETS += [b"-", b"9" * 20, b"1e9", b"true", b"null", b'"",', b'"..",', b'"/",', b"[],", b'["a",420,0,0,"b"],']
 
 
+@pytest.mark.torture
 @given(st.lists(st.tuples(st.integers(0, len(SOUND_BYTES)), st.integers(0, 30), st.sampled_from(SNIPPETS)), max_size=4))
-@settings(max_examples=300, deadline=None)
-def test_any_change_of_bytes(changes: list[tuple[int, int, bytes]]) -> None:
+@settings(counted, max_examples=300)
+def test_any_change_of_bytes(faults: Note, changes: list[tuple[int, int, bytes]]) -> None:
+    faults(7, FUZZ, 1)
     data = SOUND_BYTES
     for start, length, new in changes:
         data = data[:start] + new + data[start + length :]
     refused_or_sound(data)
 
 
+@pytest.mark.torture
 @given(st.binary(max_size=60))
-@settings(max_examples=100, deadline=None)
-def test_any_bytes(data: bytes) -> None:
+@settings(counted, max_examples=100)
+def test_any_bytes(faults: Note, data: bytes) -> None:
+    faults(7, FUZZ, 1)
     refused_or_sound(data)
 
 
@@ -415,9 +427,11 @@ def mutate(document: dict[str, Any], randomly: random.Random) -> None:
         container[randomly.choice(NAMES)] = container.pop(key)
 
 
+@pytest.mark.torture
 @given(st.randoms(use_true_random=True), st.integers(1, 3))
-@settings(max_examples=500, deadline=None)
-def test_any_change_of_structure(randomly: random.Random, changes: int) -> None:
+@settings(counted, max_examples=500)
+def test_any_change_of_structure(faults: Note, randomly: random.Random, changes: int) -> None:
+    faults(7, FUZZ, 1)
     document = copy.deepcopy(SOUND)
     for _ in range(changes):
         if places(document):

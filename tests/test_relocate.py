@@ -8,11 +8,11 @@ import subprocess
 import sys
 import tracemalloc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from holo.catalog import Catalog, Relocation
@@ -115,18 +115,29 @@ def test_a_binary_keeps_every_other_string_in_its_place(content: bytes) -> None:
         position = end + 1
 
 
+counted = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+"""Each example is noted as a fault: the fixture that does it is made once for all."""
+FUZZ = "fuzz of relocations: offsets that lie"
+Note = Callable[[int, str, int], None]
+
+
+@pytest.mark.torture
 @given(CONTENTS, st.lists(st.integers(0, 80), min_size=1, max_size=4, unique=True), SIZES)
-@settings(max_examples=250, deadline=None)
-def test_check_knows_every_wrong_offset(content: bytes, offsets: list[int], sizes: list[int]) -> None:
+@settings(counted, max_examples=250)
+def test_check_knows_every_wrong_offset(faults: Note, content: bytes, offsets: list[int], sizes: list[int]) -> None:
     offsets.sort()
     assume(all(b - a >= LENGTH for a, b in itertools.pairwise(offsets)))
+    faults(7, FUZZ, 1)
     holds = all(content[offset : offset + LENGTH] == OLD.encode() for offset in offsets)
     assert is_accepted(content, Relocation("text", offsets, []), sizes) == holds
 
 
+@pytest.mark.torture
 @given(HOLDING, SIZES, st.integers(-12, 12).filter(bool), st.data())
-@settings(max_examples=150, deadline=None)
-def test_check_knows_an_offset_that_is_moved(content: bytes, sizes: list[int], by: int, data: st.DataObject) -> None:
+@settings(counted, max_examples=150)
+def test_check_knows_an_offset_that_is_moved(
+    faults: Note, content: bytes, sizes: list[int], by: int, data: st.DataObject
+) -> None:
     relocation = find(OLD.encode(), content)
     assert relocation is not None
     assert is_accepted(content, relocation, sizes)
@@ -135,6 +146,7 @@ def test_check_knows_an_offset_that_is_moved(content: bytes, sizes: list[int], b
     offsets[index] += by
     assume(0 <= offsets[index] <= len(content) - LENGTH)
     assume(not content.startswith(OLD.encode(), offsets[index]))
+    faults(7, FUZZ, 1)
     assert not is_accepted(content, relocation._replace(offsets=sorted(offsets)), sizes)
 
 
