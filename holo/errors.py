@@ -6,6 +6,7 @@ command line prints it as two lines and exits with ``exit_code``; no traceback r
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 INTERRUPTED = "interrupted; nothing is lost, run the command again to go on"
@@ -24,6 +25,25 @@ def printable(text: str) -> str:
     )
 
 
+_MAKE_ROOM = "Free some space on that filesystem."
+_BE_ALLOWED = "Look at its owner and mode, and at those of the folders above it."
+_ADVICE = {
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.EACCES: _BE_ALLOWED,
+    errno.EPERM: _BE_ALLOWED,
+    errno.EROFS: "Mount that filesystem for writing, or choose another place.",
+    errno.EIO: "Look into the system's log (`dmesg`) for what the disk reports; then run `holo check`.",
+    errno.EMFILE: "A deep tree takes many open files at once; `ulimit -n` allows more.",
+    errno.ENFILE: "Too many files are open in the whole system: end some programs.",
+}
+
+
+def advice(error: BaseException | None) -> str | None:
+    """What to do about an error of the system, where its number tells; or ``None``."""
+    return _ADVICE.get(error.errno or 0) if isinstance(error, OSError) else None
+
+
 class HoloError(Exception):
     """Something could not be done. ``str(error)`` is the message; ``hint`` the way out, or ``None``."""
 
@@ -32,7 +52,12 @@ class HoloError(Exception):
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self._hint = hint
+
+    @property
+    def hint(self) -> str | None:
+        """What it was raised with, or else what there is to say about the system's error it was raised from."""
+        return self._hint or advice(self.__cause__)
 
     def __reduce__(self) -> tuple[type[HoloError], tuple[str, str | None]]:
         # Errors cross from worker processes to the parent by pickle; both fields must survive.

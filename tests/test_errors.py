@@ -52,6 +52,8 @@ def wrong_with(scenario: Scenario, world: World, outcome: Outcome, whole: Outcom
         messages = [line for line in outcome.stderr.splitlines() if line.startswith("error: ")]
         if len(messages) != 1 or str(world.root) not in messages[0]:
             found.append(f"not one error that names a path: {outcome.stderr!r}")
+        if "\nhint: " not in outcome.stderr and scenario.command[0] != "run":  # whose script may fail as well
+            found.append(f"no hint: {outcome.stderr!r}")
     elif outcome.code == 0:
         found += scenario.undone(world)
         # Where the library takes no new file, it can be read all the same: that was tried, and the report says so.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 import typer
 
 from holo import __version__
-from holo.errors import INTERRUPTED, HoloError, IntegrityError, UsageError, printable
+from holo.errors import INTERRUPTED, HoloError, IntegrityError, UsageError, advice, printable
 
 if TYPE_CHECKING:
     from holo.space import Space
@@ -74,7 +74,7 @@ def main() -> NoReturn:
     except MemoryError:
         code = _fail("out of memory", "Run it again with fewer `workers` (settings.yaml).", 1)
     except OSError as error:
-        code = _fail(f"{error.filename or 'a file'}: {error.strerror or error}", None, 1)
+        code = _fail(f"{error.filename or 'a file'}: {error.strerror or error}", advice(error), 1)
     except Exception as error:
         show = getattr(error, "show", None)
         if show is not None:  # a usage error of the argument parser

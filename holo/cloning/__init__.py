@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from holo import platform, settings
 from holo.cloning.draft import Draft
-from holo.cloning.filler import NOTHING_MADE, Filler, advice
+from holo.cloning.filler import Filler, nothing_made
 from holo.cloning.report import CloneReport, Made
 from holo.errors import Conflict, HoloError, NotFound, UsageError
 from holo.walk import Walker, absolute
@@ -73,7 +73,7 @@ class _Job:
             except OSError as error:
                 raise HoloError(
                     f"cannot clone to {self._target}: {error.strerror}",
-                    f"{advice(error, self._target)}{NOTHING_MADE}",
+                    nothing_made(error),
                 ) from error
         finally:
             platform.close_directory(source)

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from holo import parallel, platform
 from holo.cloning.crew import visit_all
 from holo.cloning.report import Made, Name
-from holo.errors import HoloError, SourceChanged, UsageError
+from holo.errors import HoloError, SourceChanged, UsageError, advice
 from holo.platform import Directory
 from holo.walk import Walker
 
@@ -340,13 +340,9 @@ class Filler:
         message = f"cannot clone {self._shown(path)}: {error.strerror}"
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
             return SourceChanged(message, f"It has gone while it was cloned. {_LET_IT_END}")
-        return HoloError(message, f"{advice(error, self._shown_target)}{NOTHING_MADE}")
+        return HoloError(message, nothing_made(error))
 
 
-def advice(error: OSError, target: str) -> str:
-    """What to do about an error, as the beginning of a hint."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"Free some space on the filesystem of {target}. "
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "Each level of directories takes two open files per worker; `ulimit -n` allows more. "
-    return ""
+def nothing_made(error: OSError) -> str:
+    """The hint about an error that ended a clone."""
+    return f"{advice(error) or ''} {NOTHING_MADE}".lstrip()
