@@ -79,18 +79,12 @@ class Mounts:
             raise Unavailable(f"only root mounts {name}, or HOLO_TEST_{name.upper()} names a folder on one")
         mountpoint = self._folder(name)
         if name == "tmpfs":
-            self._mount(["-t", "tmpfs", "-o", f"size={IMAGE_SIZE}", "tmpfs"], mountpoint)
-            return mountpoint
-        if shutil.which(MKFS[name][0]) is None:
+            _run(["mount", "-t", "tmpfs", "-o", f"size={IMAGE_SIZE}", "tmpfs", str(mountpoint)])
+        elif shutil.which(MKFS[name][0]) is None:
             raise Unavailable(f"{MKFS[name][0]} is not installed")
-        image = self.workspace / f"{name}.img"
-        with image.open("wb") as file:
-            file.truncate(IMAGE_SIZE)
-        try:
-            _run([*MKFS[name], str(image)])
-            self._mount(["-t", name, "-o", "loop", str(image)], mountpoint)
-        finally:
-            image.unlink()  # the loop device keeps it alive until it is unmounted, however this ends
+        else:
+            mount_new(name, IMAGE_SIZE, mountpoint)
+        self._mounted.append(mountpoint)
         return mountpoint
 
     def _folder(self, name: str) -> Path:
@@ -98,9 +92,17 @@ class Mounts:
         folder.mkdir(parents=True)
         return folder
 
-    def _mount(self, what: list[str], mountpoint: Path) -> None:
-        _run(["mount", *what, str(mountpoint)])
-        self._mounted.append(mountpoint)
+
+def mount_new(name: str, size: int, mountpoint: Path) -> None:
+    """Mount a new filesystem in an image of so many bytes. Raises :class:`Unavailable`."""
+    image = mountpoint.with_name(f"{mountpoint.name}.img")
+    with image.open("wb") as file:
+        file.truncate(size)
+    try:
+        _run([*MKFS[name], str(image)])
+        _run(["mount", "-t", name, "-o", "loop", str(image), str(mountpoint)])
+    finally:
+        image.unlink()  # the loop device keeps it alive until it is unmounted, however this ends
 
 
 def _run(command: list[str]) -> None:
@@ -154,11 +156,15 @@ def xattrs(folder: Path) -> bool:
 
 
 def remove(tree: Path) -> None:
-    """Delete a tree whatever is in it: read-only directories, Btrfs subvolumes, paths beyond PATH_MAX."""
+    """Delete a tree whatever is in it: mounts, read-only directories, Btrfs subvolumes, paths beyond PATH_MAX."""
 
     def run(*command: str | Path) -> bool:
         return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
+    mounts = Path("/proc/self/mounts").read_text().splitlines() if sys.platform == "linux" else []
+    for path in [line.split(" ")[1] for line in reversed(mounts)]:
+        if path.startswith(f"{tree}/"):
+            unmount(Path(path))
     run("chmod", "-R", "u+rwX", tree)
     if run("rm", "-rf", tree):
         return

@@ -26,7 +26,7 @@ from holo.cli import app
 from support import compare
 from support.cli import Holo
 from support.faults import Outcome, Supervisor
-from support.filesystems import Filesystem
+from support.filesystems import Filesystem, mount_new
 from support.trees import SOME_TIME, settle, write
 
 LARGE = 1_300_000
@@ -73,6 +73,7 @@ class World:
         workers: int = 1,
         files: int = 0,
         tune: Mapping[str, int] | None = None,
+        elsewhere: bool = False,
     ) -> None:
         self.root = root = filesystem.root
         self.cli = Holo(root)
@@ -81,6 +82,10 @@ class World:
         self.space = root / "s" / "space"
         self.source = environment(root / "the-source-of-the-environment", 1, files=files)
         self.other = environment(root / "the-source-of-the-other-one-", 2, files=files)
+        if elsewhere:  # whoever asks for the world unmounts it
+            (root / "s").mkdir()
+            mount_new("ext4", 64 << 20, root / "s")
+            (root / "s" / "lost+found").rmdir()
         write(root / "s" / "a-users-file", "precious")
         write(root / "s" / "a-users-folder" / "file", "precious too")
         self.throw_away = self.home / "holotree" / f".ephemeral-{os.geteuid()}"
@@ -289,13 +294,23 @@ class Scenario:
     """once, in the beginning"""
     compression: str = "auto"
     tune: Mapping[str, int] = field(default_factory=dict)
+    elsewhere: bool = False
+    """the space is on another filesystem than the library"""
+    again: Callable[[World], None] = lambda world: None
+    """what a user has to do before running it again after a fault"""
 
     def __str__(self) -> str:
         return f"{self.name}-{self.filesystem}"
 
     def world(self, supervisor: Supervisor, filesystem: Filesystem, *, workers: int = 1, files: int = 0) -> World:
         world = World(
-            supervisor, filesystem, compression=self.compression, workers=workers, files=files, tune=self.tune
+            supervisor,
+            filesystem,
+            compression=self.compression,
+            workers=workers,
+            files=files,
+            tune=self.tune,
+            elsewhere=self.elsewhere,
         )
         self.start(world)
         world.keep()
@@ -319,6 +334,7 @@ class Scenario:
     def repeat(self, world: World) -> list[str]:
         """In what the same command, run again after a fault, fails to do its work."""
         if self.undone(world):
+            self.again(world)
             world.do(*self.arguments(world))
         return [*self.undone(world), *world.library_problems(), *world.outside_problems()]
 
@@ -414,6 +430,23 @@ def _not_collected(world: World) -> list[str]:
     return [f"not collected: {path}" for path in files if path.name.removesuffix(".zst") not in needed]
 
 
+def _used_before(world: World) -> None:
+    """Of two catalogs that no space holds, ``other`` was used last."""
+    world.without_space()
+    for tree, name in ((world.source, "env"), (world.other, "other")):
+        world.do("record", tree, "--name", name)
+
+
+def _not_outlived(world: World) -> list[str]:
+    """Of the two, only the one used last is to be there."""
+    there = set(world.catalogs())
+    return _not_collected(world) if there == {world.other_digest} else [f"the catalogs are {there}"]
+
+
+def _nothing_to_do(world: World) -> list[str]:
+    return []
+
+
 def _with_damage(world: World) -> None:
     """Blobs whose bytes are wrong although their seals are right, and one that is not there."""
     sizes = {row[4]: row[2] for _, row in world.catalogs()[world.digest].files() if row[2] > 100}
@@ -452,6 +485,23 @@ def _not_run(world: World) -> list[str]:
     return found + [f"left behind: {path}" for path in left]
 
 
+def _never_kept(world: World) -> None:
+    _run_once(world)
+    if world.record_of("kept") is not None:
+        world.do("delete", "--space", "kept")
+    if (world.library / "names" / "kept.json").exists():
+        world.do("catalogs", "--remove", "kept")
+
+
+def _not_kept(world: World) -> list[str]:
+    """There must be a space of what the command left."""
+    record = world.record_of("kept")
+    if record is None or record["state"] != "pristine" or record["digest"] not in world.catalogs():
+        return [f"the space of what was kept is {record}", *_not_run(world)]
+    found = {path.name for path in Path(record["path"]).iterdir()}
+    return [*([f"kept was {found}"] if found != {"new", "links", "locked", "void"} else []), *_not_run(world)]
+
+
 _SCRIPT = (
     "{{ cd $HOLO_SPACE_PATH && cat lib/pkg/module.py > {root}/ran && rm -r lib bin && touch new; }} 2> /dev/null"
     " || {{ echo error: $PWD >&2; exit 1; }}; echo {{}}"
@@ -464,9 +514,11 @@ _RESTORE = ("restore", "--space", "space")
 _OTHER = ("restore", "--space", "space", "--catalog", "other")
 _DELETE = ("delete", "--space", "space")
 _REMOVE = ("catalogs", "--remove", "{digest}")
+_FORCE = ("init", "--space", "space", "other", "--to", "{space}", "--force")
 _GC = ("gc",)
 _CHECK = ("check", "--repair", "--from", "{source}")
 _EPHEMERAL = (*("run", "--ephemeral", "--space", "space", "--", "sh", "-c"), _SCRIPT)
+_KEEP = (*_EPHEMERAL[:4], "--keep", "kept", *_EPHEMERAL[4:])
 _EXCHANGING = {"holo.restore._WORTH_A_SNAPSHOT": 3}
 
 
@@ -502,6 +554,14 @@ _ALL = [
     Scenario("ephemeral-first", "ext4", _EPHEMERAL, _never_run, _not_run),
     Scenario("ephemeral", "btrfs", _EPHEMERAL, _run_once, _not_run),
     Scenario("check", "xfs", _CHECK, _with_damage, World.library_problems),
+    Scenario("init-elsewhere", "btrfs", _INIT, World.without_space, _not_env, elsewhere=True),
+    Scenario("restore-elsewhere", "xfs", _RESTORE, _damaged, _not_env, elsewhere=True),
+    Scenario("restore-verify", "ext4", (*_RESTORE, "--verify"), _damaged, _not_env),
+    Scenario("init-force", "xfs", _FORCE, World.with_space, _not_other),
+    Scenario("gc-policy", "btrfs", (*_GC, "--keep-last", "1"), _used_before, _not_outlived),
+    Scenario("check-only", "btrfs", ("check",), World.with_space, _nothing_to_do),
+    Scenario("check-space", "ext4", ("check", "--space", "space"), World.with_space, _nothing_to_do),
+    Scenario("ephemeral-keep", "ext4", _KEEP, _never_kept, _not_kept, again=_never_kept),
 ]
 
 
