@@ -120,6 +120,38 @@ def test_a_full_disk_does_not_keep_a_space_from_being_deleted(
         assert scenario.undone(world) == []
 
 
+@each_scenario("init-force-xfs")
+def test_what_is_below_a_directory_that_cannot_be_read_is_made_anew_with_it(
+    scenario: Scenario, filesystem: Filesystem, supervisor: Supervisor
+) -> None:
+    world = scenario.world(supervisor, filesystem)
+    scenario.prepare(world)
+    asked = [call for call in scenario.run(world, reads=True).calls if call.name == "newfstatat"]
+    at = next(number for number, call in enumerate(asked, 1) if call.path == "s/space/void")
+    scenario.prepare(world)
+    outcome = scenario.run(world, at=at, error=errno.EACCES, reads=True, only=["newfstatat"])
+    assert outcome.calls[-1].path == "s/space/void"
+    assert outcome.code == 0, outcome
+    assert scenario.undone(world) == []
+
+
+@each_scenario("init-elsewhere-btrfs")
+def test_a_folder_that_cannot_be_looked_at_is_not_taken_for_missing(
+    scenario: Scenario, filesystem: Filesystem, supervisor: Supervisor
+) -> None:
+    """Or the strategy would be that of the folder above, which is on another filesystem."""
+    world = scenario.world(supervisor, filesystem)
+    for _ in range(2):  # the first makes folders that stay
+        scenario.prepare(world)
+        whole = scenario.run(world, reads=True)
+    asked = [call for call in whole.calls if call.name == "newfstatat"]
+    for at in [number for number, call in enumerate(asked, 1) if call.path == "s"]:
+        scenario.prepare(world)
+        outcome = scenario.run(world, at=at, error=errno.EIO, reads=True, only=["newfstatat"])
+        assert outcome.calls[-1].path == "s"
+        assert outcome.code == 1 or outcome.json()["strategy"]["used"] == "copy", outcome
+
+
 # -- limits of the process ------------------------------------------------------------------------------------------
 
 

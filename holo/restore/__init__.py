@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -539,6 +540,12 @@ def _is_absent_or_empty(path: str) -> bool:
 
 def _existing(path: str) -> str:
     """The nearest existing directory at or above ``path``."""
-    while not os.path.isdir(path):
+    while True:
+        try:
+            if stat.S_ISDIR(os.stat(path).st_mode):
+                return path
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise HoloError(f"cannot read {path}: {error.strerror}") from error
         path = os.path.dirname(path)
-    return path

@@ -100,9 +100,22 @@ def survey(root: Directory, expectation: Expectation, blobs: Blobs, workers: int
     for findings, inodes in parallel.run(surveyor, tasks, workers):
         result.findings += findings
         result.inodes |= inodes
+    _forget_below_unreadable(result, expectation.catalog)
     order = {row[0]: index for index, row in enumerate(directories)} if result.findings else {}
     result.findings.sort(key=lambda finding: order[finding.path])
     return result
+
+
+def _forget_below_unreadable(result: Survey, catalog: Catalog) -> None:
+    """A directory that cannot be read is made anew, and all that is below it, whatever was seen of that."""
+    lost = tuple(f"{finding.path}/".lstrip("/") for finding in result.findings if finding.unreadable)
+    if lost:
+        found = {finding.path: finding for finding in result.findings}
+        for path, _, _, files, links in catalog.directories:
+            if path and path.startswith(lost):
+                found[path] = Finding(path, missing=True, files=files, symlinks=links)
+        result.findings = list(found.values())
+        result.inodes = {path: inode for path, inode in result.inodes.items() if not path.startswith(lost)}
 
 
 class _Surveyor:
