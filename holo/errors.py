@@ -27,12 +27,16 @@ def printable(text: str) -> str:
 
 _MAKE_ROOM = "Free some space on that filesystem."
 _BE_ALLOWED = "Look at its owner and mode, and at those of the folders above it."
+_NO_FOLDER = "Something else may stand there, or where a folder above it should be: look at it."
 _ADVICE = {
     errno.ENOSPC: _MAKE_ROOM,
     errno.EDQUOT: _MAKE_ROOM,
     errno.EACCES: _BE_ALLOWED,
     errno.EPERM: _BE_ALLOWED,
     errno.EROFS: "Mount that filesystem for writing, or choose another place.",
+    errno.EEXIST: _NO_FOLDER,
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EINTR: "Run it again.",
     errno.EIO: "Look into the system's log (`dmesg`) for what the disk reports; then run `holo check`.",
     errno.EMFILE: "A deep tree takes many open files at once; `ulimit -n` allows more.",
     errno.ENFILE: "Too many files are open in the whole system: end some programs.",
