@@ -21,7 +21,7 @@ import zstandard
 
 from holo.cli import app
 from holo.digest import of
-from support import compare, trees
+from support import compare, filesystems, trees
 from support.cli import Holo
 from support.filesystems import Filesystem
 
@@ -101,6 +101,8 @@ class Process:
             *[self.collect] * 4,
             *[self.delete] * 2,
             *[self.remove] * 4,
+            *[self.repair, self.run_in_it, self.clone],
+            *[self.throw_away] * 2,
         ]
         try:
             while time.monotonic() < until and not over.is_set():
@@ -187,6 +189,28 @@ class Process:
     def remove(self) -> None:
         self.run("catalogs", "--remove", self.source())
 
+    def repair(self) -> None:
+        report = self.run("check", "--repair")
+        assert report["problems"] == []
+
+    def run_in_it(self) -> None:
+        self.run("run", "--space", self._random.choice(self._own), "--", "sh", "-c", "echo {}")
+
+    def clone(self) -> None:
+        """Of a space that nobody else changes."""
+        name = self._random.choice(self._own)
+        found = next((item for item in self.run("list")["spaces"] if item["name"] == name), None)
+        if found is not None:
+            space = Path(found["path"])
+            copy = Path(self.run("clone", str(space), str(self._holo.root / f"clone-of-{name}"))["path"])
+            assert compare.differences(space, copy, old=space, new=space) == []
+            filesystems.remove(copy)
+
+    def throw_away(self) -> None:
+        script = 'cd "$HOLO_SPACE_PATH" && bin/tool > new && cat lib-1/* > all && rm -r lib-* bin && echo {}'
+        command = ["--space", self.space(), "--catalog", self.source(), "--", "sh", "-c", script]
+        self.run("run", "--ephemeral", *command)
+
     def look(self) -> None:
         commands = [("list",), ("catalogs",), ("restore", "--space", self.space(), "--dry-run")]
         if "check" in COMMANDS:
@@ -234,7 +258,9 @@ def check_the_end(holo: Holo, run: Callable[..., Any], origins: dict[str, Path])
     for space in spaces:
         assert run("restore", "--space", space["name"])
         assert compare.differences(origins[space["digest"]], Path(space["path"]), library=holo.library) == []
-    folders = {path for path in holo.holotree.iterdir() if path.name != ".spaces"}
+    throw_away = holo.holotree / f".ephemeral-{os.geteuid()}"
+    assert list(throw_away.glob("runs/*")) == []
+    folders = {path for path in holo.holotree.iterdir() if path != throw_away and path.name != ".spaces"}
     assert folders == {Path(space["path"]) for space in spaces}
 
 
