@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -15,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from support import compare
 from support.cli import Holo
 from support.faults import Supervisor
-from support.filesystems import Filesystem
-from support.scenarios import Scenario, World, each_scenario, spread
+from support.filesystems import Filesystem, remove
+from support.scenarios import Scenario, World, each_scenario, environment, spread
 from support.trees import small
 
 pytestmark = pytest.mark.torture
@@ -65,8 +67,9 @@ def test_interrupted_before_any_call(
 class Terminal:
     """A command in a terminal of its own, as its foreground process group."""
 
-    def __init__(self, holo: Holo, arguments: list[str]) -> None:
-        self._home = str(holo.home)
+    def __init__(self, holo: Holo, arguments: list[str], works_in: Path | None = None) -> None:
+        """It is at work when it has opened something below ``works_in``, by default the home."""
+        self._works_in = str(works_in or holo.home)
         self._master, slave = pty.openpty()
         self._process = subprocess.Popen(
             ["setsid", "--ctty", sys.executable, "-m", "holo", *arguments],
@@ -80,7 +83,7 @@ class Terminal:
         self.shown = b""
 
     def wait_for_work(self) -> None:
-        """Until it has opened a file of the library: Python has started, and so has the command."""
+        """Until it has opened a file there: Python has started, and so has the command."""
         while self._process.poll() is None and not any(map(self._is_ours, self._descriptors())):
             self._read(0.001)
 
@@ -93,7 +96,7 @@ class Terminal:
         return found
 
     def _is_ours(self, path: str) -> bool:
-        return path.startswith(self._home)
+        return path.startswith(self._works_in)
 
     def _read(self, seconds: float) -> None:
         if select.select([self._master], [], [], seconds)[0]:
@@ -135,7 +138,9 @@ class Terminal:
         return found
 
 
-@each_scenario("record-ext4", "init-first-btrfs", "init-ext4", "restore-ext4", "gc-ext4", "check-ext4")
+@each_scenario(
+    *("record-ext4", "init-first-btrfs", "init-ext4", "restore-ext4", "gc-ext4", "check-ext4", "ephemeral-first-ext4")
+)
 def test_ctrl_c_in_a_terminal(
     scenario: Scenario, filesystem: Filesystem, supervisor: Supervisor, torture: bool, faults: Note
 ) -> None:
@@ -162,10 +167,38 @@ def test_ctrl_c_in_a_terminal(
             hits += 1
             faults(2, "Ctrl-C in a terminal", 1)
         found = problems_left(scenario, world, before, number)
-        if code != 0:
+        if code != 0 and (code != -signal.SIGINT or scenario.command[0] != "run"):  # as the command in it has ended
             found += [] if code == 130 else [f"exit {code}"]
             found += terminal.problems()
         problems += [f"Ctrl-C at {number} of {moments}: {problem}" for problem in found]
+    assert problems == []
+    assert hits * 2 >= moments
+
+
+@pytest.mark.parametrize("filesystem", ["ext4"], indirect=True)
+def test_ctrl_c_in_a_clone(filesystem: Filesystem, holo: Holo, torture: bool, faults: Note) -> None:
+    """It is there as a whole, or nothing of it is."""
+    source, copy = environment(holo.root / "source", 1, files=5000 if torture else 800), holo.root / "copy"
+    faults(2, "Ctrl-C in a terminal", 0)
+    moments, before = 20 if torture else 2, {*os.listdir(holo.root)}
+    problems, hits, whole = [], 0, 0.0
+    for number in range(moments + 1):
+        terminal = Terminal(holo, ["clone", str(source), str(copy)], source)
+        terminal.wait_for_work()
+        begun = time.monotonic()
+        if number:  # the first shows how long it takes
+            terminal.wait(whole * (number - 0.5) / moments * 0.9)
+            terminal.press_ctrl_c()
+        code = terminal.close()
+        whole = whole or time.monotonic() - begun
+        if code == 0:
+            problems += compare.differences(source, copy, new=source)
+            remove(copy)
+        else:
+            hits += 1
+            faults(2, "Ctrl-C in a terminal", 1)
+            problems += [*terminal.problems(), *([f"exit {code}"] if code != 130 else [])]
+        problems += [f"{number}: left behind: {name}" for name in {*os.listdir(holo.root)} - before]
     assert problems == []
     assert hits * 2 >= moments
 
