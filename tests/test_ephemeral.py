@@ -19,9 +19,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from holo import Hololib, NotFound
+from holo.layers import Layers
 from support import compare, filesystems, trees
 from support.cli import Holo, Result
 from support.filesystems import Filesystem
@@ -406,6 +409,25 @@ $$" || echo mixed > {results}/bad"""
     assert [home.forks.wait(process) for process in running] == [0] * 20
     assert len(list(results.iterdir())) == 20
     assert not (results / "bad").exists()
+    assert home.left() == []
+
+
+@local
+@pytest.mark.parametrize("user", [ROOT], ids=["root"], indirect=True)
+def test_a_catalog_that_goes_while_its_layers_are_made(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removed and collected after the tree was made: nothing is damaged, the catalog is just not there any more."""
+    hold = Layers.hold
+
+    def remove_first(layers: Layers, path: str, *arguments: Any) -> Any:
+        if path.startswith(layers.layers):
+            home("catalogs", "--remove", "env")
+            home("gc")
+        return hold(layers, path, *arguments)
+
+    monkeypatch.setattr(Layers, "hold", remove_first)
+    monkeypatch.setenv("HOLO_SETTINGS", os.devnull)
+    with pytest.raises(NotFound, match="any more"):
+        Hololib(home.home).run_ephemeral(["true"], "new", catalog="env")
     assert home.left() == []
 
 

@@ -17,7 +17,6 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 from holo import platform
@@ -32,7 +31,6 @@ from holo.untrusted import SMALL, open_file, read
 from holo.walk import open_directory
 
 if TYPE_CHECKING:
-    from holo.catalog import Catalog
     from holo.hololib import Store
     from holo.hololib.locks import OnWait
     from holo.space import Holotree
@@ -195,18 +193,15 @@ def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitSt
     tree = os.path.join(layers.trees, digest)
     layer = os.path.join(layers.layers, layers.layer_name(digest, environment.path))
 
-    @cache
-    def catalog() -> Catalog:
-        return home.store.load(digest)
-
     def make(path: str) -> None:
         from holo.ephemeral.make import make_layer, make_tree
 
         with home.store.lock(exclusive=False, on_wait=home.on_wait):
+            catalog = home.store.load(digest)  # each time: between the two it may have been removed, and collected
             if path.startswith(tree):
-                make_tree(home.store, catalog(), path, home.workers)
+                make_tree(home.store, catalog, path, home.workers)
             else:
-                make_layer(home.store, catalog(), path, environment.path, home.workers)
+                make_layer(home.store, catalog, path, environment.path, home.workers)
 
     what = f"the tree of catalog {environment.catalog!r}"
     if not os.path.isdir(tree):
