@@ -29,6 +29,9 @@ Result = TypeVar("Result")
 
 _NUMBER = struct.Struct("=I")
 
+_ENDING = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
+"""Signals that end a program in order, if it has a handler."""
+
 _F_GETPIPE_SZ = 1032
 """fcntl(2), Linux. A pipe holds 64 KiB, or less for a user with very many pipes (pipe(7))."""
 
@@ -88,18 +91,18 @@ def _run_in_processes(
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
-        # Ctrl-C must not come between a fork and the list of children, nor find our handler in a worker.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # None must come between a fork and the list of children, nor find a handler of ours in a worker.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         try:
             for _ in range(workers):
                 receive, send = os.pipe()
                 child = os.fork()
                 if child == 0:
-                    _work(function, tasks, queue, stride, send, parent, in_child)
+                    _work(function, tasks, queue, stride, send, parent, mask, in_child)
                 os.close(send)
                 children[receive] = child
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         yield from _collect(children)
     finally:
         os.close(queue)
@@ -118,14 +121,17 @@ def _work(
     stride: int,
     send: int,
     parent: int,
+    mask: set[int | signal.Signals],
     in_child: Callable[[], object] | None,
 ) -> NoReturn:
     """The life of a forked worker. Never returns, never runs the parent's clean-up."""
     status = 1
     try:
-        # Ctrl-C reaches the whole process group; the parent explains it, the workers just end.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        # Such a signal can be for the whole process group. What it means is the parent's to say, which ends us then.
+        for number in _ENDING:
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
             if in_child is not None:
                 in_child()

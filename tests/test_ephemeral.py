@@ -522,6 +522,22 @@ def test_the_result_becomes_a_catalog(home: Home) -> None:
     assert home.left() == []
 
 
+@local
+@as_user
+def test_ctrl_c_when_the_command_has_ended_costs_nothing(home: Home) -> None:
+    """Its result is kept, and the exit code is its own, while what it left running is being ended."""
+    pid = home.root / "pid"
+    script = f"trap '' TERM; sleep 100 & cd $HOLO_SPACE_PATH; echo kept > new; echo $$ > {pid}; exit 7"
+    command = ["run", "--ephemeral", "--space", "web", "--keep", "saved", "--", "sh", "-c", script]
+    holo = home.forks.start(*command, env=home.environment(), user=home.user)
+    wait_for(lambda: pid.exists() and pid.read_text())
+    wait_for(lambda: not Path(f"/proc/{int(pid.read_text())}").exists())
+    os.kill(holo, signal.SIGINT)
+    assert home.forks.wait(holo) == 7
+    assert (home.path("saved") / "new").read_text() == "kept\n"
+    assert home.left() == []
+
+
 # -- killed -----------------------------------------------------------------------------------------------------------
 
 

@@ -339,6 +339,42 @@ def test_a_generator_that_was_never_started_starts_nothing() -> None:
 
 
 @linux
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_the_parent_handles_are_for_it(number: signal.Signals) -> None:
+    """They may be for the whole process group, and a parent that goes on needs its workers."""
+
+    def work(task: int) -> int:
+        os.kill(os.getpid(), number)
+        return task
+
+    came = []
+    before = signal.signal(number, lambda *_: came.append(1))
+    try:
+        assert sorted(parallel.run(work, range(10), 2)) == list(range(10))
+    finally:
+        signal.signal(number, before)
+    assert came == []
+
+
+@linux
+@pytest.mark.parametrize("how", ["blocked", "ignored"])
+def test_ctrl_c_that_is_not_for_the_parent_is_not_for_workers(how: str) -> None:
+    def work(task: int) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return task
+
+    before = signal.getsignal(signal.SIGINT)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT} if how == "blocked" else ())
+    try:
+        if how == "ignored":
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        assert sorted(parallel.run(work, range(10), 2)) == list(range(10))
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@linux
 def test_workers_of_a_killed_parent_end(tmp_path_factory: pytest.TempPathFactory) -> None:
     """They hold the locks of the parent by inheritance, so they must not go on without it."""
     script = """

@@ -138,11 +138,12 @@ else:
                 self._start(before)
                 code = self._wait()
                 self._end_the_rest()
+                if at_end is not None and self._root is not None:
+                    _finish(at_end, self._root, self._place.path)
+                _forget_signals()
             finally:
                 namespaces.adopt_orphans(False)
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            if at_end is not None and self._root is not None:
-                _finish(at_end, self._root, self._place.path)
             return code
 
         def _start(self, mask: set[int | signal.Signals]) -> None:
@@ -247,6 +248,11 @@ else:
                     pass
                 return True
             return False
+
+    def _forget_signals() -> None:
+        """What came after the command had ended was for it as well, and must not cost its result."""
+        while signal.sigtimedwait(_PASSED_ON, 0) is not None:
+            pass
 
     def _pair() -> tuple[socket.socket, socket.socket]:
         import socket
