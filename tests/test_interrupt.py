@@ -64,6 +64,41 @@ def test_interrupted_before_any_call(
     assert problems == []
 
 
+@each_scenario("record-ext4", "restore-exchange-btrfs")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_terminated_before_any_call(
+    scenario: Scenario, filesystem: Filesystem, workers: int, supervisor: Supervisor, torture: bool, faults: Note
+) -> None:
+    """As Ctrl-C, but for the exit code."""
+    world = scenario.world(supervisor, filesystem, workers=workers, files=300 if workers > 1 else 0)
+    scenario.prepare(world)
+    whole = scenario.run(world)
+    points = spread(len(whole.calls), 40 if torture else 2)
+    faults(2, "SIGTERM before a file-system call", len(points))
+    problems = []
+    for number in points:
+        scenario.prepare(world)
+        before = world.observe()
+        outcome = scenario.run(world, at=number, kill="terminate")
+        found = ["it hung"] if outcome.hung else []
+        if outcome.code != 0 and (outcome.code, outcome.stderr.strip()) != (143, EXPLANATION):
+            found.append(f"exit {outcome.code}: {outcome.stderr}")
+        found += problems_left(scenario, world, before, number)
+        problems += [f"call {number}, {outcome.calls[-1]}: {problem}" for problem in found]
+    assert problems == []
+
+
+def test_a_signal_that_is_inherited_as_ignored_stays_so() -> None:
+    """As nohup leaves SIGHUP."""
+    code = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from holo import cli; cli._heed_signals();"
+        "print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, callable(signal.getsignal(signal.SIGTERM)))"
+    )
+    holo = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=holo, capture_output=True, text=True, check=False)
+    assert done.stdout == "True True\n", done.stderr
+
+
 class Terminal:
     """A command in a terminal of its own, as its foreground process group."""
 
@@ -112,6 +147,11 @@ class Terminal:
 
     def press_ctrl_c(self) -> None:
         os.write(self._master, b"\x03")
+
+    def hang_up(self) -> int:
+        """Close the window. The exit code."""
+        os.close(self._master)
+        return self._process.wait(30)
 
     def close(self) -> int:
         """Its exit code. Reads what it still has to say."""
@@ -201,6 +241,18 @@ def test_ctrl_c_in_a_clone(filesystem: Filesystem, holo: Holo, torture: bool, fa
         problems += [f"{number}: left behind: {name}" for name in {*os.listdir(holo.root)} - before]
     assert problems == []
     assert hits * 2 >= moments
+
+
+@each_scenario("record-ext4", "init-ext4")
+def test_a_terminal_that_is_closed(scenario: Scenario, filesystem: Filesystem, supervisor: Supervisor) -> None:
+    """Nobody is there to be told anything."""
+    world = scenario.world(supervisor, filesystem, workers=2, files=800)
+    scenario.prepare(world)
+    before = world.observe()
+    terminal = Terminal(world.cli, scenario.arguments(world))
+    terminal.wait_for_work()
+    assert terminal.hang_up() == 129
+    assert problems_left(scenario, world, before, 1) == []
 
 
 @pytest.mark.parametrize("filesystem", ["ext4"], indirect=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -163,6 +164,16 @@ def test_ctrl_c_ends_everything(project: Project) -> None:
     project.write({}, {}, scripts={"postinstall": "echo started; sleep 600; :"})
     said = interrupted_at("started", start(project.holo, project.lock))
     assert "Traceback" not in said
+    assert project.is_clean()
+
+
+@needs_npm
+def test_sigterm_ends_everything(project: Project) -> None:
+    """Also what npm has started: only holo is told, as by the end of a job of CI."""
+    (project.folder / ".npmrc").write_text("foreground-scripts=true\n")
+    project.write({}, {}, scripts={"postinstall": "echo started; sleep 600; :"})
+    said = interrupted_at("started", start(project.holo, project.lock), alone=signal.SIGTERM)
+    assert said.splitlines()[-1].startswith("error: interrupted;")
     assert project.is_clean()
 
 

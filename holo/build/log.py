@@ -6,6 +6,7 @@ import os
 import re
 import select
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -66,12 +67,8 @@ class Log:
         try:
             self._pass_on(process)
             code = process.wait()
-        except BaseException:  # Ctrl-C reaches the tool as well, but not every tool listens
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=5)
-            process.kill()
-            process.wait()
+        except BaseException:  # Ctrl-C reaches the tools as well, but not every tool listens; others are for us alone
+            _end(process)
             raise
         finally:
             process.stdout.close()
@@ -125,3 +122,20 @@ def _words(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
         if poll is not None and end is None and process.poll() is not None:
             end = time.monotonic() + _LAST_WORDS
     yield b"warning: it has left a process behind, which is not waited for\n"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a tool, killed if it takes more than 5 seconds; what it has started is asked to end as well."""
+    started: list[int] = []
+    if sys.platform == "linux":
+        from holo.platform.namespaces import descendants
+
+        started = descendants(process.pid)
+    process.terminate()
+    for pid in started:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=5)
+    process.kill()
+    process.wait()

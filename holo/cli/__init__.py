@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
@@ -59,8 +60,7 @@ KeepSetid = Annotated[bool, typer.Option("--keep-setid", help="Keep setuid and s
 def main() -> NoReturn:
     """The entry point: run the command, and turn every failure into one message and an exit code."""
     gc.disable()  # a command ends before garbage matters, and looking for it among all rows takes long
-    if sys.platform != "win32" and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited, and nobody could wait for a child
+    _heed_signals()
     try:
         code = app(standalone_mode=False)
         if code == 130:  # what some versions of Typer make of Ctrl-C, without a word
@@ -97,15 +97,40 @@ def main() -> NoReturn:
     os._exit(code if isinstance(code, int) else 0)
 
 
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""What ends a command as Ctrl-C does: its time is over, its job is cancelled, its terminal is closed."""
+
+_stopped_by: list[int] = []
+"""The signal that has done so."""
+
+
+def _heed_signals() -> None:
+    if sys.platform != "win32" and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited, and nobody could wait for a child
+    for number in _ENDING:
+        if signal.getsignal(number) == signal.SIG_DFL:  # not what nohup has us ignore
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, _: object) -> None:
+    if not _stopped_by:
+        _stopped_by.append(number)
+        for other in _ENDING:  # `timeout` sends two, and the second would cut short what the first has cleaned up
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+
 def _interrupted() -> int:
+    _stopped_by.append(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience would cut the explanation short
-    return _fail(INTERRUPTED, None, 130)
+    return _fail(INTERRUPTED, None, 128 + _stopped_by[0])
 
 
 def _fail(message: str, hint: str | None, code: int) -> int:
-    print(f"error: {printable(message)}", file=sys.stderr)
-    if hint:
-        print(f"hint: {printable(hint)}", file=sys.stderr)
+    with suppress(OSError):  # the terminal has gone
+        print(f"error: {printable(message)}", file=sys.stderr)
+        if hint:
+            print(f"hint: {printable(hint)}", file=sys.stderr)
     return code
 
 

@@ -95,7 +95,20 @@ def adopt_orphans(adopt: bool) -> None:
 
 def children() -> list[int]:
     """The children of this process."""
-    found = []
+    return [process for process, parent in _parents().items() if parent == os.getpid()]
+
+
+def descendants(process: int) -> list[int]:
+    """The children of a process, theirs, and so on."""
+    parents, found = _parents(), [process]
+    for known in found:
+        found += [child for child, parent in parents.items() if parent == known]
+    return found[1:]
+
+
+def _parents() -> dict[int, int]:
+    """All processes that can be seen, and the parent of each."""
+    found = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
@@ -103,8 +116,7 @@ def children() -> list[int]:
                     parent = file.read().rpartition(b")")[2].split()[1]  # a name may hold anything
             except OSError:
                 continue
-            if int(parent) == os.getpid():
-                found.append(int(entry))
+            found[int(entry)] = int(parent)
     return found
 
 

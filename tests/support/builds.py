@@ -1,4 +1,4 @@
-"""Builds that are stopped: by Ctrl-C, as a terminal sends it, and by kill -9."""
+"""Builds that are stopped: by Ctrl-C, as a terminal sends it, by SIGTERM, and by kill -9."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ def start(holo: Holo, blueprint: Path, env: Mapping[str, str] | None = None) -> 
     )
 
 
-def interrupted_at(word: str, process: subprocess.Popen[str]) -> str:
+def interrupted_at(word: str, process: subprocess.Popen[str], *, alone: signal.Signals | None = None) -> str:
     """Send SIGINT to all of its group when it has printed a line that is ``word``; what it prints after that.
+
+    Or, to holo ``alone``, another signal.
 
     Asserts that no process of the group is left.
     """
@@ -35,9 +37,12 @@ def interrupted_at(word: str, process: subprocess.Popen[str]) -> str:
     while (line := process.stderr.readline()).strip() != word:
         assert line, "it ended by itself"
     time.sleep(0.4)  # dash loses a signal that comes while it starts a program
-    os.killpg(process.pid, signal.SIGINT)
+    if alone is None:
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.send_signal(alone)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + (alone or signal.SIGINT)
     deadline = time.monotonic() + 10  # whoever is left has the signal, but may not have ended yet
     while _is_there(process.pid):
         assert time.monotonic() < deadline

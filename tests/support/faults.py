@@ -175,7 +175,8 @@ class Supervisor:
         """Run ``holo *arguments`` in ``root``, with a fault before the call number ``at`` (from 1; 0: none).
 
         The fault is ``error``, an errno in place of the call's result, or ``kill``: ``"group"`` kills all processes,
-        ``"one"`` only that which calls, ``"interrupt"`` sends SIGINT to all, as Ctrl-C does, and lets the call happen.
+        ``"one"`` only that which calls, ``"interrupt"`` sends SIGINT to all, as Ctrl-C does, and ``"terminate"``
+        SIGTERM, first to holo alone, as ``timeout`` does; then the call happens.
         What counts are the calls on files below ``root`` that may change something, with ``reads`` the others as
         well, and of these ``only`` the named ones. ``tune`` sets constants of holo, by their dotted names: a small
         tree then does what only a large one does.
@@ -340,6 +341,9 @@ class _Watch:
             os.kill(process, signal.SIGKILL)
         elif kill == "interrupt":
             os.killpg(self._leader, signal.SIGINT)
+        elif kill == "terminate":
+            os.kill(self._leader, signal.SIGTERM)
+            os.killpg(self._leader, signal.SIGTERM)
         return int(self._request["error"])
 
     def _changes(self, process: int, name: str, arguments: list[int]) -> bool:
