@@ -101,6 +101,7 @@ class Hololib:
         the space was made of that blueprint, else yes. The other arguments are those of :meth:`restore`.
         """
         options = self._options(strategy, strict, verify, force, on_progress)
+        self._sweep()
         with self.tree.lock(space, self._on_wait):
             known = self.tree.find(space)
             blueprint = self._blueprint_meant(source, known)
@@ -139,6 +140,7 @@ class Hololib:
         from holo.build.builders import Options as BuildOptions
         from holo.build.origin import recall
 
+        self._sweep()
         blueprint = named(os.fspath(path))
         name = space or os.environ.get("HOLO_SPACE") or blueprint.space
         known = self.tree.find(name)
