@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -20,17 +21,15 @@ class Workspace(Protocol):
     def __call__(self, source: str | os.PathLike[str], *, relocate: bool = False) -> Path: ...
 
 
-_failed = pytest.StashKey[bool]()
+_failed: set[str] = set()
+"""Node ids. No recent pytest may be needed to load this: it is loaded wherever holo is installed, by any pytest."""
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    if report.failed:
-        item.stash[_failed] = True
-    return report
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+    outcome = yield
+    if outcome.get_result().failed:
+        _failed.add(item.nodeid)
 
 
 @pytest.fixture
@@ -42,6 +41,7 @@ def holo_workspace(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     unless ``tmp_path_retention_policy`` is ``none``. ``relocate`` also patches the source's path inside the files.
     """
     made: list[Path] = []
+    _failed.discard(request.node.nodeid)  # when it was run before
 
     def workspace(source: str | os.PathLike[str], *, relocate: bool = False) -> Path:
         from holo.cloning import clone
@@ -55,14 +55,16 @@ def holo_workspace(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
         return target
 
     yield workspace
-    is_kept = request.node.stash.get(_failed, False) and request.config.getini("tmp_path_retention_policy") != "none"
+    is_kept = request.node.nodeid in _failed and request.config.getini("tmp_path_retention_policy") != "none"
     if made and not is_kept:
-        from holo import platform
-        from holo.remove import remove
+        from holo.errors import HoloError
+        from holo.remove import remove_at
 
+        left = []
         for folder in made:
-            parent = platform.open_root(str(folder.parent))
             try:
-                remove(parent, folder.name)
-            finally:
-                platform.close_directory(parent)
+                remove_at(str(folder))
+            except HoloError as error:  # a process still writes there, say, which is not what was tested
+                left.append(error.message)
+        if left:
+            warnings.warn(pytest.PytestWarning("; ".join(left)), stacklevel=1)

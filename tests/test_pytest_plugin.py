@@ -88,6 +88,45 @@ def test_nothing_is_kept_if_that_is_the_policy(filesystem: Filesystem) -> None:
     assert left == []
 
 
+STUBBORN = """
+from pathlib import Path
+import holo.remove
+
+def test_passing(monkeypatch, holo_workspace):
+    first, second = holo_workspace({source!r}), holo_workspace({source!r})
+    remove = holo.remove.remove
+
+    def refuse(directory, name):  # as if somebody wrote there all the time
+        if name == first.parent.name:
+            raise OSError(39, "Directory not empty")
+        return remove(directory, name)
+
+    monkeypatch.setattr(holo.remove, "remove", refuse)
+    monkeypatch.setattr(holo.remove, "_PATIENCE", 0)
+    Path("second").write_text(str(second))
+"""
+
+
+@pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+def test_a_workspace_that_cannot_be_removed_fails_nothing(filesystem: Filesystem) -> None:
+    source = small(filesystem.root / "source")
+    printed, left = run(filesystem.root, "-W", "default", source=source, tests=STUBBORN)
+    assert "1 passed, 1 warning" in printed, printed
+    assert "Directory not empty" in printed
+    assert len(left) == 1
+    assert not Path((filesystem.root / "second").read_text()).exists()
+
+
+def test_an_old_pytest_can_load_it() -> None:
+    """It is loaded wherever holo is installed: one that fails there would fail every run of pytest."""
+    code = """
+import pytest
+del pytest.StashKey
+pytest.hookimpl = lambda *, hookwrapper=False, optionalhook=False, tryfirst=False, trylast=False: lambda function: None
+import holo.pytest_plugin"""
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+
+
 def test_a_start_of_pytest_loads_nothing_of_holo() -> None:
     code = "import sys, holo.pytest_plugin; print([name for name in sys.modules if name.startswith('holo')])"
     done = subprocess.run(
