@@ -297,6 +297,10 @@ def test_of_a_blueprint(filesystem: Filesystem) -> None:
     assert [path for path in holo.holotree.iterdir() if path.name[0] != "."] == []
     both = ("--catalog", "x", "--blueprint", project / "requirements.txt")
     assert "one of the two" in holo("run", "--ephemeral", *both, "--", "true", code=2).stderr
+    killed = holo.holotree / f".ephemeral-{os.geteuid()}" / "runs" / "0123456789abcdef"
+    killed.mkdir()
+    holo("run", "--blueprint", project / "requirements.txt", "--", "true")
+    assert not killed.exists()
 
 
 # -- exit codes and signals -------------------------------------------------------------------------------------------
@@ -473,6 +477,40 @@ def test_a_space_that_is_not_there_appears_and_goes(home: Home) -> None:
 
 
 @local
+@as_user
+def test_no_folder_is_made_but_the_environments_own(home: Home) -> None:
+    place = home.root / "worktree" / "deep" / ".venv"
+    home("init", "--space", "other", "env", "--to", place)
+    filesystems.remove(home.root / "worktree")
+    command = ("run", "--ephemeral", "--space", "other", "--", "true")
+    assert f"there is no folder {place.parent}" in home(*command, code=1).stderr
+    assert not (home.root / "worktree").exists()
+    place.parent.mkdir(parents=True)
+    give(place.parent, home.user)
+    home(*command)
+    assert list(place.parent.iterdir()) == []
+
+
+@local
+@as_user
+def test_gc_removes_layers_that_nobody_uses(home: Home) -> None:
+    for name in ("first", "second"):
+        home("run", "--ephemeral", "--space", name, "--catalog", "env", "--", "true")
+
+    def kept(folder: str) -> int:
+        return len([path for path in (home.own / folder).iterdir() if path.is_dir()])
+
+    with home.inside() as inside:
+        assert kept("layers") == 3
+        assert home("gc", "--dry-run", "--json").json()["removed"]["layers"] == 2
+        assert home("gc", "--json").json()["removed"]["layers"] == 2
+        assert compare.differences(home.source, inside.seen, new=inside.path) == []
+    assert kept("layers") == 1
+    home("gc")
+    assert (kept("layers"), kept("trees")) == (0, 1)
+
+
+@local
 @pytest.mark.parametrize("user", [ROOT], ids=["root"], indirect=True)
 def test_commands_of_holo_inside(home: Home) -> None:
     """They see the library, but change no space that they do not see; and one environment can be in another."""
@@ -542,14 +580,16 @@ def test_ctrl_c_when_the_command_has_ended_costs_nothing(home: Home) -> None:
 
 
 @as_user
-def test_killed(home: Home) -> None:
+@pytest.mark.parametrize("command", [("list",), ("init", "--space", "other", "env")], ids=["list", "init"])
+def test_killed(home: Home, command: tuple[str, ...]) -> None:
     with home.inside(script="sleep 50 & echo > $HOLO_SPACE_PATH/new") as inside:
         os.kill(inside.holo, signal.SIGKILL)
         inside.is_killed = True
     assert inside.code == -signal.SIGKILL
     wait_for(lambda: not Path(f"/proc/{inside.pid}/root{inside.path}").exists())
     assert list((home.own / "runs").iterdir()) != []
-    home("list")
+    home(*command)
+    assert list((home.own / "runs").iterdir()) == []
     assert home.left() == []
 
 

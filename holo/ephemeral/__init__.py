@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from holo import platform
 from holo.ephemeral.process import AtEnd, NoOverlayError, Place, try_out
 from holo.ephemeral.process import run as run_process
-from holo.errors import Conflict, HoloError, UsageError
+from holo.errors import Conflict, HoloError, NotFound, UsageError
 from holo.hololib.locks import InUseError, locked, refuse_to_wait
 from holo.hololib.sealed import seal, unseal
 from holo.layers import Layers, discard
@@ -215,8 +215,14 @@ def _make_mount_point(path: str) -> None:
     if os.path.islink(path) or (os.path.lexists(path) and not os.path.isdir(path)):
         raise Conflict(f"{path} is not a directory", "The environment is to appear there. Remove it, or move it away.")
     try:
-        os.makedirs(path, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(path)
         owner = os.lstat(path).st_uid
+    except FileNotFoundError:
+        raise NotFound(
+            f"there is no folder {os.path.dirname(path)}",
+            f"Make it first: the environment is to appear at {path}, and only that is made and removed again.",
+        ) from None
     except OSError as error:
         raise HoloError(f"cannot make {path}: {error.strerror}", "The environment is to appear there.") from error
     if owner not in platform.owners():  # who could move it away with the mount, and put something else there
