@@ -150,8 +150,10 @@ class _Job:
             self._refused.append(f"snapshot does not work: {mounted[0]} is mounted inside")
             return False
         try:
-            draft.make(lambda folder, name: _snapshot_all(source, folder, name))
+            draft.make(lambda folder, name: platform.snapshot(source, folder, name))
+            _snapshot_below(source, draft.root)
         except OSError as error:
+            draft.close()
             if error.errno not in platform.UNAVAILABLE | {errno.EPERM, errno.EACCES}:
                 raise
             self._refused.append(f"snapshot does not work from {self._source} to {self._target} ({error.strerror})")
@@ -223,23 +225,21 @@ def _losses(made: Made) -> list[str]:
     return lost
 
 
-def _snapshot_all(tree: Directory, folder: Directory, name: str) -> None:
-    """Make ``name`` a snapshot of a tree and of the trees inside it, of which a snapshot has empty directories."""
-    platform.snapshot(tree, folder, name)
+def _snapshot_below(tree: Directory, copy: Directory) -> None:
+    """Snapshot the trees inside a tree, of which its own snapshot ``copy`` has empty directories."""
     below = platform.trees_below(tree)
     if not below:
         return
-    copy = platform.open_child(folder, name)
     sources, targets = Walker(tree), Walker(copy)
     try:
         for path in below:
             parent, _, last = path.rpartition("/")
-            place = targets.open(parent)
+            inner, place = sources.open(path), targets.open(parent)
             status = platform.status(place, "")
             platform.remove_directory(place, last)
-            _snapshot_all(sources.open(path), place, last)
+            platform.snapshot(inner, place, last)
+            _snapshot_below(inner, targets.open(path))
             platform.set_times(place, status)
     finally:
         sources.close()
         targets.close()
-        platform.close_directory(copy)

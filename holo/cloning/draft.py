@@ -1,11 +1,14 @@
 """The tree that is being made: under another name beside its place, locked, and given its name by one rename.
 
-Whoever is killed leaves a draft that nobody holds a lock on, and the next clone to the same place removes it.
+Whoever is killed leaves a draft that nobody holds a lock on, and the next clone in that folder removes it. On a shared
+filesystem (SMB, FUSE) a lock may not be seen by other machines, which tell by the boot that a draft is not theirs; so
+after a restart only a clone to the same place removes it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +17,8 @@ from holo import platform
 from holo.platform import Directory
 from holo.remove import remove
 
-_MARK = ".holo-clone-"
+_DRAFT = re.compile(r"\.holo-clone-([0-9a-f]{8})-([0-9a-f]{8})-[0-9a-f]{8}")
+"""Of a boot, and for a place."""
 
 
 class Draft:
@@ -23,7 +27,8 @@ class Draft:
     def __init__(self, folder: Directory, name: str) -> None:
         self._folder = folder
         self._name = name
-        self._prefix = f"{_MARK}{zlib.crc32(os.fsencode(name)):08x}-"
+        self._place = f"{zlib.crc32(os.fsencode(name)):08x}"
+        self._boot = f"{zlib.crc32(platform.boot_id().encode()):08x}"
         self._draft = ""
         self._root: Directory | None = None
 
@@ -34,9 +39,10 @@ class Draft:
         return self._root
 
     def remove_leftovers(self) -> None:
-        """Remove the drafts of killed clones to the same place."""
+        """Remove the drafts of killed clones."""
         with platform.listing(self._folder) as entries:
-            names = [entry.name for entry in entries if entry.name.startswith(self._prefix)]
+            drafts = [draft for entry in entries if (draft := _DRAFT.fullmatch(entry.name))]
+        names = [draft[0] for draft in drafts if draft[1] == self._boot or draft[2] == self._place]
         for name in names:
             with suppress(OSError):  # another user's, or on a filesystem without locks: then nobody can tell
                 found = platform.open_child(self._folder, name)
@@ -47,9 +53,12 @@ class Draft:
                     platform.close_directory(found)
 
     def make(self, make: Callable[[Directory, str], object]) -> None:
-        """Let ``make`` make the draft in a folder under a name, and open it. Nothing is left if that fails."""
+        """Let ``make`` make the draft in a folder under a name, and open it. Nothing is left if that fails.
+
+        Until it is open it is not locked, so that is to be one system call: others may take it for a leftover.
+        """
         while self._root is None:
-            self._draft = self._prefix + os.urandom(4).hex()
+            self._draft = f".holo-clone-{self._boot}-{self._place}-{os.urandom(4).hex()}"
             try:
                 make(self._folder, self._draft)
                 self._open()
