@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from holo.build.log import Log
 from support import compare
 from support.cli import Holo
 from support.faults import Supervisor
@@ -271,6 +272,25 @@ def test_ctrl_c_in_a_bench(filesystem: Filesystem, holo: Holo, torture: bool, fa
         problems += terminal.problems("error: interrupted; what was made for measuring is removed")
         problems += [str(path) for path in holo.home.iterdir()]
     assert problems == []
+
+
+def test_ctrl_c_while_a_tool_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it runs already, and nobody knows of it yet."""
+    started = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def _execute_child(self, *arguments: object) -> None:
+            super()._execute_child(*arguments)  # type: ignore[misc]
+            started.append(self.pid)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    log = Log(str(tmp_path / "log"))
+    with pytest.raises(KeyboardInterrupt):
+        log.run(["sleep", "60"], env=os.environ, cwd=str(tmp_path))
+    log.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], signal.SIGKILL)
 
 
 def test_ctrl_c_while_holo_is_loaded(tmp_path: Path) -> None:

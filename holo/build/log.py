@@ -9,9 +9,10 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from holo.errors import HoloError
 
@@ -51,8 +52,29 @@ class Log:
     def run(self, command: Sequence[str], *, env: Mapping[str, str], cwd: str, name: str | None = None) -> None:
         """Run a tool to its end. Raises :class:`HoloError` if it fails, with its ``name`` and that of the log."""
         self._keep(b"$ " + shlex.join(command).encode("utf-8", "surrogateescape") + b"\n")
+        process = None
         try:
-            process = subprocess.Popen(
+            with _signals_held_back():  # one that came while it is started would leave a tool that nobody ends
+                process = self._start(command, env, cwd)
+            self._pass_on(process)
+            code = process.wait()
+        except BaseException:  # Ctrl-C reaches the tools as well, but not every tool listens; others are for us alone
+            if process is not None:
+                _end(process)
+            raise
+        finally:
+            if process is not None and process.stdout is not None:
+                process.stdout.close()
+        if code != 0:
+            self._keep(f"exit {code}\n".encode())
+            how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
+            shown = _SECRET.sub(b"***", (name or os.path.basename(command[0])).encode("utf-8", "surrogateescape"))
+            what = shown.decode("utf-8", "surrogateescape")
+            raise HoloError(f"the build failed: {what} {how}", f"Its log: {self.path}")
+
+    def _start(self, command: Sequence[str], env: Mapping[str, str], cwd: str) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
                 command,
                 env=env,
                 cwd=cwd,
@@ -63,21 +85,6 @@ class Log:
             )
         except OSError as error:
             raise HoloError(f"cannot run {command[0]}: {error.strerror}") from error
-        assert process.stdout is not None
-        try:
-            self._pass_on(process)
-            code = process.wait()
-        except BaseException:  # Ctrl-C reaches the tools as well, but not every tool listens; others are for us alone
-            _end(process)
-            raise
-        finally:
-            process.stdout.close()
-        if code != 0:
-            self._keep(f"exit {code}\n".encode())
-            how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
-            shown = _SECRET.sub(b"***", (name or os.path.basename(command[0])).encode("utf-8", "surrogateescape"))
-            what = shown.decode("utf-8", "surrogateescape")
-            raise HoloError(f"the build failed: {what} {how}", f"Its log: {self.path}")
 
     def _pass_on(self, process: subprocess.Popen[bytes]) -> None:
         """By lines, so that no secret is cut in two; a progress bar's end with a carriage return."""
@@ -122,6 +129,25 @@ def _words(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
         if poll is not None and end is None and process.poll() is not None:
             end = time.monotonic() + _LAST_WORDS
     yield b"warning: it has left a process behind, which is not waited for\n"
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Let handlers of signals that end a program wait for the end of the block. A tool would inherit blocked ones."""
+    came: list[int] = []
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():  # where no handler ever runs
+        numbers = []
+    handlers = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
