@@ -290,8 +290,15 @@ def count_extra(space: Directory, snapshot: Directory, paths: list[str]) -> int:
 
 
 def _count_files(walker: Walker, path: str) -> int:
-    entries = _names(walker, path)
-    return sum(_count_files(walker, f"{path}/{name}") if is_folder else 1 for name, is_folder in entries.items())
+    count, folders = 0, [path]
+    while folders:  # of which a program can make thousands, one in the other
+        path = folders.pop()
+        for name, is_folder in _names(walker, path).items():
+            if is_folder:
+                folders.append(f"{path}/{name}")
+            else:
+                count += 1
+    return count
 
 
 def _names(walker: Walker, path: str) -> dict[str, bool]:
