@@ -311,6 +311,7 @@ def test_of_a_blueprint(filesystem: Filesystem) -> None:
 def test_exit_codes(home: Home) -> None:
     for code in (0, 1, 3, 77):
         home.ephemeral("sh", "-c", f"exit {code}", code=code)
+    assert home.ephemeral("sh", "-c", "exit 130", code=130).stderr == "", "nobody interrupted holo"
     home.ephemeral("sh", "-c", "kill -KILL $$", code=-9)
     home.ephemeral("sh", "-c", "kill -INT $$", code=-2)
     home.ephemeral("sh", "-c", "kill -SEGV $$", code=-11)

@@ -23,8 +23,6 @@ _QUIET = 100
 """Milliseconds without a word before it is asked whether a tool is still there."""
 _LAST_WORDS = 2
 """Seconds for what it said before it ended."""
-_PATIENCE = 100
-"""Milliseconds that a pipe is quiet before a look at whether its writer is still there."""
 
 
 class Log:

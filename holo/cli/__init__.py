@@ -57,6 +57,13 @@ Compile = Annotated[
 KeepSetid = Annotated[bool, typer.Option("--keep-setid", help="Keep setuid and setgid bits.")]
 
 
+class _CommandEnded(Exception):
+    """The user's command has ended. Its exit code is ours, whatever it is: 130 as well."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
 def main() -> NoReturn:
     """The entry point: run the command, and turn every failure into one message and an exit code."""
     gc.disable()  # a command ends before garbage matters, and looking for it among all rows takes long
@@ -65,6 +72,8 @@ def main() -> NoReturn:
         code = app(standalone_mode=False)
         if code == 130:  # what some versions of Typer make of Ctrl-C, without a word
             code = _interrupted()
+    except _CommandEnded as ended:
+        code = ended.code
     except HoloError as error:
         code = _fail(error.message, error.hint, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -301,14 +310,14 @@ def run(
             command, space, catalog=catalog, blueprint=blueprint, compile=compiled, keep=keep, record=record_it
         )
         sys.stdout.flush()
-        raise typer.Exit(end_like(code))
+        raise _CommandEnded(end_like(code))
     if catalog is not None or keep is not None or record_it:
         raise UsageError("--catalog, --keep and --record are for throw-away environments", "Add --ephemeral.")
     found = Hololib().space_to_run_in(space, blueprint, compile=compiled)
     _warn_unless_whole(found)
     changes = activation.variables(found.path, found.name, os.environ)
     sys.stdout.flush()
-    raise typer.Exit(activation.run(command, activation.apply(changes, os.environ)))
+    raise _CommandEnded(activation.run(command, activation.apply(changes, os.environ)))
 
 
 @app.command()
@@ -322,7 +331,7 @@ def shell(space: SpaceToWorkIn = None) -> None:
     found = Hololib().space_to_run_in(space)
     _warn_unless_whole(found)
     changes = activation.variables(found.path, found.name, os.environ)
-    raise typer.Exit(activation.run([activation.shell(os.environ)], activation.apply(changes, os.environ)))
+    raise _CommandEnded(activation.run([activation.shell(os.environ)], activation.apply(changes, os.environ)))
 
 
 def _warn_unless_whole(space: Space) -> None:
