@@ -336,9 +336,9 @@ class Holotree:
         path = self.record_path(space.name)
         try:
             os.makedirs(self._records, exist_ok=True)
-            if space.state == "restoring":
-                self._mark(space)
             _write(path, space, durable=False)
+            if space.state == "restoring":  # after it: a mark without a record tells of one that was lost
+                self._mark(space)
         except OSError as error:
             raise HoloError(f"cannot write {path}: {error.strerror}") from error
 

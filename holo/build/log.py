@@ -21,6 +21,8 @@ _SECRET = re.compile(rb"(?<=://)[^/\s\"']+(?=@)|(?<=/t/)[^/\s\"']+(?=/)")
 _LONGEST_LINE = 1 << 16
 _QUIET = 100
 """Milliseconds without a word before it is asked whether a tool is still there."""
+_GRACE = 5
+"""Seconds for a tool to end when it is told to."""
 _LAST_WORDS = 2
 """Seconds for what it said before it ended."""
 
@@ -149,17 +151,42 @@ def _signals_held_back() -> Iterator[None]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a tool, killed if it takes more than 5 seconds; what it has started is asked to end as well."""
-    started: list[int] = []
-    if sys.platform == "linux":
-        from holo.platform.namespaces import descendants
-
-        started = descendants(process.pid)
+    """End a tool and what it has started; what takes more than 5 seconds is killed. Nothing of it writes afterwards."""
+    doomed = _stop(process.pid) if sys.platform == "linux" else []
     process.terminate()
-    for pid in started:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGTERM)
+    for pid in doomed:
+        _send(pid, signal.SIGTERM, signal.SIGCONT)
     with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=5)
+        process.wait(timeout=_GRACE)
     process.kill()
     process.wait()
+    if doomed:
+        _wait_for(doomed)
+
+
+def _wait_for(doomed: list[int]) -> None:
+    from holo.platform.namespaces import is_running
+
+    end = time.monotonic() + _GRACE
+    while any(map(is_running, doomed)) and time.monotonic() < end:
+        time.sleep(0.01)
+    for pid in doomed:
+        _send(pid, signal.SIGKILL)
+
+
+def _stop(process: int) -> list[int]:
+    """Stop a process and all that it has started, so that none starts another one unseen. Returns which."""
+    from holo.platform.namespaces import descendants
+
+    stopped: list[int] = []
+    while found := [pid for pid in (process, *descendants(process)) if pid not in stopped]:
+        for pid in found:
+            _send(pid, signal.SIGSTOP)
+        stopped += found
+    return stopped
+
+
+def _send(process: int, *signals: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # it has ended, or is another user's
+        for number in signals:
+            os.kill(process, number)

@@ -106,6 +106,15 @@ def descendants(process: int) -> list[int]:
     return found[1:]
 
 
+def is_running(process: int) -> bool:
+    """Whether a process is there, and does not only wait to be asked how it ended."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] != b"Z"
+    except OSError:
+        return False
+
+
 def _parents() -> dict[int, int]:
     """All processes that can be seen, and the parent of each."""
     found = {}
