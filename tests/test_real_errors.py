@@ -251,7 +251,7 @@ def test_folder_without_permission(forbidden: str, make_disk: MakeDisk, faults: 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_few_open_files(strategy: str, make_disk: MakeDisk, torture: bool, faults: Note) -> None:
-    disk = make_disk("btrfs", 128 << 20)
+    disk = make_disk("btrfs", 512 << 20)
     holo = Holo(disk.root)
     source = tree(disk.root / "source")
     deep = source / "/".join("deep" for _ in range(80))

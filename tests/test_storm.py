@@ -158,7 +158,7 @@ class Process:
             return
         root = Path(found["path"])
         trees.write(root / "new" / "file", "new")
-        files = sorted(path for path in root.rglob("file-*") if not path.is_symlink())
+        files = sorted(path for path in root.rglob("file-*") if path.is_file() and not path.is_symlink())
         for path in self._random.sample(files, min(6, len(files))):
             damage = self._random.randrange(4)
             if damage == 0 or path.stat().st_nlink > 1:  # what is linked is also another's

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 _PRIVATE = "ephemeral-"
 """Begins the names of the spaces that take the place of an overlay."""
 
+_PASSING = frozenset({errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What says nothing of a note, only that it cannot be read now: what it tells to undo is left to the next one."""
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -136,14 +139,16 @@ def _noted(folder: str, name: str) -> list[object]:
     try:
         descriptor = open_file(os.path.join(folder, name))
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        if error.errno in _PASSING:
             raise
         return []
     try:
         values = json.loads(unseal(read(descriptor, SMALL)))
         is_own = isinstance(values, list) and values[:1] == [platform.identity(descriptor)]
         return values[1:] if is_own else []
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno in _PASSING:
+            raise
         return []
     finally:
         os.close(descriptor)

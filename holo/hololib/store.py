@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from holo import digest as digests
 from holo import platform
-from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError
+from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError, advice
 from holo.hololib.locks import OnWait, locked, say_waiting
 from holo.hololib.sealed import seal, unseal
 from holo.remove import remove, unlink
@@ -410,7 +410,10 @@ class Store:
             remove(folder, draft)
             remove(folder, digest + ".json")
         except OSError as error:
-            raise HoloError(f"cannot remove the golden tree {digest} in {self.path}: {error.strerror}") from error
+            raise HoloError(
+                f"cannot remove the golden tree {digest} in {self.path}: {error.strerror}",
+                advice(error) or "Run the command again; if that does not help, remove the tree yourself.",
+            ) from error
         finally:
             platform.close_directory(folder)
 
