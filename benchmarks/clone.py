@@ -13,8 +13,8 @@ from commands import Tools
 from filesystems import Filesystem, mounted
 from filesystems import run as call
 from measure import Case, FailedError, Timing, alternate, execute
-from program import heading, note, parser, run, table, verdict
-from run import FULL, QUICK
+from program import heading, note, parser, table, verdict
+from run import scale, start
 
 PEER = "cp -a --reflink=auto"
 TARGETS = {"btrfs, subvolume": 0.1, "btrfs": 0.55, "xfs": 0.55, "ext4": 0.7}  # times the peer's
@@ -77,20 +77,12 @@ def measure_all(options: argparse.Namespace, workspace: Path) -> bool:
     tools = Tools.find(options.holo, workspace, options.quick)
     lines: list[list[str]] = []
     for name in options.filesystems:
-        with mounted(name, workspace, (QUICK if options.quick else FULL).image) as filesystem:
+        with mounted(name, workspace, scale(options).image) as filesystem:
             lines += measure(filesystem, tools, options.rounds)
     heading(tools.versions(), f"Medians of {options.rounds} rounds, beside {PEER}.")
     table(["on", "holo", "s", "least-most", "cp s", "ratio", "at most", ""], lines)
     return True
 
 
-def main() -> int:
-    """Run, print, and leave nothing behind."""
-    options = parser(__doc__)
-    options.add_argument("--quick", action="store_true", help="a small environment, to try the program")
-    parsed = options.parse_args()
-    return run(measure_all, parsed, (QUICK if parsed.quick else FULL).free)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start(measure_all, parser(__doc__)))

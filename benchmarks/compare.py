@@ -14,8 +14,8 @@ from pathlib import Path
 from commands import HERE, Stage, Tools
 from filesystems import mounted
 from measure import Case, alternate
-from program import heading, note, parser, run, table, verdict
-from run import FULL, QUICK, START_ROUNDS
+from program import heading, note, parser, table, verdict
+from run import START_ROUNDS, scale, start
 
 AT_MOST = 1.05  # times as long as before
 BEFORE = "before: "
@@ -49,7 +49,7 @@ def measure(options: argparse.Namespace, workspace: Path) -> bool:
     lines = []
     slower = False
     for name in options.filesystems:
-        with mounted(name, workspace, (QUICK if options.quick else FULL).image) as filesystem:
+        with mounted(name, workspace, scale(options).image) as filesystem:
             earlier = Stage(filesystem, replace(tools, holo=checkout), "before")
             found = list(cases(earlier, Stage(filesystem, tools, "now")))
             timings = alternate([case for case in found if not case.quick], options.rounds, filesystem.settle, note)
@@ -71,9 +71,7 @@ def main() -> int:
     """Run, print, and leave nothing behind."""
     options = parser(__doc__)
     options.add_argument("before", help="a commit")
-    options.add_argument("--quick", action="store_true", help="a small environment, to try the program")
-    parsed = options.parse_args()
-    return run(measure, parsed, (QUICK if parsed.quick else FULL).free)
+    return start(measure, options)
 
 
 if __name__ == "__main__":

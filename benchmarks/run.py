@@ -6,7 +6,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -112,7 +112,7 @@ class Benchmark:
     def __init__(self, options: argparse.Namespace, workspace: Path) -> None:
         self.options = options
         self.workspace = workspace
-        self.scale = QUICK if options.quick else FULL
+        self.scale = scale(options)
         table = PART_1 if options.part == 1 else PART_2
         self.rows = [row for row in table if options.part == 1 or row.number in options.rows]
         self.memory = options.part == 2 and MEMORY_ROW in options.rows
@@ -275,6 +275,18 @@ class Benchmark:
         table(["on", "necessary system calls alone", "seconds"], lines)
 
 
+def start(program: Callable[[argparse.Namespace, Path], bool], options: argparse.ArgumentParser) -> int:
+    """Parse, and run `program` on the large environment or, with --quick, a small one. Returns the exit code."""
+    options.add_argument("--quick", action="store_true", help="a small environment, to try the program")
+    parsed = options.parse_args()
+    return run(program, parsed, scale(parsed).free)
+
+
+def scale(options: argparse.Namespace) -> Scale:
+    """What --quick decides."""
+    return QUICK if options.quick else FULL
+
+
 def measure(options: argparse.Namespace, workspace: Path) -> bool:
     """Run and print; whether everything could be measured."""
     benchmark = Benchmark(options, workspace)
@@ -290,11 +302,9 @@ def main() -> int:
     options = parser(__doc__)
     options.add_argument("--part", type=int, choices=(1, 2), default=2, help="which table (default: 2)")
     options.add_argument("--rows", type=lambda text: chosen(NUMBERS, text), default=list(NUMBERS), help="1,4,6")
-    options.add_argument("--quick", action="store_true", help="a tenth of everything, to try the program")
     options.add_argument("--floor", action="store_true", help="also the time of the necessary system calls alone")
     options.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there as well")
-    parsed = options.parse_args()
-    return run(measure, parsed, (QUICK if parsed.quick else FULL).free)
+    return start(measure, options)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from commands import CANNOT_CLONE, Tools
 from filesystems import Filesystem, mounted
 from filesystems import run as call
 from measure import Case, FailedError, alternate, execute
-from program import heading, note, parser, run, table
-from run import FULL, QUICK
+from program import heading, note, parser, table
+from run import scale, start
 
 IMPORT = " + import"
 CLONE, INIT = "holo clone --relocate", "holo init"
@@ -96,7 +96,7 @@ def measure(options: argparse.Namespace, workspace: Path) -> bool:
     imports = QUICK_IMPORTS if options.quick else IMPORTS
     lines: list[list[str]] = []
     for name in options.filesystems:
-        with mounted(name, workspace, (QUICK if options.quick else FULL).image) as filesystem:
+        with mounted(name, workspace, scale(options).image) as filesystem:
             cases = list(Project(filesystem, tools, imports).cases())
             timings = alternate(cases, options.rounds, filesystem.settle, note)
         medians = {case: statistics.median(timing.seconds) for case, timing in timings.items()}
@@ -111,13 +111,5 @@ def measure(options: argparse.Namespace, workspace: Path) -> bool:
     return True
 
 
-def main() -> int:
-    """Run, print, and leave nothing behind."""
-    options = parser(__doc__)
-    options.add_argument("--quick", action="store_true", help="a small environment, to try the program")
-    parsed = options.parse_args()
-    return run(measure, parsed, (QUICK if parsed.quick else FULL).free)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start(measure, parser(__doc__)))

@@ -40,6 +40,23 @@ def problems_left(scenario: Scenario, world: World, before: dict[bytes, tuple[ob
     return found + scenario.repeat(world)
 
 
+def problems_when_stopped(scenario: Scenario, world: World, points: list[int], kill: str, code: int) -> list[str]:
+    """What is not as promised when a signal comes before those calls and ends the command with ``code``."""
+    problems = []
+    for number in points:
+        scenario.prepare(world)
+        before = world.observe()
+        outcome = scenario.run(world, at=number, kill=kill)
+        found = ["it hung"] if outcome.hung else []
+        if outcome.code == 0:  # the last moments are too late
+            found += scenario.undone(world)
+        elif (outcome.code, outcome.stderr.strip()) != (code, EXPLANATION):
+            found.append(f"exit {outcome.code}: {outcome.stderr}")
+        found += problems_left(scenario, world, before, number)
+        problems += [f"call {number}, {outcome.calls[-1]}: {problem}" for problem in found]
+    return problems
+
+
 @each_scenario("record-ext4", "init-first-btrfs", "restore-exchange-btrfs", "restore-hardlink-ext4", "delete-ext4")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_interrupted_before_any_call(
@@ -47,22 +64,9 @@ def test_interrupted_before_any_call(
 ) -> None:
     world = scenario.world(supervisor, filesystem, workers=workers, files=300 if workers > 1 else 0)
     scenario.prepare(world)
-    whole = scenario.run(world)
-    points = spread(len(whole.calls), 40 if torture else 1)
+    points = spread(len(scenario.run(world).calls), 40 if torture else 1)
     faults(2, "Ctrl-C before a file-system call", len(points))
-    problems = []
-    for number in points:
-        scenario.prepare(world)
-        before = world.observe()
-        outcome = scenario.run(world, at=number, kill="interrupt")
-        found = ["it hung"] if outcome.hung else []
-        if outcome.code == 0:  # the last moments are too late
-            found += scenario.undone(world)
-        elif (outcome.code, outcome.stderr.strip()) != (130, EXPLANATION):
-            found.append(f"exit {outcome.code}: {outcome.stderr}")
-        found += problems_left(scenario, world, before, number)
-        problems += [f"call {number}, {outcome.calls[-1]}: {problem}" for problem in found]
-    assert problems == []
+    assert problems_when_stopped(scenario, world, points, "interrupt", 130) == []
 
 
 @each_scenario("record-ext4", "restore-exchange-btrfs")
@@ -73,20 +77,9 @@ def test_terminated_before_any_call(
     """As Ctrl-C, but for the exit code."""
     world = scenario.world(supervisor, filesystem, workers=workers, files=300 if workers > 1 else 0)
     scenario.prepare(world)
-    whole = scenario.run(world)
-    points = spread(len(whole.calls), 40 if torture else 2)
+    points = spread(len(scenario.run(world).calls), 40 if torture else 2)
     faults(2, "SIGTERM before a file-system call", len(points))
-    problems = []
-    for number in points:
-        scenario.prepare(world)
-        before = world.observe()
-        outcome = scenario.run(world, at=number, kill="terminate")
-        found = ["it hung"] if outcome.hung else []
-        if outcome.code != 0 and (outcome.code, outcome.stderr.strip()) != (143, EXPLANATION):
-            found.append(f"exit {outcome.code}: {outcome.stderr}")
-        found += problems_left(scenario, world, before, number)
-        problems += [f"call {number}, {outcome.calls[-1]}: {problem}" for problem in found]
-    assert problems == []
+    assert problems_when_stopped(scenario, world, points, "terminate", 143) == []
 
 
 def test_a_signal_that_is_inherited_as_ignored_stays_so() -> None:

@@ -442,9 +442,8 @@ class _Job:
             raise HoloError(f"cannot make the space {self.path}: {error.strerror}") from error
         root = self._open()
         try:
-            if (
-                self._is_new and parent == self._tree.path
-            ):  # which many may share; elsewhere the group is the user's wish
+            # Many may share the holotree; elsewhere the group is the user's wish.
+            if self._is_new and parent == self._tree.path:
                 platform.own_group(root)
             engine = Engine(root, self.path, materializer, self._catalog.xattrs, self._options.workers)
             tally = engine.execute(todo, self._options.on_progress)
