@@ -68,6 +68,7 @@ def main() -> NoReturn:
     """The entry point: run the command, and turn every failure into one message and an exit code."""
     gc.disable()  # a command ends before garbage matters, and looking for it among all rows takes long
     _heed_signals()
+    _leave_out_others(sys.argv[1:2])
     try:
         code = app(standalone_mode=False)
         if code == 130:  # what some versions of Typer make of Ctrl-C, without a word
@@ -104,6 +105,15 @@ def main() -> NoReturn:
 
     sys.stderr.flush()
     os._exit(code if isinstance(code, int) else 0)
+
+
+def _leave_out_others(called: list[str]) -> None:
+    """Typer looks at the parameters of all commands it knows, 8 ms long: let it know the one that is called."""
+    found = [
+        info for info in app.registered_commands if [info.name or getattr(info.callback, "__name__", "")] == called
+    ]
+    if found or called == ["--version"]:
+        app.registered_commands = found
 
 
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]

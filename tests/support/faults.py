@@ -453,8 +453,6 @@ def _serve() -> None:
     import importlib
     import pkgutil
 
-    import typer.main
-
     import holo.cli
 
     # All of it at once, so that what a run opens is its own files and not our code.
@@ -463,7 +461,6 @@ def _serve() -> None:
             importlib.import_module(module.name)
     for name in ("zstandard", "urllib.parse", "pydantic"):
         importlib.import_module(name)
-    holo.cli.app = typer.main.get_command(holo.cli.app)  # its parser, too, is made once
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
