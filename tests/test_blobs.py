@@ -27,7 +27,6 @@ from holo.hololib.blobs import (
     ContentMismatch,
     _compress,
     _decompress,
-    publish,
     raw_name,
     write_sparse,
 )
@@ -414,10 +413,10 @@ def test_two_writers_of_one_name_do_no_harm(blobs: Blobs) -> None:
 
     def write_while_another_does(folder: platform.Directory, draft: str) -> None:
         write(folder, draft)
-        publish(blobs.directory, blobs.path, name, write)
+        blobs.shards.publish(name, write)
         assert read(blobs, SMALL) == SMALL
 
-    publish(blobs.directory, blobs.path, name, write_while_another_does)
+    blobs.shards.publish(name, write_while_another_does)
     assert read(blobs, SMALL) == SMALL
     assert files(blobs.path) == {name}
 
@@ -428,7 +427,7 @@ def test_a_writer_that_fails_leaves_the_other_ones_blob(blobs: Blobs) -> None:
         raise OSError(28, "no space")
 
     with pytest.raises(OSError, match="no space"):
-        publish(blobs.directory, blobs.path, raw_name(digests.of(SMALL)), fail)
+        blobs.shards.publish(raw_name(digests.of(SMALL)), fail)
     assert read(blobs, SMALL) == SMALL
     assert files(blobs.path) == {raw_name(digests.of(SMALL))}
 

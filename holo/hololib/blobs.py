@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from functools import cache
 
 from holo import digest as digests
 from holo import platform
 from holo.errors import HoloError, IntegrityError
+from holo.hololib.shards import NO_FILE, Shards
 from holo.platform import Directory
 
 CHUNK = 1 << 20
@@ -31,15 +30,9 @@ WORTH_COMPRESSING = 16 << 10
 
 _REPAIR = "Run `holo check --repair`, with `--from DIR` if another library or directory may have that content."
 
-DRAFT = ".draft-"
-"""Begins the names of files being written; one that no process is writing is garbage after a crash."""
-
 _WINDOW = 8 << 20
 """Bytes of memory that a compressed blob may ask for while it is inflated: what RFC 8878 wants of a decoder. holo's
 own ask for half a megabyte."""
-
-_NO_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENOTDIR})
-"""Opening something that is not a regular file may answer this: a symlink, a socket, a file for a folder."""
 
 _HOLE = 1 << 16
 _ZEROS = bytes(_HOLE)
@@ -49,7 +42,7 @@ _PAUSES = (0.01, 0.04, 0.2, 1)
 
 
 class Blobs:
-    """The blobs of one library. Descriptors stay open and are inherited by forked workers."""
+    """The blobs of one library."""
 
     def __init__(self, library: str, before_deriving: Callable[[], object] = lambda: None) -> None:
         """``before_deriving`` is called before a raw form is made of a compressed one (see holo.hololib.unsettled)."""
@@ -57,13 +50,14 @@ class Blobs:
         self._before_deriving = before_deriving
         self.is_doubtful = False
         """whether a seal is not to be believed: some content may never have reached the disk"""
-        self.directory: Directory = platform.open_root(library)
+        self.shards = Shards(library)
+        self.directory = self.shards.directory
         self._owners = platform.owners()
         # Only an unusual umask takes rights away that a blob must have; then they are given afterwards.
         self._chmod = SEALED_MODE if platform.umask() & SEALED_MODE else None
 
     def close(self) -> None:
-        platform.close_directory(self.directory)
+        self.shards.close()
 
     def has(self, digest: str, size: int) -> bool:
         """Whether either form is there. A raw form without its seal is not: it was never finished, or changed.
@@ -130,7 +124,8 @@ class Blobs:
             finally:
                 os.close(target)
 
-        folder = open_folder(self.directory, self.path, digest[:2])
+        shard = digest[:2]
+        folder = self.shards.open(shard)
         try:
             # The seal, set last, makes it a blob: that spares the draft and its renaming. Without it, it is garbage,
             # and stays: what has its name by now may be another process's.
@@ -139,7 +134,7 @@ class Blobs:
             # There already: being made by another, left by a crash, or damaged.
             self._publish(digest, size, "", make)
         finally:
-            platform.close_directory(folder)
+            self.shards.release(shard, folder)
 
     def seal(self, digest: str) -> None:
         """Give a raw form, whose content the caller has hashed, the mode and mtime of a blob again."""
@@ -151,7 +146,7 @@ class Blobs:
 
     def _publish(self, digest: str, size: int, ending: str, make: Callable[[Directory, str], None]) -> None:
         try:
-            publish(self.directory, self.path, raw_name(digest) + ending, make)
+            self.shards.publish(raw_name(digest) + ending, make)
         except OSError as error:
             if error.errno != errno.EPERM:
                 raise
@@ -233,7 +228,7 @@ class Blobs:
         except FileNotFoundError:
             return None
         except OSError as error:
-            if error.errno in _NO_FILE:
+            if error.errno in NO_FILE:
                 raise self.damaged(digest, "it is not a file") from None
             raise self._unreadable(digest, error) from error
         try:
@@ -368,53 +363,6 @@ class Blobs:
 def raw_name(digest: str) -> str:
     """Path of a raw blob below ``library/``."""
     return f"{digest[:2]}/{digest}"
-
-
-_count = itertools.count()
-
-
-def temporary_name() -> str:
-    """A name no other process or thread uses now; a stale file of that name is a dead process's."""
-    return f"{os.getpid()}-{next(_count)}-{time.time_ns()}"
-
-
-def open_folder(directory: Directory, shown: str, name: str) -> Directory:
-    """Open the folder ``name`` in ``directory`` (whose path is ``shown``), made if it is not there.
-
-    It is opened before anything is written there, so that no symlink in its place leads the writing elsewhere.
-    """
-    try:
-        try:
-            return platform.open_child(directory, name)
-        except FileNotFoundError:
-            with suppress(FileExistsError):
-                platform.make_directory(directory, name, 0o777)
-            return platform.open_child(directory, name)
-    except OSError as error:
-        if error.errno not in _NO_FILE:
-            raise
-        raise IntegrityError(f"{os.path.join(shown, name)} is not a directory", "Remove it.") from None
-
-
-def publish(directory: Directory, shown: str, name: str, make: Callable[[Directory, str], None]) -> None:
-    """Let ``make`` write a file under a draft name, then rename it to ``name`` (``ab/...`` in ``directory``).
-
-    The draft is in the folder it is for, so that workers seldom meet in one; ``make`` gets that folder and the
-    draft's name. Two writers of the same name do no harm: both wrote the same content, and the second replaces
-    the first. ``shown`` is the directory's path.
-    """
-    parent, _, base = name.partition("/")
-    folder = open_folder(directory, shown, parent)
-    draft = DRAFT + temporary_name()
-    try:
-        make(folder, draft)
-        platform.rename(folder, draft, folder, base)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            platform.remove_file(folder, draft)
-        raise
-    finally:
-        platform.close_directory(folder)
 
 
 def is_genuine(descriptor: int, name: str) -> bool:
@@ -583,7 +531,7 @@ def _foreign_chunks(source: Directory, library: str, digest: str, size: int) -> 
         except FileNotFoundError:
             continue
         except OSError as error:
-            if error.errno not in _NO_FILE:
+            if error.errno not in NO_FILE:
                 raise
             raise IntegrityError(f"blob {digest} in {library} is damaged: it is not a file", _REPAIR) from error
         try:

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from holo import digest as digests
 from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError
-from holo.hololib.blobs import DRAFT
 from holo.hololib.links import FORM, READ_ONLY
+from holo.hololib.shards import DRAFT
 from holo.hololib.store import FOLDERS, NAME
 from holo.platform import probe
 from holo.remove import remove

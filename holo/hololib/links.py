@@ -21,7 +21,8 @@ from collections.abc import Callable
 from holo import digest as digests
 from holo import platform
 from holo.catalog import FileRow
-from holo.hololib.blobs import Blobs, publish, write_sparse
+from holo.hololib.blobs import Blobs, write_sparse
+from holo.hololib.shards import Shards
 from holo.platform import Directory
 
 FORM = re.compile(r"([0-9a-f]{64})-([0-7]{3})-(-?[0-9]+)-([0-9]+)")
@@ -39,14 +40,14 @@ class Links:
 
     def __init__(self, folder: str, blobs: Blobs, before_deriving: Callable[[], object]) -> None:
         """``before_deriving`` is called before a file is made (see holo.hololib.unsettled)."""
-        self._path = folder
-        self.directory: Directory = platform.open_root(folder)
+        self._shards = Shards(folder)
+        self.directory = self._shards.directory
         self._blobs = blobs
         self._user = max(platform.owners())
         self._before_deriving = before_deriving
 
     def close(self) -> None:
-        platform.close_directory(self.directory)
+        self._shards.close()
 
     def link(self, row: FileRow, directory: Directory, name: str, *, verify: bool) -> None:
         """Hardlink a file with this row's content, mode (read-only) and mtime to ``name`` in ``directory``.
@@ -99,7 +100,7 @@ class Links:
             finally:
                 os.close(target)
 
-        publish(self.directory, self._path, shared, make)
+        self._shards.publish(shared, make)
 
 
 def is_genuine(descriptor: int, name: str) -> bool:

@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 
 from holo import platform
 from holo.errors import HoloError
-from holo.hololib.blobs import DRAFT, temporary_name
+from holo.hololib.shards import DRAFT, temporary_name
 from holo.platform import Directory
 
 _CLOCK_STEP_NS = 86_400 * 10**9

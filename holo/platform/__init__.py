@@ -16,6 +16,7 @@ CLOCK_LAG_NS = 10_000_000
 if sys.platform == "linux":
     from holo.platform.linux import (
         CAN_FORK,
+        MOST_KEPT_OPEN,
         UNAVAILABLE,
         Directory,
         boot_id,
@@ -81,6 +82,7 @@ if sys.platform == "linux":
 else:
     from holo.platform.portable import (
         CAN_FORK,
+        MOST_KEPT_OPEN,
         UNAVAILABLE,
         Directory,
         boot_id,
@@ -146,6 +148,7 @@ else:
 
 __all__ = [
     "CAN_FORK",
+    "MOST_KEPT_OPEN",
     "UNAVAILABLE",
     "Directory",
     "boot_id",

@@ -24,6 +24,9 @@ Directory: TypeAlias = int
 
 CAN_FORK = True
 
+MOST_KEPT_OPEN = max(0, min(256, (os.sysconf("SC_OPEN_MAX") - 64) // 3))
+"""Directories that may be kept open for later: few where few descriptors are allowed."""
+
 # _IOW(0x94, 9, int), linux/fs.h
 FICLONE = 0x40049409
 

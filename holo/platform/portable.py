@@ -22,6 +22,9 @@ Directory: TypeAlias = str
 # Neither the frameworks of macOS nor Windows take a fork.
 CAN_FORK = False
 
+# A directory is a path, which is looked at anew each time.
+MOST_KEPT_OPEN = 0
+
 # The same as on Linux, and ENOTSUP, which is a number of its own on macOS.
 UNAVAILABLE = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOTTY, errno.EXDEV, errno.ENOSYS, errno.EINVAL})
 

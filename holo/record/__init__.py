@@ -23,7 +23,8 @@ from holo import parallel, platform
 from holo.catalog import Catalog, DirectoryRow, FileRow, Relocation
 from holo.errors import HoloError, NotFound, UsageError
 from holo.hololib import Store
-from holo.hololib.blobs import DRAFT, Blobs, temporary_name
+from holo.hololib.blobs import Blobs
+from holo.hololib.shards import DRAFT, temporary_name
 from holo.hololib.store import check_name
 from holo.platform import probe
 from holo.record.ingest import Batch, Ingest, Ingested

@@ -24,9 +24,10 @@ from holo import platform
 from holo.catalog import Catalog, DirectoryRow
 from holo.errors import CatalogInvalid, HoloError
 from holo.hololib import Store
-from holo.hololib.blobs import DRAFT, temporary_name, write_all
+from holo.hololib.blobs import write_all
 from holo.hololib.locks import OnWait, locked
 from holo.hololib.sealed import seal, unseal
+from holo.hololib.shards import DRAFT, temporary_name
 from holo.hololib.store import LARGEST
 from holo.platform import Directory
 from holo.remove import remove
