@@ -62,3 +62,11 @@ def read_file(path: str, most: int, *, follow: bool = False) -> tuple[bytes, os.
 def is_ours(status: os.stat_result) -> bool:
     """Whether only this user, and root, can have written the file."""
     return status.st_uid in platform.owners() and not (os.name == "posix" and status.st_mode & 0o022)
+
+
+def is_others(path: str) -> bool:
+    """Whether what is there belongs to another user. Raises :class:`OSError` if that cannot be seen."""
+    try:
+        return os.lstat(path).st_uid != max(platform.owners())
+    except FileNotFoundError:
+        return False

@@ -487,6 +487,42 @@ def test_wrong_blob_of_another_is_not_restored(
     assert blob.stat().st_uid == ADA.uid
 
 
+def test_check_goes_on_past_what_is_anothers(shared: Shared, faults: Callable[[int, str, int], None]) -> None:
+    """Bob's blobs are wrong in every way; Ada hears of each, repairs her own, and root repairs the rest."""
+    faults(6, "another user's wrong files", 6)
+    shared(BOB, "record", shared.tree(BOB), "--name", "bobs")
+    shared(ADA, "record", shared.tree(ADA), "--name", "app")
+    shared(ADA, "init", "--space", "mine", "app", "--strategy", "copy")
+    one, two, three = (shared.blob(content) for content in COMMON.values())
+    own = shared.blob(b"1001's\n")
+    (catalog,) = (path for path in (shared.home / "hololib/catalog").glob("*.json") if path.stat().st_uid == BOB.uid)
+    name = shared.home / "hololib/names/bobs.json"
+    assert as_user(BOB, lambda: one.chmod(0o400)) == "done"
+    assert as_user(BOB, plant(two, WRONG)) == "done"
+    assert as_user(BOB, lambda: three.chmod(0o644)) == "done"
+    assert as_user(BOB, lambda: catalog.chmod(0o400)) == "done"
+    assert as_user(BOB, lambda: name.chmod(0o400)) == "done"
+    assert as_user(ADA, plant(own, b"9001's\n")) == "done"
+
+    found = {item["path"]: item for item in shared(ADA, "check", "--json", code=3).json()["problems"]}
+    assert found.keys() == {str(path) for path in (one, two, three, catalog, name, own)}
+    for path in (one, catalog, name):
+        assert found[str(path)]["what"] == "another user's, which only they can read"
+    assert found[str(one)]["catalogs"] == ["app"]
+    assert [item["name"] for item in shared(ADA, "catalogs", "--json").json()["catalogs"]] == ["app"]
+    left = shared(ADA, "check", "--repair", "--json", code=3).json()["problems"]
+    assert {item["path"] for item in left if item["repaired"] is not None} == {str(own)}
+    assert sum("who can repair it" in item["what"] for item in left) == 2
+    assert stat.S_IMODE(one.stat().st_mode) == 0o400
+    assert own.read_bytes() == b"1001's\n"
+
+    shared(User(0), "check", "--repair", "--from", shared.tree(ADA))
+    assert as_user(BOB, lambda: catalog.chmod(0o644)) == "done"
+    assert as_user(BOB, lambda: name.chmod(0o644)) == "done"
+    shared(ADA, "check")
+    shared.is_right(ADA, "mine", shared.tree(ADA))
+
+
 @pytest.mark.parametrize("ending", ["", ".zst"])
 @pytest.mark.parametrize("content", [WRONG, b"", b"a much longer one\n" * 100])
 def test_wrong_blob_in_the_way_is_an_error(

@@ -29,7 +29,7 @@ from holo import digest as digests
 from holo import parallel, platform
 from holo.catalog import Catalog
 from holo.check.differences import golden_differences, space_differences, tree_differences
-from holo.check.reader import NOT_DAMAGE, Reader, Seen, State
+from holo.check.reader import NOT_DAMAGE, THEIRS, Reader, Seen, State
 from holo.check.report import CheckReport, Kind, Problem
 from holo.check.sources import Sources
 from holo.errors import HoloError
@@ -39,12 +39,13 @@ from holo.hololib.quarantine import Quarantine
 from holo.hololib.store import NAME, read_catalog_file
 from holo.layers import Layers
 from holo.space import Holotree, OthersSpace, Space
-from holo.untrusted import SMALL, read_file
+from holo.untrusted import SMALL, is_others, read_file
 
 __all__ = ["CheckReport", "Options", "Problem", "check"]
 
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _MADE_AGAIN = "removed; it is made again when it is needed"
+_NOT_OURS = "; it is another user's, who can repair it, as root can"
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,17 @@ class _Check:
         self._report.problems.append(problem)
         return problem
 
-    def _put_away(self, problem: Problem, path: str, name: str) -> None:
+    def _put_away(self, problem: Problem, path: str, name: str) -> bool:
+        """Whether it is out of the way: others' files can be where only they can move them."""
         if os.path.lexists(path):
-            problem.quarantined = self._quarantine.take(path, name)
+            try:
+                problem.quarantined = self._quarantine.take(path, name)
+            except PermissionError:
+                if not is_others(path):
+                    raise
+                problem.what += _NOT_OURS
+                return False
+        return True
 
     def _advance(self) -> None:
         self._done += 1
@@ -164,8 +173,8 @@ class _Check:
                     raise
                 continue
             except (HoloError, OSError) as error:
-                _raise_unless_damage(error)
-                problem = self._note("record", self._tree.record_path(name), _why(error))
+                path = self._tree.record_path(name)
+                problem = self._note("record", path, _what(error, path, "it is damaged"))
                 self._repair_record(problem, name)
             else:
                 if space is not None:
@@ -195,7 +204,8 @@ class _Check:
         problem.spaces = [name]
         if not self._options.repair:
             return
-        self._put_away(problem, problem.path, f"spaces/{name}.json")
+        if not self._put_away(problem, problem.path, f"spaces/{name}.json"):
+            return
         space = self._tree.find(name)  # what its mark says
         if space is not None:
             self._tree.save(space)
@@ -215,8 +225,7 @@ class _Check:
                 if summary is not None:
                     self._names[summary.digest].append(summary)
             except (HoloError, OSError) as error:
-                _raise_unless_damage(error)
-                problem = self._note("name", path, _why(error))
+                problem = self._note("name", path, _what(error, path, "it is damaged"))
                 problem.catalogs = [name]
 
     def _check_catalogs(self) -> None:
@@ -233,15 +242,16 @@ class _Check:
             try:
                 self._take_in(_read_catalog(path, digest))
             except HoloError as error:
-                _raise_unless_damage(error)
-                lost[digest] = self._note("catalog", path, error.message, [digest])
+                problem = self._note("catalog", path, _what(error, path, error.message), [digest])
+                if problem.what != THEIRS:
+                    lost[digest] = problem
         for digest in sorted(missing):
             path = os.path.join(folder, digest + ".json")
             lost[digest] = self._note("catalog", path, "it is not there", [digest])
         if self._options.repair:
             self._repair_catalogs(lost)
             for problem in self._report.problems:
-                if problem.kind == "name":
+                if problem.kind == "name" and problem.what != THEIRS:
                     self._repair_name(problem)
 
     def _take_in(self, catalog: Catalog) -> None:
@@ -257,15 +267,18 @@ class _Check:
                 )
 
     def _repair_catalogs(self, lost: dict[str, Problem]) -> None:
-        for digest, problem in lost.items():
-            self._put_away(problem, problem.path, f"catalog/{digest}.json")
-        for digest, problem in lost.items():
+        away = [
+            digest
+            for digest, problem in lost.items()
+            if self._put_away(problem, problem.path, f"catalog/{digest}.json")
+        ]
+        for digest in away:
             found = self._sources.catalog(digest)
             if found is not None:
                 catalog, origin = found
                 self._store.publish(catalog, None)
                 self._take_in(catalog)
-                problem.repaired = f"restored from {origin}"
+                lost[digest].repaired = f"restored from {origin}"
 
     def _repair_name(self, problem: Problem) -> None:
         """Write a name again, if what is left of the file still says whose and of which catalog it was."""
@@ -275,7 +288,8 @@ class _Check:
         except OSError:
             left = b""
         meant = {*re.findall("[0-9a-f]{64}", left.decode("ascii", "replace"))} & self._contents.keys()
-        self._put_away(problem, problem.path, f"names/{name}.json")
+        if not self._put_away(problem, problem.path, f"names/{name}.json"):
+            return
         if len(meant) == 1 and b'"name": "%b"' % name.encode() in left:
             self._store.publish(self._store.load(meant.pop()), name)
             problem.repaired = "written anew"
@@ -311,7 +325,7 @@ class _Check:
                     self._count(seen, needed)
                     if seen.state is State.SOUND and seen.folder == "library":
                         sizes[seen.digest] = seen.size
-                    elif seen.state in (State.UNSEALED, State.DAMAGED):
+                    elif seen.state in (State.UNSEALED, State.DAMAGED, State.UNREADABLE):
                         wrong.append(seen)
                 self._advance()
         finally:
@@ -352,11 +366,13 @@ class _Check:
     ) -> None:
         """``lost``: the problems with each content that is to be found again; those of ``bad`` files are added."""
         for seen, problem in bad:
-            if seen.state is State.UNSEALED:
-                self._store.blobs.seal(seen.digest)
-                problem.repaired = "sealed again"
+            if seen.state is State.UNREADABLE:
                 continue
-            self._put_away(problem, problem.path, f"{seen.folder}/{seen.name}")
+            if seen.state is State.UNSEALED:
+                self._seal(problem, seen.digest)
+                continue
+            if not self._put_away(problem, problem.path, f"{seen.folder}/{seen.name}"):
+                continue
             if seen.folder == "links":
                 problem.repaired = _MADE_AGAIN
             elif seen.digest in needed:
@@ -373,6 +389,16 @@ class _Check:
             origin = self._sources.restore(digest, wanted[digest])
             for problem in problems:
                 problem.repaired = f"restored from {origin}" if origin is not None else None
+
+    def _seal(self, problem: Problem, digest: str) -> None:
+        try:
+            self._store.blobs.seal(digest)
+        except PermissionError:
+            if not is_others(problem.path):
+                raise
+            problem.what += _NOT_OURS
+        else:
+            problem.repaired = "sealed again"
 
     # -- golden trees and spaces --------------------------------------------------------------------------
 
@@ -425,11 +451,16 @@ class _Check:
             problem.catalogs, problem.spaces = [space.catalog], [space.name]
 
 
-def _raise_unless_damage(error: HoloError | OSError) -> None:
-    """Raise what tells of this process or its user, and nothing about the file."""
+def _what(error: HoloError | OSError, path: str, damaged: str) -> str:
+    """What is wrong with a file that could not be read. Raises what tells of this process, and nothing about it."""
     cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, PermissionError) and is_others(path):
+        return THEIRS
     if isinstance(cause, OSError) and cause.errno in NOT_DAMAGE:
         raise error
+    if isinstance(error, OSError):
+        return f"it cannot be read: {error.strerror}"
+    return damaged
 
 
 def _read_catalog(path: str, digest: str) -> Catalog:
@@ -447,9 +478,3 @@ def _below(folder: str) -> list[str]:
         return [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
     except FileNotFoundError:
         return []
-
-
-def _why(error: HoloError | OSError) -> str:
-    if isinstance(error, PermissionError):
-        raise error
-    return "it is damaged" if isinstance(error, HoloError) else f"it cannot be read: {error.strerror}"

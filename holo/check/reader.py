@@ -20,6 +20,9 @@ NOT_DAMAGE = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, e
 """What opening and reading answer that says nothing about the file."""
 
 
+THEIRS = "another user's, which only they can read"
+
+
 class State(Enum):
     SOUND = 1
     UNSEALED = 2
@@ -27,6 +30,8 @@ class State(Enum):
     DAMAGED = 3
     GARBAGE = 4
     """nothing that holo would ever take for a blob or a link form"""
+    UNREADABLE = 5
+    """of another user, who lets nobody else read it: it may be sound"""
 
 
 class Seen(NamedTuple):
@@ -102,11 +107,14 @@ class Reader:
         except ContentMismatch as error:
             verdict = State.DAMAGED, str(error), 0
         except OSError as error:
-            if link is not None and error.errno == errno.EACCES and found.st_uid != max(platform.owners()):
-                return None  # of a file that another user keeps to himself
-            if error.errno in NOT_DAMAGE:
+            if isinstance(error, PermissionError) and found.st_uid != max(platform.owners()):
+                if link is not None:
+                    return None  # nobody else would use it
+                verdict = State.UNREADABLE, THEIRS, 0
+            elif error.errno in NOT_DAMAGE:
                 raise self._explained(error, folder, shown) from error
-            verdict = State.DAMAGED, f"it cannot be read: {error.strerror}", 0
+            else:
+                verdict = State.DAMAGED, f"it cannot be read: {error.strerror}", 0
         return Seen(folder, shown, digest, *verdict, stored)
 
     def _explained(self, error: OSError, *names: str) -> HoloError:

@@ -19,7 +19,7 @@ from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, Usa
 from holo.hololib.locks import OnWait, locked, say_waiting
 from holo.hololib.sealed import seal, unseal
 from holo.remove import remove, unlink
-from holo.untrusted import SMALL, is_ours, read_file
+from holo.untrusted import SMALL, is_others, is_ours, read_file
 from holo.walk import absolute, refuse_symlinks
 
 if TYPE_CHECKING:
@@ -62,6 +62,15 @@ class CatalogSummary:
     prefix: str
     recorded: str
     """UTC, ISO 8601, seconds"""
+
+
+class OthersFile(HoloError):
+    """A catalog, or the name of one, is another user's, who lets nobody else read it."""
+
+
+def _cannot_read(what: str, path: str, error: OSError) -> HoloError:
+    kind = OthersFile if isinstance(error, PermissionError) and is_others(path) else HoloError
+    return kind(f"cannot read {what}{path}: {error.strerror}")
 
 
 class Store:
@@ -333,14 +342,15 @@ class Store:
         """Every catalog once per name, and those without a name, by name. Damaged names are none."""
         summaries = []
         for name in sorted(self.names()):
-            with suppress(CatalogInvalid):
+            with suppress(CatalogInvalid, OthersFile):
                 known = self._read_name(name)
                 if known is not None:
                     summaries.append(known)
         named = {summary.digest for summary in summaries}
         for digest in sorted(self.digests()):
             if digest not in named:
-                with suppress(FileNotFoundError, NotFound):  # removed by somebody else just now
+                # Removed by somebody else just now, or theirs alone.
+                with suppress(FileNotFoundError, NotFound, OthersFile):
                     recorded = os.stat(self._catalog_path(digest)).st_mtime
                     summaries.append(_summarize(self._load(digest)[0], None, recorded))
         return summaries
@@ -441,6 +451,8 @@ class Store:
             with suppress(OSError):
                 return digest.encode() in read_file(self.name_path(name), SMALL)[0]
             return False
+        except OthersFile:
+            return False
         return known is not None and known.digest == digest
 
     def _read_name(self, name: str) -> CatalogSummary | None:
@@ -459,7 +471,7 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise HoloError(f"cannot read {path}: {error.strerror}") from error
+            raise _cannot_read("", path, error) from error
         except (ValueError, TypeError, AttributeError, RecursionError):
             raise CatalogInvalid(
                 f"{path} is damaged",
@@ -478,7 +490,7 @@ def read_catalog_file(path: str, *, follow: bool = False) -> tuple[bytes, bool]:
     except FileNotFoundError:
         raise NotFound(f"there is no catalog at {path}") from None
     except OSError as error:
-        raise HoloError(f"cannot read the catalog {path}: {error.strerror}") from error
+        raise _cannot_read("the catalog ", path, error) from error
     return data, is_ours(status)
 
 
