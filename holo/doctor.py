@@ -32,6 +32,9 @@ _SIZE = 8192
 _SECONDS = 0.15
 """Each trial ends after so long, with fewer files on a slow disk."""
 
+_LEFT_AFTER = 600
+"""Seconds after which a sample is nobody's: an examination takes one."""
+
 _UNKNOWN = "unknown"
 
 
@@ -134,6 +137,7 @@ def _existing(path: str) -> str:
 def _scratch(path: str) -> Iterator[Directory]:
     """A temporary directory in the folder, opened, and removed with all that was put there."""
     folder = _existing(path)
+    _sweep(folder)
     try:
         made = tempfile.mkdtemp(prefix=probe.DOCTOR, dir=folder)
     except OSError as error:
@@ -148,6 +152,17 @@ def _scratch(path: str) -> Iterator[Directory]:
             platform.close_directory(directory)
     finally:
         shutil.rmtree(made)
+
+
+def _sweep(folder: str) -> None:
+    """Remove what a doctor that was killed has left there; nobody else knows of it."""
+    long_ago = time.time() - _LEFT_AFTER
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(probe.DOCTOR):
+                status = entry.stat(follow_symlinks=False)
+                if status.st_uid in platform.owners() and status.st_mtime < long_ago:
+                    shutil.rmtree(entry.path, ignore_errors=True)
 
 
 # -- trials -----------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ command line prints it as two lines and exits with ``exit_code``; no traceback r
 from __future__ import annotations
 
 import errno
-from typing import ClassVar
 
 INTERRUPTED = "interrupted; nothing is lost, run the command again to go on"
 """The message for Ctrl-C, whose exit code is 130."""
@@ -51,7 +50,7 @@ def advice(error: BaseException | None) -> str | None:
 class HoloError(Exception):
     """Something could not be done. ``str(error)`` is the message; ``hint`` the way out, or ``None``."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)

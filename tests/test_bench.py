@@ -112,7 +112,7 @@ def test_interrupted(holo: Holo, source: Path, moment: str, number: signal.Signa
     wait_for(holo, process, moment)
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=30)
-    assert (process.returncode, stdout) == (130, "")
+    assert (process.returncode, stdout) == (128 + number, "")
     assert stderr == "error: interrupted; what was made for measuring is removed\n"
     assert left(holo) == []
 

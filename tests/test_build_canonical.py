@@ -555,3 +555,19 @@ def test_secrets_are_not_in_the_log(tmp_path: Path, capfd: pytest.CaptureFixture
         assert "host.invalid" in text
         assert "sesame" not in text
         assert "me@" not in text
+
+
+@pytest.mark.parametrize(
+    ("chosen", "groups"),
+    [
+        ("", ["dev"]),
+        ("default-groups = []", []),
+        ('default-groups = "all"', ["Docs_Site", "dev", "lint"]),
+        ('default-groups = ["docs-site", "lint", "absent"]', ["Docs_Site", "lint"]),
+        ("default-groups = 1", ["Docs_Site", "dev", "lint"]),  # which uv refuses
+    ],
+)
+def test_default_groups(tmp_path: Path, chosen: str, groups: list[str]) -> None:
+    path = tmp_path / "pyproject.toml"
+    path.write_text(f"[dependency-groups]\ndev = []\nlint = []\nDocs_Site = []\n[tool.uv]\n{chosen}\n")
+    assert python._default_groups(Blueprint(str(path), "pyproject"), Inputs({})) == groups

@@ -95,6 +95,18 @@ def test_folders_that_do_not_exist_yet(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_what_a_killed_one_left_goes(tmp_path: Path) -> None:
+    names = [".holo-doctor-old", ".holo-doctor-new", "other-old"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "000").touch()
+    for name in names:
+        if name.endswith("old"):
+            os.utime(tmp_path / name, (time.time() - 3600,) * 2)
+    examine(str(tmp_path), str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == [".holo-doctor-new", "other-old"]
+
+
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HoloError, match=r"file: cannot make files here: Not a directory"):

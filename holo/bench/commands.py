@@ -18,9 +18,11 @@ HOLO = [sys.executable, "-P", "-m", "holo"]
 
 
 class Interrupted(HoloError):
-    """Ctrl-C, SIGTERM or SIGHUP."""
+    """Ctrl-C, SIGTERM or SIGHUP: the exit code tells which, as for every command."""
 
-    exit_code = 130
+    def __init__(self, number: int) -> None:
+        super().__init__("interrupted; what was made for measuring is removed")
+        self.exit_code = 128 + number
 
 
 class Runner:
@@ -33,7 +35,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.folder = ""
-        self._stopped = False
+        self._stopped_by = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Runner:
@@ -47,18 +49,18 @@ class Runner:
             signal.signal(number, handler)
         self.check()
 
-    def _stop(self, _: int, __: FrameType | None) -> None:
-        self._stopped = True
+    def _stop(self, number: int, _: FrameType | None) -> None:
+        self._stopped_by = self._stopped_by or number
         self._pass_on()
 
     def _pass_on(self) -> None:
-        if self._stopped and self._process is not None:
+        if self._stopped_by and self._process is not None:
             self._process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
 
     def check(self) -> None:
         """Raises :class:`Interrupted` if it is time to stop."""
-        if self._stopped:
-            raise Interrupted("interrupted; what was made for measuring is removed")
+        if self._stopped_by:
+            raise Interrupted(self._stopped_by)
 
     def run(self, command: list[str], *, home: str = "") -> tuple[float, str]:
         """Run a command to its end, with a folder of ours as HOLO_HOME; returns seconds and what it printed.

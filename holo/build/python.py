@@ -478,7 +478,10 @@ def _default_groups(blueprint: Blueprint, inputs: Inputs) -> list[str]:
     there = {"dev"} if table.get("dev-dependencies") else set()  # as it was written before there were groups
     there |= groups.keys() if isinstance(groups, dict) else set()
     chosen = table.get("default-groups", ["dev"])
-    return sorted(there) if chosen == "all" else sorted(name for name in there if name in chosen)
+    if not isinstance(chosen, list):  # "all"; what is neither is for uv to refuse
+        return sorted(there)
+    named = {requirements.normalized(str(name)) for name in chosen}
+    return sorted(name for name in there if requirements.normalized(name) in named)
 
 
 def _local_packages(lock: str, inputs: Inputs) -> list[str]:

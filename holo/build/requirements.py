@@ -160,10 +160,8 @@ def _requirement(text: str, where: str, file: str, inputs: Inputs, found: Requir
     if named is None or (rest and not rest.startswith("@") and not _VERSION.match(rest.lstrip("("))):
         spelled = _source(text, where, file, inputs, found)
     else:
-        name = re.sub(r"[-_.]+", "-", named[1]).lower()
-        extras = ",".join(
-            sorted(re.sub(r"[-_.]+", "-", extra.strip()).lower() for extra in (named[2] or "").split(","))
-        )
+        name = normalized(named[1])
+        extras = ",".join(sorted(normalized(extra.strip()) for extra in (named[2] or "").split(",")))
         spelled = f"{name}[{extras}]" if extras else name
         if not rest and _CHOSEN.sub("", text).endswith(_ARCHIVE):
             spelled = _source(text, where, file, inputs, found)
@@ -172,6 +170,11 @@ def _requirement(text: str, where: str, file: str, inputs: Inputs, found: Requir
         elif rest:
             spelled += _versions(rest, where)
     return f"{spelled} ; {marker}" if marker else spelled
+
+
+def normalized(name: str) -> str:
+    """A package, extra or group by the one spelling of its name: https://peps.python.org/pep-0503/#normalized-names"""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _versions(text: str, where: str) -> str:
