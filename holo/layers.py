@@ -26,7 +26,7 @@ from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, HoloError
 from holo.hololib.locks import InUseError, OnWait, locked, refuse_to_wait
-from holo.remove import remove, unlink
+from holo.remove import patiently, remove, unlink
 from holo.walk import open_directory, refuse_symlinks
 
 _FOLDER = ".ephemeral-"
@@ -150,17 +150,20 @@ def _make(path: str, make: Callable[[str], object]) -> None:
 
 
 def discard(path: str, *, whole: bool = True) -> None:
-    """Remove a tree, a layer or the folder of a run, whose lock the caller holds; or only half of one."""
+    """Remove a tree, a layer or the folder of a run, whose lock the caller holds; or only half of one.
+
+    What the command of a killed run has started may still be writing there; it is given some time to end.
+    """
     parent, name = os.path.split(path)
     try:
         folder = open_directory(parent)
         try:
-            remove(folder, name + _DRAFT)
+            patiently(lambda: remove(folder, name + _DRAFT))
             if whole:
                 # What has its name is whole, so half of it must not.
                 with suppress(FileNotFoundError):
                     platform.rename(folder, name, folder, name + _DRAFT)
-                    remove(folder, name + _DRAFT)
+                patiently(lambda: remove(folder, name + _DRAFT))
         finally:
             platform.close_directory(folder)
     except OSError as error:

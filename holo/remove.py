@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from holo import platform
@@ -38,23 +39,35 @@ def remove_at(path: str, *, itself: bool = True) -> None:
     What a killed command has started may still be writing there; it is given some time to end.
     """
     parent, name = os.path.split(path)
+
+    def attempt() -> None:
+        if not os.path.lexists(path):
+            return
+        directory = platform.open_root(parent)
+        try:
+            if itself:
+                remove(directory, name)
+            else:
+                empty_at(directory, name)
+        finally:
+            platform.close_directory(directory)
+
+    try:
+        patiently(attempt)
+    except OSError as error:
+        raise HoloError(f"cannot remove {path}: {error.strerror}") from error
+
+
+def patiently(attempt: Callable[[], object]) -> None:
+    """Try to remove a tree, for some seconds again and again while somebody makes or removes files in it."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            directory = platform.open_root(parent)
-            try:
-                if itself:
-                    remove(directory, name)
-                else:
-                    empty_at(directory, name)
-            finally:
-                platform.close_directory(directory)
+            attempt()
             return
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
-                return
             if error.errno not in _CHANGING or time.monotonic() > deadline:
-                raise HoloError(f"cannot remove {path}: {error.strerror}") from error
+                raise
         time.sleep(0.05)
 
 

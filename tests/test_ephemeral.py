@@ -5,6 +5,7 @@ A test looks in from outside: root sees what a process sees below /proc/PID/root
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -120,6 +121,16 @@ class Home:
         }
         points = [str(path) for path in self.holotree.iterdir() if path.name[0] != "." and str(path) not in known]
         return [*runs, *covers, *halves, *mounted, *points]
+
+    def is_idle(self) -> bool:
+        """Whether nobody holds the lock of a run: the child of a killed holo ends a moment after it."""
+        for path in self.own.glob("runs/*.lock"):
+            with path.open() as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return False
+        return True
 
     def spaces(self) -> list[str]:
         return [space["name"] for space in self("list", "--json").json()["spaces"]]
@@ -612,6 +623,7 @@ def test_killed_at_any_moment(home: Home, torture: bool, faults: Callable[[int, 
             time.sleep(chance.random() / 30)
             os.kill(process, signal.SIGKILL)
         assert {home.forks.wait(process) for process in running} <= {0, -signal.SIGKILL}
+        wait_for(home.is_idle)
         assert home.spaces() == ["web"]
         assert home.left() == []
     assert compare.snapshot(home.path()) == before

@@ -174,6 +174,7 @@ else:
             """The life of the child until it is the command. It says nothing, unless something goes wrong."""
             try:
                 namespaces.die_with(parent)
+                _close_what_is_ours({send} if roots is None else {send, roots.fileno()})
                 if self._place.lower:
                     self._mount()
                 if self._cwd is not None:
@@ -248,6 +249,14 @@ else:
                     pass
                 return True
             return False
+
+    def _close_what_is_ours(but: set[int]) -> None:
+        """Close what the command does not get, at once: locks of a parent that is killed meanwhile are free then."""
+        with suppress(FileNotFoundError):  # without /proc
+            for descriptor in map(int, os.listdir("/proc/self/fd")):
+                with suppress(OSError):  # what listed them
+                    if descriptor > 2 and descriptor not in but and not os.get_inheritable(descriptor):
+                        os.close(descriptor)
 
     def _forget_signals() -> None:
         """What came after the command had ended was for it as well, and must not cost its result."""
