@@ -41,7 +41,9 @@ def remove_at(path: str, *, itself: bool = True) -> None:
     parent, name = os.path.split(path)
 
     def attempt() -> None:
-        if not os.path.lexists(path):
+        try:
+            os.lstat(path)  # not lexists, to which what cannot be read is not there
+        except FileNotFoundError:
             return
         directory = platform.open_root(parent)
         try:

@@ -252,7 +252,7 @@ else:
 
     def _close_what_is_ours(but: set[int]) -> None:
         """Close what the command does not get, at once: locks of a parent that is killed meanwhile are free then."""
-        with suppress(FileNotFoundError):  # without /proc
+        with suppress(OSError):  # without /proc
             for descriptor in map(int, os.listdir("/proc/self/fd")):
                 with suppress(OSError):  # what listed them
                     if descriptor > 2 and descriptor not in but and not os.get_inheritable(descriptor):
