@@ -103,7 +103,8 @@ def main() -> NoReturn:
         code = 141
     import os
 
-    sys.stderr.flush()
+    with suppress(OSError):  # the terminal has gone
+        sys.stderr.flush()
     os._exit(code if isinstance(code, int) else 0)
 
 

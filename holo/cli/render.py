@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from holo.errors import UsageError, printable
@@ -96,8 +96,16 @@ class _Bar:
     def __init__(self, what: str) -> None:
         self._what = what
         self._bar: Progress | None = None
+        self._is_seen = True
 
     def __call__(self, done: int, total: int) -> None:
+        if self._is_seen:
+            try:
+                self._draw(done, total)
+            except OSError:  # the terminal was closed: SIGHUP says what that means, if it is heeded
+                self._is_seen = False
+
+    def _draw(self, done: int, total: int) -> None:
         if self._bar is None:
             from rich.console import Console
             from rich.progress import Progress
@@ -110,7 +118,8 @@ class _Bar:
 
     def close(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with suppress(OSError):
+                self._bar.stop()
 
 
 def recorded(report: RecordReport) -> None:
