@@ -93,6 +93,35 @@ def test_a_signal_that_is_inherited_as_ignored_stays_so() -> None:
     assert done.stdout == "True True\n", done.stderr
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+def test_an_interrupt_that_a_callback_swallows_comes_again(name: str, again: bool) -> None:
+    """Python prints what is raised there, and goes on; imports have such callbacks."""
+    code = f"""
+import signal, sys, time
+from holo import cli
+
+class Callback:
+    def __del__(self):
+        signal.raise_signal(signal.{name})
+
+class Slow:
+    def __del__(self):
+        time.sleep(0.1)
+
+cli._heed_signals()
+try:
+    Callback()
+    {"Slow()" if again else ""}
+    time.sleep(30)
+except KeyboardInterrupt:
+    sys.exit(cli._interrupted())
+"""
+    holo = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=holo, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (128 + getattr(signal, name), f"{EXPLANATION}\n")
+
+
 class Terminal:
     """A command in a terminal of its own, as its foreground process group."""
 

@@ -130,6 +130,7 @@ def _heed_signals() -> None:
     for number in _ENDING:
         if signal.getsignal(number) == signal.SIG_DFL:  # not what nohup has us ignore
             signal.signal(number, _stop)
+    sys.unraisablehook = _stop_soon
 
 
 def _stop(number: int, _: object) -> None:
@@ -140,9 +141,26 @@ def _stop(number: int, _: object) -> None:
         raise KeyboardInterrupt
 
 
+_SOON = 0.001
+"""Seconds. Enough to be out of what swallows an interrupt."""
+
+
+def _stop_soon(lost: sys.UnraisableHookArgs) -> None:
+    """Interrupt once more: Python shows what is raised in a finalizer or in a weak reference's callback, and goes on.
+
+    An import has such a callback, too (``importlib._bootstrap._get_module_lock``).
+    """
+    if sys.platform == "win32" or not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, _SOON)
+
+
 def _interrupted() -> int:
     _stopped_by.append(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience would cut the explanation short
+    for number in {signal.SIGINT, getattr(signal, "SIGALRM", signal.SIGINT)}:
+        signal.signal(number, signal.SIG_IGN)  # impatience would cut the explanation short
     return _fail(INTERRUPTED, None, 128 + _stopped_by[0])
 
 
