@@ -66,7 +66,10 @@ class Blobs:
         where a power cut may have left torn blobs.
         """
         name = raw_name(digest)
-        for form, is_whole in ((name, is_sealed), (name + ".zst", _may_be_compressed)):
+        forms = [(name, is_sealed)]
+        if size > WORTH_COMPRESSING:  # else it never was, and to look for it takes a thirtieth of a record's time
+            forms.append((name + ".zst", _may_be_compressed))
+        for form, is_whole in forms:
             status = self._status(digest, form)
             if status is not None and is_whole(status, size):
                 return (not self.is_doubtful and self._is_trusted(status)) or self._is_genuine(digest, size)

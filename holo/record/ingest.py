@@ -131,7 +131,8 @@ class Ingest:
             stored = not self._blobs.has(digest, size)
             if stored:
                 self._store(source, directory, name, before, digest, content, times_tell=times_tell)
-            _check_unchanged(source, before)
+            else:
+                _check_unchanged(source, before)
             xattrs = platform.get_xattrs(source)
         finally:
             os.close(source)
@@ -188,6 +189,7 @@ class Ingest:
             self._blobs.add(digest, chunks, size, compress=self._compress and size > WORTH_COMPRESSING)
         except ContentMismatch:
             raise _Changed from None
+        _check_unchanged(source, before)
 
 
 def _is_recent(status: os.stat_result) -> bool:
