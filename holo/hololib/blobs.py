@@ -60,10 +60,10 @@ class Blobs:
         self.shards.close()
 
     def has(self, digest: str, size: int) -> bool:
-        """Whether either form is there. A raw form without its seal is not: it was never finished, or changed.
+        """Whether a form is there: the raw one, or the compressed one of more than ``WORTH_COMPRESSING`` bytes.
 
-        In a shared library, what another user put there counts only if its content is right; likewise everything
-        where a power cut may have left torn blobs.
+        A raw form without its seal is not: it was never finished, or changed. In a shared library, what another user
+        put there counts only if its content is right; likewise everything where a power cut may have left torn blobs.
         """
         name = raw_name(digest)
         forms = [(name, is_sealed)]
