@@ -23,7 +23,6 @@ from holo.hololib.blobs import (
     CHUNK,
     SEALED_MODE,
     SEALED_MTIME_NS,
-    WORTH_COMPRESSING,
     Blobs,
     ContentMismatch,
     _compress,
@@ -97,8 +96,7 @@ def test_what_goes_in_comes_out(blobs: Blobs, content: bytes, compress: bool) ->
     digest = digests.of(content)
     assert not blobs.has(digest, len(content))
     path = add(blobs, content, compress=compress)
-    # What is too small to be compressed is not looked for in that form.
-    assert blobs.has(digest, len(content)) == (not compress or len(content) > WORTH_COMPRESSING)
+    assert blobs.has(digest, len(content))
     assert files(blobs.path) == {str(path.relative_to(blobs.path))}
     assert path.stat().st_mode & 0o7777 == SEALED_MODE
     assert read(blobs, content) == content

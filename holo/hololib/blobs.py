@@ -59,16 +59,14 @@ class Blobs:
     def close(self) -> None:
         self.shards.close()
 
-    def has(self, digest: str, size: int) -> bool:
-        """Whether a form is there: the raw one, or the compressed one of more than ``WORTH_COMPRESSING`` bytes.
+    def has(self, digest: str, size: int, *, compressed: bool = True) -> bool:
+        """Whether either form is there; only the raw one is looked for unless ``compressed``.
 
         A raw form without its seal is not: it was never finished, or changed. In a shared library, what another user
         put there counts only if its content is right; likewise everything where a power cut may have left torn blobs.
         """
         name = raw_name(digest)
-        forms = [(name, is_sealed)]
-        if size > WORTH_COMPRESSING:  # else it never was, and to look for it takes a thirtieth of a record's time
-            forms.append((name + ".zst", _may_be_compressed))
+        forms = [(name, is_sealed), *([(name + ".zst", _may_be_compressed)] if compressed else [])]
         for form, is_whole in forms:
             status = self._status(digest, form)
             if status is not None and is_whole(status, size):
