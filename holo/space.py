@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -19,22 +19,25 @@ from typing import Any, Literal
 from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, HoloError, NotFound
+from holo.filetimes import EXACT, FileTimes
 from holo.hololib.locks import InUseError, OnWait, locked, refuse_to_wait, say_waiting
 from holo.hololib.sealed import seal, unseal
 from holo.hololib.store import NAME, check_name
 from holo.platform import probe
 from holo.remove import remove_at
-from holo.untrusted import SMALL, is_ours, open_file, read
+from holo.untrusted import SMALL, is_ours, open_file, read, read_file
 from holo.walk import absolute, refuse_symlinks
 
 State = Literal["restoring", "pristine"]
 
-_RECORD_DRAFT = re.compile(r"(.+)\.(?:json|mark|origin)(?:\.[0-9]+){2}")
+_RECORD_DRAFT = re.compile(r"(.+)\.(?:json|mark|origin|inodes)(?:\.[0-9]+){2}")
 """What :meth:`Holotree.save` writes before it is the truth."""
 
 _MARK = ".mark"
 
-_BESIDE = (_MARK, ".origin")
+_INODES = ".inodes"
+
+_BESIDE = (_MARK, ".origin", _INODES)
 """What a space has besides its record and its lock."""
 
 _COVER = ".cover"
@@ -59,7 +62,15 @@ class Space:
     used: str
     reason: str | None
     stamp: int = 0
-    """ctime in ns of the last thing the last restore did"""
+    """ctime in ns up to which changes are known: see :mod:`holo.restore.proof`"""
+    root: str = ""
+    """the identity of the directory that the last restore left at the path"""
+    inodes: str = ""
+    """the digest of what :meth:`Holotree.inodes` returns"""
+    clock: int = 0
+    """:func:`holo.platform.clock_offset` at the last restore"""
+    times: FileTimes = EXACT
+    """what the filesystem of the space does to times"""
     restored: str = ""
     """when that was: UTC, ISO 8601"""
     boot: str = ""
@@ -69,9 +80,16 @@ class Space:
     draft: str = ""
     """while a restore replaces the whole space: the name beside it of the tree that is to be removed in the end"""
 
-    def finished(self, stamp: int) -> Space:
+    def finished(self, stamp: int, root: str, inodes: str) -> Space:
         return replace(
-            self, state="pristine", draft="", stamp=stamp, restored=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            self,
+            state="pristine",
+            draft="",
+            stamp=stamp,
+            root=root,
+            inodes=inodes,
+            clock=platform.clock_offset(),
+            restored=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
 
     def to_json(self) -> dict[str, str]:
@@ -101,7 +119,8 @@ def _unreadable(name: str, path: str, error: OSError) -> HoloError:
 
 
 def _is_sound(space: Space, name: str) -> bool:
-    texts = (space.requested, space.used, space.restored, space.draft, space.identity, space.boot)
+    texts = (space.requested, space.used, space.restored, space.draft, space.identity, space.boot, space.root)
+    numbers = (space.stamp, space.clock, *space.times)
     return (
         space.name == name
         and os.path.isabs(space.path)
@@ -110,8 +129,9 @@ def _is_sound(space: Space, name: str) -> bool:
         and NAME.fullmatch(space.catalog) is not None
         and space.state in ("restoring", "pristine")
         and digests.is_digest(space.digest)
-        and type(space.stamp) is int
-        and all(type(text) is str for text in texts)
+        and all(type(number) is int for number in numbers)
+        and space.times.granularity > 0
+        and all(type(text) is str for text in (*texts, space.inodes))
         and (space.reason is None or type(space.reason) is str)
     )
 
@@ -238,7 +258,7 @@ class Holotree:
             if not data.strip(b"\0"):
                 return None
             values: dict[str, Any] = json.loads(unseal(data))
-            space = Space(**values)
+            space = Space(**values | {"times": FileTimes(*values.get("times", ()))})
             if not _is_sound(space, name):
                 raise ValueError
             return space if space.identity == platform.identity(descriptor) else replace(space, identity="")
@@ -336,7 +356,7 @@ class Holotree:
         path = self.record_path(space.name)
         try:
             os.makedirs(self._records, exist_ok=True)
-            _write(path, space, durable=False)
+            _write(path, _sealed(space), durable=False)
             if space.state == "restoring":  # after it: a mark without a record tells of one that was lost
                 self._mark(space)
         except OSError as error:
@@ -344,12 +364,33 @@ class Holotree:
 
     def _mark(self, space: Space) -> None:
         path = self._mark_path(space.name)
-        wanted = replace(space, stamp=-1, boot="", restored="", draft="", identity="")
+        wanted = replace(
+            space, stamp=-1, root="", inodes="", clock=0, times=EXACT, boot="", restored="", draft="", identity=""
+        )
         with suppress(FileNotFoundError, HoloError, ValueError, TypeError, AttributeError, RecursionError):
             known = self._read(path, space.name)
             if known is not None and known.identity and replace(known, identity="") == wanted:
                 return
-        _write(path, wanted, durable=True)
+        _write(path, _sealed(wanted), durable=True)
+
+    def save_inodes(self, name: str, inodes: bytes) -> str:
+        """Keep the inodes of a space's directories; returns their digest, which the record is to hold.
+
+        A record with another digest does without: so the two need not be written in one step.
+        """
+        path = self._inodes_path(name)
+        try:
+            _write(path, lambda _: inodes, durable=False)
+        except OSError as error:
+            raise HoloError(f"cannot write {path}: {error.strerror}") from error
+        return digests.of(inodes)
+
+    def inodes(self, space: Space, most: int) -> bytes | None:
+        """What was kept by :meth:`save_inodes` for this record, if that is at most so many bytes."""
+        with suppress(OSError):
+            found, _ = read_file(self._inodes_path(space.name), most)
+            return found if digests.of(found) == space.inodes else None
+        return None
 
     def tidy(self, *, dry_run: bool) -> tuple[int, int]:
         """Remove drafts of killed commands, and the locks of spaces that are gone; returns how many of each.
@@ -407,7 +448,7 @@ class Holotree:
         return count
 
     def forget(self, name: str) -> None:
-        for path in (self._mark_path(name), self.origin_path(name)):
+        for path in (self._mark_path(name), self.origin_path(name), self._inodes_path(name)):
             with suppress(FileNotFoundError):
                 os.unlink(path)
         os.unlink(self.record_path(name))
@@ -422,6 +463,9 @@ class Holotree:
 
     def _mark_path(self, name: str) -> str:
         return os.path.join(self._records, name + _MARK)
+
+    def _inodes_path(self, name: str) -> str:
+        return os.path.join(self._records, name + _INODES)
 
     def _cover_path(self, name: str) -> str:
         return os.path.join(self._records, check_name(name, "space") + _COVER)
@@ -440,13 +484,18 @@ def _unlink_own(path: str) -> None:
         os.unlink(path)
 
 
-def _write(path: str, space: Space, *, durable: bool) -> None:
+def _sealed(space: Space) -> Callable[[int], bytes]:
+    """The content of a record, which depends on the open file that it is for."""
+    return lambda file: seal(json.dumps(asdict(replace(space, identity=platform.identity(file)))).encode())
+
+
+def _write(path: str, content: Callable[[int], bytes], *, durable: bool) -> None:
+    """Replace a file in one step. Raises :class:`OSError`."""
     draft = f"{path}.{os.getpid()}.{time.time_ns()}"
     try:
         # Whatever the umask, only we may say what our space is. "x" follows no symlink.
         with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, 0o644)) as file:
-            known = replace(space, identity=platform.identity(file.fileno()))
-            file.write(seal(json.dumps(asdict(known)).encode()))
+            file.write(content(file.fileno()))
             if durable:
                 file.flush()
                 platform.sync_file(file.fileno())

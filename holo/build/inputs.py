@@ -6,12 +6,17 @@ A builder reads nothing but through this, so `holo run` can tell with one stat p
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 
 from holo import digest as digests
+from holo import platform
 from holo.build.blueprint import LARGEST
 from holo.errors import HoloError, NotFound, UsageError
 from holo.untrusted import read_file
+
+_COARSE_NS = 2 * 10**9
+"""The coarsest clock of a filesystem. Where it is one of whole seconds, times have no fraction."""
 
 Seen = dict[str, list[int] | None]
 """Path to size, mtime, ctime (ns) and inode; ``None``: there was nothing."""
@@ -22,6 +27,7 @@ class Inputs:
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self.environ: Mapping[str, str] = os.environ if environ is None else environ
+        self._began = time.time_ns()
         self.files: Seen = {}
         self.variables: dict[str, str] = {}
         """name to a digest of the value, which may be a secret; ``UV_*`` stands for all that begin so"""
@@ -64,6 +70,14 @@ class Inputs:
             raise HoloError(f"cannot read {path}: {error.strerror}") from error
         self.files[path] = _identity(status)
         return found
+
+    def are_settled(self) -> bool:
+        """Whether a stat would tell any change of the files after they were read.
+
+        Not if one was changed just before: a second change can have the same time.
+        """
+        ctimes = [seen[2] for seen in self.files.values() if seen is not None]
+        return all(self._began - ctime > (platform.CLOCK_LAG_NS if ctime % 10**9 else _COARSE_NS) for ctime in ctimes)
 
     def watch(self, path: str) -> None:
         """Remember a file without reading it: an interpreter, say."""

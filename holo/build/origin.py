@@ -81,7 +81,8 @@ def recall(library: Store, blueprint: Blueprint, options: Options) -> tuple[str,
 
 def remember(library: Store, blueprint: Blueprint, options: Options, name: str, digest: str, inputs: Inputs) -> None:
     """Let :func:`recall` find the catalog as long as the inputs are what they were when they were read."""
-    write_own(_path(library, blueprint, options), asdict(Memory(name, digest, inputs.files, inputs.variables)))
+    if inputs.are_settled():
+        write_own(_path(library, blueprint, options), asdict(Memory(name, digest, inputs.files, inputs.variables)))
 
 
 def catalog_remembered(path: str) -> str | None:

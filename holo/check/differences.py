@@ -8,17 +8,16 @@ from collections.abc import Iterator
 from holo import platform
 from holo.catalog import Catalog
 from holo.errors import HoloError
+from holo.filetimes import EXACT, FileTimes, try_out
 from holo.hololib import Store
 from holo.platform import Directory
 from holo.restore.golden import as_recorded, body_of, read_outline
+from holo.restore.proof import NO_PROOF
 from holo.restore.relocate import Relocator
 from holo.restore.strategy import Way
 from holo.restore.survey import Expectation, survey
 from holo.space import Space
 from holo.walk import open_directory
-
-_ALWAYS_CHANGED = -1
-"""A stamp older than every file, so that none is believed unread."""
 
 
 def golden_differences(store: Store, catalog: Catalog, workers: int) -> Iterator[tuple[str, str]]:
@@ -38,7 +37,7 @@ def golden_differences(store: Store, catalog: Catalog, workers: int) -> Iterator
             yield "", "it was changed after it was made"
         if outline.body != body_of(catalog):
             yield "", "its outline is not that of its catalog"
-        yield from _compare(tree, store, _as_recorded(catalog), workers)
+        yield from _compare(tree, store, _as_recorded(catalog, EXACT), workers)
     finally:
         platform.close_directory(tree)
 
@@ -51,9 +50,21 @@ def tree_differences(store: Store, path: str, catalog: Catalog, workers: int) ->
         yield "", f"it cannot be opened: {error.strerror}"
         return
     try:
-        yield from _compare(tree, store, _as_recorded(catalog), workers)
+        yield from _compare(tree, store, _as_recorded(catalog, _times_in(os.path.dirname(path))), workers)
     finally:
         platform.close_directory(tree)
+
+
+def _times_in(folder: str) -> FileTimes:
+    """What times the filesystem keeps on which a folder of holo's is, whose own time means nothing."""
+    try:
+        directory = open_directory(folder)
+    except OSError:
+        return EXACT
+    try:
+        return try_out(directory)
+    finally:
+        platform.close_directory(directory)
 
 
 def space_differences(store: Store, space: Space, catalog: Catalog, workers: int) -> Iterator[tuple[str, str]]:
@@ -68,15 +79,15 @@ def space_differences(store: Store, space: Space, catalog: Catalog, workers: int
     try:
         relocator = Relocator(catalog.prefix, space.path)
         used = Way.HARDLINK if space.used == Way.HARDLINK else Way.COPY  # all others look the same
-        expectation = Expectation(catalog, relocator, used, _ALWAYS_CHANGED, True)
+        expectation = Expectation(catalog, relocator, used, NO_PROOF, space.times)
         yield from _compare(root, store, expectation, workers)
     finally:
         platform.close_directory(root)
 
 
-def _as_recorded(catalog: Catalog) -> Expectation:
+def _as_recorded(catalog: Catalog, times: FileTimes) -> Expectation:
     relocator = Relocator(catalog.prefix, catalog.prefix)
-    return Expectation(as_recorded(catalog), relocator, Way.REFLINK, _ALWAYS_CHANGED, True)
+    return Expectation(as_recorded(catalog), relocator, Way.REFLINK, NO_PROOF, times)
 
 
 def _compare(root: Directory, store: Store, expectation: Expectation, workers: int) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from holo import digest as digests
 from holo import platform
 from holo.errors import HoloError
+from holo.filetimes import EXACT, try_out
 from holo.hololib.blobs import ContentMismatch, is_sealed, stored_content
 from holo.hololib.links import FORM
 from holo.platform import Directory
@@ -64,6 +65,7 @@ class Reader:
         self._library = library
         self._folders = folders
         self._needed = needed
+        self._times = try_out(folders["links"]) if "links" in folders else EXACT
 
     def __call__(self, task: tuple[str, str]) -> list[Seen]:
         folder, shard = task
@@ -99,7 +101,7 @@ class Reader:
                 if not stat.S_ISREG(status.st_mode):
                     verdict = State.DAMAGED, "it is not a file", 0
                 elif link is not None:
-                    verdict = _link(descriptor, status, *link.groups())
+                    verdict = self._link(descriptor, status, *link.groups())
                 else:
                     verdict = self._blob(descriptor, status, digest, compressed=name != digest)
             finally:
@@ -135,14 +137,13 @@ class Reader:
             return State.UNSEALED, "its mode or time is not what holo gave it", size
         return State.SOUND, "", size
 
-
-def _link(descriptor: int, status: os.stat_result, digest: str, mode: str, mtime: str, user: str) -> _Verdict:
-    if status.st_mode != stat.S_IFREG | int(mode, 8) or status.st_mtime_ns != int(mtime):
-        return State.DAMAGED, "its mode or time is not what holo gave it", 0
-    if status.st_uid != int(user):
-        return State.DAMAGED, "it is another user's", 0
-    if platform.get_xattrs(descriptor):
-        return State.DAMAGED, "it has extended attributes", 0
-    if digests.of_file(descriptor) != digest:
-        return State.DAMAGED, "its bytes do not have that digest", 0
-    return State.SOUND, "", status.st_size
+    def _link(self, descriptor: int, status: os.stat_result, digest: str, mode: str, mtime: str, user: str) -> _Verdict:
+        if status.st_mode != stat.S_IFREG | int(mode, 8) or status.st_mtime_ns != self._times.kept(int(mtime)):
+            return State.DAMAGED, "its mode or time is not what holo gave it", 0
+        if status.st_uid != int(user):
+            return State.DAMAGED, "it is another user's", 0
+        if platform.get_xattrs(descriptor):
+            return State.DAMAGED, "it has extended attributes", 0
+        if digests.of_file(descriptor) != digest:
+            return State.DAMAGED, "its bytes do not have that digest", 0
+        return State.SOUND, "", status.st_size

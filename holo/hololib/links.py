@@ -17,10 +17,12 @@ import os
 import re
 import stat
 from collections.abc import Callable
+from functools import cached_property
 
 from holo import digest as digests
 from holo import platform
 from holo.catalog import FileRow
+from holo.filetimes import FileTimes, try_out
 from holo.hololib.blobs import Blobs, write_sparse
 from holo.hololib.shards import Shards
 from holo.platform import Directory
@@ -55,10 +57,9 @@ class Links:
         ``verify`` hashes it, and the blob if it has to be made. Raises :class:`OSError`; EMLINK when that file
         has as many links as the filesystem allows.
         """
-        _, mode, size, mtime, digest = row
+        _, mode, size, mtime, _ = row
         mode &= READ_ONLY
-        # Each user has their own, for whom a file belongs to can change it whenever they like.
-        shared = f"{digest[:2]}/{digest}-{mode:03o}-{mtime}-{self._user}"
+        shared = self._name(row)
         try:
             platform.link(self.directory, shared, directory, name)
         except FileNotFoundError:
@@ -66,7 +67,7 @@ class Links:
         else:
             status = platform.status(directory, name)
             is_sound = (
-                status.st_mtime_ns == mtime
+                status.st_mtime_ns == self._times.kept(mtime)
                 and status.st_size == size
                 and status.st_mode == stat.S_IFREG | mode
                 and status.st_uid == self._user
@@ -84,6 +85,22 @@ class Links:
                     raise
             else:
                 return
+
+    def is_form(self, row: FileRow, status: os.stat_result) -> bool:
+        """Whether a file is the one that :meth:`link` would link for this row, if nobody has changed that."""
+        try:
+            form = platform.status(self.directory, self._name(row))
+        except OSError:
+            return False
+        return (form.st_dev, form.st_ino) == (status.st_dev, status.st_ino)
+
+    def _name(self, row: FileRow) -> str:
+        # Each user has their own, for whom a file belongs to can change it whenever they like.
+        return f"{row[4][:2]}/{row[4]}-{row[1] & READ_ONLY:03o}-{row[3]}-{self._user}"
+
+    @cached_property
+    def _times(self) -> FileTimes:
+        return try_out(self.directory)
 
     def _make(self, row: FileRow, shared: str, *, verify: bool) -> None:
         self._before_deriving()

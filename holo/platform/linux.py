@@ -14,6 +14,7 @@ import signal
 import stat
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import TypeAlias
@@ -470,6 +471,14 @@ def boot_id() -> str:
             return file.read().decode().strip()
     except OSError:
         return "unknown"
+
+
+def clock_offset() -> int:
+    """How much (ns) the clock shows beyond the time since the system was started.
+
+    As long as that runs, only setting the clock changes it: see CLOCK_BOOTTIME in clock_getres(2).
+    """
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 # What a faithful copy needs is a file of its own.

@@ -363,6 +363,11 @@ else:
         return value.value.decode("ascii")
 
 
+def clock_offset() -> int:
+    """How much the clock shows beyond the time since the system was started: not known here, always 0."""
+    return 0
+
+
 def _error(code: int, path: str | None = None) -> OSError:
     return OSError(code, os.strerror(code), path)
 

@@ -7,7 +7,7 @@
     check    the recorded offsets of every file to be patched, against its content
     mark     the space says "restoring"
     engine   remove, make directories, fill them in parallel, set the last modes and times
-    mark     the space says "pristine", with the ctime of the last change
+    mark     the space says "pristine", with what proves it: see :mod:`holo.restore.proof`
 
 A crash anywhere leaves the space as it was or marked, and the next restore completes it. What it does not
 guarantee: a program that changes the space during the restore may have its changes removed or kept.
@@ -27,6 +27,7 @@ from functools import cached_property
 from holo import platform
 from holo.catalog import Catalog, Totals
 from holo.errors import Conflict, HoloError, UsageError
+from holo.filetimes import EXACT, try_out
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
 from holo.layers import OVERLAY
@@ -36,6 +37,7 @@ from holo.restore.engine import UNFINISHED, Engine
 from holo.restore.golden import Golden, Outline, changed_directories, count_extra, make_own, outline_of
 from holo.restore.materialize import Materializer
 from holo.restore.plan import Plan, plan
+from holo.restore.proof import NO_PROOF, Proof, packed, proof_of, stamp_before, stamp_of_look, still_holds
 from holo.restore.relocate import Relocator
 from holo.restore.report import RestoreReport, Tally
 from holo.restore.strategy import Decision, Way, decide
@@ -212,6 +214,7 @@ class _Job:
                 "A restore removes what is not in the catalog. Choose an empty place, or insist with --force.",
             )
         self._golden = Golden(library, digest, options.workers, options.on_progress, options.on_wait)
+        self._found = Survey()
         self.decision: Decision  # made with the plan
 
     @cached_property
@@ -347,12 +350,16 @@ class _Job:
     def _survey(self, used: Way) -> Survey:
         if self._is_new:
             return nothing_there(self._catalog)
+        proof = self._proof if not self._options.verify else NO_PROOF
+        times = self._known.times if self._known is not None else EXACT
+        links = self._library.links if used is Way.HARDLINK else None
         root = self._open()
         try:
-            expectation = Expectation(self._catalog, self.relocator, used, self._stamp(), self._options.verify)
-            return survey(root, expectation, self._library.blobs, self._options.workers)
+            expectation = Expectation(self._catalog, self.relocator, used, proof, times, links)
+            self._found = survey(root, expectation, self._library.blobs, self._options.workers)
         finally:
             platform.close_directory(root)
+        return self._found
 
     def _open(self) -> platform.Directory:
         try:
@@ -360,16 +367,20 @@ class _Job:
         except OSError as error:
             raise HoloError(f"cannot open the space {self.path}: {error.strerror}") from error
 
-    def _stamp(self) -> int:
-        """The ctime up to which a file is what the last restore made of it.
+    @cached_property
+    def _proven(self) -> Space | None:
+        """The space as the last restore left it, if that proves anything."""
+        if self._known is None or self._is_new:
+            return None
+        root = self._open()
+        try:
+            return self._known if still_holds(self._known, self._digest, root) else None
+        finally:
+            platform.close_directory(root)
 
-        -1, no file is, if that was another catalog's. After a restart of the system, too: a power cut may have left
-        a file its size and time, but not its content.
-        """
-        known = self._known
-        if known is None or known.digest != self._digest or known.boot != platform.boot_id():
-            return -1
-        return known.stamp
+    @cached_property
+    def _proof(self) -> Proof:
+        return proof_of(self._tree, self._proven, self._catalog) if self._proven is not None else NO_PROOF
 
     def run(self) -> Tally:
         if self._known is not None:
@@ -380,8 +391,7 @@ class _Job:
             return tally
         todo = self.plan()
         if todo.is_empty:
-            # Everything was looked at after this moment, so whatever changed before it was seen.
-            self._tree.save(self._space().finished(looked - platform.CLOCK_LAG_NS))
+            self._save_looked_at(looked)
             return Tally()
         materializer = Materializer(
             self._library, self._catalog, self.relocator, self.decision.used, verify=self._verify
@@ -416,7 +426,7 @@ class _Job:
 
     def _space(self) -> Space:
         """What is to be known about the space while it is restored."""
-        return Space(
+        space = Space(
             name=self._name,
             path=self.path,
             catalog=self._catalog_name,
@@ -425,9 +435,33 @@ class _Job:
             requested=self.decision.requested.value,
             used=self.decision.used.value,
             reason=self.decision.reason,
-            stamp=self._stamp(),
+            stamp=-1,
             boot=platform.boot_id(),
         )
+        past = self._proven
+        if past is None:
+            return space
+        # If this restore is killed, the next one still knows what it has not touched.
+        return replace(space, stamp=past.stamp, root=past.root, inodes=past.inodes, clock=past.clock)
+
+    def _save_looked_at(self, began: int) -> None:
+        """Nothing had to be changed: what was read is known from now on."""
+        space = self._space()
+        if self._known is not None:
+            space = replace(space, times=self._known.times)
+        stamp = stamp_of_look(began, self._found.newest, space.stamp, space.times)
+        root = self._open()
+        try:
+            self._tree.save(space.finished(stamp, platform.identity(root), self._save_inodes(self._found.directories)))
+        finally:
+            platform.close_directory(root)
+
+    def _save_inodes(self, directories: dict[str, int]) -> str:
+        """Keep the inodes of all directories; returns their digest."""
+        inodes = packed(self._catalog, directories)
+        if self._proven is not None and self._proof.inodes.tobytes() == inodes:
+            return self._proven.inodes
+        return self._tree.save_inodes(self._name, inodes)
 
     def _fill(self, todo: Plan, materializer: Materializer) -> Tally:
         """Carry out the plan in the space itself."""
@@ -445,14 +479,17 @@ class _Job:
             # Many may share the holotree; elsewhere the group is the user's wish.
             if self._is_new and parent == self._tree.path:
                 platform.own_group(root)
+            times = try_out(root)
             engine = Engine(root, self.path, materializer, self._catalog.xattrs, self._options.workers)
             tally = engine.execute(todo, self._options.on_progress)
-            stamp = platform.status(root, "").st_ctime_ns
+            stamp = stamp_before(platform.status(root, "").st_ctime_ns, times)
+            identity = platform.identity(root)
         except OSError as error:
             raise HoloError(f"cannot restore {self.path}: {error.strerror}", UNFINISHED) from error
         finally:
             platform.close_directory(root)
-        self._tree.save(space.finished(stamp))
+        inodes = self._save_inodes(self._found.directories | tally.directories)
+        self._tree.save(replace(space, times=times).finished(stamp, identity, inodes))
         return tally
 
     def _snapshot(self, outline: Catalog) -> Tally | None:
@@ -485,7 +522,9 @@ class _Job:
                 tally.removed = self._count_extra(root)
                 if not self._put_in_place(directory, draft, name):
                     return None
-                finished = replace(space, used=Way.SNAPSHOT.value).finished(platform.status(root, "").st_ctime_ns)
+                stamp = stamp_before(platform.status(root, "").st_ctime_ns, space.times)
+                inodes = self._tree.save_inodes(self._name, self._golden.inodes)
+                finished = replace(space, used=Way.SNAPSHOT.value).finished(stamp, platform.identity(root), inodes)
             finally:
                 platform.close_directory(root)
                 remove(directory, draft)  # the old tree, or a snapshot that could not take its place

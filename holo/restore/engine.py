@@ -48,7 +48,7 @@ class Engine:
         self._make_directories(tasks.first)
         self._fill(plan, tasks.parallel, tally, on_progress)
         self._relink(plan, tally)
-        self._finish_last(tasks.last)
+        self._finish_last(tasks.last, tally)
         return tally
 
     def _remove(self, plan: Plan, tally: Tally) -> None:
@@ -85,16 +85,16 @@ class Engine:
                 on_progress(tally.files, total)
 
     def _work(self, pieces: list[Piece]) -> Tally:
+        tally = Tally()
         unfinished = {piece.path: piece for piece in pieces if piece.finish is not None}
 
         def leave(path: str, directory: Directory) -> None:
             piece = unfinished.pop(path, None)
             if piece is not None and piece.finish is not None:
                 with self._explained(path):
-                    self._finish(directory, piece.finish, is_new=piece.make)
+                    self._finish(directory, piece.finish, tally, is_new=piece.make)
 
         walker = Walker(self._root, leave)
-        tally = Tally()
         try:
             for piece in pieces:
                 path = piece.path
@@ -150,21 +150,22 @@ class Engine:
             source.close()
             target.close()
 
-    def _finish_last(self, fills: list[Fill]) -> None:
+    def _finish_last(self, fills: list[Fill], tally: Tally) -> None:
         """Children before parents: a finished directory may be one that its owner cannot enter."""
         walker = Walker(self._root)
         try:
             for fill in reversed(fills):
                 with self._explained(fill.path):
-                    self._finish(walker.open(fill.path), fill, is_new=False)
+                    self._finish(walker.open(fill.path), fill, tally, is_new=False)
         finally:
             walker.close()
 
-    def _finish(self, directory: Directory, fill: Fill, *, is_new: bool) -> None:
+    def _finish(self, directory: Directory, fill: Fill, tally: Tally, *, is_new: bool) -> None:
         wanted = self._xattrs.get(fill.path)
         if wanted or not is_new:
             set_xattrs(directory, wanted or {})
         platform.set_directory(directory, fill.mode, fill.mtime_ns)
+        tally.directories[fill.path] = platform.status(directory, "").st_ino
 
     @contextmanager
     def _explained(self, *names: str) -> Iterator[None]:

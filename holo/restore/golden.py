@@ -6,8 +6,8 @@ deleted ones are made again from blobs, and a catalog takes its golden tree with
 
 Beside it lies its *outline*: a catalog of only those files that a space must make anew, and the times of all
 directories. A new space needs no more than the former, so it is made without reading the whole catalog; and with the
-latter so is one whose directories show that it was changed. With it is the seal of the golden tree
-(:func:`holo.platform.tree_seal`): one that was made writable and changed is not used but made again.
+latter so is one whose directories show that it was changed. With it are the inodes of the directories, and the seal of
+the golden tree (:func:`holo.platform.tree_seal`): one that was made writable and changed is not used but made again.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from holo.remove import remove
 from holo.restore.engine import Engine
 from holo.restore.materialize import Materializer
 from holo.restore.plan import plan
+from holo.restore.proof import packed
 from holo.restore.relocate import Relocator, leads_into
 from holo.restore.report import Tally
 from holo.restore.strategy import Decision, Way
@@ -53,6 +54,8 @@ class Outline:
 
     digest: str
     tree_seal: str
+    inodes: bytes
+    """of the directories, which are the same in every snapshot: see :mod:`holo.restore.proof`"""
     body: bytes
     """a catalog and, in the next line, the times of all directories"""
 
@@ -111,6 +114,11 @@ class Golden:
         if self._read is None:
             self._read = read_outline(self._path, self._digest)
         return self._read
+
+    @property
+    def inodes(self) -> bytes:
+        """Those of the directories of the last snapshot."""
+        return self._outline.inodes
 
     def snapshot(self, load: Callable[[], Catalog], directory: Directory, name: str) -> bool:
         """Make ``name`` in ``directory`` a writable copy of the golden tree.
@@ -199,7 +207,8 @@ class Golden:
             tree = platform.open_child(folder, draft)
             try:
                 platform.own_group(tree)
-                if self._fill(catalog, tree, os.path.join(self._path, draft)).copied:
+                tally = self._fill(catalog, tree, os.path.join(self._path, draft))
+                if tally.copied:
                     # A clone's data is on the disk, and the clone itself at the latest when the next name is: Btrfs
                     # writes whole transactions. A copy would change the tree later, or be lost with nobody looking.
                     platform.sync_filesystem(tree)
@@ -207,7 +216,7 @@ class Golden:
                 tree_seal = platform.tree_seal(tree)
                 if tree_seal is None:  # Linux before 4.18
                     raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-                outline = Outline(catalog.digest, tree_seal, body_of(catalog))
+                outline = Outline(catalog.digest, tree_seal, packed(catalog, tally.directories), body_of(catalog))
                 self._write_outline(outline, folder)
             finally:
                 platform.close_directory(tree)
@@ -220,11 +229,11 @@ class Golden:
         return outline
 
     def _write_outline(self, outline: Outline, folder: Directory) -> None:
-        header = f"{outline.digest} {outline.tree_seal}\n".encode()
+        header = f"{outline.digest} {outline.tree_seal} {len(outline.inodes)}\n".encode()
         draft = DRAFT + temporary_name()
         descriptor = platform.create_file(folder, draft, 0o644)
         try:
-            write_all(descriptor, seal(header + outline.body))
+            write_all(descriptor, seal(header + outline.inodes + outline.body))
             platform.sync_file(descriptor)
         finally:
             os.close(descriptor)
@@ -248,11 +257,11 @@ def read_outline(golden: str, digest: str) -> Outline:
     data, status = read_file(os.path.join(golden, digest + ".json"), LARGEST)
     if not is_ours(status):
         raise ValueError("it is another user's")
-    header, _, body = unseal(data).partition(b"\n")
-    owner, _, tree_seal = header.decode().partition(" ")
+    header, _, rest = unseal(data).partition(b"\n")
+    owner, tree_seal, length = header.decode().split(" ")
     if owner != digest:
         raise ValueError("it is the outline of another catalog")
-    return Outline(digest, tree_seal, body)
+    return Outline(digest, tree_seal, rest[: int(length)], rest[int(length) :])
 
 
 def as_recorded(catalog: Catalog) -> Catalog:
@@ -347,7 +356,7 @@ def survey_of_snapshot(outline: Catalog, relocator: Relocator) -> Survey:
         if rows or links or not path:
             names = [row[0] for row in rows] + [row[0] for row in links]
             findings.append(Finding(path, replace=names, files=rows, symlinks=links, attributes=True))
-    return Survey(findings, {})
+    return Survey(findings)
 
 
 def make_own(root: Directory, shown: str, store: Store, outline: Catalog, relocator: Relocator, workers: int) -> Tally:

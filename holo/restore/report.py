@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from holo.restore.strategy import Decision
@@ -18,6 +18,8 @@ class Tally:
     removed: int = 0
     shared_bytes: int = 0
     written_bytes: int = 0
+    directories: dict[str, int] = field(default_factory=dict)
+    """the inode of each directory that was made or changed, by its path"""
 
     def add(self, other: Tally) -> None:
         self.reflinked += other.reflinked
@@ -26,6 +28,7 @@ class Tally:
         self.removed += other.removed
         self.shared_bytes += other.shared_bytes
         self.written_bytes += other.written_bytes
+        self.directories |= other.directories
 
     @property
     def files(self) -> int:

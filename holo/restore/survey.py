@@ -1,9 +1,10 @@
 """Compare a space with its catalog without changing anything. Runs in workers; costs one stat per file.
 
-A file is taken for unchanged when type, mode, size and mtime are the catalog's and its ctime is not newer
-than the space's last restore. The ctime cannot be set by a program, so an edit that puts the old mtime back
-is noticed as well. A file that differs in its ctime alone is read and hashed before it is believed, and so is
-every file when the system was started anew since the last restore.
+A file is taken for unchanged when type, mode, size and mtime are the catalog's, its ctime is not newer than the
+space's last restore, and its directory is the one which that left there (see :mod:`holo.restore.proof`). The ctime
+cannot be set by a program, so an edit that puts the old mtime back is noticed as well. A file that only lacks that
+proof is read and hashed before it is believed. In a hardlinked space other spaces move the ctime of a file, which is
+known without it if its inode is that of the link form.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from holo import digest as digests
 from holo import parallel, platform
 from holo.catalog import Catalog, FileRow, SymlinkRow
 from holo.errors import HoloError
+from holo.filetimes import EXACT, FileTimes
 from holo.hololib.blobs import Blobs
-from holo.hololib.links import READ_ONLY
+from holo.hololib.links import READ_ONLY, Links
 from holo.platform import Directory
+from holo.restore.proof import Proof
 from holo.restore.relocate import Relocator
 from holo.restore.strategy import Way
 from holo.walk import Walker
@@ -49,11 +52,21 @@ class Finding:
 
 @dataclass
 class Survey:
-    """The state of a whole space."""
+    """The state of a whole space, or of a part of it."""
 
-    findings: list[Finding]
-    inodes: dict[str, int]
+    findings: list[Finding] = field(default_factory=list)
+    inodes: dict[str, int] = field(default_factory=dict)
     """the inode of each unchanged file that belongs to a hardlink group"""
+    directories: dict[str, int] = field(default_factory=dict)
+    """the inode of each directory that is there"""
+    newest: int = -1
+    """the last ctime in ns of all that was unchanged although its ctime did not prove it"""
+
+    def add(self, other: Survey) -> None:
+        self.findings += other.findings
+        self.inodes |= other.inodes
+        self.directories |= other.directories
+        self.newest = max(self.newest, other.newest)
 
 
 @dataclass(frozen=True)
@@ -63,10 +76,12 @@ class Expectation:
     catalog: Catalog
     relocator: Relocator
     used: Way
-    stamp: int
-    """ctime in ns up to which changes are the last restore's own; -1 when no file is believed without hashing"""
-    verify: bool
-    """read and hash everything"""
+    proof: Proof
+    """what is known without reading"""
+    times: FileTimes = EXACT
+    """what the space's filesystem does to times"""
+    links: Links | None = None
+    """the link forms, in a hardlinked space"""
 
 
 def nothing_there(catalog: Catalog) -> Survey:
@@ -76,7 +91,7 @@ def nothing_there(catalog: Catalog) -> Survey:
     ]
     findings[0].missing = False
     findings[0].attributes = True
-    return Survey(findings, {})
+    return Survey(findings)
 
 
 _TASK_FILES = 500
@@ -93,13 +108,12 @@ def survey(root: Directory, expectation: Expectation, blobs: Blobs, workers: int
         if count >= _TASK_FILES or index == len(directories) - 1:
             tasks.append(range(first, index + 1))
             first, count = index + 1, 0
-    result = Survey([], {})
+    result = Survey()
     # Workers pay off only when there is much to look at: a fork costs as much as some 2,000 stats.
-    if len(tasks) <= 8 and expectation.stamp >= 0 and not expectation.verify:
+    if len(tasks) <= 8 and expectation.proof.stamp >= 0:
         workers = 1
-    for findings, inodes in parallel.run(surveyor, tasks, workers):
-        result.findings += findings
-        result.inodes |= inodes
+    for part in parallel.run(surveyor, tasks, workers):
+        result.add(part)
     _forget_below_unreadable(result, expectation.catalog)
     order = {row[0]: index for index, row in enumerate(directories)} if result.findings else {}
     result.findings.sort(key=lambda finding: order[finding.path])
@@ -121,12 +135,15 @@ def _forget_below_unreadable(result: Survey, catalog: Catalog) -> None:
 class _Surveyor:
     def __init__(self, root: Directory, expectation: Expectation, blobs: Blobs) -> None:
         self._root = root
+        self._device = platform.status(root, "").st_dev
         self._blobs = blobs
         self._catalog = catalog = expectation.catalog
         self._relocator = expectation.relocator
         self._shown = os.fsdecode(expectation.relocator.new)
         self._hardlinked = expectation.used is Way.HARDLINK
-        self._stamp = -1 if expectation.verify else expectation.stamp
+        self._links = expectation.links
+        self._proof = expectation.proof
+        self._kept = expectation.times.kept
         self._children: defaultdict[str, set[str]] = defaultdict(set)
         for row in catalog.directories[1:]:
             parent, _, name = row[0].rpartition("/")
@@ -140,29 +157,31 @@ class _Surveyor:
             parent, _, name = path.rpartition("/")
             self._special[parent].add(name)
 
-    def __call__(self, indices: Iterable[int]) -> tuple[list[Finding], dict[str, int]]:
+    def __call__(self, indices: Iterable[int]) -> Survey:
         walker = Walker(self._root)
-        findings: list[Finding] = []
-        inodes: dict[str, int] = {}
+        found = Survey()
         try:
             for index in indices:
-                finding = self._visit(walker, index, inodes)
+                finding = self._visit(walker, index, found)
                 if finding is not None:
-                    findings.append(finding)
+                    found.findings.append(finding)
         finally:
             walker.close()
-        return findings, inodes
+        return found
 
-    def _visit(self, walker: Walker, index: int, inodes: dict[str, int]) -> Finding | None:
+    def _visit(self, walker: Walker, index: int, found: Survey) -> Finding | None:
         path, mode, mtime, files, links = self._catalog.directories[index]
         finding = Finding(path)
         try:
             directory = walker.open(path)
-            self._compare(directory, finding, files, links, inodes)
             status = platform.status(directory, "")
-            finding.attributes = status.st_mode != stat.S_IFDIR | mode or status.st_mtime_ns != mtime
-            if (status.st_ctime_ns > self._stamp or path in self._catalog.xattrs) and not finding.attributes:
+            found.directories[path] = status.st_ino
+            stamp = self._proof.stamp_in(index, status.st_ino) if status.st_dev == self._device else -1
+            self._compare(directory, finding, files, links, stamp, found)
+            finding.attributes = status.st_mode != stat.S_IFDIR | mode or status.st_mtime_ns != self._kept(mtime)
+            if (status.st_ctime_ns > stamp or path in self._catalog.xattrs) and not finding.attributes:
                 finding.attributes = platform.get_xattrs(directory) != self._catalog.xattrs.get(path, {})
+                found.newest = max(found.newest, status.st_ctime_ns)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return Finding(path, missing=True, files=files, symlinks=links)
@@ -179,14 +198,14 @@ class _Surveyor:
         finding: Finding,
         files: list[FileRow],
         links: list[SymlinkRow],
-        inodes: dict[str, int],
+        stamp: int,
+        found: Survey,
     ) -> None:
         path = finding.path
         children = self._children.get(path, ())
         special = self._special.get(path, ())
         wanted = {row[0]: row for row in files}
         wanted_links = {row[0]: row for row in links}
-        stamp = self._stamp
         regular = stat.S_IFREG
         shared = self._hardlinked
         rights = READ_ONLY if shared else 0o7777
@@ -201,11 +220,10 @@ class _Surveyor:
                         status.st_mtime_ns == row[3]
                         and status.st_size == row[2]
                         and status.st_mode == regular | row[1] & rights
-                        # Other spaces linking a shared file move its ctime, so there it tells nothing.
-                        and (status.st_nlink > 1 and stamp >= 0 if shared else status.st_nlink == 1)
-                        and (shared or status.st_ctime_ns <= stamp)
+                        and status.st_ctime_ns <= stamp
+                        and (shared or status.st_nlink == 1)
                         and name not in special
-                    ) or self._is_unchanged(directory, base + name, row, status, inodes):
+                    ) or self._is_unchanged(directory, base + name, row, status, stamp, found):
                         del wanted[name]
                     else:
                         finding.replace.append(name)
@@ -223,7 +241,7 @@ class _Surveyor:
         finding.symlinks = list(wanted_links.values())
 
     def _is_unchanged(
-        self, directory: Directory, path: str, row: FileRow, status: os.stat_result, inodes: dict[str, int]
+        self, directory: Directory, path: str, row: FileRow, status: os.stat_result, stamp: int, found: Survey
     ) -> bool:
         name, mode, size, mtime, _ = row
         relocation = self._catalog.relocations.get(path)
@@ -233,24 +251,24 @@ class _Surveyor:
         group = self._group_size.get(path)
         shared = self._hardlinked and relocation is None and not xattrs
         if shared:
-            # Mode, size and mtime are the link form's own, and any edit in place shows in them.
             mode &= READ_ONLY
-            trusted = self._stamp >= 0 and status.st_nlink > 1
-        else:
-            if status.st_nlink != (group or 1):
-                return False
-            trusted = status.st_ctime_ns <= self._stamp
+        elif status.st_nlink != (group or 1):
+            return False
         expected_size = size if relocation is None else self._relocator.size(relocation, size)
         if (
             status.st_mode != stat.S_IFREG | mode
-            or status.st_mtime_ns != mtime
+            or status.st_mtime_ns != self._kept(mtime)
             or expected_size not in (None, status.st_size)
         ):
             return False
-        if not trusted and not self._is_same_content(directory, path, name, row, xattrs):
-            return False
+        if status.st_ctime_ns > stamp:
+            # Mode, size and mtime are the link form's own, and any edit in place shows in them.
+            is_link_form = shared and stamp >= 0 and self._links is not None and self._links.is_form(row, status)
+            if not is_link_form and not self._is_same_content(directory, path, name, row, xattrs):
+                return False
+            found.newest = max(found.newest, status.st_ctime_ns)
         if group and not shared:
-            inodes[path] = status.st_ino
+            found.inodes[path] = status.st_ino
         return True
 
     def _is_same_content(
@@ -280,4 +298,6 @@ class _Surveyor:
         if not entry.is_symlink():
             return False
         target = platform.read_link(directory, entry.name)
-        return target == self._relocator.symlink(row[1]) and entry.stat(follow_symlinks=False).st_mtime_ns == row[2]
+        if target != self._relocator.symlink(row[1]):
+            return False
+        return entry.stat(follow_symlinks=False).st_mtime_ns == self._kept(row[2])

@@ -20,8 +20,10 @@ MKFS = {
     "btrfs": ["mkfs.btrfs", "-q"],
     "xfs": ["mkfs.xfs", "-q", "-m", "reflink=1"],
     "ext4": ["mkfs.ext4", "-q", "-F"],
+    # Small inodes have room for whole seconds only, up to 2038.
+    "ext4-seconds": ["mkfs.ext4", "-q", "-F", "-I", "128"],
 }
-NAMES = (*MKFS, "tmpfs")
+NAMES = ("btrfs", "xfs", "ext4", "tmpfs")
 IMAGE_SIZE = 1536 * 1024 * 1024  # sparse: costs what is written to it
 
 
@@ -100,7 +102,7 @@ def mount_new(name: str, size: int, mountpoint: Path) -> None:
         file.truncate(size)
     try:
         _run([*MKFS[name], str(image)])
-        _run(["mount", "-t", name, "-o", "loop", str(image), str(mountpoint)])
+        _run(["mount", "-t", name.partition("-")[0], "-o", "loop", str(image), str(mountpoint)])
     finally:
         image.unlink()  # the loop device keeps it alive until it is unmounted, however this ends
 
