@@ -5,6 +5,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+# `make PYTHON=python3.13 test` makes the environment anew if it was made by another interpreter.
+ifneq ($(PYTHON),$(shell cat $(STAMP) 2>/dev/null))
+.PHONY: $(STAMP)
+endif
+
 # mkfs and its kin live where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
@@ -39,7 +44,7 @@ $(STAMP): pyproject.toml
 	@echo "Setting up $(VENV) ..." >&2
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@
+	@echo $(PYTHON) > $@
 
 # What the tests make and compare filesystems with, and npm. Installed only where that needs no question: root with apt.
 TOOLS := mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs rsync:rsync setfattr:attr fish:fish strace:strace \

@@ -9,8 +9,9 @@ def main() -> NoReturn:
         from holo.cli import main as run
     except KeyboardInterrupt:
         from holo.errors import INTERRUPTED
+        from holo.streams import say
 
-        sys.stderr.write(f"error: {INTERRUPTED}\n")
+        say(f"error: {INTERRUPTED}")
         sys.exit(130)
     run()
 

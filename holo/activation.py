@@ -7,6 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Literal, get_args
 
+from holo import streams
 from holo.errors import HoloError, NotFound, UsageError
 from holo.untrusted import SMALL, read_file
 
@@ -191,8 +192,7 @@ def run(command: list[str], environ: Mapping[str, str], *, as_child: bool = Fals
     if not command:
         raise UsageError("there is no command to run", "Give it after two dashes: holo run -- COMMAND ...")
     program = _find(command[0], environ)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams.flush()
     try:
         if as_child or sys.platform == "win32":
             return _spawn(program, command, environ)
@@ -234,7 +234,7 @@ def _spawn(program: str, command: list[str], environ: Mapping[str, str]) -> int:
 
     # Ctrl-C and the like reach every process of the terminal; what they mean is up to the command.
     for name in ("SIGINT", "SIGBREAK", "SIGQUIT"):
-        if hasattr(signal, name):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
             signal.signal(getattr(signal, name), lambda *_: None)
     return subprocess.call([program, *command[1:]], env=environ)
 

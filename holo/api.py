@@ -12,7 +12,7 @@ from holo.errors import CatalogInvalid, Conflict, NotFound, UsageError
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
 from holo.space import Holotree, Space
-from holo.walk import absolute
+from holo.walk import absolute, current_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -470,7 +470,7 @@ class Hololib:
             is_catalog = os.sep not in text and self.store.is_catalog(text)
             return blueprint.recognise(text) if os.path.isfile(text) and not is_catalog else None
         if known is None:
-            return blueprint.nearest(os.getcwd())
+            return blueprint.nearest(current_directory())
         from holo.build.origin import origin_of
 
         made_from = origin_of(self.tree, known)
@@ -593,8 +593,8 @@ class Hololib:
                 f"catalog {path} gives rights with setuid, setgid or capabilities: {file}",
                 "Whoever may run that would act as you. If you trust who made the catalog: --keep-setid.",
             )
-        name = default_name(os.path.abspath(path).removesuffix(".json"))
-        beside = os.path.join(os.path.dirname(os.path.abspath(path)), "library")
+        name = default_name(absolute(path).removesuffix(".json"))
+        beside = os.path.join(os.path.dirname(absolute(path)), "library")
         blobs = self.store.blobs
         missing = {row[4]: row[2] for _, row in catalog.files() if not blobs.has(row[4], row[2])}
         if missing and not os.path.isdir(beside):
@@ -607,7 +607,7 @@ class Hololib:
             if file in catalog.relocations:
                 chunks = blobs.foreign_chunks(beside, digest, size) if digest in missing else None
                 relocator.check(chunks or blobs.chunks(digest, size), catalog.relocations[file], file)
-        with self.store.unsettled.record():
+        with self.store.unsettled.record("Nothing was taken into the library."):
             blobs.take(beside, missing)
             self.store.publish(catalog, name)
         return name, catalog.digest
@@ -627,7 +627,7 @@ def _blueprint_or_nearest(blueprint: PathLike | None, space: str | None) -> Path
         return blueprint
     from holo.build.blueprint import nearest
 
-    found = nearest(os.getcwd())
+    found = nearest(current_directory())
     return found.path if found is not None else None
 
 

@@ -18,6 +18,7 @@ from holo import platform
 from holo.errors import HoloError
 from holo.hololib.store import FOLDERS
 from holo.platform import probe
+from holo.walk import absolute
 
 if sys.platform == "linux":
     from holo.platform import btrfs
@@ -127,7 +128,7 @@ def _look_at(path: str) -> Folder:
 
 
 def _existing(path: str) -> str:
-    path = os.path.abspath(path)
+    path = absolute(path)
     while not os.path.lexists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
     return path

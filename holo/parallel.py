@@ -16,11 +16,11 @@ import pickle
 import select
 import signal
 import struct
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn, TypeVar
 
+from holo import streams
 from holo.errors import HoloError
 from holo.platform import CAN_FORK
 
@@ -88,8 +88,7 @@ def _run_in_processes(
         os.write(feed, b"".join(_NUMBER.pack(first) for first in range(0, len(tasks), stride)))
         os.close(feed)
         feed = -1
-        sys.stdout.flush()
-        sys.stderr.flush()
+        streams.flush()
         parent = os.getpid()
         # None must come between a fork and the list of children, nor find a handler of ours in a worker.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)

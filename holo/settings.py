@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from holo.errors import UsageError
 from holo.untrusted import read_file
+from holo.walk import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -114,9 +115,9 @@ def load(*, strategy: str | None = None, home: str | None = None, environ: Mappi
 
     homes = ((home, "flag --home"), _variable(env, "HOLO_HOME"))
     strategies = ((strategy, "flag --strategy"), _variable(env, "RCC_HOLOTREE_STRATEGY"))
-    absolute = [(value and os.path.abspath(os.path.expanduser(value)), source) for value, source in homes]
+    chosen = [(value and absolute(os.path.expanduser(value)), source) for value, source in homes]
     return Settings(
-        home=choose(_HOME, _parse_home, absolute, _user_folder(env, "data")),
+        home=choose(_HOME, _parse_home, chosen, _user_folder(env, "data")),
         strategy=choose(_STRATEGY, Strategy.parse, strategies, Strategy.SMART),
         compression=choose(_COMPRESSION, _parse_compression, (), "auto"),
         workers=choose(_WORKERS, _parse_workers, (), "auto"),
@@ -176,7 +177,7 @@ def _user_folder(env: Mapping[str, str], kind: str) -> str:
 
 def _settings_file(env: Mapping[str, str]) -> str:
     named = env.get("HOLO_SETTINGS")
-    return os.path.abspath(named) if named else os.path.join(_user_folder(env, "config"), "settings.yaml")
+    return absolute(named) if named else os.path.join(_user_folder(env, "config"), "settings.yaml")
 
 
 def _read(file: str) -> dict[str, str] | None:

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from holo import platform
-from holo.errors import HoloError
+from holo.errors import HoloError, NotFound
 from holo.platform import Directory
 
 
 def absolute(path: str) -> str:
-    """``path`` as an absolute, normal path. POSIX keeps two leading slashes apart from one; Linux does not."""
-    path = os.path.abspath(path)
+    """``path`` as an absolute, normal path. POSIX keeps two leading slashes apart from one; Linux does not.
+
+    Raises :class:`NotFound` for a relative one if the current directory has been deleted.
+    """
+    path = os.path.abspath(path if os.path.isabs(path) else os.path.join(current_directory(), path))
     return path[1:] if path.startswith("//") else path
+
+
+def current_directory() -> str:
+    """Where this process is. Raises :class:`NotFound` if that has been deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError as error:
+        before = ""
+        with suppress(OSError):
+            before = f", {os.readlink('/proc/self/cwd').removesuffix(' (deleted)')},"
+        raise NotFound(
+            f"the current directory{before} does not exist any more", "Change to one that does: cd /"
+        ) from error
 
 
 def refuse_symlinks(*paths: str) -> None:

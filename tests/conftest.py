@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,28 @@ from support.forks import Forks
 STRATEGIES = ("smart", "reflink", "hardlink", "copy")
 
 _numbers = itertools.count(1)
+
+
+_PLACES = ("PYTHONPATH", "PYTHONHOME")
+"""Variables that say where to find Python and holo."""
+
+
+def _start_afresh() -> None:
+    """Undo what the tests, and all that they start, would inherit from whoever starts them.
+
+    A background job ignores SIGINT and SIGQUIT, nohup has SIGHUP ignored, and other parents ignore or block others.
+    """
+    by_python = {signal.SIGPIPE, signal.SIGXFSZ}  # which it ignores itself, and subprocess does not hand on
+    for number in signal.valid_signals() - by_python:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o022)
+    for name in [name for name in os.environ if name.startswith("PYTHON") and name not in _PLACES]:
+        del os.environ[name]
+
+
+_start_afresh()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -157,6 +157,33 @@ def empty(space: Path) -> None:
             shutil.rmtree(child)
 
 
+def test_a_full_disk_says_what_was_not_done(below: Path, faults: Note) -> None:
+    """Each command says it of itself. No inode is left, not even for the first note."""
+    holo = Holo(below)
+    source = trees.small(below / "source")
+    holo("record", source, "--name", "env")
+    space = Path(holo("init", "--space", "one", "env", "--json").json()["path"])
+    shutil.copytree(holo.library, below / "taken")
+    (file,) = (below / "taken" / "catalog").glob("*.json")
+    commands = {
+        ("check", "--repair"): "Nothing was repaired.",
+        ("record", source, "--name", "other"): "Nothing was recorded.",
+        ("init", "--space", "one", source): "Nothing was recorded.",
+        ("init", "--space", "one", "--force", file.rename(below / "taken" / "env.json")): "Nothing was taken into",
+    }
+    faults(2, "full disk: no inode left", len(commands))
+    found = os.statvfs(below)
+    disks.run("mount", "-o", f"remount,nr_inodes={found.f_files - found.f_ffree}", below)
+    for command, nothing in commands.items():
+        said = holo(*command, code=1).stderr
+        assert said.startswith(f"error: cannot write to the library, {holo.library}"), said
+        assert f"No space left on device\nhint: {nothing}" in said
+        assert said.endswith(" Free some space on that filesystem.\n")
+    disks.run("mount", "-o", f"remount,nr_inodes={found.f_files}", below)
+    assert holo("check").stdout.endswith("all is well\n")
+    assert compare.differences(source, space) == []
+
+
 # -- a read-only disk --------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import time
 from types import FrameType
 
 from holo.errors import HoloError
+from holo.walk import absolute
 
 HOLO = [sys.executable, "-P", "-m", "holo"]
 """-P: commands run in the scratch folder, and what lies there is not to be imported."""
@@ -55,7 +56,7 @@ class Runner:
 
     def _pass_on(self) -> None:
         if self._stopped_by and self._process is not None:
-            self._process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+            self._process.send_signal(self._stopped_by if os.name == "posix" else signal.SIGTERM)
 
     def check(self) -> None:
         """Raises :class:`Interrupted` if it is time to stop."""
@@ -108,9 +109,9 @@ def _environment(home: str) -> dict[str, str]:
     """The user's, settings included, but with this holo and HOLO_HOME, from whatever folder."""
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    changed = {"HOLO_HOME": home, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, paths))}
+    changed = {"HOLO_HOME": home, "PYTHONPATH": os.pathsep.join(map(absolute, paths))}
     if os.environ.get("HOLO_SETTINGS"):
-        changed["HOLO_SETTINGS"] = os.path.abspath(os.environ["HOLO_SETTINGS"])
+        changed["HOLO_SETTINGS"] = absolute(os.environ["HOLO_SETTINGS"])
     return {**os.environ, **changed}
 
 

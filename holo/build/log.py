@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
+from holo import streams
 from holo.errors import HoloError
 
 _SECRET = re.compile(rb"(?<=://)[^/\s\"']+(?=@)|(?<=/t/)[^/\s\"']+(?=/)")
@@ -100,9 +101,7 @@ class Log:
         data = _SECRET.sub(b"***", data)
         self._keep(data)
         if data:
-            sys.stderr.flush()
-            with suppress(OSError):  # the terminal has gone: no reason to stop building
-                os.write(2, data)
+            streams.show(data)
 
     def _keep(self, data: bytes) -> None:
         try:

@@ -77,7 +77,7 @@ def check(store: Store, tree: Holotree, options: Options) -> CheckReport:
         locks.enter_context(store.lock(exclusive=options.repair, on_wait=options.on_wait))
         try:
             if options.repair:
-                locks.enter_context(store.unsettled.record())
+                locks.enter_context(store.unsettled.record("Nothing was repaired."))
             report = _Check(store, tree, options).run()
             if options.repair:
                 store.settle()

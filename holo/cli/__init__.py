@@ -9,15 +9,17 @@ from __future__ import annotations
 import gc
 import signal
 import sys
-from contextlib import suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
-from holo import __version__
+from holo import __version__, streams
 from holo.errors import INTERRUPTED, HoloError, IntegrityError, UsageError, advice, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from holo.space import Space
 
 app = typer.Typer(
@@ -70,17 +72,20 @@ def main() -> NoReturn:
     _heed_signals()
     _leave_out_others(sys.argv[1:2])
     try:
+        streams.prepare()
         code = app(standalone_mode=False)
         if code == 130:  # what some versions of Typer make of Ctrl-C, without a word
             code = _interrupted()
+        sys.stdout.flush()
     except _CommandEnded as ended:
         code = ended.code
     except HoloError as error:
-        code = _fail(error.message, error.hint, error.exit_code)
+        if isinstance(error, streams.Unwritten) and error.is_unwanted:
+            code = 141  # what SIGPIPE would have said
+        else:
+            code = _fail(error.message, error.hint, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = _interrupted()
-    except BrokenPipeError:
-        code = 141  # the reader of our output has gone: what SIGPIPE would have said
     except MemoryError:
         code = _fail("out of memory", "Run it again with fewer `workers` (settings.yaml).", 1)
     except OSError as error:
@@ -97,14 +102,9 @@ def main() -> NoReturn:
             code = _fail(
                 f"{type(error).__name__}: {error}", "This is a mistake in holo. `python -X dev -m holo` shows where.", 1
             )
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        code = 141
     import os
 
-    with suppress(OSError):  # the terminal has gone
-        sys.stderr.flush()
+    streams.flush()
     os._exit(code if isinstance(code, int) else 0)
 
 
@@ -165,11 +165,26 @@ def _interrupted() -> int:
 
 
 def _fail(message: str, hint: str | None, code: int) -> int:
-    with suppress(OSError):  # the terminal has gone
-        print(f"error: {printable(message)}", file=sys.stderr)
-        if hint:
-            print(f"hint: {printable(hint)}", file=sys.stderr)
+    streams.say(f"error: {message}")
+    if hint:
+        streams.say(f"hint: {hint}")
     return code
+
+
+@contextmanager
+def _reporting(*, is_done: bool = True) -> Iterator[None]:
+    """Print the report of work that is done. The exit code is of the work: a report that is lost is a warning.
+
+    Where nothing was done, but to find out what is printed, its loss is a failure.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except streams.Unwritten as lost:
+        if not is_done:
+            raise
+        if not lost.is_unwanted:
+            streams.say(f"warning: {lost.message}. The report is lost, but what it reports is done.")
 
 
 def _show_version(wanted: bool) -> None:
@@ -207,7 +222,8 @@ def record(
         )
     for warning in report.warnings:
         render.warn(warning)
-    render.document(report.to_json()) if as_json else render.recorded(report)
+    with _reporting():
+        render.document(report.to_json()) if as_json else render.recorded(report)
 
 
 @app.command()
@@ -246,7 +262,8 @@ def init(
             compile=compiled,
             on_progress=on_progress,
         )
-    render.restored(report, as_json)
+    with _reporting():
+        render.restored(report, as_json)
 
 
 @app.command()
@@ -285,7 +302,8 @@ def restore(
             force=force,
             on_progress=on_progress,
         )
-    render.restored(report, as_json)
+    with _reporting():
+        render.restored(report, as_json)
 
 
 @app.command()
@@ -395,10 +413,11 @@ def delete(space: SpaceName, as_json: Json = False) -> None:
     from holo.cli import render
 
     gone = Hololib().delete(space)
-    if as_json:
-        render.document({"space": gone.name, "path": gone.path})
-    else:
-        print(f"deleted space {gone.name} at {printable(gone.path)}")
+    with _reporting():
+        if as_json:
+            render.document({"space": gone.name, "path": gone.path})
+        else:
+            print(f"deleted space {gone.name} at {printable(gone.path)}")
 
 
 @app.command()
@@ -423,10 +442,11 @@ def catalogs(
         orphans = [space.name for space in library.spaces() if space.digest == digest]
         if orphans and all(summary.digest != digest for summary in library.catalogs()):
             render.warn(f"spaces of this catalog stay, but cannot be restored any more: {', '.join(orphans)}")
-        if as_json:
-            render.document({"name": name, "digest": digest})
-        else:
-            print(f"removed catalog {name} ({digest[:12]})")
+        with _reporting():
+            if as_json:
+                render.document({"name": name, "digest": digest})
+            else:
+                print(f"removed catalog {name} ({digest[:12]})")
         return
     render.catalogs(library.catalogs(reference), library.golden_trees(), as_json)
 
@@ -453,7 +473,8 @@ def collect_garbage(
     from holo.cli import render
 
     report = Hololib().gc(dry_run=dry_run, keep_days=keep_days, keep_last=keep_last, max_size=max_size)
-    render.document(report.to_json()) if as_json else render.collected(report)
+    with _reporting(is_done=not dry_run):
+        render.document(report.to_json()) if as_json else render.collected(report)
 
 
 @app.command()
@@ -477,7 +498,8 @@ def check(
 
     with render.progress("checking", as_json) as on_progress:
         report = Hololib().check(repair=repair, sources=source or (), spaces=space or (), on_progress=on_progress)
-    render.document(report.to_json()) if as_json else render.checked(report)
+    with _reporting():
+        render.document(report.to_json()) if as_json else render.checked(report)
     if not report.is_sound:
         raise typer.Exit(IntegrityError.exit_code)
 
@@ -544,7 +566,8 @@ def clone(
     report = clone(source, target, relocate=relocate)
     for warning in report.warnings:
         render.warn(warning)
-    render.document(report.to_json()) if as_json else render.cloned(report)
+    with _reporting():
+        render.document(report.to_json()) if as_json else render.cloned(report)
 
 
 @app.command()

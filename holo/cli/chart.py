@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from holo.cli import render
 from holo.errors import NotFound, UsageError, printable
+from holo.walk import absolute
 
 if TYPE_CHECKING:
     from holo.bench import Report
@@ -86,7 +87,7 @@ def _bar(length: float) -> str:
 
 def check(path: str) -> None:
     """Refuse a picture that could not be saved, before anything is measured."""
-    folder = os.path.dirname(os.path.abspath(path))
+    folder = os.path.dirname(absolute(path))
     if not os.path.isdir(folder):
         raise NotFound(f"--output: there is no folder {folder}", "Make it first, or name another.")
     if os.path.exists(path) and not os.path.isfile(path):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from holo import streams
 from holo.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def raw(text: str) -> None:
 
 
 def warn(message: str) -> None:
-    print(f"warning: {printable(message)}", file=sys.stderr)
+    streams.say(f"warning: {message}")
 
 
 def shell(name: str) -> Shell:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from holo import activation, platform
+from holo import activation, platform, streams
 from holo.errors import HoloError
 from holo.layers import OVERLAY
 
@@ -151,8 +151,7 @@ else:
             receive, send = os.pipe()
             roots = _pair() if self._wants_root else None
             parent = os.getpid()
-            sys.stdout.flush()
-            sys.stderr.flush()
+            streams.flush()
             self._pid = os.fork()
             if self._pid == 0:
                 self._be(parent, mask, send, roots and roots[1])

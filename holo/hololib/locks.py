@@ -5,26 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-from holo.errors import HoloError, printable
+from holo import streams
+from holo.errors import HoloError
 from holo.platform import lock as lock_descriptor
 
 OnWait = Callable[[str], object]
 """Called once with a message when a lock is held by someone else, before waiting for it."""
 
+say_waiting: OnWait = streams.say
+"""The default: one line on stderr."""
+
 _NO_PLACE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR})
 _WAY_OUT = "Name a home that you may write to with HOLO_HOME or `home` in settings.yaml."
-
-
-def say_waiting(message: str) -> None:
-    """The default: one line on stderr."""
-    sys.stderr.write(printable(message) + "\n")
-    sys.stderr.flush()
 
 
 class InUseError(Exception):

@@ -255,10 +255,7 @@ class Store:
             platform.sync_filesystem(self.blobs.directory)
         except OSError as error:
             self.unsettled.fail()
-            raise HoloError(
-                f"cannot write to the library {self.path}: {error.strerror}",
-                "Nothing was published. Look at the disk, or name another library with HOLO_HOME.",
-            ) from error
+            raise HoloError(f"cannot write to the library {self.path}: {error.strerror}") from error
 
     def has(self, digest: str) -> bool:
         """Whether there is a catalog of that digest."""

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from holo import platform
-from holo.errors import HoloError
+from holo.errors import HoloError, advice
 from holo.hololib.shards import DRAFT, temporary_name
 from holo.platform import Directory
 
@@ -42,14 +42,17 @@ class Unsettled:
         self._has_derived = False
 
     @contextmanager
-    def record(self) -> Iterator[None]:
-        """Keep a note while the block runs. It stays if the block fails."""
+    def record(self, unless: str) -> Iterator[None]:
+        """Keep a note while the block runs. It stays if the block fails.
+
+        ``unless`` says what it means for the user if not even the note can be written: raises :class:`HoloError` then.
+        """
         try:
             path = self._note(f"{self._boot}-{temporary_name()}")
         except OSError as error:
             raise HoloError(
                 f"cannot write to the library, {self._folder}: {error.strerror}",
-                "Nothing was recorded; free some space or name another library with HOLO_HOME.",
+                f"{unless} {advice(error) or ''}".rstrip(),
             ) from error
         yield
         os.unlink(path)

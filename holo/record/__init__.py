@@ -107,7 +107,7 @@ def record(
         tree = scan(root, prefix)
         if not skip_special:
             refuse_special(tree)
-        with library.unsettled.record():
+        with library.unsettled.record("Nothing was recorded."):
             found = _ingest(library, root, prefix, tree, workers, on_progress)
             catalog = _assemble(tree, found, prefix, keep_setid=keep_setid)
             library.publish(catalog, name)

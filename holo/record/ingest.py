@@ -21,7 +21,7 @@ from typing import NamedTuple
 from holo import digest as digests
 from holo import platform
 from holo.catalog import FileRow, Relocation
-from holo.errors import HoloError, SourceChanged
+from holo.errors import HoloError, SourceChanged, advice
 from holo.hololib.blobs import CHUNK, WORTH_COMPRESSING, Blobs, ContentMismatch
 from holo.platform import Directory
 from holo.record.foreign import may_point_outside, other_spellings, outside
@@ -99,7 +99,7 @@ class Ingest:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                     raise HoloError(
                         f"cannot write to the library {self._blobs.path}: {error.strerror}",
-                        "Nothing was published; free some space or name another library with HOLO_HOME.",
+                        f"Nothing was recorded. {advice(error)}",
                     ) from error
                 raise HoloError(f"cannot record {os.path.join(self._prefix_text, path)}: {error.strerror}") from error
         raise SourceChanged(

@@ -14,10 +14,7 @@ from typing import Any
 Argument = str | bytes | os.PathLike[str]
 
 # What changes what holo or Python does, and so must not come from whoever runs the tests.
-FOREIGN = (
-    *("HOLO_", "RCC_", "XDG_", "VIRTUAL_ENV", "CONDA", "NO_COLOR", "FORCE_COLOR", "COLUMNS"),
-    *("PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONOPTIMIZE"),
-)
+FOREIGN = ("HOLO_", "RCC_", "XDG_", "VIRTUAL_ENV", "CONDA", "NO_COLOR", "FORCE_COLOR", "COLUMNS")
 
 
 @dataclass(frozen=True)
