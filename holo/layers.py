@@ -6,8 +6,9 @@
         runs/<id>          what one run changes
 
 Beside each is a lock ``<name>.lock``: shared by the runs that are mounted over a tree or a layer, a run's own held by
-that run, and exclusive for who makes or removes one. What has its name is whole. The kernel shows files of others as
-nobody's in a user namespace, and who owns a file can change it, so every user has their own.
+that run, and exclusive for who makes or removes one. What has its name is whole, unless its draft is there as well:
+then it is being removed. The kernel shows files of others as nobody's in a user namespace, and who owns a file can
+change it, so every user has their own.
 
 All of it is on one filesystem (one subvolume, on Btrfs), for an overlay tells two files of two subvolumes apart by
 inode numbers that are only unique in each.
@@ -15,6 +16,7 @@ inode numbers that are only unique in each.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -26,6 +28,7 @@ from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, HoloError
 from holo.hololib.locks import InUseError, OnWait, locked, refuse_to_wait
+from holo.platform import Directory
 from holo.remove import patiently, remove, unlink
 from holo.walk import open_directory, refuse_symlinks
 
@@ -80,14 +83,19 @@ class Layers:
         """Keep a tree or a layer from being removed, made first by ``make(path of an empty directory)`` if need be."""
         while True:
             with locked(path + ".lock", what, exclusive=False, on_wait=on_wait):
-                if os.path.isdir(path):
+                if self.is_whole(path):
                     yield path
                     return
             # Not waited for: who was faster holds it, then shares it as long as their command runs.
             with suppress(InUseError), locked(path + ".lock", what, exclusive=True, on_wait=refuse_to_wait):
-                if not os.path.isdir(path):
+                if not self.is_whole(path):
                     _make(path, make)
             time.sleep(os.urandom(1)[0] / 256_000)  # so that many do not always come at the same moment
+
+    @staticmethod
+    def is_whole(path: str) -> bool:
+        """Whether there is all of a tree or a layer."""
+        return os.path.isdir(path) and not os.path.lexists(path + _DRAFT)
 
     def working(self) -> list[str]:
         """The runs there are, dead or alive. Costs microseconds where there are none."""
@@ -155,16 +163,28 @@ def discard(path: str, *, whole: bool = True) -> None:
     What the command of a killed run has started may still be writing there; it is given some time to end.
     """
     parent, name = os.path.split(path)
+    draft = name + _DRAFT
     try:
         folder = open_directory(parent)
         try:
-            patiently(lambda: remove(folder, name + _DRAFT))
-            if whole:
-                # What has its name is whole, so half of it must not.
-                with suppress(FileNotFoundError):
-                    platform.rename(folder, name, folder, name + _DRAFT)
-                patiently(lambda: remove(folder, name + _DRAFT))
+            if whole and not os.path.lexists(path + _DRAFT):
+                _begin_removal(folder, name, draft)
+            if os.path.lexists(path + _DRAFT):
+                patiently(lambda: remove(folder, name))
+                patiently(lambda: remove(folder, draft))
         finally:
             platform.close_directory(folder)
     except OSError as error:
         raise HoloError(f"cannot remove {path}: {error.strerror}") from error
+
+
+def _begin_removal(folder: Directory, name: str, draft: str) -> None:
+    """From now on what has that name, if anything has, does not count as whole."""
+    try:
+        platform.rename(folder, name, folder, draft)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        platform.make_directory(folder, draft, 0o700)  # a directory in a lower layer of overlayfs keeps its name

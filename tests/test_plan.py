@@ -56,10 +56,9 @@ def steps(
     private: dict[str, str],
     unchanged: int,
 ) -> Plan:
-    """A plan in which every file that is linked to has the same seven bytes."""
-    return Plan(
-        removals, directories, fills, relinks, dict.fromkeys((name for name, _ in relinks), 7), private, unchanged
-    )
+    """A plan in which every file that is linked to is as :func:`file` makes one."""
+    leaders = {path: file(path.rpartition("/")[2]) for path, _ in relinks}
+    return Plan(removals, directories, fills, relinks, leaders, private, unchanged)
 
 
 def fill(row: DirectoryRow, files: list[FileRow] | None = None, link_to: str | None = None) -> Fill:

@@ -150,9 +150,9 @@ def cloned(report: CloneReport) -> None:
 
 
 def restored(report: RestoreReport, as_json: bool) -> None:
-    """The report of a restore, after its one warning, if there is one."""
-    if report.strategy.warning is not None:
-        warn(report.strategy.warning)
+    """The report of a restore, after its warnings."""
+    for warning in filter(None, (report.strategy.warning, *report.warnings)):
+        warn(warning)
     if as_json:
         document(report.to_json())
         return

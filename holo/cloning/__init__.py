@@ -222,6 +222,10 @@ def _losses(made: Made) -> list[str]:
         lost.append(f"{made.lost_owners:,} entries belong to you now: only root can keep another's ownership")
     if made.lost_attributes:
         lost.append(f"extended attributes or ACLs of {made.lost_attributes:,} entries could not be kept there")
+    lost += [
+        f"{path} and other names of one file are those of several now: that filesystem does not allow one so many"
+        for path in made.divided
+    ]
     return lost
 
 

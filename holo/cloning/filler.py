@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 
 from holo import parallel, platform
@@ -194,7 +195,7 @@ class Filler:
             try:
                 platform.clone_content(old, new)
             except OSError as error:
-                if error.errno not in platform.UNAVAILABLE | _THIS_FILE:
+                if error.errno not in platform.UNAVAILABLE:
                     raise
                 if (why := error.strerror or "") not in self._made.reasons:
                     self._made.reasons.append(why)
@@ -227,8 +228,8 @@ class Filler:
         inode = (status.st_dev, status.st_ino)
         leader = self._known.get(inode)
         if leader is not None:
-            folder, _, leader_name = leader.rpartition("/")
-            platform.link(self._leaders.open(folder), leader_name, target, name)
+            if not self._link_to(leader, target, name):
+                return False  # from here on the names are those of another file
             self._made.names.append(Name(inode, base + name, status.st_size, made=False, leader=leader))
             self._made.hardlinked += 1
             self._made.shared_bytes += status.st_size
@@ -287,26 +288,51 @@ class Filler:
 
     def _link(self, made: Made) -> set[str]:
         """Make one file of those that are one in the source. Returns the directories in which something was made."""
-        leaders: dict[tuple[int, int], str] = {}
+        leaders: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
         touched = set()
         for name in sorted(made.names, key=lambda name: not name.made):
-            leader = leaders.setdefault(name.inode, name.path)
-            if leader in (name.path, name.leader):
+            files = leaders[name.inode]
+            if not files:
+                files.append(name.path)
+            if name.path in files or name.leader in files:
                 continue
             folder, _, last = name.path.rpartition("/")
             try:
                 target = self._targets.open(folder)
-                if name.made or name.leader:  # by another worker
-                    platform.remove_file(target, last)
+                if self._relink(files[-1], target, last, name):
                     self._uncount(made, name)
-                leader_folder, _, leader_name = leader.rpartition("/")
-                platform.link(self._leaders.open(leader_folder), leader_name, target, last)
+                    made.hardlinked += 1
+                    made.shared_bytes += name.size
+                else:  # that one has all the names it can have, so there is one more
+                    files += filter(None, (name.leader, name.path))
+                    made.divided.append(name.path)
+                    if not name.is_there:
+                        made.add(self._copy_left([name.path]))
             except OSError as error:
                 raise self._explain(error, name.path) from error
-            made.hardlinked += 1
-            made.shared_bytes += name.size
             touched.add(folder)
         return touched
+
+    def _relink(self, leader: str, target: Directory, last: str, name: Name) -> bool:
+        """Make the name one of the file at ``leader``; ``False`` if that cannot have more."""
+        if not name.is_there:
+            return self._link_to(leader, target, last)
+        draft = f".holo-link-{os.urandom(4).hex()}"
+        if not self._link_to(leader, target, draft):
+            return False
+        platform.rename(target, draft, target, last)
+        return True
+
+    def _link_to(self, leader: str, target: Directory, name: str) -> bool:
+        """Make ``name`` a hardlink of the file at ``leader``; ``False`` if that has all the names it can have."""
+        folder, _, leader_name = leader.rpartition("/")
+        try:
+            platform.link(self._leaders.open(folder), leader_name, target, name)
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            return False
+        return True
 
     @staticmethod
     def _uncount(made: Made, name: Name) -> None:
@@ -316,9 +342,9 @@ class Filler:
         elif name.shared:
             made.reflinked -= 1
             made.shared_bytes -= name.size
-        elif name.shared is None:
+        elif name.made and name.shared is None:
             made.empty -= 1
-        else:
+        elif name.made:
             made.copied -= 1
             made.written_bytes -= name.size
 

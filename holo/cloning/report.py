@@ -20,6 +20,11 @@ class Name(NamedTuple):
     shared: bool | None = None
     """as what it was counted: reflinked, copied, or ``None`` for empty"""
 
+    @property
+    def is_there(self) -> bool:
+        """Whether some file has the name already."""
+        return self.made or bool(self.leader)
+
 
 @dataclass
 class Made:
@@ -37,6 +42,8 @@ class Made:
     lost_owners: int = 0
     lost_attributes: int = 0
     names: list[Name] = field(default_factory=list)
+    divided: list[str] = field(default_factory=list)
+    """where one more file begins, because one cannot have as many names as in the source"""
     unfinished: list[str] = field(default_factory=list)
     """directories whose attributes are still to be set"""
     fresh: list[str] = field(default_factory=list)
@@ -46,7 +53,11 @@ class Made:
 
     def add(self, other: Made) -> None:
         for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+            mine, theirs = getattr(self, each.name), getattr(other, each.name)
+            if isinstance(mine, list):
+                mine += theirs  # a new list each time would take longer with each
+            else:
+                setattr(self, each.name, mine + theirs)
 
 
 @dataclass(frozen=True)

@@ -204,12 +204,14 @@ def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitSt
         with home.store.lock(exclusive=False, on_wait=home.on_wait):
             catalog = home.store.load(digest)  # each time: between the two it may have been removed, and collected
             if path.startswith(tree):
-                make_tree(home.store, catalog, path, home.workers)
+                made = make_tree(home.store, catalog, path, home.workers)
             else:
-                make_layer(home.store, catalog, path, environment.path, home.workers)
+                made = make_layer(home.store, catalog, path, environment.path, home.workers)
+        for warning in made.warnings():
+            home.on_wait(f"warning: {warning}")
 
     what = f"the tree of catalog {environment.catalog!r}"
-    if not os.path.isdir(tree):
+    if not layers.is_whole(tree):
         try_out(folder)  # before it is made for nothing
     held.enter_context(layers.hold(tree, make, what, home.on_wait))
     held.enter_context(layers.hold(layer, make, what, home.on_wait))
@@ -264,4 +266,6 @@ def _run_in_space(home: Home, environment: Environment, folder: str, command: li
     with tree.lock(name, home.on_wait), store.lock(exclusive=False, on_wait=home.on_wait):
         options = Options(workers=home.workers, on_wait=home.on_wait)
         report = restore(store, name, environment.catalog, environment.digest, None, options)
+    for warning in report.warnings:
+        home.on_wait(f"warning: {warning}")
     return run_process(command, Place(name, report.path), at_end)

@@ -10,33 +10,35 @@ from holo.ephemeral.process import NoOverlayError
 from holo.hololib import Store
 from holo.restore.golden import as_recorded, outline_of
 from holo.restore.relocate import Relocator
+from holo.restore.report import Tally
 from holo.restore.unpack import fill
 
 _RESERVED = "user.overlay."
 """Begins the names of attributes that say something to overlayfs, mounted without root's rights."""
 
 
-def make_tree(store: Store, catalog: Catalog, path: str, workers: int) -> None:
-    """Make the empty directory ``path`` the tree as it was recorded. It is on the disk afterwards.
+def make_tree(store: Store, catalog: Catalog, path: str, workers: int) -> Tally:
+    """Make the empty directory ``path`` the tree as it was recorded, on the disk as well. Returns what was made.
 
     Raises :class:`NoOverlayError`, and :class:`HoloError` as a restore does.
     """
     for file, values in catalog.xattrs.items():
         if any(name.startswith(_RESERVED) for name in values):
             raise NoOverlayError(f"{file or 'its root'} has attributes that mean something to overlayfs")
-    fill(store, as_recorded(catalog), Relocator(catalog.prefix, catalog.prefix), path, workers)
+    made = fill(store, as_recorded(catalog), Relocator(catalog.prefix, catalog.prefix), path, workers)
     root = platform.open_root(os.path.dirname(path))
     try:
         platform.sync_filesystem(root)
     finally:
         platform.close_directory(root)
+    return made
 
 
-def make_layer(store: Store, catalog: Catalog, path: str, environment: str, workers: int) -> None:
+def make_layer(store: Store, catalog: Catalog, path: str, environment: str, workers: int) -> Tally:
     """Make the empty directory ``path`` what of the tree is different where the environment lies at ``environment``."""
     relocator = Relocator(catalog.prefix, environment)
     relocator.refuse_impossible(catalog.relocations)
-    fill(store, patched_part(catalog, relocator), relocator, path, workers)
+    return fill(store, patched_part(catalog, relocator), relocator, path, workers)
 
 
 def patched_part(catalog: Catalog, relocator: Relocator) -> Catalog:

@@ -499,9 +499,12 @@ def collect(
         if not dry_run:
             _remove(store, decision, files)
 
+    names: dict[str, list[str]] = {}
+    for name, named in sorted(there.names.items()):
+        names.setdefault(named, []).append(name)
+
     def use(digest: str) -> Use:
-        names = sorted(name for name, named in there.names.items() if named == digest)
-        return Use(names, digest, there.catalogs[digest], sorted(holders.get(digest, ())))
+        return Use(names.get(digest, []), digest, there.catalogs[digest], sorted(holders.get(digest, ())))
 
     occupied = sum(file.bytes for forms in there.blobs.values() for file in forms)
     occupied += sum(file.bytes for files in there.links.values() for file in files)
@@ -540,8 +543,8 @@ def _measure(store: Store, files: Iterable[File]) -> tuple[int, int]:
 
 
 def _remove(store: Store, decision: Decision, files: list[File]) -> None:
-    for digest in decision.catalogs:
-        store.forget(digest)
+    if decision.catalogs:
+        store.forget(*decision.catalogs)
     if files:
         store.sync_catalogs()  # also those that somebody else removed
     marks = [File("used", name) for name in decision.marks]

@@ -13,6 +13,7 @@ compressed library: what an inflated blob would cost anyway).
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -54,8 +55,8 @@ class Links:
     def link(self, row: FileRow, directory: Directory, name: str, *, verify: bool) -> None:
         """Hardlink a file with this row's content, mode (read-only) and mtime to ``name`` in ``directory``.
 
-        ``verify`` hashes it, and the blob if it has to be made. Raises :class:`OSError`; EMLINK when that file
-        has as many links as the filesystem allows.
+        ``verify`` hashes it, and the blob if it has to be made. Raises :class:`OSError`; EMLINK when not even a new
+        file may have so many links.
         """
         _, mode, size, mtime, _ = row
         mode &= READ_ONLY
@@ -64,6 +65,10 @@ class Links:
             platform.link(self.directory, shared, directory, name)
         except FileNotFoundError:
             pass
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            # It has as many names as it can have. Spaces keep it, and from now on another takes its place here.
         else:
             status = platform.status(directory, name)
             is_sound = (

@@ -7,7 +7,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
@@ -328,7 +329,8 @@ class Store:
             return self.name_of(digests_here[0]), digests_here[0]
         if not digests_here:
             raise NotFound(f"there is no catalog in {self.path}", "Record one with `holo record DIR`.")
-        names = ", ".join(sorted(self.name_of(digest) for digest in digests_here)[:20])
+        known = self._meanings()
+        names = ", ".join(sorted(known.get(digest, [digest[:12]])[0] for digest in digests_here)[:20])
         raise UsageError("the library holds several catalogs, so one must be named", f"Catalogs: {names}.")
 
     def name_of(self, digest: str) -> str:
@@ -362,20 +364,23 @@ class Store:
             unlink(self.name_path(name))
         return name, digest
 
-    def forget(self, digest: str) -> None:
-        """Remove a catalog with all its names and its golden tree, unless that is another user's.
+    def forget(self, *digests: str) -> None:
+        """Remove catalogs with all their names and their golden trees, unless those are another user's.
 
         The names go first, also after a power cut: a name without its catalog means that the catalog was lost.
         """
-        for name in self._names_of(digest):
-            unlink(self.name_path(name))
-        self._sync("names")
-        unlink(self._catalog_path(digest))
-        self.sync_catalogs()
-        with _leaving_others():
-            self.remove_golden(digest)
+        names, marks = self._meanings(), defaultdict[str, list[str]](list)
         for mark in _files(os.path.join(self.path, "used")):
-            if mark.startswith(digest):
+            marks[mark.partition("-")[0]].append(mark)
+        for digest in digests:
+            for name in names.get(digest, ()):
+                unlink(self.name_path(name))
+            self._sync("names")
+            unlink(self._catalog_path(digest))
+            self.sync_catalogs()
+            with _leaving_others():
+                self.remove_golden(digest)
+            for mark in marks.get(digest, ()):
                 with _leaving_others():
                     unlink(os.path.join(self.path, "used", mark))
 
@@ -409,11 +414,19 @@ class Store:
         except FileNotFoundError:
             return
         try:
-            # It is golden as long as it has that name, so half of it must not: recorded again, it would be used.
+            # With its outline it is golden as long as it has that name, so half of it must not: recorded again, it
+            # would be used. The name goes first, for a tree without its outline looks damaged.
             draft = f".draft-{digest}"
             remove(folder, draft)
-            with suppress(FileNotFoundError):
+            try:
                 platform.rename(folder, digest, folder, draft)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno != errno.EXDEV:  # a directory of a lower layer of overlayfs keeps its name
+                    raise
+                remove(folder, digest + ".json")
+                remove(folder, digest)
             remove(folder, draft)
             remove(folder, digest + ".json")
         except OSError as error:
@@ -439,18 +452,28 @@ class Store:
 
     def _names_of(self, digest: str) -> list[str]:
         """The names that mean a catalog, and damaged ones that still tell its digest."""
-        return [name for name in sorted(self.names()) if self._means(name, digest)]
+        return self._meanings().get(digest, [])
 
-    def _means(self, name: str, digest: str) -> bool:
+    def _meanings(self) -> dict[str, list[str]]:
+        """The names in order, by the digests of the catalogs that they mean."""
+        found: dict[str, list[str]] = {}
+        for name in sorted(self.names()):
+            for digest in self._meant(name):
+                found.setdefault(digest, []).append(name)
+        return found
+
+    def _meant(self, name: str) -> Iterable[str]:
+        """The digest that a name means; each that a damaged one may mean."""
         try:
             known = self._read_name(name)
         except CatalogInvalid:  # as `holo check` will say; the others are not to suffer from it
             with suppress(OSError):
-                return digest.encode() in read_file(self.name_path(name), SMALL)[0]
-            return False
+                left, _ = read_file(self.name_path(name), SMALL)
+                return {found.decode() for found in re.findall(rb"(?=([0-9a-f]{64}))", left)}
+            return ()
         except OthersFile:
-            return False
-        return known is not None and known.digest == digest
+            return ()
+        return (known.digest,) if known is not None else ()
 
     def _read_name(self, name: str) -> CatalogSummary | None:
         path = self.name_path(name)

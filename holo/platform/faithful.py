@@ -6,8 +6,10 @@ import errno
 import os
 import stat
 
-# What copy_file_range answers where it cannot copy between these two files: read and write can.
-_NOT_IN_KERNEL = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EPERM, errno.EBADF})
+# What copy_file_range answers where it cannot copy between these two files: read and write can. ETXTBSY: a swap file.
+_NOT_IN_KERNEL = frozenset(
+    {errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EPERM, errno.EBADF, errno.ETXTBSY}
+)
 
 # What setxattr answers where the filesystem, or this user, cannot have the attribute. ENODATA: it has just gone.
 _NOT_KEPT = frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.ENODATA})

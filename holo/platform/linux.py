@@ -33,8 +33,9 @@ FICLONE = 0x40049409
 
 # "This way is not available here, take the next": what FICLONE, copy_file_range and link answer when the
 # filesystem, the pair of filesystems or the kernel cannot. EINVAL is also Btrfs between nodatacow and
-# ordinary files. ENOSPC, EIO, EDQUOT, EACCES and EROFS are failures and are not here.
-UNAVAILABLE = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.ENOSYS, errno.EINVAL})
+# ordinary files, ETXTBSY a swap file in use, or a subvolume with one in it. ENOSPC, EIO, EDQUOT, EACCES and EROFS
+# are failures and are not here.
+UNAVAILABLE = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.ETXTBSY})
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK

@@ -67,6 +67,21 @@ def hardlink(source: Directory, target: Directory) -> str | None:
     return _try(lambda name: platform.link(source, name, target, name + "-clone"), source, target)
 
 
+def takes_link(source: Directory, name: str, target: Directory) -> bool:
+    """Whether the file ``name`` in ``source`` could have one more name in ``target``. If not, nothing was changed."""
+    before = platform.status(target, "")
+    new = _new_name()
+    try:
+        platform.link(source, name, target, new)
+    except OSError as error:
+        if error.errno not in _READ_ONLY | {errno.EMLINK}:
+            raise
+        return False
+    platform.remove_file(target, new)
+    platform.set_directory(target, before.st_mode & 0o7777, before.st_mtime_ns)
+    return True
+
+
 def clone_file(source: Directory, source_name: str, target: Directory, name: str) -> None:
     """Clone one file, by name. Raises :class:`OSError`; nothing is left behind then."""
     descriptor = platform.open_file(source, source_name)
@@ -77,7 +92,7 @@ def clone_file(source: Directory, source_name: str, target: Directory, name: str
 
 
 def _try(attempt: Callable[[str], None], source: Directory, target: Directory) -> str | None:
-    name = f"{NAME}{os.getpid()}-{os.urandom(4).hex()}"
+    name = _new_name()
     # The probe comes and goes without a trace: the directories keep their mtimes.
     before = platform.status(target, "")
     try:
@@ -99,6 +114,10 @@ def _try(attempt: Callable[[str], None], source: Directory, target: Directory) -
         platform.remove_file(source, name)
         with suppress(PermissionError):  # another user's folder, /tmp say, keeps its new mtime
             platform.set_directory(target, before.st_mode & 0o7777, before.st_mtime_ns)
+
+
+def _new_name() -> str:
+    return f"{NAME}{os.getpid()}-{os.urandom(4).hex()}"
 
 
 def _why_not(attempt: Callable[[], object]) -> str | None:

@@ -185,7 +185,12 @@ def _can_clone(root: platform.Directory, tree: Tree, blobs: Blobs) -> bool:
         for folder in tree.folders:
             for name in folder.files:
                 if platform.status(walker.open(folder.path), name).st_size:
-                    probe.clone_file(walker.open(folder.path), name, blobs.directory, draft)
+                    try:
+                        probe.clone_file(walker.open(folder.path), name, blobs.directory, draft)
+                    except OSError as error:
+                        if error.errno == errno.ETXTBSY:  # a swap file in use, which tells nothing of the others
+                            continue
+                        raise
                     platform.remove_file(blobs.directory, draft)
                     return True
         return False
@@ -201,11 +206,12 @@ def _batches(tree: Tree) -> list[list[Batch]]:
     task: list[Batch] = []
     left = _TASK_FILES
     for folder in tree.folders:
-        names = folder.files
-        while names:
-            task.append(Batch(folder.path, names[:left]))
-            left -= len(task[-1].names)
-            names = names[len(task[-1].names) :]
+        start = 0
+        while start < len(folder.files):
+            names = folder.files[start : start + left]
+            task.append(Batch(folder.path, names))
+            start += len(names)
+            left -= len(names)
             if not left:
                 tasks.append(task)
                 task, left = [], _TASK_FILES

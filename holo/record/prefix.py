@@ -78,11 +78,15 @@ class PrefixFinder:
         if not self._binary:
             self._binary = b"\0" in piece
         # Each occurrence lies in a C string that ends at the next NUL.
-        for offset in self._offsets[len(self._ends) :]:
-            end = window.find(b"\0", max(0, offset - start))
-            if end < 0:
-                break
-            self._ends.append(start + end)
+        while len(self._ends) < len(self._offsets):
+            offset = self._offsets[len(self._ends)]
+            if not self._ends or self._ends[-1] < offset:  # else it is in the same string as the one before
+                end = window.find(b"\0", max(0, offset - start))
+                if end < 0:
+                    break
+                self._ends.append(start + end)
+            else:
+                self._ends.append(self._ends[-1])
         keep = max(0, min(decidable, len(window)))
         self._next = max(self._next, start + keep)
         self._carry = window[keep:]

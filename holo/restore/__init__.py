@@ -125,6 +125,7 @@ def restore(
         bytes_total=totals.bytes,
         bytes_shared=tally.shared_bytes,
         bytes_written=tally.written_bytes,
+        warnings=tuple(tally.warnings()),
         seconds=round(time.monotonic() - started, 3),
     )
 
@@ -326,13 +327,17 @@ class _Job:
     def _decide(self) -> Decision:
         blobs = self._library.blobs
         place = self._probing_place()
+        is_beside = os.stat(place).st_dev != os.stat(_existing(self.path)).st_dev
         target = platform.open_root(place)
         try:
             return decide(
                 self._options.strategy,
                 {
                     Way.REFLINK: lambda: probe.reflink(blobs.directory, target, blobs.any_raw),
-                    Way.HARDLINK: lambda: probe.hardlink(blobs.directory, target),
+                    # No hardlink leads into another subvolume.
+                    Way.HARDLINK: lambda: (
+                        os.strerror(errno.EXDEV) if is_beside else probe.hardlink(blobs.directory, target)
+                    ),
                 },
                 strict=self._options.strict,
             )
@@ -345,7 +350,12 @@ class _Job:
         """A folder on the filesystem of the space; our own if it can be, rather than the user's."""
         place = _existing(self.path)
         ours = self._tree.folder()
-        return ours if os.stat(ours).st_dev == os.stat(place).st_dev else place
+        if os.stat(ours).st_dev == os.stat(place).st_dev:
+            return ours
+        # The root of a subvolume may be read-only as recorded, and be made writable later. Around it is its filesystem.
+        if place == self.path and not os.access(place, os.W_OK) and platform.source_at(os.path.realpath(place)) is None:
+            return os.path.dirname(place)
+        return place
 
     def _survey(self, used: Way) -> Survey:
         if self._is_new:

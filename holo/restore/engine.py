@@ -11,7 +11,8 @@ from holo import parallel, platform
 from holo.errors import HoloError, IntegrityError
 from holo.platform import Directory
 from holo.remove import remove
-from holo.restore.materialize import Materializer, set_xattrs
+from holo.restore.attributes import set_xattrs
+from holo.restore.materialize import Materializer
 from holo.restore.plan import Fill, Plan
 from holo.restore.report import Tally
 from holo.restore.strategy import Way
@@ -133,22 +134,30 @@ class Engine:
         source, target = Walker(self._root), Walker(self._root)
         try:
             for leader, names in plan.relinks:
-                leader_path, _, leader_name = leader.rpartition("/")
+                row = plan.linked[leader]
+                linked = leader
                 for path in names:
                     parent, _, name = path.rpartition("/")
                     with self._explained(path):
-                        platform.link(source.open(leader_path), leader_name, _writable(target.open(parent)), name)
-                    # One inode with its leader, so it counts as what the leader is.
-                    size = plan.link_sizes[leader]
-                    if leader in plan.private or self._materializer.used is Way.COPY:
-                        tally.copied += 1
-                        tally.written_bytes += size
-                    else:
-                        tally.reflinked += 1
-                        tally.shared_bytes += size
+                        directory = _writable(target.open(parent))
+                        if _link(source, linked, directory, name):
+                            self._count_link(leader, row[2], plan, tally)
+                        else:
+                            self._materializer.make(directory, path.removesuffix(name), (name, *row[1:]), tally)
+                            linked = path  # from here on the names are those of another file
+                            tally.divided[leader] = len(names) + 1
         finally:
             source.close()
             target.close()
+
+    def _count_link(self, leader: str, size: int, plan: Plan, tally: Tally) -> None:
+        """One inode with its leader, so it counts as what the leader is."""
+        if leader in plan.private or self._materializer.used is Way.COPY:
+            tally.copied += 1
+            tally.written_bytes += size
+        else:
+            tally.reflinked += 1
+            tally.shared_bytes += size
 
     def _finish_last(self, fills: list[Fill], tally: Tally) -> None:
         """Children before parents: a finished directory may be one that its owner cannot enter."""
@@ -163,7 +172,7 @@ class Engine:
     def _finish(self, directory: Directory, fill: Fill, tally: Tally, *, is_new: bool) -> None:
         wanted = self._xattrs.get(fill.path)
         if wanted or not is_new:
-            set_xattrs(directory, wanted or {})
+            tally.lost += [(fill.path, name) for name in set_xattrs(directory, wanted or {})]
         platform.set_directory(directory, fill.mode, fill.mtime_ns)
         tally.directories[fill.path] = platform.status(directory, "").st_ino
 
@@ -179,6 +188,18 @@ class Engine:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             hint = f"Free some space on the filesystem of {self._shown} or of the library. {hint}"
         return HoloError(f"cannot restore {os.path.join(self._shown, path)}: {error.strerror}", hint)
+
+
+def _link(source: Walker, path: str, directory: Directory, name: str) -> bool:
+    """Make ``name`` a hardlink of the file at ``path``; ``False`` if that has all the names it can have."""
+    parent, _, last = path.rpartition("/")
+    try:
+        platform.link(source.open(parent), last, directory, name)
+    except OSError as error:
+        if error.errno != errno.EMLINK:
+            raise
+        return False
+    return True
 
 
 def _make_directory(walker: Walker, path: str) -> None:

@@ -31,6 +31,7 @@ from holo.hololib.shards import DRAFT, temporary_name
 from holo.hololib.store import LARGEST
 from holo.platform import Directory
 from holo.remove import remove
+from holo.restore.attributes import CAPABILITY, can_keep
 from holo.restore.engine import Engine
 from holo.restore.materialize import Materializer
 from holo.restore.plan import plan
@@ -207,7 +208,9 @@ class Golden:
             tree = platform.open_child(folder, draft)
             try:
                 platform.own_group(tree)
+                self._refuse_inexact(_cannot_have(catalog, tree))
                 tally = self._fill(catalog, tree, os.path.join(self._path, draft))
+                self._refuse_inexact(bool(tally.divided or tally.lost))
                 if tally.copied:
                     # A clone's data is on the disk, and the clone itself at the latest when the next name is: Btrfs
                     # writes whole transactions. A copy would change the tree later, or be lost with nobody looking.
@@ -228,6 +231,12 @@ class Golden:
             raise
         return outline
 
+    @staticmethod
+    def _refuse_inexact(is_inexact: bool) -> None:
+        """Raise :class:`OSError` if the tree is not exactly as recorded: each space is to say so of itself."""
+        if is_inexact:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
     def _write_outline(self, outline: Outline, folder: Directory) -> None:
         header = f"{outline.digest} {outline.tree_seal} {len(outline.inodes)}\n".encode()
         draft = DRAFT + temporary_name()
@@ -246,6 +255,12 @@ class Golden:
         materializer = Materializer(self._store, catalog, relocator, Way.REFLINK, verify=False)
         engine = Engine(tree, shown, materializer, catalog.xattrs, self._workers)
         return engine.execute(plan(catalog, nothing_there(catalog), relocator, decision), self._on_progress)
+
+
+def _cannot_have(catalog: Catalog, tree: Directory) -> bool:
+    """Whether files of the catalog have capabilities, and this user may not give them."""
+    given = next((values[CAPABILITY] for values in catalog.xattrs.values() if CAPABILITY in values), None)
+    return given is not None and not can_keep((tree,), CAPABILITY, given)
 
 
 def read_outline(golden: str, digest: str) -> Outline:

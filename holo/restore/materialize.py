@@ -12,6 +12,7 @@ from holo.hololib import Store
 from holo.hololib.blobs import CHUNK, write_all, write_sparse
 from holo.hololib.links import READ_ONLY
 from holo.platform import Directory
+from holo.restore.attributes import set_xattrs
 from holo.restore.plan import Fill
 from holo.restore.relocate import Relocator
 from holo.restore.report import Tally
@@ -40,6 +41,8 @@ class Materializer:
         self._catalog = catalog
         self._relocator = relocator
         self._patched: dict[str, bytes] = {}
+        self._patched_bytes = 0
+        self._lost: list[str] = []  # the attributes that the file which is being made cannot have
         self._private = {path for path, item in catalog.relocations.items() if relocator.applies(item)}
         self._private.update(catalog.xattrs)
         self.umask = platform.umask()
@@ -67,8 +70,10 @@ class Materializer:
             return
         size, digest = row[2], row[4]
         self._relocator.check(self._blobs.chunks(digest, size), relocation, path)
-        if size <= CHUNK and sum(map(len, self._patched.values())) < _KEPT_BYTES:
-            self._patched[path] = b"".join(self._relocator.patch(self._blobs.chunks(digest, size), relocation))
+        if size <= CHUNK and self._patched_bytes < _KEPT_BYTES:
+            patched = b"".join(self._relocator.patch(self._blobs.chunks(digest, size), relocation))
+            self._patched[path] = patched
+            self._patched_bytes += len(patched)
 
     def make(self, directory: Directory, base: str, row: FileRow, tally: Tally) -> None:
         """Make a file in its open ``directory``, whose path below the space is ``base`` ("" or "folder/").
@@ -95,10 +100,13 @@ class Materializer:
         xattrs = self._catalog.xattrs.get(path)
         if relocation is None:
             self._make_own(directory, row, xattrs, tally)
-            return
-        self._make_patched(directory, path, row, relocation, xattrs)
-        tally.copied += 1
-        tally.written_bytes += row[2]
+        else:
+            self._make_patched(directory, path, row, relocation, xattrs)
+            tally.copied += 1
+            tally.written_bytes += row[2]
+        if self._lost:
+            tally.lost += [(path, name) for name in self._lost]
+            self._lost = []
 
     def _make_own(self, directory: Directory, row: FileRow, xattrs: dict[str, bytes] | None, tally: Tally) -> None:
         if self.used is not Way.COPY and self._make_clone(directory, row, xattrs):
@@ -205,23 +213,8 @@ class Materializer:
         try:
             # Extended attributes need write permission, and writing drops setuid: so the mode comes last.
             if xattrs:
-                set_xattrs(target, xattrs)
+                self._lost = set_xattrs(target, xattrs)
             exact = exact and not xattrs and not mode & (self.umask | _SETID)
             platform.set_file(target, mtime, None if exact else mode)
         finally:
             os.close(target)
-
-
-def set_xattrs(descriptor: int, wanted: dict[str, bytes]) -> None:
-    """Give an open file or directory exactly these extended attributes, where the filesystem has them.
-
-    A filesystem without them, or a user who may not grant capabilities, gets none: holo keeps what can be kept.
-    """
-    for name in platform.get_xattrs(descriptor).keys() - wanted.keys():
-        platform.set_xattr(descriptor, name, None)
-    for name, value in wanted.items():
-        try:
-            platform.set_xattr(descriptor, name, value)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EPERM):
-                raise

@@ -42,8 +42,8 @@ class Plan:
     """every directory in which anything changes, parents first"""
     relinks: list[tuple[str, list[str]]]
     """hardlinks within the space: the file that has the content, and the names to link to it"""
-    link_sizes: dict[str, int]
-    """bytes of content of those files, as recorded"""
+    linked: dict[str, FileRow]
+    """the rows of those files; the others are the same but for their names"""
     private: dict[str, str]
     """files that must not be shared, with the reason ("relocated", "xattrs")"""
     unchanged: int
@@ -130,7 +130,7 @@ def plan(catalog: Catalog, survey: Survey, relocator: Relocator, decision: Decis
         directories=missing,
         fills=fills,
         relinks=relinks,
-        link_sizes={path: row[2] for path, row in catalog.files() if path in leaders} if relinks else {},
+        linked={path: row for path, row in catalog.files() if path in leaders} if relinks else {},
         private=private,
         unchanged=catalog.totals.files - unmade - len(dropped),
     )

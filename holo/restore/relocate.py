@@ -96,16 +96,19 @@ class Relocator:
         strings = deque(zip(relocation.offsets, relocation.ends, strict=False))
         tail = b""  # where a prefix may have begun
         start = 0
+        last = -1  # the end of a string that was found last
         for chunk in chunks:
             here = start + len(chunk)
             if not start and relocation.kind == "text" and strings and not _is_shebang(chunk, strings[0][0]):
                 raise self._wrong(path, f"begins with a shebang into {self._old_text}")
             while strings and strings[0][0] + length < here:
                 offset, end = strings[0]
-                found = chunk.find(ending, max(0, offset + length - start))
-                if found < 0:
-                    break
-                if start + found != end:
+                if last < offset + length:  # else this one is in the same string
+                    found = chunk.find(ending, max(0, offset + length - start))
+                    if found < 0:
+                        break
+                    last = start + found
+                if last != end:
                     raise self._wrong(path, f"has a string from byte {offset} to byte {end}")
                 strings.popleft()
             window = tail + chunk

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from holo.restore.attributes import CAPABILITY
 from holo.restore.strategy import Decision
+
+_LISTED = 5
 
 
 @dataclass
@@ -18,6 +22,10 @@ class Tally:
     removed: int = 0
     shared_bytes: int = 0
     written_bytes: int = 0
+    divided: dict[str, int] = field(default_factory=dict)
+    """files that are several here, for one cannot have so many names: one of the names, and how many there are"""
+    lost: list[tuple[str, str]] = field(default_factory=list)
+    """path and name of each extended attribute that could not be given"""
     directories: dict[str, int] = field(default_factory=dict)
     """the inode of each directory that was made or changed, by its path"""
 
@@ -28,11 +36,33 @@ class Tally:
         self.removed += other.removed
         self.shared_bytes += other.shared_bytes
         self.written_bytes += other.written_bytes
+        self.divided |= other.divided
+        self.lost += other.lost
         self.directories |= other.directories
 
     @property
     def files(self) -> int:
         return self.reflinked + self.hardlinked + self.copied
+
+    def warnings(self) -> Iterator[str]:
+        """What was made and is not exactly as recorded."""
+        for path, names in sorted(self.divided.items()):
+            yield (
+                f"{path} and the other {names - 1:,} names of one file are those of several now: "
+                "this filesystem does not allow one so many"
+            )
+        capable = [path for path, name in self.lost if name == CAPABILITY]
+        if capable:
+            yield f"capabilities could not be given, as only root may: {_listed(capable)}"
+        others = [path for path, name in self.lost if name != CAPABILITY]
+        if others:
+            yield f"extended attributes could not be given, as this filesystem has none: {_listed(others)}"
+
+
+def _listed(paths: Iterable[str]) -> str:
+    found = sorted({path or "its root" for path in paths})
+    more = len(found) - _LISTED
+    return ", ".join(found[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 @dataclass(frozen=True)
@@ -60,6 +90,8 @@ class RestoreReport:
     bytes_total: int
     bytes_shared: int
     bytes_written: int
+    warnings: tuple[str, ...]
+    """what was made and is not exactly as recorded, for it cannot be here"""
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -82,5 +114,6 @@ class RestoreReport:
             "symlinks": self.symlinks,
             "directories": self.directories,
             "bytes": {"total": self.bytes_total, "shared": self.bytes_shared, "written": self.bytes_written},
+            "warnings": list(self.warnings),
             "seconds": self.seconds,
         }

@@ -15,6 +15,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from holo import digest as digests
 from holo import parallel, platform
@@ -23,7 +24,8 @@ from holo.errors import HoloError
 from holo.filetimes import EXACT, FileTimes
 from holo.hololib.blobs import Blobs
 from holo.hololib.links import READ_ONLY, Links
-from holo.platform import Directory
+from holo.platform import Directory, probe
+from holo.restore.attributes import can_keep
 from holo.restore.proof import Proof
 from holo.restore.relocate import Relocator
 from holo.restore.strategy import Way
@@ -56,7 +58,7 @@ class Survey:
 
     findings: list[Finding] = field(default_factory=list)
     inodes: dict[str, int] = field(default_factory=dict)
-    """the inode of each unchanged file that belongs to a hardlink group"""
+    """the inode of each unchanged file that belongs to a hardlink group, unless that had to be divided"""
     directories: dict[str, int] = field(default_factory=dict)
     """the inode of each directory that is there"""
     newest: int = -1
@@ -96,6 +98,10 @@ def nothing_there(catalog: Catalog) -> Survey:
 
 _TASK_FILES = 500
 
+_FEWEST_LINKS = 50
+"""Names of one file that every filesystem allows: 65,000 on ext4, but an old Btrfs has no more than some 60 of the
+longest in one directory."""
+
 
 def survey(root: Directory, expectation: Expectation, blobs: Blobs, workers: int) -> Survey:
     """Look at every entry of the space below ``root``."""
@@ -115,6 +121,7 @@ def survey(root: Directory, expectation: Expectation, blobs: Blobs, workers: int
     for part in parallel.run(surveyor, tasks, workers):
         result.add(part)
     _forget_below_unreadable(result, expectation.catalog)
+    _look_at_large_groups(root, result, expectation.catalog)
     order = {row[0]: index for index, row in enumerate(directories)} if result.findings else {}
     result.findings.sort(key=lambda finding: order[finding.path])
     return result
@@ -122,14 +129,65 @@ def survey(root: Directory, expectation: Expectation, blobs: Blobs, workers: int
 
 def _forget_below_unreadable(result: Survey, catalog: Catalog) -> None:
     """A directory that cannot be read is made anew, and all that is below it, whatever was seen of that."""
-    lost = tuple(f"{finding.path}/".lstrip("/") for finding in result.findings if finding.unreadable)
+    lost = {finding.path for finding in result.findings if finding.unreadable}
     if lost:
         found = {finding.path: finding for finding in result.findings}
-        for path, _, _, files, links in catalog.directories:
-            if path and path.startswith(lost):
+        for path, _, _, files, links in catalog.directories[1:]:  # parents first
+            if "" in lost or path.rpartition("/")[0] in lost:
+                lost.add(path)
                 found[path] = Finding(path, missing=True, files=files, symlinks=links)
         result.findings = list(found.values())
-        result.inodes = {path: inode for path, inode in result.inodes.items() if not path.startswith(lost)}
+        result.inodes = {path: inode for path, inode in result.inodes.items() if path.rpartition("/")[0] not in lost}
+
+
+def _look_at_large_groups(root: Directory, result: Survey, catalog: Catalog) -> None:
+    """A file with more names than a filesystem allows is several there. Any other division is to be mended."""
+    large = [group for group in catalog.hardlinks if len(group) > _FEWEST_LINKS]
+    if not large:
+        return
+    astray: set[str] = set()
+    for group in large:
+        seen = {path: result.inodes.pop(path) for path in group if path in result.inodes}
+        files: defaultdict[int, list[str]] = defaultdict(list)
+        for path, inode in seen.items():
+            files[inode].append(path)
+        if len(seen) < len(group) or not _had_to_be_divided(root, [*files.values()]):
+            astray.update(seen)
+    if astray:
+        _make_again(astray, result, catalog)
+
+
+def _had_to_be_divided(root: Directory, files: list[list[str]]) -> bool:
+    """Whether none of the files could have the first name of the next, which is how the engine divides them.
+
+    Each is given by its names in the space, and must have no others.
+    """
+    walker, following = Walker(root), Walker(root)
+    try:
+        for names, others in zip_longest(files, files[1:]):
+            parent, _, name = names[0].rpartition("/")
+            directory = walker.open(parent)
+            if platform.status(directory, name).st_nlink != len(names):
+                return False
+            if others and probe.takes_link(directory, name, following.open(others[0].rpartition("/")[0])):
+                return False
+        return True
+    except OSError:  # somebody works in there
+        return False
+    finally:
+        walker.close()
+        following.close()
+
+
+def _make_again(paths: set[str], result: Survey, catalog: Catalog) -> None:
+    """Let files that were taken for unchanged be made anew."""
+    found = {finding.path: finding for finding in result.findings}
+    for path, row in catalog.files():
+        if path in paths:
+            finding = found.setdefault(folder := path.rpartition("/")[0], Finding(folder))
+            finding.replace.append(row[0])
+            finding.files.append(row)
+    result.findings = list(found.values())
 
 
 class _Surveyor:
@@ -149,6 +207,7 @@ class _Surveyor:
             parent, _, name = row[0].rpartition("/")
             self._children[parent].add(name)
         self._group_size = {path: len(group) for group in catalog.hardlinks for path in group}
+        self._keeps: dict[str, bool] = {}  # by the first part of an attribute's name
         # Directories that hold files which need more than the fast comparison.
         special = {path for path, item in catalog.relocations.items() if self._relocator.applies(item)}
         special.update(self._group_size, catalog.xattrs)
@@ -180,7 +239,7 @@ class _Surveyor:
             self._compare(directory, finding, files, links, stamp, found)
             finding.attributes = status.st_mode != stat.S_IFDIR | mode or status.st_mtime_ns != self._kept(mtime)
             if (status.st_ctime_ns > stamp or path in self._catalog.xattrs) and not finding.attributes:
-                finding.attributes = platform.get_xattrs(directory) != self._catalog.xattrs.get(path, {})
+                finding.attributes = not self._has(directory, directory, self._catalog.xattrs.get(path, {}))
                 found.newest = max(found.newest, status.st_ctime_ns)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
@@ -252,8 +311,10 @@ class _Surveyor:
         shared = self._hardlinked and relocation is None and not xattrs
         if shared:
             mode &= READ_ONLY
-        elif status.st_nlink != (group or 1):
-            return False
+        else:
+            is_part = group is not None and _FEWEST_LINKS < group > status.st_nlink  # looked at in the end
+            if status.st_nlink != (group or 1) and not is_part:
+                return False
         expected_size = size if relocation is None else self._relocator.size(relocation, size)
         if (
             status.st_mode != stat.S_IFREG | mode
@@ -279,7 +340,7 @@ class _Surveyor:
         except OSError:
             return False
         try:
-            if platform.get_xattrs(descriptor) != xattrs:
+            if not self._has(directory, descriptor, xattrs):
                 return False
             found = digests.of_file(descriptor)
         except OSError:
@@ -293,6 +354,21 @@ class _Surveyor:
         for chunk in self._relocator.patch(self._blobs.chunks(row[4], row[2]), relocation):
             expected.update(chunk)
         return found == expected.hexdigest()
+
+    def _has(self, directory: Directory, descriptor: int, wanted: dict[str, bytes]) -> bool:
+        """Whether an open file in ``directory`` has these extended attributes, but for those that it cannot have."""
+        found = platform.get_xattrs(descriptor)
+        if found == wanted:
+            return True
+        return found.items() <= wanted.items() and not any(
+            self._can_keep(directory, name, wanted[name]) for name in wanted.keys() - found.keys()
+        )
+
+    def _can_keep(self, directory: Directory, name: str, value: bytes) -> bool:
+        kind = name.partition(".")[0]
+        if kind not in self._keeps:
+            self._keeps[kind] = can_keep((directory, self._root), name, value)
+        return self._keeps[kind]
 
     def _is_same_symlink(self, directory: Directory, entry: os.DirEntry[str], row: SymlinkRow) -> bool:
         if not entry.is_symlink():

@@ -11,6 +11,7 @@ from holo.restore.engine import UNFINISHED, Engine
 from holo.restore.materialize import Materializer
 from holo.restore.plan import plan
 from holo.restore.relocate import Relocator
+from holo.restore.report import Tally
 from holo.restore.strategy import Decision, Way
 from holo.restore.survey import nothing_there
 from holo.settings import Strategy
@@ -27,10 +28,10 @@ def unpack(store: Store, digest: str, path: str, workers: int) -> None:
     fill(store, catalog, relocator, path, workers)
 
 
-def fill(store: Store, catalog: Catalog, relocator: Relocator, path: str, workers: int) -> None:
+def fill(store: Store, catalog: Catalog, relocator: Relocator, path: str, workers: int) -> Tally:
     """Make the empty directory ``path`` equal to a catalog, or a part of one, patched as ``relocator`` says.
 
-    The caller holds the library's lock, shared. Raises :class:`HoloError`.
+    Returns what was made. The caller holds the library's lock, shared. Raises :class:`HoloError`.
     """
     try:
         root = platform.open_root(path)
@@ -39,7 +40,7 @@ def fill(store: Store, catalog: Catalog, relocator: Relocator, path: str, worker
             todo = plan(catalog, nothing_there(catalog), relocator, Decision(Strategy.SMART, way))
             materializer = Materializer(store, catalog, relocator, way, verify=store.is_doubtful)
             materializer.check(todo.fills)
-            Engine(root, path, materializer, catalog.xattrs, workers).execute(todo)
+            return Engine(root, path, materializer, catalog.xattrs, workers).execute(todo)
         finally:
             platform.close_directory(root)
     except OSError as error:

@@ -1,0 +1,196 @@
+"""What grows with the number of files or catalogs grows with it, not with its square. Counted, not timed.
+
+`benchmarks/growth.py` measures whole commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holo.catalog import Catalog, Relocation
+from holo.cloning.report import Made
+from holo.hololib import Store
+from holo.hololib import store as store_module
+from holo.hololib.collect import Policy, collect
+from holo.record import _batches, record
+from holo.record.scan import Folder, Tree
+from holo.restore.materialize import Materializer
+from holo.restore.plan import Fill
+from holo.restore.relocate import Relocator
+from holo.restore.strategy import Way
+from holo.restore.survey import Finding, Survey, _forget_below_unreadable
+from support import trees
+
+FEW, MANY = 40, 160
+
+
+def is_linear(work: Callable[[int], int]) -> bool:
+    """Whether four times as many take about four times the steps; with a square it would be sixteen times."""
+    few, many = work(FEW), work(MANY)
+    assert few > 0
+    return many < 6 * few
+
+
+class Steps:
+    """A counter."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Table(dict[str, Any]):
+    """A dictionary that counts what it gives out but by its keys."""
+
+    def __init__(self, steps: Steps) -> None:
+        super().__init__()
+        self._steps = steps
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._steps.count += 1
+        super().__setitem__(key, value)
+
+    def values(self) -> Any:
+        self._steps.count += len(self)
+        return super().values()
+
+
+def test_checking_relocated_files(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for number in range(MANY):
+        trees.write(source / str(number), f"{number} {source}\n")
+    store = Store(str(tmp_path / "home"))
+    catalog = store.load(record(store, str(source), "app").digest)
+
+    def work(count: int) -> int:
+        steps = Steps()
+        materializer = Materializer(store, catalog, Relocator(catalog.prefix, "/new"), Way.COPY, verify=False)
+        materializer._patched = Table(steps)
+        materializer.check([Fill("", catalog.directories[0][3][:count], [], 0o755, 0)])
+        assert len(materializer._patched) == count
+        return steps.count
+
+    assert is_linear(work)
+
+
+def test_cutting_the_files_of_one_directory_into_tasks() -> None:
+    class Names(list[str]):
+        def __getitem__(self, key: Any) -> Any:
+            found = super().__getitem__(key)
+            if isinstance(key, slice):
+                steps.count += len(found)
+                return Names(found)
+            return found
+
+    steps = Steps()
+
+    def work(count: int) -> int:
+        steps.count = 0
+        names = Names(map(str, range(64 * count)))
+        tasks = _batches(Tree([Folder("", 0o755, 0, names)]))
+        assert [name for task in tasks for batch in task for name in batch.names] == names
+        return steps.count
+
+    assert is_linear(work)
+
+
+def test_adding_up_what_workers_made() -> None:
+    class Paths(list[str]):
+        def __add__(self, other: Any) -> Any:
+            steps.count += len(self) + len(other)
+            return Paths(super().__add__(other))
+
+        def __iadd__(self, other: Any) -> Any:
+            steps.count += len(other)
+            return super().__iadd__(other)
+
+    steps = Steps()
+
+    def work(count: int) -> int:
+        steps.count = 0
+        made = Made(fresh=Paths())
+        for number in range(count):
+            made.add(Made(copied=1, fresh=[str(number)]))
+        assert (made.copied, len(made.fresh)) == (count, count)
+        return steps.count
+
+    assert is_linear(work)
+
+
+def test_forgetting_what_is_below_unreadable_directories() -> None:
+    class CountedPath(str):
+        __slots__ = ()
+
+        def startswith(self, prefix: Any, *more: Any) -> bool:
+            steps.count += len(prefix) if isinstance(prefix, tuple) else 1
+            return super().startswith(prefix, *more)
+
+        def rpartition(self, separator: str) -> tuple[str, str, str]:
+            steps.count += 1
+            return super().rpartition(separator)
+
+    steps = Steps()
+
+    def work(count: int) -> int:
+        steps.count = 0
+        rows = [("", 0o755, 0, [], [])]
+        for number in range(count):
+            rows += [(CountedPath(f"{number}"), 0o755, 0, [], []), (CountedPath(f"{number}/below"), 0o755, 0, [], [])]
+        survey = Survey([Finding(f"{number}", missing=True, unreadable=True) for number in range(count)], {})
+        _forget_below_unreadable(survey, Catalog("/x", rows, {}, [], {}))
+        assert len(survey.findings) == 2 * count
+        return steps.count
+
+    assert is_linear(work)
+
+
+def test_collecting_many_catalogs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = Steps()
+    read_file = store_module.read_file
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        steps.count += 1
+        return read_file(*arguments, **more)
+
+    def work(count: int) -> int:
+        store = Store(str(tmp_path / f"home-{count}"))
+        for number in range(count):
+            source = tmp_path / "source"
+            trees.write(source / "file", str(number))
+            record(store, str(source), f"app-{number}")
+        monkeypatch.setattr(store_module, "read_file", counted)
+        steps.count = 0
+        with pytest.raises(store_module.UsageError):
+            store.only()
+        report = collect(store, {}, {}, Policy(keep_last=0), dry_run=False)
+        monkeypatch.undo()
+        assert sorted(use.names for use in report.catalogs) == sorted([f"app-{number}"] for number in range(count))
+        assert not [*store.names()]
+        assert not store.digests()
+        return steps.count
+
+    assert is_linear(work)
+
+
+def test_checking_where_strings_end() -> None:
+    """Many paths may be in one C string."""
+
+    class Chunk(bytes):
+        def find(self, *arguments: Any) -> int:
+            found = super().find(*arguments)
+            steps.count += (len(self) if found < 0 else found) - arguments[1]
+            return found
+
+    steps = Steps()
+
+    def work(count: int) -> int:
+        steps.count = 0
+        content = Chunk(b"/old:" * count + b"\0")
+        places = Relocation("binary", [5 * number for number in range(count)], [5 * count] * count)
+        Relocator("/old", "/new").check([content], places, "file")
+        return steps.count
+
+    assert is_linear(work)
