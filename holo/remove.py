@@ -1,4 +1,4 @@
-"""Remove whole trees below an open directory, without following anything out of it."""
+"""Remove whole trees below an open directory, without following anything out of it or into what is mounted there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeAlias
 
 from holo import platform
 from holo.errors import HoloError
@@ -22,6 +23,8 @@ _CHANGING = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
 _PATIENCE = 5.0
 """Seconds."""
 
+_Open: TypeAlias = Callable[[Directory, str], Directory]
+
 
 def unlink(path: str) -> None:
     """Remove a file if it is there. Raises :class:`HoloError` naming it."""
@@ -33,10 +36,11 @@ def unlink(path: str) -> None:
         raise HoloError(f"cannot remove {path}: {error.strerror}") from error
 
 
-def remove_at(path: str, *, itself: bool = True) -> None:
+def remove_at(path: str, *, itself: bool = True, is_mount_point: bool = False) -> None:
     """Remove whatever is at ``path``, if anything, or only what is in it. Raises :class:`HoloError` naming it.
 
-    What a killed command has started may still be writing there; it is given some time to end.
+    What a killed command has started may still be writing there; it is given some time to end. Only a caller who knows
+    that ``path`` is a mount point, and says so, can have that emptied.
     """
     parent, name = os.path.split(path)
 
@@ -47,10 +51,10 @@ def remove_at(path: str, *, itself: bool = True) -> None:
             return
         directory = platform.open_root(parent)
         try:
-            if itself:
+            if itself and not is_mount_point:
                 remove(directory, name)
             else:
-                empty_at(directory, name)
+                _empty_at(directory, name, is_mount_point=is_mount_point)
         finally:
             platform.close_directory(directory)
 
@@ -77,7 +81,8 @@ def remove(directory: Directory, name: str) -> int:
     """Remove ``name`` from ``directory``, with everything below it if it is a directory.
 
     Returns the number of entries removed one by one that were not directories: nothing there is 0, and so is
-    a Btrfs subvolume removed in one step. Directories without write permission are given it first.
+    a Btrfs subvolume removed in one step. Directories without write permission are given it first. What is mounted
+    there or below is not touched: EBUSY, with its path. (To remove a subvolume in one step ends the mounts in it.)
     """
     try:
         platform.remove_file(directory, name)
@@ -89,10 +94,10 @@ def remove(directory: Directory, name: str) -> int:
     except PermissionError:
         if not stat.S_ISDIR(platform.status(directory, name).st_mode):  # POSIX lets unlink of a directory say EPERM
             raise
-    if platform.remove_tree(directory, name):
-        return 0
     child = _open_to_empty(directory, name)
     try:
+        if platform.remove_tree(directory, name):
+            return 0
         removed = empty(child)
     finally:
         platform.close_directory(child)
@@ -100,9 +105,8 @@ def remove(directory: Directory, name: str) -> int:
     return removed
 
 
-def empty_at(directory: Directory, name: str) -> None:
-    """Remove everything in the directory ``name`` of ``directory``, which stays."""
-    child = _open_to_empty(directory, name)
+def _empty_at(directory: Directory, name: str, *, is_mount_point: bool) -> None:
+    child = _open_to_empty(directory, name, platform.open_child if is_mount_point else platform.open_unmounted)
     try:
         empty(child)
     finally:
@@ -151,20 +155,20 @@ def _move(directory: Directory, name: str, top: Directory) -> bool:
     try:
         platform.rename(directory, name, top, f".holo-{os.urandom(8).hex()}")
     except OSError as error:
-        if error.errno != errno.EXDEV:  # out of a Btrfs subvolume
+        if error.errno not in (errno.EXDEV, errno.EBUSY):  # out of a Btrfs subvolume; something was just mounted there
             raise
         return False
     return True
 
 
-def _open_to_empty(directory: Directory, name: str) -> Directory:
+def _open_to_empty(directory: Directory, name: str, open_child: _Open = platform.open_unmounted) -> Directory:
     try:
-        child = platform.open_child(directory, name)
+        child = open_child(directory, name)
     except OSError as error:
         if error.errno != errno.EACCES:
             raise
         platform.make_accessible(directory, name)
-        child = platform.open_child(directory, name)
+        child = open_child(directory, name)
     with suppress(OSError):  # only a subvolume can be read-only as a whole
         platform.set_read_only(child, False)
     mode = platform.status(child, "").st_mode

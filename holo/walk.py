@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from holo import platform
-from holo.errors import HoloError, NotFound
+from holo.errors import Conflict, HoloError, NotFound
 from holo.platform import Directory
 
 
@@ -43,14 +43,35 @@ def refuse_symlinks(*paths: str) -> None:
             )
 
 
-def open_directory(path: str) -> Directory:
-    """Open a directory by its name in its folder; a symlink there is never followed. Raises :class:`OSError`."""
+def open_directory(path: str, *, changes: bool = False) -> Directory:
+    """Open a directory by its name in its folder; a symlink there is never followed. Raises :class:`OSError`.
+
+    ``changes``: something is to be changed there, so what is mounted there is not opened.
+    """
     parent, name = os.path.split(path)
     folder = platform.open_root(parent)
     try:
-        return platform.open_child(folder, name)
+        return platform.open_unmounted(folder, name) if changes else platform.open_child(folder, name)
     finally:
         platform.close_directory(folder)
+
+
+def mounted_inside(path: str) -> str | None:
+    """The first of what is mounted below ``path``. Raises :class:`HoloError` if nobody can tell."""
+    try:
+        return next(iter(platform.mounts_below(os.path.realpath(path))), None)
+    except OSError as error:
+        raise HoloError(
+            f"nobody can tell whether something is mounted inside {path}: {error.filename}: {error.strerror}",
+            "Mount /proc first.",
+        ) from error
+
+
+def refuse_mounts_inside(path: str, hint: str) -> None:
+    """Raise :class:`Conflict` if something is mounted below ``path``, and :class:`HoloError` if nobody can tell."""
+    mounted = mounted_inside(path)
+    if mounted is not None:
+        raise Conflict(f"{mounted} is mounted inside {path}, and is not a part of it", hint)
 
 
 class Walker:
@@ -60,10 +81,16 @@ class Walker:
     is kept, so that visiting directories in depth-first order costs one open each.
     """
 
-    def __init__(self, root: Directory, on_leave: Callable[[str, Directory], object] | None = None) -> None:
-        """``on_leave`` is called with path and directory when the walk is done with all that is below it."""
+    def __init__(
+        self, root: Directory, on_leave: Callable[[str, Directory], object] | None = None, *, changes: bool = False
+    ) -> None:
+        """``on_leave`` is called with path and directory when the walk is done with all that is below it.
+
+        ``changes``: something is to be changed there, so what is mounted below the root is not opened.
+        """
         self._root = root
         self._on_leave = on_leave
+        self._open_child = platform.open_unmounted if changes else platform.open_child
         self._names: list[str] = []
         self._open: list[Directory] = []
 
@@ -77,7 +104,7 @@ class Walker:
             common += 1
         self._close_below(common)
         for name in names[common:]:
-            self._open.append(platform.open_child(self._open[-1] if self._open else self._root, name))
+            self._open.append(self._open_child(self._open[-1] if self._open else self._root, name))
             self._names.append(name)
         return self._open[-1] if self._open else self._root
 

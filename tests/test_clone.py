@@ -324,25 +324,6 @@ def test_a_subvolume_is_snapshotted_with_those_inside(filesystem: Filesystem) ->
 
 @root_only
 @on_btrfs
-def test_a_mount_inside_is_no_part_of_a_snapshot(filesystem: Filesystem) -> None:
-    tree = nested(filesystem.root)
-    (tree / "mounted").mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "none", tree / "mounted"], check=True)
-    try:
-        write(tree / "mounted" / "file", b"in memory" * 1000)
-        report = clone(tree, filesystem.root / "copy")
-        assert compare.differences(tree, filesystem.root / "copy", old=tree, new=tree) == []
-    finally:
-        subprocess.run(["umount", tree / "mounted"], check=True)
-    assert report.used == "reflink"
-    assert report.copied == 1
-    assert report.reason is not None
-    assert f"{tree}/mounted is mounted inside" in report.reason
-    assert "1 of the files" in report.reason
-
-
-@root_only
-@on_btrfs
 def test_files_that_cannot_be_reflinked_are_copied_and_reported(filesystem: Filesystem) -> None:
     source = small(filesystem.root / "source")
     (source / "nodatacow").touch()

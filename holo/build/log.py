@@ -152,6 +152,7 @@ def _signals_held_back() -> Iterator[None]:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a tool and what it has started; what takes more than 5 seconds is killed. Nothing of it writes afterwards."""
     doomed = _stop(process.pid) if sys.platform == "linux" else []
+    handles = _handles(doomed)  # as long as they are stopped: of one that has ended, the number can be another's
     process.terminate()
     for pid in doomed:
         _send(pid, signal.SIGTERM, signal.SIGCONT)
@@ -159,18 +160,28 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(timeout=_GRACE)
     process.kill()
     process.wait()
-    if doomed:
-        _wait_for(doomed)
+    if handles:
+        _wait_for(handles)
 
 
-def _wait_for(doomed: list[int]) -> None:
-    from holo.platform.namespaces import is_running
-
-    end = time.monotonic() + _GRACE
-    while any(map(is_running, doomed)) and time.monotonic() < end:
-        time.sleep(0.01)
+def _handles(doomed: list[int]) -> list[int]:
+    found = []
     for pid in doomed:
-        _send(pid, signal.SIGKILL)
+        with suppress(OSError):  # before Linux 5.3 there are none: it is told to end, and not killed
+            found.append(os.pidfd_open(pid))
+    return found
+
+
+def _wait_for(handles: list[int]) -> None:
+    """Wait for processes to end, and kill those that take too long."""
+    end = time.monotonic() + _GRACE
+    for handle in handles:
+        waiting = select.poll()
+        waiting.register(handle, select.POLLIN)
+        if not waiting.poll(max(0.0, end - time.monotonic()) * 1000):
+            with suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        os.close(handle)
 
 
 def _stop(process: int) -> list[int]:

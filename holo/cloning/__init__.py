@@ -1,6 +1,6 @@
 """Clone: an exact, private copy of any directory tree, without a library.
 
-    refuse     what cannot work, before anything is made
+    refuse     what cannot work, before anything is made; what is mounted inside the tree is no part of it
     search     with ``relocate``: every file for the tree's own path
     draft      beside the place: a snapshot of the tree, or an empty directory filled by all workers (filler)
     relocate   patch what names the tree's own path
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from holo import platform, settings
 from holo.cloning.draft import Draft
-from holo.cloning.filler import Filler, nothing_made
+from holo.cloning.filler import NOTHING_MADE, Filler, nothing_made
 from holo.cloning.report import CloneReport, Made
 from holo.errors import Conflict, HoloError, NotFound, UsageError
-from holo.walk import Walker, absolute
+from holo.walk import Walker, absolute, refuse_mounts_inside
 
 if TYPE_CHECKING:
     from holo.cloning.relocation import Relocation
@@ -39,7 +39,7 @@ def clone(source: str | os.PathLike[str], target: str | os.PathLike[str], *, rel
 
     It shares the content of ``source`` where the filesystem can (a Btrfs snapshot, else reflinks), and each can be
     changed without the other. ``relocate`` also patches the path of ``source`` inside the files, and the symlinks that
-    lead there. Raises :class:`HoloError`; nothing is made then.
+    lead there. Raises :class:`HoloError`, also if something is mounted inside ``source``; nothing is made then.
     """
     return _Job(os.fspath(source), os.fspath(target), settings.load().workers).run(relocate=relocate)
 
@@ -61,6 +61,7 @@ class _Job:
         source = self._open_source()
         try:
             self._refuse_inside(parent)
+            self._refuse_mounts()
             relocation = self._relocation(source) if relocate else None
             try:
                 folder = platform.open_root(parent)
@@ -110,6 +111,9 @@ class _Job:
         if os.path.commonpath([inside, outside]) == outside:
             raise UsageError(f"{self._target} lies inside {self._source}", "Clone to a place outside of it.")
 
+    def _refuse_mounts(self) -> None:
+        refuse_mounts_inside(self._source, f"Unmount it first, or clone that by itself. {NOTHING_MADE}")
+
     def _relocation(self, source: Directory) -> Relocation:
         from holo.cloning.relocation import Relocation
 
@@ -134,6 +138,7 @@ class _Job:
                     made = Filler(again, draft.root, (self._source, self._target), since).fill(self._workers)
                 finally:
                     platform.close_directory(again)
+                self._refuse_mounts()  # something may have been mounted there, and read
             if relocation is not None:
                 relocation.apply(draft.root, made.fresh if made is not None else None)
             draft.publish()
@@ -144,10 +149,6 @@ class _Job:
     def _snapshot(self, source: Directory, draft: Draft) -> bool:
         """Make the draft a snapshot, if the source is something that has such."""
         if not platform.is_tree(source):
-            return False
-        mounted = platform.mounts_below(os.path.realpath(self._source))
-        if mounted:
-            self._refused.append(f"snapshot does not work: {mounted[0]} is mounted inside")
             return False
         try:
             draft.make(lambda folder, name: platform.snapshot(source, folder, name))

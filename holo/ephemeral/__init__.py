@@ -28,7 +28,7 @@ from holo.hololib.sealed import seal, unseal
 from holo.layers import Layers, discard
 from holo.remove import unlink
 from holo.untrusted import SMALL, open_file, read
-from holo.walk import open_directory
+from holo.walk import mounted_inside, open_directory
 
 if TYPE_CHECKING:
     from holo.hololib import Store
@@ -260,6 +260,7 @@ def _make_upper(upper: str, layer: str) -> None:
 def _run_in_space(home: Home, environment: Environment, folder: str, command: list[str], at_end: AtEnd | None) -> int:
     from holo.restore import Options, restore
 
+    mounted_inside(home.tree.path)  # where nobody can tell, no space can be deleted
     name = _PRIVATE + os.urandom(4).hex()
     _note(folder, "space", name)
     store, tree = home.store, home.tree

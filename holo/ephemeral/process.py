@@ -129,7 +129,8 @@ else:
             self._root: int | None = None
             self._pid = 0
             self._cwd = _cwd_inside(place.path)
-            self._others = _children_before()
+            self._is_alone = not _has_children()
+            self._others = set() if self._is_alone else {*namespaces.children()}  # of a program that uses holo
 
         def run(self, at_end: AtEnd | None) -> int:
             before = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON | {signal.SIGCHLD})
@@ -217,7 +218,7 @@ else:
 
         def _reap(self) -> int | None:
             """Take note of children that ended; the command's exit code if it is among them."""
-            whom = self._pid if self._others else -1
+            whom = -1 if self._is_alone else self._pid
             while True:
                 pid, status = os.waitpid(whom, os.WNOHANG)
                 if pid == self._pid:
@@ -239,7 +240,7 @@ else:
                 time.sleep(0.005)
 
         def _has_children(self) -> bool:
-            if self._others:
+            if not self._is_alone:
                 for pid in {*namespaces.children()} - self._others:
                     os.waitpid(pid, os.WNOHANG)
                 return bool({*namespaces.children()} - self._others)
@@ -303,10 +304,10 @@ else:
                 "Start the command from another one.",
             ) from None
 
-    def _children_before() -> set[int]:
-        """Children that this process has already, if it is a program of somebody else."""
+    def _has_children() -> bool:
+        """Whether this process has children already."""
         try:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
-            return set()
-        return {*namespaces.children()}
+            return False
+        return True

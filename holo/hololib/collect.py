@@ -307,13 +307,17 @@ def _entries(store: Store, *path: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 @contextmanager
-def _opened(library: str, *path: str) -> Iterator[platform.Directory]:
-    """A folder of the library. The library and its first folders may be symlinks of the user's, those below not."""
+def _opened(library: str, *path: str, changes: bool = False) -> Iterator[platform.Directory]:
+    """A folder of the library. The library and its first folders may be symlinks of the user's, those below not.
+
+    ``changes``: something is to be removed there, so those below may not be mount points either.
+    """
+    open_child = platform.open_unmounted if changes else platform.open_child
     with ExitStack() as opened:  # which closes nothing twice, also when interrupted
         directory = platform.open_root(os.path.join(library, *path[:1]))
         opened.callback(platform.close_directory, directory)
         for name in path[1:]:
-            directory = platform.open_child(directory, name)
+            directory = open_child(directory, name)
             opened.callback(platform.close_directory, directory)
         yield directory
 
@@ -549,7 +553,7 @@ def _remove(store: Store, decision: Decision, files: list[File]) -> None:
         store.sync_catalogs()  # also those that somebody else removed
     marks = [File("used", name) for name in decision.marks]
     for folder, group in groupby([*marks, *files], key=lambda file: file.folder):
-        with _opened(store.path, *folder.split("/")) as directory:
+        with _opened(store.path, *folder.split("/"), changes=True) as directory:
             for file in group:
                 try:
                     remove(directory, file.name)

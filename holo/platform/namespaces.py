@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 # linux/sched.h, linux/mount.h, linux/prctl.h
 _CLONE_NEWNS = 0x00020000
@@ -94,39 +95,47 @@ def adopt_orphans(adopt: bool) -> None:
 
 
 def children() -> list[int]:
-    """The children of this process."""
-    return [process for process, parent in _parents().items() if parent == os.getpid()]
+    """The children of this process; none where /proc does not tell."""
+    return [process for process, parent in _family().items() if parent == os.getpid()]
 
 
 def descendants(process: int) -> list[int]:
-    """The children of a process, theirs, and so on."""
-    parents, found = _parents(), [process]
+    """The children of a child of this process, theirs, and so on; none where /proc does not tell."""
+    parents, found = _family(), [process]
     for known in found:
         found += [child for child, parent in parents.items() if parent == known]
     return found[1:]
 
 
-def is_running(process: int) -> bool:
-    """Whether a process is there, and does not only wait to be asked how it ended."""
+def _family() -> dict[int, int]:
+    """What this process has started, and all that those have: the parent of each, by their numbers here.
+
+    /proc may show another PID namespace, one around that of this process, and has other numbers then. /proc/self is
+    this process all the same, or not there, and each process tells its numbers, from that namespace down to its own.
+    """
     try:
-        with open(f"/proc/{process}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] != b"Z"
-    except OSError:
-        return False
+        me = int(os.readlink("/proc/self"))
+        shown = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    except (OSError, ValueError):
+        return {}
+    parents: dict[int, int] = {}
+    numbers: dict[int, list[int]] = {}
+    for process in shown:
+        with suppress(OSError, KeyError):  # it has ended
+            parents[process], numbers[process] = _status(process)
+    level = len(numbers.get(me, ())) - 1
+    family = [me]
+    for known in family:
+        family += [child for child, parent in parents.items() if parent == known and len(numbers[child]) > level]
+    return {numbers[process][level]: numbers[parents[process]][level] for process in family[1:]}
 
 
-def _parents() -> dict[int, int]:
-    """All processes that can be seen, and the parent of each."""
-    found = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat", "rb") as file:
-                    parent = file.read().rpartition(b")")[2].split()[1]  # a name may hold anything
-            except OSError:
-                continue
-            found[int(entry)] = int(parent)
-    return found
+def _status(process: int) -> tuple[int, list[int]]:
+    """The parent of a process in /proc, and its own numbers: proc_pid_status(5)."""
+    with open(f"/proc/{process}/status", "rb") as file:
+        fields = dict(line.split(b":", 1) for line in file)
+    numbers = fields.get(b"NSpid", fields[b"Pid"])  # Linux 4.1
+    return int(fields[b"PPid"]), [int(number) for number in numbers.split()]
 
 
 def _check(result: int) -> None:

@@ -54,6 +54,17 @@ def open_child(parent: Directory, name: str) -> Directory:
     return path
 
 
+def open_unmounted(parent: Directory, name: str) -> Directory:
+    """Open the directory ``name`` in ``parent``, unless something is mounted there: EBUSY.
+
+    That is always another filesystem: these systems have no bind mounts.
+    """
+    child = open_child(parent, name)
+    if os.lstat(child).st_dev != os.lstat(parent).st_dev:
+        raise OSError(errno.EBUSY, f"something is mounted at {child}; unmount it first", child)
+    return child
+
+
 def close_directory(directory: Directory) -> None:
     """Nothing is held open."""
 
@@ -222,8 +233,11 @@ def set_directory(directory: Directory, mode: int, mtime_ns: int | None) -> None
 
 
 def make_accessible(directory: Directory, name: str) -> None:
-    """Give the owner all rights on the directory ``name``, which may be unreadable; never on a symlink's."""
-    os.chmod(open_child(directory, name), 0o700)
+    """Give the owner all rights on the directory ``name``, which may be unreadable; never on a symlink's.
+
+    EBUSY as in :func:`open_unmounted`.
+    """
+    os.chmod(open_unmounted(directory, name), 0o700)
 
 
 def owners() -> frozenset[int]:
@@ -433,7 +447,7 @@ def remove_tree(directory: Directory, name: str) -> bool:
 
 
 def mounts_below(path: str) -> list[str]:
-    """What is mounted below ``path``: not known here."""
+    """What is mounted below ``path``: there is no list here. :func:`open_unmounted` tells of every directory."""
     return []
 
 

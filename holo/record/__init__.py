@@ -29,11 +29,13 @@ from holo.hololib.store import check_name
 from holo.platform import probe
 from holo.record.ingest import Batch, Ingest, Ingested
 from holo.record.scan import Tree, refuse_special, scan
-from holo.walk import Walker, absolute
+from holo.walk import Walker, absolute, refuse_mounts_inside
 
 __all__ = ["RecordReport", "record"]
 
 _TASK_FILES = 64
+
+_UNMOUNT = "Unmount it first, or record that by itself. Nothing was recorded."
 
 _WRITE_BACK = 32 << 20
 """Bytes stored after which the disk is set to work: it writes while the workers read on, so little is left to do."""
@@ -92,12 +94,16 @@ def record(
     ``root`` is that directory, open, where only somebody else can see it at that path; it stays the caller's.
     The caller holds the library's lock, shared: until the end, what is stored belongs to no catalog. Recording the
     same tree again stores nothing and yields the same digest. Raises :class:`NotFound`, :class:`UsageError`,
-    :class:`~holo.errors.SourceChanged` or :class:`HoloError`; nothing is published then.
+    :class:`~holo.errors.Conflict` (something is mounted inside), :class:`~holo.errors.SourceChanged` or
+    :class:`HoloError`; nothing is published then.
     """
     started = time.monotonic()
     prefix = absolute(directory)
     name = check_name(name, "catalog") if name is not None else default_name(prefix)
     _refuse_library(library, prefix)
+    covers = root is not None  # with what is mounted below that path
+    if not covers:
+        refuse_mounts_inside(prefix, _UNMOUNT)
     try:
         root = platform.open_root(prefix) if root is None else platform.open_child(root, ".")
     except OSError as error:
@@ -110,6 +116,8 @@ def record(
         with library.unsettled.record("Nothing was recorded."):
             found = _ingest(library, root, prefix, tree, workers, on_progress)
             catalog = _assemble(tree, found, prefix, keep_setid=keep_setid)
+            if not covers:  # something may have been mounted there, and read
+                refuse_mounts_inside(prefix, _UNMOUNT)
             library.publish(catalog, name)
     finally:
         platform.close_directory(root)

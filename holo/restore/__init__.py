@@ -44,7 +44,7 @@ from holo.restore.strategy import Decision, Way, decide
 from holo.restore.survey import Expectation, Survey, nothing_there, survey
 from holo.settings import Strategy
 from holo.space import Holotree, Space
-from holo.walk import absolute, open_directory
+from holo.walk import absolute, mounted_inside, open_directory
 
 _DRAFT = ".holo-"
 """In the name of a tree that is to take the place of a space, or did and is to be removed."""
@@ -143,7 +143,7 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
     with tree.lock(name, on_wait):
         space = tree.get(name)
         tree.refuse_copied(space)
-        refuse_mounts(space.path)
+        is_mount_point = refuse_mounts(space.path)
         try:
             tree.save(replace(space, state="restoring"))
         except HoloError as error:
@@ -153,22 +153,32 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
                 raise
         remove_draft(space)
         with tree.uncovered(name) as is_free:
-            remove_at(space.path, itself=is_free)
+            remove_at(space.path, itself=is_free, is_mount_point=is_mount_point)
         tree.forget(name)
     return space
 
 
-def refuse_mounts(path: str) -> None:
-    """Raise :class:`Conflict` if something is mounted inside the space: its files are not the space's to remove."""
-    real = os.path.realpath(path)
-    if platform.source_at(real) == OVERLAY:
+def refuse_mounts(path: str, *, is_empty: bool = False) -> bool:
+    """Whether the space itself is a mount point, which it may be.
+
+    Raises :class:`Conflict` if something is mounted inside it: those files are not the space's to remove. Raises
+    :class:`HoloError` if nobody can tell, unless nothing is there. What is mounted later, those meet who open the
+    directories to change them.
+    """
+    try:
+        mounted, source = mounted_inside(path), platform.source_at(os.path.realpath(path))
+    except HoloError:
+        if is_empty:
+            return False
+        raise
+    if source == OVERLAY:
         raise Conflict(
             f"this command runs in a throw-away environment at {path}, and does not see the space there",
             "Run it outside of `holo run --ephemeral`.",
         )
-    mounted = platform.mounts_below(real)
-    if mounted:
-        raise Conflict(f"{mounted[0]} is mounted inside the space {path}", "Unmount it first; nothing was changed.")
+    if mounted is not None:
+        raise Conflict(f"{mounted} is mounted inside the space {path}", "Unmount it first; nothing was changed.")
+    return source is not None
 
 
 def remove_draft(space: Space) -> None:
@@ -207,8 +217,8 @@ class _Job:
                 f"{self.path} is a symlink, not a directory",
                 "Where it leads is not known to be the space's. Name that directory itself, or remove the symlink.",
             )
-        refuse_mounts(self.path)
         self._is_new = _is_absent_or_empty(self.path)
+        self._is_mount_point = refuse_mounts(self.path, is_empty=self._is_new)
         if self._known is None and not self._is_new and not options.force:
             raise Conflict(
                 f"{self.path} is not empty and not a holo space",
@@ -371,9 +381,9 @@ class _Job:
             platform.close_directory(root)
         return self._found
 
-    def _open(self) -> platform.Directory:
+    def _open(self, *, changes: bool = False) -> platform.Directory:
         try:
-            return open_directory(self.path)
+            return open_directory(self.path, changes=changes and not self._is_mount_point)
         except OSError as error:
             raise HoloError(f"cannot open the space {self.path}: {error.strerror}") from error
 
@@ -484,7 +494,7 @@ class _Job:
                 os.mkdir(self.path, 0o700)
         except OSError as error:
             raise HoloError(f"cannot make the space {self.path}: {error.strerror}") from error
-        root = self._open()
+        root = self._open(changes=True)
         try:
             # Many may share the holotree; elsewhere the group is the user's wish.
             if self._is_new and parent == self._tree.path:

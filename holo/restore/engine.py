@@ -53,7 +53,7 @@ class Engine:
         return tally
 
     def _remove(self, plan: Plan, tally: Tally) -> None:
-        walker = Walker(self._root)
+        walker = Walker(self._root, changes=True)
         try:
             for removal in plan.removals:
                 with self._explained(removal.path):
@@ -68,7 +68,7 @@ class Engine:
             walker.close()
 
     def _make_directories(self, paths: list[str]) -> None:
-        walker = Walker(self._root)
+        walker = Walker(self._root, changes=True)
         try:
             for path in paths:
                 with self._explained(path):
@@ -95,7 +95,7 @@ class Engine:
                 with self._explained(path):
                     self._finish(directory, piece.finish, tally, is_new=piece.make)
 
-        walker = Walker(self._root, leave)
+        walker = Walker(self._root, leave, changes=True)
         try:
             for piece in pieces:
                 path = piece.path
@@ -131,7 +131,7 @@ class Engine:
     def _relink(self, plan: Plan, tally: Tally) -> None:
         if not plan.relinks:
             return
-        source, target = Walker(self._root), Walker(self._root)
+        source, target = Walker(self._root, changes=True), Walker(self._root, changes=True)
         try:
             for leader, names in plan.relinks:
                 row = plan.linked[leader]
@@ -161,7 +161,7 @@ class Engine:
 
     def _finish_last(self, fills: list[Fill], tally: Tally) -> None:
         """Children before parents: a finished directory may be one that its owner cannot enter."""
-        walker = Walker(self._root)
+        walker = Walker(self._root, changes=True)
         try:
             for fill in reversed(fills):
                 with self._explained(fill.path):

@@ -168,6 +168,7 @@ class Supervisor:
         at: int = 0,
         kill: str = "",
         error: int = 0,
+        command: Sequence[str | Path] = (),
         reads: bool = False,
         only: Sequence[str] = (),
         tune: Mapping[str, int] | None = None,
@@ -176,7 +177,8 @@ class Supervisor:
 
         The fault is ``error``, an errno in place of the call's result, or ``kill``: ``"group"`` kills all processes,
         ``"one"`` only that which calls, ``"interrupt"`` sends SIGINT to all, as Ctrl-C does, and ``"terminate"``
-        SIGTERM, first to holo alone, as ``timeout`` does; then the call happens.
+        SIGTERM, first to holo alone, as ``timeout`` does; then the call happens. Or it is what somebody else does in
+        that moment: ``command`` is run to its end, before the call.
         What counts are the calls on files below ``root`` that may change something, with ``reads`` the others as
         well, and of these ``only`` the named ones. ``tune`` sets constants of holo, by their dotted names: a small
         tree then does what only a large one does.
@@ -188,6 +190,7 @@ class Supervisor:
             "at": at,
             "kill": kill,
             "error": error,
+            "command": list(map(str, command)),
             "reads": reads,
             "only": list(only),
             "tune": dict(tune or {}),
@@ -344,6 +347,8 @@ class _Watch:
         elif kill == "terminate":
             os.kill(self._leader, signal.SIGTERM)
             os.killpg(self._leader, signal.SIGTERM)
+        if self._request["command"]:
+            subprocess.run(self._request["command"], check=True)
         return int(self._request["error"])
 
     def _changes(self, process: int, name: str, arguments: list[int]) -> bool:
