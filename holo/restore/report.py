@@ -114,6 +114,5 @@ class RestoreReport:
             "symlinks": self.symlinks,
             "directories": self.directories,
             "bytes": {"total": self.bytes_total, "shared": self.bytes_shared, "written": self.bytes_written},
-            "warnings": list(self.warnings),
             "seconds": self.seconds,
         }
