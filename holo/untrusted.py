@@ -1,4 +1,4 @@
-"""Read small files that somebody else may have made: only regular ones, and never more than there can be."""
+"""Files that somebody else may have made: only regular ones are read, and never more of them than there can be."""
 
 from __future__ import annotations
 
@@ -57,6 +57,16 @@ def read_file(path: str, most: int, *, follow: bool = False) -> tuple[bytes, os.
         return read(descriptor, most), status
     finally:
         os.close(descriptor)
+
+
+def refuse_second_name(descriptor: int) -> None:
+    """Close a file that was opened for writing, and raise :class:`OSError` (EMLINK), if it has a second name.
+
+    Whoever may write to a folder can put a hard link there to a file which this user may change and they may not.
+    """
+    if os.fstat(descriptor).st_nlink > 1:  # 0: it has just been removed
+        os.close(descriptor)
+        raise OSError(errno.EMLINK, "it has a second name (a hard link), so it may be another file")
 
 
 def is_ours(status: os.stat_result) -> bool:

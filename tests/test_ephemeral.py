@@ -262,6 +262,53 @@ def test_mounts_that_appear_later_are_seen(home: Home) -> None:
         subprocess.run(["umount", "-R", shared], check=True)
 
 
+TRIES = """
+    cd $HOLO_SPACE_PATH; rm -rf tried; mkdir tried; cd tried
+    printf '#!/bin/sh\\necho it runs' > script; chmod 755 script; ./script
+    cp "$(command -v id)" id; chown 1002 id; chmod 4755 id; ./id -u
+    mknod null c 1 3 && echo nothing > null && echo it is written to
+    ln -s script link; cat link > content && echo it is followed
+"""
+"""What a mount may forbid, as root: to run a file, and as its owner; to use a device, and a symlink."""
+
+
+@local
+@pytest.mark.parametrize("user", [ROOT], ids=["root"], indirect=True)
+@pytest.mark.parametrize("flags", ["rw", "nosuid", "nodev", "noexec", "nosymfollow", "nosuid,nodev,noexec,noatime"])
+def test_what_the_mount_forbids(home: Home, flags: str) -> None:
+    """As in the space itself: what lies over it lies on the same mount."""
+    place = home.root / "place"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", flags, "none", place], check=True)
+    try:
+        home("init", "--space", "there", "env", "--to", place / "there")
+        results = [
+            home("run", *options, "--space", "there", "--", "sh", "-c", TRIES, code=None)
+            for options in ((), ("--ephemeral",))
+        ]
+        assert (results[0].stdout, results[0].code) == (results[1].stdout, results[1].code)
+        with home.inside(space="there") as inside:
+            lines = Path(f"/proc/{inside.pid}/mountinfo").read_text().splitlines()
+            (options_there,) = [line.split()[5] for line in lines if " holo-ephemeral " in line]
+        assert {*flags.split(",")} <= {*options_there.split(",")}
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_what_the_mount_of_the_home_forbids(home: Home) -> None:
+    subprocess.run(["mount", "--bind", home.root, home.root], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,noexec,nosuid,nodev", home.root], check=True)
+        script = 'cp "$(command -v id)" $HOLO_SPACE_PATH/id; $HOLO_SPACE_PATH/id'
+        assert home.script(script, code=126) == ""
+        with home.inside() as inside:
+            lines = Path(f"/proc/{inside.pid}/mountinfo").read_text().splitlines()
+            (options,) = [line.split()[5] for line in lines if " holo-ephemeral " in line]
+            assert {"noexec", "nosuid", "nodev"} <= {*options.split(",")}
+    finally:
+        subprocess.run(["umount", home.root], check=True)
+
+
 @local
 def test_the_current_folder_is_one_inside(home: Home) -> None:
     (home.path() / "lib" / "data.txt").write_text("of the space")

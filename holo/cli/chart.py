@@ -101,7 +101,7 @@ def save(report: Report, path: str) -> None:
     path = os.path.realpath(path)
     draft = os.path.join(os.path.dirname(path), f".holo-{os.getpid()}-{os.urandom(4).hex()}")
     try:
-        with open(draft, "w", encoding="utf-8") as file:
+        with open(draft, "x", encoding="utf-8") as file:
             file.write(_picture(report))
         os.replace(draft, path)
     except BaseException:

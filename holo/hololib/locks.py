@@ -13,6 +13,7 @@ from typing import NoReturn
 from holo import streams
 from holo.errors import HoloError
 from holo.platform import lock as lock_descriptor
+from holo.untrusted import refuse_second_name
 
 OnWait = Callable[[str], object]
 """Called once with a message when a lock is held by someone else, before waiting for it."""
@@ -22,6 +23,7 @@ say_waiting: OnWait = streams.say
 
 _NO_PLACE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR})
 _WAY_OUT = "Name a home that you may write to with HOLO_HOME or `home` in settings.yaml."
+_REMOVE = "Remove that name. Nothing was written."
 
 
 class InUseError(Exception):
@@ -62,7 +64,7 @@ def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait) -> int | No
         try:
             descriptor = _open(path, exclusive=exclusive)
         except OSError as error:
-            hint = _WAY_OUT if error.errno in _NO_PLACE else None
+            hint = _WAY_OUT if error.errno in _NO_PLACE else _REMOVE if error.errno == errno.EMLINK else None
             raise HoloError(f"cannot open the lock of {what}, {path}: {error.strerror}", hint) from error
         if descriptor is None:
             return None
@@ -87,15 +89,19 @@ def _open(path: str, *, exclusive: bool) -> int | None:
     flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        # First without O_CREAT: in a sticky folder Linux refuses that for a file of another user, whatever its
-        # mode (fs.protected_regular).
-        try:
-            return os.open(path, os.O_RDWR | flags)
-        except FileNotFoundError:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
-            if os.name == "posix" and os.fstat(descriptor).st_uid == os.geteuid():
-                os.fchmod(descriptor, 0o644)  # whatever the umask, who shares the library can lock it
-            return descriptor
+        while True:
+            # First without O_CREAT: in a sticky folder Linux refuses that for a file of another user, whatever its
+            # mode (fs.protected_regular).
+            with suppress(FileNotFoundError):
+                descriptor = os.open(path, os.O_RDWR | flags)
+                break
+            with suppress(FileExistsError):  # another process was faster
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o666)
+                if os.name == "posix":
+                    os.fchmod(descriptor, 0o644)  # whatever the umask, who shares the library can lock it
+                break
+        refuse_second_name(descriptor)
+        return descriptor
     except OSError as error:
         # A library of somebody else, or on a read-only filesystem: its lock file can be locked all the same.
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -62,7 +62,11 @@ class Unsettled:
         if not self._has_derived:
             name = f"{self._boot}-{max(platform.owners())}"
             if name not in self._notes():
-                self._note(name)
+                try:
+                    self._note(name)
+                except FileExistsError as error:
+                    if name not in self._notes():  # so it was not another process that was faster
+                        raise OSError(errno.EEXIST, f"{error.filename} is no note of this user; remove it") from None
             self._has_derived = True
 
     def fail(self) -> None:
@@ -98,7 +102,7 @@ class Unsettled:
     def _note(self, name: str) -> str:
         path = os.path.join(self._folder, name)
         os.makedirs(self._folder, exist_ok=True)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666))
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         folder = platform.open_root(self._folder)
         try:
             platform.sync_directory(folder)

@@ -217,11 +217,20 @@ def set_file(descriptor: int, mtime_ns: int, mode: int | None = None) -> None:
 
 
 def touch(directory: Directory, name: str) -> None:
-    """Set the mtime of ``name`` to now; an empty file is made if there is none. Never through a symlink."""
-    try:
-        os.utime(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        os.close(create_file(directory, name, 0o666))
+    """Set the mtime of a file to now; an empty one is made if there is none, or one that has a second name.
+
+    Never through a symlink.
+    """
+    with suppress(FileNotFoundError):
+        descriptor = open_file(directory, name)
+        try:
+            if os.fstat(descriptor).st_nlink == 1:
+                os.utime(descriptor)
+                return
+        finally:
+            os.close(descriptor)
+        os.unlink(name, dir_fd=directory)
+    os.close(create_file(directory, name, 0o666))
 
 
 # linux/fiemap.h: start, length, flags, mapped extents, room for extents, reserved; and one extent: logical,

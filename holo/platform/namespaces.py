@@ -7,13 +7,18 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 
-# linux/sched.h, linux/mount.h, linux/prctl.h
+# linux/sched.h, linux/mount.h, linux/prctl.h, linux/statfs.h
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
 _MS_REC = 1 << 14
 _MS_SLAVE = 1 << 19
+_MS_NOSYMFOLLOW = 1 << 8
+_ST_NOSYMFOLLOW = 1 << 13
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+
+_OF_A_MOUNT = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME
+"""Flags that mount(2) and statvfs(3) have the same bits for."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,8 +50,9 @@ def mount_overlay(source: str, target: str, lower: Sequence[str], upper: str, wo
     """Mount over ``target`` what the ``lower`` directories hold, the first the uppermost; changes go to ``upper``.
 
     The last component of a path is never a symlink. ``source`` is a name to be shown, ``work`` an empty directory
-    beside ``upper``. Nothing waits for the disk: what is in ``upper`` does not outlive a power cut. Raises
-    :class:`OSError`.
+    beside ``upper``. Nothing waits for the disk: what is in ``upper`` does not outlive a power cut. What may not be
+    done with files at ``target`` (nosuid, nodev, noexec, nosymfollow) may not be done with these either; only that they
+    can be changed where it is read-only, for that changes nothing there. Raises :class:`OSError`.
     """
     opened: list[int] = []
 
@@ -69,10 +75,18 @@ def mount_overlay(source: str, target: str, lower: Sequence[str], upper: str, wo
         # Where there are none (a tmpfs before Linux 6.6) it can be mounted, but to remove a directory is an error.
         os.setxattr(reach(work), f"{attributes}.holo", b"")
         os.removexattr(reach(work), f"{attributes}.holo")
-        _check(_libc.mount(source.encode(), reach(target).encode(), b"overlay", 0, ",".join(options).encode()))
+        covered = reach(target)
+        flags = _flags_of(covered)
+        _check(_libc.mount(source.encode(), covered.encode(), b"overlay", flags, ",".join(options).encode()))
     finally:
         for descriptor in opened:
             os.close(descriptor)
+
+
+def _flags_of(path: str) -> int:
+    """What holds for the mount that ``path`` lies on, in the flags of mount(2)."""
+    found = os.statvfs(path).f_flag
+    return found & _OF_A_MOUNT | (_MS_NOSYMFOLLOW if found & _ST_NOSYMFOLLOW else 0)
 
 
 def _is_first_user_namespace() -> bool:

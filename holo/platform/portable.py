@@ -14,7 +14,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TypeAlias
 
 Directory: TypeAlias = str
@@ -212,12 +212,14 @@ def rename(source_directory: Directory, source_name: str, directory: Directory, 
 
 
 def touch(directory: Directory, name: str) -> None:
-    """Set the mtime of ``name`` to now; an empty file is made if there is none."""
+    """Set the mtime of a file to now; an empty one is made if there is none, or one that has a second name."""
     path = os.path.join(directory, name)
-    try:
-        os.utime(path, follow_symlinks=os.utime not in os.supports_follow_symlinks)
-    except FileNotFoundError:
-        os.close(create_file(directory, name, 0o666))
+    with suppress(FileNotFoundError):
+        if os.lstat(path).st_nlink == 1:
+            os.utime(path, follow_symlinks=os.utime not in os.supports_follow_symlinks)
+            return
+        os.unlink(path)
+    os.close(create_file(directory, name, 0o666))
 
 
 def shared_bytes(directory: Directory, name: str) -> int:
