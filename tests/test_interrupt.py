@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
@@ -91,6 +92,30 @@ def test_a_signal_that_is_inherited_as_ignored_stays_so() -> None:
     holo = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=holo, capture_output=True, text=True, check=False)
     assert done.stdout == "True True\n", done.stderr
+
+
+@pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+def test_a_command_goes_on_that_is_started_to_survive_signals(holo: Holo) -> None:
+    """By nohup, or as a background job of a shell script. What it starts survives them, too."""
+    source = small(holo.root / "source")
+    space = Path(holo("init", "--space", "one", source, "--json").json()["path"])
+    (space / "lib" / "data.txt").unlink()
+    holo.launcher = ("sh", "-c", "trap '' HUP INT TERM QUIT; exec \"$@\"", "sh")
+    with next(holo.holotree.rglob("one.lock")).open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = holo.start("restore", "--space", "one")
+        assert waiting.stderr is not None
+        assert waiting.stderr.readline().startswith("waiting for ")
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+            waiting.send_signal(number)
+        time.sleep(0.3)
+        assert waiting.poll() is None
+    waiting.communicate(timeout=30)
+    assert waiting.returncode == 0
+    assert compare.differences(source, space) == []
+    for options in ([], ["--ephemeral"]):
+        script = "for name in HUP INT TERM QUIT; do kill -$name $$; done; echo alive"
+        assert holo("run", *options, "--space", "one", "--", "sh", "-c", script).stdout == "alive\n"
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
