@@ -6,7 +6,7 @@ import os
 import random
 import resource
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,7 +28,6 @@ from holo.hololib.blobs import (
     _compress,
     _decompress,
     raw_name,
-    write_sparse,
 )
 from support import trees
 from support.cli import Holo
@@ -360,42 +359,6 @@ def test_compression_is_undone(tmp_path_factory: pytest.TempPathFactory, content
     assert zstandard.frame_content_size(path.read_bytes()) == len(content)
     with path.open("rb") as file:
         assert b"".join(_decompress(file.fileno(), len(content))) == content
-
-
-LENGTHS = st.one_of(
-    st.integers(0, 20), st.sampled_from([BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK]), st.integers(0, 4 * BLOCK)
-)
-RUNS = st.lists(st.tuples(st.sampled_from([0, 0, 120]), LENGTHS), max_size=4)
-
-
-@given(st.lists(RUNS, max_size=5))
-@example([[(0, BLOCK)]])
-@example([[(0, BLOCK)], [(120, 1)]])
-@example([[(120, BLOCK), (0, 2 * BLOCK)]])
-@example([[(0, BLOCK)], []])
-@settings(max_examples=150, deadline=None)
-def test_sparse_files_read_as_they_were_written(
-    tmp_path_factory: pytest.TempPathFactory, runs: list[list[tuple[int, int]]]
-) -> None:
-    """Chunks of runs of one byte."""
-    chunks = [b"".join(bytes([byte]) * length for byte, length in chunk) for chunk in runs]
-    path = sparse(tmp_path_factory.getbasetemp(), chunks)
-    assert path.stat().st_size == sum(map(len, chunks))
-    assert digests.of(path.read_bytes()) == digests.of(b"".join(chunks))
-
-
-def sparse(folder: Path, chunks: Iterable[bytes]) -> Path:
-    path = folder / "sparse"
-    path.unlink(missing_ok=True)
-    with path.open("xb", buffering=0) as file:
-        write_sparse(file.fileno(), chunks)
-    return path
-
-
-def test_zeros_become_holes(tmp_path: Path) -> None:
-    full = sparse(tmp_path, [b"x" * CHUNK]).stat().st_blocks
-    assert sparse(tmp_path, [bytes(CHUNK)] * 8).stat().st_blocks < full
-    assert sparse(tmp_path, [bytes(CHUNK // 2) + b"y" + bytes(CHUNK // 2 - 1)] * 2).stat().st_blocks < full
 
 
 # -- several writers --------------------------------------------------------------------------------------

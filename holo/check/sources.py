@@ -6,8 +6,9 @@ import os
 import re
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from glob import escape as glob_escape
 from glob import glob
 from typing import NamedTuple
@@ -15,9 +16,10 @@ from typing import NamedTuple
 from holo import digest as digests
 from holo import platform
 from holo.catalog import Catalog, Relocation
+from holo.content import Hole, Piece, pieces_of
 from holo.errors import HoloError, NotFound
 from holo.hololib import Store
-from holo.hololib.blobs import CHUNK, WORTH_COMPRESSING, Blobs, ContentMismatch
+from holo.hololib.blobs import WORTH_COMPRESSING, Blobs, ContentMismatch
 from holo.hololib.store import LARGEST
 from holo.restore.relocate import Relocator
 from holo.space import Space
@@ -100,25 +102,28 @@ class Sources:
 
     def restore(self, digest: str, size: int) -> str | None:
         """Put content into the library again. Returns where it was found; ``None`` if it was not."""
-        compress = size > WORTH_COMPRESSING and not self._store.keeps_raw
-        for origin, chunks in self._offers(digest, size):
+        may_compress = size > WORTH_COMPRESSING and not self._store.keeps_raw
+        for origin, read in self._offers(digest, size):
             with suppress(ContentMismatch, HoloError):  # damaged, or not to be read: the next may be better
-                self._store.blobs.add(digest, _readable(chunks), size, compress=compress)
+                # Only a raw blob keeps holes, and only the whole file tells whether there are some.
+                compress = may_compress and not any(isinstance(piece, Hole) for piece in _readable(read()))
+                self._store.blobs.add(digest, _readable(read()), size, compress=compress)
                 return origin
         return None
 
-    def _offers(self, digest: str, size: int) -> Iterator[tuple[str, Iterable[bytes]]]:
-        yield "its other form", self._store.blobs.chunks(digest, size)
+    def _offers(self, digest: str, size: int) -> Iterator[tuple[str, Callable[[], Iterable[Piece]]]]:
+        """Where it may be, and what reads it there, as often as is asked for."""
+        yield "its other form", partial(self._store.blobs.chunks, digest, size)
         links = os.path.join(self._store.path, "links", digest[:2])
         with suppress(OSError):
             for name in os.listdir(links):
                 if name.startswith(digest):
-                    yield "a link form", _read(_Place("", links, name, None))
+                    yield "a link form", partial(_read, _Place("", links, name, None))
         for place in self._places.get(digest, ()):
-            yield place.origin, _read(place)
+            yield place.origin, partial(_read, place)
         # What could not be read and was put away can be sound, if it was the reading that failed.
         for library in self._libraries + self._put_away("library"):
-            yield library, Blobs.foreign_chunks(library, digest, size)
+            yield library, partial(Blobs.foreign_chunks, library, digest, size)
 
     def _put_away(self, name: str) -> list[str]:
         """The folders of that name in the quarantine, which every repair may have made."""
@@ -135,17 +140,18 @@ def _way_back(prefix: str, path: str, relocation: Relocation | None) -> tuple[Re
     return Relocator(path, prefix), Relocation("text", offsets, [])
 
 
-def _read(place: _Place) -> Iterator[bytes]:
-    """What a file has, in chunks; not through a symlink. Raises :class:`OSError`, :class:`ContentMismatch`."""
+def _read(place: _Place) -> Iterator[Piece]:
+    """What a file has, in pieces; not through a symlink. Raises :class:`OSError`, :class:`ContentMismatch`."""
     root = open_directory(place.root)
     walker = Walker(root)
     try:
         parent, _, name = place.path.rpartition("/")
         descriptor = platform.open_file(walker.open(parent), name)
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise ContentMismatch("it is not a file")
-            chunks = iter(lambda: os.read(descriptor, CHUNK), b"")
+            chunks = pieces_of(descriptor, status.st_size)
             if place.back is None:
                 yield from chunks
             else:
@@ -158,7 +164,7 @@ def _read(place: _Place) -> Iterator[bytes]:
         platform.close_directory(root)
 
 
-def _readable(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _readable(chunks: Iterable[Piece]) -> Iterator[Piece]:
     """An error in reading is the source's fault; one in writing would be the library's."""
     try:
         yield from chunks

@@ -131,7 +131,7 @@ class Relocation:
     def _patch(self, file: int, places: Places) -> None:
         regions = self._relocator.regions(places)
         if regions is None:
-            patched = b"".join(self._relocator.patch(chunks_of(file), places))
+            patched = b"".join(map(bytes, self._relocator.patch(chunks_of(file), places)))
             os.lseek(file, 0, os.SEEK_SET)
             write_all(file, patched)
             os.ftruncate(file, len(patched))

@@ -10,6 +10,7 @@ from holo import platform
 from holo.catalog import Relocation
 from holo.cloning.crew import visit_all
 from holo.cloning.filler import NOTHING_MADE
+from holo.content import Piece, pieces_of
 from holo.errors import HoloError
 from holo.hololib.blobs import CHUNK
 from holo.platform import Directory
@@ -60,11 +61,9 @@ def search(root: Directory, shown: str, prefix: bytes, since: int, workers: int)
     return found
 
 
-def chunks_of(file: int) -> Iterator[bytes]:
+def chunks_of(file: int) -> Iterator[Piece]:
     """The content of an open file."""
-    os.lseek(file, 0, os.SEEK_SET)
-    while chunk := os.read(file, CHUNK):
-        yield chunk
+    return pieces_of(file, os.fstat(file).st_size)
 
 
 def places_in(file: int, prefix: bytes) -> Relocation | None:

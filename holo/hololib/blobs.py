@@ -12,6 +12,7 @@ from functools import cache
 
 from holo import digest as digests
 from holo import platform
+from holo.content import Hole, Piece, pieces_of
 from holo.errors import HoloError, IntegrityError
 from holo.hololib.shards import NO_FILE, Shards
 from holo.platform import Directory
@@ -33,9 +34,6 @@ _REPAIR = "Run `holo check --repair`, with `--from DIR` if another library or di
 _WINDOW = 8 << 20
 """Bytes of memory that a compressed blob may ask for while it is inflated: what RFC 8878 wants of a decoder. holo's
 own ask for half a megabyte."""
-
-_HOLE = 1 << 16
-_ZEROS = bytes(_HOLE)
 
 _PAUSES = (0.01, 0.04, 0.2, 1)
 """Seconds to wait for another user who is making the same blob; a large one takes about as long."""
@@ -99,8 +97,11 @@ class Blobs:
 
     # -- writing ------------------------------------------------------------------------------------------
 
-    def add(self, digest: str, chunks: Iterable[bytes], size: int, *, compress: bool) -> None:
-        """Store content given as chunks. Raises :class:`ContentMismatch` if they do not have that digest."""
+    def add(self, digest: str, chunks: Iterable[Piece], size: int, *, compress: bool) -> None:
+        """Store content given in pieces. Raises :class:`ContentMismatch` if they do not have that digest.
+
+        The compressed form has no holes; what has some is to be stored raw.
+        """
         if compress:
             compressed = _compress(chunks, size, digest)
             self._publish(digest, size, ".zst", lambda folder, draft: self._write(folder, draft, compressed))
@@ -162,7 +163,7 @@ class Blobs:
                 "Let them remove it, or whom the library belongs to.",
             ) from error
 
-    def _write(self, folder: Directory, draft: str, chunks: Iterable[bytes], *, seal: bool = False) -> None:
+    def _write(self, folder: Directory, draft: str, chunks: Iterable[Piece], *, seal: bool = False) -> None:
         descriptor = platform.create_file(folder, draft, SEALED_MODE)
         try:
             write_sparse(descriptor, chunks)
@@ -182,7 +183,7 @@ class Blobs:
                 raise HoloError(f"cannot write to the library {self.path}: {error.strerror}") from error
 
     @staticmethod
-    def foreign_chunks(library: str, digest: str, size: int) -> Iterator[bytes]:
+    def foreign_chunks(library: str, digest: str, size: int) -> Iterator[Piece]:
         """The content of a blob of another library's folder of blobs, verified like :meth:`chunks`."""
         try:
             source = platform.open_root(library)
@@ -238,8 +239,8 @@ class Blobs:
             os.close(descriptor)
             raise self._unreadable(digest, error) from error
 
-    def chunks(self, digest: str, size: int) -> Iterator[bytes]:
-        """The content, hashed on the way: the last chunk is not given out before everything is verified.
+    def chunks(self, digest: str, size: int) -> Iterator[Piece]:
+        """The content, hashed on the way: the last piece is not given out before everything is verified.
 
         Raises :class:`IntegrityError` when the stored bytes are not ``size`` bytes of that digest, and when
         there is no such blob.
@@ -247,7 +248,7 @@ class Blobs:
         descriptor = self.open_raw(digest, size)
         if descriptor is not None:
             try:
-                yield from self._genuine(_read(descriptor, size), digest, size)
+                yield from self._genuine(pieces_of(descriptor, size), digest, size)
             finally:
                 os.close(descriptor)
             return
@@ -257,7 +258,7 @@ class Blobs:
         finally:
             os.close(descriptor)
 
-    def _genuine(self, chunks: Iterable[bytes], digest: str, size: int) -> Iterator[bytes]:
+    def _genuine(self, chunks: Iterable[Piece], digest: str, size: int) -> Iterator[Piece]:
         try:
             yield from _verified(chunks, digest, size)
         except ContentMismatch as error:
@@ -397,11 +398,11 @@ class ContentMismatch(Exception):
     """Bytes are not what their digest says. Whose fault that is, the caller knows."""
 
 
-def _verified(chunks: Iterable[bytes], digest: str, size: int) -> Iterator[bytes]:
+def _verified(chunks: Iterable[Piece], digest: str, size: int) -> Iterator[Piece]:
     """Pass ``chunks`` on; raise :class:`ContentMismatch` instead of giving out the last one if they are wrong."""
     hasher = digests.Hasher()
     left = size
-    held: bytes | None = None
+    held: Piece | None = None
     for chunk in chunks:
         if held is not None:
             yield held
@@ -416,30 +417,19 @@ def _verified(chunks: Iterable[bytes], digest: str, size: int) -> Iterator[bytes
         yield held
 
 
-def write_sparse(descriptor: int, chunks: Iterable[bytes]) -> None:
-    """Write chunks to an empty file; 64 KiB blocks of zeros within a chunk become holes."""
-    hole = False
-    for chunk in chunks:
-        if not chunk:
-            continue
-        if len(chunk) < _HOLE:
-            write_all(descriptor, chunk)
-            hole = False
-            continue
-        view = memoryview(chunk)
-        start = 0
-        while start < len(view):
-            # A run of blocks that are all zeros, or all not, in one go.
-            hole = view[start : start + _HOLE] == _ZEROS
-            end = start + _HOLE
-            while end < len(view) and (view[end : end + _HOLE] == _ZEROS) == hole:
-                end += _HOLE
-            if hole:
-                os.lseek(descriptor, end - start, os.SEEK_CUR)
-            else:
-                write_all(descriptor, view[start:end])
-            start = end
-    if hole:
+def write_sparse(descriptor: int, pieces: Iterable[Piece]) -> None:
+    """Write pieces to an empty file: holes become holes, and nothing else does."""
+    ends_in_hole = False
+    for piece in pieces:
+        if isinstance(piece, Hole):
+            end = os.lseek(descriptor, 0, os.SEEK_CUR)
+            os.ftruncate(descriptor, end)  # XFS allocates ahead, and would not take that back
+            os.lseek(descriptor, end + len(piece), os.SEEK_SET)
+            ends_in_hole = True
+        elif piece:
+            write_all(descriptor, piece)
+            ends_in_hole = False
+    if ends_in_hole:
         os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
 
 
@@ -448,13 +438,6 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
     written = os.write(descriptor, data)
     while written < len(data):
         written += os.write(descriptor, memoryview(data)[written:])
-
-
-def _read(descriptor: int, size: int) -> Iterator[bytes]:
-    """The content of an open file of about ``size`` bytes: asking for many more costs more than reading them."""
-    most = min(CHUNK, size + 1)
-    while chunk := os.read(descriptor, most):
-        yield chunk
 
 
 class _Contexts(threading.local):
@@ -472,9 +455,11 @@ def _contexts() -> _Contexts:
     return _Contexts()
 
 
-def _compress(chunks: Iterable[bytes], size: int, digest: str) -> Iterator[bytes]:
+def _compress(chunks: Iterable[Piece], size: int, digest: str) -> Iterator[bytes]:
     compressor = _contexts().compressor.compressobj(size=size)
     for chunk in _verified(chunks, digest, size):
+        if isinstance(chunk, Hole):
+            raise ContentMismatch("there is a hole in what had none")
         if block := compressor.compress(chunk):
             yield block
     yield compressor.flush()
@@ -524,9 +509,9 @@ def stored_content(descriptor: int, most: int | None = None) -> tuple[str, int]:
     return hasher.hexdigest(), given
 
 
-def _foreign_chunks(source: Directory, library: str, digest: str, size: int) -> Iterator[bytes]:
+def _foreign_chunks(source: Directory, library: str, digest: str, size: int) -> Iterator[Piece]:
     name = raw_name(digest)
-    for form, pieces, fits in ((name, _read, _is_regular), (name + ".zst", _decompress, _may_be_compressed)):
+    for form, pieces, fits in ((name, pieces_of, _is_regular), (name + ".zst", _decompress, _may_be_compressed)):
         try:
             descriptor = platform.open_file(source, form)
         except FileNotFoundError:

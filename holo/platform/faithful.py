@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 
 # What copy_file_range answers where it cannot copy between these two files: read and write can. ETXTBSY: a swap file.
 _NOT_IN_KERNEL = frozenset(
@@ -13,6 +14,9 @@ _NOT_IN_KERNEL = frozenset(
 
 # What setxattr answers where the filesystem, or this user, cannot have the attribute. ENODATA: it has just gone.
 _NOT_KEPT = frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.ENODATA})
+
+# What lseek answers to SEEK_HOLE and SEEK_DATA where the filesystem knows no holes, and behind the last data.
+_NO_HOLES = frozenset({errno.EINVAL, errno.ENXIO})
 
 _PIECE = 1 << 20
 _RANGE = 1 << 30
@@ -34,23 +38,46 @@ def open_unread(directory: int, name: str) -> int:
         return os.open(name, _UNREAD, dir_fd=directory)
 
 
+def data_ranges(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where the first ``size`` bytes of an open file have data, as (start, end), in order; between them are holes.
+
+    SEEK_HOLE and SEEK_DATA of lseek(2). Without holes, and where the filesystem does not tell, it is one stretch.
+    """
+    start = 0
+    while start < size:
+        end = _seek(descriptor, start, os.SEEK_HOLE, size)
+        if end > start:
+            yield start, end
+        start = size if end == size else _seek(descriptor, end, os.SEEK_DATA, size)
+
+
+def _seek(descriptor: int, position: int, whence: int, size: int) -> int:
+    """The next hole, or the next data; ``size`` if there is none before that."""
+    try:
+        return min(os.lseek(descriptor, position, whence), size)
+    except OSError as error:
+        if error.errno not in _NO_HOLES:
+            raise
+        return size
+
+
+def has_holes(descriptor: int, size: int) -> bool:
+    """Whether there is a hole in the first ``size`` bytes of an open file.
+
+    To be asked before it is read: on XFS, what was read of blocks that were allocated ahead is data from then on.
+    """
+    return size > 0 and _seek(descriptor, 0, os.SEEK_HOLE, size) < size
+
+
 def copy_content(source: int, target: int, status: os.stat_result) -> None:
     """Copy an open file of that ``status`` into the open empty file ``target``; holes stay holes."""
     size = status.st_size
-    if status.st_blocks * 512 >= size:
+    if not has_holes(source, size):
         _copy(source, target, 0, size)
         return
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(source, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:  # nothing but a hole up to the end
-                raise
-            break
-        end = os.lseek(source, start, os.SEEK_HOLE)
-        _copy(source, target, start, min(end, size))
-    os.ftruncate(target, size)
+    os.ftruncate(target, size)  # first, for behind what is appended XFS allocates ahead
+    for start, end in data_ranges(source, size):
+        _copy(source, target, start, end)
 
 
 def _copy(source: int, target: int, position: int, end: int) -> None:

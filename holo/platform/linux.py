@@ -161,6 +161,11 @@ def clone_content(source: int, target: int) -> None:
     fcntl.ioctl(target, FICLONE, source)
 
 
+def read_at(descriptor: int, count: int, offset: int) -> bytes:
+    """Read at most ``count`` bytes of an open file from ``offset`` on; none at its end."""
+    return os.pread(descriptor, count, offset)
+
+
 def copy_range(source: int, target: int, offset: int, count: int) -> int:
     """Copy in the kernel at the same ``offset`` of both files; returns bytes copied (0 at the end)."""
     return os.copy_file_range(source, target, count, offset, offset)
@@ -578,9 +583,11 @@ def clock_offset() -> int:
 
 # What a faithful copy needs is a file of its own.
 copy_content = faithful.copy_content
+data_ranges = faithful.data_ranges
 open_unread = faithful.open_unread
 copy_xattrs = faithful.copy_xattrs
 finish_link = faithful.finish_link
+has_holes = faithful.has_holes
 make_special = faithful.make_special
 remove_xattrs = faithful.remove_xattrs
 set_owner = faithful.set_owner

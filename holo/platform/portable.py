@@ -160,6 +160,12 @@ def clone_content(source: int, target: int) -> None:
     raise _error(errno.ENOSYS)
 
 
+def read_at(descriptor: int, count: int, offset: int) -> bytes:
+    """Read at most ``count`` bytes of an open file from ``offset`` on; none at its end."""
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.read(descriptor, count)
+
+
 def copy_range(source: int, target: int, offset: int, count: int) -> int:
     """There is no call to copy within the kernel: always ENOSYS, the caller reads and writes."""
     raise _error(errno.ENOSYS)
@@ -487,6 +493,17 @@ def rename_new(directory: Directory, name: str, new: str) -> None:
 def lock_directory(directory: Directory) -> bool:
     """Lock a directory: only open files can be, so always ENOTSUP."""
     raise _error(errno.ENOTSUP)
+
+
+def data_ranges(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where the first ``size`` bytes of an open file have data, as (start, end): holes are not looked for here."""
+    if size:
+        yield 0, size
+
+
+def has_holes(descriptor: int, size: int) -> bool:
+    """Whether there is a hole in the first ``size`` bytes of an open file: not looked for here."""
+    return False
 
 
 def copy_content(source: int, target: int, status: os.stat_result) -> None:

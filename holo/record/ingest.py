@@ -14,13 +14,13 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from holo import digest as digests
 from holo import platform
 from holo.catalog import FileRow, Relocation
+from holo.content import pieces_of
 from holo.errors import HoloError, SourceChanged, advice
 from holo.hololib.blobs import CHUNK, WORTH_COMPRESSING, Blobs, ContentMismatch
 from holo.platform import Directory
@@ -118,8 +118,9 @@ class Ingest:
             times_tell = self._tells_quiet and not _is_recent(before) and platform.is_quiet(source)
             warnings: list[str] = []
             relocation: Relocation | None
-            if size <= CHUNK:
-                content = os.read(source, size + 1)
+            is_sparse = platform.has_holes(source, size)
+            if size <= CHUNK and not is_sparse:
+                content = platform.read_at(source, size + 1, 0)
                 if len(content) != size:
                     raise _Changed
                 digest = digests.of(content)
@@ -131,7 +132,9 @@ class Ingest:
             # What is never compressed is not looked for in that form: it takes a thirtieth of a record's time.
             stored = not self._blobs.has(digest, size, compressed=size > WORTH_COMPRESSING)
             if stored:
-                self._store(source, directory, name, before, digest, content, times_tell=times_tell)
+                self._store(
+                    source, directory, name, before, digest, content, is_sparse=is_sparse, times_tell=times_tell
+                )
             else:
                 _check_unchanged(source, before)
             xattrs = platform.get_xattrs(source)
@@ -152,7 +155,7 @@ class Ingest:
         hasher = digests.Hasher()
         finder = PrefixFinder(self._prefix)
         foreign = [(what, PrefixFinder(needle)) for what, needle in self._foreign]
-        for piece in _pieces(source, size):
+        for piece in pieces_of(source, size):
             hasher.update(piece)
             finder.feed(piece)
             for _, other in foreign:
@@ -168,6 +171,7 @@ class Ingest:
         digest: str,
         content: bytes | None,
         *,
+        is_sparse: bool,
         times_tell: bool,
     ) -> None:
         size = before.st_size
@@ -185,9 +189,10 @@ class Ingest:
                 # This one file only: Btrfs answers so for nodatacow files. The pair was probed before.
                 if error.errno not in platform.UNAVAILABLE:
                     raise
-        chunks = iter((content,)) if content is not None else _pieces(source, size)
+        compress = self._compress and size > WORTH_COMPRESSING and not is_sparse  # only a raw blob keeps holes
+        pieces = (content,) if content is not None else pieces_of(source, size)
         try:
-            self._blobs.add(digest, chunks, size, compress=self._compress and size > WORTH_COMPRESSING)
+            self._blobs.add(digest, pieces, size, compress=compress)
         except ContentMismatch:
             raise _Changed from None
         _check_unchanged(source, before)
@@ -200,16 +205,4 @@ def _is_recent(status: os.stat_result) -> bool:
 def _check_unchanged(source: int, before: os.stat_result) -> None:
     now = os.fstat(source)
     if (now.st_ctime_ns, now.st_mtime_ns, now.st_size) != (before.st_ctime_ns, before.st_mtime_ns, before.st_size):
-        raise _Changed
-
-
-def _pieces(source: int, size: int) -> Iterator[bytes]:
-    os.lseek(source, 0, os.SEEK_SET)
-    position = 0
-    while piece := os.read(source, CHUNK):
-        position += len(piece)
-        yield piece
-        if position > size:
-            break
-    if position != size:
         raise _Changed

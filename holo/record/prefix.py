@@ -8,6 +8,7 @@ same way; patching those would make them point to something that never existed.
 from __future__ import annotations
 
 from holo.catalog import Relocation
+from holo.content import Hole, Piece
 
 _NAME_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") | frozenset(
     range(128, 256)
@@ -38,7 +39,10 @@ class PrefixFinder:
         self._carry = b""  # the end of the last piece, where an occurrence may have begun
         self._next = 0  # nothing before this can be an occurrence: it was looked at, or is part of one
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: Piece) -> None:
+        if isinstance(piece, Hole):
+            self._pass_over(piece)
+            return
         if self._position < _LONGEST_SHEBANG:
             self._head += piece[: _LONGEST_SHEBANG - self._position]
         self._search(self._carry + piece if self._carry else piece, piece, final=False)
@@ -52,6 +56,13 @@ class PrefixFinder:
             return Relocation("text", self._offsets, self._shebang())
         self._ends += [self._position] * (len(self._offsets) - len(self._ends))
         return Relocation("binary", self._offsets, self._ends)
+
+    def _pass_over(self, hole: Hole) -> None:
+        """No path has a NUL in it, so nothing of an occurrence is among these zeros: a few stand for all of them."""
+        few = bytes(hole[: len(self._prefix) + _LOOKAHEAD])
+        self.feed(few)
+        self._position += len(hole) - len(few)
+        self._next = max(self._next, self._position - len(self._carry))
 
     def _shebang(self) -> list[int]:
         """Where a ``#!`` line that begins with the prefix ends, as a list of one; else no element."""

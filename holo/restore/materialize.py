@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from holo import platform
 from holo.catalog import Catalog, FileRow, Relocation
+from holo.content import Hole, Piece
 from holo.hololib import Store
 from holo.hololib.blobs import CHUNK, write_all, write_sparse
 from holo.hololib.links import READ_ONLY
@@ -71,9 +72,11 @@ class Materializer:
         size, digest = row[2], row[4]
         self._relocator.check(self._blobs.chunks(digest, size), relocation, path)
         if size <= CHUNK and self._patched_bytes < _KEPT_BYTES:
-            patched = b"".join(self._relocator.patch(self._blobs.chunks(digest, size), relocation))
-            self._patched[path] = patched
-            self._patched_bytes += len(patched)
+            pieces = [*self._relocator.patch(self._blobs.chunks(digest, size), relocation)]
+            if not any(isinstance(piece, Hole) for piece in pieces):
+                patched = b"".join(map(bytes, pieces))
+                self._patched[path] = patched
+                self._patched_bytes += len(patched)
 
     def make(self, directory: Directory, base: str, row: FileRow, tally: Tally) -> None:
         """Make a file in its open ``directory``, whose path below the space is ``base`` ("" or "folder/").
@@ -155,7 +158,7 @@ class Materializer:
         name, mode, size, mtime, digest = row
         if size > CHUNK and self.used is Way.REFLINK and self._make_patched_clone(directory, row, relocation, xattrs):
             return
-        chunks: Iterator[bytes]
+        chunks: Iterator[Piece]
         patched = self._patched.get(path)
         if patched is not None:
             chunks = iter((patched,))
@@ -192,7 +195,7 @@ class Materializer:
         self,
         directory: Directory,
         name: str,
-        chunks: Iterator[bytes],
+        chunks: Iterator[Piece],
         mode: int,
         mtime: int,
         xattrs: dict[str, bytes] | None,

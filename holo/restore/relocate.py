@@ -16,6 +16,7 @@ from operator import itemgetter
 from typing import TypeAlias
 
 from holo.catalog import Relocation
+from holo.content import Hole, Piece
 from holo.errors import CatalogInvalid, RelocationImpossible
 
 # Linux before 5.1 reads 127 bytes of a shebang line (BINPRM_BUF_SIZE 128), macOS 512.
@@ -85,7 +86,7 @@ class Relocator:
         inside = sum(offset < line for offset in relocation.offsets)
         return self._breaks_shebangs or line + self._growth * inside > SHEBANG_LIMIT
 
-    def check(self, chunks: Iterable[bytes], relocation: Relocation, path: str) -> None:
+    def check(self, chunks: Iterable[Piece], relocation: Relocation, path: str) -> None:
         """Raise :class:`CatalogInvalid` unless the content is what the relocation says of it.
 
         It must hold the prefix at every offset, and a C string or shebang line must end where the catalog says.
@@ -97,7 +98,9 @@ class Relocator:
         tail = b""  # where a prefix may have begun
         start = 0
         last = -1  # the end of a string that was found last
-        for chunk in chunks:
+        for piece in chunks:
+            # Of a hole, as many zeros as end every string and are no prefix.
+            chunk = bytes(piece[: length + 1]) if isinstance(piece, Hole) else piece
             here = start + len(chunk)
             if not start and relocation.kind == "text" and strings and not _is_shebang(chunk, strings[0][0]):
                 raise self._wrong(path, f"begins with a shebang into {self._old_text}")
@@ -114,10 +117,11 @@ class Relocator:
             window = tail + chunk
             while prefixes and prefixes[0] + length <= here:
                 offset = prefixes.popleft()
-                if not window.startswith(self.old, offset - (here - len(window))):
+                at = offset - (here - len(window))
+                if at < 0 or not window.startswith(self.old, at):
                     raise self._wrong(path, f"holds {self._old_text} at byte {offset}")
-            tail = window[-length:]
-            start = here
+            start += len(piece)
+            tail = window[-length:] if start == here else b""
         if prefixes:
             raise self._wrong(path, f"holds {self._old_text} at byte {prefixes[0]}")
         if any(end != start for _, end in strings):
@@ -129,11 +133,12 @@ class Relocator:
             "The catalog does not belong to this content; nothing was written. Record the environment again.",
         )
 
-    def patch(self, chunks: Iterable[bytes], relocation: Relocation) -> Iterator[bytes]:
+    def patch(self, chunks: Iterable[Piece], relocation: Relocation) -> Iterator[Piece]:
         """The patched content. The first chunk holds the whole shebang line, if there is one."""
         stream = iter(chunks)
         first = next(stream, b"")
-        return splice(first, stream, self.edits(relocation, first))
+        head = b"" if isinstance(first, Hole) else first
+        return splice(first, stream, self.edits(relocation, head))
 
     def regions(self, relocation: Relocation) -> list[tuple[int, int]] | None:
         """The stretches of the content that change, if all others keep their place; ``None`` if they do not."""
@@ -153,7 +158,7 @@ class Relocator:
         start, end = region
         first, last = bisect_left(edits, start, key=itemgetter(0)), bisect_right(edits, end, key=itemgetter(0))
         inside = [(low - start, high - start, new) for low, high, new in edits[first:last]]
-        return b"".join(splice(content, (), inside))
+        return b"".join(map(bytes, splice(content, (), inside)))
 
     def edits(self, relocation: Relocation, head: bytes) -> list[Edit]:
         """The edits of one file, in order; ``head`` is the content's beginning (for the shebang)."""
@@ -199,7 +204,7 @@ def leads_into(target: str, prefix: str) -> bool:
     return target == prefix or target.startswith(prefix + "/")
 
 
-def splice(first: bytes, rest: Iterable[bytes], edits: list[Edit]) -> Iterator[bytes]:
+def splice(first: Piece, rest: Iterable[Piece], edits: list[Edit]) -> Iterator[Piece]:
     """Apply sorted, non-overlapping edits to content that comes in chunks."""
     position = 0  # in the original content, of the next byte not yet given out
     pending = iter(edits)
@@ -209,7 +214,7 @@ def splice(first: bytes, rest: Iterable[bytes], edits: list[Edit]) -> Iterator[b
     rest = iter(rest)
     while True:
         end = start + len(chunk)
-        parts = []
+        parts: list[Piece] = []
         while edit is not None and edit[0] <= end:
             # An edit that begins exactly at the end belongs here only if nothing follows; it is the same bytes.
             if edit[0] == end and edit[1] > end:
@@ -222,8 +227,10 @@ def splice(first: bytes, rest: Iterable[bytes], edits: list[Edit]) -> Iterator[b
         if position < end:
             parts.append(chunk[position - start :])
             position = end
-        if parts:
-            yield b"".join(parts)
+        if isinstance(chunk, Hole):
+            yield from parts
+        elif parts:
+            yield b"".join(map(bytes, parts))
         start = end
         following = next(rest, None)
         if following is None:

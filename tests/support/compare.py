@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -35,8 +36,10 @@ def differences(
             if expected.get(what) != actual.get(what):
                 want, is_ = _brief(expected.get(what)), _brief(actual.get(what))
                 found.append(f"{_show(name)}: {what} should be {want}, is {is_}")
-        if _is_sparse(before[name]) and not _is_sparse(after[name]):
-            found.append(f"{_show(name)}: sparse, but its copy takes {after[name].st_blocks * 512} bytes")
+        if stat.S_ISREG(before[name].st_mode) and stat.S_ISREG(after[name].st_mode):
+            maps = [data_map(os.path.join(os.fsencode(tree), name)) for tree in (source, copy)]
+            if before[name].st_size == after[name].st_size and maps[0] != maps[1]:
+                found.append(f"{_show(name)}: has data at {_brief(maps[0])}, its copy at {_brief(maps[1])}")
 
     groups, copied = hardlinks(before, linked), hardlinks(after, linked)
     for group in groups - copied:
@@ -97,6 +100,28 @@ def walk(tree: Path) -> Stats:
     return found
 
 
+def data_map(path: str | bytes | os.PathLike[str]) -> list[tuple[int, int]]:
+    """Where a file has data on the disk, as (start, end); between that are holes."""
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size and file.seek(0, os.SEEK_HOLE) < size:
+            # XFS allocates ahead, also in holes, and as long as pages of that are in memory they count as data.
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        found = []
+        end = 0
+        while end < size:
+            try:
+                start = file.seek(end, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # nothing but a hole up to the end
+                    raise
+                break
+            end = file.seek(start, os.SEEK_HOLE)
+            found.append((start, end))
+        return found
+
+
 def hardlinks(tree: Stats, without: Collection[bytes] = ()) -> set[frozenset[bytes]]:
     """The groups of files in a tree that are one inode."""
     groups: dict[tuple[int, int], set[bytes]] = defaultdict(set)
@@ -143,10 +168,6 @@ def _inodes(tree: Path) -> set[tuple[int, int]]:
 
 def _inode(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
-
-
-def _is_sparse(found: os.stat_result) -> bool:
-    return stat.S_ISREG(found.st_mode) and found.st_blocks * 512 < found.st_size // 2
 
 
 def _read(path: bytes) -> bytes:
