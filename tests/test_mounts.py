@@ -188,6 +188,21 @@ def test_a_space_that_is_a_mount_point(holo: Holo, space: Path, filesystem: File
     assert list(volume.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["restore", "delete"])
+def test_something_else_at_the_place_of_a_space(holo: Holo, space: Path, data: Path, command: str) -> None:
+    """Mounted before the command began: the space is what the last restore left there, not the path."""
+    before = compare.snapshot(data)
+    with mounted(data, space):
+        said = holo(command, "--space", "one", code=1).stderr
+        assert f"what is mounted at {space} is not space 'one'" in said
+        assert compare.snapshot(data) == before
+        if command == "restore":
+            holo("restore", "--space", "one", "--force")
+            assert compare.differences(holo.root / "source", space, library=holo.library) == []
+    holo("restore", "--space", "one")
+    assert compare.differences(holo.root / "source", space, library=holo.library) == []
+
+
 # -- where nobody can tell --------------------------------------------------------------------------------------------
 
 

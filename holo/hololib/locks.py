@@ -97,7 +97,7 @@ def _open(path: str, *, exclusive: bool) -> int | None:
                 break
             with suppress(FileExistsError):  # another process was faster
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o666)
-                if os.name == "posix":
+                if os.name == "posix" and os.fstat(descriptor).st_uid == os.geteuid():
                     os.fchmod(descriptor, 0o644)  # whatever the umask, who shares the library can lock it
                 break
         refuse_second_name(descriptor)

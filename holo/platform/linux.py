@@ -229,7 +229,7 @@ def touch(directory: Directory, name: str) -> None:
     with suppress(FileNotFoundError):
         descriptor = open_file(directory, name)
         try:
-            if os.fstat(descriptor).st_nlink == 1:
+            if os.fstat(descriptor).st_nlink <= 1:
                 os.utime(descriptor)
                 return
         finally:

@@ -221,7 +221,7 @@ def touch(directory: Directory, name: str) -> None:
     """Set the mtime of a file to now; an empty one is made if there is none, or one that has a second name."""
     path = os.path.join(directory, name)
     with suppress(FileNotFoundError):
-        if os.lstat(path).st_nlink == 1:
+        if os.lstat(path).st_nlink <= 1:
             os.utime(path, follow_symlinks=os.utime not in os.supports_follow_symlinks)
             return
         os.unlink(path)

@@ -144,6 +144,8 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
         space = tree.get(name)
         tree.refuse_copied(space)
         is_mount_point = refuse_mounts(space.path)
+        if is_mount_point:
+            _refuse_another(space, "Unmount it first; nothing was changed.")
         try:
             tree.save(replace(space, state="restoring"))
         except HoloError as error:
@@ -179,6 +181,20 @@ def refuse_mounts(path: str, *, is_empty: bool = False) -> bool:
     if mounted is not None:
         raise Conflict(f"{mounted} is mounted inside the space {path}", "Unmount it first; nothing was changed.")
     return source is not None
+
+
+def _refuse_another(space: Space, hint: str) -> None:
+    """Raise :class:`Conflict` if what is mounted at a space's path is not what the last restore left there."""
+    try:
+        root = open_directory(space.path)
+        try:
+            identity = platform.identity(root)
+        finally:
+            platform.close_directory(root)
+    except OSError as error:
+        raise HoloError(f"cannot open the space {space.path}: {error.strerror}") from error
+    if space.root not in ("", identity):
+        raise Conflict(f"what is mounted at {space.path} is not space {space.name!r}", hint)
 
 
 def remove_draft(space: Space) -> None:
@@ -224,6 +240,8 @@ class _Job:
                 f"{self.path} is not empty and not a holo space",
                 "A restore removes what is not in the catalog. Choose an empty place, or insist with --force.",
             )
+        if self._known is not None and self._is_mount_point and not self._is_new and not options.force:
+            _refuse_another(self._known, "Unmount it, or insist with --force: what is not in the catalog is removed.")
         self._golden = Golden(library, digest, options.workers, options.on_progress, options.on_wait)
         self._found = Survey()
         self.decision: Decision  # made with the plan
