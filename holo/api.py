@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from holo.build.make import Made
     from holo.catalog import Catalog
     from holo.check import CheckReport
+    from holo.check.adopt import Adoption
     from holo.hololib.collect import GcReport
     from holo.platform import Directory
     from holo.record import RecordReport
@@ -280,6 +281,8 @@ class Hololib:
         else:
             _refuse_compile(compile)
         known = self.tree.find(name)
+        if known is not None:
+            self.tree.refuse_copied(known)
         environment = ephemeral.Environment(
             name,
             known.path if known is not None else self.tree.default_path(name),
@@ -328,15 +331,18 @@ class Hololib:
     def space(self, name: str | None = None) -> Space:
         """The space of that name, to work in; without one, ``HOLO_SPACE``'s, else ``user``.
 
-        Raises :class:`NotFound`, also if its directory is gone: commands would be found elsewhere on ``PATH``.
+        Raises :class:`NotFound`, also if its directory is gone: commands would be found elsewhere on ``PATH``. And
+        :class:`Conflict` if it belongs to another home, or was moved and not restored since.
         """
         self._sweep()
         found = self.tree.get(name or _default_space())
+        self.tree.refuse_copied(found)
         if not os.path.isdir(found.path):
             raise NotFound(
                 f"the directory of space {found.name!r} is gone: {found.path}",
                 f"Make it again with `holo restore --space {found.name}`.",
             )
+        self.tree.refuse_moved(found)
         return found
 
     def spaces(self) -> list[Space]:
@@ -429,6 +435,16 @@ class Hololib:
                 on_wait=self._on_wait,
             ),
         )
+
+    def adopt(self, spaces: Sequence[str] = ()) -> list[Adoption]:
+        """Let spaces outside the holotree, which a copied home knows about, belong to this home; says which.
+
+        ``spaces``: names; without any, all. Refused are those that another home still has, and directories that do
+        not look like a space of their catalog. The next restore of one removes what is not in its catalog.
+        """
+        from holo.check.adopt import adopt
+
+        return adopt(self.store, self.tree, spaces, self.settings.workers, self._on_wait)
 
     def _options(
         self, strategy: Strategy | str | None, strict: bool, verify: bool, force: bool, on_progress: OnProgress | None
@@ -637,7 +653,7 @@ def _refuse_compile(wanted: bool | None) -> None:
 
 
 def _is_whole(space: Space | None) -> TypeGuard[Space]:
-    return space is not None and space.state == "pristine" and os.path.isdir(space.path)
+    return space is not None and space.shown_state == "pristine" and os.path.isdir(space.path)
 
 
 def _default_space() -> str:

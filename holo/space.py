@@ -29,6 +29,7 @@ from holo.untrusted import SMALL, is_ours, open_file, read, read_file
 from holo.walk import absolute, refuse_symlinks
 
 State = Literal["restoring", "pristine"]
+Standing = Literal["own", "unproven", "copied"]
 
 _RECORD_DRAFT = re.compile(r"(.+)\.(?:json|mark|origin|inodes)(?:\.[0-9]+){2}")
 """What :meth:`Holotree.save` writes before it is the truth."""
@@ -52,6 +53,11 @@ class Space:
 
     name: str
     path: str
+    """where it is. Below its home it moves along when that is moved or copied"""
+    home: str
+    """the home that this was written in"""
+    made_for: str
+    """where it was at the last restore: the path that its files name"""
     catalog: str
     """the catalog's name when it was restored"""
     digest: str
@@ -76,9 +82,13 @@ class Space:
     boot: str = ""
     """in which boot of the system that was. What was written in another may not have reached the disk."""
     identity: str = ""
-    """that of the file this was read from, which a copy of it does not have; empty if it is a copy"""
+    """that of the file this was written to, which a copy of it does not have (:func:`holo.platform.identity`)"""
     draft: str = ""
     """while a restore replaces the whole space: the name beside it of the tree that is to be removed in the end"""
+    standing: Standing = "own"
+    """not written, but found out when it is read: whether ``path`` is known to be this home's. At its default place it
+    always is. ``copied``: only a copy of what another home, or this one, wrote says so. ``unproven``: the filesystem
+    does not tell a copy from what was copied."""
 
     def finished(self, stamp: int, root: str, inodes: str) -> Space:
         return replace(
@@ -92,6 +102,18 @@ class Space:
             restored=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
 
+    @property
+    def is_moved(self) -> bool:
+        """Whether its files name a path that does not lead to it any more: its home was moved or copied."""
+        return self.made_for != self.path and os.path.realpath(self.made_for) != os.path.realpath(self.path)
+
+    @property
+    def shown_state(self) -> str:
+        """The state, or why nothing is done with the space as it is: ``copied`` or ``moved``."""
+        if self.standing == "copied":
+            return "copied"
+        return "moved" if self.is_moved else self.state
+
     def to_json(self) -> dict[str, str]:
         """What `holo list --json` shows."""
         return {
@@ -99,7 +121,7 @@ class Space:
             "path": self.path,
             "catalog": self.catalog,
             "digest": self.digest,
-            "state": self.state,
+            "state": self.shown_state,
         }
 
 
@@ -123,9 +145,7 @@ def _is_sound(space: Space, name: str) -> bool:
     numbers = (space.stamp, space.clock, *space.times)
     return (
         space.name == name
-        and os.path.isabs(space.path)
-        and os.fsencode(absolute(space.path)) == os.fsencode(space.path)
-        and "\0" not in space.path
+        and all(map(_is_path, (space.path, space.home, space.made_for)))
         and NAME.fullmatch(space.catalog) is not None
         and space.state in ("restoring", "pristine")
         and digests.is_digest(space.digest)
@@ -136,11 +156,16 @@ def _is_sound(space: Space, name: str) -> bool:
     )
 
 
+def _is_path(text: str) -> bool:
+    return os.path.isabs(text) and os.fsencode(absolute(text)) == os.fsencode(text) and "\0" not in text
+
+
 class Holotree:
     """All spaces below one home."""
 
     def __init__(self, home: str) -> None:
-        self.path = os.path.join(absolute(home), "holotree")
+        self.home = absolute(home)
+        self.path = os.path.join(self.home, "holotree")
         self._records = os.path.join(self.path, ".spaces")
         refuse_symlinks(self.path, self._records)
 
@@ -159,6 +184,15 @@ class Holotree:
         """Where a space lives unless the user says otherwise. The length is the same for every name."""
         slug = name[:_SLUG].ljust(_SLUG, "_")
         return os.path.join(self.path, f"{slug}_{digests.of(name.encode())[:_HASH]}")
+
+    def is_default(self, space: Space) -> bool:
+        """Whether a space lives at its default place, which is this home's whoever says so."""
+        return space.path == self.default_path(space.name)
+
+    def moved_along(self, path: str, home: str) -> str:
+        """Where that is now what was at ``path`` when ``home`` was the path of this home."""
+        above = os.path.join(home, "")
+        return absolute(os.path.join(self.home, path.removeprefix(above))) if path.startswith(above) else path
 
     @staticmethod
     def is_place(folder: str) -> bool:
@@ -210,7 +244,7 @@ class Holotree:
                 _unlink_own(os.path.join(self._records, name + ".lock"))
 
     def find(self, name: str) -> Space | None:
-        """The space of that name, or ``None``.
+        """The space of that name, or ``None``. Below the home it is where it is now, whatever the home's path was.
 
         Raises :class:`HoloError` if what is known of it is damaged, and :class:`Conflict` if others can have
         written it: a restore empties the directory it names.
@@ -234,14 +268,14 @@ class Holotree:
     def _marked(self, name: str) -> Space | None:
         """What the mark alone says of a space, whose record a power cut or a user has removed; nothing if copied."""
         with suppress(FileNotFoundError, HoloError, ValueError, TypeError, AttributeError, RecursionError):
-            space = self._read(self._mark_path(name), name)
-            return space if space is not None and space.identity else None
+            space = self._read(self._mark_path(name), name, prove=True)
+            return space if space is not None and space.standing != "copied" else None
         return None
 
-    def _read(self, path: str, name: str, *, anyones: bool = False) -> Space | None:
+    def _read(self, path: str, name: str, *, anyones: bool = False, prove: bool = False) -> Space | None:
         """What a file says of a space; ``None`` if it says nothing at all. Raises :class:`ValueError` and the like.
 
-        ``anyones``: also if others can have written it.
+        ``anyones``: also if others can have written it. ``prove``: find out whether it was copied in any case.
         """
         try:
             descriptor = open_file(path)
@@ -261,24 +295,78 @@ class Holotree:
             space = Space(**values | {"times": FileTimes(*values.get("times", ()))})
             if not _is_sound(space, name):
                 raise ValueError
-            return space if space.identity == platform.identity(descriptor) else replace(space, identity="")
+            space = replace(space, path=self.moved_along(space.path, space.home), standing="own")
+            if not prove and self.is_default(space):
+                return space
+            return replace(space, standing=self._standing(space, platform.identity(descriptor)))
         except OSError as error:
             raise _unreadable(name, path, error) from error
         finally:
             os.close(descriptor)
 
-    def refuse_copied(self, space: Space) -> None:
-        """Raise :class:`Conflict` if only a copied record says that a directory outside the holotree is a space.
+    def _standing(self, space: Space, identity: str) -> Standing:
+        """``identity``: that of the file the space was read from."""
+        if identity:
+            return "own" if identity == space.identity else "copied"
+        return "unproven" if self._is_here(space.home) else "copied"
 
-        With a library may come such records, made by somebody else: a restore would empty what they name.
+    def _is_here(self, home: str) -> bool:
+        return home == self.home or os.path.realpath(home) == os.path.realpath(self.home)
+
+    def owner(self, space: Space) -> str | None:
+        """The other home that a directory belongs to, if this one was copied from there and that still has it.
+
+        A copy of a whole filesystem has the same inodes, so what is known about a space does not look like a copy.
         """
-        if not space.identity and space.path != self.default_path(space.name):
+        if self.is_default(space) or self._is_here(space.home):
+            return None
+        with suppress(HoloError, OSError):
+            other = Holotree(space.home).at(space.path)
+            return space.home if other is not None and other.standing != "copied" else None
+        return None
+
+    def refuse_copied(self, space: Space) -> None:
+        """Raise :class:`Conflict` if only a copy says that a directory outside the holotree is this home's space.
+
+        It belongs to the home that was copied, or, if that came from somebody else, is anything: a restore would
+        empty it.
+        """
+        record = self.record_path(space.name)
+        if (owner := self.owner(space)) is not None:
             raise Conflict(
-                f"only a file that was copied says that {space.path} is space {space.name!r}: "
-                f"{self.record_path(space.name)}",
-                f"If it is one, confirm it: `holo restore --space {space.name} --to {space.path}`. "
-                "If not, remove that file.",
+                f"space {space.name!r} at {space.path} belongs to the home {owner}, from which this one was copied",
+                f"Use it there: HOLO_HOME={owner}. To forget it here, remove {record}.",
             )
+        if space.standing == "copied":
+            raise Conflict(
+                f"only a file that was copied says that {space.path} is space {space.name!r} of this home: {record}",
+                "If this home is a copy or a backup of one of yours, `holo check --adopt` takes over its spaces. "
+                "Otherwise remove that file.",
+            )
+
+    def refuse_unproven(self, space: Space, hint: str) -> None:
+        """Raise :class:`Conflict` if nothing but what is known about a space, which may be a copy, names its place."""
+        if space.standing == "unproven":
+            raise Conflict(
+                f"nothing proves that {space.path} is space {space.name!r}: on the filesystem of {self._records} "
+                "a copied file looks like its original",
+                f"{hint} If that is not your space, remove {self.record_path(space.name)}.",
+            )
+
+    def refuse_moved(self, space: Space) -> None:
+        """Raise :class:`Conflict` if programs in a space would be looked for, and changed, where it was before."""
+        if space.is_moved:
+            raise Conflict(
+                f"space {space.name!r} was moved along with its home from {space.made_for} to {space.path}, and its "
+                "files still name the old path",
+                f"`holo restore --space {space.name}` makes it right.",
+            )
+
+    def adopt(self, space: Space) -> None:
+        """Let a space that only a copy tells of be this home's. The next restore believes nothing in it."""
+        space = replace(space, home=self.home, stamp=-1, boot="")
+        self.save(space)
+        self._mark(space)
 
     def get(self, name: str) -> Space:
         """The space of that name. Raises :class:`NotFound` with the names there are."""
@@ -356,6 +444,7 @@ class Holotree:
         path = self.record_path(space.name)
         try:
             os.makedirs(self._records, exist_ok=True)
+            space = replace(space, home=self.home)
             _write(path, _sealed(space), durable=False)
             if space.state == "restoring":  # after it: a mark without a record tells of one that was lost
                 self._mark(space)
@@ -365,11 +454,22 @@ class Holotree:
     def _mark(self, space: Space) -> None:
         path = self._mark_path(space.name)
         wanted = replace(
-            space, stamp=-1, root="", inodes="", clock=0, times=EXACT, boot="", restored="", draft="", identity=""
+            space,
+            stamp=-1,
+            root="",
+            inodes="",
+            clock=0,
+            times=EXACT,
+            boot="",
+            restored="",
+            draft="",
+            identity="",
+            standing="own",
         )
         with suppress(FileNotFoundError, HoloError, ValueError, TypeError, AttributeError, RecursionError):
-            known = self._read(path, space.name)
-            if known is not None and known.identity and replace(known, identity="") == wanted:
+            known = self._read(path, space.name, prove=True)
+            is_copied = known is None or known.standing == "copied"
+            if known is not None and not is_copied and replace(known, identity="", standing="own") == wanted:
                 return
         _write(path, _sealed(wanted), durable=True)
 
@@ -486,7 +586,13 @@ def _unlink_own(path: str) -> None:
 
 def _sealed(space: Space) -> Callable[[int], bytes]:
     """The content of a record, which depends on the open file that it is for."""
-    return lambda file: seal(json.dumps(asdict(replace(space, identity=platform.identity(file)))).encode())
+
+    def content(file: int) -> bytes:
+        values = asdict(replace(space, identity=platform.identity(file)))
+        del values["standing"]
+        return seal(json.dumps(values).encode())
+
+    return content
 
 
 def _write(path: str, content: Callable[[int], bytes], *, durable: bool) -> None:

@@ -71,18 +71,33 @@ def space_differences(store: Store, space: Space, catalog: Catalog, workers: int
     """Every difference of a space from its catalog: path in the space, and what is wrong there."""
     if space.state != "pristine":
         yield "", "its last restore has not ended"
+    if space.is_moved:
+        yield "", f"its home was moved or copied, and its files still name {space.made_for}"
     try:
         root = open_directory(space.path)
     except OSError as error:
         yield "", f"it cannot be opened: {error.strerror}"
         return
     try:
-        relocator = Relocator(catalog.prefix, space.path)
-        used = Way.HARDLINK if space.used == Way.HARDLINK else Way.COPY  # all others look the same
-        expectation = Expectation(catalog, relocator, used, NO_PROOF, space.times)
-        yield from _compare(root, store, expectation, workers)
+        yield from _compare(root, store, _as_restored(space, catalog), workers)
     finally:
         platform.close_directory(root)
+
+
+def count_as_recorded(store: Store, space: Space, catalog: Catalog, workers: int) -> int:
+    """How many files of a space are what the last restore made of them. Raises :class:`OSError`."""
+    root = open_directory(space.path)
+    try:
+        findings = survey(root, _as_restored(space, catalog), store.blobs, workers).findings
+    finally:
+        platform.close_directory(root)
+    return catalog.totals.files - sum(len(finding.files) for finding in findings)
+
+
+def _as_restored(space: Space, catalog: Catalog) -> Expectation:
+    relocator = Relocator(catalog.prefix, space.made_for)
+    used = Way.HARDLINK if space.used == Way.HARDLINK else Way.COPY  # all others look the same
+    return Expectation(catalog, relocator, used, NO_PROOF, space.times)
 
 
 def _as_recorded(catalog: Catalog, times: FileTimes) -> Expectation:

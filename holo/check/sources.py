@@ -97,7 +97,7 @@ class Sources:
         for space in self._spaces:
             if space.digest == catalog.digest:
                 for path, digest in rows:
-                    back = _way_back(catalog.prefix, space.path, catalog.relocations.get(path))
+                    back = _way_back(catalog.prefix, space.made_for, catalog.relocations.get(path))
                     self._places[digest].append(_Place(f"space {space.name}", space.path, path, back))
 
     def restore(self, digest: str, size: int) -> str | None:
@@ -132,7 +132,7 @@ class Sources:
 
 
 def _way_back(prefix: str, path: str, relocation: Relocation | None) -> tuple[Relocator, Relocation] | None:
-    """How to undo what was patched in a file of the space at ``path``. Whether that worked, the digest tells."""
+    """How to undo what was patched in a file of a space for ``path``. Whether that worked, the digest tells."""
     if relocation is None or not Relocator(prefix, path).applies(relocation):
         return None
     growth = len(os.fsencode(path)) - len(os.fsencode(prefix))

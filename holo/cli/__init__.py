@@ -402,7 +402,7 @@ def list_spaces(as_json: Json = False) -> None:
     else:
         render.columns(
             ("SPACE", "CATALOG", "STATE", "PATH"),
-            [(space.name, space.catalog, space.state, space.path) for space in spaces],
+            [(space.name, space.catalog, space.shown_state, space.path) for space in spaces],
         )
 
 
@@ -490,12 +490,26 @@ def check(
         Optional[list[str]],
         typer.Option("--space", metavar="NAME", help="Compare this space with its catalog, too (repeatable)."),
     ] = None,
+    adopt: Annotated[
+        bool,
+        typer.Option(
+            "--adopt", help="Instead, let the spaces elsewhere of a home that was copied belong to this copy (--space)."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Read everything in the library, and say what is damaged."""
     from holo.api import Hololib
     from holo.cli import render
 
+    if adopt:
+        if repair or source:
+            raise UsageError("--adopt checks and repairs nothing", "Run it without --repair and --from.")
+        adoptions = Hololib().adopt(space or ())
+        render.document({"spaces": [item.to_json() for item in adoptions]}) if as_json else render.adopted(adoptions)
+        if any(item.refused for item in adoptions):
+            raise typer.Exit(HoloError.exit_code)
+        return
     with render.progress("checking", as_json) as on_progress:
         report = Hololib().check(repair=repair, sources=source or (), spaces=space or (), on_progress=on_progress)
     with _reporting():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from holo.activation import Shell
+    from holo.check.adopt import Adoption
     from holo.check.report import CheckReport
     from holo.cloning import CloneReport
     from holo.doctor import Diagnosis
@@ -280,6 +281,19 @@ def checked(report: CheckReport) -> None:
         print(f"{count(len(report.problems), 'problem')}, {len(report.problems) - left:,} repaired")
     else:
         print(f"{count(len(report.problems), 'problem')}, all repaired")
+
+
+def adopted(adoptions: list[Adoption]) -> None:
+    """What belongs to this home from now on, what does not and why, and what follows from that."""
+    for item in adoptions:
+        space = f"space {item.space} ({item.catalog}) at {printable(item.path)}"
+        print(f"{space} belongs to this home from now on" if item.refused is None else f"{space} was not adopted")
+        if item.refused is not None:
+            print(f"  {printable(item.refused)}")
+    if any(item.refused is None for item in adoptions):
+        print("the next restore of each removes what is in the directory and not in the catalog")
+    if not adoptions:
+        print("nothing to adopt: no space elsewhere is known from a copied file only")
 
 
 def diagnosis(found: Diagnosis, golden: int) -> None:

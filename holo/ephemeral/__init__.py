@@ -134,8 +134,11 @@ def _note(folder: str, name: str, *values: object) -> None:
         file.write(seal(json.dumps([platform.identity(file.fileno()), *values]).encode()))
 
 
-def _noted(folder: str, name: str) -> list[object]:
-    """What was noted; nothing if that is not whole, or was copied: it is of a run elsewhere then."""
+def _noted(folder: str, name: str, *, proven: bool = False) -> list[object]:
+    """What was noted; nothing if that is not whole, or was copied: it is of a run elsewhere then.
+
+    ``proven``: nothing, too, where the filesystem does not tell that it was not copied.
+    """
     try:
         descriptor = open_file(os.path.join(folder, name))
     except OSError as error:
@@ -144,7 +147,8 @@ def _noted(folder: str, name: str) -> list[object]:
         return []
     try:
         values = json.loads(unseal(read(descriptor, SMALL)))
-        is_own = isinstance(values, list) and values[:1] == [platform.identity(descriptor)]
+        identity = platform.identity(descriptor)
+        is_own = isinstance(values, list) and values[:1] == [identity] and (identity != "" or not proven)
         return values[1:] if is_own else []
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, OSError) and error.errno in _PASSING:
@@ -163,10 +167,10 @@ def _clear(home: Home, folder: str) -> None:
             if home.tree.find(name) is not None:
                 delete(home.store, name, home.on_wait)
             home.tree.drop_lock(name)
-    match _noted(folder, "mount"):
-        case [str(covered), str(path), bool(is_made)]:
+    match _noted(folder, "mount", proven=True):
+        case [str(covered), str(path), bool(is_made), str(was)]:
             with suppress(UsageError, ValueError):  # no space has that name, or no path can be like that
-                home.tree.remove_mount_point(covered, path, is_made=is_made)
+                home.tree.remove_mount_point(covered, home.tree.moved_along(path, was), is_made=is_made)
     discard(folder)
     unlink(folder + ".lock")
 
@@ -177,7 +181,8 @@ def _clear(home: Home, folder: str) -> None:
 def _run_over(home: Home, environment: Environment, folder: str, command: list[str], at_end: AtEnd | None) -> int:
     with ExitStack() as held:
         tree, layer = _hold_layers(home, environment, folder, held)
-        _note(folder, "mount", environment.space, environment.path, not os.path.lexists(environment.path))
+        is_made = not os.path.lexists(environment.path)
+        _note(folder, "mount", environment.space, environment.path, is_made, home.tree.home)
         held.enter_context(home.tree.cover(environment.space, home.on_wait))
         _make_mount_point(environment.path)
         place = Place(

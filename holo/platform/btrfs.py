@@ -68,10 +68,25 @@ def seal(directory: int) -> str | None:
     """
     if os.fstat(directory).st_ino != ROOT_INODE:
         return None
-    info = bytearray(_INFO.size)
-    fcntl.ioctl(directory, _GET_SUBVOL_INFO, info)
-    *_, flags, uuid, _, _, changed = _INFO.unpack(info)
+    flags, uuid, changed = _info(directory)
     return f"{uuid.hex()}-{changed}" if flags & _ROOT_RDONLY else None
+
+
+def volume(descriptor: int) -> str:
+    """The UUID of the subvolume that holds an open file, which its snapshots do not have. ENOTTY: it is not on Btrfs.
+
+    Empty for the uppermost subvolume of a filesystem made by btrfs-progs before 4.16.
+    """
+    _, uuid, _ = _info(descriptor)
+    return uuid.hex() if any(uuid) else ""
+
+
+def _info(descriptor: int) -> tuple[int, bytes, int]:
+    """The flags and the UUID of the subvolume that holds an open file, and the transaction that last changed it."""
+    info = bytearray(_INFO.size)
+    fcntl.ioctl(descriptor, _GET_SUBVOL_INFO, info)
+    *_, flags, uuid, _, _, changed = _INFO.unpack(info)
+    return flags, uuid, changed
 
 
 def nested(subvolume: int) -> list[str]:

@@ -19,7 +19,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -143,6 +143,7 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
     with tree.lock(name, on_wait):
         space = tree.get(name)
         tree.refuse_copied(space)
+        tree.refuse_unproven(space, "Remove that directory yourself, and then what holo knows about it.")
         is_mount_point = refuse_mounts(space.path)
         if is_mount_point:
             _refuse_another(space, "Unmount it first; nothing was changed.")
@@ -197,6 +198,21 @@ def _refuse_another(space: Space, hint: str) -> None:
         raise Conflict(f"what is mounted at {space.path} is not space {space.name!r}", hint)
 
 
+def refuse_place(library: Store, tree: Holotree, path: str, precious: Sequence[str] = ()) -> None:
+    """Raise :class:`UsageError` for a directory that can be no space: it is holo's, or contains what a user needs.
+
+    ``precious``: more paths that must not be in it.
+    """
+    real, own = os.path.realpath(path), os.path.realpath(library.path)
+    if os.path.commonpath([real, own]) == own:
+        raise UsageError(f"{path} cannot be a space: it is in the library", "Choose a directory of its own.")
+    if real.startswith(os.path.join(os.path.realpath(tree.path), ".")):
+        raise UsageError(f"{path} cannot be a space: it is in a folder of holo's", "Choose a directory of its own.")
+    for inside in (library.path, tree.path, os.path.expanduser("~"), *precious):
+        if os.path.commonpath([real, os.path.realpath(inside)]) == real:
+            raise UsageError(f"{path} cannot be a space: it contains {inside}", "Choose a directory of its own.")
+
+
 def remove_draft(space: Space) -> None:
     """Remove what a killed restore left beside the space: the tree that was to be the new one, or was the old."""
     parent, name = os.path.split(space.path)
@@ -225,9 +241,11 @@ class _Job:
         self._options = options
         self._verify = options.verify or library.is_doubtful
         self._known = tree.find(name)
-        if self._known is not None and path is None:
-            tree.refuse_copied(self._known)
         self.path = self._place(path)
+        if self._known is not None:
+            tree.refuse_copied(self._known)
+            if path is None:
+                tree.refuse_unproven(self._known, f"If it is, name it: `holo restore --space {name} --to DIR`.")
         if os.path.islink(self.path):
             raise Conflict(
                 f"{self.path} is a symlink, not a directory",
@@ -303,6 +321,7 @@ class _Job:
             theirs = os.path.realpath(other.path)
             if other.name == self._name or os.path.commonpath([real, theirs]) not in (real, theirs):
                 continue
+            self._tree.refuse_copied(other)
             if real == theirs:
                 raise Conflict(
                     f"{path} is space {other.name!r} already", f"Use --space {other.name}, or another place."
@@ -312,18 +331,11 @@ class _Job:
                 f"{path} and space {other.name!r} at {other.path} lie inside each other",
                 "Choose another place: a restore removes everything in a space that is not in its catalog.",
             )
-        if os.path.commonpath([real, os.path.realpath(self._library.path)]) == os.path.realpath(self._library.path):
-            raise UsageError(f"{path} cannot be a space: it is in the library", "Choose a directory of its own.")
-        tree = os.path.realpath(self._tree.path)
-        if real.startswith(os.path.join(tree, ".")):
-            raise UsageError(f"{path} cannot be a space: it is in a folder of holo's", "Choose a directory of its own.")
-        precious = [self._library.path, self._tree.path, os.path.expanduser("~")]
+        precious = []
         if known is None and not _is_absent_or_empty(path):
             with suppress(FileNotFoundError):  # the current directory has been deleted
                 precious.append(os.getcwd())
-        for inside in precious:
-            if os.path.commonpath([real, os.path.realpath(inside)]) == real:
-                raise UsageError(f"{path} cannot be a space: it contains {inside}", "Choose a directory of its own.")
+        refuse_place(self._library, self._tree, path, precious)
         return path
 
     def plan(self, *, dry: bool = False) -> Plan:
@@ -407,8 +419,8 @@ class _Job:
 
     @cached_property
     def _proven(self) -> Space | None:
-        """The space as the last restore left it, if that proves anything."""
-        if self._known is None or self._is_new:
+        """The space as the last restore left it, if that proves anything: not of files that name another path."""
+        if self._known is None or self._is_new or self._known.made_for != self.path:
             return None
         root = self._open()
         try:
@@ -467,6 +479,8 @@ class _Job:
         space = Space(
             name=self._name,
             path=self.path,
+            home=self._tree.home,
+            made_for=self.path,
             catalog=self._catalog_name,
             digest=self._digest,
             state="restoring",

@@ -1,0 +1,75 @@
+"""Adopt: let the spaces of a home that was copied belong to the copy.
+
+A space outside the holotree belongs to the home that made it. A copy of that home (`cp -a`, a backup) knows about
+it, too, and so does a home that somebody else has made up, to have a directory emptied by the next restore. So
+nothing is adopted that another home still has, or that does not look like a space of its catalog. The directory
+itself is only read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from holo import platform
+from holo.check.differences import count_as_recorded
+from holo.errors import HoloError
+from holo.hololib import Store
+from holo.hololib.locks import OnWait
+from holo.restore import refuse_place
+from holo.space import Holotree, OthersSpace, Space
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """What became of one space."""
+
+    space: str
+    path: str
+    catalog: str
+    refused: str | None
+    """why it was not adopted"""
+
+    def to_json(self) -> dict[str, str | None]:
+        return {"space": self.space, "path": self.path, "catalog": self.catalog, "refused": self.refused}
+
+
+def adopt(store: Store, tree: Holotree, names: Sequence[str], workers: int, on_wait: OnWait) -> list[Adoption]:
+    """Adopt the spaces of these ``names``, or all, that only a copy tells of; those that are this home's stay so.
+
+    Raises :class:`~holo.errors.NotFound` for a name that there is not.
+    """
+    return [done for name in names or tree.names() for done in _adopt(store, tree, name, workers, on_wait)]
+
+
+def _adopt(store: Store, tree: Holotree, name: str, workers: int, on_wait: OnWait) -> Iterator[Adoption]:
+    with tree.lock(name, on_wait), store.lock(exclusive=False, on_wait=on_wait):
+        try:
+            space = tree.get(name)
+        except OthersSpace:
+            return
+        if tree.owner(space) is None and space.standing != "copied":
+            return
+        refused = _why_not(store, tree, space, workers)
+        if refused is None:
+            tree.adopt(space)
+    yield Adoption(name, space.path, space.catalog, refused)
+
+
+def _why_not(store: Store, tree: Holotree, space: Space, workers: int) -> str | None:
+    if (owner := tree.owner(space)) is not None:
+        return f"it belongs to the home {owner}, from which this one was copied"
+    try:
+        refuse_place(store, tree, space.path)
+        if os.lstat(space.path).st_uid not in platform.owners():
+            return "the directory is another user's"
+        catalog = store.load(space.digest)
+        found, files = count_as_recorded(store, space, catalog, workers), catalog.totals.files
+    except OSError as error:
+        return f"the directory cannot be read: {error.strerror}"
+    except HoloError as error:
+        return error.message
+    if found <= files // 2:
+        return f"the directory does not look like the catalog: {found:,} of {files:,} files are as recorded"
+    return None
