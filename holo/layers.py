@@ -30,7 +30,7 @@ from holo.errors import Conflict, HoloError
 from holo.hololib.locks import InUseError, OnWait, locked, refuse_to_wait
 from holo.platform import Directory
 from holo.remove import patiently, remove, unlink
-from holo.walk import open_directory, refuse_symlinks
+from holo.walk import make_folder, make_folders, open_directory, refuse_symlinks
 
 _FOLDER = ".ephemeral-"
 """Begins the folder's name. No space can have such a one."""
@@ -52,16 +52,16 @@ class Layers:
         """Make the folders. Raises :class:`Conflict` if they could be another user's."""
         refuse_symlinks(self.path, self.trees, self.layers, self.runs)
         try:
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            make_folders(os.path.dirname(self.path))
             with suppress(FileExistsError):
-                os.mkdir(self.path, 0o700)
+                make_folder(self.path, 0o700)
                 if sys.platform != "win32":  # in a shared home it would have the group of all, which has no name inside
                     os.chown(self.path, -1, os.getegid())
                     os.chmod(self.path, 0o700)
             if not self._is_own():
                 raise Conflict(f"{self.path} is not a folder that is yours alone", "Remove it, or let its owner do so.")
             for folder in (self.trees, self.layers, self.runs):
-                os.makedirs(folder, exist_ok=True)
+                make_folders(folder)
         except OSError as error:
             raise HoloError(f"cannot make {self.path}: {error.strerror}") from error
 

@@ -11,9 +11,9 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from holo import digest as digests
@@ -26,7 +26,7 @@ from holo.hololib.store import NAME, check_name
 from holo.platform import probe
 from holo.remove import remove_at
 from holo.untrusted import SMALL, is_ours, open_file, read, read_file
-from holo.walk import absolute, refuse_symlinks
+from holo.walk import absolute, make_folders, refuse_symlinks
 
 State = Literal["restoring", "pristine"]
 Standing = Literal["own", "unproven", "copied"]
@@ -83,12 +83,24 @@ class Space:
     """in which boot of the system that was. What was written in another may not have reached the disk."""
     identity: str = ""
     """that of the file this was written to, which a copy of it does not have (:func:`holo.platform.identity`)"""
+    modes: list[tuple[int, int]] = field(default_factory=list)
+    """pairs of a type and mode (st_mode) that was set there, and what the filesystem made of it if that is another"""
     draft: str = ""
     """while a restore replaces the whole space: the name beside it of the tree that is to be removed in the end"""
     standing: Standing = "own"
     """not written, but found out when it is read: whether ``path`` is known to be this home's. At its default place it
     always is. ``copied``: only a copy of what another home, or this one, wrote says so. ``unproven``: the filesystem
     does not tell a copy from what was copied."""
+
+    @property
+    def unkept_modes(self) -> dict[int, int]:
+        """What is in ``modes``."""
+        return dict(self.modes)
+
+    def with_modes(self, seen: Mapping[int, int]) -> Space:
+        """``seen``: what became of each mode that was set just now."""
+        found = {**self.unkept_modes, **seen}
+        return replace(self, modes=[(mode, kept) for mode, kept in sorted(found.items()) if mode != kept])
 
     def finished(self, stamp: int, root: str, inodes: str) -> Space:
         return replace(
@@ -152,6 +164,7 @@ def _is_sound(space: Space, name: str) -> bool:
         and all(type(number) is int for number in numbers)
         and space.times.granularity > 0
         and all(type(text) is str for text in (*texts, space.inodes))
+        and all(type(mode) is type(kept) is int for mode, kept in space.modes)
         and (space.reason is None or type(space.reason) is str)
     )
 
@@ -172,7 +185,7 @@ class Holotree:
     def folder(self) -> str:
         """The folder of what is known about spaces, made if it is not there."""
         try:
-            os.makedirs(self._records, exist_ok=True)
+            make_folders(self._records)
         except OSError as error:
             raise HoloError(
                 f"cannot make {self._records}: {error.strerror}",
@@ -443,7 +456,7 @@ class Holotree:
         """
         path = self.record_path(space.name)
         try:
-            os.makedirs(self._records, exist_ok=True)
+            make_folders(self._records)
             space = replace(space, home=self.home)
             _write(path, _sealed(space), durable=False)
             if space.state == "restoring":  # after it: a mark without a record tells of one that was lost
@@ -460,6 +473,7 @@ class Holotree:
             inodes="",
             clock=0,
             times=EXACT,
+            modes=[],
             boot="",
             restored="",
             draft="",

@@ -43,6 +43,33 @@ def refuse_symlinks(*paths: str) -> None:
             )
 
 
+def make_folders(path: str) -> None:
+    """Make a folder of holo's, and those above it, unless they are there. Raises :class:`OSError`.
+
+    Their rights are what the umask leaves. The default ACL of a folder above does not go on to them.
+    """
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if not os.path.exists(parent):
+        make_folders(parent)
+    try:
+        make_folder(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+
+
+def make_folder(path: str, mode: int = 0o777) -> None:
+    """Make a new folder in the same way. Raises :class:`FileExistsError` and every other :class:`OSError`."""
+    os.mkdir(path, mode)
+    folder = open_directory(path)
+    try:
+        platform.disinherit(folder, mode)
+    finally:
+        platform.close_directory(folder)
+
+
 def open_directory(path: str, *, changes: bool = False) -> Directory:
     """Open a directory by its name in its folder; a symlink there is never followed. Raises :class:`OSError`.
 

@@ -6,7 +6,8 @@ A builder is a module with three functions:
     Everything that decides the result, as a JSON-able value: lines without comments, in a fixed order where order does
     not matter; the contents of lock files and of included files; options and variables of the tool; the platform; the
     Python version. Everything is read through ``inputs``. Two blueprints with the same value are built once. It is
-    hashed and never stored, but secrets (credentials in URLs) are to be left out all the same. Raises
+    hashed; of some of it digests are stored. Credentials in URLs are left out of it, see
+    :func:`holo.build.canonical.document_without_secrets`. Raises
     UsageError for a malformed file or one that holo does not build, NotFound for an included file that is missing,
     ToolMissing if the tool is not there. Writes nothing.
 

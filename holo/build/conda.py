@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from holo import activation, platform
 from holo.build import conda_file, requirements
 from holo.build.builders import ToolMissing
-from holo.build.canonical import this_system, without_secrets
+from holo.build.canonical import this_system, without_queries, without_secrets
+from holo.build.forget import forget, forget_in_packages
 from holo.build.inputs import Inputs
 from holo.build.python import configuration
 from holo.errors import Conflict, HoloError
-from holo.untrusted import read_file
 
 if TYPE_CHECKING:
     from holo.build.blueprint import Blueprint
@@ -47,9 +47,6 @@ _SETTINGS = {
 
 _TOKEN = re.compile(r"/t/[^/]+(?=/)")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"'\\]+")
-
-_LARGEST_NOTE = 64 << 20
-"""Bytes: of a package, all its files are in it."""
 
 _FOREIGN = re.compile(
     "PYTHON.*|VIRTUAL_ENV.*|CONDA_.*|PIP_(REQUIRE_VIRTUALENV|USER|TARGET|PREFIX|ROOT)|UV_.*_ENVIRONMENT"
@@ -202,19 +199,10 @@ def _pip(found: CondaFile, stage: str, folder: str, environ: dict[str, str], log
 
 
 def _forget_credentials(stage: str) -> None:
-    """Take the credentials out of the URLs of what the tools note: whoever has the environment could read them."""
     folder = os.path.join(stage, "conda-meta")
-    for path in [os.path.join(folder, "history"), *glob.glob(os.path.join(glob.escape(folder), "*.json"))]:
-        try:
-            text = read_file(path, _LARGEST_NOTE)[0].decode("utf-8", "surrogateescape")
-            found = _URL.sub(lambda url: _TOKEN.sub("", without_secrets(url[0])), text)
-            if found != text:
-                with open(path, "wb") as file:
-                    file.write(found.encode("utf-8", "surrogateescape"))
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise HoloError(f"the build failed: no credentials can be taken out of {path}: {error.strerror}") from None
+    notes = [os.path.join(folder, "history"), *glob.glob(os.path.join(glob.escape(folder), "*.json"))]
+    forget(notes, lambda text: _URL.sub(lambda url: _TOKEN.sub("", without_queries(url[0])), text))
+    forget_in_packages(stage)
 
 
 def _python(stage: str) -> str:

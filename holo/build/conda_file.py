@@ -11,6 +11,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
+from holo.build.canonical import hidden
 from holo.errors import UsageError
 
 _LARGEST = 1 << 18
@@ -78,7 +79,7 @@ class _Reader:
         self._path = path
 
     def fail(self, key: str, what: str, hint: str | None = None) -> None:
-        raise UsageError(f"{self._path}: {key}: {what}", hint)
+        raise UsageError(f"{self._path}: {key}: {hidden(what)}", hint)
 
     def yaml(self, text: str) -> object:
         import yaml

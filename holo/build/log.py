@@ -15,10 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from holo import streams
+from holo.build.canonical import hidden
 from holo.errors import HoloError
 
-_SECRET = re.compile(rb"(?<=://)[^/\s\"']+(?=@)|(?<=/t/)[^/\s\"']+(?=/)")
-"""Credentials in URLs, and tokens as conda's servers have them."""
 _LONGEST_LINE = 1 << 16
 _QUIET = 100
 """Milliseconds without a word before it is asked whether a tool is still there."""
@@ -69,8 +68,7 @@ class Log:
         if code != 0:
             self._keep(f"exit {code}\n".encode())
             how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
-            shown = _SECRET.sub(b"***", (name or os.path.basename(command[0])).encode("utf-8", "surrogateescape"))
-            what = shown.decode("utf-8", "surrogateescape")
+            what = hidden(name or os.path.basename(command[0]))
             raise HoloError(f"the build failed: {what} {how}", f"Its log: {self.path}")
 
     def _start(self, command: Sequence[str], env: Mapping[str, str], cwd: str) -> subprocess.Popen[bytes]:
@@ -98,16 +96,20 @@ class Log:
         self._write(left)
 
     def _write(self, data: bytes) -> None:
-        data = _SECRET.sub(b"***", data)
+        data = _hidden(data)
         self._keep(data)
         if data:
             streams.show(data)
 
     def _keep(self, data: bytes) -> None:
         try:
-            os.write(self._file, _SECRET.sub(b"***", data))
+            os.write(self._file, _hidden(data))
         except OSError as error:
             raise HoloError(f"cannot write the log {self.path}: {error.strerror}") from error
+
+
+def _hidden(data: bytes) -> bytes:
+    return hidden(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
 def _words(process: subprocess.Popen[bytes]) -> Iterator[bytes]:

@@ -29,7 +29,7 @@ from holo import digest as digests
 from holo import platform
 from holo.build.blueprint import Blueprint
 from holo.build.builders import Options, builder_of
-from holo.build.canonical import key_of
+from holo.build.canonical import document_without_secrets, key_of
 from holo.build.inputs import Inputs, are_unchanged
 from holo.build.layers import PARTS, Parts, nearest, note
 from holo.build.log import Log
@@ -83,7 +83,7 @@ def find(library: Store, blueprint: Blueprint, options: Options) -> Made | Wante
         return Made(*known)
     inputs = Inputs()
     builder = builder_of(blueprint.kind)
-    document = builder.canonical(blueprint, inputs, options)
+    document = document_without_secrets(builder.canonical(blueprint, inputs, options))
     key = key_of({"kind": blueprint.kind, **document})[:_KEY]
     wanted = Wanted(blueprint, options, key, inputs, builder.parts(document))
     return _known(library, wanted) or wanted
@@ -289,6 +289,7 @@ def _stage(tree: Holotree, own: str) -> Iterator[str]:
         os.mkdir(path, 0o755)
         directory = platform.open_root(path)
         try:
+            platform.disinherit(directory, 0o755)
             platform.own_group(directory)
         finally:
             platform.close_directory(directory)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from holo.build.builders import ToolMissing
 from holo.build.canonical import this_system
+from holo.build.forget import forget
 from holo.build.inputs import Inputs
 from holo.errors import HoloError, UsageError
 
@@ -115,6 +116,9 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
     environ = {name: value for name, value in os.environ.items() if not _FOREIGN.fullmatch(name)}
     log.run([npm, "ci", "--no-audit", "--no-fund"], env=environ, cwd=stage)
     os.unlink(npmrc)
+    forget(
+        os.path.join(stage, name) for name in ("package.json", "package-lock.json", "node_modules/.package-lock.json")
+    )
     package = os.path.join(blueprint.folder, "package.json")
     return [f"{package}: no file of the project was there for its script {name!r}" for name in project.scripts]
 

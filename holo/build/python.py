@@ -22,7 +22,8 @@ from holo import platform
 from holo.build import requirements
 from holo.build.blueprint import Blueprint
 from holo.build.builders import Options, ToolMissing
-from holo.build.canonical import this_system, without_secrets
+from holo.build.canonical import hidden, this_system, without_secrets
+from holo.build.forget import forget_in_packages
 from holo.build.inputs import Inputs
 from holo.build.layers import Parts
 from holo.build.log import Log
@@ -348,7 +349,7 @@ def _answer(command: list[str], environ: Mapping[str, str], folder: str) -> str:
     done = subprocess.run(command, env=environ, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode != 0:
         words = done.stderr.decode(errors="replace")
-        cause = " ".join(without_secrets(words[words.rfind("error:") + 6 :] if "error:" in words else words).split())
+        cause = " ".join(hidden(words[words.rfind("error:") + 6 :] if "error:" in words else words).split())
         raise HoloError(
             f"no Python for the blueprint in {folder}: {cause}",
             "Install one: `uv python install VERSION`; or choose one with UV_PYTHON or .python-version.",
@@ -467,6 +468,7 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
         warnings = [f"not installed, for it is made of a folder's sources: {name}" for name in local]
     with suppress(FileNotFoundError):
         os.unlink(os.path.join(stage, ".lock"))  # uv's own, while it installs
+    forget_in_packages(stage)
     return warnings
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from holo import digest as digests
-from holo.build.canonical import without_secrets
+from holo.build.canonical import hidden, without_credentials, without_secrets
 from holo.build.inputs import Inputs
 from holo.errors import UsageError
 
@@ -98,7 +98,7 @@ def _logical(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 def _take(
     line: str, where: str, file: str, inputs: Inputs, found: Requirements, kind: str, above: tuple[str, ...]
 ) -> None:
-    for name in _VARIABLE.findall(without_secrets(line)):
+    for name in _VARIABLE.findall(without_credentials(line)):
         value = inputs.variable(name) or ""
         found.variables[name] = digests.of(without_secrets(value).encode("utf-8", "surrogateescape"))
     if line.startswith("-"):
@@ -114,7 +114,7 @@ def _take(
 def _option_parts(text: str, where: str) -> list[str]:
     match = _OPTION.fullmatch(text)
     if match is None:
-        raise UsageError(f"{where}: {text!r} is not an option")
+        raise UsageError(f"{where}: {hidden(text)!r} is not an option")
     return [part for part in match.groups() if part]
 
 
@@ -128,8 +128,7 @@ def _option(
     value = " ".join(values)
     if name in ("-e", "--editable"):
         raise UsageError(
-            f"{where}: an editable install leads out of the environment, so it cannot be recorded: "
-            + without_secrets(value),
+            f"{where}: an editable install leads out of the environment, so it cannot be recorded: " + hidden(value),
             "Leave it out, and install it in the space: holo run ... -- uv pip install --no-deps -e DIR",
         )
     if name not in _INCLUDES:
@@ -140,9 +139,9 @@ def _option(
     try:
         value = " ".join(shlex.split(value))
     except ValueError as error:
-        raise UsageError(f"{where}: {value}: {error}") from None
+        raise UsageError(f"{where}: {hidden(value)}: {error}") from None
     if not value or "://" in value:
-        raise UsageError(f"{where}: only a local file can be included, not {without_secrets(value)!r}")
+        raise UsageError(f"{where}: only a local file can be included, not {hidden(value)!r}")
     path = os.path.normpath(os.path.join(os.path.dirname(file), value))
     if len(above) == 0:  # lines of another file, whose own includes are theirs to tell
         above = (file,)
@@ -186,7 +185,7 @@ def _versions(text: str, where: str) -> str:
         if match is None:
             if not part.strip():  # a comma at the end
                 continue
-            raise UsageError(f"{where}: {without_secrets(part.strip())!r} is not a version such as '>=1.0'")
+            raise UsageError(f"{where}: {hidden(part.strip())!r} is not a version such as '>=1.0'")
         found.append(match[1] + match[2])
     return ",".join(sorted(found))
 
@@ -206,7 +205,7 @@ def _source(text: str, where: str, file: str, inputs: Inputs, found: Requirement
     path = text[: chosen.start()] if chosen is not None else text
     path = unquote(urlsplit(path).path) if text.startswith("file:") else path
     if not text.startswith("file:") and not (path.endswith(_ARCHIVE) or os.sep in path or path.startswith(".")):
-        raise UsageError(f"{where}: {without_secrets(text)!r} is not a requirement")
+        raise UsageError(f"{where}: {hidden(text)!r} is not a requirement")
     path = os.path.normpath(os.path.join(os.path.dirname(file), path))
     if os.path.isdir(path):
         raise UsageError(

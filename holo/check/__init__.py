@@ -1,5 +1,6 @@
 """Check: read everything, say what is wrong and whom it concerns; repair it with what is at hand.
 
+    rights     nobody may write to more of the library than they may write to its own folder
     records    what is known of spaces
     names      and the catalogs they mean: now it is known which content is needed, and by whom
     contents   every blob and link form is read, in parallel; what is needed must be there
@@ -31,12 +32,13 @@ from holo.catalog import Catalog
 from holo.check.differences import golden_differences, space_differences, tree_differences
 from holo.check.reader import NOT_DAMAGE, THEIRS, Reader, Seen, State
 from holo.check.report import CheckReport, Kind, Problem
+from holo.check.rights import excessive_rights, take_rights
 from holo.check.sources import Sources
 from holo.errors import HoloError
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import InUseError, OnWait, refuse_to_wait, say_waiting
 from holo.hololib.quarantine import Quarantine
-from holo.hololib.store import NAME, read_catalog_file
+from holo.hololib.store import FOLDERS, NAME, read_catalog_file
 from holo.layers import Layers
 from holo.space import Holotree, OthersSpace, Space
 from holo.untrusted import SMALL, is_others, read_file
@@ -107,6 +109,7 @@ class _Check:
         self._done = self._total = 0
 
     def run(self) -> CheckReport:
+        self._check_rights()
         self._check_records()
         self._sources = Sources(self._store, self._spaces.values(), self._options.sources, self._quarantine.path)
         self._check_names()
@@ -157,6 +160,30 @@ class _Check:
         with suppress(FileNotFoundError):  # a draft that another process was writing
             self._report.garbage_bytes += os.lstat(path).st_size
             self._report.garbage_files += 1
+
+    # -- who may write to what ----------------------------------------------------------------------------
+
+    def _check_rights(self) -> None:
+        """Folders and files of the library that more users may write to than to the library's own folder.
+
+        In a sticky one, that of a shared library, all folders must be sticky and no file may be common. Blobs and link
+        forms have a mode of their own to have, golden trees a recorded one.
+        """
+        for folder in (self._store.path, *(os.path.join(self._store.path, name) for name in FOLDERS)):
+            found = excessive_rights(self._store.path, folder)
+            if found:
+                problem = self._note("rights", folder, f"more users may write to {_listed(found)} in it than should")
+                if self._options.repair:
+                    self._repair_rights(problem, found)
+
+    def _repair_rights(self, problem: Problem, found: dict[str, int]) -> None:
+        try:
+            for name, excess in found.items():
+                take_rights(os.path.join(problem.path, name), excess)
+        except PermissionError:
+            problem.what += _NOT_OURS
+        else:
+            problem.repaired = "taken away"
 
     # -- what is known of spaces --------------------------------------------------------------------------
 
@@ -449,6 +476,11 @@ class _Check:
         for path, what in space_differences(self._store, space, catalog, self._options.workers):
             problem = self._note("space", os.path.join(space.path, path) if path else space.path, what)
             problem.catalogs, problem.spaces = [space.catalog], [space.name]
+
+
+def _listed(names: Collection[str]) -> str:
+    first = min(names)
+    return first if len(names) == 1 else f"{first} and {len(names) - 1} more"
 
 
 def _what(error: HoloError | OSError, path: str, damaged: str) -> str:

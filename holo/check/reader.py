@@ -142,7 +142,7 @@ class Reader:
             return State.DAMAGED, "its mode or time is not what holo gave it", 0
         if status.st_uid != int(user):
             return State.DAMAGED, "it is another user's", 0
-        if platform.get_xattrs(descriptor):
+        if platform.get_xattrs(descriptor, acls=True):
             return State.DAMAGED, "it has extended attributes", 0
         if digests.of_file(descriptor) != digest:
             return State.DAMAGED, "its bytes do not have that digest", 0

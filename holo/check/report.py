@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["catalog", "name", "blob", "link", "golden", "record", "space"]
-"""What is damaged: a catalog, what a name means, a blob, a link form, a golden tree, what is known of a space, or
-the space itself."""
+Kind = Literal["catalog", "name", "blob", "link", "golden", "record", "space", "rights"]
+"""What is damaged: a catalog, what a name means, a blob, a link form, a golden tree, what is known of a space, the
+space itself, or who may write to something in the library."""
 
 
 @dataclass

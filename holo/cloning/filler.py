@@ -23,6 +23,9 @@ from holo.platform import Directory
 from holo.walk import Walker
 
 _SETID = 0o6000
+_SPECIAL = 0o7000
+"""Bits of a mode that open(2) drops on some filesystems (FUSE), and that a write takes away: they are set last."""
+
 _ATTEMPTS = 5
 
 _LARGE = 1 << 16
@@ -49,7 +52,7 @@ class Filler:
         self._sources, self._targets, self._leaders = Walker(source), Walker(target), Walker(target)
         mine = platform.status(target, "")
         self._draft = (mine.st_dev, mine.st_ino)
-        self._inexact = _SETID | platform.umask()
+        self._inexact = _SPECIAL | platform.umask()
         self._cannot_clone: set[int] = set()
         self._made = Made()
         self._known: dict[tuple[int, int], str] = {}
@@ -77,7 +80,7 @@ class Filler:
     def in_worker(self) -> None:
         """Run in a process of our own: modes can be given to open(2) exactly."""
         os.umask(0)
-        self._inexact = _SETID
+        self._inexact = _SPECIAL
 
     def result(self) -> Made:
         for walker in (self._sources, self._targets, self._leaders):

@@ -247,6 +247,7 @@ def _make_upper(upper: str, layer: str) -> None:
     model = os.lstat(layer)
     target = open_directory(upper)
     try:
+        platform.disinherit(target, 0o777)
         with suppress(PermissionError):  # a root that not even its owner may read; no attributes are on it
             source = open_directory(layer)
             try:

@@ -52,7 +52,7 @@ class Blobs:
         self.directory = self.shards.directory
         self._owners = platform.owners()
         # Only an unusual umask takes rights away that a blob must have; then they are given afterwards.
-        self._chmod = SEALED_MODE if platform.umask() & SEALED_MODE else None
+        self._exact = not platform.umask() & SEALED_MODE
 
     def close(self) -> None:
         self.shards.close()
@@ -122,7 +122,7 @@ class Blobs:
             target = platform.clone(source, directory, name, folder, blob, SEALED_MODE)
             try:
                 confirm(target)
-                platform.set_file(target, SEALED_MTIME_NS, self._chmod)
+                self.shards.finish(target, SEALED_MTIME_NS, SEALED_MODE, exact=self._exact)
             finally:
                 os.close(target)
 
@@ -167,7 +167,8 @@ class Blobs:
         descriptor = platform.create_file(folder, draft, SEALED_MODE)
         try:
             write_sparse(descriptor, chunks)
-            platform.set_file(descriptor, SEALED_MTIME_NS if seal else time.time_ns(), self._chmod)
+            mtime = SEALED_MTIME_NS if seal else time.time_ns()
+            self.shards.finish(descriptor, mtime, SEALED_MODE, exact=self._exact)
         finally:
             os.close(descriptor)
 

@@ -118,7 +118,7 @@ class Links:
             try:
                 if os.fstat(target).st_size != size:
                     write_sparse(target, self._blobs.chunks(digest, size))
-                platform.set_file(target, mtime, mode & READ_ONLY)
+                self._shards.finish(target, mtime, mode & READ_ONLY)
             finally:
                 os.close(target)
 
@@ -133,6 +133,6 @@ def is_genuine(descriptor: int, name: str) -> bool:
 def _is_wrong(directory: Directory, name: str, row: FileRow) -> bool:
     descriptor = platform.open_file(directory, name)
     try:
-        return digests.of_file(descriptor) != row[4] or bool(platform.get_xattrs(descriptor))
+        return digests.of_file(descriptor) != row[4] or bool(platform.get_xattrs(descriptor, acls=True))
     finally:
         os.close(descriptor)

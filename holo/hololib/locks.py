@@ -14,6 +14,7 @@ from holo import streams
 from holo.errors import HoloError
 from holo.platform import lock as lock_descriptor
 from holo.untrusted import refuse_second_name
+from holo.walk import make_folders
 
 OnWait = Callable[[str], object]
 """Called once with a message when a lock is held by someone else, before waiting for it."""
@@ -88,7 +89,7 @@ def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait) -> int | No
 def _open(path: str, *, exclusive: bool) -> int | None:
     flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        make_folders(os.path.dirname(path))
         while True:
             # First without O_CREAT: in a sticky folder Linux refuses that for a file of another user, whatever its
             # mode (fs.protected_regular).

@@ -7,6 +7,8 @@ import os
 import shutil
 import time
 
+from holo.walk import make_folders
+
 
 class Quarantine:
     """The folder ``quarantine/`` of a library, with one folder in it for each command that moved something there."""
@@ -18,7 +20,7 @@ class Quarantine:
     def take(self, path: str, name: str) -> str:
         """Move ``path`` here, as ``name`` (with its folders). Returns where it is now. Raises :class:`OSError`."""
         target = os.path.join(self._own, name)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        make_folders(os.path.dirname(target))
         try:
             os.rename(path, target)
         except OSError as error:

@@ -38,6 +38,9 @@ class Shards:
     def __init__(self, path: str) -> None:
         self.path = path
         self.directory: Directory = platform.open_root(path)
+        self.is_exact = True
+        """whether a new file gets the mode that it is made with, and no ACL"""
+        self._looked_at: set[str] = set()
         self._made_by = os.getpid()
         self._kept: dict[str, Directory] = {}
 
@@ -61,15 +64,33 @@ class Shards:
     def _open(self, name: str) -> Directory:
         try:
             try:
-                return platform.open_child(self.directory, name)
+                folder = platform.open_child(self.directory, name)
             except FileNotFoundError:
-                with suppress(FileExistsError):
-                    platform.make_directory(self.directory, name, 0o777)
-                return platform.open_child(self.directory, name)
+                folder = self._make(name)
         except OSError as error:
             if error.errno not in NO_FILE:
                 raise
             raise IntegrityError(f"{os.path.join(self.path, name)} is not a directory", "Remove it.") from None
+        if name not in self._looked_at:
+            self._looked_at.add(name)
+            if platform.has_default_acl(folder):
+                self.is_exact = False
+        return folder
+
+    def _make(self, name: str) -> Directory:
+        try:
+            platform.make_directory(self.directory, name, 0o777)
+        except FileExistsError:  # another process was faster
+            return platform.open_child(self.directory, name)
+        folder = platform.open_child(self.directory, name)
+        platform.disinherit(folder, 0o777)
+        return folder
+
+    def finish(self, descriptor: int, mtime_ns: int, mode: int, *, exact: bool = False) -> None:
+        """Give a new file its mtime and its mode. ``exact``: it was made with that, umask aside."""
+        if not self.is_exact:
+            platform.remove_xattrs(descriptor)
+        platform.set_file(descriptor, mtime_ns, None if exact and self.is_exact else mode)
 
     def publish(self, name: str, make: Callable[[Directory, str], None]) -> None:
         """Let ``make`` write a file under a draft name, then rename it to ``name`` (``ab/...``).

@@ -21,7 +21,7 @@ from holo.hololib.locks import OnWait, locked, say_waiting
 from holo.hololib.sealed import seal, unseal
 from holo.remove import remove, unlink
 from holo.untrusted import SMALL, is_others, is_ours, read_file
-from holo.walk import absolute, refuse_symlinks
+from holo.walk import absolute, make_folders, refuse_symlinks
 
 if TYPE_CHECKING:
     from holo.catalog import Catalog
@@ -94,7 +94,7 @@ class Store:
         """A folder of the library, made if it is not there."""
         path = os.path.join(self.path, *names)
         try:
-            os.makedirs(path, exist_ok=True)
+            make_folders(path)
         except OSError as error:
             raise HoloError(
                 f"cannot make the library folder {path}: {error.strerror}",

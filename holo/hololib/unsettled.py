@@ -28,6 +28,7 @@ from holo import platform
 from holo.errors import HoloError, advice
 from holo.hololib.shards import DRAFT, temporary_name
 from holo.platform import Directory
+from holo.walk import make_folders
 
 _CLOCK_STEP_NS = 86_400 * 10**9
 """A clock may be set back while files are written (to another time zone, at most), so look back a day more."""
@@ -101,8 +102,8 @@ class Unsettled:
 
     def _note(self, name: str) -> str:
         path = os.path.join(self._folder, name)
-        os.makedirs(self._folder, exist_ok=True)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        make_folders(self._folder)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
         folder = platform.open_root(self._folder)
         try:
             platform.sync_directory(folder)

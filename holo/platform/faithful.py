@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
 from collections.abc import Iterator
 
 # What copy_file_range answers where it cannot copy between these two files: read and write can. ETXTBSY: a swap file.
@@ -17,6 +18,8 @@ _NOT_KEPT = frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.ENODATA})
 
 # What lseek answers to SEEK_HOLE and SEEK_DATA where the filesystem knows no holes, and behind the last data.
 _NO_HOLES = frozenset({errno.EINVAL, errno.ENXIO})
+ACL = "system.posix_acl_"
+"""Begins the names of the attributes that hold the ACL of a file, and the default ACL of a directory."""
 
 _PIECE = 1 << 20
 _RANGE = 1 << 30
@@ -142,11 +145,62 @@ def copy_xattrs(source: int, target: int, names: list[str]) -> bool:
     return kept
 
 
-def remove_xattrs(descriptor: int) -> None:
-    """Remove what a new directory has inherited: a default ACL would go on to everything below it."""
-    for name in xattrs_of(descriptor):
-        if name.startswith("system.posix_acl_"):
-            os.removexattr(descriptor, name)
+def remove_xattrs(descriptor: int) -> bool:
+    """Remove the ACLs of an open file or directory; ``False`` if it has none.
+
+    What is made in a directory with a default ACL inherits that, and then its mode is not what was asked for: acl(5).
+    """
+    acls = [name for name in xattrs_of(descriptor) if name.startswith(ACL)]
+    for name in acls:
+        os.removexattr(descriptor, name)
+    return bool(acls)
+
+
+# linux/posix_acl_xattr.h: after four bytes of version, entries of tag, rights, and whose they are.
+_ENTRY = struct.Struct("<HHI")
+_GROUP_OBJ = 0x04
+
+
+def without_acls(mode: int, xattrs: dict[str, bytes]) -> tuple[int, dict[str, bytes]]:
+    """The mode and the attributes that a file with these has without its ACLs.
+
+    With an ACL the group's bits of a mode are its mask: the most that anybody it names may do (acl(5)). Without they
+    would be the rights of the group, which may be fewer.
+    """
+    acl = xattrs.get(ACL + "access")
+    if acl is not None:
+        for tag, rights, _ in _ENTRY.iter_unpack(acl[4:]):
+            if tag == _GROUP_OBJ:
+                mode &= ~0o070 | rights << 3
+    return mode, {name: value for name, value in xattrs.items() if not name.startswith(ACL)}
+
+
+def has_default_acl(directory: int) -> bool:
+    """Whether what is made in an open directory inherits an ACL from it."""
+    try:
+        os.getxattr(directory, ACL + "default")
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+            raise
+        return False
+    return True
+
+
+def disinherit(directory: int, mode: int) -> None:
+    """Give a new directory, if it has inherited an ACL, the rights that it has without: ``mode`` less the umask.
+
+    What is made in it inherits nothing then.
+    """
+    if remove_xattrs(directory):
+        special = stat.S_IMODE(os.fstat(directory).st_mode) & 0o7000
+        os.fchmod(directory, special | mode & ~umask())
+
+
+def umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def finish_link(source: int, source_name: str, target: int, name: str, status: os.stat_result) -> tuple[bool, bool]:

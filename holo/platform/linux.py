@@ -235,7 +235,7 @@ def touch(directory: Directory, name: str) -> None:
         finally:
             os.close(descriptor)
         os.unlink(name, dir_fd=directory)
-    os.close(create_file(directory, name, 0o666))
+    os.close(create_file(directory, name, 0o644))
 
 
 # linux/fiemap.h: start, length, flags, mapped extents, room for extents, reserved; and one extent: logical,
@@ -473,13 +473,6 @@ def lock_directory(directory: Directory) -> bool:
     return lock(directory, exclusive=True, wait=False)
 
 
-def umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
 def owners() -> frozenset[int]:
     """The users whose files are believed without reading them: this one, and root, whom nothing stops anyway."""
     return frozenset((os.geteuid(), 0))
@@ -538,8 +531,11 @@ def _handle(descriptor: int) -> str:
     return ""
 
 
-def get_xattrs(descriptor: int) -> dict[str, bytes]:
-    """The extended attributes holo keeps, of an open file or directory: ``user.*`` and capabilities."""
+def get_xattrs(descriptor: int, *, acls: bool = False) -> dict[str, bytes]:
+    """The extended attributes holo keeps, of an open file or directory: ``user.*`` and capabilities.
+
+    With ``acls`` also those that hold ACLs, which it does not keep.
+    """
     try:
         names = os.listxattr(descriptor)
     except OSError as error:
@@ -549,7 +545,7 @@ def get_xattrs(descriptor: int) -> dict[str, bytes]:
     return {
         name: os.getxattr(descriptor, name)
         for name in names
-        if name.startswith("user.") or name == "security.capability"
+        if name.startswith("user.") or name == "security.capability" or (acls and name.startswith(faithful.ACL))
     }
 
 
@@ -624,10 +620,14 @@ copy_content = faithful.copy_content
 data_ranges = faithful.data_ranges
 open_unread = faithful.open_unread
 copy_xattrs = faithful.copy_xattrs
+disinherit = faithful.disinherit
 finish_link = faithful.finish_link
+has_default_acl = faithful.has_default_acl
 has_holes = faithful.has_holes
 make_special = faithful.make_special
 remove_xattrs = faithful.remove_xattrs
 set_owner = faithful.set_owner
 set_times = faithful.set_times
+umask = faithful.umask
+without_acls = faithful.without_acls
 xattrs_of = faithful.xattrs_of

@@ -225,7 +225,7 @@ def touch(directory: Directory, name: str) -> None:
             os.utime(path, follow_symlinks=os.utime not in os.supports_follow_symlinks)
             return
         os.unlink(path)
-    os.close(create_file(directory, name, 0o666))
+    os.close(create_file(directory, name, 0o644))
 
 
 def shared_bytes(directory: Directory, name: str) -> int:
@@ -258,7 +258,7 @@ def identity(descriptor: int) -> str:
     return str(os.fstat(descriptor).st_ino)
 
 
-def get_xattrs(descriptor: int | Directory) -> dict[str, bytes]:
+def get_xattrs(descriptor: int | Directory, *, acls: bool = False) -> dict[str, bytes]:
     """Python reads extended attributes on Linux only, so there are none."""
     return {}
 
@@ -540,8 +540,23 @@ def copy_xattrs(source: int | Directory, target: int | Directory, names: list[st
     return True
 
 
-def remove_xattrs(descriptor: int | Directory) -> None:
-    """Remove what a new directory has inherited: nothing."""
+def remove_xattrs(descriptor: int | Directory) -> bool:
+    """Remove the ACLs of an open file or directory: Python does not see any."""
+    return False
+
+
+def without_acls(mode: int, xattrs: dict[str, bytes]) -> tuple[int, dict[str, bytes]]:
+    """The mode and the attributes that a file with these has without its ACLs: Python does not see any."""
+    return mode, xattrs
+
+
+def has_default_acl(directory: Directory) -> bool:
+    """Whether what is made in a directory inherits an ACL from it: Python does not see any."""
+    return False
+
+
+def disinherit(directory: Directory, mode: int) -> None:
+    """Take away the ACL that a new directory has inherited: Python does not see any."""
 
 
 def finish_link(

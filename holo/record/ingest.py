@@ -137,7 +137,7 @@ class Ingest:
                 )
             else:
                 _check_unchanged(source, before)
-            xattrs = platform.get_xattrs(source)
+            xattrs = platform.get_xattrs(source, acls=True)
         finally:
             os.close(source)
         if name.endswith(".pyc") and relocation is not None:
@@ -147,7 +147,8 @@ class Ingest:
             warnings += [f"{path} contains {what}, which is not patched" for what in foreign]
         if content is not None and may_point_outside(name):
             warnings += outside(path, name, content, os.fsdecode(self._prefix))
-        row = (name, stat.S_IMODE(before.st_mode), size, before.st_mtime_ns, digest)
+        mode, xattrs = platform.without_acls(stat.S_IMODE(before.st_mode), xattrs)
+        row = (name, mode, size, before.st_mtime_ns, digest)
         inode = (before.st_dev, before.st_ino) if before.st_nlink > 1 else None
         return Ingested(row, relocation, xattrs, stored, inode, tuple(warnings))
 

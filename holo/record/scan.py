@@ -56,8 +56,9 @@ def _scan(directory: Directory, root: str, path: str, tree: Tree) -> None:
     children: list[str] = []
     try:
         status = platform.status(directory, "")
-        folder.mode, folder.mtime_ns = stat.S_IMODE(status.st_mode), status.st_mtime_ns
-        folder.xattrs = platform.get_xattrs(directory)
+        folder.mtime_ns = status.st_mtime_ns
+        xattrs = platform.get_xattrs(directory, acls=True)
+        folder.mode, folder.xattrs = platform.without_acls(stat.S_IMODE(status.st_mode), xattrs)
         with platform.listing(directory) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
         for entry in found:

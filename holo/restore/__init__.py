@@ -405,7 +405,8 @@ class _Job:
         links = self._library.links if used is Way.HARDLINK else None
         root = self._open()
         try:
-            expectation = Expectation(self._catalog, self.relocator, used, proof, times, links)
+            modes = self._known.unkept_modes if self._known is not None else {}
+            expectation = Expectation(self._catalog, self.relocator, used, proof, times, links, modes)
             self._found = survey(root, expectation, self._library.blobs, self._options.workers)
         finally:
             platform.close_directory(root)
@@ -489,6 +490,7 @@ class _Job:
             reason=self.decision.reason,
             stamp=-1,
             boot=platform.boot_id(),
+            modes=self._known.modes if self._known is not None else [],
         )
         past = self._proven
         if past is None:
@@ -541,7 +543,7 @@ class _Job:
         finally:
             platform.close_directory(root)
         inodes = self._save_inodes(self._found.directories | tally.directories)
-        self._tree.save(replace(space, times=times).finished(stamp, identity, inodes))
+        self._tree.save(replace(space, times=times).with_modes(tally.modes).finished(stamp, identity, inodes))
         return tally
 
     def _snapshot(self, outline: Catalog) -> Tally | None:

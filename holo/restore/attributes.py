@@ -17,11 +17,11 @@ _NOT_KEPT = frozenset({errno.EOPNOTSUPP, errno.EPERM})
 
 
 def set_xattrs(descriptor: int, wanted: dict[str, bytes]) -> list[str]:
-    """Give an open file or directory exactly these extended attributes; returns the names of those it cannot have.
+    """Give an open file or directory exactly these extended attributes, and no ACL; returns those it cannot have.
 
     A filesystem without them, or a user who may not grant capabilities, gets none: holo keeps what can be kept.
     """
-    for name in platform.get_xattrs(descriptor).keys() - wanted.keys():
+    for name in platform.get_xattrs(descriptor, acls=True).keys() - wanted.keys():
         platform.set_xattr(descriptor, name, None)
     lost = []
     for name, value in wanted.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -45,19 +46,37 @@ class Engine:
         """Carry out the plan. Raises :class:`HoloError` naming the path; what was done stays done."""
         tally = Tally()
         tasks = cut(plan, self._workers, copies=self._materializer.used is Way.COPY)
+        self._open_up(plan)
         self._remove(plan, tally)
         self._make_directories(tasks.first)
         self._fill(plan, tasks.parallel, tally, on_progress)
         self._relink(plan, tally)
         self._finish_last(tasks.last, tally)
+        tally.modes |= self._materializer.modes
         return tally
+
+    def _open_up(self, plan: Plan) -> None:
+        """Let the directories that are there be written to, and nothing that is made in them inherit an ACL."""
+        made = set(plan.directories)
+        walker = Walker(self._root, changes=True)
+        try:
+            for fill in plan.fills:
+                if fill.path not in made:
+                    with self._explained(fill.path):
+                        directory = walker.open(fill.path)
+                        platform.remove_xattrs(directory)
+                        mode = platform.status(directory, "").st_mode
+                        if mode & 0o700 != 0o700:
+                            platform.set_directory(directory, mode & 0o7777 | 0o700, None)
+        finally:
+            walker.close()
 
     def _remove(self, plan: Plan, tally: Tally) -> None:
         walker = Walker(self._root, changes=True)
         try:
             for removal in plan.removals:
                 with self._explained(removal.path):
-                    directory = _writable(walker.open(removal.path))
+                    directory = walker.open(removal.path)
                 for name in removal.replaced:
                     with self._explained(removal.path, name):
                         remove(directory, name)
@@ -80,7 +99,7 @@ class Engine:
         total = sum(len(fill.files) for fill in plan.fills)
         if total < _WORTH_A_FORK:
             tasks = [[piece for task in tasks for piece in task]]
-        for made in parallel.run(self._work, tasks, self._workers, self._materializer.in_worker):
+        for made in parallel.run(self._work, tasks, self._workers):
             tally.add(made)
             if on_progress is not None:
                 on_progress(tally.files, total)
@@ -102,15 +121,14 @@ class Engine:
                 with self._explained(path):
                     if piece.make:
                         _make_directory(walker, path)
-                        directory = walker.open(path)
-                    else:
-                        directory = _writable(walker.open(path))
+                    directory = walker.open(path)
                 self._make_files(directory, path + "/" if path else "", piece, tally)
             walker.close()
         except BaseException:
             unfinished.clear()  # nothing more is to be done, only closed
             walker.close()
             raise
+        tally.modes = self._materializer.modes
         return tally
 
     def _make_files(self, directory: Directory, base: str, piece: Piece, tally: Tally) -> None:
@@ -139,7 +157,7 @@ class Engine:
                 for path in names:
                     parent, _, name = path.rpartition("/")
                     with self._explained(path):
-                        directory = _writable(target.open(parent))
+                        directory = target.open(parent)
                         if _link(source, linked, directory, name):
                             self._count_link(leader, row[2], plan, tally)
                         else:
@@ -175,6 +193,9 @@ class Engine:
             tally.lost += [(fill.path, name) for name in set_xattrs(directory, wanted or {})]
         platform.set_directory(directory, fill.mode, fill.mtime_ns)
         tally.directories[fill.path] = platform.status(directory, "").st_ino
+        modes = self._materializer.modes
+        if stat.S_IFDIR | fill.mode not in modes:
+            modes[stat.S_IFDIR | fill.mode] = platform.status(directory, "").st_mode
 
     @contextmanager
     def _explained(self, *names: str) -> Iterator[None]:
@@ -204,15 +225,4 @@ def _link(source: Walker, path: str, directory: Directory, name: str) -> bool:
 
 def _make_directory(walker: Walker, path: str) -> None:
     parent, _, name = path.rpartition("/")
-    directory = walker.open(parent)
-    try:
-        platform.make_directory(directory, name, 0o700)
-    except PermissionError:
-        platform.make_directory(_writable(directory), name, 0o700)
-
-
-def _writable(directory: Directory) -> Directory:
-    mode = platform.status(directory, "").st_mode
-    if mode & 0o700 != 0o700:
-        platform.set_directory(directory, mode & 0o7777 | 0o700, None)
-    return directory
+    platform.make_directory(walker.open(parent), name, 0o700)

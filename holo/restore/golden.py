@@ -42,7 +42,7 @@ from holo.restore.strategy import Decision, Way
 from holo.restore.survey import Finding, Survey, nothing_there
 from holo.settings import Strategy
 from holo.untrusted import is_ours, read_file
-from holo.walk import Walker
+from holo.walk import Walker, make_folders
 
 _REAL_FAILURES = frozenset({errno.ENOSPC, errno.EIO})
 """What making or copying a subvolume may answer that another way would not cure. All else (no Btrfs, another
@@ -149,7 +149,7 @@ class Golden:
         return False
 
     def _open(self, load: Callable[[], Catalog]) -> Directory:
-        os.makedirs(self._path, exist_ok=True)
+        make_folders(self._path)
         folder = platform.open_root(self._path)
         try:
             tree = self._open_sound(folder)

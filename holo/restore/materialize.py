@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 
 from holo import platform
@@ -22,7 +23,8 @@ from holo.restore.strategy import Way
 _KEPT_BYTES = 64 << 20
 """Patched content kept in memory between the check before the first write and the write itself."""
 
-_SETID = 0o6000
+_SPECIAL = 0o7000
+"""Bits of a mode that open(2) drops on some filesystems (FUSE), and that a write takes away: they are set last."""
 
 _LARGEST_REGIONS = 16 << 20
 """Bytes to change from which on a file is rewritten rather than cloned and patched."""
@@ -46,12 +48,9 @@ class Materializer:
         self._lost: list[str] = []  # the attributes that the file which is being made cannot have
         self._private = {path for path, item in catalog.relocations.items() if relocator.applies(item)}
         self._private.update(catalog.xattrs)
-        self.umask = platform.umask()
-
-    def in_worker(self) -> None:
-        """Run in a process of our own: modes can be given to open(2) exactly, which saves a call per file."""
-        os.umask(0)
-        self.umask = 0
+        self._inexact = _SPECIAL | platform.umask()
+        self.modes: dict[int, int] = {}
+        """what became of each type and mode (st_mode) that was set: some filesystems do not keep them all"""
 
     def check(self, fills: Iterable[Fill]) -> None:
         """Check the recorded offsets of all relocated files against their content, before anything is written.
@@ -217,7 +216,9 @@ class Materializer:
             # Extended attributes need write permission, and writing drops setuid: so the mode comes last.
             if xattrs:
                 self._lost = set_xattrs(target, xattrs)
-            exact = exact and not xattrs and not mode & (self.umask | _SETID)
+            exact = exact and not xattrs and not mode & self._inexact
             platform.set_file(target, mtime, None if exact else mode)
+            if stat.S_IFREG | mode not in self.modes:
+                self.modes[stat.S_IFREG | mode] = os.fstat(target).st_mode
         finally:
             os.close(target)

@@ -28,6 +28,8 @@ class Tally:
     """path and name of each extended attribute that could not be given"""
     directories: dict[str, int] = field(default_factory=dict)
     """the inode of each directory that was made or changed, by its path"""
+    modes: dict[int, int] = field(default_factory=dict)
+    """what became of each type and mode (st_mode) that was set"""
 
     def add(self, other: Tally) -> None:
         self.reflinked += other.reflinked
@@ -39,6 +41,7 @@ class Tally:
         self.divided |= other.divided
         self.lost += other.lost
         self.directories |= other.directories
+        self.modes |= other.modes
 
     @property
     def files(self) -> int:

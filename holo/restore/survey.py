@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -84,6 +84,8 @@ class Expectation:
     """what the space's filesystem does to times"""
     links: Links | None = None
     """the link forms, in a hardlinked space"""
+    modes: Mapping[int, int] = field(default_factory=dict)
+    """what this filesystem has made of a type and mode (st_mode) that was set"""
 
 
 def nothing_there(catalog: Catalog) -> Survey:
@@ -202,6 +204,7 @@ class _Surveyor:
         self._links = expectation.links
         self._proof = expectation.proof
         self._kept = expectation.times.kept
+        self._modes = expectation.modes
         self._children: defaultdict[str, set[str]] = defaultdict(set)
         for row in catalog.directories[1:]:
             parent, _, name = row[0].rpartition("/")
@@ -237,7 +240,9 @@ class _Surveyor:
             found.directories[path] = status.st_ino
             stamp = self._proof.stamp_in(index, status.st_ino) if status.st_dev == self._device else -1
             self._compare(directory, finding, files, links, stamp, found)
-            finding.attributes = status.st_mode != stat.S_IFDIR | mode or status.st_mtime_ns != self._kept(mtime)
+            finding.attributes = not self._has_mode(status, stat.S_IFDIR | mode) or status.st_mtime_ns != self._kept(
+                mtime
+            )
             if (status.st_ctime_ns > stamp or path in self._catalog.xattrs) and not finding.attributes:
                 finding.attributes = not self._has(directory, directory, self._catalog.xattrs.get(path, {}))
                 found.newest = max(found.newest, status.st_ctime_ns)
@@ -317,7 +322,7 @@ class _Surveyor:
                 return False
         expected_size = size if relocation is None else self._relocator.size(relocation, size)
         if (
-            status.st_mode != stat.S_IFREG | mode
+            not self._has_mode(status, stat.S_IFREG | mode)
             or status.st_mtime_ns != self._kept(mtime)
             or expected_size not in (None, status.st_size)
         ):
@@ -331,6 +336,9 @@ class _Surveyor:
         if group and not shared:
             found.inodes[path] = status.st_ino
         return True
+
+    def _has_mode(self, status: os.stat_result, wanted: int) -> bool:
+        return status.st_mode in (wanted, self._modes.get(wanted))
 
     def _is_same_content(
         self, directory: Directory, path: str, name: str, row: FileRow, xattrs: dict[str, bytes]
@@ -357,7 +365,7 @@ class _Surveyor:
 
     def _has(self, directory: Directory, descriptor: int, wanted: dict[str, bytes]) -> bool:
         """Whether an open file in ``directory`` has these extended attributes, but for those that it cannot have."""
-        found = platform.get_xattrs(descriptor)
+        found = platform.get_xattrs(descriptor, acls=True)
         if found == wanted:
             return True
         return found.items() <= wanted.items() and not any(

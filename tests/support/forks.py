@@ -41,6 +41,8 @@ for line in sys.stdin:
             os.setresuid(uid, uid, uid)
             ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self is the user's, as after an execve
             os.umask(umask)
+        if order["umask"] is not None:
+            os.umask(order["umask"])
         os.environ.clear()
         os.environ.update(order["env"])
         os.chdir(order["cwd"])
@@ -80,6 +82,7 @@ class Forks:
         cwd: Path = Path("/"),
         memory: int = 2 << 30,
         seconds: int = 60,
+        umask: int | None = None,
     ) -> Result:
         """Run to the end and require the exit code. No failure may show as a traceback, or be holo's mistake."""
         out, err = self._folder / "out", self._folder / "err"
@@ -92,6 +95,7 @@ class Forks:
             user=user and (user.uid, user.uid, list(user.groups), user.umask),
             memory=memory,
             seconds=seconds,
+            umask=umask,
             wait=True,
         )
         result = Result(list(arguments), status, *(path.read_text(errors="surrogateescape") for path in (out, err)))
@@ -115,6 +119,7 @@ class Forks:
             user=user and (user.uid, user.uid, list(user.groups), user.umask),
             memory=2 << 30,
             seconds=60,
+            umask=None,
             wait=False,
         )
 

@@ -1,0 +1,63 @@
+"""Who may write to what in a library."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+
+from holo import platform
+from holo.walk import open_directory
+
+_WRITE = 0o022
+"""The group's and the others' right to write."""
+
+
+def excessive_rights(library: str, folder: str) -> dict[str, int]:
+    """What is in a folder of the library and gives others more rights to write than the library's own folder does.
+
+    By name, with these rights. A sticky folder gives none: what is another's in it, nobody can rename or remove.
+    """
+    found: dict[str, int] = {}
+    with suppress(FileNotFoundError):
+        own = os.lstat(library).st_mode
+        allowed = 0 if own & stat.S_ISVTX else own & _WRITE
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # another command has just removed it
+                    mode = entry.stat(follow_symlinks=False).st_mode
+                    excess = mode & _WRITE & ~allowed
+                    if excess and _is_meant(entry, mode, folder):
+                        found[entry.name] = excess
+    return found
+
+
+def _is_meant(entry: os.DirEntry[str], mode: int, folder: str) -> bool:
+    if stat.S_ISDIR(mode):
+        return not mode & stat.S_ISVTX and os.path.basename(folder) not in ("golden", "quarantine")
+    return stat.S_ISREG(mode)
+
+
+def take_rights(path: str, rights: int) -> None:
+    """Take rights away from a file or folder, if it is still there. EPERM if it is another user's."""
+    parent, name = os.path.split(path)
+    folder = open_directory(parent)
+    try:
+        status = platform.status(folder, name)
+        mode = stat.S_IMODE(status.st_mode) & ~rights
+        if stat.S_ISDIR(status.st_mode):
+            directory = platform.open_child(folder, name)
+            try:
+                platform.set_directory(directory, mode, None)
+            finally:
+                platform.close_directory(directory)
+        else:
+            file = platform.open_file(folder, name)
+            try:
+                platform.set_file(file, status.st_mtime_ns, mode)
+            finally:
+                os.close(file)
+    except FileNotFoundError:
+        pass
+    finally:
+        platform.close_directory(folder)
