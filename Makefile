@@ -46,9 +46,9 @@ $(STAMP): pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@echo $(PYTHON) > $@
 
-# What the tests make and compare filesystems with, and npm. Installed only where that needs no question: root with apt.
+# What the tests make and compare filesystems with, npm, and locales. Installed only where that needs no question: root with apt.
 TOOLS := mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs rsync:rsync setfattr:attr fish:fish strace:strace \
-         npm:npm direnv:direnv bindfs:bindfs
+         npm:npm direnv:direnv bindfs:bindfs locale-gen:locales
 
 tools:
 	@for tool in $(TOOLS); do \

@@ -1,10 +1,14 @@
 """The program: :func:`holo.cli.main`, and Ctrl-C explained also while that is being loaded."""
 
+import os
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 
 def main() -> NoReturn:
+    if os.name == "posix" and sys.getfilesystemencoding() != "utf-8" and sys.executable:
+        _begin_again_with_utf8()
     try:
         from holo.cli import main as run
     except KeyboardInterrupt:
@@ -14,6 +18,16 @@ def main() -> NoReturn:
         say(f"error: {INTERRUPTED}")
         sys.exit(130)
     run()
+
+
+def _begin_again_with_utf8() -> None:
+    """File names are bytes. A catalog must not depend on the locale in which they became text.
+
+    The option wins over PYTHONUTF8, and unlike a variable it is not passed on to what `holo run` starts. If the
+    program cannot be started again, :func:`holo.walk.refuse_encoding` says what to do.
+    """
+    with suppress(OSError):
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - it is this program
 
 
 if __name__ == "__main__":

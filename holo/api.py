@@ -12,7 +12,7 @@ from holo.errors import CatalogInvalid, Conflict, NotFound, UsageError
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
 from holo.space import Holotree, Space
-from holo.walk import absolute, current_directory
+from holo.walk import absolute, current_directory, refuse_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +46,7 @@ class Hololib:
     """
 
     def __init__(self, home: PathLike | None = None, *, on_wait: OnWait = say_waiting) -> None:
+        refuse_encoding()
         self.settings = settings_module.load(home=os.fspath(home) if home is not None else None)
         self.store = Store(self.settings.home, self.settings.compression)
         self.tree = Holotree(self.settings.home)
@@ -322,7 +323,7 @@ class Hololib:
             ephemeral.sweep(ephemeral.Home(self.store, self.tree, self.settings.workers, self._on_wait))
 
     def delete(self, space: str) -> Space:
-        """Remove a space. Returns what it was."""
+        """Remove a space. Returns what it was; ``damaged`` if its record was, and the path is only likely then."""
         from holo.restore import delete
 
         self._sweep()
@@ -346,7 +347,7 @@ class Hololib:
         return found
 
     def spaces(self) -> list[Space]:
-        """All spaces, by name."""
+        """All spaces, by name; also those whose records are ``damaged``."""
         self._sweep()
         return self.tree.spaces()
 
@@ -387,7 +388,8 @@ class Hololib:
 
         ``keep_days``: those not used in so many days; ``keep_last``: all but so many; ``max_size`` (bytes, or a text
         like ``20GB``): the least recently used until blobs and link forms occupy no more. ``dry_run`` changes nothing.
-        Raises :class:`IntegrityError` before the first removal if a catalog is damaged.
+        Raises :class:`IntegrityError` if a catalog is damaged, so that it is not known what is needed; only drafts,
+        locks and layers are removed then.
         """
         from holo.build.make import tidy
         from holo.hololib import collect
@@ -396,7 +398,7 @@ class Hololib:
         self._sweep()
         size = collect.parse_size(max_size) if isinstance(max_size, str) else max_size
         policy = collect.Policy(keep_days, keep_last, size)
-        known = collect.needs(self.store)  # takes long, and nobody has to wait for that
+        known, _ = collect.needs(self.store)  # takes long, and nobody has to wait for that
         with self.store.lock(exclusive=not dry_run, on_wait=self._on_wait):
             holders = self.tree.holders() if policy != collect.Policy() else {}
             report = collect.collect(self.store, known, holders, policy, dry_run=dry_run)
@@ -404,6 +406,8 @@ class Hololib:
             drafts += tidy(self.store, self.tree, dry_run=dry_run)
         going = {use.digest for use in report.catalogs}
         layers = Layers(self.tree.path).collect(self.store.digests() - going, dry_run=dry_run)
+        if report.damage:
+            raise collect.incomplete(report.damage)
         return replace(report, drafts=report.drafts + drafts, locks=locks, layers=layers)
 
     def check(

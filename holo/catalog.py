@@ -111,6 +111,23 @@ class Catalog:
                     return "/".join(part for part in (path, name) if part) or "."
         return next((path for path, values in self.xattrs.items() if "security.capability" in values), None)
 
+    def check(self) -> None:
+        """Hold a catalog that was put together in memory to the rules that :meth:`from_json` has.
+
+        It applies them to the rows, because the way through JSON and back takes four times as long. Raises
+        :class:`CatalogInvalid` naming the path that breaks a rule.
+        """
+        try:
+            _check_prefix(self.prefix)
+            _check_rows(self.prefix, self.directories)
+            _check_tree(self.directories, escaped=False)
+            additions = self._additions()
+            if not _are_additions(additions):
+                raise _Invalid("an offset, a hardlink or an extended attribute has not the form that it must have")
+            Catalog(self.prefix, self.directories, {}, [], {}, self.digest)._take(additions)
+        except _Invalid as error:
+            raise CatalogInvalid(f"{self.prefix} does not fit into a catalog: {error.what}", error.hint) from None
+
     def to_json(self) -> bytes:
         """The canonical document; its BLAKE3 digest is the catalog's digest."""
         if self._document is None:
@@ -131,6 +148,13 @@ class Catalog:
                 ]
                 for path, mode, mtime, files, links in self.directories
             ],
+            **self._additions(),
+        }
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+    def _additions(self) -> Document:
+        """What only a few files have, as it stands in the document."""
+        return {
             "relocations": [[escape(path), *relocation] for path, relocation in sorted(self.relocations.items())],
             "hardlinks": [[escape(path) for path in group] for group in self.hardlinks],
             "xattrs": {
@@ -138,7 +162,6 @@ class Catalog:
                 for path, values in sorted(self.xattrs.items())
             },
         }
-        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, data: bytes, origin: str) -> Self:
@@ -162,25 +185,26 @@ class Catalog:
         try:
             return cls._from_document(document, digests.of(data), escaped=b"\\" in data)
         except _Invalid as error:
-            raise CatalogInvalid(f"catalog {origin} is not valid: {str(error)[:300]}") from None
+            raise CatalogInvalid(f"catalog {origin} is not valid: {error.what}") from None
 
     @classmethod
     def _from_document(cls, document: Document, digest: str, *, escaped: bool) -> Self:
         prefix = unescape(document["prefix"])
-        if not prefix.startswith("/") and not re.match(r"[A-Za-z]:[\\/]", prefix):
-            raise _Invalid(f"the prefix {prefix!r} is not absolute")
-        if prefix == "/" or prefix.startswith("//") or os.path.normpath(prefix) != prefix:
-            raise _Invalid(f"the prefix {prefix!r} is not a normal path")
+        _check_prefix(prefix)
         directories = _check_tree(document["directories"], escaped=escaped)
         catalog = cls(prefix, directories, {}, [], {}, digest)
+        catalog._take(document)
+        return catalog
+
+    def _take(self, document: Document) -> None:
+        """Check and keep what only a few files have."""
         relocations, hardlinks, xattrs = (document.get(key) for key in ("relocations", "hardlinks", "xattrs"))
         if relocations or hardlinks or xattrs:
-            rows = _Rows(directories)
-            catalog.relocations = _check_relocations(relocations or [], rows, len(os.fsencode(prefix)))
-            catalog.hardlinks = _check_hardlinks(hardlinks or [], rows)
-            catalog.xattrs = _check_xattrs(xattrs or {}, rows)
-            _check_one_inode(catalog)
-        return catalog
+            rows = _Rows(self.directories)
+            self.relocations = _check_relocations(relocations or [], rows, len(os.fsencode(self.prefix)))
+            self.hardlinks = _check_hardlinks(hardlinks or [], rows)
+            self.xattrs = _check_xattrs(xattrs or {}, rows)
+            _check_one_inode(self)
 
 
 def escape(text: str) -> str:
@@ -238,28 +262,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _is_document(document: Document) -> bool:
     if type(document) is not dict or not _REQUIRED <= document.keys() <= _KEYS:
         return False
-    rows = document["directories"]
-    if (
-        type(document["version"]) is not int
-        or document["version"] != VERSION
-        or not _texts([document["prefix"]], _LONG)
-    ):
-        return False
-    if not rows or not _tuples(rows, 5):
-        return False
-    paths, modes, times, files_of, links_of = zip(*rows, strict=True)
-    if not (_texts(paths, _LONG) and _numbers(modes, 0, 0o7777) and _numbers(times, -_HUGE, _HUGE - 1)):
-        return False
-    if not _lists(files_of) or not _lists(links_of):
-        return False
     return (
-        _are_files([*chain.from_iterable(files_of)])
-        and _are_symlinks([*chain.from_iterable(links_of)])
-        and _are_relocations(document.get("relocations", []))
-        and _lists([groups := document.get("hardlinks", [])])
-        and _lists(groups)
-        and _texts([*chain.from_iterable(groups)], _LONG)
-        and _are_xattrs(document.get("xattrs", {}))
+        type(document["version"]) is int
+        and document["version"] == VERSION
+        and _texts([document["prefix"]], _LONG)
+        and _are_directories(document["directories"], list)
+        and _are_additions(document)
     )
 
 
@@ -267,12 +275,37 @@ _REQUIRED = {"version", "prefix", "directories"}
 _KEYS = _REQUIRED | {"relocations", "hardlinks", "xattrs"}
 _LONG = 1 << 20
 _HUGE = 1 << 63
+_SHOWN = 300
+"""Characters of an explanation: names in it may be long."""
 
 
-def _are_files(rows: list[Any]) -> bool:
+def _are_directories(rows: Any, row_type: type) -> bool:
+    """``row_type``: ``list`` as JSON has them, ``tuple`` in memory."""
+    if not rows or not _are_rows(rows, row_type, 5):
+        return False
+    paths, modes, times, files_of, links_of = zip(*rows, strict=True)
+    if not (_texts(paths, _LONG) and _numbers(modes, 0, 0o7777) and _numbers(times, -_HUGE, _HUGE - 1)):
+        return False
+    if not _lists(files_of) or not _lists(links_of):
+        return False
+    files, links = ([*chain.from_iterable(lists)] for lists in (files_of, links_of))
+    return _are_files(files, row_type) and _are_symlinks(links, row_type)
+
+
+def _are_additions(document: Document) -> bool:
+    return (
+        _are_relocations(document.get("relocations", []))
+        and _lists([groups := document.get("hardlinks", [])])
+        and _lists(groups)
+        and _texts([*chain.from_iterable(groups)], _LONG)
+        and _are_xattrs(document.get("xattrs", {}))
+    )
+
+
+def _are_files(rows: list[Any], row_type: type) -> bool:
     if not rows:
         return True
-    if not _tuples(rows, 5):
+    if not _are_rows(rows, row_type, 5):
         return False
     names, modes, sizes, times, digests_ = zip(*rows, strict=True)
     return (
@@ -291,10 +324,10 @@ def _is_hex(text: str) -> bool:
     return text.isascii() and not text.encode().translate(None, b"0123456789abcdef")
 
 
-def _are_symlinks(rows: list[Any]) -> bool:
+def _are_symlinks(rows: list[Any], row_type: type) -> bool:
     if not rows:
         return True
-    if not _tuples(rows, 3):
+    if not _are_rows(rows, row_type, 3):
         return False
     names, targets, times = zip(*rows, strict=True)
     return _names(names) and _texts(targets, 1 << 14) and all(targets) and _numbers(times, -_HUGE, _HUGE - 1)
@@ -303,7 +336,7 @@ def _are_symlinks(rows: list[Any]) -> bool:
 def _are_relocations(rows: Any) -> bool:
     if not rows:
         return type(rows) is list
-    if not _tuples(rows, 4):
+    if not _are_rows(rows, list, 4):
         return False
     paths, kinds, offsets, ends = zip(*rows, strict=True)
     return (
@@ -326,8 +359,8 @@ def _lists(values: Sequence[Any]) -> bool:
     return set(map(type, values)) <= {list}
 
 
-def _tuples(rows: Any, length: int) -> bool:
-    return type(rows) is list and _lists(rows) and set(map(len, rows)) <= {length}
+def _are_rows(rows: Any, row_type: type, length: int) -> bool:
+    return type(rows) is list and set(map(type, rows)) <= {row_type} and set(map(len, rows)) <= {length}
 
 
 def _texts(values: Sequence[Any], longest: int) -> bool:
@@ -350,6 +383,11 @@ def _numbers(values: Sequence[Any], least: int, most: int) -> bool:
 class _Invalid(Exception):
     """What is wrong, without the file's name."""
 
+    def __init__(self, what: str, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what if len(what) <= _SHOWN else what[:_SHOWN] + "..."
+        self.hint = hint
+
 
 _RESERVED = {".", ".."}
 
@@ -361,6 +399,35 @@ LONGEST_TARGET = 4095
 
 MAX_DEPTH = 400
 """Levels of directories. One descriptor is open per level, and 1,024 is what a process may have by default."""
+
+
+def _check_prefix(prefix: str) -> None:
+    if not prefix.startswith("/") and not re.match(r"[A-Za-z]:[\\/]", prefix):
+        raise _Invalid(f"the prefix {prefix!r} is not absolute")
+    if prefix == "/" or prefix.startswith("//") or os.path.normpath(prefix) != prefix:
+        raise _Invalid(f"the prefix {prefix!r} is not a normal path")
+
+
+def _check_rows(prefix: str, directories: list[DirectoryRow]) -> None:
+    """Check the form of rows in memory, and name the first one that does not have it."""
+    if _are_directories(directories, tuple):
+        return
+    from shlex import quote
+
+    for path, mode, time, files, links in directories:
+        base = path + "/" if path else ""
+        found = [(path or ".", time, _are_directories([(path, mode, time, [], [])], tuple))]
+        found += [(base + file[0], file[3], _are_files([file], tuple)) for file in files]
+        found += [(base + link[0], link[2], _are_symlinks([link], tuple)) for link in links]
+        for name, changed, fits in found:
+            if not -_HUGE <= changed < _HUGE:
+                raise _Invalid(
+                    f"{name!r} has a modification time outside of the years 1678 to 2261",
+                    f"Give it another one: touch -h {quote(os.path.join(prefix, name))}",
+                )
+            if not fits:
+                raise _Invalid(f"{name!r} has a name, a target, a mode or a size that cannot be kept")
+    raise _Invalid("it has no directory")
 
 
 def _check_tree(directories: list[DirectoryRow], *, escaped: bool) -> list[DirectoryRow]:

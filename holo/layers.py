@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, HoloError
-from holo.hololib.locks import InUseError, OnWait, locked, refuse_to_wait
+from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, refuse_to_wait
 from holo.platform import Directory
 from holo.remove import patiently, remove, unlink
 from holo.walk import make_folder, make_folders, open_directory, refuse_symlinks
@@ -128,14 +128,14 @@ class Layers:
                         discard(path, whole=False)
 
     def remove(self, path: str, *, dry_run: bool = False) -> bool:
-        """Remove a tree, a layer or a run, unless it is in use. ``False``: it is, or there was none."""
+        """Remove a tree, a layer or a run. ``False``: there was none, or it is in use, or cannot be locked."""
         try:
             with locked(path + ".lock", path, exclusive=True, on_wait=refuse_to_wait):
                 there = os.path.isdir(path)
                 if not dry_run:
                     discard(path)
                     unlink(path + ".lock")
-        except InUseError:
+        except (InUseError, CannotLockError):
             return False
         return there
 

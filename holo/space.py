@@ -20,15 +20,15 @@ from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, HoloError, NotFound
 from holo.filetimes import EXACT, FileTimes
-from holo.hololib.locks import InUseError, OnWait, locked, refuse_to_wait, say_waiting
+from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, refuse_to_wait, say_waiting
 from holo.hololib.sealed import seal, unseal
 from holo.hololib.store import NAME, check_name
 from holo.platform import probe
 from holo.remove import remove_at
-from holo.untrusted import SMALL, is_ours, open_file, read, read_file
+from holo.untrusted import NOT_DAMAGE, SMALL, is_ours, open_file, read, read_file
 from holo.walk import absolute, make_folders, refuse_symlinks
 
-State = Literal["restoring", "pristine"]
+State = Literal["restoring", "pristine", "damaged"]
 Standing = Literal["own", "unproven", "copied"]
 
 _RECORD_DRAFT = re.compile(r"(.+)\.(?:json|mark|origin|inodes)(?:\.[0-9]+){2}")
@@ -62,7 +62,8 @@ class Space:
     """the catalog's name when it was restored"""
     digest: str
     state: State
-    """``restoring``: a restore has begun and not ended. ``pristine``: at the last restore's end it was whole."""
+    """``restoring``: a restore has begun and not ended. ``pristine``: at the last restore's end it was whole.
+    ``damaged``, which is never on record: the record cannot be read, and the rest of this is only likely"""
     requested: str
     """strategy asked for at the last restore, and what was used, and why that was not the same"""
     used: str
@@ -141,15 +142,15 @@ class OthersSpace(Conflict):
     """The name is that of another user's space."""
 
 
+class DamagedRecord(HoloError):
+    """What is known about a space cannot be read. Commands for other spaces do without."""
+
+
 def _anothers(name: str, path: str) -> OthersSpace:
     return OthersSpace(
         f"space {name!r} is another user's, or others can change what is known about it: {path}",
         "Choose another name with --space. If it is yours, let nobody else write to that file.",
     )
-
-
-def _unreadable(name: str, path: str, error: OSError) -> HoloError:
-    return HoloError(f"cannot read what holo knows about space {name!r}, {path}: {error.strerror}", "Remove that file.")
 
 
 def _is_sound(space: Space, name: str) -> bool:
@@ -259,7 +260,7 @@ class Holotree:
     def find(self, name: str) -> Space | None:
         """The space of that name, or ``None``. Below the home it is where it is now, whatever the home's path was.
 
-        Raises :class:`HoloError` if what is known of it is damaged, and :class:`Conflict` if others can have
+        Raises :class:`DamagedRecord` if what is known of it cannot be read, and :class:`Conflict` if others can have
         written it: a restore empties the directory it names.
         """
         path = self.record_path(check_name(name, "space"))
@@ -272,11 +273,37 @@ class Holotree:
         except (ValueError, TypeError, AttributeError, RecursionError):
             space = None
         if space is None:
-            raise HoloError(
-                f"what holo knows about space {name!r} is damaged: {path}",
-                f"Remove that file, then make the space again with `holo init --force --space {name}`.",
-            )
+            raise DamagedRecord(f"what holo knows about space {name!r} is damaged: {path}", self._way_out(name))
         return space
+
+    def _way_out(self, name: str) -> str:
+        if self._marked(name) is not None:
+            return "Write it anew with `holo check --repair`. The next restore reads all of the space."
+        return (
+            f"Delete the space with `holo delete --space {name}` and make it again. If it was not at "
+            f"{self.default_path(name)}, its directory is left where it is."
+        )
+
+    def find_anyhow(self, name: str) -> Space | None:
+        """As :meth:`find`; of a space whose record is damaged, what is likely."""
+        try:
+            return self.find(name)
+        except DamagedRecord:
+            # Where most spaces are, unless the mark knows better.
+            path = self.default_path(name)
+            guess = Space(
+                name=name,
+                path=path,
+                home=self.home,
+                made_for=path,
+                catalog="",
+                digest="",
+                state="damaged",
+                requested="",
+                used="",
+                reason=None,
+            )
+            return replace(self._marked(name) or guess, state="damaged")
 
     def _marked(self, name: str) -> Space | None:
         """What the mark alone says of a space, whose record a power cut or a user has removed; nothing if copied."""
@@ -295,9 +322,10 @@ class Holotree:
         except FileNotFoundError:
             raise
         except OSError as error:
-            if not anyones and os.lstat(path).st_uid not in platform.owners():
+            owners = platform.owners() - {0} if isinstance(error, PermissionError) else platform.owners()
+            if not anyones and os.lstat(path).st_uid not in owners:
                 raise _anothers(name, path) from error
-            raise _unreadable(name, path, error) from error
+            raise self._unreadable(name, path, error) from error
         try:
             if not anyones and not is_ours(os.fstat(descriptor)):
                 raise _anothers(name, path)
@@ -305,6 +333,8 @@ class Holotree:
             if not data.strip(b"\0"):
                 return None
             values: dict[str, Any] = json.loads(unseal(data))
+            # What a newer version of holo has added is left out: without it less is believed, not more.
+            values = {key: value for key, value in values.items() if key in Space.__dataclass_fields__}
             space = Space(**values | {"times": FileTimes(*values.get("times", ()))})
             if not _is_sound(space, name):
                 raise ValueError
@@ -313,9 +343,15 @@ class Holotree:
                 return space
             return replace(space, standing=self._standing(space, platform.identity(descriptor)))
         except OSError as error:
-            raise _unreadable(name, path, error) from error
+            raise self._unreadable(name, path, error) from error
         finally:
             os.close(descriptor)
+
+    def _unreadable(self, name: str, path: str, error: OSError) -> HoloError:
+        message = f"cannot read what holo knows about space {name!r}, {path}: {error.strerror}"
+        if error.errno in NOT_DAMAGE and not isinstance(error, PermissionError):
+            return HoloError(message)
+        return DamagedRecord(message, self._way_out(name) if path == self.record_path(name) else None)
 
     def _standing(self, space: Space, identity: str) -> Standing:
         """``identity``: that of the file the space was read from."""
@@ -403,11 +439,11 @@ class Holotree:
         return sorted(name for name in found if NAME.fullmatch(name))
 
     def spaces(self) -> list[Space]:
-        """The spaces of this user, and root's."""
+        """The spaces of this user, and root's; also those whose records are damaged."""
         found = []
         for name in self.names():
             with suppress(OthersSpace):
-                found.append(self.find(name))
+                found.append(self.find_anyhow(name))
         return [space for space in found if space is not None]
 
     def holders(self) -> dict[str, list[str]]:
@@ -509,8 +545,8 @@ class Holotree:
     def tidy(self, *, dry_run: bool) -> tuple[int, int]:
         """Remove drafts of killed commands, and the locks of spaces that are gone; returns how many of each.
 
-        Whoever works on a space holds its lock, and is left alone. That nobody tries out what the disk can do is for
-        the caller to ensure, with the library's lock. A dry run only counts.
+        Whoever works on a space holds its lock, and is left alone; so is what cannot be locked. That nobody tries out
+        what the disk can do is for the caller to ensure, with the library's lock. A dry run only counts.
         """
         try:
             files = os.listdir(self._records)
@@ -532,7 +568,7 @@ class Holotree:
         removed, locks = len(trials), self._tidy_covers(files, dry_run=dry_run)
         for name, doomed in drafts.items():
             if doomed or self._is_gone(name):
-                with suppress(InUseError), self.lock(name, refuse_to_wait):
+                with suppress(InUseError, CannotLockError), self.lock(name, refuse_to_wait):
                     is_gone = self._is_gone(name)
                     doomed += [name + kind for kind in _BESIDE if is_gone]
                     # By now, whoever held the lock until this moment may have removed some of them.
@@ -555,17 +591,15 @@ class Holotree:
         for file in files:
             if file.endswith(_COVER) and NAME.fullmatch(file.removesuffix(_COVER)):
                 path = os.path.join(self._records, file)
-                with suppress(InUseError), locked(path, path, exclusive=True, on_wait=refuse_to_wait):
+                with suppress(InUseError, CannotLockError), locked(path, path, exclusive=True, on_wait=refuse_to_wait):
                     count += 1
                     if not dry_run:
                         _unlink_own(path)
         return count
 
     def forget(self, name: str) -> None:
-        for path in (self._mark_path(name), self.origin_path(name), self._inodes_path(name)):
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-        os.unlink(self.record_path(name))
+        for path in (self._mark_path(name), self.origin_path(name), self._inodes_path(name), self.record_path(name)):
+            remove_at(path)
 
     def record_path(self, name: str) -> str:
         """The file that says what is known of a space."""

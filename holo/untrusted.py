@@ -12,6 +12,10 @@ SMALL = 1 << 20
 """Bytes of what is a few hundred as a rule: settings, names of catalogs, what is known about a space."""
 
 
+NOT_DAMAGE = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
+"""What opening and reading answer that says nothing about the file."""
+
+
 def open_file(path: str, *, follow: bool = False) -> int:
     """Open a regular file for reading. ``follow``: a symlink there is the user's own choice.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -31,6 +32,19 @@ def current_directory() -> str:
         raise NotFound(
             f"the current directory{before} does not exist any more", "Change to one that does: cd /"
         ) from error
+
+
+def refuse_encoding() -> None:
+    """Raise :class:`HoloError` if Python decodes file names in another way than holo: bytes, to which UTF-8 gives text.
+
+    The same tree would have other names in another locale, and a restore there would remove the right ones.
+    """
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8":
+        raise HoloError(
+            f"this Python decodes file names as {encoding}, and holo needs UTF-8",
+            "Start it with `python -X utf8`, or with PYTHONUTF8=1 in its environment.",
+        )
 
 
 def refuse_symlinks(*paths: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -129,6 +130,40 @@ def test_what_is_written_is_read(catalog: Catalog) -> None:
     assert again.xattrs == catalog.xattrs
     assert again.digest == catalog.digest == digests.of(data)
     assert again.to_json() == data
+
+
+def mutate(data: st.DataObject, catalog: Catalog) -> None:
+    """Let one field of a row be another value, or a row be there twice."""
+    _, _, _, files, links = data.draw(st.sampled_from(catalog.directories))
+    rows: list[Any] = data.draw(st.sampled_from([rows for rows in (files, links, catalog.directories) if rows]))
+    at = data.draw(st.integers(0, len(rows) - 1))
+    if data.draw(st.booleans()):
+        rows.insert(at, rows[at])
+        return
+    field = data.draw(st.integers(0, len(rows[at]) - 1))
+    value = rows[at][field]
+    if isinstance(value, int):
+        value = data.draw(st.sampled_from([-1, 0, 0o7777, 0o10000, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1]))
+    elif isinstance(value, str):
+        value = data.draw(
+            st.sampled_from(["", "..", "a/b", "\0", "é" * 128, "x" * 4096, "\udcff" * 256, digests.EMPTY])
+        )
+    rows[at] = (*rows[at][:field], value, *rows[at][field + 1 :])
+
+
+@given(catalogs(), st.data())
+@settings(max_examples=300, deadline=None)
+def test_what_is_put_together_is_held_to_the_rules_of_what_is_read(catalog: Catalog, data: st.DataObject) -> None:
+    catalog.check()
+    mutate(data, catalog)
+    catalog = Catalog(catalog.prefix, catalog.directories, catalog.relocations, catalog.hardlinks, catalog.xattrs)
+    try:
+        Catalog.from_json(catalog.to_json(), "c.json")
+    except CatalogInvalid:
+        with pytest.raises(CatalogInvalid):
+            catalog.check()
+    else:
+        catalog.check()
 
 
 @given(catalogs())

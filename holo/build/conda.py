@@ -132,7 +132,7 @@ def _create(found: CondaFile, stage: str) -> tuple[str, list[str]]:
             "Put one on PATH, or install the last: pip install 'holo[conda]'.",
         )
     # -P: what lies in the current directory is not to be imported.
-    program = [sys.executable, "-P", "-m", "holo.build.rattler"]
+    program = [sys.executable, "-P", "-X", "utf8", "-m", "holo.build.rattler"]
     return "py-rattler", [*program, stage, *found.channels, "--", *found.specs]
 
 
@@ -153,7 +153,7 @@ def _activate(stage: str, variables: dict[str, str], log: Log) -> dict[str, str]
         clean = {name: os.environ[name] for name in ("HOME", "LANG", "USER") if name in os.environ}
         before = activation.apply(activation.variables(stage, "base", {"PATH": os.defpath}), clean)
         shell = shutil.which("bash") or "/bin/sh"  # scripts are tested with the former
-        command = [shell, "-c", _SCRIPT, shell, sys.executable, "-I", "-c", _DUMP, dump]
+        command = [shell, "-c", _SCRIPT, shell, sys.executable, "-I", "-X", "utf8", "-c", _DUMP, dump]
         log.run(command, env=before, cwd=stage, name="activation")
         try:
             with open(dump, encoding="utf-8") as file:

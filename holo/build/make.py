@@ -36,9 +36,9 @@ from holo.build.log import Log
 from holo.build.origin import SEEN, catalog_remembered, recall, remember
 from holo.errors import Conflict, HoloError, NotFound
 from holo.hololib import Store
-from holo.hololib.locks import InUseError, OnWait, locked, refuse_to_wait
+from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, refuse_to_wait
 from holo.record import record
-from holo.remove import remove_at, unlink
+from holo.remove import remove_at
 from holo.restore.unpack import unpack
 from holo.space import Holotree
 from holo.untrusted import read_file
@@ -206,7 +206,7 @@ def _remove_unheld(lock: str, doomed: Sequence[str], *, dry_run: bool = False) -
     Not while it is held: by the build, or by a process that one of its tools left behind and that may still write.
     """
     if all(map(_is_own, (lock, *doomed))):
-        with suppress(InUseError), locked(lock, "a build", exclusive=True, on_wait=refuse_to_wait):
+        with suppress(InUseError, CannotLockError), locked(lock, "a build", exclusive=True, on_wait=refuse_to_wait):
             for path in () if dry_run else doomed:
                 remove_at(path)
             with suppress(OSError):
@@ -219,7 +219,7 @@ def _unlink_own(path: str, *, dry_run: bool) -> int:
     if not _is_own(path):
         return 0
     if not dry_run:
-        unlink(path)
+        remove_at(path)
     return 1
 
 
@@ -229,7 +229,7 @@ def _known(library: Store, wanted: Wanted) -> Made | None:
         found = _NAMED.fullmatch(name)
         if found is None or found[1] != wanted.key or not _is_mine(library.name_path(name)):
             continue
-        summary = library.summary(name)
+        summary = library.sound_summary(name)
         if summary is not None and library.has(summary.digest):
             remember(library, wanted.blueprint, wanted.options, name, summary.digest, wanted.inputs)
             return Made(name, summary.digest)

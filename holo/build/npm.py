@@ -197,7 +197,7 @@ def _node(folder: str, inputs: Inputs) -> str:
         raise ToolMissing("node is not on PATH, and package-lock.json is for it", "Install Node.js with npm.")
     inputs.watch(os.path.realpath(node))
     try:
-        asked = subprocess.run([node, "--version"], cwd=folder, capture_output=True, text=True, check=True, timeout=60)
+        asked = subprocess.run([node, "--version"], cwd=folder, capture_output=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         raise HoloError(f"cannot run {node} --version: {error}") from None
-    return asked.stdout.strip().partition(".")[0]
+    return asked.stdout.decode(errors="replace").strip().partition(".")[0]

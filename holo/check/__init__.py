@@ -30,7 +30,7 @@ from holo import digest as digests
 from holo import parallel, platform
 from holo.catalog import Catalog
 from holo.check.differences import golden_differences, space_differences, tree_differences
-from holo.check.reader import NOT_DAMAGE, THEIRS, Reader, Seen, State
+from holo.check.reader import THEIRS, Reader, Seen, State
 from holo.check.report import CheckReport, Kind, Problem
 from holo.check.rights import excessive_rights, take_rights
 from holo.check.sources import Sources
@@ -41,7 +41,7 @@ from holo.hololib.quarantine import Quarantine
 from holo.hololib.store import FOLDERS, NAME, read_catalog_file
 from holo.layers import Layers
 from holo.space import Holotree, OthersSpace, Space
-from holo.untrusted import SMALL, is_others, read_file
+from holo.untrusted import NOT_DAMAGE, SMALL, is_others, read_file
 
 __all__ = ["CheckReport", "Options", "Problem", "check"]
 
@@ -318,7 +318,7 @@ class _Check:
         if not self._put_away(problem, problem.path, f"names/{name}.json"):
             return
         if len(meant) == 1 and b'"name": "%b"' % name.encode() in left:
-            self._store.publish(self._store.load(meant.pop()), name)
+            self._store.publish(self._store.read(meant.pop()), name)
             problem.repaired = "written anew"
 
     # -- blobs and link forms -----------------------------------------------------------------------------
@@ -472,7 +472,7 @@ class _Check:
         if space.digest not in self._contents:
             self._note("space", space.path, "its catalog is not in the library", [space.digest]).spaces = [space.name]
             return
-        catalog = self._store.load(space.digest)
+        catalog = self._store.read(space.digest)
         for path, what in space_differences(self._store, space, catalog, self._options.workers):
             problem = self._note("space", os.path.join(space.path, path) if path else space.path, what)
             problem.catalogs, problem.spaces = [space.catalog], [space.name]

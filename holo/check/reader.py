@@ -16,10 +16,7 @@ from holo.filetimes import EXACT, try_out
 from holo.hololib.blobs import ContentMismatch, is_sealed, stored_content
 from holo.hololib.links import FORM
 from holo.platform import Directory
-
-NOT_DAMAGE = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
-"""What opening and reading answer that says nothing about the file."""
-
+from holo.untrusted import NOT_DAMAGE
 
 THEIRS = "another user's, which only they can read"
 

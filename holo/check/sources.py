@@ -75,7 +75,7 @@ class Sources:
     def look_for(self, wanted: Mapping[str, int], catalogs: Iterable[str]) -> None:
         """Find files that should have the ``wanted`` content (digest to size), which these ``catalogs`` need."""
         for digest in catalogs:
-            self._look_in(self._store.load(digest), wanted)
+            self._look_in(self._store.read(digest), wanted)
         sizes = set(wanted.values())
         for folder in self._folders:
             for path in _files_of_size(folder, sizes):

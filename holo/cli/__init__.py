@@ -10,6 +10,7 @@ import gc
 import signal
 import sys
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
@@ -70,6 +71,7 @@ def main() -> NoReturn:
     """The entry point: run the command, and turn every failure into one message and an exit code."""
     gc.disable()  # a command ends before garbage matters, and looking for it among all rows takes long
     _heed_signals()
+    _print_every_name()
     _leave_out_others(sys.argv[1:2])
     try:
         streams.prepare()
@@ -106,6 +108,12 @@ def main() -> NoReturn:
 
     streams.flush()
     os._exit(code if isinstance(code, int) else 0)
+
+
+def _print_every_name() -> None:
+    """What the encoding of stdout does not have is escaped, as on stderr: it is no failure of what was done."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _leave_out_others(called: list[str]) -> None:
@@ -413,6 +421,11 @@ def delete(space: SpaceName, as_json: Json = False) -> None:
     from holo.cli import render
 
     gone = Hololib().delete(space)
+    if gone.state == "damaged":
+        render.warn(
+            f"what holo knew about space {gone.name} was damaged: if the space was not at {gone.path}, its directory "
+            "is still there"
+        )
     with _reporting():
         if as_json:
             render.document({"space": gone.name, "path": gone.path})

@@ -23,7 +23,7 @@ from holo.cloning.draft import Draft
 from holo.cloning.filler import NOTHING_MADE, Filler, nothing_made
 from holo.cloning.report import CloneReport, Made
 from holo.errors import Conflict, HoloError, NotFound, UsageError
-from holo.walk import Walker, absolute, refuse_mounts_inside
+from holo.walk import Walker, absolute, refuse_encoding, refuse_mounts_inside
 
 if TYPE_CHECKING:
     from holo.cloning.relocation import Relocation
@@ -41,6 +41,7 @@ def clone(source: str | os.PathLike[str], target: str | os.PathLike[str], *, rel
     changed without the other. ``relocate`` also patches the path of ``source`` inside the files, and the symlinks that
     lead there. Raises :class:`HoloError`, also if something is mounted inside ``source``; nothing is made then.
     """
+    refuse_encoding()
     return _Job(os.fspath(source), os.fspath(target), settings.load().workers).run(relocate=relocate)
 
 

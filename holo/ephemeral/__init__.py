@@ -164,7 +164,7 @@ def _clear(home: Home, folder: str) -> None:
         case [str(name)] if name.startswith(_PRIVATE):
             from holo.restore import delete
 
-            if home.tree.find(name) is not None:
+            if home.tree.find_anyhow(name) is not None:
                 delete(home.store, name, home.on_wait)
             home.tree.drop_lock(name)
     match _noted(folder, "mount", proven=True):

@@ -27,7 +27,7 @@ from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError
 from holo.hololib.links import FORM, READ_ONLY
 from holo.hololib.shards import DRAFT
-from holo.hololib.store import FOLDERS, NAME
+from holo.hololib.store import FOLDERS, NAME, OthersFile
 from holo.platform import probe
 from holo.remove import remove
 
@@ -120,6 +120,8 @@ class GcReport:
     """paths of what is in the library and not of it; left alone"""
     others: int
     """what would go as well, but is another user's in a shared library"""
+    damage: list[Damage]
+    """why only drafts went, if that is so"""
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -173,19 +175,21 @@ class Inventory:
     """those of last uses, by one user each: name and digest"""
     drafts: list[File] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    damage: list[Damage] = field(default_factory=list)
 
 
-def needs(store: Store, known: Mapping[str, Needs] | None = None) -> dict[str, Needs]:
-    """What every catalog refers to, by digest. Catalogs never change, so those in ``known`` are not read again.
+def needs(store: Store, known: Mapping[str, Needs] | None = None) -> tuple[dict[str, Needs], list[Damage]]:
+    """What every catalog refers to, by digest, and the catalogs that cannot be read.
 
-    Raises :class:`IntegrityError` when one cannot be read: nobody knows then which blobs are garbage.
+    Catalogs never change, so those in ``known`` are not read again.
     """
     with _naming(store):
         return _needs(store, known or {})
 
 
-def _needs(store: Store, known: Mapping[str, Needs]) -> dict[str, Needs]:
+def _needs(store: Store, known: Mapping[str, Needs]) -> tuple[dict[str, Needs], list[Damage]]:
     found: dict[str, Needs] = {}
+    damage: list[Damage] = []
     same: dict[str, str] = {}  # contents that many catalogs have take memory once
     for name, _ in _entries(store, "catalog"):
         digest = name.removesuffix(".json")
@@ -195,18 +199,19 @@ def _needs(store: Store, known: Mapping[str, Needs]) -> dict[str, Needs]:
             found[digest] = known[digest]
             continue
         try:
-            files = [row for _, row in store.load(digest).files()]
+            files = [row for _, row in store.read(digest).files()]
         except NotFound:
             continue  # removed by somebody else just now
-        except (CatalogInvalid, IntegrityError) as error:
-            raise _incomplete(error) from error
+        except (CatalogInvalid, IntegrityError, OthersFile) as error:
+            damage.append(_unreadable_catalog(store, digest, error))
+            continue
         keys = [(same.setdefault(row[4], row[4]), row[1] & READ_ONLY, row[3]) for row in files]
         found[digest] = Needs(frozenset(key[0] for key in keys), frozenset(keys))
-    return found
+    return found, damage
 
 
 def take_inventory(store: Store) -> Inventory:
-    """What is in the library now. Raises :class:`IntegrityError` for a damaged name, or one whose catalog was lost."""
+    """What is in the library now."""
     there = Inventory()
     with _opened(store.path) as top, platform.listing(top) as entries:
         there.unknown += [entry.name for entry in entries if entry.name not in (*FOLDERS, *_LOCKS)]
@@ -226,7 +231,8 @@ def take_inventory(store: Store) -> Inventory:
             _put_aside(there, "catalog", name, is_draft=_DURABLE_DRAFT.fullmatch(name) is not None)
     for name, digest in there.names.items():
         if digest not in there.catalogs:
-            raise _incomplete(CatalogInvalid(f"the catalog that {name!r} means, {digest[:12]}, is not there"))
+            what = f"the catalog that {name!r} means, {digest[:12]}, is not there"
+            there.damage.append(Damage(what, _repair_or_remove(store, digest)))
     for name, status in _entries(store, "golden"):
         digest = name.removesuffix(".json")
         if digests.is_digest(digest) and stat.S_ISDIR(status.st_mode) is (digest == name):
@@ -246,8 +252,9 @@ def _count_names(store: Store, there: Inventory) -> None:
             continue
         try:
             summary = store.summary(stem)
-        except CatalogInvalid as error:
-            raise _incomplete(error) from error
+        except (CatalogInvalid, OthersFile) as error:
+            there.damage.append(_unreadable_name(store, stem, error))
+            continue
         if summary is not None:
             there.names[stem] = summary.digest
 
@@ -331,10 +338,48 @@ def _naming(store: Store) -> Iterator[None]:
         raise HoloError(f"cannot collect garbage in {store.path}{where}: {error.strerror}") from error
 
 
-def _incomplete(error: HoloError) -> IntegrityError:
+# -- why it is not known what is needed -------------------------------------------------------------------
+
+
+class Damage(NamedTuple):
+    """Why nobody knows what one catalog needs, and what to do about it."""
+
+    what: str
+    way_out: str
+
+
+def _unreadable_catalog(store: Store, digest: str, error: HoloError) -> Damage:
+    if isinstance(error, OthersFile):
+        return Damage(error.message, f"Let its owner or root make it readable: {_readable(store.catalog_path(digest))}")
+    return Damage(error.message, _repair_or_remove(store, digest))
+
+
+def _unreadable_name(store: Store, name: str, error: HoloError) -> Damage:
+    if isinstance(error, OthersFile):
+        return Damage(error.message, f"Let its owner or root make it readable: {_readable(store.name_path(name))}")
+    return Damage(error.message, "Run `holo check --repair`: it writes the name anew, or moves the file away.")
+
+
+def _readable(path: str) -> str:
+    from shlex import quote
+
+    return f"chmod a+r {quote(path)}"
+
+
+def _repair_or_remove(store: Store, digest: str) -> str:
+    removals = [f"`holo catalogs --remove {name}`" for name in store.names_of(digest) or [digest[:12]]]
+    return (
+        "Restore it from another library with `holo check --repair --from DIR`, or give it up with "
+        f"{' and '.join(removals)}."
+    )
+
+
+def incomplete(damage: Sequence[Damage]) -> IntegrityError:
+    """What a collection ends with that did not know what is needed."""
+    more = f" ({len(damage) - 1} more: see `holo check`)" if len(damage) > 1 else ""
     return IntegrityError(
-        f"nothing was removed, for it is not known what is needed: {error.message}",
-        "`holo check` shows all damage. Repair the catalog first, or remove it with `holo catalogs --remove NAME`.",
+        f"it is not known what is needed, so only drafts, locks and layers can be removed: {damage[0].what}{more}",
+        f"{damage[0].way_out} Then run `holo gc` again.",
     )
 
 
@@ -409,8 +454,11 @@ def decide(
 ) -> Decision:
     """Everything that no catalog needs, when those that the policy tells to go are gone.
 
-    ``holders`` are the spaces that hold a catalog, by its digest; it stays then.
+    ``holders`` are the spaces that hold a catalog, by its digest; it stays then. If it is not known what is needed,
+    only drafts go: all else may be what a catalog needs that can be repaired, or what can repair it.
     """
+    if there.damage:
+        return Decision([], [], [], [], there.drafts, [], [])
     going, kept = _catalogs_to_go(there, needed, holders, policy, now)
     staying = there.catalogs.keys() - set(going)
     blobs = frozenset[str]().union(*(needed[digest].blobs for digest in staying))
@@ -489,15 +537,17 @@ def collect(
 ) -> GcReport:
     """Collect the garbage of a library, whose lock the caller holds: shared for a dry run, else exclusively.
 
-    ``known`` are the :func:`needs` of before the lock, ``holders`` the spaces by the digests of their catalogs. Raises
-    :class:`HoloError` when something cannot be removed; what is left then is valid.
+    ``known`` is what :func:`needs` found before the lock, ``holders`` are the spaces by the digests of their
+    catalogs. Raises :class:`HoloError` when something cannot be removed; what is left then is valid.
     """
     started = time.monotonic()
     with _naming(store):
         there = take_inventory(store)
         may_remove = _Rights(store)
         kept = dict.fromkeys(_others_catalogs(there, may_remove), ()) | dict(holders)
-        decision, others = decide(there, needs(store, known), kept, policy, time.time()).within(may_remove)
+        needed, damage = needs(store, known)
+        there.damage += damage
+        decision, others = decide(there, needed, kept, policy, time.time()).within(may_remove)
         files = [*decision.drafts, *decision.links, *decision.blobs]
         freed, shared = _measure(store, files)
         if not dry_run:
@@ -527,6 +577,7 @@ def collect(
         bytes_left=occupied - sum(file.bytes for file in (*decision.blobs, *decision.links)),
         unknown=there.unknown,
         others=others,
+        damage=there.damage,
         seconds=round(time.monotonic() - started, 3),
     )
 

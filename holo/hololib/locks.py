@@ -31,6 +31,10 @@ class InUseError(Exception):
     """Somebody else holds a lock that :func:`refuse_to_wait` was not to wait for."""
 
 
+class CannotLockError(HoloError):
+    """What is at the place of a lock file cannot be locked."""
+
+
 def refuse_to_wait(message: str) -> NoReturn:
     raise InUseError(message)
 
@@ -66,12 +70,12 @@ def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait) -> int | No
             descriptor = _open(path, exclusive=exclusive)
         except OSError as error:
             hint = _WAY_OUT if error.errno in _NO_PLACE else _REMOVE if error.errno == errno.EMLINK else None
-            raise HoloError(f"cannot open the lock of {what}, {path}: {error.strerror}", hint) from error
+            raise CannotLockError(f"cannot open the lock of {what}, {path}: {error.strerror}", hint) from error
         if descriptor is None:
             return None
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise HoloError(f"the lock of {what}, {path}, is not a file", "Remove it.")
+                raise CannotLockError(f"the lock of {what}, {path}, is not a file", "Remove it.")
             if not lock_descriptor(descriptor, exclusive=exclusive, wait=False):
                 on_wait(f"waiting for {what}: {_holder(descriptor)}")
                 lock_descriptor(descriptor, exclusive=exclusive, wait=True)
@@ -79,7 +83,7 @@ def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait) -> int | No
                 return descriptor
         except OSError as error:
             os.close(descriptor)
-            raise HoloError(f"cannot lock {what}, {path}: {error.strerror}") from error
+            raise CannotLockError(f"cannot lock {what}, {path}: {error.strerror}") from error
         except BaseException:
             os.close(descriptor)
             raise

@@ -20,7 +20,7 @@ from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, Usa
 from holo.hololib.locks import OnWait, locked, say_waiting
 from holo.hololib.sealed import seal, unseal
 from holo.remove import remove, unlink
-from holo.untrusted import SMALL, is_others, is_ours, read_file
+from holo.untrusted import NOT_DAMAGE, SMALL, is_others, is_ours, read_file
 from holo.walk import absolute, make_folders, refuse_symlinks
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ class OthersFile(HoloError):
 
 
 def _cannot_read(what: str, path: str, error: OSError) -> HoloError:
-    kind = OthersFile if isinstance(error, PermissionError) and is_others(path) else HoloError
+    kind = HoloError if error.errno in NOT_DAMAGE else CatalogInvalid
+    if isinstance(error, PermissionError) and is_others(path):
+        kind = OthersFile
     return kind(f"cannot read {what}{path}: {error.strerror}")
 
 
@@ -203,22 +205,25 @@ class Store:
         from holo.hololib import collect
 
         try:
-            return {digest for needs in collect.needs(self).values() for digest in needs.blobs}
+            needed, damage = collect.needs(self)
         except HoloError:
             return None
+        return None if damage else {digest for needs in needed.values() for digest in needs.blobs}
 
     # -- catalogs -----------------------------------------------------------------------------------------
 
     def publish(self, catalog: Catalog, name: str | None) -> None:
         """Make a catalog exist, under ``name`` if there is one. All its blobs must be in the library.
 
-        Everything written so far is made durable first; then the catalog appears by one rename.
+        Everything written so far is made durable first; then the catalog appears by one rename. Raises
+        :class:`CatalogInvalid` for one that could not be loaded again.
         """
         if name is not None:
             check_name(name, "catalog")
+        catalog.check()
         self.folder("catalog")
         self.folder("names")
-        path = self._catalog_path(catalog.digest)
+        path = self.catalog_path(catalog.digest)
         if len(catalog.to_json()) > LARGEST:
             raise HoloError(
                 f"a catalog of {catalog.totals.files:,} files is too large: {len(catalog.to_json()):,} bytes",
@@ -226,7 +231,7 @@ class Store:
             )
         # What is there before the sync is durable after it. Later it may be another record's, which is not done yet.
         is_known = _holds(path, catalog.to_json())
-        known = self._read_name(name) if name is not None else None
+        known = self.sound_summary(name) if name is not None else None
         self.settle()
         if not is_known:
             _write_durably(path, catalog.to_json())
@@ -260,7 +265,7 @@ class Store:
 
     def has(self, digest: str) -> bool:
         """Whether there is a catalog of that digest."""
-        return os.path.lexists(self._catalog_path(digest))
+        return os.path.lexists(self.catalog_path(digest))
 
     def load(self, digest: str) -> Catalog:
         """Load a catalog by its full digest; its bytes are checked against it.
@@ -270,16 +275,20 @@ class Store:
         catalog, is_own = self._load(digest)
         if not is_own and (file := catalog.privileged()) is not None:
             raise CatalogInvalid(
-                f"catalog {self._catalog_path(digest)} is another user's and gives rights with setuid, setgid or "
+                f"catalog {self.catalog_path(digest)} is another user's and gives rights with setuid, setgid or "
                 f"capabilities: {file}",
                 "Whoever made it could act as you. Record the environment yourself, or let root do it.",
             )
         return catalog
 
+    def read(self, digest: str) -> Catalog:
+        """Load a catalog to see what it needs, not to restore it: whoever made it, and whatever rights it gives."""
+        return self._load(digest)[0]
+
     def _load(self, digest: str) -> tuple[Catalog, bool]:
         from holo.catalog import Catalog
 
-        path = self._catalog_path(digest)
+        path = self.catalog_path(digest)
         try:
             data, is_own = read_catalog_file(path)
         except NotFound:
@@ -334,30 +343,29 @@ class Store:
         raise UsageError("the library holds several catalogs, so one must be named", f"Catalogs: {names}.")
 
     def name_of(self, digest: str) -> str:
-        names = self._names_of(digest)
+        names = self.names_of(digest)
         return names[0] if names else digest[:12]
 
     def catalogs(self) -> list[CatalogSummary]:
-        """Every catalog once per name, and those without a name, by name. Damaged names are none."""
+        """Every catalog once per name, and those without a name, by name. Damaged names and catalogs are none."""
         summaries = []
         for name in sorted(self.names()):
-            with suppress(CatalogInvalid, OthersFile):
-                known = self._read_name(name)
-                if known is not None:
-                    summaries.append(known)
+            known = self.sound_summary(name)
+            if known is not None:
+                summaries.append(known)
         named = {summary.digest for summary in summaries}
         for digest in sorted(self.digests()):
             if digest not in named:
-                # Removed by somebody else just now, or theirs alone.
-                with suppress(FileNotFoundError, NotFound, OthersFile):
-                    recorded = os.stat(self._catalog_path(digest)).st_mtime
-                    summaries.append(_summarize(self._load(digest)[0], None, recorded))
+                # Removed by somebody else just now, or theirs alone, or damaged, as `holo check` will say.
+                with suppress(FileNotFoundError, NotFound, OthersFile, CatalogInvalid, IntegrityError):
+                    recorded = os.stat(self.catalog_path(digest)).st_mtime
+                    summaries.append(_summarize(self.read(digest), None, recorded))
         return summaries
 
     def remove(self, reference: str) -> tuple[str, str]:
         """Remove a catalog by name or digest prefix: the name, and the catalog when no other name means it."""
         name, digest = self.resolve(reference)
-        names = self._names_of(digest)
+        names = self.names_of(digest)
         if names in ([], [name]):
             self.forget(digest)
         else:
@@ -376,7 +384,7 @@ class Store:
             for name in names.get(digest, ()):
                 unlink(self.name_path(name))
             self._sync("names")
-            unlink(self._catalog_path(digest))
+            unlink(self.catalog_path(digest))
             self.sync_catalogs()
             with _leaving_others():
                 self.remove_golden(digest)
@@ -397,6 +405,12 @@ class Store:
     def summary(self, name: str) -> CatalogSummary | None:
         """The summary kept with a name, or ``None``."""
         return self._read_name(name) if NAME.fullmatch(name) else None
+
+    def sound_summary(self, name: str) -> CatalogSummary | None:
+        """The same for who can do without: ``None`` also if the file is damaged, or only another user can read it."""
+        with suppress(CatalogInvalid, OthersFile):
+            return self.summary(name)
+        return None
 
     def digests(self) -> set[str]:
         """The digests of all catalogs."""
@@ -437,7 +451,8 @@ class Store:
         finally:
             platform.close_directory(folder)
 
-    def _catalog_path(self, digest: str) -> str:
+    def catalog_path(self, digest: str) -> str:
+        """The file that a catalog is in."""
         return os.path.join(self.path, "catalog", digest + ".json")
 
     def name_path(self, name: str) -> str:
@@ -450,7 +465,7 @@ class Store:
             if file.endswith(".json") and NAME.fullmatch(name := file.removesuffix(".json")):
                 yield name
 
-    def _names_of(self, digest: str) -> list[str]:
+    def names_of(self, digest: str) -> list[str]:
         """The names that mean a catalog, and damaged ones that still tell its digest."""
         return self._meanings().get(digest, [])
 

@@ -164,9 +164,9 @@ def _ingest(
     except OSError as error:
         raise HoloError(f"cannot write to the library {blobs.path}: {error.strerror}") from error
     reflink = raw and _can_clone(root, tree, blobs)
-    ingest = Ingest(root, prefix, blobs, reflink=reflink, compress=not raw)
+    ingest = Ingest(root, prefix, blobs, tree.other_names, reflink=reflink, compress=not raw)
     found: dict[str, list[Ingested]] = {folder.path: [] for folder in tree.folders}
-    total = sum(len(folder.files) for folder in tree.folders)
+    total = sum(len(folder.files) for folder in tree.folders) + sum(map(len, tree.other_names.values()))
     done = unwritten = 0
     for results in parallel.run(ingest, _batches(tree), workers):
         for path, items in results:

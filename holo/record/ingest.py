@@ -6,6 +6,9 @@ twice, and the second reading is hashed again as it is stored. A reflink is take
 ctime must then be what it was before the reading. Where that says nothing, the clone is hashed: a file changed so
 recently that the clock could not tell, or open for writing by anybody. For in a page that is mapped and dirty,
 further changes move no time.
+
+A file with several names is read once, by the first of them. It is still open when the others are looked at, so they
+are names of this very file, and are recorded alike even if it changes in the next moment.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,6 +54,20 @@ class Ingested(NamedTuple):
     warnings: tuple[str, ...]
 
 
+class _Content(NamedTuple):
+    """What was read of a file, whatever its name."""
+
+    status: os.stat_result
+    digest: str
+    relocation: Relocation | None
+    xattrs: dict[str, bytes]
+    stored: bool
+    small: bytes | None
+    """all of it, if that is not much"""
+    foreign: list[str]
+    """which other spellings of the prefix are in it"""
+
+
 @dataclass
 class Batch:
     """Some files of one directory."""
@@ -62,8 +80,19 @@ class Batch:
 class Ingest:
     """Everything the workers share, made before they are forked."""
 
-    def __init__(self, root: Directory, prefix: str, blobs: Blobs, *, reflink: bool, compress: bool) -> None:
+    def __init__(
+        self,
+        root: Directory,
+        prefix: str,
+        blobs: Blobs,
+        other_names: Mapping[str, Sequence[tuple[str, str]]],
+        *,
+        reflink: bool,
+        compress: bool,
+    ) -> None:
+        """``other_names``: see :class:`holo.record.scan.Tree`."""
         self._root = root
+        self._other_names = other_names
         self._prefix_text = prefix
         self._blobs = blobs
         self._reflink = reflink
@@ -73,26 +102,31 @@ class Ingest:
         self._foreign = other_spellings(prefix)
 
     def __call__(self, batches: list[Batch]) -> list[tuple[str, list[Ingested]]]:
-        """Ingest some batches; per batch its directory's path and a result per name, in order."""
-        walker = Walker(self._root)
-        results = []
+        """Ingest some batches: directories' paths, each with results of files in it. Other names are among them."""
+        walker, aside = Walker(self._root), Walker(self._root)
+        found: dict[str, list[Ingested]] = {}
         try:
             for batch in batches:
-                try:
-                    directory = walker.open(batch.path)
-                except OSError as error:
-                    shown = os.path.join(self._prefix_text, batch.path)
-                    raise HoloError(f"cannot read {shown}: {error.strerror}") from error
-                base = batch.path + "/" if batch.path else ""
-                results.append((batch.path, [self._ingest(directory, name, base + name) for name in batch.names]))
+                directory = self._open(walker, batch.path)
+                for name in batch.names:
+                    for folder, item in self._ingest(directory, batch.path, name, aside):
+                        found.setdefault(folder, []).append(item)
         finally:
             walker.close()
-        return results
+            aside.close()
+        return [*found.items()]
 
-    def _ingest(self, directory: Directory, name: str, path: str) -> Ingested:
+    def _open(self, walker: Walker, folder: str) -> Directory:
+        try:
+            return walker.open(folder)
+        except OSError as error:
+            raise HoloError(f"cannot read {os.path.join(self._prefix_text, folder)}: {error.strerror}") from error
+
+    def _ingest(self, directory: Directory, folder: str, name: str, aside: Walker) -> list[tuple[str, Ingested]]:
+        """What the file became, by the folder of each of its names. ``aside`` opens those folders."""
         for attempt in range(_ATTEMPTS):
             try:
-                return self._attempt(directory, name, path)
+                return self._attempt(directory, folder, name, aside)
             except _Changed:
                 time.sleep(0.02 * 2**attempt)
             except OSError as error:
@@ -101,56 +135,71 @@ class Ingest:
                         f"cannot write to the library {self._blobs.path}: {error.strerror}",
                         f"Nothing was recorded. {advice(error)}",
                     ) from error
-                raise HoloError(f"cannot record {os.path.join(self._prefix_text, path)}: {error.strerror}") from error
+                path = os.path.join(self._prefix_text, folder, name)
+                raise HoloError(f"cannot record {path}: {error.strerror}") from error
         raise SourceChanged(
-            f"{os.path.join(self._prefix_text, path)} keeps changing while it is read",
+            f"{os.path.join(self._prefix_text, folder, name)} keeps changing while it is read",
             "Stop what writes to it, or remove it, and record again.",
         )
 
-    def _attempt(self, directory: Directory, name: str, path: str) -> Ingested:
+    def _attempt(self, directory: Directory, folder: str, name: str, aside: Walker) -> list[tuple[str, Ingested]]:
+        names: list[tuple[str, str]] = [(folder, name)]
+        replaced: list[tuple[str, str]] = []
         source = platform.open_file(directory, name)
         try:
-            before = os.fstat(source)
-            if not stat.S_ISREG(before.st_mode):
-                raise _Changed
-            size = before.st_size
-            # Before it is read, and after its status: who opens it for writing from now on moves the ctime.
-            times_tell = self._tells_quiet and not _is_recent(before) and platform.is_quiet(source)
-            warnings: list[str] = []
-            relocation: Relocation | None
-            is_sparse = platform.has_holes(source, size)
-            if size <= CHUNK and not is_sparse:
-                content = platform.read_at(source, size + 1, 0)
-                if len(content) != size:
-                    raise _Changed
-                digest = digests.of(content)
-                relocation = find(self._prefix, content) if size >= len(self._prefix) else None
-                foreign = [what for what, needle in self._foreign if needle in content]
-            else:
-                content = None
-                digest, relocation, foreign = self._read_large(source, size)
-            # What is never compressed is not looked for in that form: it takes a thirtieth of a record's time.
-            stored = not self._blobs.has(digest, size, compressed=size > WORTH_COMPRESSING)
-            if stored:
-                self._store(
-                    source, directory, name, before, digest, content, is_sparse=is_sparse, times_tell=times_tell
-                )
-            else:
-                _check_unchanged(source, before)
-            xattrs = platform.get_xattrs(source, acls=True)
+            content = self._read(source, directory, name)
+            for other in self._other_names.get(_join(folder, name), ()) if self._other_names else ():
+                (names if _is_at(content.status, aside, *other) else replaced).append(other)
         finally:
             os.close(source)
+        found = [(place, self._named(content, place, own)) for place, own in names]
+        for place, own in replaced:  # by something else since the tree was scanned
+            found += self._ingest(self._open(aside, place), place, own, aside)
+        return found
+
+    def _named(self, content: _Content, folder: str, name: str) -> Ingested:
+        """What the content becomes under one of the file's names."""
+        status, relocation = content.status, content.relocation
+        warnings: list[str] = []
         if name.endswith(".pyc") and relocation is not None:
             # Whether this one matters depends on its source, which the caller knows.
             relocation = relocation._replace(kind="bytecode", ends=[])
-        elif foreign:
-            warnings += [f"{path} contains {what}, which is not patched" for what in foreign]
-        if content is not None and may_point_outside(name):
-            warnings += outside(path, name, content, os.fsdecode(self._prefix))
-        mode, xattrs = platform.without_acls(stat.S_IMODE(before.st_mode), xattrs)
-        row = (name, mode, size, before.st_mtime_ns, digest)
-        inode = (before.st_dev, before.st_ino) if before.st_nlink > 1 else None
-        return Ingested(row, relocation, xattrs, stored, inode, tuple(warnings))
+        elif content.foreign:
+            warnings += [f"{_join(folder, name)} contains {what}, which is not patched" for what in content.foreign]
+        if content.small is not None and may_point_outside(name):
+            warnings += outside(_join(folder, name), name, content.small, self._prefix_text)
+        mode, xattrs = platform.without_acls(stat.S_IMODE(status.st_mode), content.xattrs)
+        row = (name, mode, status.st_size, status.st_mtime_ns, content.digest)
+        inode = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
+        return Ingested(row, relocation, xattrs, content.stored, inode, tuple(warnings))
+
+    def _read(self, source: int, directory: Directory, name: str) -> _Content:
+        before = os.fstat(source)
+        if not stat.S_ISREG(before.st_mode):
+            raise _Changed
+        size = before.st_size
+        # Before it is read, and after its status: who opens it for writing from now on moves the ctime.
+        times_tell = self._tells_quiet and not _is_recent(before) and platform.is_quiet(source)
+        relocation: Relocation | None
+        is_sparse = platform.has_holes(source, size)
+        if size <= CHUNK and not is_sparse:
+            small = platform.read_at(source, size + 1, 0)
+            if len(small) != size:
+                raise _Changed
+            digest = digests.of(small)
+            relocation = find(self._prefix, small) if size >= len(self._prefix) else None
+            foreign = [what for what, needle in self._foreign if needle in small]
+        else:
+            small = None
+            digest, relocation, foreign = self._read_large(source, size)
+        # What is never compressed is not looked for in that form: it takes a thirtieth of a record's time.
+        stored = not self._blobs.has(digest, size, compressed=size > WORTH_COMPRESSING)
+        if stored:
+            self._store(source, directory, name, before, digest, small, is_sparse=is_sparse, times_tell=times_tell)
+        else:
+            _check_unchanged(source, before)
+        xattrs = platform.get_xattrs(source, acls=True)
+        return _Content(before, digest, relocation, xattrs, stored, small, foreign)
 
     def _read_large(self, source: int, size: int) -> tuple[str, Relocation | None, list[str]]:
         hasher = digests.Hasher()
@@ -197,6 +246,18 @@ class Ingest:
         except ContentMismatch:
             raise _Changed from None
         _check_unchanged(source, before)
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _is_at(status: os.stat_result, walker: Walker, folder: str, name: str) -> bool:
+    """Whether a name is one of the file with this status, which is open: no other has its inode number now."""
+    try:
+        return os.path.samestat(status, platform.status(walker.open(folder), name))
+    except OSError:  # which reading it will tell
+        return False
 
 
 def _is_recent(status: os.stat_result) -> bool:

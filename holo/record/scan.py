@@ -35,6 +35,9 @@ class Tree:
     folders: list[Folder] = field(default_factory=list)
     special: list[str] = field(default_factory=list)
     """sockets, fifos and devices, as "path (kind)" """
+    other_names: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    """of files that have several: by the path of the first name, which is in its folder's ``files``, the others,
+    which are not, as (folder, name)"""
 
 
 def scan(root: Directory, shown: str) -> Tree:
@@ -43,11 +46,12 @@ def scan(root: Directory, shown: str) -> Tree:
     Raises :class:`HoloError` naming the directory that cannot be read.
     """
     tree = Tree()
-    _scan(root, shown, "", tree)
+    _scan(root, shown, "", tree, {})
     return tree
 
 
-def _scan(directory: Directory, root: str, path: str, tree: Tree) -> None:
+def _scan(directory: Directory, root: str, path: str, tree: Tree, paths: dict[int, dict[int, str]]) -> None:
+    """``paths`` of the files that were met: by device and inode number."""
     folder = Folder(path, 0, 0)
     tree.folders.append(folder)
     base = path + "/" if path else ""
@@ -61,9 +65,16 @@ def _scan(directory: Directory, root: str, path: str, tree: Tree) -> None:
         folder.mode, folder.xattrs = platform.without_acls(stat.S_IMODE(status.st_mode), xattrs)
         with platform.listing(directory) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
+        met = paths.setdefault(status.st_dev, {})
         for entry in found:
             if entry.is_file(follow_symlinks=False):
-                folder.files.append(entry.name)
+                # The listing tells the inode number, so only a file whose number was met before is looked at.
+                here = base + entry.name
+                first = met.setdefault(entry.inode(), here)
+                if first is here or entry.stat(follow_symlinks=False).st_nlink == 1:
+                    folder.files.append(entry.name)
+                else:
+                    tree.other_names.setdefault(first, []).append((path, entry.name))
             elif entry.is_dir(follow_symlinks=False):
                 children.append(entry.name)
             elif entry.is_symlink():
@@ -81,7 +92,7 @@ def _scan(directory: Directory, root: str, path: str, tree: Tree) -> None:
         except OSError as error:
             raise HoloError(f"cannot read {os.path.join(root, base + name)}: {error.strerror}") from error
         try:
-            _scan(child, root, base + name, tree)
+            _scan(child, root, base + name, tree, paths)
         finally:
             platform.close_directory(child)
 

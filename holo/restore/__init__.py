@@ -138,17 +138,21 @@ def dry_run(library: Store, name: str, catalog_name: str, digest: str, path: str
 
 
 def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
-    """Remove a space and what is known about it. Returns what it was."""
+    """Remove a space and what is known about it. Returns what it was.
+
+    If that is damaged, what is removed is the directory where the space is likely to be.
+    """
     tree = Holotree(library.home)
     with tree.lock(name, on_wait):
-        space = tree.get(name)
+        space = tree.find_anyhow(name) or tree.get(name)
         tree.refuse_copied(space)
         tree.refuse_unproven(space, "Remove that directory yourself, and then what holo knows about it.")
         is_mount_point = refuse_mounts(space.path)
         if is_mount_point:
             _refuse_another(space, "Unmount it first; nothing was changed.")
         try:
-            tree.save(replace(space, state="restoring"))
+            if space.state != "damaged":
+                tree.save(replace(space, state="restoring"))
         except HoloError as error:
             # On a full disk there is no room for that either, and deleting is what makes some. Killed now, it is a
             # space with files missing, like one whose user removed them: the next restore sees that as well.
@@ -284,7 +288,7 @@ class _Job:
 
     @cached_property
     def _summary(self) -> CatalogSummary | None:
-        summary = self._library.summary(self._catalog_name)
+        summary = self._library.sound_summary(self._catalog_name)
         return summary if summary is not None and summary.digest == self._digest else None
 
     @cached_property
