@@ -49,7 +49,12 @@ class Hasher:
     def update(self, piece: Piece) -> None:
         """Add the next piece."""
         length = len(piece)
-        start = min(-self._size % BLOCK, length)
+        begun = self._size % BLOCK
+        if begun + length < BLOCK:  # a small file, most often
+            if length:
+                self._add_part(bytes(piece))
+            return
+        start = -begun % BLOCK
         end = length - (length - start) % BLOCK
         if start:
             self._add_part(bytes(piece[:start]))

@@ -158,7 +158,7 @@ def _is_sound(space: Space, name: str) -> bool:
     numbers = (space.stamp, space.clock, *space.times)
     return (
         space.name == name
-        and all(map(_is_path, (space.path, space.home, space.made_for)))
+        and all(map(_is_path, {space.path, space.home, space.made_for}))
         and NAME.fullmatch(space.catalog) is not None
         and space.state in ("restoring", "pristine")
         and digests.is_digest(space.digest)
@@ -206,7 +206,9 @@ class Holotree:
     def moved_along(self, path: str, home: str) -> str:
         """Where that is now what was at ``path`` when ``home`` was the path of this home."""
         above = os.path.join(home, "")
-        return absolute(os.path.join(self.home, path.removeprefix(above))) if path.startswith(above) else path
+        if home == self.home or not path.startswith(above):
+            return path
+        return absolute(os.path.join(self.home, path.removeprefix(above)))
 
     @staticmethod
     def is_place(folder: str) -> bool:

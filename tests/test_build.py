@@ -112,6 +112,17 @@ KINDS: dict[str, Callable[[Path], Path]] = {
 }
 
 
+@local
+def test_a_space_of_a_blueprint_moves_along_with_its_home(filesystem: Filesystem, holo: Holo) -> None:
+    blueprint = requirements(filesystem.root, "six")
+    run = ["run", "--blueprint", blueprint, "--", "python", "-c", "import sys, six; print(sys.prefix)"]
+    assert holo(*run).stdout.startswith(f"{holo.holotree}/")
+    moved = filesystem.root / "moved"
+    holo.home.rename(moved)
+    assert holo(*run, env={"HOLO_HOME": str(moved)}).stdout.startswith(f"{moved}/holotree/")
+    assert not holo.home.exists()
+
+
 @pytest.fixture
 def folder(holo: Holo) -> Path:
     """A project's."""

@@ -395,6 +395,28 @@ def test_rename_new_replaces_nothing(system: Any, root: Any, tmp_path: Path) -> 
     assert sorted(os.listdir(tmp_path)) == ["dangling", "empty", "new", "two"]
 
 
+def test_data_ranges(system: Any, root: Any, tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(3_000_000)
+        for position in (0, 2_000_000):
+            file.seek(position)
+            file.write(b"island")
+    (tmp_path / "dense").write_bytes(b"x" * 100_000)
+    (tmp_path / "empty").touch()
+    for name, size in (("sparse", 3_000_000), ("dense", 100_000), ("empty", 0)):
+        descriptor = system.open_file(root, name)
+        content = bytearray(size)
+        found = [*system.data_ranges(descriptor, size)]
+        for start, end in found:
+            content[start:end] = system.read_at(descriptor, end - start, start)
+        assert content == (tmp_path / name).read_bytes()
+        has_holes = system is not portable and name == "sparse"
+        assert system.has_holes(descriptor, size) == has_holes
+        assert found == [(0, size)] * (size > 0) or has_holes
+        assert system.read_at(descriptor, 10, size) == b""
+        os.close(descriptor)
+
+
 @pytest.mark.parametrize("size", [0, 1, 70_000, 3_000_000])
 def test_copy_content(system: Any, root: Any, tmp_path: Path, size: int) -> None:
     with (tmp_path / "source").open("wb") as file:

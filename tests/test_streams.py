@@ -5,8 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -189,6 +192,25 @@ def test_a_pipe_that_somebody_made_non_blocking_gets_everything(holo: Holo, sour
         assert process.stderr.read() == b""
     assert process.returncode == 0
     assert len(plan["files"]) == 1504
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_whose_reader_sleeps_can_be_stopped(holo: Holo, source: Path, number: signal.Signals) -> None:
+    for name in range(1500):
+        trees.write(source / "many" / f"{name}".rjust(200, "-"))
+    holo("record", source, "--name", "env")
+    printing = holo.start("restore", "--space", "one", "--catalog", "env", "--dry-run")
+    assert printing.stdout is not None
+    while struct.unpack("=i", fcntl.ioctl(printing.stdout, termios.FIONREAD, b"1234"))[0] < 50_000:
+        assert printing.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.5)  # the pipe is full by then
+    printing.send_signal(number)
+    try:
+        assert printing.wait(timeout=30) == 128 + number
+    finally:
+        printing.kill()
+        printing.communicate()
 
 
 # -- a current directory that has been deleted -------------------------------------------------------------

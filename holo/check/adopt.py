@@ -9,7 +9,7 @@ itself is only read.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holo import platform
@@ -18,7 +18,7 @@ from holo.errors import HoloError
 from holo.hololib import Store
 from holo.hololib.locks import OnWait
 from holo.restore import refuse_place
-from holo.space import Holotree, OthersSpace, Space
+from holo.space import Holotree, Space
 
 
 @dataclass(frozen=True)
@@ -36,25 +36,29 @@ class Adoption:
 
 
 def adopt(store: Store, tree: Holotree, names: Sequence[str], workers: int, on_wait: OnWait) -> list[Adoption]:
-    """Adopt the spaces of these ``names``, or all, that only a copy tells of; those that are this home's stay so.
+    """Adopt the spaces of these ``names``, or all, that only a copy tells of.
 
-    Raises :class:`~holo.errors.NotFound` for a name that there is not.
+    Returns what became of each of those. Raises :class:`~holo.errors.NotFound` for a name that there is not.
     """
-    return [done for name in names or tree.names() for done in _adopt(store, tree, name, workers, on_wait)]
-
-
-def _adopt(store: Store, tree: Holotree, name: str, workers: int, on_wait: OnWait) -> Iterator[Adoption]:
-    with tree.lock(name, on_wait), store.lock(exclusive=False, on_wait=on_wait):
-        try:
-            space = tree.get(name)
-        except OthersSpace:
-            return
-        if tree.owner(space) is None and space.standing != "copied":
-            return
-        refused = _why_not(store, tree, space, workers)
-        if refused is None:
-            tree.adopt(space)
-    yield Adoption(name, space.path, space.catalog, refused)
+    known = tree.names()
+    for name in names:
+        if name not in known:
+            tree.get(name)  # says which there are
+    found = []
+    for name in names or known:
+        with tree.lock(name, on_wait), store.lock(exclusive=False, on_wait=on_wait):
+            try:
+                space = tree.get(name)
+            except HoloError:
+                if names:
+                    raise
+                continue  # another user's, or damaged, as `holo check` says
+            if space.standing == "copied" or tree.owner(space) is not None:
+                refused = _why_not(store, tree, space, workers)
+                if refused is None:
+                    tree.adopt(space)
+                found.append(Adoption(name, space.path, space.catalog, refused))
+    return found
 
 
 def _why_not(store: Store, tree: Holotree, space: Space, workers: int) -> str | None:

@@ -75,10 +75,7 @@ def main() -> NoReturn:
     _leave_out_others(sys.argv[1:2])
     try:
         streams.prepare()
-        code = app(standalone_mode=False)
-        if code == 130:  # what some versions of Typer make of Ctrl-C, without a word
-            code = _interrupted()
-        sys.stdout.flush()
+        code = _run()
     except _CommandEnded as ended:
         code = ended.code
     except HoloError as error:
@@ -106,7 +103,6 @@ def main() -> NoReturn:
             )
     import os
 
-    streams.flush()
     os._exit(code if isinstance(code, int) else 0)
 
 
@@ -114,6 +110,15 @@ def _print_every_name() -> None:
     """What the encoding of stdout does not have is escaped, as on stderr: it is no failure of what was done."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _run() -> object:
+    """Run the command; what it returns, as an exit code if it is a number."""
+    code = app(standalone_mode=False)
+    if code == 130:  # what some versions of Typer make of Ctrl-C, without a word
+        return _interrupted()
+    sys.stdout.flush()
+    return code
 
 
 def _leave_out_others(called: list[str]) -> None:

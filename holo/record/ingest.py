@@ -181,7 +181,7 @@ class Ingest:
         # Before it is read, and after its status: who opens it for writing from now on moves the ctime.
         times_tell = self._tells_quiet and not _is_recent(before) and platform.is_quiet(source)
         relocation: Relocation | None
-        is_sparse = platform.has_holes(source, size)
+        is_sparse = platform.has_holes(source, size)  # before the reading; it takes a microsecond
         if size <= CHUNK and not is_sparse:
             small = platform.read_at(source, size + 1, 0)
             if len(small) != size:
