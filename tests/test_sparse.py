@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ from holo.hololib.blobs import Blobs, raw_name, write_sparse
 from holo.record import record
 from holo.record.prefix import PrefixFinder, find
 from holo.restore.relocate import Relocator, splice
-from support import compare, trees
+from support import compare, contents, trees
 from support.cli import Holo
 from support.compare import data_map
 from support.filesystems import Filesystem
@@ -73,23 +72,6 @@ def digest_of(parts: list[Piece]) -> str:
 # -- the digest -----------------------------------------------------------------------------------------------------
 
 
-def definition(content: bytes) -> str:
-    """As docs/catalog.md has it."""
-    blocks = [content[start : start + 65536] for start in range(0, len(content), 65536)]
-    empty = [number for number, block in enumerate(blocks) if block == bytes(65536)]
-    rest = blake3(b"".join(block for number, block in enumerate(blocks) if number not in empty))
-    if not empty:
-        return rest.hexdigest()
-    runs: list[list[int]] = []
-    for number in empty:
-        if runs and sum(runs[-1]) == number:
-            runs[-1][1] += 1
-        else:
-            runs.append([number, 1])
-    whole = b"".join(struct.pack("<QQ", *run) for run in runs) + struct.pack("<Q", len(content)) + rest.digest()
-    return blake3(whole, derive_key_context="holo 2026-11-22 content with blocks of zeros").hexdigest()
-
-
 COUNTS = st.one_of(
     st.sampled_from([1, 4096, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 5 * BLOCK]), st.integers(1, 3 * BLOCK)
 )
@@ -112,7 +94,7 @@ def test_one_digest_by_every_way(tmp_path_factory: pytest.TempPathFactory, layou
     folder = tmp_path_factory.mktemp("ways")
     path = write(folder / "file", layout)
     content = path.read_bytes()
-    expected = definition(content)
+    expected = contents.digest(content)
     assert digests.of(content) == expected
     assert digest_of([*cut(content, sizes)]) == expected
     assert digest_of(pieces(path)) == expected

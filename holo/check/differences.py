@@ -97,7 +97,7 @@ def count_as_recorded(store: Store, space: Space, catalog: Catalog, workers: int
 def _as_restored(space: Space, catalog: Catalog) -> Expectation:
     relocator = Relocator(catalog.prefix, space.made_for)
     used = Way.HARDLINK if space.used == Way.HARDLINK else Way.COPY  # all others look the same
-    return Expectation(catalog, relocator, used, NO_PROOF, space.times)
+    return Expectation(catalog, relocator, used, NO_PROOF, space.times, modes=space.unkept_modes)
 
 
 def _as_recorded(catalog: Catalog, times: FileTimes) -> Expectation:

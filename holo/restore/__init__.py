@@ -19,8 +19,8 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -407,14 +407,22 @@ class _Job:
         proof = self._proof if not self._options.verify else NO_PROOF
         times = self._known.times if self._known is not None else EXACT
         links = self._library.links if used is Way.HARDLINK else None
-        root = self._open()
-        try:
-            modes = self._known.unkept_modes if self._known is not None else {}
+        modes = self._known.unkept_modes if self._known is not None else {}
+        with self._opened() as root:
             expectation = Expectation(self._catalog, self.relocator, used, proof, times, links, modes)
             self._found = survey(root, expectation, self._library.blobs, self._options.workers)
+        return self._found
+
+    @contextmanager
+    def _opened(self) -> Iterator[platform.Directory]:
+        """The root of the space, to be looked at. What goes wrong there names it."""
+        root = self._open()
+        try:
+            yield root
+        except OSError as error:
+            raise HoloError(f"cannot read the space {self.path}: {error.strerror}") from error
         finally:
             platform.close_directory(root)
-        return self._found
 
     def _open(self, *, changes: bool = False) -> platform.Directory:
         try:
@@ -508,11 +516,9 @@ class _Job:
         if self._known is not None:
             space = replace(space, times=self._known.times)
         stamp = stamp_of_look(began, self._found.newest, space.stamp, space.times)
-        root = self._open()
-        try:
-            self._tree.save(space.finished(stamp, platform.identity(root), self._save_inodes(self._found.directories)))
-        finally:
-            platform.close_directory(root)
+        with self._opened() as root:
+            identity = platform.identity(root)
+        self._tree.save(space.finished(stamp, identity, self._save_inodes(self._found.directories)))
 
     def _save_inodes(self, directories: dict[str, int]) -> str:
         """Keep the inodes of all directories; returns their digest."""

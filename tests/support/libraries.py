@@ -8,6 +8,7 @@ import zstandard
 from blake3 import blake3
 
 from holo.catalog import Catalog
+from support import contents
 from support.cli import Holo
 
 
@@ -32,7 +33,7 @@ def is_sound(path: Path) -> bool:
             content = zstandard.ZstdDecompressor().decompress(content)
     except (OSError, zstandard.ZstdError):
         return False
-    return blake3(content).hexdigest() == path.name[:64]
+    return contents.digest(content) == path.name[:64]
 
 
 def torn(holo: Holo) -> list[Path]:

@@ -23,7 +23,7 @@ from blake3 import blake3
 
 from holo.catalog import Catalog
 from holo.cli import app
-from support import compare
+from support import compare, contents
 from support.cli import Holo
 from support.faults import Outcome, Supervisor
 from support.filesystems import Filesystem, mount_new
@@ -246,7 +246,7 @@ class World:
             if digest != path.name:
                 content = zstandard.ZstdDecompressor().decompressobj().decompress(content)
             whole[digest] = len(content)
-            if blake3(content).hexdigest() != digest:
+            if contents.digest(content) != digest:
                 damaged.add(digest)
         needed = {row[4]: row[2] for catalog in catalogs.values() for _, row in catalog.files()}
         damaged.update(digest for digest, size in needed.items() if whole.get(digest) != size)
@@ -263,7 +263,7 @@ class World:
                     and found.st_mtime_ns == int(mtime)
                     and found.st_uid == int(user)
                 )
-                if is_sealed and blake3(path.read_bytes()).hexdigest() != digest:
+                if is_sealed and contents.digest(path.read_bytes()) != digest:
                     yield f"link form {path} is damaged"
 
 
