@@ -198,6 +198,8 @@ def _reporting(*, is_done: bool = True) -> Iterator[None]:
             raise
         if not lost.is_unwanted:
             streams.say(f"warning: {lost.message}. The report is lost, but what it reports is done.")
+    for number in (signal.SIGINT, *_ENDING):  # the work is done and told: nothing is left that could be interrupted
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _show_version(wanted: bool) -> None:
