@@ -193,6 +193,9 @@ def _reporting(*, is_done: bool = True) -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        if not is_done:
+            raise
     except streams.Unwritten as lost:
         if not is_done:
             raise
