@@ -212,7 +212,9 @@ def test_throw_away_environments_in_a_moved_home(homes: Homes) -> None:
     command = ("sh", "-c", f"touch {homes.root}/begun; sleep 60")
     other = ("run", "--ephemeral", "--space", "new", "--catalog", "app", "--", *command)
     process = homes.forks.start(*other, env=homes.environment("a"))
+    deadline = time.monotonic() + 60
     while not (homes.root / "begun").exists():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(process, signal.SIGKILL)
     homes.forks.wait(process)
