@@ -435,11 +435,8 @@ class _Job:
         """The space as the last restore left it, if that proves anything: not of files that name another path."""
         if self._known is None or self._is_new or self._known.made_for != self.path:
             return None
-        root = self._open()
-        try:
+        with self._opened() as root:
             return self._known if still_holds(self._known, self._digest, root) else None
-        finally:
-            platform.close_directory(root)
 
     @cached_property
     def _proof(self) -> Proof:
@@ -502,6 +499,7 @@ class _Job:
             reason=self.decision.reason,
             stamp=-1,
             boot=platform.boot_id(),
+            times=self._known.times if self._known is not None else EXACT,
             modes=self._known.modes if self._known is not None else [],
         )
         past = self._proven
@@ -513,8 +511,6 @@ class _Job:
     def _save_looked_at(self, began: int) -> None:
         """Nothing had to be changed: what was read is known from now on."""
         space = self._space()
-        if self._known is not None:
-            space = replace(space, times=self._known.times)
         stamp = stamp_of_look(began, self._found.newest, space.stamp, space.times)
         with self._opened() as root:
             identity = platform.identity(root)

@@ -240,9 +240,8 @@ class _Surveyor:
             found.directories[path] = status.st_ino
             stamp = self._proof.stamp_in(index, status.st_ino) if status.st_dev == self._device else -1
             self._compare(directory, finding, files, links, stamp, found)
-            finding.attributes = not self._has_mode(status, stat.S_IFDIR | mode) or status.st_mtime_ns != self._kept(
-                mtime
-            )
+            is_as_set = self._has_mode(status, stat.S_IFDIR | mode) and status.st_mtime_ns == self._kept(mtime)
+            finding.attributes = not is_as_set
             if (status.st_ctime_ns > stamp or path in self._catalog.xattrs) and not finding.attributes:
                 finding.attributes = not self._has(directory, directory, self._catalog.xattrs.get(path, {}))
                 found.newest = max(found.newest, status.st_ctime_ns)
