@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# The C library keeps the rest (32 and 33 with glibc) to itself: no program can change what it inherited of them.
+NAMEABLE = sum(1 << number - 1 for number in signal.valid_signals())
+
 ASKS = "import os, signal, sys; print(open('/proc/self/status').read(), os.umask(0), *os.environ)"
 
 IGNORES = """
@@ -27,8 +30,8 @@ def test_nothing_is_inherited() -> None:
     said = subprocess.run([sys.executable, "-c", ASKS], capture_output=True, text=True, check=True).stdout
     status = dict(line.split(":\t", 1) for line in said.splitlines() if ":\t" in line)
     by_python = 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1
-    assert int(status["SigIgn"], 16) == by_python
-    assert int(status["SigBlk"], 16) == 0
+    assert int(status["SigIgn"], 16) & NAMEABLE == by_python
+    assert int(status["SigBlk"], 16) & NAMEABLE == 0
     umask, *variables = said.splitlines()[-1].split()
     assert int(umask) == 0o022
     assert {name for name in variables if name.startswith("PYTHON")} <= {"PYTHONPATH", "PYTHONHOME"}
