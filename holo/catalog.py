@@ -49,10 +49,14 @@ class Relocation(NamedTuple):
 
     kind: Kind
     offsets: list[int]
-    """strictly increasing byte positions"""
+    """strictly increasing byte positions; none for bytecode, whose header is what changes"""
     ends: list[int]
-    """binary: for each offset, the position of the NUL that ends its C string (or the file's size);
-    text whose first line is a shebang into the prefix: the position of that line's end, alone"""
+    """binary and data: for each offset, the position of the NUL that ends its C string (or the file's size);
+    text and zipapp whose first line is a shebang into the prefix: the position of that line's end, alone"""
+
+
+BYTECODE_HEADER = 16
+"""Bytes at the beginning of a ``.pyc``: PEP 552."""
 
 
 class Totals(NamedTuple):
@@ -342,7 +346,7 @@ def _are_relocations(rows: Any) -> bool:
     return (
         _texts(paths, _LONG)
         and _texts(kinds, 8)
-        and {*kinds} <= {"text", "binary", "bytecode"}
+        and {*kinds} <= {"text", "binary", "data", "bytecode", "zipapp"}
         and _lists(offsets)
         and _lists(ends)
         and _numbers([*chain.from_iterable(offsets), *chain.from_iterable(ends)], 0, _HUGE - 1)
@@ -526,8 +530,10 @@ def _check_relocations(
         if path in relocations:
             raise _Invalid(f"{path!r} is relocated twice")
         size = tree.file(path)[2]
-        if not offsets:
-            raise _Invalid(f"{path!r} is relocated without an offset")
+        if bool(offsets) is (kind == "bytecode"):
+            raise _Invalid(f"{path!r} is relocated without an offset, or is bytecode with one")
+        if kind == "bytecode" and size < BYTECODE_HEADER:
+            raise _Invalid(f"{path!r} is too short for bytecode")
         after = 0
         for offset in offsets:
             if offset < after:
@@ -535,7 +541,7 @@ def _check_relocations(
             after = offset + length
         if after > size:
             raise _Invalid(f"an offset of {path!r} is outside the file")
-        if kind == "binary":
+        if kind in ("binary", "data"):
             _check_string_ends(path, offsets, ends, length, size)
         elif ends:
             _check_shebang(path, kind, offsets, ends, length, size)
@@ -544,7 +550,7 @@ def _check_relocations(
 
 
 def _check_shebang(path: str, kind: Kind, offsets: list[int], ends: list[int], length: int, size: int) -> None:
-    possible = kind == "text" and len(ends) == 1 and 2 <= offsets[0] <= ends[0] - length <= size - length
+    possible = kind in ("text", "zipapp") and len(ends) == 1 and 2 <= offsets[0] <= ends[0] - length <= size - length
     if not possible or any(offset < ends[0] < offset + length for offset in offsets):
         raise _Invalid(f"the shebang of {path!r} is not possible")
 

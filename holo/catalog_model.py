@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from holo.errors import CatalogInvalid
 
 VERSION = 1
-Kind: TypeAlias = Literal["text", "binary", "bytecode"]
+Kind: TypeAlias = Literal["text", "binary", "data", "bytecode", "zipapp"]
 
 # A name is one component. Bytes that are not UTF-8 are written \xNN and a backslash is doubled.
 Name = Annotated[str, StringConstraints(pattern=r"^[^/\x00]+$", max_length=1023)]
@@ -52,8 +52,9 @@ class CatalogDocument(BaseModel):
     )
     relocations: list[RelocationRow] = Field(
         default=[],
-        description="[path, kind, offsets, ends]: where the prefix occurs in a file's content. ends: for a binary, "
-        "where the C string around each offset ends; for a text with a shebang into the prefix, where that line ends.",
+        description="[path, kind, offsets, ends]: where the prefix occurs in a file's content. ends: for binary and "
+        "data, where the C string around each offset ends; for a text with a shebang into the prefix, where that line "
+        "ends.",
     )
     hardlinks: list[list[Path]] = Field(default=[], description="Groups of files that are hardlinks of each other.")
     xattrs: dict[str, dict[str, str]] = Field(

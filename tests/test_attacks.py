@@ -334,7 +334,7 @@ def test_names_do_not_act_on_the_terminal(filesystem: Filesystem, forks: Forks) 
     tree = root / ESCAPE
     (tree / ESCAPE).mkdir(parents=True)
     (tree / ESCAPE / ESCAPE).write_text(f"#!{tree}/bin/python\n")
-    (tree / ESCAPE / "binary").write_bytes(b"\0" + os.fsencode(tree) + b"\0")
+    (tree / ESCAPE / "binary").write_bytes(b"\x7fELF\0" + os.fsencode(tree) + b"\0")
     (tree / "link").symlink_to(ESCAPE)
     os.mkfifo(tree / ESCAPE / "fifo\x1b")
 

@@ -38,9 +38,9 @@ def source(filesystem: Filesystem) -> Path:
 
 @pytest.fixture
 def impossible(filesystem: Filesystem) -> Path:
-    """A tree that is recorded but not restored: its binary has no room for a longer path."""
+    """A tree that is recorded but not restored: its program has no room for a longer path."""
     root = filesystem.root / "s"
-    trees.write(root / "binary", b"\0\1" + os.fsencode(root) + b"/lib\0\2")
+    trees.write(root / "binary", b"\x7fELF\0\1" + os.fsencode(root) + b"/lib\0\2")
     return root
 
 

@@ -103,13 +103,15 @@ def catalogs(draw: st.DrawFn) -> Catalog:
 
 @st.composite
 def relocation(draw: st.DrawFn, size: int, length: int) -> Relocation:
-    kind: Kind = draw(st.sampled_from(["text", "binary", "bytecode"]))
+    kind: Kind = draw(st.sampled_from(["text", "binary", "data", "bytecode"]))
+    if kind == "bytecode" and size >= 16:
+        return Relocation(kind, [], [])
     step = length + draw(st.integers(0, 8))
     offsets = list(range(draw(st.sampled_from([0, 2, 8])), size - length + 1, step)) or [0]
-    if kind == "binary":
+    if kind in ("binary", "data"):
         return Relocation(kind, offsets, [size] * len(offsets))
-    shebang = kind == "text" and offsets[0] == 2 and draw(st.booleans())
-    return Relocation(kind, offsets, [2 + length] if shebang else [])
+    shebang = offsets[0] == 2 and draw(st.booleans())
+    return Relocation("text", offsets, [2 + length] if shebang else [])
 
 
 def as_lists(rows: list[DirectoryRow]) -> object:

@@ -203,13 +203,14 @@ def test_what_is_private() -> None:
     relocations = {
         "run": SOME["run"],
         "bin/x": Relocation("binary", [0], [1]),
-        "hello": Relocation("bytecode", [1], []),
+        "hello": Relocation("bytecode", [], []),
+        "data": Relocation("data", [0], [1]),
     }
     xattrs = {"bin/y": {"user.a": b""}, "run": {"user.a": b""}}
     what = catalog(relocations, xattrs=xattrs)
-    patched = {"run": "relocated", "bin/x": "relocated", "bin/y": "xattrs"}
-    assert planned(what, to=ELSEWHERE).private == {**patched, "hello": "relocated"}
-    assert planned(what, to=LONGER).private == patched, "bytecode of another length is not patched, so it is shared"
+    patched = {"run": "relocated", "bin/x": "relocated", "bin/y": "xattrs", "hello": "relocated"}
+    assert planned(what, to=ELSEWHERE).private == {**patched, "data": "relocated"}
+    assert planned(what, to=LONGER).private == patched, "data without room is not patched, so it is shared"
 
 
 def test_a_relocated_file_is_made_like_any_other() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from holo.catalog import Catalog, Relocation
 from holo.errors import CatalogInvalid, RelocationImpossible
-from holo.record.prefix import find
+from holo.record.prefix import find as find_any
 from holo.restore.relocate import SHEBANG_LIMIT, Relocator, splice
 
 OLD = "/opt/env"
@@ -37,6 +37,11 @@ def cut(content: bytes, sizes: list[int], first: int = 1) -> Iterator[bytes]:
         turn += 1
 
 
+def find(prefix: bytes, content: bytes) -> Relocation | None:
+    found = find_any(prefix, content)
+    return found if isinstance(found, Relocation) else None
+
+
 def patched(old: str, new: str, content: bytes, sizes: list[int] | None = None) -> bytes:
     relocation = find(old.encode(), content)
     assert relocation is not None
@@ -44,23 +49,15 @@ def patched(old: str, new: str, content: bytes, sizes: list[int] | None = None) 
     return b"".join(Relocator(old, new).patch(chunks, relocation))
 
 
-def by_hand(old: bytes, new: bytes, content: bytes, offsets: list[int]) -> bytes:
-    """The definition: each C string is patched and padded; a text is one string that needs no padding."""
-    if b"\0" not in content:
-        return _replaced(old, new, content, offsets)
-    result = b""
-    position = 0
-    for string in content.split(b"\0"):
-        inside = [offset - position for offset in offsets if position <= offset < position + len(string)]
-        result += _replaced(old, new, string, inside).ljust(len(string), b"\0") + b"\0"
-        position += len(string) + 1
-    return result[:-1]
-
-
-def _replaced(old: bytes, new: bytes, string: bytes, offsets: list[int]) -> bytes:
-    for offset in reversed(offsets):
-        string = string[:offset] + new + string[offset + len(old) :]
-    return string
+def by_hand(old: bytes, new: bytes, content: bytes, relocation: Relocation) -> bytes:
+    """The definition: in a text the path is exchanged; in all else it keeps its length, with slashes or NULs."""
+    for offset in reversed(relocation.offsets):
+        behind = content[offset + len(old) :]
+        padded = (
+            new if relocation.kind == "text" else new.ljust(len(old), b"/" if behind[:1] not in (b"", b"\0") else b"\0")
+        )
+        content = content[:offset] + padded + behind
+    return content
 
 
 PIECES = st.one_of(
@@ -75,24 +72,24 @@ SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=4)
 
 @given(st.one_of(CONTENTS, HOLDING), st.sampled_from([EQUAL, SHORTER, LONGER, OLD]), SIZES)
 @example(b"/opt/env", LONGER, [1])
-@example(b"/opt/env/opt/env", SHORTER, [1])
-@example(b"\0/opt/env/opt/env", SHORTER, [3])
+@example(b"/opt/env:/opt/env", SHORTER, [1])
+@example(b"\0/opt/env:/opt/env", SHORTER, [3])
 @example(b"/opt/env\0", SHORTER, [8])
 @example(b"/opt/env\0/opt/env\0x", SHORTER, [9])
 @settings(max_examples=250, deadline=None)
 def test_any_chunks_give_what_is_done_by_hand(content: bytes, new: str, sizes: list[int]) -> None:
     relocation = find(OLD.encode(), content)
-    assume(relocation is not None and not (relocation.kind == "binary" and len(new) > LENGTH))
+    assume(relocation is not None and (relocation.kind == "text" or len(new) <= LENGTH))
     assert relocation is not None
-    expected = by_hand(OLD.encode(), new.encode(), content, relocation.offsets)
+    expected = by_hand(OLD.encode(), new.encode(), content, relocation)
     assert patched(OLD, new, content, sizes) == expected
     assert patched(OLD, new, content) == expected
     assert Relocator(OLD, new).size(relocation, len(content)) == len(expected)
-    if relocation.kind == "binary":
+    if relocation.kind != "text":
         assert len(expected) == len(content)
 
 
-@given(st.lists(st.sampled_from([b"/opt/env", b"/opt/env/lib", b"#!", b"\n", b":", b"!\xff"])).map(b"".join), SIZES)
+@given(st.lists(st.sampled_from([b":/opt/env", b" /opt/env/lib", b"#!", b"\n", b":", b"!"])).map(b"".join), SIZES)
 @settings(max_examples=200, deadline=None)
 def test_there_and_back_again(content: bytes, sizes: list[int]) -> None:
     assume(find(OLD.encode(), content) is not None)
@@ -103,16 +100,27 @@ def test_there_and_back_again(content: bytes, sizes: list[int]) -> None:
 
 @given(BINARIES)
 @settings(max_examples=150, deadline=None)
-def test_a_binary_keeps_every_other_string_in_its_place(content: bytes) -> None:
+def test_a_binary_keeps_everything_else_in_its_place(content: bytes) -> None:
     relocation = find(OLD.encode(), content)
+    assume(relocation is not None)
     assert relocation is not None
-    result = patched(OLD, SHORTER, content)
-    position = 0
-    for string in content.split(b"\0"):
-        end = position + len(string)
-        if not any(position <= offset < end for offset in relocation.offsets):
-            assert result[position : end + 1] == content[position : end + 1]
-        position = end + 1
+    result = bytearray(patched(OLD, SHORTER, content))
+    assert len(result) == len(content)
+    for offset in relocation.offsets:
+        assert os.path.normpath(bytes(result[offset : offset + LENGTH]).rstrip(b"\0")) == SHORTER.encode()
+        result[offset : offset + LENGTH] = OLD.encode()
+    assert result == content
+
+
+def test_data_in_which_a_longer_path_has_no_room_is_left_alone() -> None:
+    data = Relocation("data", [1], [50])
+    assert Relocator(OLD, SHORTER).applies(data)
+    assert Relocator(OLD, EQUAL).applies(data)
+    assert not Relocator(OLD, LONGER).applies(data)
+    Relocator(OLD, LONGER).refuse_impossible({"cache": data})
+    (warning,) = Relocator(OLD, LONGER).left_alone({"cache": data, "text": Relocation("text", [0], [])})
+    assert warning == "/opt/env stays in data files, where a longer path has no room: cache"
+    assert Relocator(OLD, SHORTER).left_alone({"cache": data}) == []
 
 
 counted = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -245,7 +253,7 @@ def catalog_of(kinds: dict[str, Relocation]) -> Catalog:
 
 def test_a_longer_path_in_a_binary_is_refused_with_the_list() -> None:
     binaries = {f"lib-{number:02}.so": Relocation("binary", [1], [50]) for number in range(30)}
-    catalog = catalog_of({**binaries, "text": Relocation("text", [0], []), "x.pyc": Relocation("bytecode", [9], [])})
+    catalog = catalog_of({**binaries, "text": Relocation("text", [0], []), "x.pyc": Relocation("bytecode", [], [])})
     for new in (EQUAL, SHORTER):
         Relocator(OLD, new).refuse_impossible(catalog.relocations)
     with pytest.raises(RelocationImpossible) as caught:
@@ -256,21 +264,22 @@ def test_a_longer_path_in_a_binary_is_refused_with_the_list() -> None:
     assert "text" not in message
     assert "x.pyc" not in message
     assert f"at most {LENGTH} bytes" in str(caught.value.hint)
-    only_text = catalog_of({"text": Relocation("text", [0], []), "x.pyc": Relocation("bytecode", [9], [])})
+    only_text = catalog_of({"text": Relocation("text", [0], []), "x.pyc": Relocation("bytecode", [], [])})
     Relocator(OLD, LONGER).refuse_impossible(only_text.relocations)
 
 
-def test_bytecode_is_patched_only_by_a_path_of_equal_length() -> None:
-    bytecode = Relocation("bytecode", [5, 20], [])
-    assert Relocator(OLD, EQUAL).applies(bytecode)
-    assert Relocator(OLD, "/with sp").applies(bytecode)
-    for new in (SHORTER, LONGER):
-        assert not Relocator(OLD, new).applies(bytecode)
-        assert Relocator(OLD, new).size(bytecode, 77) == 77
-    content = b"\xe3\0\0\0\0/opt/env/a.py\0/opt/env/b.py\0"
-    assert b"".join(Relocator(OLD, EQUAL).patch(iter([content]), Relocation("bytecode", [5, 19], []))) == (
-        content.replace(b"/opt/env", b"/srv/new")
-    )
+@pytest.mark.parametrize("new", [EQUAL, SHORTER, LONGER])
+def test_bytecode_of_a_patched_source_is_made_stale(new: str) -> None:
+    bytecode = Relocation("bytecode", [], [])
+    relocator = Relocator(OLD, new)
+    assert relocator.applies(bytecode)
+    assert not Relocator(OLD, OLD).applies(bytecode)
+    content = b"magi" + b"\x03\0\0\0" + b"hash" * 2 + b"\xe3/opt/env\0"
+    expected = content[:4] + bytes(12) + content[16:]
+    assert b"".join(relocator.patch(cut(content, [5], first=1), bytecode)) == expected
+    assert relocator.size(bytecode, len(content)) == len(content)
+    assert relocator.regions(bytecode) == [(4, 16)]
+    assert relocator.patch_region(content[4:16], (4, 16), relocator.edits(bytecode, b"")) == bytes(12)
 
 
 @pytest.mark.parametrize(

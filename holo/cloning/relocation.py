@@ -20,7 +20,7 @@ from holo.cloning.search import Found, chunks_of, places_in, search
 from holo.errors import HoloError, UsageError
 from holo.hololib.blobs import write_all
 from holo.platform import Directory
-from holo.record import source_of
+from holo.record.bytecode import STALE, is_bytecode, source_of
 from holo.restore.relocate import Relocator
 from holo.walk import Walker
 
@@ -46,7 +46,7 @@ class Relocation:
 
     @property
     def warnings(self) -> list[str]:
-        return sorted(self._found.warnings)
+        return sorted([*self._found.warnings, *self._relocator.left_alone(self._found.places)])
 
     @property
     def totals(self) -> tuple[int, int, int, int]:
@@ -59,13 +59,19 @@ class Relocation:
         self._source = source
         self.since = time.time_ns() - platform.CLOCK_LAG_NS
         self._found = self._search(source, 0)
+        walker = Walker(source)
+        try:
+            for path in [path for path in self._found.places if is_bytecode(path) and _has(walker, source_of(path))]:
+                del self._found.places[path]
+        finally:
+            walker.close()
 
     def refuse_impossible(self) -> None:
         """Raise :class:`~holo.errors.RelocationImpossible`, with the list of files, if the new path is too long."""
         self._relocator.refuse_impossible(self._found.places, _WAY_OUT)
 
     def apply(self, clone: Directory, fresh: Iterable[str] | None) -> None:
-        """Patch the clone; bytecode only with its source, for Python corrects it itself where it has to.
+        """Patch the clone; bytecode goes with its source.
 
         ``fresh``: what changed after the search; ``None`` if that is to be found out here.
         """
@@ -91,20 +97,27 @@ class Relocation:
     def _patch_files(self, walker: Walker, paths: set[str]) -> None:
         done: set[tuple[int, int]] = set()
         patched: set[str] = set()
-        for path in sorted(paths, key=lambda path: (path.endswith(".pyc"), path)):
-            if path.endswith(".pyc") and source_of(path) not in patched:
+        for path in sorted(paths):
+            if is_bytecode(path) and _has(walker, source_of(path)):
                 continue
-            folder, _, name = path.rpartition("/")
-            try:
-                if self._patch_file(walker.open(folder), name, path, done):
-                    patched.add(path)
-            except OSError as error:
-                raise HoloError(
-                    f"cannot relocate {os.path.join(self._shown, path)}: {error.strerror}", NOTHING_MADE
-                ) from error
+            if self._patch_one(walker, path, None, done):
+                patched.add(path)
+        for path in sorted(patched):
+            for compiled in _compiled_from(walker, path):
+                self._patch_one(walker, compiled, STALE, done)
 
-    def _patch_file(self, directory: Directory, name: str, path: str, done: set[tuple[int, int]]) -> bool:
-        """Patch a file if it has the path in it."""
+    def _patch_one(self, walker: Walker, path: str, places: Places | None, done: set[tuple[int, int]]) -> bool:
+        folder, _, name = path.rpartition("/")
+        try:
+            return self._patch_file(walker.open(folder), name, path, places, done)
+        except OSError as error:
+            shown = os.path.join(self._shown, path)
+            raise HoloError(f"cannot relocate {shown}: {error.strerror}", NOTHING_MADE) from error
+
+    def _patch_file(
+        self, directory: Directory, name: str, path: str, places: Places | None, done: set[tuple[int, int]]
+    ) -> bool:
+        """Patch a file at these places, or, if they are not known, wherever it has the path in it."""
         try:
             status = platform.status(directory, name)
         except FileNotFoundError:  # it went in the meantime
@@ -113,12 +126,8 @@ class Relocation:
         if not stat.S_ISREG(status.st_mode) or inode in done:
             return False
         with _opened_to_change(directory, name, status) as file:
-            places = places_in(file, self._relocator.old)
-            if places is None:
-                return False
-            if name.endswith(".pyc"):
-                places = places._replace(kind="bytecode", ends=[])
-            if not self._relocator.applies(places):
+            places = places or places_in(file, path, self._relocator.old)
+            if places is None or not self._relocator.applies(places):
                 return False
             self._relocator.refuse_impossible({path: places}, _WAY_OUT)
             self._patch(file, places)
@@ -174,6 +183,27 @@ class Relocation:
         platform.rename(directory, draft, directory, name)
         platform.set_directory(directory, mode, None)
         platform.set_times(directory, own)
+
+
+def _has(walker: Walker, path: str) -> bool:
+    folder, _, name = path.rpartition("/")
+    try:
+        return stat.S_ISREG(platform.status(walker.open(folder), name).st_mode)
+    except OSError:
+        return False
+
+
+def _compiled_from(walker: Walker, source: str) -> list[str]:
+    """The bytecode of a source."""
+    if not source.endswith(".py"):
+        return []
+    folder = os.path.join(os.path.dirname(source), "__pycache__")
+    try:
+        with platform.listing(walker.open(folder)) as entries:
+            found = [f"{folder}/{entry.name}" for entry in entries if is_bytecode(entry.name)]
+    except OSError:
+        return []
+    return sorted(path for path in found if source_of(path) == source)
 
 
 @contextmanager

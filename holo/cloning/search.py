@@ -14,8 +14,9 @@ from holo.content import Piece, pieces_of
 from holo.errors import HoloError
 from holo.hololib.blobs import CHUNK
 from holo.platform import Directory
+from holo.record.bytecode import is_bytecode, program
 from holo.record.foreign import may_point_outside, other_spellings, outside
-from holo.record.prefix import PrefixFinder, find
+from holo.record.prefix import Opaque, PrefixFinder, find
 from holo.restore.relocate import leads_into
 from holo.walk import Walker
 
@@ -66,12 +67,18 @@ def chunks_of(file: int) -> Iterator[Piece]:
     return pieces_of(file, os.fstat(file).st_size)
 
 
-def places_in(file: int, prefix: bytes) -> Relocation | None:
-    """Where ``prefix`` is in an open file, or ``None``."""
-    finder = PrefixFinder(prefix)
+def places_in(file: int, path: str, prefix: bytes) -> Relocation | None:
+    """Where ``prefix`` is to be patched in the open file at ``path`` in the tree, or ``None``."""
+    finder = PrefixFinder(prefix, bytecode=is_bytecode(path))
     for chunk in chunks_of(file):
         finder.feed(chunk)
-    return finder.finish()
+    places = finder.finish()
+    if places is None or isinstance(places, Opaque):
+        return None
+    if is_bytecode(path):
+        size = os.fstat(file).st_size
+        return program(path, os.pread(file, size, 0) if size <= CHUNK else None, prefix, places)
+    return places
 
 
 class _Search:
@@ -141,30 +148,30 @@ class _Search:
             os.close(file)
 
     def _small(self, content: bytes, name: str, path: str) -> None:
-        places = find(self._prefix, content)
-        if places is not None:
-            self._note(path, places)
+        self._note(path, content, find(self._prefix, content, bytecode=is_bytecode(name)))
         self._warn(path, [what for what, needle in self._foreign if needle in content])
         if may_point_outside(name):
             self._found.warnings += outside(path, name, content, self._path)
 
     def _large(self, file: int, path: str) -> None:
-        finder = PrefixFinder(self._prefix)
+        finder = PrefixFinder(self._prefix, bytecode=is_bytecode(path))
         foreign = [(what, PrefixFinder(needle)) for what, needle in self._foreign]
         for chunk in chunks_of(file):
             finder.feed(chunk)
             for _, other in foreign:
                 other.feed(chunk)
-        places = finder.finish()
-        if places is not None:
-            self._note(path, places)
+        self._note(path, None, finder.finish())
         self._warn(path, [what for what, other in foreign if other.finish() is not None])
 
-    def _note(self, path: str, places: Relocation) -> None:
-        if path.endswith(".pyc"):
-            places = places._replace(kind="bytecode", ends=[])
-        self._found.places[path] = places
+    def _note(self, path: str, content: bytes | None, places: Relocation | Opaque | None) -> None:
+        if isinstance(places, Opaque):
+            self._found.warnings.append(places.warning(path))
+            return
+        if places is not None and is_bytecode(path):
+            places = program(path, content, self._prefix, places)
+        if places is not None:
+            self._found.places[path] = places
 
     def _warn(self, path: str, foreign: list[str]) -> None:
-        if not path.endswith(".pyc"):
+        if not is_bytecode(path):
             self._found.warnings += [f"{path} contains {what}, which is not patched" for what in foreign]

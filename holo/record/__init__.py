@@ -20,13 +20,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from holo import parallel, platform
-from holo.catalog import Catalog, DirectoryRow, FileRow, Relocation
+from holo.catalog import BYTECODE_HEADER, Catalog, DirectoryRow, FileRow, Relocation
 from holo.errors import HoloError, NotFound, UsageError
 from holo.hololib import Store
 from holo.hololib.blobs import Blobs
 from holo.hololib.shards import DRAFT, temporary_name
 from holo.hololib.store import check_name
 from holo.platform import probe
+from holo.record.bytecode import STALE, is_bytecode, source_of
 from holo.record.ingest import Batch, Ingest, Ingested
 from holo.record.scan import Tree, refuse_special, scan
 from holo.walk import Walker, absolute, refuse_mounts_inside
@@ -237,6 +238,22 @@ def _hardlinks(found: dict[str, list[Ingested]]) -> list[list[str]]:
     return sorted(sorted(group) for group in groups.values() if len(group) > 1)
 
 
+def _settle_bytecode(relocations: dict[str, Relocation], found: dict[str, list[Ingested]]) -> None:
+    """Bytecode is made stale if its source is patched, and is no program if it has a source."""
+
+    def names(folder: str) -> set[str]:
+        return {item.row[0] for item in found.get(folder, ()) if item.row[2] >= BYTECODE_HEADER}
+
+    for path in [path for path in relocations if is_bytecode(path)]:
+        folder, _, name = source_of(path).rpartition("/")
+        if name in names(folder):
+            del relocations[path]
+    for source in [path for path in relocations if path.endswith(".py")]:
+        folder = os.path.join(os.path.dirname(source), "__pycache__")
+        compiled = (f"{folder}/{name}" for name in names(folder) if is_bytecode(name))
+        relocations.update((path, STALE) for path in compiled if source_of(path) == source)
+
+
 def _assemble(tree: Tree, found: dict[str, list[Ingested]], prefix: str, *, keep_setid: bool) -> Catalog:
     kept = 0o7777 if keep_setid else 0o1777
     directories: list[DirectoryRow] = []
@@ -255,23 +272,9 @@ def _assemble(tree: Tree, found: dict[str, list[Ingested]], prefix: str, *, keep
         if folder.xattrs:
             xattrs[folder.path] = folder.xattrs
         directories.append((folder.path, folder.mode & kept, folder.mtime_ns, rows, folder.symlinks))
-    relocations = {
-        path: relocation
-        for path, relocation in relocations.items()
-        if relocation.kind != "bytecode" or source_of(path) in relocations
-    }
+    _settle_bytecode(relocations, found)
     # A source and bytecode may be one file, and are patched differently: then they become two.
     groups = [
         group for group in _hardlinks(found) if all(relocations.get(p) == relocations.get(group[0]) for p in group)
     ]
     return Catalog(prefix, directories, relocations, groups, xattrs)
-
-
-def source_of(bytecode: str) -> str:
-    """The source that a ``.pyc`` at this path was compiled from (PEP 3147), whether or not it exists."""
-    folder, _, name = bytecode.rpartition("/")
-    stem = name.removesuffix(".pyc")
-    if folder == "__pycache__" or folder.endswith("/__pycache__"):
-        parent = folder.removesuffix("__pycache__")
-        return f"{parent}{stem.partition('.')[0]}.py"
-    return f"{folder}/{stem}.py" if folder else f"{stem}.py"

@@ -28,8 +28,9 @@ from holo.content import pieces_of
 from holo.errors import HoloError, SourceChanged, advice
 from holo.hololib.blobs import CHUNK, WORTH_COMPRESSING, Blobs, ContentMismatch
 from holo.platform import Directory
+from holo.record.bytecode import is_bytecode, program
 from holo.record.foreign import may_point_outside, other_spellings, outside
-from holo.record.prefix import PrefixFinder, find
+from holo.record.prefix import Opaque, PrefixFinder, find
 from holo.walk import Walker
 
 _ATTEMPTS = 5
@@ -59,7 +60,7 @@ class _Content(NamedTuple):
 
     status: os.stat_result
     digest: str
-    relocation: Relocation | None
+    relocation: Relocation | Opaque | None
     xattrs: dict[str, bytes]
     stored: bool
     small: bytes | None
@@ -161,9 +162,12 @@ class Ingest:
         """What the content becomes under one of the file's names."""
         status, relocation = content.status, content.relocation
         warnings: list[str] = []
-        if name.endswith(".pyc") and relocation is not None:
+        if isinstance(relocation, Opaque):
+            warnings.append(relocation.warning(_join(folder, name)))
+            relocation = None
+        if is_bytecode(name) and relocation is not None:
             # Whether this one matters depends on its source, which the caller knows.
-            relocation = relocation._replace(kind="bytecode", ends=[])
+            relocation = program(_join(folder, name), content.small, self._prefix, relocation)
         elif content.foreign:
             warnings += [f"{_join(folder, name)} contains {what}, which is not patched" for what in content.foreign]
         if content.small is not None and may_point_outside(name):
@@ -180,18 +184,18 @@ class Ingest:
         size = before.st_size
         # Before it is read, and after its status: who opens it for writing from now on moves the ctime.
         times_tell = self._tells_quiet and not _is_recent(before) and platform.is_quiet(source)
-        relocation: Relocation | None
+        relocation: Relocation | Opaque | None
         is_sparse = platform.has_holes(source, size)  # before the reading; it takes a microsecond
         if size <= CHUNK and not is_sparse:
             small = platform.read_at(source, size + 1, 0)
             if len(small) != size:
                 raise _Changed
             digest = digests.of(small)
-            relocation = find(self._prefix, small) if size >= len(self._prefix) else None
+            relocation = find(self._prefix, small, bytecode=is_bytecode(name))
             foreign = [what for what, needle in self._foreign if needle in small]
         else:
             small = None
-            digest, relocation, foreign = self._read_large(source, size)
+            digest, relocation, foreign = self._read_large(source, size, bytecode=is_bytecode(name))
         # What is never compressed is not looked for in that form: it takes a thirtieth of a record's time.
         stored = not self._blobs.has(digest, size, compressed=size > WORTH_COMPRESSING)
         if stored:
@@ -201,9 +205,11 @@ class Ingest:
         xattrs = platform.get_xattrs(source, acls=True)
         return _Content(before, digest, relocation, xattrs, stored, small, foreign)
 
-    def _read_large(self, source: int, size: int) -> tuple[str, Relocation | None, list[str]]:
+    def _read_large(
+        self, source: int, size: int, *, bytecode: bool
+    ) -> tuple[str, Relocation | Opaque | None, list[str]]:
         hasher = digests.Hasher()
-        finder = PrefixFinder(self._prefix)
+        finder = PrefixFinder(self._prefix, bytecode=bytecode)
         foreign = [(what, PrefixFinder(needle)) for what, needle in self._foreign]
         for piece in pieces_of(source, size):
             hasher.update(piece)

@@ -1,74 +1,195 @@
 """Find every occurrence of the prefix in a file's content, given in pieces of any size.
 
 An occurrence is the prefix as a whole path: ``/opt/env`` is found in ``/opt/env/bin``, ``-L/opt/env`` and
-``/opt/env:/bin``, but not in its sibling ``/opt/env-old`` or ``/opt/env.bak``, whose name merely begins the
-same way; patching those would make them point to something that never existed.
+``/opt/env:/bin``, but neither in its sibling ``/opt/env-old``, whose name merely begins the same way, nor at the end of
+another path, ``/srv/opt/env``. Patching those would make them point to something that never existed.
+
+In binary files a length or an opcode may stand before the path (pickle), or another string (Rust). So there anything
+may, unless the path is as short as ``/env``.
 """
 
 from __future__ import annotations
 
+import re
+from typing import Literal, NamedTuple
+
 from holo.catalog import Relocation
 from holo.content import Hole, Piece
 
-_NAME_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") | frozenset(
-    range(128, 256)
-)
+_NAME = rb"A-Za-z0-9_\-\x80-\xff"
+
+# Some bytes are part of a name only if that goes on: "/opt/env.bak", but "It is in /opt/env."
+_GOES_ON = re.compile(rb"[%b~]|[.+@%%#][%b]" % (_NAME, _NAME))
 _LOOKAHEAD = 2
-_LONGEST_SHEBANG = 4096
+
+_FLAGS = rb"[A-Za-z]|isystem|iquote|idirafter|isysroot|include|imacros|rpath|rpath-link"
+"""Options of compilers and linkers that take a path without a blank before it."""
+
+# What may stand directly before a path although it looks like a name: such an option, or an escape like "\n".
+_NOT_A_NAME = re.compile(rb"(?:(?<![%b./])-(?:%b)|(?<!\\)(?:\\\\)*\\[abfnrtv])\Z" % (_NAME, _FLAGS))
+_GOES_ON_HERE = re.compile(rb"[%b.+~]\Z" % _NAME)
+_EXPANSION = (b"}", b")")
+_SLASHES = re.compile(rb"[^/](/+)\Z", re.DOTALL)
+
+# In binary files: three letters of a word, or a component of another path.
+_CERTAINLY_ELSEWHERE = re.compile(rb"(?:[A-Za-z0-9_\-]{3}|/[A-Za-z0-9_\-.+@~]+)\Z")
+
+_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
+
+_LOOKBEHIND = 64
+"""Bytes before an occurrence that are looked at: more than the longest of the above."""
+
+_HEAD = 4096
+"""Bytes kept of the beginning: enough for a shebang, and for what tells a format."""
+
+
+class Opaque(NamedTuple):
+    """The prefix is in a file of a format that nobody but its own programs can change."""
+
+    format: str
+
+    def warning(self, path: str) -> str:
+        """What to say of such a file."""
+        return f"{path} is {self.format} that contains the recorded path, which is not patched there"
+
+
+_OPAQUE = {
+    b"SQLite format 3\0": "a SQLite database",  # an index may be in the order of the paths
+    b"PK\x03\x04": "a ZIP archive",
+    b"PK\x05\x06": "a ZIP archive",
+    b"PACK": "a pack of Git",
+    b"\xfftOc": "an index of a pack of Git",
+    b"DIRC": "an index of Git",
+    b"\x1f\x8b": "compressed data",
+    b"BZh": "compressed data",
+    b"\xfd7zXZ\0": "compressed data",
+    b"\x28\xb5\x2f\xfd": "compressed data",
+}
+"""Formats with checksums, or an order that depends on content, by what they begin with."""
+
+_EXECUTABLE = (b"\x7fELF", b"!<arch>\n", b"MZ", *(bytes.fromhex(m) for m in ("feedface", "feedfacf", "cefaedfe")))
+_EXECUTABLE += (bytes.fromhex("cffaedfe"), bytes.fromhex("cafebabe"))
+"""What programs and libraries begin with: ELF, ar, PE, Mach-O. A path in one of them is there to be used."""
 
 
 def continues_name(after: bytes) -> bool:
     """Whether ``after`` (the two bytes behind a path, fewer at the end) continues its last component."""
-    if not after:
+    return _GOES_ON.match(after) is not None
+
+
+def begins_path(before: bytes, *, shallow: bool = False) -> bool:
+    """Whether a path begins behind ``before`` (up to 64 bytes), rather than going on there.
+
+    ``shallow``: the path has one component. ``${root}/venv`` is not likely to mean it; ``$(DESTDIR)/opt/env`` is.
+    """
+    slashes = _SLASHES.search(before)
+    if slashes is not None:
+        # "file:///opt/env" is one; a host behind "https:/", and "/srv//opt/env", are not.
+        rest = before[: slashes.start(1)]
+        return len(slashes[1]) == 2 if rest.endswith(b":") else _GOES_ON_HERE.search(rest) is None
+    if shallow and before.endswith(_EXPANSION):
         return False
-    if after[0] == 0x2E:  # "/opt/env.bak", but "It is in /opt/env."
-        return len(after) > 1 and after[1] in _NAME_BYTES
-    return after[0] in _NAME_BYTES
+    return _GOES_ON_HERE.search(before) is None or _NOT_A_NAME.search(before) is not None
+
+
+def is_counted(before: bytes, length: int) -> bool:
+    """Whether ``before`` ends with the length of what follows, as serialized strings have it.
+
+    Four or eight bytes of any order, or one behind a type that says so: z and Z of marshal (whose eighth bit tells that
+    it can be referred to), U and 0x8c of pickle, 0xd9 of MessagePack.
+    """
+    if len(before) >= 2 and before[-1] == length and before[-2] in b"zZ\xfa\xdaU\x8c\xd9":
+        return True
+    numbers = [length.to_bytes(size, order) for size in (4, 8) for order in _ORDERS]
+    return before.endswith(tuple(numbers))
+
+
+def _may_begin_in_binary(before: bytes) -> bool:
+    """Whether a path of one component that does not certainly begin behind ``before`` may do so in a binary file."""
+    return not before.endswith((b"/", *_EXPANSION)) and _CERTAINLY_ELSEWHERE.search(before) is None
 
 
 class PrefixFinder:
     """Feed the pieces in order, then :meth:`finish`. Memory does not grow with the file."""
 
-    def __init__(self, prefix: bytes) -> None:
+    def __init__(self, prefix: bytes, *, bytecode: bool = False) -> None:
+        """``bytecode``: before a path stands its length, and behind it, at once, something else."""
         self._prefix = prefix
+        self._is_shallow = prefix.count(b"/") == 1
+        self._bytecode = bytecode
         self._offsets: list[int] = []
+        self._doubtful: set[int] = set()
+        """those of them that only count in a binary file"""
         self._ends: list[int] = []
         self._binary = False
+        self._is_there = False  # whatever stands around it: what is opaque may separate paths in its own way
         self._head = b""
         self._position = 0  # of the next piece
-        self._carry = b""  # the end of the last piece, where an occurrence may have begun
+        self._carry = b""  # the end of the last piece, where an occurrence may have begun, and what stands before it
         self._next = 0  # nothing before this can be an occurrence: it was looked at, or is part of one
 
     def feed(self, piece: Piece) -> None:
         if isinstance(piece, Hole):
             self._pass_over(piece)
             return
-        if self._position < _LONGEST_SHEBANG:
-            self._head += piece[: _LONGEST_SHEBANG - self._position]
+        if self._position < _HEAD:
+            self._head += piece[: _HEAD - self._position]
         self._search(self._carry + piece if self._carry else piece, piece, final=False)
 
-    def finish(self) -> Relocation | None:
-        """The occurrences, or ``None`` when there are none."""
+    def finish(self) -> Relocation | Opaque | None:
+        """The occurrences; or what forbids to patch them; ``None`` when there are none."""
         self._search(self._carry, b"", final=True)
+        if self._binary:
+            return self._in_binary()
+        offsets = [offset for offset in self._offsets if offset not in self._doubtful]
+        return Relocation("text", offsets, self._shebang(offsets[0])) if offsets else None
+
+    def _goes_on(self, before: bytes, after: bytes) -> bool:
+        """Whether the last component of a path goes on. In binary files the next string may stand there at once."""
+        if not continues_name(after) or is_counted(before, len(self._prefix)):
+            return False
+        return not (self._head.startswith(_EXECUTABLE) and after[:1].isalpha() and not self._is_shallow)
+
+    def _in_binary(self) -> Relocation | Opaque | None:
+        if not self._is_there:
+            return None
+        archive = self._behind_shebang()
+        if archive is not None:
+            offsets = [offset for offset in self._offsets if offset < archive and offset not in self._doubtful]
+            return Relocation("zipapp", offsets, self._shebang(offsets[0])) if offsets else Opaque("a ZIP archive")
+        format_ = self._opaque()
+        if format_ is not None:
+            return Opaque(format_)
         if not self._offsets:
             return None
-        if not self._binary:
-            return Relocation("text", self._offsets, self._shebang())
         self._ends += [self._position] * (len(self._offsets) - len(self._ends))
-        return Relocation("binary", self._offsets, self._ends)
+        return Relocation("binary" if self._head.startswith(_EXECUTABLE) else "data", self._offsets, self._ends)
+
+    def _opaque(self) -> str | None:
+        if self._head[257:262] == b"ustar":
+            return "a tar archive"
+        return next((name for magic, name in _OPAQUE.items() if self._head.startswith(magic)), None)
+
+    def _behind_shebang(self) -> int | None:
+        """Where a ZIP archive begins that follows a first line, as :mod:`zipapp` makes it."""
+        if not self._head.startswith(b"#!"):
+            return None
+        at = self._head.find(b"\nPK\x03\x04")
+        return at + 1 if at >= 0 else None
 
     def _pass_over(self, hole: Hole) -> None:
         """No path has a NUL in it, so nothing of an occurrence is among these zeros: a few stand for all of them."""
-        few = bytes(hole[: len(self._prefix) + _LOOKAHEAD])
+        undecided = len(self._prefix) + _LOOKAHEAD
+        few = bytes(hole[:undecided])
         self.feed(few)
         self._position += len(hole) - len(few)
-        self._next = max(self._next, self._position - len(self._carry))
+        self._next = max(self._next, self._position - undecided)
 
-    def _shebang(self) -> list[int]:
+    def _shebang(self, first: int) -> list[int]:
         """Where a ``#!`` line that begins with the prefix ends, as a list of one; else no element."""
-        if b"\n" in self._prefix or not self._head.startswith(b"#!") or self._head[2 : self._offsets[0]].strip(b" \t"):
+        if b"\n" in self._prefix or not self._head.startswith(b"#!") or self._head[2:first].strip(b" \t"):
             return []
-        end = self._head.find(b"\n", self._offsets[0] + len(self._prefix))
+        end = self._head.find(b"\n", first + len(self._prefix))
         return [end if end >= 0 else len(self._head)]
 
     def _search(self, window: bytes, piece: bytes, *, final: bool) -> None:
@@ -79,10 +200,16 @@ class PrefixFinder:
         decidable = len(window) - (0 if final else length + _LOOKAHEAD - 1)
         at = window.find(self._prefix, self._next - start)
         while 0 <= at < decidable:
+            self._is_there = True
             after = at + length
-            if continues_name(window[after : after + _LOOKAHEAD]):
+            before = window[max(0, at - _LOOKBEHIND) : at]
+            is_certain = self._bytecode or begins_path(before, shallow=self._is_shallow)
+            goes_on = self._goes_on(before, window[after : after + _LOOKAHEAD])
+            if goes_on or not (is_certain or not self._is_shallow or _may_begin_in_binary(before)):
                 self._next = start + at + 1
             else:
+                if not is_certain:
+                    self._doubtful.add(start + at)
                 self._offsets.append(start + at)
                 self._next = start + after
             at = window.find(self._prefix, self._next - start)
@@ -100,13 +227,13 @@ class PrefixFinder:
                 self._ends.append(self._ends[-1])
         keep = max(0, min(decidable, len(window)))
         self._next = max(self._next, start + keep)
-        self._carry = window[keep:]
+        self._carry = window[max(0, keep - _LOOKBEHIND) :]
 
 
-def find(prefix: bytes, content: bytes) -> Relocation | None:
-    """The occurrences of ``prefix`` in the whole ``content``."""
+def find(prefix: bytes, content: bytes, *, bytecode: bool = False) -> Relocation | Opaque | None:
+    """The occurrences of ``prefix`` in the whole ``content``; see :meth:`PrefixFinder.finish`."""
     if prefix not in content:
         return None
-    finder = PrefixFinder(prefix)
+    finder = PrefixFinder(prefix, bytecode=bytecode)
     finder.feed(content)
     return finder.finish()

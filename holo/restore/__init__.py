@@ -125,7 +125,7 @@ def restore(
         bytes_total=totals.bytes,
         bytes_shared=tally.shared_bytes,
         bytes_written=tally.written_bytes,
-        warnings=tuple(tally.warnings()),
+        warnings=(*tally.warnings(), *(job.left_alone if tally.files else ())),
         seconds=round(time.monotonic() - started, 3),
     )
 
@@ -302,6 +302,11 @@ class _Job:
     def relocated(self) -> int:
         """How many files hold the prefix and are patched."""
         return sum(self.relocator.applies(item) for item in self._relocations.relocations.values())
+
+    @property
+    def left_alone(self) -> list[str]:
+        """A warning about files that should be patched and cannot be."""
+        return self.relocator.left_alone(self._relocations.relocations)
 
     @cached_property
     def totals(self) -> Totals:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import TypeAlias
 
-from holo.catalog import Relocation
+from holo.catalog import BYTECODE_HEADER, Relocation
 from holo.content import Hole, Piece
 from holo.errors import CatalogInvalid, RelocationImpossible
 
@@ -25,7 +25,13 @@ SHEBANG_LIMIT = 512 if sys.platform == "darwin" else 127
 Edit: TypeAlias = tuple[int, int, bytes]
 """Replace content[start:end] by these bytes."""
 
+_SOURCE_STAMP: Edit = (4, BYTECODE_HEADER, bytes(BYTECODE_HEADER - 4))
+"""Behind the magic number: flags, then the source's time and size. CPython compares these, and no source has them."""
+
 _LISTED = 20
+
+_LINES = ("text", "zipapp")
+"""Kinds with a first line, in which a path may become longer."""
 
 
 class Relocator:
@@ -42,10 +48,19 @@ class Relocator:
     def applies(self, relocation: Relocation) -> bool:
         """Whether a file is patched at all.
 
-        Bytecode is marshalled with lengths, so its paths are only overwritten by others of equal length.
-        At another length the source's size changes too, and CPython compiles that one file again.
+        Bytecode is made stale, so that CPython compiles its patched source again. Data in which a longer path has no
+        room is left alone: see :meth:`left_alone`.
         """
-        return relocation.kind != "bytecode" or not self._growth
+        if relocation.kind == "bytecode":
+            return self.new != self.old
+        return relocation.kind != "data" or self._growth <= 0
+
+    def left_alone(self, relocations: Mapping[str, Relocation]) -> list[str]:
+        """A warning about the data files in which the old path stays, for the new one is longer; or nothing."""
+        files = sorted(path for path, item in relocations.items() if item.kind == "data" and not self.applies(item))
+        if not files:
+            return []
+        return [f"{self._old_text} stays in data files, where a longer path has no room: {_listed(files)}"]
 
     def refuse_impossible(
         self,
@@ -57,11 +72,9 @@ class Relocator:
             return
         files = sorted(path for path, relocation in relocations.items() if relocation.kind == "binary")
         if files:
-            more = len(files) - _LISTED
-            names = ", ".join(files[:_LISTED]) + (f" and {more} more" if more > 0 else "")
             raise RelocationImpossible(
-                f"{self._new_text} is {self._growth} bytes longer than {self._old_text}, which is inside binary "
-                f"files, where a longer path has no room: {names}",
+                f"{self._new_text} is {self._growth} bytes longer than {self._old_text}, which is inside programs "
+                f"and libraries, where a longer path has no room: {_listed(files)}",
                 f"Use a path of at most {len(self.old)} bytes{way_out}.",
             )
 
@@ -73,14 +86,15 @@ class Relocator:
 
     def size(self, relocation: Relocation, size: int) -> int | None:
         """The size of the patched file, or ``None`` if only its content tells (a shebang that must change)."""
-        if relocation.kind != "text":
+        if relocation.kind not in _LINES:
             return size
         if self._shebang_breaks(relocation):
             return None
-        return size + self._growth * len(relocation.offsets)
+        growth = self._growth if relocation.kind == "text" else max(0, self._growth)
+        return size + growth * len(relocation.offsets)
 
     def _shebang_breaks(self, relocation: Relocation) -> bool:
-        if relocation.kind != "text" or not relocation.ends:
+        if relocation.kind not in _LINES or not relocation.ends:
             return False
         line = relocation.ends[0]
         inside = sum(offset < line for offset in relocation.offsets)
@@ -92,7 +106,7 @@ class Relocator:
         It must hold the prefix at every offset, and a C string or shebang line must end where the catalog says.
         """
         length = len(self.old)
-        ending = b"\0" if relocation.kind == "binary" else b"\n"
+        ending = b"\n" if relocation.kind in _LINES else b"\0"
         prefixes = deque(relocation.offsets)
         strings = deque(zip(relocation.offsets, relocation.ends, strict=False))
         tail = b""  # where a prefix may have begun
@@ -102,7 +116,7 @@ class Relocator:
             # Of a hole, as many zeros as end every string and are no prefix.
             chunk = bytes(piece[: length + 1]) if isinstance(piece, Hole) else piece
             here = start + len(chunk)
-            if not start and relocation.kind == "text" and strings and not _is_shebang(chunk, strings[0][0]):
+            if not start and relocation.kind in _LINES and strings and not _is_shebang(chunk, strings[0][0]):
                 raise self._wrong(path, f"begins with a shebang into {self._old_text}")
             while strings and strings[0][0] + length < here:
                 offset, end = strings[0]
@@ -142,15 +156,11 @@ class Relocator:
 
     def regions(self, relocation: Relocation) -> list[tuple[int, int]] | None:
         """The stretches of the content that change, if all others keep their place; ``None`` if they do not."""
-        if (self._growth and relocation.kind != "binary") or self._shebang_breaks(relocation):
+        if relocation.kind == "bytecode":
+            return [_SOURCE_STAMP[:2]]
+        if (self._growth and relocation.kind in _LINES) or self._shebang_breaks(relocation):
             return None
-        if not self._growth:
-            return [(offset, offset + len(self.old)) for offset in relocation.offsets]
-        regions: list[tuple[int, int]] = []
-        for offset, end in zip(relocation.offsets, relocation.ends, strict=True):
-            if not regions or regions[-1][1] != end:
-                regions.append((offset, end))
-        return regions
+        return [(offset, offset + len(self.old)) for offset in relocation.offsets]
 
     @staticmethod
     def patch_region(content: bytes, region: tuple[int, int], edits: list[Edit]) -> bytes:
@@ -163,25 +173,23 @@ class Relocator:
     def edits(self, relocation: Relocation, head: bytes) -> list[Edit]:
         """The edits of one file, in order; ``head`` is the content's beginning (for the shebang)."""
         length = len(self.old)
-        edits = []
+        edits: list[Edit] = []
         if self._shebang_breaks(relocation):
             end = relocation.ends[0]
             edits.append((0, end, self._shebang(head[:end])))
             edits += [(offset, offset + length, self.new) for offset in relocation.offsets if offset >= end]
-        elif relocation.kind == "binary" and self._growth:
-            string_end, padding = None, b""
+        elif relocation.kind == "bytecode":
+            edits = [_SOURCE_STAMP]
+        elif relocation.kind in ("binary", "data"):
+            # Nothing behind a path may move, for it can be a counted string, the tail of another one, or a table. More
+            # slashes are the same path; where a C string ends with it, NULs keep that as short as it should be.
             for offset, end in zip(relocation.offsets, relocation.ends, strict=True):
-                if string_end is not None and end != string_end:
-                    edits.append((string_end, string_end, padding))
-                    string_end, padding = None, b""
-                if string_end is None:
-                    string_end, padding = end, b""
-                edits.append((offset, offset + length, self.new))
-                padding += bytes(-self._growth)
-            if string_end is not None:
-                edits.append((string_end, string_end, padding))
+                padding = b"\0" if end == offset + length else b"/"
+                edits.append((offset, offset + length, self.new.ljust(length, padding)))
         else:
-            edits = [(offset, offset + length, self.new) for offset in relocation.offsets]
+            # The offsets in an archive count from where it was: more before it can be told, less cannot.
+            new = self.new.ljust(length, b"/") if relocation.kind == "zipapp" else self.new
+            edits = [(offset, offset + length, new) for offset in relocation.offsets]
         return edits
 
     def _shebang(self, line: bytes) -> bytes:
@@ -197,6 +205,11 @@ class Relocator:
         quoted = re.sub(rb'([\\"$`])', b"\"'\\1'\"", interpreter)
         # pip writes the same (distlib's _build_shebang): sh executes the second line, Python sees a string.
         return b"#!/bin/sh\n'''exec' \"%b\"%b \"$0\" \"$@\"\n' '''" % (quoted, b" " + arguments if arguments else b"")
+
+
+def _listed(files: list[str]) -> str:
+    more = len(files) - _LISTED
+    return ", ".join(files[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def leads_into(target: str, prefix: str) -> bool:

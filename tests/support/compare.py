@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import subprocess
 from collections import defaultdict
@@ -75,14 +76,15 @@ def _describe(
 def relocated(name: bytes, content: bytes, old: bytes, new: bytes) -> bytes:
     """What a file that holds the path `old` must hold at its new place.
 
-    Text is spliced. In a binary file each NUL-terminated string keeps its room and is filled up with NULs.
-    Bytecode stays as it is: CPython corrects the path itself when it loads it.
+    Text is spliced. In a binary file the path keeps its room: it is filled up with slashes, or with NULs where a string
+    ends. Bytecode stays as it is: CPython corrects the path itself when it loads it.
     """
     if old not in content or name.endswith(b".pyc"):
         return content
     if b"\0" not in content:
         return content.replace(old, new)
-    return b"\0".join(part.replace(old, new).ljust(len(part), b"\0") for part in content.split(b"\0"))
+    padding = {None: b"/", b"": b"\0", b"\0": b"\0"}
+    return re.sub(re.escape(old) + rb"(?=(\0|\Z)?)", lambda found: new.ljust(len(old), padding[found[1]]), content)
 
 
 def walk(tree: Path) -> Stats:

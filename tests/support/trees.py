@@ -161,19 +161,19 @@ def _prefixes(root: Path, prefix: Path) -> None:
         "start": path + b"/start\n",
         "end": b"at the end: " + path,
         "several": b"one %s/one\ntwo %s/two\nthree %s\n" % (path, path, path),
-        "adjacent": path + b":" + path + path,
-        "border": b"." * (65536 - len(path) // 2) + path + b"/border\n",
-        "far": b"-" * (buffer - 7) + path + b"/far\n" + b"-" * (buffer // 2) + path,
+        "adjacent": path + b":" + path + b":" + path,
+        "border": b"=" * (65536 - len(path) // 2) + path + b"/border\n",
+        "far": b"=" * (buffer - 7) + path + b"/far\n" + b"=" * (buffer // 2) + path,
         "utf8": "käse \N{SNAKE} ".encode() + path + b"\n",
     }
     for name, content in texts.items():
         write(root / "text" / name, content)
     binaries = {
-        "terminated": b"\0\1\2" + path + b"/lib\0\3\4",
-        "several": b"\0" + path + b"/a\0" + path + b"/b:" + path + b"/c\0" + b"\xff" * 64,
+        "terminated": b"\x7fELF\0\1\2" + path + b"/lib\0\3\4",
+        "several": b"\x7fELF\0" + path + b"/a\0" + path + b"/b:" + path + b"/c\0" + b"\xff" * 64,
         "start": path + b"\0\1\2\3",
         "end": b"\0\1" + path,
-        "adjacent": b"\0" + path + path + b"\0\7",
+        "adjacent": b"\x7fELF\0" + path + path + b"\0\7",
         "border": b"\1\0" * ((65536 - len(path)) // 2) + path + b"/border\0" + b"\5" * 70000,
     }
     for name, content in binaries.items():
