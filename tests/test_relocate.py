@@ -42,11 +42,11 @@ def find(prefix: bytes, content: bytes) -> Relocation | None:
     return found if isinstance(found, Relocation) else None
 
 
-def patched(old: str, new: str, content: bytes, sizes: list[int] | None = None) -> bytes:
+def patched(old: str, new: str, content: bytes, sizes: list[int] | None = None, path: str = "bin/script") -> bytes:
     relocation = find(old.encode(), content)
     assert relocation is not None
     chunks = cut(content, sizes or [], first=relocation.ends[0] if relocation.kind == "text" and relocation.ends else 1)
-    return b"".join(Relocator(old, new).patch(chunks, relocation))
+    return b"".join(Relocator(old, new).patch(chunks, relocation, path))
 
 
 def by_hand(old: bytes, new: bytes, content: bytes, relocation: Relocation) -> bytes:
@@ -242,7 +242,8 @@ def test_the_longest_shebang(over: int) -> None:
     content = b"#!/opt/env/bin/python\n"
     new = "/" + "x" * (SHEBANG_LIMIT - len("#!/bin/python") - 1 + over)
     result = patched(OLD, new, content)
-    assert result.startswith(b"#!/bin/sh\n" if over else b"#!" + new.encode() + b"/bin/python\n")
+    found = b'#!/usr/bin/env -S sh -c \'exec "$(dirname "$(readlink -f "$0")")/python" "$0" "$@"\'\n'
+    assert result == (found if over else b"#!" + new.encode() + b"/bin/python\n")
     assert over or len(result.splitlines()[0]) == SHEBANG_LIMIT
 
 
@@ -276,10 +277,10 @@ def test_bytecode_of_a_patched_source_is_made_stale(new: str) -> None:
     assert not Relocator(OLD, OLD).applies(bytecode)
     content = b"magi" + b"\x03\0\0\0" + b"hash" * 2 + b"\xe3/opt/env\0"
     expected = content[:4] + bytes(12) + content[16:]
-    assert b"".join(relocator.patch(cut(content, [5], first=1), bytecode)) == expected
+    assert b"".join(relocator.patch(cut(content, [5], first=1), bytecode, "x.pyc")) == expected
     assert relocator.size(bytecode, len(content)) == len(content)
     assert relocator.regions(bytecode) == [(4, 16)]
-    assert relocator.patch_region(content[4:16], (4, 16), relocator.edits(bytecode, b"")) == bytes(12)
+    assert relocator.patch_region(content[4:16], (4, 16), relocator.edits(bytecode, b"", "x.pyc")) == bytes(12)
 
 
 @pytest.mark.parametrize(
@@ -408,7 +409,7 @@ def test_a_rewritten_script_is_good_python(name: str) -> None:
 def test_a_shebang_without_a_newline() -> None:
     assert patched(OLD, EQUAL, b"#!/opt/env/bin/python") == b"#!/srv/new/bin/python"
     rewritten = patched(OLD, "/new place", b"#!/opt/env/bin/python")
-    assert rewritten.startswith(b"#!/bin/sh\n")
+    assert rewritten.startswith(b"#!/usr/bin/env -S ")
     assert not rewritten.endswith(b"\n")
 
 

@@ -196,8 +196,8 @@ def test_holes_are_zeros_for_who_patches(parts: list[Piece], lie: bool, data: st
         relocator = Relocator(OLD.decode(), new.decode())
         assert accepts(relocator, parts, found) == accepts(relocator, [content], found)
         if found.kind == "binary" and len(found.ends) == len(found.offsets) and accepts(relocator, [content], found):
-            patched = [*relocator.patch(iter(parts), found)]
-            assert b"".join(map(bytes, patched)) == b"".join(map(bytes, relocator.patch([content], found)))
+            patched = [*relocator.patch(iter(parts), found, "file")]
+            assert b"".join(map(bytes, patched)) == b"".join(map(bytes, relocator.patch([content], found, "file")))
 
 
 def accepts(relocator: Relocator, parts: list[Piece], relocation: Relocation) -> bool:

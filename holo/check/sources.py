@@ -156,7 +156,7 @@ def _read(place: _Place) -> Iterator[Piece]:
                 yield from chunks
             else:
                 relocator, relocation = place.back
-                yield from relocator.patch(chunks, relocation)
+                yield from relocator.patch(chunks, relocation, place.path)
         finally:
             os.close(descriptor)
     finally:

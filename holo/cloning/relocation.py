@@ -20,8 +20,9 @@ from holo.cloning.search import Found, chunks_of, places_in, search
 from holo.errors import HoloError, UsageError
 from holo.hololib.blobs import write_all
 from holo.platform import Directory
-from holo.record.bytecode import STALE, is_bytecode, source_of
-from holo.restore.relocate import Relocator
+from holo.relocation.bytecode import STALE, is_bytecode, source_of
+from holo.relocation.foreign import links_out
+from holo.restore.relocate import Relocator, unquoted
 from holo.walk import Walker
 
 _WAY_OUT = ", or clone without --relocate"
@@ -39,6 +40,7 @@ class Relocation:
         self._relocator = Relocator(source, target)
         self._workers = workers
         self._found = Found()
+        self._unquoted: list[str] = []
         self.since = 0
         """when the search began (ns): what has changed since then may have been read too early"""
         self.patched = 0
@@ -46,7 +48,9 @@ class Relocation:
 
     @property
     def warnings(self) -> list[str]:
-        return sorted([*self._found.warnings, *self._relocator.left_alone(self._found.places)])
+        found = [*dict.fromkeys(self._found.warnings), *self._relocator.left_alone(self._found.places)]
+        found += links_out(sorted(self._found.links_elsewhere), self._shown)
+        return sorted([*found, unquoted(self._unquoted)] if self._unquoted else found)
 
     @property
     def totals(self) -> tuple[int, int, int, int]:
@@ -130,22 +134,24 @@ class Relocation:
             if places is None or not self._relocator.applies(places):
                 return False
             self._relocator.refuse_impossible({path: places}, _WAY_OUT)
-            self._patch(file, places)
+            self._patch(file, places, path)
         if status.st_nlink > 1:
             done.add(inode)
         self.patched += 1
         self.patched_bytes += status.st_size
         return True
 
-    def _patch(self, file: int, places: Places) -> None:
+    def _patch(self, file: int, places: Places, path: str) -> None:
+        if self._relocator.is_unquoted(chunks_of(file), places, path):
+            self._unquoted.append(path)
         regions = self._relocator.regions(places)
         if regions is None:
-            patched = b"".join(map(bytes, self._relocator.patch(chunks_of(file), places)))
+            patched = b"".join(map(bytes, self._relocator.patch(chunks_of(file), places, path)))
             os.lseek(file, 0, os.SEEK_SET)
             write_all(file, patched)
             os.ftruncate(file, len(patched))
             return
-        edits = self._relocator.edits(places, b"")
+        edits = self._relocator.edits(places, b"", path)
         for start, end in regions:
             os.lseek(file, start, os.SEEK_SET)
             content = os.read(file, end - start)

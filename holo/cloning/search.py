@@ -14,9 +14,9 @@ from holo.content import Piece, pieces_of
 from holo.errors import HoloError
 from holo.hololib.blobs import CHUNK
 from holo.platform import Directory
-from holo.record.bytecode import is_bytecode, program
-from holo.record.foreign import may_point_outside, other_spellings, outside
 from holo.record.prefix import Opaque, PrefixFinder, find
+from holo.relocation.bytecode import is_bytecode, program
+from holo.relocation.foreign import may_point_outside, other_spellings, outside
 from holo.restore.relocate import leads_into
 from holo.walk import Walker
 
@@ -29,6 +29,8 @@ class Found:
     """where the path is in the files that have it"""
     links: list[str] = field(default_factory=list)
     """symlinks that lead to it"""
+    links_elsewhere: list[tuple[str, str]] = field(default_factory=list)
+    """others that may lead out of the tree: (path, target)"""
     files: int = 0
     directories: int = 0
     symlinks: int = 0
@@ -120,20 +122,24 @@ class _Search:
                             continue
                         found.changed += 1
                     if entry.is_file(follow_symlinks=False):
-                        self._file(directory, name, base + name)
+                        self._file(directory, path, name)
                     elif entry.is_dir(follow_symlinks=False):
                         below.append(base + name)
                     elif entry.is_symlink():
                         found.symlinks += 1
-                        if leads_into(platform.read_link(directory, name), self._path):
+                        target = platform.read_link(directory, name)
+                        if leads_into(target, self._path):
                             found.links.append(base + name)
+                        elif target.startswith(("/", "..")):
+                            found.links_elsewhere.append((base + name, target))
         except OSError as error:
             shown = os.path.join(self._shown, base + name)
             raise HoloError(f"cannot read {shown}: {error.strerror}", NOTHING_MADE) from error
         found.directories += len(below)
         return below
 
-    def _file(self, directory: Directory, name: str, path: str) -> None:
+    def _file(self, directory: Directory, folder: str, name: str) -> None:
+        path = f"{folder}/{name}" if folder else name
         file = platform.open_file(directory, name)
         try:
             status = os.fstat(file)
@@ -142,16 +148,16 @@ class _Search:
             self._found.bytes += size
             if size > CHUNK:
                 self._large(file, path)
-            elif size >= len(self._prefix) or self._foreign or may_point_outside(name):
-                self._small(os.read(file, size), name, path)
+            elif size >= len(self._prefix) or self._foreign or may_point_outside(folder, name):
+                self._small(os.read(file, size), folder, name, path)
         finally:
             os.close(file)
 
-    def _small(self, content: bytes, name: str, path: str) -> None:
+    def _small(self, content: bytes, folder: str, name: str, path: str) -> None:
         self._note(path, content, find(self._prefix, content, bytecode=is_bytecode(name)))
         self._warn(path, [what for what, needle in self._foreign if needle in content])
-        if may_point_outside(name):
-            self._found.warnings += outside(path, name, content, self._path)
+        if may_point_outside(folder, name):
+            self._found.warnings += outside(path, content, self._path)
 
     def _large(self, file: int, path: str) -> None:
         finder = PrefixFinder(self._prefix, bytecode=is_bytecode(path))

@@ -27,9 +27,10 @@ from holo.hololib.blobs import Blobs
 from holo.hololib.shards import DRAFT, temporary_name
 from holo.hololib.store import check_name
 from holo.platform import probe
-from holo.record.bytecode import STALE, is_bytecode, source_of
 from holo.record.ingest import Batch, Ingest, Ingested
 from holo.record.scan import Tree, refuse_special, scan
+from holo.relocation.bytecode import STALE, is_bytecode, source_of
+from holo.relocation.foreign import links_out
 from holo.walk import Walker, absolute, refuse_mounts_inside
 
 __all__ = ["RecordReport", "record"]
@@ -123,6 +124,8 @@ def record(
     finally:
         platform.close_directory(root)
     everything = [item for items in found.values() for item in items]
+    links = ((os.path.join(folder.path, name), to) for folder in tree.folders for name, to, _ in folder.symlinks)
+    leading_out = links_out(links, prefix)
     contents = {item.row[4] for item in everything}
     new = {item.row[4] for item in everything if item.stored}
     return RecordReport(
@@ -136,7 +139,7 @@ def record(
         blobs_new=len(new),
         blobs_deduplicated=len(contents) - len(new),
         relocated=sum(relocation.kind != "bytecode" for relocation in catalog.relocations.values()),
-        warnings=tuple(warning for item in everything for warning in item.warnings),
+        warnings=tuple(dict.fromkeys([*(text for item in everything for text in item.warnings), *leading_out])),
         seconds=round(time.monotonic() - started, 3),
     )
 

@@ -28,9 +28,9 @@ from holo.content import pieces_of
 from holo.errors import HoloError, SourceChanged, advice
 from holo.hololib.blobs import CHUNK, WORTH_COMPRESSING, Blobs, ContentMismatch
 from holo.platform import Directory
-from holo.record.bytecode import is_bytecode, program
-from holo.record.foreign import may_point_outside, other_spellings, outside
 from holo.record.prefix import Opaque, PrefixFinder, find
+from holo.relocation.bytecode import is_bytecode, program
+from holo.relocation.foreign import may_point_outside, other_spellings, outside
 from holo.walk import Walker
 
 _ATTEMPTS = 5
@@ -170,8 +170,8 @@ class Ingest:
             relocation = program(_join(folder, name), content.small, self._prefix, relocation)
         elif content.foreign:
             warnings += [f"{_join(folder, name)} contains {what}, which is not patched" for what in content.foreign]
-        if content.small is not None and may_point_outside(name):
-            warnings += outside(_join(folder, name), name, content.small, self._prefix_text)
+        if content.small is not None and may_point_outside(folder, name):
+            warnings += outside(_join(folder, name), content.small, self._prefix_text)
         mode, xattrs = platform.without_acls(stat.S_IMODE(status.st_mode), content.xattrs)
         row = (name, mode, status.st_size, status.st_mtime_ns, content.digest)
         inode = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 from holo.catalog import Relocation
 from holo.content import Hole, Piece
+from holo.relocation import shebang
 
 _NAME = rb"A-Za-z0-9_\-\x80-\xff"
 
@@ -187,7 +188,7 @@ class PrefixFinder:
 
     def _shebang(self, first: int) -> list[int]:
         """Where a ``#!`` line that begins with the prefix ends, as a list of one; else no element."""
-        if b"\n" in self._prefix or not self._head.startswith(b"#!") or self._head[2:first].strip(b" \t"):
+        if b"\n" in self._prefix or not shebang.leads_to(self._head[:first]):
             return []
         end = self._head.find(b"\n", first + len(self._prefix))
         return [end if end >= 0 else len(self._head)]

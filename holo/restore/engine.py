@@ -53,6 +53,7 @@ class Engine:
         self._relink(plan, tally)
         self._finish_last(tasks.last, tally)
         tally.modes |= self._materializer.modes
+        tally.unquoted += self._materializer.unquoted
         return tally
 
     def _open_up(self, plan: Plan) -> None:

@@ -51,6 +51,8 @@ class Materializer:
         self._inexact = _SPECIAL | platform.umask()
         self.modes: dict[int, int] = {}
         """what became of each type and mode (st_mode) that was set: some filesystems do not keep them all"""
+        self.unquoted: list[str] = []
+        """files in which nobody knows how the new path is to be quoted, if :meth:`check` saw them"""
 
     def check(self, fills: Iterable[Fill]) -> None:
         """Check the recorded offsets of all relocated files against their content, before anything is written.
@@ -62,16 +64,18 @@ class Materializer:
             if fill.path in folders:
                 base = fill.path + "/" if fill.path else ""
                 for row in fill.files:
-                    self._check(base + row[0], row)
+                    path = base + row[0]
+                    relocation = self._relocation(path)
+                    if relocation is not None:
+                        self._check(path, row, relocation)
+                        if self._relocator.is_unquoted(self._blobs.chunks(row[4], row[2]), relocation, path):
+                            self.unquoted.append(path)
 
-    def _check(self, path: str, row: FileRow) -> None:
-        relocation = self._relocation(path)
-        if relocation is None:
-            return
+    def _check(self, path: str, row: FileRow, relocation: Relocation) -> None:
         size, digest = row[2], row[4]
         self._relocator.check(self._blobs.chunks(digest, size), relocation, path)
         if size <= CHUNK and self._patched_bytes < _KEPT_BYTES:
-            pieces = [*self._relocator.patch(self._blobs.chunks(digest, size), relocation)]
+            pieces = [*self._relocator.patch(self._blobs.chunks(digest, size), relocation, path)]
             if not any(isinstance(piece, Hole) for piece in pieces):
                 patched = b"".join(map(bytes, pieces))
                 self._patched[path] = patched
@@ -155,18 +159,22 @@ class Materializer:
         self, directory: Directory, path: str, row: FileRow, relocation: Relocation, xattrs: dict[str, bytes] | None
     ) -> None:
         name, mode, size, mtime, digest = row
-        if size > CHUNK and self.used is Way.REFLINK and self._make_patched_clone(directory, row, relocation, xattrs):
+        if (
+            size > CHUNK
+            and self.used is Way.REFLINK
+            and self._make_patched_clone(directory, path, row, relocation, xattrs)
+        ):
             return
         chunks: Iterator[Piece]
         patched = self._patched.get(path)
         if patched is not None:
             chunks = iter((patched,))
         else:
-            chunks = self._relocator.patch(self._blobs.chunks(digest, size), relocation)
+            chunks = self._relocator.patch(self._blobs.chunks(digest, size), relocation, path)
         self._write(directory, name, chunks, mode, mtime, xattrs)
 
     def _make_patched_clone(
-        self, directory: Directory, row: FileRow, relocation: Relocation, xattrs: dict[str, bytes] | None
+        self, directory: Directory, path: str, row: FileRow, relocation: Relocation, xattrs: dict[str, bytes] | None
     ) -> bool:
         """A large file shares all blocks but the few that change, where that is possible."""
         name, mode, size, mtime, digest = row
@@ -176,7 +184,7 @@ class Materializer:
         target = self._blobs.clone(digest, size, directory, name, 0o600, verify=self._verify)
         if target is None:
             return False
-        edits = self._relocator.edits(relocation, b"")
+        edits = self._relocator.edits(relocation, b"", path)
         try:
             for start, end in regions:
                 os.lseek(target, start, os.SEEK_SET)

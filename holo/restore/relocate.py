@@ -7,8 +7,6 @@ Nothing here writes. :meth:`Relocator.check` must have seen the whole content be
 from __future__ import annotations
 
 import os
-import re
-import sys
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,9 +16,9 @@ from typing import TypeAlias
 from holo.catalog import BYTECODE_HEADER, Relocation
 from holo.content import Hole, Piece
 from holo.errors import CatalogInvalid, RelocationImpossible
+from holo.relocation import quoting, shebang
 
-# Linux before 5.1 reads 127 bytes of a shebang line (BINPRM_BUF_SIZE 128), macOS 512.
-SHEBANG_LIMIT = 512 if sys.platform == "darwin" else 127
+SHEBANG_LIMIT = shebang.limit()
 
 Edit: TypeAlias = tuple[int, int, bytes]
 """Replace content[start:end] by these bytes."""
@@ -43,7 +41,7 @@ class Relocator:
         self._old_text = old
         self._new_text = new
         self._growth = len(self.new) - len(self.old)
-        self._breaks_shebangs = re.search(rb"\s", self.new) is not None
+        self._is_plain = quoting.is_plain(self.new) or self.new == self.old
 
     def applies(self, relocation: Relocation) -> bool:
         """Whether a file is patched at all.
@@ -85,10 +83,10 @@ class Relocator:
         return target
 
     def size(self, relocation: Relocation, size: int) -> int | None:
-        """The size of the patched file, or ``None`` if only its content tells (a shebang that must change)."""
+        """The size of the patched file, or ``None`` if only its content tells (what must change, or be quoted)."""
         if relocation.kind not in _LINES:
             return size
-        if self._shebang_breaks(relocation):
+        if self._shebang_breaks(relocation) or not self._is_plain:
             return None
         growth = self._growth if relocation.kind == "text" else max(0, self._growth)
         return size + growth * len(relocation.offsets)
@@ -98,7 +96,8 @@ class Relocator:
             return False
         line = relocation.ends[0]
         inside = sum(offset < line for offset in relocation.offsets)
-        return self._breaks_shebangs or line + self._growth * inside > SHEBANG_LIMIT
+        too_long = line + self._growth * inside > SHEBANG_LIMIT
+        return self.new != self.old and (too_long or shebang.is_broken_by(relocation.offsets[0], self.new))
 
     def check(self, chunks: Iterable[Piece], relocation: Relocation, path: str) -> None:
         """Raise :class:`CatalogInvalid` unless the content is what the relocation says of it.
@@ -147,18 +146,28 @@ class Relocator:
             "The catalog does not belong to this content; nothing was written. Record the environment again.",
         )
 
-    def patch(self, chunks: Iterable[Piece], relocation: Relocation) -> Iterator[Piece]:
-        """The patched content. The first chunk holds the whole shebang line, if there is one."""
+    def patch(self, chunks: Iterable[Piece], relocation: Relocation, path: str) -> Iterator[Piece]:
+        """The patched content of the file at ``path`` in the tree.
+
+        The first chunk holds the whole shebang line, if there is one, and all of a text in which paths are quoted.
+        """
         stream = iter(chunks)
         first = next(stream, b"")
         head = b"" if isinstance(first, Hole) else first
-        return splice(first, stream, self.edits(relocation, head))
+        return splice(first, stream, self.edits(relocation, head, path))
+
+    def is_unquoted(self, chunks: Iterable[Piece], relocation: Relocation, path: str) -> bool:
+        """Whether the new path has characters that may mean something in a text whose language nobody here knows."""
+        if relocation.kind != "text" or self._is_plain:
+            return False
+        head = next(iter(chunks), b"")
+        return isinstance(head, Hole) or self._quoted(relocation, head, path) is None
 
     def regions(self, relocation: Relocation) -> list[tuple[int, int]] | None:
         """The stretches of the content that change, if all others keep their place; ``None`` if they do not."""
         if relocation.kind == "bytecode":
             return [_SOURCE_STAMP[:2]]
-        if (self._growth and relocation.kind in _LINES) or self._shebang_breaks(relocation):
+        if relocation.kind in _LINES and (self._growth or not self._is_plain or self._shebang_breaks(relocation)):
             return None
         return [(offset, offset + len(self.old)) for offset in relocation.offsets]
 
@@ -170,41 +179,48 @@ class Relocator:
         inside = [(low - start, high - start, new) for low, high, new in edits[first:last]]
         return b"".join(map(bytes, splice(content, (), inside)))
 
-    def edits(self, relocation: Relocation, head: bytes) -> list[Edit]:
-        """The edits of one file, in order; ``head`` is the content's beginning (for the shebang)."""
+    def edits(self, relocation: Relocation, head: bytes, path: str) -> list[Edit]:
+        """The edits of the file at ``path``, in order; ``head``: its beginning, if a line or a text is changed."""
         length = len(self.old)
-        edits: list[Edit] = []
-        if self._shebang_breaks(relocation):
-            end = relocation.ends[0]
-            edits.append((0, end, self._shebang(head[:end])))
-            edits += [(offset, offset + length, self.new) for offset in relocation.offsets if offset >= end]
-        elif relocation.kind == "bytecode":
-            edits = [_SOURCE_STAMP]
-        elif relocation.kind in ("binary", "data"):
+        if relocation.kind == "bytecode":
+            return [_SOURCE_STAMP]
+        if relocation.kind in ("binary", "data"):
             # Nothing behind a path may move, for it can be a counted string, the tail of another one, or a table. More
             # slashes are the same path; where a C string ends with it, NULs keep that as short as it should be.
-            for offset, end in zip(relocation.offsets, relocation.ends, strict=True):
-                padding = b"\0" if end == offset + length else b"/"
-                edits.append((offset, offset + length, self.new.ljust(length, padding)))
-        else:
+            padded = [
+                self.new.ljust(length, b"\0" if end == offset + length else b"/")
+                for offset, end in zip(relocation.offsets, relocation.ends, strict=True)
+            ]
+        elif relocation.kind == "zipapp":
             # The offsets in an archive count from where it was: more before it can be told, less cannot.
-            new = self.new.ljust(length, b"/") if relocation.kind == "zipapp" else self.new
-            edits = [(offset, offset + length, new) for offset in relocation.offsets]
-        return edits
+            padded = [self.new.ljust(length, b"/")] * len(relocation.offsets)
+        else:
+            padded = self._quoted(relocation, head, path) or [self.new] * len(relocation.offsets)
+        edits = [(offset, offset + length, new) for offset, new in zip(relocation.offsets, padded, strict=True)]
+        if not self._shebang_breaks(relocation):
+            return edits
+        at, end = relocation.offsets[0], relocation.ends[0]
+        line = shebang.rewrite(head[:end], at, self.old, self.new, path)
+        if relocation.kind == "zipapp":
+            line = line.ljust(end)
+        return [(0, end, line), *(edit for edit in edits if edit[0] >= end)]
 
-    def _shebang(self, line: bytes) -> bytes:
-        """A first line that works where ``#!`` cannot hold the new path."""
-        tail, *rest = re.split(rb"[ \t]+", line[line.index(self.old) + len(self.old) :].rstrip(), maxsplit=1)
-        interpreter = self.new + tail
-        arguments = b"".join(rest).replace(self.old, self.new)
-        name = os.path.basename(interpreter)
-        if b"python" not in name and b"pypy" not in name:
-            # Only Python reads the form below as a string; others are found on the PATH of the space.
-            return b"#!/usr/bin/env " + (b"-S " + name + b" " + arguments if arguments else name)
-        # Quoted for sh without a backslash, which Python would take for an escape.
-        quoted = re.sub(rb'([\\"$`])', b"\"'\\1'\"", interpreter)
-        # pip writes the same (distlib's _build_shebang): sh executes the second line, Python sees a string.
-        return b"#!/bin/sh\n'''exec' \"%b\"%b \"$0\" \"$@\"\n' '''" % (quoted, b" " + arguments if arguments else b"")
+    def _quoted(self, relocation: Relocation, head: bytes, path: str) -> list[bytes] | None:
+        """What goes to each offset of a text; ``None`` if nobody knows how the path is to be quoted there."""
+        offsets = relocation.offsets
+        if self._is_plain:
+            return [self.new] * len(offsets)
+        below = [at for at in offsets if not self._shebang_breaks(relocation) or at >= relocation.ends[0]]
+        quoted = quoting.replacements(path, head, below, len(self.old), self.new)
+        return [self.new] * (len(offsets) - len(below)) + quoted if quoted is not None else None
+
+
+def unquoted(files: list[str]) -> str:
+    """A warning about files of which :meth:`Relocator.is_unquoted` is true."""
+    return (
+        "the new path has characters that may mean something in these files, and how to quote them there is not known: "
+        + _listed(sorted(files))
+    )
 
 
 def _listed(files: list[str]) -> str:
@@ -252,6 +268,5 @@ def splice(first: Piece, rest: Iterable[Piece], edits: list[Edit]) -> Iterator[P
 
 
 def _is_shebang(head: bytes, offset: int) -> bool:
-    """Whether the content begins with ``#!`` and, after blanks, the path at ``offset``; ``head`` may be short."""
-    begin = head[: min(offset, len(head))]
-    return begin.startswith(b"#!"[: len(begin)]) and not begin[2:].strip(b" \t")
+    """Whether the content begins with ``#!`` and what may stand before the path at ``offset``."""
+    return offset > len(head) or shebang.leads_to(head[:offset])

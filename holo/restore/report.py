@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holo.restore.attributes import CAPABILITY
+from holo.restore.relocate import unquoted
 from holo.restore.strategy import Decision
 
 _LISTED = 5
@@ -30,6 +31,8 @@ class Tally:
     """the inode of each directory that was made or changed, by its path"""
     modes: dict[int, int] = field(default_factory=dict)
     """what became of each type and mode (st_mode) that was set"""
+    unquoted: list[str] = field(default_factory=list)
+    """files in which nobody knows how the new path is to be quoted"""
 
     def add(self, other: Tally) -> None:
         self.reflinked += other.reflinked
@@ -42,6 +45,7 @@ class Tally:
         self.lost += other.lost
         self.directories |= other.directories
         self.modes |= other.modes
+        self.unquoted += other.unquoted
 
     @property
     def files(self) -> int:
@@ -54,6 +58,8 @@ class Tally:
                 f"{path} and the other {names - 1:,} names of one file are those of several now: "
                 "this filesystem does not allow one so many"
             )
+        if self.unquoted:
+            yield unquoted(self.unquoted)
         capable = [path for path, name in self.lost if name == CAPABILITY]
         if capable:
             yield f"capabilities could not be given, as only root may: {_listed(capable)}"

@@ -358,7 +358,7 @@ class _Surveyor:
         if relocation is None or not self._relocator.applies(relocation):
             return found == row[4]
         expected = digests.Hasher()
-        for chunk in self._relocator.patch(self._blobs.chunks(row[4], row[2]), relocation):
+        for chunk in self._relocator.patch(self._blobs.chunks(row[4], row[2]), relocation, path):
             expected.update(chunk)
         return found == expected.hexdigest()
 

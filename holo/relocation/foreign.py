@@ -1,0 +1,125 @@
+"""What leads out of a tree and is not patched: other spellings of its path, symlinks, editable installs, a past."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from urllib.parse import quote, unquote, urlsplit
+
+from holo.relocation.quoting import in_single_quotes
+
+_LISTED = 20
+
+_VIRTUAL_ENV = re.compile(rb"^[ \t]*(?:export[ \t]+)?VIRTUAL_ENV=(.*)$", re.MULTILINE)
+_INTERPRETER = re.compile(rb"#![ \t]*(/[^\n]*)/bin/(?:python|pypy)[0-9.]*(?:[ \t][^\n]*)?\n")
+_OF_SYSTEM = ("/usr", "/usr/local")
+
+
+def other_spellings(prefix: str) -> list[tuple[str, bytes]]:
+    """Spellings of the prefix that are reported, not patched: (what it is, needle)."""
+    raw = os.fsencode(prefix)
+    real = os.path.realpath(prefix)
+    found = {raw: "the prefix"}
+    found.setdefault(quote(raw).encode(), "the prefix URL-encoded")
+    found.setdefault(os.fsencode(real), "the prefix by its real path")
+    found.setdefault(os.fsencode(json.dumps(prefix, ensure_ascii=False)[1:-1]), "the prefix as JSON has it")
+    for shell in ("sh", "csh", "fish"):
+        found.setdefault(in_single_quotes(shell, raw), "the prefix quoted for a shell")
+    found.setdefault(raw.replace(b"'", b"\\'"), "the prefix quoted for a shell")
+    found.setdefault(re.sub(rb'(["$`\\])', rb"\\\1", raw), "the prefix quoted for a shell")
+    return [(f"{what} ({os.fsdecode(needle)})", needle) for needle, what in found.items() if needle != raw]
+
+
+def may_point_outside(folder: str, name: str) -> bool:
+    """Whether that file may say that something of its tree is elsewhere, for :func:`outside` to read."""
+    return name in _READ_BY_NAME or name.endswith((".pth", ".egg-link")) or folder == "bin" or folder.endswith("/bin")
+
+
+def outside(path: str, content: bytes, prefix: str) -> Iterator[str]:
+    """What a file at ``path`` below ``prefix`` says that leads out of the tree: warnings."""
+    name = os.path.basename(path)
+    if name in _READ_BY_NAME:
+        yield from _READ_BY_NAME[name](path, content, prefix)
+    elif name.endswith((".pth", ".egg-link")):
+        for line in os.fsdecode(content).splitlines():
+            # Relative ones count from the .pth itself (site.addpackage); lines with code begin with "import".
+            if line.startswith("/") or (name.endswith(".pth") and line.startswith("..")):
+                yield from _editable(path, os.path.normpath(os.path.join(prefix, os.path.dirname(path), line)), prefix)
+    else:
+        found = _INTERPRETER.match(content)
+        if found is not None and os.fsdecode(found[1]) not in _OF_SYSTEM:
+            yield from _made_elsewhere(path, os.fsdecode(found[1]), prefix)
+
+
+def links_out(links: Iterable[tuple[str, str]], prefix: str) -> list[str]:
+    """Warnings about symlinks, as (path, target), that lead out of the tree at ``prefix``."""
+    relative, gone = [], []
+    for path, target in links:
+        if target.startswith("/"):
+            if not _is_inside(target, prefix) and not os.path.exists(target):
+                gone.append(f"{path} -> {target}")
+        elif not _is_inside(os.path.normpath(os.path.join(prefix, os.path.dirname(path), target)), prefix):
+            relative.append(f"{path} -> {target}")
+    found = []
+    if relative:
+        found.append(f"symlinks lead out of the tree, and from another place to somewhere else: {_listed(relative)}")
+    if gone:
+        found.append(f"symlinks lead to what is not there: {_listed(gone)}")
+    return found
+
+
+def _of_direct_url(path: str, content: bytes, prefix: str) -> Iterator[str]:
+    try:
+        document = json.loads(content)
+        if document["dir_info"]["editable"]:
+            yield from _editable(path, unquote(urlsplit(document["url"]).path), prefix)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # whatever a program wrote there
+        return
+
+
+def _of_configuration(path: str, content: bytes, _: str) -> Iterator[str]:
+    found = re.search(rb"^home[ \t]*=[ \t]*(/.*?)\s*$", content, re.MULTILINE)
+    if found is not None and not os.path.isdir(found[1]):
+        yield f"{path} names an interpreter in {os.fsdecode(found[1])}, which is not there"
+
+
+def _of_activation(path: str, content: bytes, prefix: str) -> Iterator[str]:
+    for value in _VIRTUAL_ENV.findall(content):
+        try:
+            words = shlex.split(os.fsdecode(value))
+        except ValueError:
+            continue
+        if words and words[0].startswith("/"):
+            yield from _made_elsewhere(path, words[0], prefix)
+            return
+
+
+_READ_BY_NAME: dict[str, Callable[[str, bytes, str], Iterator[str]]] = {
+    "direct_url.json": _of_direct_url,
+    "pyvenv.cfg": _of_configuration,
+    "activate": _of_activation,
+}
+
+
+def _editable(path: str, target: str, prefix: str) -> Iterator[str]:
+    if not _is_inside(target, prefix):
+        yield f"{path} is an editable install that points outside the environment: {target}"
+
+
+def _made_elsewhere(path: str, origin: str, prefix: str) -> Iterator[str]:
+    """``path`` is a file in the folder ``bin`` of an environment, and names one at ``origin``."""
+    environment = os.path.normpath(os.path.join(prefix, os.path.dirname(path), ".."))
+    if origin != environment and os.path.lexists(os.path.join(environment, "bin", "python")):
+        yield f"{environment} was made at {origin}: its scripts lead there"
+
+
+def _is_inside(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith(prefix.rstrip("/") + "/")
+
+
+def _listed(items: list[str]) -> str:
+    more = len(items) - _LISTED
+    return ", ".join(items[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")

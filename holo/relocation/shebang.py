@@ -1,0 +1,95 @@
+"""First lines that cannot hold the path of their interpreter, and what works in their place.
+
+The kernel ends an interpreter's path at white space, and takes a line of a certain length only. Then the line finds
+the interpreter by where the script is, which no blank, quote or length can break:
+
+    #!/usr/bin/env -S sh -c 'exec "$(dirname "$(readlink -f "$0")")/python3" "$0" "$@"'
+
+It stays one line, so that what may only stand on the first two (PEP 263), or before all else (a docstring, ``from
+__future__``), stays where it is. The form that pip writes takes three.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import subprocess
+import sys
+from functools import cache
+
+_BEFORE = re.compile(rb"#![ \t]*(?:/usr/bin/env[ \t]+(?:-S[ \t]*)?(?P<quote>[\"']?))?\Z")
+
+_HARMLESS = re.compile(rb"[A-Za-z0-9_@%+=:,./-]*")
+"""What means nothing to env, sh or Python: the safe characters of :func:`shlex.quote`."""
+
+
+def leads_to(before: bytes) -> bool:
+    """Whether the interpreter's path follows this beginning of a file."""
+    return _BEFORE.match(before) is not None
+
+
+def limit(system: str = sys.platform, release: str | None = None) -> int:
+    """The length (bytes) of the longest first line that this kernel takes.
+
+    BINPRM_BUF_SIZE of Linux is 256 since 5.1 and was 128; one byte of it is the newline. macOS: 512 (imgact_shell).
+    """
+    if system == "darwin":
+        return 512
+    numbers = re.match(r"(\d+)\.(\d+)", release if release is not None else os.uname().release)
+    return 255 if numbers is not None and (int(numbers[1]), int(numbers[2])) >= (5, 1) else 127
+
+
+def is_broken_by(at: int, new: bytes) -> bool:
+    """Whether the interpreter's path, at byte ``at`` of the line, cannot be ``new`` because of what is in it."""
+    if at > len(b"/usr/bin/env"):  # env -S, which takes quotes, "$" and "#" for its own
+        return _HARMLESS.fullmatch(new) is None
+    return re.search(rb"\s", new) is not None
+
+
+def rewrite(line: bytes, at: int, old: bytes, new: bytes, path: str) -> bytes:
+    """A first line that works in the place of ``line``, which names an interpreter below ``old`` at byte ``at``.
+
+    ``path``: of the script, relative to the root that moves to ``new``.
+    """
+    before = _BEFORE.match(line[:at])
+    quote = before["quote"] if before is not None and before["quote"] else None
+    rest = line[at + len(old) :].rstrip()
+    tail, _, arguments = rest.partition(quote) if quote else _split(rest)
+    arguments = arguments.strip()
+    if _HARMLESS.fullmatch(tail) and _HARMLESS.fullmatch(re.sub(rb"[ \t]", b"", arguments)) and env_splits():
+        interpreter = posixpath.relpath(os.fsdecode(tail).lstrip("/"), os.path.dirname(path) or ".")
+        return _relative(os.fsencode(interpreter), arguments)
+    return _by_sh(new + tail, arguments.replace(old, new))
+
+
+def _split(rest: bytes) -> tuple[bytes, bytes, bytes]:
+    tail, *arguments = re.split(rb"[ \t]+", rest, maxsplit=1)
+    return tail, b"", b"".join(arguments)
+
+
+def _relative(interpreter: bytes, arguments: bytes) -> bytes:
+    # `uv venv --relocatable` finds the interpreter in the same way, on three lines.
+    found = b'"$(dirname "$(readlink -f "$0")")/%b"' % interpreter
+    return b'#!/usr/bin/env -S sh -c \'exec %b "$0" "$@"\'' % b" ".join([found, *arguments.split()])
+
+
+def _by_sh(interpreter: bytes, arguments: bytes) -> bytes:
+    name = os.path.basename(interpreter)
+    if b"python" not in name and b"pypy" not in name:
+        # Only Python reads the form below as a string; others are found on the PATH of the space.
+        return b"#!/usr/bin/env " + (b"-S " + name + b" " + arguments if arguments else name)
+    # Quoted for sh without a backslash, which Python would take for an escape.
+    quoted = re.sub(rb'([\\"$`])', b"\"'\\1'\"", interpreter)
+    # pip writes the same (distlib's _build_shebang): sh executes the second line, Python sees a string.
+    return b"#!/bin/sh\n'''exec' \"%b\"%b \"$0\" \"$@\"\n' '''" % (quoted, b" " + arguments if arguments else b"")
+
+
+@cache
+def env_splits() -> bool:
+    """Whether env of this system has ``-S`` (GNU since 8.30, BSD, macOS; not BusyBox)."""
+    try:
+        done = subprocess.run(["/usr/bin/env", "-S", "true"], capture_output=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
