@@ -347,9 +347,15 @@ class Hololib:
         return found
 
     def spaces(self) -> list[Space]:
-        """All spaces, by name; also those whose records are ``damaged``."""
+        """All spaces, by name, as their directories show them; also those whose records are ``damaged``.
+
+        To see that, a stat of each directory is taken: ``missing``, ``changed`` (something was added, removed or
+        replaced), or else ``pristine``.
+        """
+        from holo.glance import glance
+
         self._sweep()
-        return self.tree.spaces()
+        return list(glance(self.store, self.tree.spaces()))
 
     def catalogs(self, reference: str | None = None) -> list[CatalogSummary]:
         """All catalogs, by name, or the one of that name or digest prefix, under all its names."""

@@ -28,7 +28,7 @@ from holo.remove import remove_at
 from holo.untrusted import NOT_DAMAGE, SMALL, is_ours, open_file, read, read_file
 from holo.walk import absolute, make_folders, refuse_symlinks
 
-State = Literal["restoring", "pristine", "damaged"]
+State = Literal["restoring", "pristine", "damaged", "missing", "changed"]
 Standing = Literal["own", "unproven", "copied"]
 
 _RECORD_DRAFT = re.compile(r"(.+)\.(?:json|mark|origin|inodes)(?:\.[0-9]+){2}")
@@ -62,8 +62,9 @@ class Space:
     """the catalog's name when it was restored"""
     digest: str
     state: State
-    """``restoring``: a restore has begun and not ended. ``pristine``: at the last restore's end it was whole.
-    ``damaged``, which is never on record: the record cannot be read, and the rest of this is only likely"""
+    """``restoring``: a restore has begun and not ended. ``pristine``: at the last restore's end it was whole. Never on
+    record are ``damaged``: that cannot be read, and the rest of this is only likely; and ``missing`` and ``changed``:
+    so a pristine one looks now (see :mod:`holo.glance`)"""
     requested: str
     """strategy asked for at the last restore, and what was used, and why that was not the same"""
     used: str
@@ -125,7 +126,7 @@ class Space:
         """The state, or why nothing is done with the space as it is: ``copied`` or ``moved``."""
         if self.standing == "copied":
             return "copied"
-        return "moved" if self.is_moved else self.state
+        return "moved" if self.is_moved and self.state != "missing" else self.state
 
     def to_json(self) -> dict[str, str]:
         """What `holo list --json` shows."""

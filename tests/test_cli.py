@@ -347,7 +347,7 @@ def test_what_is_mounted_inside_a_space_is_not_touched(holo: Holo, space: Path) 
         for command in (("restore", "--space", "one"), ("delete", "--space", "one")):
             assert str(place) in holo(*command, code=1).stderr
             assert (volume / "file").read_bytes() == b"irreplaceable"
-        assert spaces(holo)["one"]["state"] == "pristine"
+        assert spaces(holo)["one"]["state"] == "changed"
     finally:
         subprocess.run(["umount", place], check=True)
     holo("delete", "--space", "one")

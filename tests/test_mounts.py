@@ -220,7 +220,7 @@ def test_a_list_that_cannot_be_read_refuses(holo: Holo, space: Path, data: Path,
         assert "Mount /proc first" in said
         assert compare.snapshot(data) == before
         holo.launcher = ()
-        assert state_of(holo, "one") == "pristine"
+        assert state_of(holo, "one") == "changed"
         assert holo("catalogs", "--json").stdout == catalogs
         assert not (holo.root / "copy").exists()
 

@@ -462,7 +462,7 @@ def catalogs(
         return
     if remove is not None:
         name, digest = library.remove_catalog(remove)
-        orphans = [space.name for space in library.spaces() if space.digest == digest]
+        orphans = [space.name for space in library.tree.spaces() if space.digest == digest]
         if orphans and all(summary.digest != digest for summary in library.catalogs()):
             render.warn(f"spaces of this catalog stay, but cannot be restored any more: {', '.join(orphans)}")
         with _reporting():
