@@ -18,8 +18,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from holo.api import Hololib
-    from holo.catalog import Catalog
-    from holo.check.report import CheckReport
+    from holo.catalog import Catalog, Totals
+    from holo.check.adopt import Adoption
+    from holo.check.report import CheckReport, Problem
     from holo.cloning import CloneReport, clone
     from holo.errors import (
         CatalogInvalid,
@@ -32,16 +33,21 @@ if TYPE_CHECKING:
         StrategyUnavailable,
         UsageError,
     )
-    from holo.hololib.collect import GcReport
+    from holo.hololib.collect import GcReport, Use
+    from holo.hololib.store import CatalogSummary
     from holo.record import RecordReport
+    from holo.restore import DryRun
+    from holo.restore.plan import Plan
     from holo.restore.report import RestoreReport
+    from holo.restore.strategy import Decision, Way
     from holo.settings import Strategy
     from holo.space import Space
 
 _HOMES = {
     "api": ("Hololib",),
-    "catalog": ("Catalog",),
-    "check.report": ("CheckReport",),
+    "catalog": ("Catalog", "Totals"),
+    "check.adopt": ("Adoption",),
+    "check.report": ("CheckReport", "Problem"),
     "cloning": ("CloneReport", "clone"),
     "errors": (
         "CatalogInvalid",
@@ -54,24 +60,34 @@ _HOMES = {
         "StrategyUnavailable",
         "UsageError",
     ),
-    "hololib.collect": ("GcReport",),
+    "hololib.collect": ("GcReport", "Use"),
+    "hololib.store": ("CatalogSummary",),
     "record": ("RecordReport",),
+    "restore": ("DryRun",),
+    "restore.plan": ("Plan",),
     "restore.report": ("RestoreReport",),
+    "restore.strategy": ("Decision", "Way"),
     "settings": ("Strategy",),
     "space": ("Space",),
 }
 
 __all__ = [
+    "Adoption",
     "Catalog",
     "CatalogInvalid",
+    "CatalogSummary",
     "CheckReport",
     "CloneReport",
     "Conflict",
+    "Decision",
+    "DryRun",
     "GcReport",
     "HoloError",
     "Hololib",
     "IntegrityError",
     "NotFound",
+    "Plan",
+    "Problem",
     "RecordReport",
     "RelocationImpossible",
     "RestoreReport",
@@ -79,7 +95,10 @@ __all__ = [
     "Space",
     "Strategy",
     "StrategyUnavailable",
+    "Totals",
     "UsageError",
+    "Use",
+    "Way",
     "__version__",
     "clone",
 ]
@@ -94,3 +113,7 @@ def __getattr__(name: str) -> object:
             globals()[name] = value
             return value
     raise AttributeError(f"module 'holo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})  # also what nobody has asked for yet

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +16,8 @@ import holo as holo_package
 from support import compare, trees
 from support.cli import Holo
 from support.filesystems import Filesystem
+
+ROOT = Path(__file__).parent.parent
 
 local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
 
@@ -87,6 +92,66 @@ except holo.NotFound as error:
 @pytest.mark.parametrize("name", holo_package.__all__)
 def test_public_name_is_there(name: str) -> None:
     assert getattr(holo_package, name) is not None
+
+
+def test_every_public_name_is_listed() -> None:
+    code = "import holo; print(set(holo.__all__) - set(dir(holo)))"  # before anybody has asked for one
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "set()\n"
+
+
+def test_types_that_are_returned_are_public() -> None:
+    """And the types of their fields, but for the inner ones, of which docs/api.md says nothing."""
+    inner = {"Damage", "FileTimes", "Fill", "Removal", "State"}
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "holo").rglob("*.py"))
+    classes = set(re.findall(r"^class ([A-Z]\w+)", sources, re.MULTILINE))
+    found, todo = set[str](), ["Hololib", "CloneReport"]
+    while todo:
+        name = todo.pop()
+        found.add(name)
+        kind = getattr(holo_package, name)
+        methods = [value for key, value in vars(kind).items() if inspect.isfunction(value) and not key.startswith("_")]
+        returned = [method.__annotations__.get("return", "") for method in methods]
+        for hint in [*map(str, returned), *map(str, getattr(kind, "__annotations__", {}).values())]:
+            todo += (classes & set(re.findall(r"\w+", hint))) - inner - found - set(todo)
+    assert found <= set(holo_package.__all__)
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert [name for name in found if f"`{name}" not in text] == []
+
+
+USER = """
+import holo
+
+def names(library: holo.Hololib) -> list[str | None]:
+    summaries: list[holo.CatalogSummary] = library.catalogs()
+    return [summary.name for summary in summaries]
+
+def plan(library: holo.Hololib) -> holo.Plan:
+    planned: holo.DryRun = library.dry_run("one")
+    return planned.plan
+
+reveal_type(holo.Hololib().restore("one").strategy.used)
+holo.Hololib().restore(1)
+"""
+
+
+def test_programs_that_use_it_are_type_checked(tmp_path: Path) -> None:
+    """Against an installed holo, which needs to say that it has types."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    shutil.copytree(ROOT / "holo", packages / "holo", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "program.py").write_text(USER)
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", tmp_path / "venv" / "bin" / "python"]
+    done = subprocess.run(
+        [*mypy, "--config-file=", "--cache-dir", tmp_path / "cache", "program.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = [line for line in done.stdout.splitlines() if line.startswith("program.py")]
+    assert len(found) == 2, done
+    assert 'Revealed type is "holo.restore.strategy.Way"' in found[0]
+    assert 'Argument 1 to "restore" of "Hololib" has incompatible type "int"' in found[1]
 
 
 def test_unknown_name_is_an_attribute_error() -> None:
