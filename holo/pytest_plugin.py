@@ -16,7 +16,7 @@ import pytest
 
 
 class Workspace(Protocol):
-    """What the fixture ``holo_workspace`` is."""
+    """What the fixture ``holo_workspace`` is. A relative ``source`` is in the folder of the test's file."""
 
     def __call__(self, source: str | os.PathLike[str], *, relocate: bool = False) -> Path: ...
 
@@ -36,6 +36,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
 def holo_workspace(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """A function that makes a private, writable clone of a directory tree for this test, and returns its path.
 
+    A relative path is relative to the folder of the test's file, wherever pytest was started.
     The clones lie below pytest's base folder (``--basetemp``): on the filesystem of the source they cost next to
     nothing. They are removed when the test has passed. Those of a test that failed are kept like its ``tmp_path``,
     unless ``tmp_path_retention_policy`` is ``none``. ``relocate`` also patches the source's path inside the files.
@@ -46,6 +47,8 @@ def holo_workspace(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     def workspace(source: str | os.PathLike[str], *, relocate: bool = False) -> Path:
         from holo.cloning import clone
 
+        if os.fspath(source):  # which clone refuses
+            source = request.path.parent / source
         folder = Path(tempfile.mkdtemp(prefix="workspace-", dir=tmp_path_factory.getbasetemp()))
         made.append(folder)
         target = folder / (os.path.basename(os.path.abspath(source)) or "workspace")

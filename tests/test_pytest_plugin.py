@@ -88,6 +88,33 @@ def test_nothing_is_kept_if_that_is_the_policy(filesystem: Filesystem) -> None:
     assert left == []
 
 
+RELATIVE = """
+import pytest
+
+def test_relative(holo_workspace, monkeypatch, tmp_path):
+    for folder in ("/", tmp_path):
+        monkeypatch.chdir(folder)
+        assert (holo_workspace("data/project") / "lib" / "data.txt").exists()
+        assert holo_workspace("../beside").name == "beside"
+        assert holo_workspace({source!r}).name == "source"
+    with pytest.raises(Exception, match="missing"):
+        holo_workspace("missing")
+    with pytest.raises(Exception, match="empty"):
+        holo_workspace("")
+"""
+
+
+@pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+def test_a_relative_path_is_that_of_the_file(filesystem: Filesystem) -> None:
+    """Wherever pytest was started."""
+    source = small(filesystem.root / "source")
+    small(filesystem.root / "tests" / "data" / "project")
+    small(filesystem.root / "beside")
+    (filesystem.root / "tests" / "test_relative.py").write_text(RELATIVE.format(source=str(source)))
+    printed, _ = run(filesystem.root, "tests/test_relative.py", source=source)
+    assert "1 passed" in printed, printed
+
+
 STUBBORN = """
 from pathlib import Path
 import holo.remove
