@@ -47,7 +47,7 @@ def variables(path: str, name: str, environ: Mapping[str, str]) -> Variables:
     if os.pathsep in path:
         raise HoloError(
             f"{path}: a folder with {os.pathsep!r} in its path cannot be on PATH",
-            "Restore the space to another folder with --to.",
+            f"Make it at another place: `holo delete {name}`, then `holo init --space {name} SOURCE --to DIR`.",
         )
     previous = environ.get("HOLO_SPACE_PATH")
     if previous == path:

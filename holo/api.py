@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from shlex import quote
 from typing import TYPE_CHECKING, TypeGuard
 
 from holo import settings as settings_module
-from holo.errors import CatalogInvalid, Conflict, NotFound, UsageError
+from holo.errors import CatalogInvalid, Conflict, HoloError, NotFound, UsageError
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
 from holo.space import Holotree, Space
@@ -66,12 +67,18 @@ class Hololib:
         ``skip_special`` leaves out sockets, fifos and devices instead of refusing them; ``keep_setid`` keeps
         setuid and setgid bits. Recording the same tree again stores nothing and yields the same digest.
         """
+        from holo.hololib.store import check_name
         from holo.record import record
 
+        path = absolute(os.fspath(directory))
+        if name is not None:  # what is wrong is told before anything is made
+            check_name(name, "catalog")
+        if not os.path.isdir(path):
+            raise NotFound(f"cannot record {path}: there is no such directory", "Name the directory to record.")
         with self.store.lock(exclusive=False, on_wait=self._on_wait):
             return record(
                 self.store,
-                os.fspath(directory),
+                path,
                 name,
                 skip_special=skip_special,
                 keep_setid=keep_setid,
@@ -89,6 +96,7 @@ class Hololib:
         strict: bool = False,
         verify: bool = False,
         force: bool = False,
+        yes: bool = False,
         keep_setid: bool = False,
         compile: bool | None = None,  # noqa: A002 - the option's name
         on_progress: OnProgress | None = None,
@@ -102,21 +110,31 @@ class Hololib:
         capabilities, in a catalog file. ``compile``: whether a blueprint's bytecode is compiled; without it, as when
         the space was made of that blueprint, else yes. The other arguments are those of :meth:`restore`.
         """
-        options = self._options(strategy, strict, verify, force, on_progress)
+        from holo.restore import refuse, restore
+
+        options = self._options(strategy, strict, verify, force, on_progress, yes=yes)
+        path = _absolute(to)
         self._sweep()
-        with self.tree.lock(space, self._on_wait):
+        known = self.tree.find(space)
+        if self._blueprint_meant(source, known) is None:
+            self._named(source, known)  # what does not exist is told before anything is made
+        with self._alone_with(space):
             known = self.tree.find(space)
             blueprint = self._blueprint_meant(source, known)
+            refuse(self.store, space, path, options)  # before anything is recorded or built
             if blueprint is not None:
                 chosen = self._compiles(compile, blueprint, known)
-                return self._init_from(blueprint, space, known, to, chosen, options, may_change=force)
+                return self._init_from(blueprint, space, known, path, chosen, options, may_change=force)
             _refuse_compile(compile)
-            from holo.restore import restore
-
             with self.store.lock(exclusive=False, on_wait=self._on_wait):
-                name, digest = self._from_source(source, known, keep_setid=keep_setid)
-                self._refuse_other(known, name, digest, options)
-                return restore(self.store, space, name, digest, _absolute(to), options)
+
+                def approve(name: str, digest: str) -> None:
+                    self._refuse_other(known, name, digest, options)
+
+                name, digest, warnings = self._from_source(source, known, approve, keep_setid=keep_setid)
+                approve(name, digest)
+                report = restore(self.store, space, name, digest, path, options)
+                return replace(report, warnings=(*warnings, *report.warnings))
 
     def catalog_of_blueprint(self, path: PathLike, *, compile: bool = True) -> tuple[str, str]:  # noqa: A002
         """The name and the digest of the catalog of a blueprint, which is built if the library does not have it."""
@@ -206,18 +224,20 @@ class Hololib:
         strict: bool = False,
         verify: bool = False,
         force: bool = False,
+        yes: bool = False,
         on_progress: OnProgress | None = None,
     ) -> RestoreReport:
         """Bring a space back to pristine, or turn it into another ``catalog`` (name or digest prefix).
 
         Without ``space``: the one that lives at ``to``, else the one ``HOLO_SPACE`` names, else ``user``.
         ``strict`` fails instead of falling back to another strategy, ``verify`` hashes everything that is
-        shared or unchanged, ``force`` takes over a directory that is not a space.
+        shared or unchanged, ``force`` takes over a directory that is not a space, and with ``yes`` also one that holds
+        the history of a version control system (``.git``).
         """
         from holo.restore import restore
 
-        options = self._options(strategy, strict, verify, force, on_progress)
-        name, path = self._space_meant(space, to)
+        options = self._options(strategy, strict, verify, force, on_progress, yes=yes)
+        name, path = self._space_meant(space, to, catalog)
         self._catalog_meant(name, catalog)  # what does not exist is told before anything is made
         with self._at_work_on(name):
             return restore(self.store, name, *self._catalog_meant(name, catalog), path, options)
@@ -232,12 +252,13 @@ class Hololib:
         strict: bool = False,
         verify: bool = False,
         force: bool = False,
+        yes: bool = False,
     ) -> DryRun:
         """What :meth:`restore` with the same arguments would do. Changes nothing."""
         from holo.restore import dry_run
 
-        options = self._options(strategy, strict, verify, force, None)
-        name, path = self._space_meant(space, to)
+        options = self._options(strategy, strict, verify, force, None, yes=yes)
+        name, path = self._space_meant(space, to, catalog)
         self._catalog_meant(name, catalog)
         with self._at_work_on(name):
             return dry_run(self.store, name, *self._catalog_meant(name, catalog), path, options)
@@ -327,6 +348,8 @@ class Hololib:
         from holo.restore import delete
 
         self._sweep()
+        if self.tree.find_anyhow(space) is None:  # told before a lock is made
+            raise self.tree.unknown(space)
         return delete(self.store, space, self._on_wait)
 
     def space(self, name: str | None = None) -> Space:
@@ -377,6 +400,7 @@ class Hololib:
         """Remove a catalog; returns its name and digest. Its blobs stay until they are collected."""
         from holo.layers import Layers
 
+        self.store.resolve(reference)  # what does not exist is told before a lock is made
         with self.store.lock(exclusive=True, on_wait=self._on_wait):
             removed = self.store.remove(reference)
         Layers(self.tree.path).collect(self.store.digests(), dry_run=False)
@@ -457,12 +481,19 @@ class Hololib:
         return adopt(self.store, self.tree, spaces, self.settings.workers, self._on_wait)
 
     def _options(
-        self, strategy: Strategy | str | None, strict: bool, verify: bool, force: bool, on_progress: OnProgress | None
+        self,
+        strategy: Strategy | str | None,
+        strict: bool,
+        verify: bool,
+        force: bool,
+        on_progress: OnProgress | None,
+        *,
+        yes: bool = False,
     ) -> Options:
         from holo.restore import Options
 
         chosen = settings_module.Strategy.parse(strategy, "flag --strategy") if strategy else self.settings.strategy
-        return Options(chosen, strict, verify, force, self.settings.workers, on_progress, self._on_wait)
+        return Options(chosen, strict, verify, force, yes, self.settings.workers, on_progress, self._on_wait)
 
     @contextmanager
     def _at_work_on(self, space: str) -> Iterator[None]:
@@ -471,14 +502,32 @@ class Hololib:
         In this order: who waits for a space does not keep anybody waiting for the library.
         """
         self._sweep()
-        with self.tree.lock(space, self._on_wait), self.store.lock(exclusive=False, on_wait=self._on_wait):
+        with self._alone_with(space), self.store.lock(exclusive=False, on_wait=self._on_wait):
             yield
 
-    def _space_meant(self, space: str | None, to: PathLike | None) -> tuple[str, str | None]:
+    @contextmanager
+    def _alone_with(self, space: str) -> Iterator[None]:
+        """Keep others from the space. If it was refused, and so is no space, its lock goes."""
+        try:
+            with self.tree.lock(space, self._on_wait):
+                yield
+        except HoloError:
+            with suppress(HoloError):
+                self.tree.drop_lock(space)
+            raise
+
+    def _space_meant(self, space: str | None, to: PathLike | None, catalog: str | None) -> tuple[str, str | None]:
         """The name of the space that a restore is about, and its path if that was given."""
         path = _absolute(to)
-        at = self.tree.at(path) if path is not None and space is None else None
-        return space or (at.name if at is not None else _default_space()), path
+        if path is None or space is not None:
+            return space or _default_space(), path
+        at = self.tree.at(path)
+        if at is None and catalog is None:
+            raise NotFound(
+                f"{path} is not a space",
+                f"`holo list` shows which are. To make it one: `holo init --space NAME SOURCE --to {quote(path)}`.",
+            )
+        return at.name if at is not None else _default_space(), path
 
     def _catalog_meant(self, space: str, reference: str | None) -> tuple[str, str]:
         """The name and the digest of the catalog that a space is to be restored to."""
@@ -533,7 +582,7 @@ class Hololib:
         blueprint: Blueprint,
         space: str,
         known: Space | None,
-        to: PathLike | None,
+        path: str | None,
         compile: bool,  # noqa: A002
         options: Options,
         *,
@@ -549,7 +598,7 @@ class Hololib:
         if known is not None and not may_change:
             self._refuse_change(known, blueprint, compile)
         with self._built(blueprint, compile=compile) as made:
-            report = restore(self.store, space, made.name, made.digest, _absolute(to), options)
+            report = restore(self.store, space, made.name, made.digest, path, options)
             save_origin(self.tree, space, Origin(blueprint.path, compile, made.digest))
         return report
 
@@ -565,25 +614,48 @@ class Hololib:
         if origin is not None and origin.blueprint == blueprint.path:
             raise Conflict(
                 f"space {known.name!r} holds {known.catalog!r}, and {blueprint.path} has changed since",
-                "Turn it into what that says now with --force, or with `holo run --blueprint`. What was changed in "
-                "the space is lost then.",
+                f"{self._way_to(known, blueprint)} What was changed in the space is lost then.",
             )
         raise Conflict(
             f"space {known.name!r} holds catalog {known.catalog!r}, which is not what {blueprint.path} says",
-            "Turn it into that with --force, or choose another name.",
+            f"{self._way_to(known, blueprint)} Or choose another name with --space.",
         )
+
+    @staticmethod
+    def _way_to(known: Space, blueprint: Blueprint) -> str:
+        return f"`holo init --space {known.name} --force {quote(blueprint.path)}` turns it into that."
 
     def _refuse_other(self, known: Space | None, name: str, digest: str, options: Options) -> None:
         """Raise :class:`Conflict` if a space holds another catalog and nobody insists."""
         if known is not None and known.digest != digest and not options.force:
             raise Conflict(
-                f"space {known.name!r} holds catalog {known.catalog!r}, not {name!r}",
-                f"Turn it into the other with --force or `holo restore --space {known.name} --catalog {name}`, "
-                "or choose another name.",
+                f"space {known.name!r} holds catalog {known.catalog} ({known.digest[:12]}), not {name} ({digest[:12]})",
+                "--force turns it into the other one. Or choose another name with --space.",
             )
 
-    def _from_source(self, source: PathLike | None, known: Space | None, *, keep_setid: bool) -> tuple[str, str]:
-        """The name and the digest of the catalog that a source means; recorded or taken in if need be."""
+    def _from_source(
+        self, source: PathLike | None, known: Space | None, approve: Callable[[str, str], object], *, keep_setid: bool
+    ) -> tuple[str, str, tuple[str, ...]]:
+        """The name and the digest of the catalog that a source means; recorded or taken in if need be, with warnings.
+
+        ``approve`` is called with both before that is done, and may raise.
+        """
+        if (named := self._named(source, known)) is not None:
+            return (*named, ())
+        assert source is not None
+        text = os.fspath(source)
+        if os.path.isdir(text):
+            from holo.record import record
+
+            report = record(self.store, text, keep_setid=keep_setid, workers=self.settings.workers, approve=approve)
+            return report.name, report.digest, report.warnings
+        return (*self._import_file(text, approve, keep_setid=keep_setid), ())
+
+    def _named(self, source: PathLike | None, known: Space | None) -> tuple[str, str] | None:
+        """The name and the digest of the catalog in the library that a source means; ``None`` if it is a path.
+
+        Raises :class:`NotFound` if nothing is there.
+        """
         if source is None:
             return (known.catalog, known.digest) if known is not None else self.store.only()
         text = os.fspath(source)
@@ -593,18 +665,13 @@ class Hololib:
             except NotFound as error:
                 if not os.path.exists(text):
                     raise NotFound(f"{error.message}, nor a file of that name here", error.hint) from None
-        if os.path.isdir(text):
-            from holo.record import record
+        if not os.path.exists(text):
+            raise NotFound(
+                f"there is nothing at {text}", "Name a catalog, a catalog file, a directory to record, or a blueprint."
+            )
+        return None
 
-            report = record(self.store, text, keep_setid=keep_setid, workers=self.settings.workers)
-            return report.name, report.digest
-        if os.path.isfile(text):
-            return self._import_file(text, keep_setid=keep_setid)
-        raise NotFound(
-            f"there is nothing at {text}", "Name a catalog, a catalog file, a directory to record, or a blueprint."
-        )
-
-    def _import_file(self, path: str, *, keep_setid: bool) -> tuple[str, str]:
+    def _import_file(self, path: str, approve: Callable[[str, str], object], *, keep_setid: bool) -> tuple[str, str]:
         """Take in a catalog file, with the blobs it needs from the ``library`` folder beside it."""
         from holo.catalog import Catalog
         from holo.hololib.store import read_catalog_file
@@ -620,13 +687,14 @@ class Hololib:
                 "Whoever may run that would act as you. If you trust who made the catalog: --keep-setid.",
             )
         name = default_name(absolute(path).removesuffix(".json"))
+        approve(name, catalog.digest)
         beside = os.path.join(os.path.dirname(absolute(path)), "library")
         blobs = self.store.blobs
         missing = {row[4]: row[2] for _, row in catalog.files() if not blobs.has(row[4], row[2])}
         if missing and not os.path.isdir(beside):
             raise NotFound(
                 f"{len(missing)} blobs of {path} are neither in {self.store.path} nor in {beside}",
-                "A catalog file needs its library beside it.",
+                "A catalog file needs its library beside it: put that there.",
             )
         relocator = Relocator(catalog.prefix, catalog.prefix)
         for file, (_, _, size, _, digest) in catalog.files():
@@ -659,7 +727,9 @@ def _blueprint_or_nearest(blueprint: PathLike | None, space: str | None) -> Path
 
 def _refuse_compile(wanted: bool | None) -> None:
     if wanted is not None:
-        raise UsageError("--compile and --no-compile are for blueprints", "A catalog holds what was recorded.")
+        raise UsageError(
+            "--compile and --no-compile are for blueprints", "Leave it out: a catalog holds what was recorded."
+        )
 
 
 def _is_whole(space: Space | None) -> TypeGuard[Space]:

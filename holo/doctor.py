@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from holo import platform
-from holo.errors import HoloError
+from holo.errors import HoloError, NotFound, advice, hints
 from holo.hololib.store import FOLDERS
 from holo.platform import probe
 from holo.walk import absolute
@@ -72,6 +72,14 @@ class Diagnosis:
 
 _Outcome: TypeAlias = "float | OSError"
 """Files per second, or what went wrong."""
+
+
+def named(directory: str) -> str:
+    """The folder that a user names, which has to be there. Raises :class:`NotFound`."""
+    path = absolute(directory)
+    if not os.path.isdir(path):
+        raise NotFound(f"cannot examine {path}: there is no such directory", "Make it first, or name the one above it.")
+    return path
 
 
 def examine(library_dir: str, target_dir: str) -> Diagnosis:
@@ -143,7 +151,8 @@ def _scratch(path: str) -> Iterator[Directory]:
         made = tempfile.mkdtemp(prefix=probe.DOCTOR, dir=folder)
     except OSError as error:
         raise HoloError(
-            f"{folder}: cannot make files here: {error.strerror}", "Name a folder that you may write to."
+            f"{folder}: cannot make files here: {error.strerror}",
+            hints(advice(error), "Or name another folder: DIR is that of the spaces, HOLO_HOME that of the library."),
         ) from error
     try:
         directory = platform.open_root(made)

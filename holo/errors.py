@@ -7,6 +7,10 @@ command line prints it as two lines and exits with ``exit_code``; no traceback r
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 INTERRUPTED = "interrupted; nothing is lost, run the command again to go on"
 """The message for Ctrl-C, whose exit code is 130."""
@@ -25,6 +29,7 @@ def printable(text: str) -> str:
 
 
 _MAKE_ROOM = "Free some space on that filesystem."
+_OTHER_HOME = "Name a home that you may write to with HOLO_HOME or `home` in settings.yaml."
 _BE_ALLOWED = "Look at its owner and mode, and at those of the folders above it."
 _NO_FOLDER = "Something else may stand there, or where a folder above it should be: look at it."
 _ADVICE = {
@@ -37,7 +42,7 @@ _ADVICE = {
     errno.ENOTDIR: _NO_FOLDER,
     errno.EINTR: "Run it again.",
     errno.EIO: "Look into the system's log (`dmesg`) for what the disk reports; then run `holo check`.",
-    errno.EMFILE: "A deep tree takes many open files at once; `ulimit -n` allows more.",
+    errno.EMFILE: "A deep tree takes many open files at once: allow more with `ulimit -n 4096`, and run it again.",
     errno.ENFILE: "Too many files are open in the whole system: end some programs.",
 }
 
@@ -45,6 +50,25 @@ _ADVICE = {
 def advice(error: BaseException | None) -> str | None:
     """What to do about an error of the system, where its number tells; or ``None``."""
     return _ADVICE.get(error.errno or 0) if isinstance(error, OSError) else None
+
+
+def advice_at_home(error: OSError) -> str | None:
+    """What to do about an error in a folder of holo's, which can be another one."""
+    no_place = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
+    return _OTHER_HOME if error.errno in no_place else advice(error)
+
+
+def hints(*parts: str | None) -> str | None:
+    """One hint of several, of which some may be missing."""
+    return " ".join(filter(None, parts)) or None
+
+
+def choice(what: str, wanted: str, there: Sequence[str]) -> str:
+    """The hint about a name that is not there: which one may have been meant, or else what is there."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(wanted, there, n=1)
+    return f"Did you mean {near[0]}?" if near else f"{what} there: {', '.join(there[:20]) or 'none'}."
 
 
 class HoloError(Exception):

@@ -152,7 +152,7 @@ def _make(path: str, make: Callable[[str], object]) -> None:
         make(draft)
         os.rename(draft, path)
     except OSError as error:
-        raise HoloError(f"cannot make {path}: {error.strerror}", "Free some space there, if it is full.") from error
+        raise HoloError(f"cannot make {path}: {error.strerror}") from error
     finally:
         discard(path, whole=False)
 

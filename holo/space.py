@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from holo import digest as digests
 from holo import platform
-from holo.errors import Conflict, HoloError, NotFound
+from holo.errors import Conflict, HoloError, NotFound, advice_at_home, choice, hints
 from holo.filetimes import EXACT, FileTimes
 from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, refuse_to_wait, say_waiting
 from holo.hololib.sealed import seal, unseal
@@ -189,10 +189,7 @@ class Holotree:
         try:
             make_folders(self._records)
         except OSError as error:
-            raise HoloError(
-                f"cannot make {self._records}: {error.strerror}",
-                "Name another place with HOLO_HOME or `home` in settings.yaml.",
-            ) from error
+            raise HoloError(f"cannot make {self._records}: {error.strerror}", advice_at_home(error)) from error
         return self._records
 
     def default_path(self, name: str) -> str:
@@ -421,15 +418,15 @@ class Holotree:
         self._mark(space)
 
     def get(self, name: str) -> Space:
-        """The space of that name. Raises :class:`NotFound` with the names there are."""
+        """The space of that name. Raises :class:`NotFound`."""
         space = self.find(name)
         if space is None:
-            names = ", ".join(self.names()[:20]) or "none"
-            raise NotFound(
-                f"there is no space {name!r} in {self.path}",
-                f"Spaces there: {names}. Make one with `holo init --space {name} SOURCE`.",
-            )
+            raise self.unknown(name, f"To make one: `holo init --space {name} SOURCE`.")
         return space
+
+    def unknown(self, name: str, hint: str | None = None) -> NotFound:
+        """The error about a name that no space has."""
+        return NotFound(f"there is no space {name!r} in {self.path}", hints(choice("Spaces", name, self.names()), hint))
 
     def names(self) -> list[str]:
         try:

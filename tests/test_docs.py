@@ -43,6 +43,8 @@ def shown_commands(path: Path) -> list[str]:
 @pytest.mark.parametrize("command", sorted({command for page in PAGES for command in shown_commands(page)}))
 def test_every_command_shown_parses(command: str) -> None:
     _, name, *arguments = shlex.split(command)
+    if name == "help":
+        name, *arguments = [*arguments, "COMMAND"]
     if name.startswith("--"):
         assert any(name in parameter.opts for parameter in COMMANDS.params)
     elif arguments and name != "COMMAND":  # in prose, a bare name stands for the command and not for a call

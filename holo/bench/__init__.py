@@ -93,7 +93,9 @@ def measure(home: str, directory: str | None = None, on_progress: OnProgress | N
     if directory is not None:
         directory = absolute(directory)
         if not os.path.isdir(directory):
-            raise NotFound(f"cannot measure {directory}: there is no such directory")
+            raise NotFound(
+                f"cannot measure {directory}: there is no such directory", "Name another, or none: `holo bench`."
+            )
         real = os.path.realpath(directory)
         if os.path.commonpath([real, os.path.realpath(home)]) == real:
             raise UsageError(

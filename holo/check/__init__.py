@@ -33,7 +33,7 @@ from holo.check.differences import golden_differences, space_differences, tree_d
 from holo.check.reader import THEIRS, Reader, Seen, State
 from holo.check.report import CheckReport, Kind, Problem
 from holo.check.rights import excessive_rights, take_rights
-from holo.check.sources import Sources
+from holo.check.sources import Sources, refuse_missing
 from holo.errors import HoloError
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import InUseError, OnWait, refuse_to_wait, say_waiting
@@ -71,10 +71,11 @@ def check(store: Store, tree: Holotree, options: Options) -> CheckReport:
     something cannot be read or repaired for want of permission, space and the like.
     """
     started = time.monotonic()
+    refuse_missing(options.sources)
     with ExitStack() as locks:
         for name in sorted({*options.spaces}):
             if name not in tree.names():
-                tree.get(name)  # says which there are
+                raise tree.unknown(name)
             locks.enter_context(tree.lock(name, options.on_wait, exclusive=False))
         locks.enter_context(store.lock(exclusive=options.repair, on_wait=options.on_wait))
         try:

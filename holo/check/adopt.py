@@ -43,7 +43,7 @@ def adopt(store: Store, tree: Holotree, names: Sequence[str], workers: int, on_w
     known = tree.names()
     for name in names:
         if name not in known:
-            tree.get(name)  # says which there are
+            raise tree.unknown(name)
     found = []
     for name in names or known:
         with tree.lock(name, on_wait), store.lock(exclusive=False, on_wait=on_wait):

@@ -41,6 +41,13 @@ class _Place(NamedTuple):
     """what undoes the patches that a space's path needs"""
 
 
+def refuse_missing(paths: Sequence[str]) -> None:
+    """Raise :class:`NotFound` if one of the ``paths`` (``--from``) is not there."""
+    for path in map(absolute, paths):
+        if not os.path.isdir(path):
+            raise NotFound(f"there is no directory at {path}", "--from names a library, or a directory with files.")
+
+
 class Sources:
     """Everything at hand: the library's other forms and derived files, the spaces, and ``paths`` (``--from``)."""
 
@@ -51,8 +58,6 @@ class Sources:
         self._libraries: list[str] = []
         self._folders: list[str] = []
         for path in map(absolute, paths):
-            if not os.path.isdir(path):
-                raise NotFound(f"there is no directory at {path}", "--from names a library, or a directory with files.")
             library = _library_in(path)
             # The user's own symlink is followed, but none in there.
             self._folders.append(os.path.realpath(path)) if library is None else self._libraries.append(library)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="holo",
     help="Record an environment once; restore exact private copies of it in milliseconds.",
-    no_args_is_help=True,
+    epilog="`holo help COMMAND` explains a command.",
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -53,6 +54,9 @@ Force = Annotated[
         "--force", help="Take over a space of another catalog, or a directory that is none; what is in it goes."
     ),
 ]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="With --force: also a directory that holds a .git or the like, which goes, too.")
+]
 Compile = Annotated[
     Optional[bool],
     typer.Option("--compile/--no-compile", help="Compile the bytecode of a Python blueprint when it is built."),
@@ -72,7 +76,7 @@ def main() -> NoReturn:
     gc.disable()  # a command ends before garbage matters, and looking for it among all rows takes long
     _heed_signals()
     _print_every_name()
-    _leave_out_others(sys.argv[1:2])
+    called = _leave_out_others(sys.argv[1:2])
     try:
         streams.prepare()
         code = _run()
@@ -90,11 +94,10 @@ def main() -> NoReturn:
     except OSError as error:
         code = _fail(f"{error.filename or 'a file'}: {error.strerror or error}", advice(error), 1)
     except Exception as error:
-        show = getattr(error, "show", None)
-        if show is not None:  # a usage error of the argument parser
-            error.message = printable(getattr(error, "message", ""))  # type: ignore[attr-defined]
-            show()
-            code = getattr(error, "exit_code", 2)
+        if hasattr(error, "format_message"):  # the argument parser's
+            message = error.format_message()
+            message = message[:1].lower() + message[1:].removesuffix(".")
+            code = _fail(message, f"See `{called} --help`.", UsageError.exit_code)
         elif sys.flags.dev_mode:
             raise
         else:
@@ -114,20 +117,27 @@ def _print_every_name() -> None:
 
 def _run() -> object:
     """Run the command; what it returns, as an exit code if it is a number."""
-    code = app(standalone_mode=False)
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    code = app(arguments, prog_name="holo", standalone_mode=False)
     if code == 130:  # what some versions of Typer make of Ctrl-C, without a word
         return _interrupted()
     sys.stdout.flush()
     return code
 
 
-def _leave_out_others(called: list[str]) -> None:
-    """Typer looks at the parameters of all commands it knows, 8 ms long: let it know the one that is called."""
+def _leave_out_others(called: list[str]) -> str:
+    """Typer looks at the parameters of all commands it knows, 8 ms long: let it know the one that is called.
+
+    Returns how that is called.
+    """
     found = [
         info for info in app.registered_commands if [info.name or getattr(info.callback, "__name__", "")] == called
     ]
-    if found or called == ["--version"]:
+    if found or called in (["--version"], ["-V"]):
         app.registered_commands = found
+    return " ".join(["holo", *called]) if found else "holo"
 
 
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -214,7 +224,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _holo(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
@@ -259,6 +269,7 @@ def init(
     strict: Strict = False,
     verify: Verify = False,
     force: Force = False,
+    yes: Yes = False,
     keep_setid: KeepSetid = False,
     compiled: Compile = None,
     as_json: Json = False,
@@ -276,6 +287,7 @@ def init(
             strict=strict,
             verify=verify,
             force=force,
+            yes=yes,
             keep_setid=keep_setid,
             compile=compiled,
             on_progress=on_progress,
@@ -295,6 +307,7 @@ def restore(
     strict: Strict = False,
     verify: Verify = False,
     force: Force = False,
+    yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -305,7 +318,7 @@ def restore(
     library = Hololib()
     if dry_run:
         planned = library.dry_run(
-            space, catalog=catalog, to=to, strategy=strategy, strict=strict, verify=verify, force=force
+            space, catalog=catalog, to=to, strategy=strategy, strict=strict, verify=verify, force=force, yes=yes
         )
         render.document(planned.to_json()) if as_json else render.planned(planned)
         return
@@ -318,6 +331,7 @@ def restore(
             strict=strict,
             verify=verify,
             force=force,
+            yes=yes,
             on_progress=on_progress,
         )
     with _reporting():
@@ -425,12 +439,18 @@ def list_spaces(as_json: Json = False) -> None:
 
 
 @app.command()
-def delete(space: SpaceName, as_json: Json = False) -> None:
+def delete(
+    name: Annotated[Optional[str], typer.Argument(metavar="[SPACE]", help="Name of the space.")] = None,
+    space: Annotated[Optional[str], typer.Option("--space", help="The same.")] = None,
+    as_json: Json = False,
+) -> None:
     """Delete a space."""
     from holo.api import Hololib
     from holo.cli import render
 
-    gone = Hololib().delete(space)
+    if (name is None) == (space is None):
+        raise UsageError("one space must be named", "Name it: `holo delete SPACE`. `holo list` shows which there are.")
+    gone = Hololib().delete(name or space or "")
     if gone.state == "damaged":
         render.warn(
             f"what holo knew about space {gone.name} was damaged: if the space was not at {gone.path}, its directory "
@@ -552,8 +572,9 @@ def doctor(
     from holo.cli import render
 
     library = Hololib()
+    folder = physician.named(directory) if directory is not None else library.tree.path
     with library.store.lock(exclusive=False):  # its samples would be garbage
-        diagnosis = physician.examine(library.store.folder("library"), directory or library.tree.path)
+        diagnosis = physician.examine(library.store.folder("library"), folder)
     golden = len(library.golden_trees())
     if as_json:
         render.document(diagnosis.to_json() | {"golden_trees": golden})

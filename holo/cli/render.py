@@ -171,9 +171,16 @@ def restored(report: RestoreReport, as_json: bool) -> None:
         f"  {report.relocated:,} relocated, {count(report.symlinks, 'symlink')}, "
         f"{count(report.directories, 'directory')}\n"
         f"  {size(report.bytes_total)}: {size(report.bytes_shared)} shared, {size(report.bytes_written)} written\n"
-        f"  {report.strategy.used.value}"
-        f"{f' ({printable(report.strategy.reason)})' if report.strategy.reason else ''} in {report.seconds:.2f} s"
+        f"  {_way(report)} in {report.seconds:.2f} s"
     )
+
+
+def _way(report: RestoreReport) -> str:
+    """How files were made. The strategy of the report is that of the restore which made them."""
+    if report.unchanged == report.total:
+        return "no file had to be made,"
+    reason = report.strategy.reason
+    return report.strategy.used.value + (f" ({printable(reason)})" if reason else "")
 
 
 def planned(plan: DryRun) -> None:
@@ -236,7 +243,7 @@ def collected(report: GcReport) -> None:
         (report.golden, "golden tree"),
         (report.drafts, "draft"),
         (report.locks, "lock file"),
-        (report.layers, "layer of throw-away environments"),
+        (report.layers, "unused layer"),
     )
     print(f"{verb} {', '.join(count(number, noun) for number, noun in counts if number) or 'nothing'}")
     print(

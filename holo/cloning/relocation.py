@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from holo import platform
 from holo.catalog import Relocation as Places
-from holo.cloning.filler import NOTHING_MADE
+from holo.cloning.filler import nothing_made
 from holo.cloning.search import Found, chunks_of, places_in, search
 from holo.errors import HoloError, UsageError
 from holo.hololib.blobs import write_all
@@ -116,7 +116,7 @@ class Relocation:
             return self._patch_file(walker.open(folder), name, path, places, done)
         except OSError as error:
             shown = os.path.join(self._shown, path)
-            raise HoloError(f"cannot relocate {shown}: {error.strerror}", NOTHING_MADE) from error
+            raise HoloError(f"cannot relocate {shown}: {error.strerror}", nothing_made(error)) from error
 
     def _patch_file(
         self, directory: Directory, name: str, path: str, places: Places | None, done: set[tuple[int, int]]
@@ -165,7 +165,7 @@ class Relocation:
                 self._move_link(walker.open(folder), name)
             except OSError as error:
                 raise HoloError(
-                    f"cannot relocate {os.path.join(self._shown, path)}: {error.strerror}", NOTHING_MADE
+                    f"cannot relocate {os.path.join(self._shown, path)}: {error.strerror}", nothing_made(error)
                 ) from error
 
     def _move_link(self, directory: Directory, name: str) -> None:

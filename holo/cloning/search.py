@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from holo import platform
 from holo.catalog import Relocation
 from holo.cloning.crew import visit_all
-from holo.cloning.filler import NOTHING_MADE
+from holo.cloning.filler import nothing_made
 from holo.content import Piece, pieces_of
 from holo.errors import HoloError
 from holo.hololib.blobs import CHUNK
@@ -53,7 +53,7 @@ def search(root: Directory, shown: str, prefix: bytes, since: int, workers: int)
     try:
         again = platform.open_child(root, ".")  # Btrfs lists what there was when a directory was opened
     except OSError as error:
-        raise HoloError(f"cannot read {shown}: {error.strerror}", NOTHING_MADE) from error
+        raise HoloError(f"cannot read {shown}: {error.strerror}", nothing_made(error)) from error
     found, visitor = Found(), _Search(again, shown, prefix, since)
     try:
         for part in visit_all(visitor, workers):
@@ -134,7 +134,7 @@ class _Search:
                             found.links_elsewhere.append((base + name, target))
         except OSError as error:
             shown = os.path.join(self._shown, base + name)
-            raise HoloError(f"cannot read {shown}: {error.strerror}", NOTHING_MADE) from error
+            raise HoloError(f"cannot read {shown}: {error.strerror}", nothing_made(error)) from error
         found.directories += len(below)
         return below
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from holo import platform
 from holo.ephemeral.process import AtEnd, NoOverlayError, Place, try_out
 from holo.ephemeral.process import run as run_process
-from holo.errors import Conflict, HoloError, NotFound, UsageError
+from holo.errors import Conflict, HoloError, NotFound, UsageError, advice, hints
 from holo.hololib.locks import InUseError, locked, refuse_to_wait
 from holo.hololib.sealed import seal, unseal
 from holo.layers import Layers, discard
@@ -236,7 +236,9 @@ def _make_mount_point(path: str) -> None:
             f"Make it first: the environment is to appear at {path}, and only that is made and removed again.",
         ) from None
     except OSError as error:
-        raise HoloError(f"cannot make {path}: {error.strerror}", "The environment is to appear there.") from error
+        raise HoloError(
+            f"cannot make {path}: {error.strerror}", hints(advice(error), "The environment is to appear there.")
+        ) from error
     if owner not in platform.owners():  # who could move it away with the mount, and put something else there
         raise Conflict(f"{path} is another user's", "Choose another name with --space, or let its owner remove it.")
 

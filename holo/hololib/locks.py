@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from holo import streams
-from holo.errors import HoloError
+from holo.errors import HoloError, advice_at_home
 from holo.platform import lock as lock_descriptor
 from holo.untrusted import refuse_second_name
 from holo.walk import make_folders
@@ -22,8 +22,6 @@ OnWait = Callable[[str], object]
 say_waiting: OnWait = streams.say
 """The default: one line on stderr."""
 
-_NO_PLACE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR})
-_WAY_OUT = "Name a home that you may write to with HOLO_HOME or `home` in settings.yaml."
 _REMOVE = "Remove that name. Nothing was written."
 
 
@@ -69,7 +67,7 @@ def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait) -> int | No
         try:
             descriptor = _open(path, exclusive=exclusive)
         except OSError as error:
-            hint = _WAY_OUT if error.errno in _NO_PLACE else _REMOVE if error.errno == errno.EMLINK else None
+            hint = _REMOVE if error.errno == errno.EMLINK else advice_at_home(error)
             raise CannotLockError(f"cannot open the lock of {what}, {path}: {error.strerror}", hint) from error
         if descriptor is None:
             return None

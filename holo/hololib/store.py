@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from holo import digest as digests
 from holo import platform
-from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError, advice
+from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError, advice, advice_at_home, choice
 from holo.hololib.locks import OnWait, locked, say_waiting
 from holo.hololib.sealed import seal, unseal
 from holo.remove import remove, unlink
@@ -99,8 +99,7 @@ class Store:
             make_folders(path)
         except OSError as error:
             raise HoloError(
-                f"cannot make the library folder {path}: {error.strerror}",
-                "Name another place with HOLO_HOME or `home` in settings.yaml.",
+                f"cannot make the library folder {path}: {error.strerror}", advice_at_home(error)
             ) from error
         return path
 
@@ -212,11 +211,12 @@ class Store:
 
     # -- catalogs -----------------------------------------------------------------------------------------
 
-    def publish(self, catalog: Catalog, name: str | None) -> None:
+    def publish(self, catalog: Catalog, name: str | None) -> str | None:
         """Make a catalog exist, under ``name`` if there is one. All its blobs must be in the library.
 
-        Everything written so far is made durable first; then the catalog appears by one rename. Raises
-        :class:`CatalogInvalid` for one that could not be loaded again.
+        Everything written so far is made durable first; then the catalog appears by one rename. Returns the digest of
+        the other catalog that the name meant until now, if any. Raises :class:`CatalogInvalid` for one that could not
+        be loaded again.
         """
         if name is not None:
             check_name(name, "catalog")
@@ -238,6 +238,7 @@ class Store:
         if name is not None and (known is None or known.digest != catalog.digest):
             _write_durably(self.name_path(name), seal(json.dumps(asdict(_summarize(catalog, name))).encode()))
         self.mark_used(catalog.digest)
+        return known.digest if known is not None and known.digest != catalog.digest else None
 
     def mark_used(self, digest: str) -> None:
         """Note that this user uses a catalog now: ``used/<digest>-<user>``.
@@ -294,7 +295,7 @@ class Store:
         except NotFound:
             raise NotFound(
                 f"catalog {digest[:12]} is not in {self.path} any more",
-                "A space of it can be turned into another with `holo restore --catalog`, or deleted.",
+                "A space of it can be turned into another with `holo restore --space NAME --catalog REF`, or deleted.",
             ) from None
         if digests.of(data) != digest:
             raise IntegrityError(
@@ -317,10 +318,9 @@ class Store:
                 return self.name_of(fitting[0]), fitting[0]
             if fitting:
                 raise UsageError(f"{reference} is the beginning of {len(fitting)} catalog digests", "Give more digits.")
-        names = ", ".join(sorted(self.names())[:20]) or "none"
         raise NotFound(
             f"there is no catalog {reference!r} in {self.path}",
-            f"Catalogs there: {names}. Record one with `holo record DIR --name NAME`.",
+            f"{choice('Catalogs', reference, sorted(self.names()))} To record one: `holo record DIR --name NAME`.",
         )
 
     def is_catalog(self, reference: str) -> bool:
@@ -337,10 +337,10 @@ class Store:
         if len(digests_here) == 1:
             return self.name_of(digests_here[0]), digests_here[0]
         if not digests_here:
-            raise NotFound(f"there is no catalog in {self.path}", "Record one with `holo record DIR`.")
+            raise NotFound(f"there is no catalog in {self.path}", "Record one: `holo record DIR`.")
         known = self._meanings()
         names = ", ".join(sorted(known.get(digest, [digest[:12]])[0] for digest in digests_here)[:20])
-        raise UsageError("the library holds several catalogs, so one must be named", f"Catalogs: {names}.")
+        raise UsageError("the library holds several catalogs, so one must be named", f"Name one of {names}.")
 
     def name_of(self, digest: str) -> str:
         names = self.names_of(digest)

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from holo import platform
-from holo.errors import HoloError, advice
+from holo.errors import HoloError, advice_at_home, hints
 from holo.hololib.shards import DRAFT, temporary_name
 from holo.platform import Directory
 from holo.walk import make_folders
@@ -53,7 +53,7 @@ class Unsettled:
         except OSError as error:
             raise HoloError(
                 f"cannot write to the library, {self._folder}: {error.strerror}",
-                f"{unless} {advice(error) or ''}".rstrip(),
+                hints(unless, advice_at_home(error)),
             ) from error
         yield
         os.unlink(path)

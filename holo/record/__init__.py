@@ -90,12 +90,14 @@ def record(
     keep_setid: bool = False,
     workers: int = 1,
     on_progress: OnProgress | None = None,
+    approve: Callable[[str, str], object] = lambda name, digest: None,
 ) -> RecordReport:
     """Record ``directory`` under ``name`` (default: the directory's own, made fit).
 
     ``root`` is that directory, open, where only somebody else can see it at that path; it stays the caller's.
     The caller holds the library's lock, shared: until the end, what is stored belongs to no catalog. Recording the
-    same tree again stores nothing and yields the same digest. Raises :class:`NotFound`, :class:`UsageError`,
+    same tree again stores nothing and yields the same digest. ``approve`` is called with the catalog's name and digest
+    before it is published, and may raise. Raises :class:`NotFound`, :class:`UsageError`,
     :class:`~holo.errors.Conflict` (something is mounted inside), :class:`~holo.errors.SourceChanged` or
     :class:`HoloError`; nothing is published then.
     """
@@ -120,14 +122,17 @@ def record(
             catalog = _assemble(tree, found, prefix, keep_setid=keep_setid)
             if not covers:  # something may have been mounted there, and read
                 refuse_mounts_inside(prefix, _UNMOUNT)
-            library.publish(catalog, name)
+            approve(name, catalog.digest)
+            before = library.publish(catalog, name)
     finally:
         platform.close_directory(root)
     everything = [item for items in found.values() for item in items]
-    links = ((os.path.join(folder.path, name), to) for folder in tree.folders for name, to, _ in folder.symlinks)
-    leading_out = links_out(links, prefix)
     contents = {item.row[4] for item in everything}
     new = {item.row[4] for item in everything if item.stored}
+    links = ((os.path.join(folder.path, name), to) for folder in tree.folders for name, to, _ in folder.symlinks)
+    warnings = [warning for item in everything for warning in item.warnings] + links_out(links, prefix)
+    if before is not None:
+        warnings.append(f"the name {name} meant the catalog {before[:12]} until now, which is kept under its digest")
     return RecordReport(
         name=name,
         digest=catalog.digest,
@@ -139,7 +144,7 @@ def record(
         blobs_new=len(new),
         blobs_deduplicated=len(contents) - len(new),
         relocated=sum(relocation.kind != "bytecode" for relocation in catalog.relocations.values()),
-        warnings=tuple(dict.fromkeys([*(text for item in everything for text in item.warnings), *leading_out])),
+        warnings=tuple(dict.fromkeys(warnings)),
         seconds=round(time.monotonic() - started, 3),
     )
 

@@ -23,17 +23,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from shlex import quote
 
 from holo import platform
 from holo.catalog import Catalog, Totals
-from holo.errors import Conflict, HoloError, UsageError
+from holo.errors import Conflict, HoloError, UsageError, advice, hints
 from holo.filetimes import EXACT, try_out
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
 from holo.layers import OVERLAY
 from holo.platform import probe
 from holo.remove import remove, remove_at
-from holo.restore.engine import UNFINISHED, Engine
+from holo.restore.engine import Engine
 from holo.restore.golden import Golden, Outline, changed_directories, count_extra, make_own, outline_of
 from holo.restore.materialize import Materializer
 from holo.restore.plan import Plan, plan
@@ -66,6 +67,8 @@ class Options:
     """hash everything that is shared or unchanged"""
     force: bool = False
     """take over a directory that is not a space, or a space of another catalog"""
+    yes: bool = False
+    """take over also a directory with the history of a version control system in it"""
     workers: int = 1
     on_progress: Callable[[int, int], object] | None = None
     on_wait: OnWait = say_waiting
@@ -130,6 +133,11 @@ def restore(
     )
 
 
+def refuse(library: Store, name: str, path: str | None, options: Options) -> None:
+    """Raise what :func:`restore` would raise about the place of a space, of whatever catalog, under its lock."""
+    _Job(library, Holotree(library.home), name, "", "", path, options)
+
+
 def dry_run(library: Store, name: str, catalog_name: str, digest: str, path: str | None, options: Options) -> DryRun:
     """What :func:`restore` would do, under the same locks. Changes nothing."""
     job = _Job(library, Holotree(library.home), name, catalog_name, digest, path, options)
@@ -144,7 +152,9 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
     """
     tree = Holotree(library.home)
     with tree.lock(name, on_wait):
-        space = tree.find_anyhow(name) or tree.get(name)
+        space = tree.find_anyhow(name)
+        if space is None:
+            raise tree.unknown(name)
         tree.refuse_copied(space)
         tree.refuse_unproven(space, "Remove that directory yourself, and then what holo knows about it.")
         is_mount_point = refuse_mounts(space.path)
@@ -200,6 +210,20 @@ def _refuse_another(space: Space, hint: str) -> None:
         raise HoloError(f"cannot open the space {space.path}: {error.strerror}") from error
     if space.root not in ("", identity):
         raise Conflict(f"what is mounted at {space.path} is not space {space.name!r}", hint)
+
+
+_HISTORIES = frozenset({".git", ".hg", ".jj", ".svn"})
+
+
+def _refuse_history(path: str) -> None:
+    """Raise :class:`Conflict` if there is something below ``path`` that may be nowhere else."""
+    for folder, names, files in os.walk(path):
+        if found := _HISTORIES.intersection((*names, *files)):  # in a worktree or a submodule it is a file
+            history = os.path.relpath(os.path.join(folder, min(found)), path)
+            raise Conflict(
+                f"{path} holds {history}, and a restore removes what is not in the catalog",
+                "Choose another place. If all that may go, add --yes.",
+            )
 
 
 def refuse_place(library: Store, tree: Holotree, path: str, precious: Sequence[str] = ()) -> None:
@@ -262,6 +286,8 @@ class _Job:
                 f"{self.path} is not empty and not a holo space",
                 "A restore removes what is not in the catalog. Choose an empty place, or insist with --force.",
             )
+        if self._known is None and not self._is_new and not options.yes:
+            _refuse_history(self.path)
         if self._known is not None and self._is_mount_point and not self._is_new and not options.force:
             _refuse_another(self._known, "Unmount it, or insist with --force: what is not in the catalog is removed.")
         self._golden = Golden(library, digest, options.workers, options.on_progress, options.on_wait)
@@ -323,7 +349,7 @@ class _Job:
         if known is not None and os.path.realpath(known.path) != os.path.realpath(path):
             raise Conflict(
                 f"space {self._name!r} lives at {known.path}, not at {path}",
-                "Give the copy at the other place a name of its own with --space.",
+                f"To make another one there: `holo init --space NAME {known.catalog} --to {quote(path)}`.",
             )
         real = os.path.realpath(path)
         for other in self._tree.spaces():
@@ -531,31 +557,40 @@ class _Job:
     def _fill(self, todo: Plan, materializer: Materializer) -> Tally:
         """Carry out the plan in the space itself."""
         space = self._space()
-        self._tree.save(space)
-        parent = os.path.dirname(self.path)
-        try:
+        with self._begun(space):
+            parent = os.path.dirname(self.path)
             os.makedirs(parent, exist_ok=True)
             with suppress(FileExistsError):
                 os.mkdir(self.path, 0o700)
-        except OSError as error:
-            raise HoloError(f"cannot make the space {self.path}: {error.strerror}") from error
-        root = self._open(changes=True)
-        try:
-            # Many may share the holotree; elsewhere the group is the user's wish.
-            if self._is_new and parent == self._tree.path:
-                platform.own_group(root)
-            times = try_out(root)
-            engine = Engine(root, self.path, materializer, self._catalog.xattrs, self._options.workers)
-            tally = engine.execute(todo, self._options.on_progress)
-            stamp = stamp_before(platform.status(root, "").st_ctime_ns, times)
-            identity = platform.identity(root)
-        except OSError as error:
-            raise HoloError(f"cannot restore {self.path}: {error.strerror}", UNFINISHED) from error
-        finally:
-            platform.close_directory(root)
-        inodes = self._save_inodes(self._found.directories | tally.directories)
-        self._tree.save(replace(space, times=times).with_modes(tally.modes).finished(stamp, identity, inodes))
+            root = self._open(changes=True)
+            try:
+                # Many may share the holotree; elsewhere the group is the user's wish.
+                if self._is_new and parent == self._tree.path:
+                    platform.own_group(root)
+                times = try_out(root)
+                engine = Engine(root, self.path, materializer, self._catalog.xattrs, self._options.workers)
+                tally = engine.execute(todo, self._options.on_progress)
+                stamp = stamp_before(platform.status(root, "").st_ctime_ns, times)
+                identity = platform.identity(root)
+            finally:
+                platform.close_directory(root)
+            inodes = self._save_inodes(self._found.directories | tally.directories)
+            self._tree.save(replace(space, times=times).with_modes(tally.modes).finished(stamp, identity, inodes))
         return tally
+
+    @contextmanager
+    def _begun(self, space: Space) -> Iterator[None]:
+        """Mark the space while the block changes it. What fails there says that it is marked, and what ends that."""
+        self._tree.save(space)
+        way_out = f"The space is unfinished; `holo restore --space {space.name}` completes it when the cause is gone."
+        try:
+            yield
+        except OSError as error:
+            raise HoloError(
+                f"cannot make the space {self.path}: {error.strerror}", hints(advice(error), way_out)
+            ) from error
+        except HoloError as error:
+            raise type(error)(error.message, hints(error.hint, way_out)) from error
 
     def _snapshot(self, outline: Catalog) -> Tally | None:
         """Make the space a snapshot of the golden tree; ``None`` if that is not possible here.
@@ -577,10 +612,9 @@ class _Job:
     def _take_snapshot(self, directory: platform.Directory, name: str, outline: Catalog) -> Tally | None:
         draft = f".{name}{_DRAFT}{os.urandom(4).hex()}"
         space = self._space()
-        self._tree.save(replace(space, draft=draft))
-        if not self._golden.snapshot(lambda: self._catalog, directory, draft):
-            return None
-        try:
+        with self._begun(replace(space, draft=draft)):
+            if not self._golden.snapshot(lambda: self._catalog, directory, draft):
+                return None
             root = platform.open_child(directory, draft)
             try:
                 tally = make_own(root, self.path, self._library, outline, self.relocator, self._options.workers)
@@ -593,10 +627,8 @@ class _Job:
             finally:
                 platform.close_directory(root)
                 remove(directory, draft)  # the old tree, or a snapshot that could not take its place
-        except OSError as error:
-            raise HoloError(f"cannot make the space {self.path}: {error.strerror}", UNFINISHED) from error
-        self.decision = replace(self.decision, used=Way.SNAPSHOT)
-        self._tree.save(finished)
+            self.decision = replace(self.decision, used=Way.SNAPSHOT)
+            self._tree.save(finished)
         tally.reflinked = self.totals.files - tally.copied
         tally.shared_bytes = self.totals.bytes - tally.written_bytes
         return tally

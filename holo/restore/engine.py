@@ -23,9 +23,6 @@ from holo.walk import Walker
 _WORTH_A_FORK = 200
 """Files from which on workers are faster than doing it here: two forks cost some 5 ms."""
 
-UNFINISHED = "The space is marked as unfinished; run `holo restore` again when the cause is gone."
-"""The hint for what fails after the first change."""
-
 OnProgress = Callable[[int, int], object]
 """Called with (files made, files to make)."""
 
@@ -206,9 +203,8 @@ class Engine:
             raise self._explain(error, "/".join(filter(None, names))) from error
 
     def _explain(self, error: OSError, path: str) -> HoloError:
-        hint = UNFINISHED
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = f"Free some space on the filesystem of {self._shown} or of the library. {hint}"
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = f"Free some space on the filesystem of {self._shown} or of the library." if is_full else None
         return HoloError(f"cannot restore {os.path.join(self._shown, path)}: {error.strerror}", hint)
 
 

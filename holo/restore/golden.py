@@ -142,10 +142,7 @@ class Golden:
                 remove(directory, name)
         except OSError as error:
             if error.errno in _REAL_FAILURES:
-                raise HoloError(
-                    f"cannot make a golden tree in {self._store.path}: {error.strerror}",
-                    "Free some space on the filesystem of the library.",
-                ) from error
+                raise HoloError(f"cannot make a golden tree in {self._store.path}: {error.strerror}") from error
         return False
 
     def _open(self, load: Callable[[], Catalog]) -> Directory:

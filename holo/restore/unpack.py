@@ -7,7 +7,7 @@ from holo.catalog import Catalog
 from holo.errors import HoloError
 from holo.hololib import Store
 from holo.platform import probe
-from holo.restore.engine import UNFINISHED, Engine
+from holo.restore.engine import Engine
 from holo.restore.materialize import Materializer
 from holo.restore.plan import plan
 from holo.restore.relocate import Relocator
@@ -45,8 +45,3 @@ def fill(store: Store, catalog: Catalog, relocator: Relocator, path: str, worker
             platform.close_directory(root)
     except OSError as error:
         raise HoloError(f"cannot make {path}: {error.strerror}") from error
-    except HoloError as error:
-        if not (error.hint or "").endswith(UNFINISHED):
-            raise
-        hint = (error.hint or "").removesuffix(UNFINISHED).strip()  # no space is concerned
-        raise HoloError(error.message, hint or "Look at the filesystem of HOLO_HOME.") from error
