@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from holo.restore.strategy import Decision, Way
     from holo.settings import Strategy
     from holo.space import Space
+    from holo.uninstall import UninstallReport
 
 _HOMES = {
     "api": ("Hololib",),
@@ -69,6 +70,7 @@ _HOMES = {
     "restore.strategy": ("Decision", "Way"),
     "settings": ("Strategy",),
     "space": ("Space",),
+    "uninstall": ("UninstallReport",),
 }
 
 __all__ = [
@@ -96,6 +98,7 @@ __all__ = [
     "Strategy",
     "StrategyUnavailable",
     "Totals",
+    "UninstallReport",
     "UsageError",
     "Use",
     "Way",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from holo.restore import DryRun, Options
     from holo.restore.report import RestoreReport
     from holo.settings import Strategy
+    from holo.uninstall import UninstallReport
 
     PathLike: TypeAlias = str | os.PathLike[str]
     OnProgress: TypeAlias = Callable[[int, int], object]
@@ -439,6 +440,21 @@ class Hololib:
         if report.damage:
             raise collect.incomplete(report.damage)
         return replace(report, drafts=report.drafts + drafts, locks=locks, layers=layers)
+
+    def uninstall(self, *, spaces: bool = False, dry_run: bool = False) -> UninstallReport:
+        """Remove all that holo ever made for this home; its ``spaces``, wherever they are, only if that is said.
+
+        What is not holo's stays, and what belongs to other users and homes; the report says what and why. ``dry_run``
+        changes nothing. Raises :class:`Conflict` if a throw-away environment is in use or a build is running.
+        """
+        from holo import ephemeral, uninstall
+
+        self._sweep()
+        home = ephemeral.Home(self.store, self.tree, self.settings.workers, self._on_wait)
+        report = uninstall.uninstall(home, spaces=spaces, dry_run=dry_run)
+        if self.settings.file is not None:
+            report.left[self.settings.file] = "it holds your settings"
+        return report
 
     def check(
         self,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from holo import platform
 from holo.errors import HoloError
@@ -12,6 +13,7 @@ from holo.hololib.locks import InUseError, locked, refuse_to_wait
 from holo.remove import remove
 
 _PREFIX = "bench-"
+_NAME = re.compile(_PREFIX + "[0-9a-f]{8}")
 _LOCK = "lock"
 
 
@@ -24,9 +26,8 @@ def scratch(home: str) -> Iterator[str]:
         while True:
             folder = os.path.join(home, _PREFIX + os.urandom(4).hex())
             os.mkdir(folder, 0o700)
-            lock = os.path.join(folder, _LOCK)
             # In use: another bench took it for an abandoned one before it was locked.
-            with suppress(InUseError), locked(lock, folder, exclusive=True, on_wait=refuse_to_wait):
+            with suppress(InUseError), _held(folder):
                 try:
                     yield folder
                 finally:
@@ -49,18 +50,33 @@ def remove_tree(path: str) -> None:
 
 
 def _remove_abandoned(home: str) -> None:
-    for name in os.listdir(home):
-        folder = os.path.join(home, name)
+    for folder in scratches(home):
+        # If an orphan of the killed bench still writes there, removing it is left to the next one.
+        with suppress(InUseError, HoloError), _held(folder):
+            remove_tree(folder)
+
+
+def scratches(home: str) -> list[str]:
+    """The scratch folders of this user below ``home``, in use or not."""
+    with suppress(FileNotFoundError):
+        folders = [os.path.join(home, name) for name in sorted(os.listdir(home)) if _NAME.fullmatch(name)]
         # Another user could put a symlink in its place before it is locked, so theirs is left to them.
-        if (
-            name.startswith(_PREFIX)
-            and os.path.isdir(folder)
-            and not os.path.islink(folder)
-            and os.lstat(folder).st_uid in platform.owners()
-        ):
-            # If an orphan of the killed bench still writes there, removing it is left to the next one.
-            with (
-                suppress(InUseError, HoloError),
-                locked(os.path.join(folder, _LOCK), folder, exclusive=True, on_wait=refuse_to_wait),
-            ):
-                remove_tree(folder)
+        return [
+            folder
+            for folder in folders
+            if os.path.isdir(folder) and not os.path.islink(folder) and os.lstat(folder).st_uid in platform.owners()
+        ]
+    return []
+
+
+def is_abandoned(folder: str) -> bool:
+    """Whether the bench that made the folder was killed."""
+    try:
+        with _held(folder):
+            return True
+    except (InUseError, HoloError):
+        return False
+
+
+def _held(folder: str) -> AbstractContextManager[object]:
+    return locked(os.path.join(folder, _LOCK), folder, exclusive=True, on_wait=refuse_to_wait)

@@ -192,6 +192,16 @@ def tidy(library: Store, tree: Holotree, *, dry_run: bool) -> int:
     return removed
 
 
+def stages(library: Store, tree: Holotree) -> dict[str, bool]:
+    """The stages of this user's builds, and whether the build is running."""
+    found = {}
+    for name in _entries(tree.path):
+        path = os.path.join(tree.path, name)
+        if (stage := _STAGE.fullmatch(name)) is not None and _is_own(path):
+            found[path] = not _remove_unheld(_path(library, stage[1], _LOCK), [path], dry_run=True)
+    return found
+
+
 def _remove_stages(library: Store, tree: Holotree) -> None:
     """Remove the stages of killed builds, whatever they were of."""
     for name in _entries(tree.path):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from holo.space import Space
+    from holo.uninstall import UninstallReport
 
 app = typer.Typer(
     name="holo",
@@ -645,3 +646,40 @@ def settings(as_json: Json = False) -> None:
         )
     else:
         render.columns(("SETTING", "VALUE", "FROM"), [(item.key, str(item.value), item.source) for item in effective])
+
+
+@app.command()
+def uninstall(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete the spaces, too, without a question.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove all that holo ever made: the library, and after a question the spaces."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    library = Hololib()
+    report = library.uninstall(spaces=True, dry_run=True)
+    if not dry_run:
+        wanted = yes or (bool(report.spaces) and _ask_for_spaces(report, as_json))
+        report = library.uninstall(spaces=wanted)
+    with _reporting(is_done=not dry_run):
+        render.document(report.to_json()) if as_json else render.uninstalled(report)
+    if report.failed:
+        raise typer.Exit(HoloError.exit_code)
+
+
+def _ask_for_spaces(planned: UninstallReport, as_json: bool) -> bool:
+    from holo.cli import render
+
+    number = render.count(len(planned.spaces), "space")
+    if as_json or not sys.stdin.isatty():
+        raise UsageError(
+            f"{number} would go as well, with all that was done in them, and nobody can be asked",
+            "Add --yes if that is right. `holo uninstall --dry-run` shows all that would go.",
+        )
+    for space in planned.spaces:
+        streams.say(f"space {space.name} at {space.path}")
+    return typer.confirm(f"Delete {number}, too, with all that was done there?", err=True)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from holo.record import RecordReport
     from holo.restore import DryRun
     from holo.restore.report import RestoreReport
+    from holo.uninstall import UninstallReport
 
 
 def document(value: object) -> None:
@@ -262,6 +263,19 @@ def collected(report: GcReport) -> None:
 
 def _use(use: Use) -> str:
     return f"{', '.join(use.names) or '-'} ({use.digest[:12]}), last used {use.to_json()['used']}"
+
+
+def uninstalled(report: UninstallReport) -> None:
+    """What was removed, or would be, and what stays."""
+    verb = "would remove" if report.dry_run else "removed"
+    for path in report.removed:
+        print(f"{verb} {printable(path)}")
+    for space in report.spaces:
+        print(f"{verb} space {space.name} at {printable(space.path)}")
+    if not report.removed and not report.spaces:
+        print(f"{verb} nothing")
+    for path, why in report.left.items():
+        print(f"left {printable(path)}: {printable(why)}")
 
 
 def checked(report: CheckReport) -> None:

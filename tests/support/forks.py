@@ -21,7 +21,7 @@ import json, os, resource, signal, sys
 import concurrent.futures, ctypes, multiprocessing, yaml, zstandard
 import holo.activation, holo.api, holo.catalog_model, holo.cli, holo.cli.render, holo.doctor, holo.hololib.blobs
 import holo.build.make, holo.check, holo.ephemeral.make, holo.glance, holo.hololib.links, holo.record, holo.restore
-import encodings.unicode_escape, pickle, socket
+import encodings.unicode_escape, holo.uninstall, pickle, socket
 for line in sys.stdin:
     order = json.loads(line)
     if isinstance(order, int):

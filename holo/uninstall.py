@@ -1,0 +1,221 @@
+"""Remove all that holo ever made for one home: the library, then the spaces, wherever they are. Say what stays and why.
+
+What is not holo's stays, and so does what belongs to another user or another home. The catalogs go before the blobs
+that they need, so what a killed removal leaves is garbage, and the next one goes on with it. The spaces, with all that
+was done in them, are last, and each is deleted as ``holo delete`` does it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+
+from holo.bench.scratch import is_abandoned, scratches
+from holo.build.make import stages
+from holo.ephemeral import Home
+from holo.errors import Conflict, HoloError
+from holo.hololib import Store
+from holo.hololib.collect import take_inventory
+from holo.hololib.store import FOLDERS
+from holo.layers import Layers
+from holo.platform import probe
+from holo.remove import remove_at
+from holo.restore import delete
+from holo.space import Holotree, Space
+from holo.untrusted import is_others
+
+_FIRST = ("names", "catalog", "used", "builds")
+"""Without them the rest of the library is garbage."""
+
+_LAST = ("gate.lock", "lock")
+
+_REST_OF_A_SPACE = re.compile(r"\..+\.holo-[0-9a-f]{8}")
+"""Beside a space's place: what a killed restore left (see :mod:`holo.restore`)."""
+
+
+@dataclass
+class UninstallReport:
+    """What an uninstall removed, or would."""
+
+    home: str
+    dry_run: bool
+    removed: list[str] = field(default_factory=list)
+    """paths of what is no space"""
+    spaces: list[Space] = field(default_factory=list)
+    """that were deleted"""
+    left: dict[str, str] = field(default_factory=dict)
+    """paths of what stays, and why"""
+    failed: bool = False
+    """whether something stays that was to go"""
+
+    def to_json(self) -> dict[str, object]:
+        """The document ``holo uninstall --json`` prints."""
+        return {
+            "home": self.home,
+            "dry_run": self.dry_run,
+            "removed": self.removed,
+            "spaces": [{"space": space.name, "path": space.path} for space in self.spaces],
+            "left": [{"path": path, "why": why} for path, why in self.left.items()],
+        }
+
+
+def uninstall(home: Home, *, spaces: bool, dry_run: bool) -> UninstallReport:
+    """Remove everything; the spaces only if ``spaces``. A dry run changes nothing, and tells the same.
+
+    The caller has removed what killed throw-away environments left. Raises :class:`Conflict` if one is in use, or a
+    build is running.
+    """
+    store, tree = home.store, home.tree
+    report = UninstallReport(tree.home, dry_run)
+    rest = _rest_of_commands(store, tree)
+    mine = [*_spaces(tree, report)]
+    with ExitStack() as held:
+        if not dry_run and os.path.isdir(store.path) and not _is_shared(store.path):
+            held.enter_context(store.lock(exclusive=True, on_wait=home.on_wait))
+        doomed = [*_library(store, report), *_beside_spaces(tree, rest, report), *_scratches(tree.home, report)]
+        if not dry_run:
+            for path in doomed:
+                remove_at(path)
+    for space in mine:
+        if spaces:
+            _delete(home, space, report)
+        else:
+            report.left[space.path] = f"space {space.name} stays"
+    if not dry_run:
+        _remove_folders(store, tree, report)
+    known = {store.path, tree.path, *report.removed, *(space.path for space in report.spaces)}
+    for path in _entries(tree.home):
+        if path not in known:
+            report.left.setdefault(path, "it is not holo's")
+    return report
+
+
+def _rest_of_commands(store: Store, tree: Holotree) -> set[str]:
+    """The paths of what builds and throw-away environments leave.
+
+    Raises :class:`Conflict` if one of them is at work: no lock of the library keeps them away.
+    """
+    layers = Layers(tree.path)
+    for run in layers.working():
+        raise Conflict(
+            f"a throw-away environment is in use: {os.path.join(layers.runs, run)}",
+            "Run it again when the command in there has ended.",
+        )
+    builds = stages(store, tree)
+    for path, is_running in builds.items():
+        if is_running:
+            raise Conflict(f"a build is running: {path}", "Run it again when that has ended.")
+    return {layers.path, *builds}
+
+
+def _library(store: Store, report: UninstallReport) -> list[str]:
+    """What of the library is to go, in this order."""
+    if not os.path.isdir(store.path):
+        return []
+    if _is_shared(store.path):
+        report.left[store.path] = "others share it; `holo catalogs --remove` and `holo gc` remove what is yours"
+        return []
+    unknown = take_inventory(store).unknown
+    report.left |= dict.fromkeys(unknown, "it is not of the library")
+    rest = [name for name in FOLDERS if name not in _FIRST]
+    order = [os.path.join(store.path, name) for name in (*_FIRST, *rest, *_LAST)]
+    doomed = [path for folder in order if os.path.lexists(folder) for path in _around(unknown, folder)]
+    report.removed += doomed if unknown else [store.path]
+    return doomed
+
+
+def _around(kept: list[str], path: str) -> Iterator[str]:
+    """The path, or else those below it, in which there is nothing that is kept."""
+    if not any(f"{other}/".startswith(f"{path}/") for other in kept):
+        yield path
+    elif path not in kept:
+        for entry in _entries(path):
+            yield from _around(kept, entry)
+
+
+def _beside_spaces(tree: Holotree, rest: set[str], report: UninstallReport) -> list[str]:
+    """What is in the holotree besides the spaces and what is known of them."""
+    places = {tree.default_path(name) for name in tree.names()}
+    doomed = []
+    for path in _entries(tree.path):
+        name = os.path.basename(path)
+        is_rest = _REST_OF_A_SPACE.fullmatch(name) is not None or name.startswith(probe.DOCTOR)
+        if (path in rest or is_rest) and not is_others(path):
+            doomed.append(path)
+        elif path not in places and name != ".spaces":
+            report.left[path] = "it is no space of yours"
+    report.removed += doomed
+    return doomed
+
+
+def _scratches(home: str, report: UninstallReport) -> list[str]:
+    """What killed benches have left."""
+    doomed = []
+    for path in scratches(home):
+        if is_abandoned(path):
+            doomed.append(path)
+        else:
+            report.left[path] = "a bench is running there"
+    report.removed += doomed
+    return doomed
+
+
+def _spaces(tree: Holotree, report: UninstallReport) -> Iterator[Space]:
+    """The spaces that are this user's and this home's."""
+    known = {space.name: space for space in tree.spaces()}
+    for name in tree.names():
+        if name not in known:
+            report.left[tree.default_path(name)] = f"space {name} is another user's"
+    for space in known.values():
+        try:
+            tree.refuse_copied(space)
+            tree.refuse_unproven(space, "Remove it yourself.")
+        except Conflict as conflict:
+            report.left[space.path] = conflict.message
+        else:
+            yield space
+
+
+def _delete(home: Home, space: Space, report: UninstallReport) -> None:
+    if not report.dry_run:
+        try:
+            delete(home.store, space.name, home.on_wait)
+        except HoloError as error:
+            report.left[space.path] = error.message
+            report.failed = True
+            return
+    report.spaces.append(space)
+
+
+def _remove_folders(store: Store, tree: Holotree, report: UninstallReport) -> None:
+    """Remove the folders of which nothing is left; what is known of spaces, with the last of them."""
+    records = os.path.join(tree.path, ".spaces")
+    if not tree.names() and os.path.isdir(records) and not _is_shared(records):
+        remove_at(records)
+    for path in (store.path, tree.path, tree.home):
+        try:
+            os.rmdir(path)
+        except OSError as error:
+            if not _entries(path) and os.path.lexists(path):
+                report.left[path] = f"it is empty, but {error.strerror}"
+
+
+def _is_shared(path: str) -> bool:
+    """Whether it is another user's, or somebody else has something in it."""
+    if is_others(path):
+        return True
+    for folder, names, files in os.walk(path):
+        if any(is_others(os.path.join(folder, name)) for name in (*names, *files)):
+            return True
+        if os.path.basename(folder) == "golden":  # each tree is its maker's
+            names.clear()
+    return False
+
+
+def _entries(folder: str) -> list[str]:
+    with suppress(FileNotFoundError):
+        return sorted(os.path.join(folder, name) for name in os.listdir(folder))
+    return []

@@ -1,0 +1,250 @@
+"""`holo uninstall`: all that holo ever made goes, nothing else does, and the spaces only after a question."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from holo.bench.scratch import scratch
+from support import compare, trees
+from support.cli import Holo
+from support.filesystems import Filesystem, unmount
+from support.forks import Forks, User
+
+ROOT = Path(__file__).parent.parent
+ADA = User(1001)
+
+local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount, and become another user")
+
+
+@pytest.fixture
+def used(holo: Holo) -> Holo:
+    """A home with a catalog and two spaces, one of them elsewhere, and what is the user's own beside them."""
+    holo("record", trees.small(holo.root / "source".ljust(100, "-")), "--name", "env")
+    holo("init", "--space", "one", "env")
+    holo("init", "--space", "far", "env", "--to", holo.root / "far")
+    holo("init", "--space", "linked", "env", "--strategy", "hardlink")
+    trees.write(holo.root / "beside" / "document", "mine")
+    return holo
+
+
+def left_by_killed_commands(holo: Holo) -> None:
+    """A draft of a restore, the stage of a build, and the folders of a bench and a doctor."""
+    space = next(holo.holotree.glob("one_*"))
+    trees.write(holo.holotree / f".{space.name}.holo-0123abcd" / "file")
+    trees.write(holo.holotree / f".build-{'0' * 16}" / "lib" / "file")
+    trees.write(holo.home / "bench-0123abcd" / "tree" / "file")
+    trees.write(holo.holotree / ".holo-doctor-x" / "file")
+    trees.write(holo.library / "quarantine" / "20260101T000000Z-1" / "library" / "file")
+
+
+@pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
+def test_everything_goes(used: Holo) -> None:
+    holo = used
+    left_by_killed_commands(holo)
+    stage = next(holo.holotree.glob(".build-*"))
+    before = compare.walk(holo.root).keys()
+    planned = holo("uninstall", "--dry-run", "--json").json()
+    assert compare.walk(holo.root).keys() == before
+    done = holo("uninstall", "--yes", "--json").json()
+    assert done == planned | {"dry_run": False}
+    assert [space["space"] for space in done["spaces"]] == ["far", "linked", "one"]
+    assert str(stage) in done["removed"]
+    assert done["left"] == [{"path": str(holo.settings), "why": "it holds your settings"}]
+    assert not holo.home.exists()
+    assert not (holo.root / "far").exists()
+    assert (holo.root / "beside" / "document").read_text() == "mine"
+    assert (next(holo.root.glob("source-*")) / "lib" / "data.txt").exists()
+    assert "nothing" in holo("uninstall").stdout
+    assert not holo.home.exists()
+    holo("init", "--space", "one", next(holo.root.glob("source-*")))
+
+
+@as_root
+@pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
+def test_an_ordinary_user_needs_nobody_for_it(filesystem: Filesystem, forks: Forks) -> None:
+    """On Btrfs `rm -rf` of a home fails, for the golden trees are read-only. What docs/strategies.md says works."""
+    for folder in filesystem.root.parents:
+        folder.chmod(folder.stat().st_mode | 0o011)
+    source, home = trees.small(filesystem.root / "source"), filesystem.root / "home"
+    subprocess.run(["chown", "-R", "1001:1001", filesystem.root], check=True)
+    env = {"HOLO_HOME": str(home), "HOLO_SETTINGS": os.devnull, "PATH": os.environ["PATH"]}
+
+    def as_ada(command: str) -> int:
+        return subprocess.run(["sh", "-ec", command], user=1001, group=1001, extra_groups=[], check=False).returncode
+
+    def make() -> None:
+        forks("init", "--space", "one", source, env=env, user=ADA)
+        forks("run", "--ephemeral", "--space", "one", "--", "true", env=env, user=ADA)
+
+    make()
+    if filesystem.name == "btrfs":
+        assert as_ada(f"rm -rf {home} 2> /dev/null") != 0
+        text = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
+        (command,) = re.findall("`(btrfs property set TREE [^`]*)`", text)
+        (tree,) = (path for path in (home / "hololib" / "golden").iterdir() if path.is_dir())
+        assert as_ada(command.replace("TREE", str(tree))) == 0
+    assert as_ada(f"rm -r {home}") == 0
+    make()
+    forks("uninstall", "--yes", env=env, user=ADA)
+    assert not home.exists()
+    assert source.exists()
+
+
+@local
+def test_nobody_can_be_asked(used: Holo) -> None:
+    holo = used
+    before = compare.walk(holo.root).keys()
+    for arguments in ((), ("--json",)):
+        refused = holo("uninstall", *arguments, code=2)
+        assert "3 spaces" in refused.stderr
+        assert "--yes" in refused.stderr
+        assert compare.walk(holo.root).keys() == before
+    for name in ("one", "far", "linked"):
+        holo("delete", name)
+    holo("uninstall")  # there is nothing to ask for
+    assert not holo.home.exists()
+
+
+def asked(holo: Holo, answer: bytes) -> tuple[int, str]:
+    """What `holo uninstall` in a terminal prints, and its exit code."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(holo.root)
+        os.execve(sys.executable, [sys.executable, "-m", "holo", "uninstall"], holo.environment())
+    printed = b""
+    os.write(terminal, answer)
+    while True:
+        try:
+            data = os.read(terminal, 4096)
+        except OSError:  # EIO: the other end is closed
+            break
+        if not data:
+            break
+        printed += data
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), printed.decode()
+
+
+@local
+def test_the_spaces_are_last_and_after_a_question(used: Holo) -> None:
+    holo = used
+    code, printed = asked(holo, b"\x03")
+    assert (code, "Delete 3 spaces" in printed) == (130, True)
+    assert holo("check").stdout.endswith("all is well\n")
+    code, printed = asked(holo, b"n\n")
+    assert code == 0
+    assert f"space one at {next(holo.holotree.glob('one_*'))}" in printed
+    assert f"left {holo.root / 'far'}: space far stays" in printed
+    assert not holo.library.exists()
+    assert [space["name"] for space in holo("list", "--json").json()["spaces"]] == ["far", "linked", "one"]
+    assert holo("run", "--space", "far", "--", "hello").stdout == f"hello from {holo.root / 'far'}\n"
+    code, printed = asked(holo, b"y\n")
+    assert code == 0
+    assert not holo.home.exists()
+    assert not (holo.root / "far").exists()
+
+
+@local
+def test_what_is_not_of_holo_stays(used: Holo) -> None:
+    holo = used
+    mine = [
+        trees.write(holo.home / "notes"),
+        trees.write(holo.home / "bench-results" / "table"),
+        trees.write(holo.library / "notes"),
+        trees.write(holo.library / "library" / "deep" / "notes"),
+        trees.write(holo.holotree / "notes" / "file"),
+    ]
+    for blob in (holo.library / "library").glob("??/*"):
+        assert blob.exists()
+    report = holo("uninstall", "--yes", "--json").json()
+    assert sorted(path for path in holo.home.rglob("*") if not path.is_dir()) == sorted(mine)
+    left = {item["path"] for item in report["left"]}
+    assert left == {
+        *(str(path) for path in (holo.home / "notes", holo.home / "bench-results", holo.library / "notes")),
+        *(str(path) for path in (holo.library / "library" / "deep", holo.holotree / "notes", holo.settings)),
+    }
+
+
+@local
+def test_a_bench_keeps_folders_that_are_not_its_own(holo: Holo) -> None:
+    mine = trees.write(holo.home / "bench-results" / "table")
+    trees.write(holo.home / "bench-0123abcd" / "file")
+    with scratch(str(holo.home)):
+        assert mine.exists()
+        assert not (holo.home / "bench-0123abcd").exists()
+
+
+@local
+def test_spaces_of_another_home_stay(used: Holo) -> None:
+    holo, copy = used, Holo(used.root)
+    copy.home = holo.root / "copy"
+    subprocess.run(["cp", "-a", holo.home, copy.home], check=True)
+    report = copy("uninstall", "--yes", "--json").json()
+    assert [space["space"] for space in report["spaces"]] == ["linked", "one"]
+    assert any(item["path"] == str(holo.root / "far") for item in report["left"])
+    assert (holo.root / "far" / "bin" / "hello").exists()
+    assert holo("check", "--space", "far").stdout.endswith("all is well\n")
+
+
+@contextmanager
+def mounted(point: Path) -> Iterator[None]:
+    point.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", point], check=True)
+    try:
+        yield
+    finally:
+        unmount(point)
+
+
+@as_root
+@local
+def test_what_fails_is_told_and_can_be_done_again(used: Holo) -> None:
+    holo = used
+    space = next(holo.holotree.glob("one_*"))
+    with mounted(space / "m"):
+        failed = holo("uninstall", "--yes", code=1)
+        assert f"left {space}: {space / 'm'} is mounted inside" in failed.stdout
+        assert not (holo.root / "far").exists()
+        assert [item["name"] for item in holo("list", "--json").json()["spaces"]] == ["one"]
+    holo("uninstall", "--yes")
+    assert not holo.home.exists()
+
+
+@as_root
+@local
+def test_it_waits_for_no_command_that_runs(used: Holo) -> None:
+    holo = used
+    process = holo.start("run", "--ephemeral", "--space", "one", "--", "sh", "-c", "echo ready; sleep 60")
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        before = compare.walk(holo.root / "home" / "hololib").keys()
+        assert "in use" in holo("uninstall", "--yes", code=1).stderr
+        assert compare.walk(holo.root / "home" / "hololib").keys() == before
+    finally:
+        process.terminate()
+        process.communicate()
+    holo("uninstall", "--yes")
+    assert not holo.home.exists()
+
+
+@as_root
+@local
+def test_what_others_have_in_a_library_stays(used: Holo) -> None:
+    holo = used
+    blob = next(path for path in (holo.library / "library").rglob("*") if path.is_file())
+    os.chown(blob, 1001, 1001)
+    report = holo("uninstall", "--yes", "--json").json()
+    assert [space["space"] for space in report["spaces"]] == ["far", "linked", "one"]
+    assert {item["path"] for item in report["left"]} == {str(holo.library), str(holo.settings)}
+    holo("check")
