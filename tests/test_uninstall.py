@@ -116,23 +116,36 @@ def test_nobody_can_be_asked(used: Holo) -> None:
 
 
 def asked(holo: Holo, answer: bytes) -> tuple[int, str]:
-    """What `holo uninstall` in a terminal prints, and its exit code."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(holo.root)
-        os.execve(sys.executable, [sys.executable, "-m", "holo", "uninstall"], holo.environment())
+    """What `holo uninstall` in a terminal prints, whose question gets that answer, and its exit code."""
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_TERMINAL, sys.executable, "-m", "holo", "uninstall"],
+        env=holo.environment(),
+        cwd=holo.root,
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        start_new_session=True,
+    )
+    os.close(inside)
     printed = b""
-    os.write(terminal, answer)
     while True:
         try:
             data = os.read(terminal, 4096)
-        except OSError:  # EIO: the other end is closed
-            break
-        if not data:
+        except OSError:  # EIO: nobody has the other end any more
             break
         printed += data
+        if printed.endswith(b"[y/N]: "):
+            os.write(terminal, answer)
     os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), printed.decode()
+    return process.wait(), printed.decode()
+
+
+IN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @local

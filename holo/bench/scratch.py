@@ -71,6 +71,8 @@ def scratches(home: str) -> list[str]:
 
 def is_abandoned(folder: str) -> bool:
     """Whether the bench that made the folder was killed."""
+    if not os.path.lexists(os.path.join(folder, _LOCK)):  # nor is it made here
+        return True
     try:
         with _held(folder):
             return True

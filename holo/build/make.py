@@ -198,7 +198,8 @@ def stages(library: Store, tree: Holotree) -> dict[str, bool]:
     for name in _entries(tree.path):
         path = os.path.join(tree.path, name)
         if (stage := _STAGE.fullmatch(name)) is not None and _is_own(path):
-            found[path] = not _remove_unheld(_path(library, stage[1], _LOCK), [path], dry_run=True)
+            lock = os.path.join(library.path, "builds", stage[1] + _LOCK)
+            found[path] = os.path.lexists(lock) and not _remove_unheld(lock, [path], dry_run=True)
     return found
 
 
