@@ -17,7 +17,7 @@ import pytest
 import typer
 
 from holo.cli import app
-from support import compare, records, trees
+from support import compare, trees
 from support.cli import Argument, Holo, Result
 from support.filesystems import Filesystem, unmount
 from support.forks import Forks, User
@@ -372,11 +372,12 @@ def test_a_catalog_that_is_gone(holo: Holo, source: Path, space: Path) -> None:
 
 
 @local
-def test_a_name_that_is_damaged(holo: Holo, space: Path) -> None:
-    name = holo.library / "names" / "env.json"
-    name.write_text("{")
-    follow(holo, holo("catalogs", "env", code=1))
-    assert records.read(name)["name"] == "env"
+def test_a_tree_with_a_socket(holo: Holo, source: Path) -> None:
+    os.mkfifo(source / "fifo")
+    refused = [holo("record", source, code=1), holo("init", "--space", "job", source, code=1)]
+    for result in refused:
+        follow(holo, result, DIR=source)
+    holo("init", "--space", "job")
 
 
 # -- a refused command ------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ REMOVED_BY_ANOTHER = re.compile(
     r"error: (there is no catalog '[a-z]+' in .*"
     r"|catalog [0-9a-f]{12} is not in .* any more"
     r"|there is no space '[a-z0-9-]+' in .*"
-    r"|space '[a-z0-9-]+' holds catalog '.*', not '.*')\nhint: .*"
+    r"|space '[a-z0-9-]+' holds catalog [a-z]+ \([0-9a-f]{12}\), not [a-z]+ \([0-9a-f]{12}\))\nhint: .*"
 )
 """The only failures there may be: what one process asks for, another has removed, or put something else there."""
 

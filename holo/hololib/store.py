@@ -446,7 +446,8 @@ class Store:
         except OSError as error:
             raise HoloError(
                 f"cannot remove the golden tree {digest} in {self.path}: {error.strerror}",
-                advice(error) or "Run the command again; if that does not help, remove the tree yourself.",
+                advice(error)
+                or "Run the command again. Else remove it: `btrfs property set TREE ro false`, then `rm -r`.",
             ) from error
         finally:
             platform.close_directory(folder)
@@ -510,7 +511,7 @@ class Store:
         except (ValueError, TypeError, AttributeError, RecursionError):
             raise CatalogInvalid(
                 f"{path} is damaged",
-                "Write it anew with `holo check --repair`; the catalog can still be used by its digest.",
+                "`holo check --repair` writes it anew, or moves it away; the catalog can still be used by its digest.",
             ) from None
         return summary
 

@@ -110,4 +110,6 @@ def refuse_special(tree: Tree) -> None:
     if tree.special:
         more = len(tree.special) - _LISTED
         names = ", ".join(tree.special[:_LISTED]) + (f" and {more} more" if more > 0 else "")
-        raise HoloError(f"not files, directories or symlinks: {names}", "Leave them out with --skip-special.")
+        raise HoloError(
+            f"not files, directories or symlinks: {names}", "To leave them out: `holo record DIR --skip-special`."
+        )
