@@ -128,6 +128,7 @@ class Hololib:
                 return self._init_from(blueprint, space, known, path, chosen, options, may_change=force)
             _refuse_compile(compile)
             with self.store.lock(exclusive=False, on_wait=self._on_wait):
+                self._say_what_is_taken(source, known)
 
                 def approve(name: str, digest: str) -> None:
                     self._refuse_other(known, name, digest, options)
@@ -649,6 +650,16 @@ class Hololib:
                 "--force turns it into the other one. Or choose another name with --space.",
             )
 
+    def _say_what_is_taken(self, source: PathLike | None, known: Space | None) -> None:
+        """Say which catalog a space will be of, if it was not named, or if something else could be meant."""
+        text = os.fspath(source) if source is not None else ""
+        if source is None and known is None:
+            only = self.store.only()[0]
+            self._on_wait(f"there is no blueprint here: taking {only!r}, the only catalog of {self.store.path}")
+        elif text and os.sep not in text and os.path.exists(text) and self.store.is_catalog(text):
+            name = self.store.resolve(text)[0]
+            self._on_wait(f"taking catalog {name!r}, not what is called {text!r} here: that is ./{text}")
+
     def _from_source(
         self, source: PathLike | None, known: Space | None, approve: Callable[[str, str], object], *, keep_setid: bool
     ) -> tuple[str, str, tuple[str, ...]]:
@@ -696,6 +707,10 @@ class Hololib:
 
         # However the file is laid out, the library keeps the canonical document, which the digest is of.
         data, _ = read_catalog_file(path, follow=True)
+        if not path.endswith(".json") and b'"directories"' not in data:
+            from holo.build.blueprint import unknown
+
+            raise unknown(path)
         catalog = Catalog.from_json(Catalog.from_json(data, path).to_json(), path)
         if not keep_setid and (file := catalog.privileged()) is not None:
             raise CatalogInvalid(

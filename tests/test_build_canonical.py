@@ -358,6 +358,34 @@ def test_the_nearest_blueprint(tmp_path: Path) -> None:
     assert found == Blueprint(str(tmp_path / "a" / "requirements.txt"), "requirements")
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b'[project\nname = "x"\n', r"pyproject\.toml is not valid TOML: .*line 1"),
+        (b'name = "x"\n\n<<<<<<< HEAD\n', r"pyproject\.toml is not valid TOML: .*line 3"),
+        (b"[tool.ruff]\nx = '\xff'\n", r"pyproject\.toml is not UTF-8 text"),
+        (None, r"pyproject\.toml, is a symlink that leads nowhere"),
+    ],
+    ids=["cut", "conflict", "latin-1", "dangling"],
+)
+def test_one_that_cannot_be_read_is_no_reason_to_take_the_next(tmp_path: Path, text: bytes | None, says: str) -> None:
+    (tmp_path / "requirements.txt").write_text("idna\n")
+    path = tmp_path / "pyproject.toml"
+    path.symlink_to("nowhere") if text is None else path.write_bytes(text)
+    with pytest.raises(HoloError, match=says):
+        nearest(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['\ufeff[project]\nname = "x"\n', '["project"]\nname = "x"\n', 'project.name = "x"\n', '[project.urls]\na = "b"\n'],
+)
+def test_however_a_project_is_written(tmp_path: Path, text: str) -> None:
+    (tmp_path / "requirements.txt").write_text("idna\n")
+    (tmp_path / "pyproject.toml").write_text(text)
+    assert nearest(str(tmp_path)) == Blueprint(str(tmp_path / "pyproject.toml"), "pyproject")
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives a file away")
 def test_what_another_user_put_there_has_to_be_named(tmp_path: Path) -> None:
     path = tmp_path / "requirements.txt"
@@ -384,6 +412,9 @@ def test_kinds(tmp_path: Path) -> None:
     kinds = {"tool": "script", "uv.lock": "pyproject", "dev.txt": "requirements", "conda.yaml": "conda"}
     for name in kinds.keys() - {"tool"}:
         (tmp_path / name).touch()
+    kinds |= {"gpu.yml": "conda", "flow.yaml": "conda"}
+    (tmp_path / "gpu.yml").write_text("# by hand\nname: gpu\ndependencies: [python]\n")
+    (tmp_path / "flow.yaml").write_text("{channels: [conda-forge], dependencies: [python]}\n")
     for name, kind in kinds.items():
         found = recognise(str(tmp_path / name))
         assert found is not None

@@ -163,6 +163,56 @@ def test_file_that_is_no_catalog_is_an_error(holo: Holo, recorded: Any, content:
     assert "one" not in spaces(holo)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "way"),
+    [
+        ("Pipfile", '[packages]\nsix = "*"\n', "pipenv requirements"),
+        ("Pipfile.lock", '{"_meta": {}, "default": {}}\n', "pipenv requirements"),
+        ("yarn.lock", "# yarn lockfile v1\n", "npm install --package-lock-only"),
+        ("poetry.lock", "[[package]]\n", "poetry export"),
+        ("pnpm-lock.yaml", "lockfileVersion: 5.4\ndependencies:\n  is-number: 7.0.0\n", "npm install"),
+        ("compose.yml", "services:\n  web:\n    image: web\n", ""),
+        ("conda-lock.yml", "version: 1\nmetadata:\n  channels:\n  - url: conda-forge\n", ""),
+        ("job.py", "print()\n", "# /// script"),
+        ("env.tar", "\0\1", ""),
+    ],
+)
+def test_a_blueprint_of_another_tool_is_named_as_that(holo: Holo, name: str, content: str, way: str) -> None:
+    (holo.root / name).write_text(content)
+    for command in (("init", "--space", "one", name), ("run", "--blueprint", name, "--", "true")):
+        refused = holo(*command, code=2).stderr
+        assert f"{name} is not a blueprint holo knows; it knows requirements.txt" in refused
+        assert way in refused
+    assert spaces(holo) == {}
+
+
+def test_a_catalog_file_may_have_any_name(holo: Holo, recorded: Any) -> None:
+    """Its library lies beside it."""
+    file = holo.library / "other"
+    file.write_bytes((holo.library / "catalog" / f"{recorded['digest']}.json").read_bytes())
+    assert holo("init", "--space", "one", file, "--json").json()["digest"] == recorded["digest"]
+
+
+def test_a_catalog_that_was_not_named_is_said(holo: Holo, recorded: Any) -> None:
+    elsewhere = holo.root / "elsewhere"
+    elsewhere.mkdir()
+    made = holo("init", "--space", "one", "--json", cwd=elsewhere)
+    assert made.json()["catalog"] == "env"
+    assert f"there is no blueprint here: taking 'env', the only catalog of {holo.library}" in made.stderr
+    assert holo("init", "--space", "one", "--json", cwd=elsewhere).stderr == "", "it is what the space holds"
+
+
+@pytest.mark.parametrize("length", [4, 12, 0])
+def test_a_word_that_means_two_things_is_said(holo: Holo, recorded: Any, length: int) -> None:
+    word = recorded["digest"][:length] or "env"
+    assert holo("init", "--space", "one", word).stderr == ""
+    (holo.root / word).mkdir()
+    both = holo("init", "--space", "one", word).stderr
+    assert f"taking catalog 'env', not what is called {word!r} here: that is ./{word}" in both
+    (holo.root / "new").mkdir()
+    assert holo("init", "--space", "two", "new").stderr == "", "there was no catalog of that name"
+
+
 # ---------------------------------------------------------------- what is printed
 
 

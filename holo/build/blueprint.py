@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from holo import digest as digests
 from holo import platform
@@ -24,6 +24,26 @@ _SOUGHT = ("pyproject.toml", *_CONDA, "requirements.txt", "package-lock.json")
 
 _SCRIPT = re.compile(rb"^# /// script\s*$", re.MULTILINE)
 _PROJECT = re.compile(rb"^\s*\[\s*project\s*\]", re.MULTILINE)
+_CONDA_FORM = re.compile(rb"""^(\{|["']?(channels|dependencies)["']?\s*:)""", re.MULTILINE)
+
+_KNOWN = (
+    "requirements.txt (any *.txt or *.in), pyproject.toml, uv.lock, a script with inline metadata (PEP 723), "
+    "conda.yaml, environment.yml and package-lock.json"
+)
+
+_FROM_PIPENV = "Write what it says as one that holo knows: pipenv requirements > requirements.txt"
+_FROM_PACKAGE_JSON = "Make one that holo knows of the package.json beside it: npm install --package-lock-only"
+_WAYS = {
+    "Pipfile": _FROM_PIPENV,
+    "Pipfile.lock": _FROM_PIPENV,
+    "poetry.lock": "Write what it says as one that holo knows: poetry export --output requirements.txt",
+    "pdm.lock": "Write what it says as one that holo knows: pdm export --output requirements.txt",
+    "yarn.lock": _FROM_PACKAGE_JSON,
+    "pnpm-lock.yaml": _FROM_PACKAGE_JSON,
+    "bun.lock": _FROM_PACKAGE_JSON,
+    ".py": "Say in it what it needs, in a block that begins with `# /// script`.",
+}
+"""What others take for blueprints, by their names or endings, and how to make one of ours of them."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +88,8 @@ def recognise(path: str) -> Blueprint | None:
     elif name in ("package-lock.json", "npm-shrinkwrap.json"):
         kind = "npm"
     elif name.endswith((".yaml", ".yml")):
-        kind = "conda"
+        # Most files of YAML are something else. One with conda's own name is to be told what it lacks.
+        kind = "conda" if name in _CONDA or (name not in _WAYS and _CONDA_FORM.search(_head(path))) else None
     elif name.endswith((".txt", ".in")):
         kind = "requirements"
     elif not name.endswith(".json") and _SCRIPT.search(_head(path)):
@@ -82,25 +103,28 @@ def named(path: str) -> Blueprint:
         raise NotFound(f"there is no blueprint at {path}", "Name a file: requirements.txt, pyproject.toml, ...")
     blueprint = recognise(path)
     if blueprint is None:
-        raise UsageError(
-            f"{path} is not a blueprint",
-            "A blueprint is requirements.txt, pyproject.toml, a script with inline metadata (PEP 723), "
-            "conda.yaml, environment.yml or package-lock.json.",
-        )
+        raise unknown(path)
     return blueprint
+
+
+def unknown(path: str) -> UsageError:
+    """What to say of a file that is no blueprint."""
+    name = os.path.basename(path)
+    way = _WAYS.get(name) or _WAYS.get(os.path.splitext(name)[1])
+    return UsageError(f"{path} is not a blueprint holo knows; it knows {_KNOWN}", way)
 
 
 def nearest(start: str) -> Blueprint | None:
     """The nearest blueprint in ``start`` or a folder above it.
 
     What is in it is run, so one that belongs to another user, in ``/tmp`` say, has to be named to be used: raises
-    :class:`Conflict`.
+    :class:`Conflict`. One that cannot be read is no reason to take the next: raises :class:`HoloError`.
     """
     folder = absolute(start)
     while True:
         for name in _SOUGHT:
             path = os.path.join(folder, name)
-            if not os.path.isfile(path) or (name == "pyproject.toml" and not _PROJECT.search(_head(path))):
+            if not _is_file(path) or (name == "pyproject.toml" and not _is_project(path)):
                 continue
             # A symlink and what it leads to: beside it are uv.toml, .npmrc, ... of whoever made it.
             if not {os.stat(path).st_uid, os.lstat(path).st_uid} <= platform.owners():
@@ -115,6 +139,37 @@ def nearest(start: str) -> Blueprint | None:
         if parent == folder:
             return None
         folder = parent
+
+
+def parse_toml(text: str, path: str) -> dict[str, Any]:
+    """The document in a file. Raises :class:`UsageError` that names the line where it is none."""
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
+
+
+def _is_file(path: str) -> bool:
+    if os.path.isfile(path):
+        return True
+    if os.path.islink(path) and not os.path.exists(path):
+        raise HoloError(
+            f"the nearest blueprint, {path}, is a symlink that leads nowhere", "Correct it, remove it, or name another."
+        )
+    return False
+
+
+def _is_project(path: str) -> bool:
+    """Whether a pyproject.toml says what is needed. Many are only for the settings of tools."""
+    head = _head(path)
+    if _PROJECT.search(head):  # most of the others; whether all of it can be parsed is found out if it is built
+        return True
+    try:
+        return "project" in parse_toml(head.decode("utf-8-sig"), path)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
 
 
 def _head(path: str) -> bytes:

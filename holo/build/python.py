@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -21,6 +20,7 @@ from typing import Any
 from holo import platform
 from holo.build import requirements
 from holo.build.blueprint import Blueprint
+from holo.build.blueprint import parse_toml as _toml
 from holo.build.builders import Options, ToolMissing
 from holo.build.canonical import hidden, this_system, without_secrets
 from holo.build.forget import forget_in_packages
@@ -372,13 +372,6 @@ def _texts(table: Table, name: str, path: str) -> list[str]:
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
         raise UsageError(f"{path}: {name} must be a list of texts")
     return found
-
-
-def _toml(text: str, path: str) -> Table:
-    try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from None
 
 
 _READERS: dict[str, Callable[[Blueprint, Inputs], object]] = {
