@@ -12,7 +12,7 @@ from holo import settings as settings_module
 from holo.errors import CatalogInvalid, Conflict, HoloError, NotFound, UsageError
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
-from holo.space import Holotree, Space
+from holo.space import PLACES, Holotree, Space
 from holo.walk import absolute, current_directory, refuse_encoding
 
 if TYPE_CHECKING:
@@ -154,9 +154,10 @@ class Hololib:
     ) -> Space:
         """A space of what a blueprint says now, to run something in.
 
-        Without ``space``: ``HOLO_SPACE``'s, else one that is named after the blueprint's folder. It is made if it is
-        not there, and turned into the new catalog if the blueprint has changed. Otherwise it is left as it is, and
-        finding that out takes a few stats. Raises :class:`Conflict` for a space of anything else.
+        Without ``space``: one of this blueprint that is the ``.venv`` or ``node_modules`` beside it or further up, else
+        ``HOLO_SPACE``'s, else one that is named after the blueprint's folder. It is made if it is not there, and turned
+        into the new catalog if the blueprint has changed. Otherwise it is left as it is, and finding that out takes a
+        few stats. Raises :class:`Conflict` for a space of anything else.
         """
         from holo.build.blueprint import named
         from holo.build.builders import Options as BuildOptions
@@ -164,7 +165,7 @@ class Hololib:
 
         self._sweep()
         blueprint = named(os.fspath(path))
-        name = space or os.environ.get("HOLO_SPACE") or blueprint.space
+        name = space or self._space_for(blueprint)
         known = self.tree.find(name)
         if _is_whole(known):
             current = recall(self.store, blueprint, BuildOptions(self._compiles(compile, blueprint, known)))
@@ -202,13 +203,15 @@ class Hololib:
     ) -> Space:
         """The space that is meant: as it is, or of a blueprint (:meth:`space_of_blueprint`).
 
-        That is the one that is named, or, if neither argument nor ``HOLO_SPACE`` names anything, the nearest upwards.
+        That is the one that is named. If neither argument names anything: the space that is the ``.venv`` or the
+        ``node_modules`` of the current folder or of one above it, and its blueprint, if it was made of one; else
+        ``HOLO_SPACE``'s; else that of the nearest blueprint upwards; else ``user``.
         """
-        blueprint = _blueprint_or_nearest(blueprint, space)
-        if blueprint is not None:
-            return self.space_of_blueprint(blueprint, space, compile=compile)
+        name, found = self._meant(space, blueprint)
+        if found is not None:
+            return self.space_of_blueprint(found.path, name, compile=compile)
         _refuse_compile(compile)
-        return self.space(space)
+        return self.space(name)
 
     def build_log(self, catalog: str) -> bytes:
         """What the tools printed when a catalog (name or digest prefix) was built from a blueprint."""
@@ -231,10 +234,11 @@ class Hololib:
     ) -> RestoreReport:
         """Bring a space back to pristine, or turn it into another ``catalog`` (name or digest prefix).
 
-        Without ``space``: the one that lives at ``to``, else the one ``HOLO_SPACE`` names, else ``user``.
-        ``strict`` fails instead of falling back to another strategy, ``verify`` hashes everything that is
-        shared or unchanged, ``force`` takes over a directory that is not a space, and with ``yes`` also one that holds
-        the history of a version control system (``.git``).
+        Without ``space``: the one that lives at ``to``, else the one that is the ``.venv`` or ``node_modules`` of the
+        current folder or of one above it, else the one ``HOLO_SPACE`` names, else ``user``. ``strict`` fails instead of
+        falling back to another strategy, ``verify`` hashes everything that is shared or unchanged, ``force`` takes over
+        a directory that is not a space, and with ``yes`` also one that holds the history of a version control system
+        (``.git``).
         """
         from holo.restore import restore
 
@@ -280,7 +284,7 @@ class Hololib:
 
         It is pristine, and what the command changes in it is gone afterwards; a space that exists is not touched, and
         everybody else goes on seeing it. It is of the space's catalog, or of ``catalog`` or ``blueprint``, which is
-        built if need be; then the space need not exist. If nothing is named: of the nearest blueprint upwards.
+        built if need be; then the space need not exist. If nothing is named, as :meth:`space_to_run_in` chooses.
         ``keep`` makes a space of what the command leaves, however it ends, or with ``record`` only a catalog. Returns
         the exit code, or minus the number of the signal that ended the command. What it left running is ended.
         """
@@ -293,15 +297,10 @@ class Hololib:
             self._refuse_known(keep, record=record)
         elif record:
             raise UsageError("a catalog to be recorded needs a name", "Add --keep NAME.")
-        name = space or _default_space()
-        blueprint = _blueprint_or_nearest(blueprint, space) if catalog is None else None
-        if blueprint is not None:
-            from holo.build.blueprint import named
-
-            found = named(os.fspath(blueprint))
-            name = space or os.environ.get("HOLO_SPACE") or found.space
+        name, found = self._meant(space, blueprint) if catalog is None else (space or self._near_or_default(), None)
+        if found is not None:
             chosen = self._compiles(compile, found, self.tree.find(name))
-            catalog = self.catalog_of_blueprint(blueprint, compile=chosen)[1]
+            catalog = self.catalog_of_blueprint(found.path, compile=chosen)[1]
         else:
             _refuse_compile(compile)
         known = self.tree.find(name)
@@ -345,23 +344,33 @@ class Hololib:
 
             ephemeral.sweep(ephemeral.Home(self.store, self.tree, self.settings.workers, self._on_wait))
 
-    def delete(self, space: str) -> Space:
-        """Remove a space. Returns what it was; ``damaged`` if its record was, and the path is only likely then."""
+    def delete(self, space: str | None = None) -> Space:
+        """Remove a space: the named one, else the ``.venv`` or ``node_modules`` of the current folder or of one above.
+
+        Returns what it was; ``damaged`` if its record was, and the path is only likely then.
+        """
         from holo.restore import delete
 
         self._sweep()
+        if space is None:
+            near = self._only_near()
+            if near is None:
+                raise UsageError(
+                    f"no space is named, and no {' or '.join(PLACES)} here or above is one", "Name it: --space NAME"
+                )
+            space = near.name
         if self.tree.find_anyhow(space) is None:  # told before a lock is made
             raise self.tree.unknown(space)
         return delete(self.store, space, self._on_wait)
 
     def space(self, name: str | None = None) -> Space:
-        """The space of that name, to work in; without one, ``HOLO_SPACE``'s, else ``user``.
+        """The space of that name, to work in; without one, as :meth:`restore` chooses.
 
         Raises :class:`NotFound`, also if its directory is gone: commands would be found elsewhere on ``PATH``. And
         :class:`Conflict` if it belongs to another home, or was moved and not restored since.
         """
         self._sweep()
-        found = self.tree.get(name or _default_space())
+        found = self.tree.get(name or self._near_or_default())
         self.tree.refuse_copied(found)
         if not os.path.isdir(found.path):
             raise NotFound(
@@ -462,11 +471,12 @@ class Hololib:
         *,
         repair: bool = False,
         sources: Sequence[PathLike] = (),
-        spaces: Sequence[str] = (),
+        spaces: Sequence[str] | None = None,
         on_progress: OnProgress | None = None,
     ) -> CheckReport:
         """Read everything in the library, and compare ``spaces`` (names) with their catalogs; say what is wrong.
 
+        Without ``spaces``: those that are the ``.venv`` and ``node_modules`` of the current folder or of one above it.
         ``repair`` moves what is bad into the quarantine and restores content from what is at hand, and from
         ``sources``: other libraries, or any directories.
         """
@@ -480,7 +490,7 @@ class Hololib:
             Options(
                 repair=repair,
                 sources=[os.fspath(source) for source in sources],
-                spaces=spaces,
+                spaces=spaces if spaces is not None else [space.name for space in self._near()],
                 workers=self.settings.workers,
                 on_progress=on_progress,
                 on_wait=self._on_wait,
@@ -533,11 +543,67 @@ class Hololib:
                 self.tree.drop_lock(space)
             raise
 
+    def _near(self) -> list[Space]:
+        """The spaces that are the ``.venv`` and ``node_modules`` of the current folder, or of the nearest one above."""
+        with suppress(NotFound):  # the current directory is gone
+            return self.tree.near(current_directory())
+        return []
+
+    def _only_near(self) -> Space | None:
+        """The one of them that is to be changed. Raises :class:`UsageError` if nobody can tell which."""
+        near = self._near()
+        if len(near) > 1:
+            names = " or ".join(f"--space {space.name}" for space in near)
+            raise UsageError(f"{' and '.join(space.path for space in near)} are spaces", f"Say which: {names}.")
+        return near[0] if near else None
+
+    def _near_or_default(self) -> str:
+        near = self._only_near()
+        return near.name if near is not None else _default_space()
+
+    def _meant(self, space: str | None, blueprint: PathLike | None) -> tuple[str, Blueprint | None]:
+        """The name of the space that a command is to run in, and what that is to hold unless it stays as it is."""
+        if blueprint is not None:
+            from holo.build.blueprint import named
+
+            found = named(os.fspath(blueprint))
+            return space or self._space_for(found), found
+        if space:
+            return space, None
+        if near := self._near():
+            return near[0].name, self._followed(near[0])
+        if os.environ.get("HOLO_SPACE"):
+            return _default_space(), None
+        from holo.build.blueprint import nearest
+
+        nearby = nearest(current_directory())
+        return (nearby.space, nearby) if nearby is not None else (_default_space(), None)
+
+    def _followed(self, space: Space) -> Blueprint | None:
+        """The blueprint that a space was made of, if it is there and may be built without being named."""
+        from holo.build.blueprint import is_own, recognise
+        from holo.build.origin import origin_of
+
+        origin = origin_of(self.tree, space)
+        return recognise(origin.blueprint) if origin is not None and is_own(origin.blueprint) else None
+
+    def _space_for(self, blueprint: Blueprint) -> str:
+        """The name of the space of a blueprint, where none is named."""
+        from holo.build.origin import origin_of
+
+        for space in self.tree.near(blueprint.folder):
+            origin = origin_of(self.tree, space)
+            if origin is not None and origin.blueprint == blueprint.path:
+                return space.name
+        return os.environ.get("HOLO_SPACE") or blueprint.space
+
     def _space_meant(self, space: str | None, to: PathLike | None, catalog: str | None) -> tuple[str, str | None]:
         """The name of the space that a restore is about, and its path if that was given."""
         path = _absolute(to)
-        if path is None or space is not None:
-            return space or _default_space(), path
+        if space is not None:
+            return space, path
+        if path is None:
+            return self._near_or_default(), None
         at = self.tree.at(path)
         if at is None and catalog is None:
             raise NotFound(
@@ -744,16 +810,6 @@ def _absolute(path: PathLike | None) -> str | None:
     if not os.fspath(path):  # as "$UNSET" is in a shell; it would mean the current directory
         raise UsageError("--to is empty", "Name the directory that is to be the space.")
     return absolute(os.fspath(path))
-
-
-def _blueprint_or_nearest(blueprint: PathLike | None, space: str | None) -> PathLike | None:
-    """The blueprint that a command is to run with: if nothing names a space, the nearest upwards, if there is one."""
-    if blueprint is not None or space or os.environ.get("HOLO_SPACE"):
-        return blueprint
-    from holo.build.blueprint import nearest
-
-    found = nearest(current_directory())
-    return found.path if found is not None else None
 
 
 def _refuse_compile(wanted: bool | None) -> None:

@@ -43,6 +43,9 @@ _BESIDE = (_MARK, ".origin", _INODES)
 
 _COVER = ".cover"
 
+PLACES = (".venv", "node_modules")
+"""What tools look for in a project. A space that is there is found without its name."""
+
 _SLUG = 12
 _HASH = 10
 
@@ -484,6 +487,36 @@ class Holotree:
         real = os.path.realpath(path)
         return next((space for space in self.spaces() if os.path.realpath(space.path) == real), None)
 
+    def near(self, folder: str) -> list[Space]:
+        """The spaces that are a folder's :data:`PLACES`, in their order; else those of the nearest one above it.
+
+        A space whose directory is gone is still one. What somebody else has put in its place is none.
+        """
+        placed: dict[str, Space] = {}
+        for name in filter(self._is_placed, self.names()):
+            with suppress(OthersSpace):
+                space = self.find_anyhow(name)
+                if space is not None and not _is_replaced(space):
+                    parent, place = os.path.split(space.path)
+                    placed[os.path.join(os.path.realpath(parent), place)] = space
+        folder = os.path.realpath(folder)
+        while True:
+            paths = [os.path.join(folder, place) for place in PLACES]
+            spaces = [placed.get(path) or (self.at(path) if os.path.islink(path) else None) for path in paths]
+            found = [space for space in spaces if space is not None]
+            parent = os.path.dirname(folder)
+            if found or parent == folder:
+                return found
+            folder = parent
+
+    def _is_placed(self, name: str) -> bool:
+        """Whether a space may be one of :data:`PLACES`. To parse what is known of every space takes much longer."""
+        for path in (self.record_path(name), self._mark_path(name)):
+            with suppress(OSError):
+                if data := read_file(path, SMALL)[0]:
+                    return any(f'{place}"'.encode() in data for place in PLACES)
+        return False
+
     def save(self, space: Space) -> None:
         """Replace what is known about a space, in one step.
 
@@ -617,6 +650,21 @@ class Holotree:
 
     def _cover_path(self, name: str) -> str:
         return os.path.join(self._records, check_name(name, "space") + _COVER)
+
+
+def _is_replaced(space: Space) -> bool:
+    """Whether something else than the last restore left is at a space's path, as far as that can be told."""
+    if space.state != "pristine":  # a restore that was killed may just have replaced it
+        return False
+    try:
+        root = platform.open_root(space.path)
+    except OSError:
+        return os.path.lexists(space.path)
+    try:
+        identity = platform.identity(root)
+    finally:
+        platform.close_directory(root)
+    return space.root not in ("", identity) and identity != "" and not _is_empty_directory(space.path)
 
 
 def _is_empty_directory(path: str) -> bool:

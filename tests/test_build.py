@@ -358,8 +358,32 @@ def test_every_worktree_gets_its_own_venv_by_one_command(holo: Holo, folder: Pat
     assert "broken" not in next(folder.glob(".venv/lib/*/site-packages/tabulate/__init__.py")).read_text()
     holo("restore", "--to", ".venv", cwd=worktree)
     assert "broken" not in changed.read_text()
+    (below := worktree / "src").mkdir()
+    run = ("run", "--blueprint", "../uv.lock", "--", "python", "-c", USE)
+    for command in (run[:1] + run[3:], run, (*run[:3], "--ephemeral", *run[3:])):
+        used_by = holo(*command, cwd=below)
+        assert (used_by.stdout, used_by.stderr) == (f"{worktree}/.venv\n", "")
+    below.rmdir()
+    assert [space["name"] for space in holo("list", "--json").json()["spaces"]] == ["feature", "main"]
     status = subprocess.run([*git, "status", "--porcelain"], check=True, capture_output=True)
     assert status.stdout == b"", "nothing is left in the project"
+
+
+@local
+def test_a_venv_follows_its_blueprint(holo: Holo, folder: Path) -> None:
+    (folder / "dev.txt").write_text("tabulate\n")
+    requirements(folder, "no-such-package==99999")
+    holo("init", "--space", "mine", "dev.txt", "--to", ".venv", cwd=folder)
+    look = ("run", "--", "python", "-c", "import sys, importlib.util as u; print(sys.prefix, u.find_spec('six'))")
+    assert holo(*look, cwd=folder).stdout == f"{folder}/.venv None\n"
+    (folder / "dev.txt").write_text("tabulate\nsix\n")
+    followed = holo(*look, cwd=folder)
+    assert f"space mine becomes what {folder}/dev.txt says now" in followed.stderr
+    assert "ModuleSpec" in followed.stdout
+    (folder / "dev.txt").unlink()
+    assert "ModuleSpec" in holo(*look, cwd=folder).stdout, "as it is"
+    (space,) = holo("list", "--json").json()["spaces"]
+    assert space["path"] == f"{folder}/.venv"
 
 
 @local

@@ -126,8 +126,7 @@ def nearest(start: str) -> Blueprint | None:
             path = os.path.join(folder, name)
             if not _is_file(path) or (name == "pyproject.toml" and not _is_project(path)):
                 continue
-            # A symlink and what it leads to: beside it are uv.toml, .npmrc, ... of whoever made it.
-            if not {os.stat(path).st_uid, os.lstat(path).st_uid} <= platform.owners():
+            if not is_own(path):
                 raise Conflict(
                     f"the nearest blueprint, {path}, belongs to another user",
                     "Building it runs what it says. If you trust who wrote it, name it.",
@@ -139,6 +138,15 @@ def nearest(start: str) -> Blueprint | None:
         if parent == folder:
             return None
         folder = parent
+
+
+def is_own(path: str) -> bool:
+    """Whether a blueprint is there and only this user or root has put it there. To build it is to run what it says."""
+    try:
+        # A symlink and what it leads to: beside it are uv.toml, .npmrc, ... of whoever made it.
+        return {os.stat(path).st_uid, os.lstat(path).st_uid} <= platform.owners()
+    except OSError:
+        return False
 
 
 def parse_toml(text: str, path: str) -> dict[str, Any]:

@@ -37,11 +37,19 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 SpaceName = Annotated[str, typer.Option("--space", help="Name of the space.")]
 SpaceToRestore = Annotated[
-    Optional[str], typer.Option("--space", help="Name of the space (default: the one at --to, HOLO_SPACE's, 'user').")
+    Optional[str],
+    typer.Option(
+        "--space",
+        help="Name of the space (default: the one at --to, the nearest .venv or node_modules, HOLO_SPACE's, 'user').",
+    ),
 ]
 SpaceToWorkIn = Annotated[
     Optional[str],
-    typer.Option("--space", help="Name of the space (default: HOLO_SPACE's, that of the nearest blueprint, 'user')."),
+    typer.Option(
+        "--space",
+        help="Name of the space (default: the nearest .venv or node_modules, HOLO_SPACE's, that of the nearest "
+        "blueprint, 'user').",
+    ),
 ]
 To = Annotated[Optional[str], typer.Option("--to", metavar="DIR", help="Where the space lives.")]
 StrategyName = Annotated[
@@ -441,7 +449,10 @@ def list_spaces(as_json: Json = False) -> None:
 
 @app.command()
 def delete(
-    name: Annotated[Optional[str], typer.Argument(metavar="[SPACE]", help="Name of the space.")] = None,
+    name: Annotated[
+        Optional[str],
+        typer.Argument(metavar="[SPACE]", help="Name of the space (default: the nearest .venv or node_modules)."),
+    ] = None,
     space: Annotated[Optional[str], typer.Option("--space", help="The same.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -449,9 +460,9 @@ def delete(
     from holo.api import Hololib
     from holo.cli import render
 
-    if (name is None) == (space is None):
-        raise UsageError("one space must be named", "Name it: `holo delete SPACE`. `holo list` shows which there are.")
-    gone = Hololib().delete(name or space or "")
+    if name is not None and space is not None:
+        raise UsageError("two spaces are named", "Name one: `holo delete SPACE`.")
+    gone = Hololib().delete(name if name is not None else space)
     if gone.state == "damaged":
         render.warn(
             f"what holo knew about space {gone.name} was damaged: if the space was not at {gone.path}, its directory "
@@ -532,7 +543,11 @@ def check(
     ] = None,
     space: Annotated[
         Optional[list[str]],
-        typer.Option("--space", metavar="NAME", help="Compare this space with its catalog, too (repeatable)."),
+        typer.Option(
+            "--space",
+            metavar="NAME",
+            help="Compare this space with its catalog, too (repeatable; default: the nearest .venv and node_modules).",
+        ),
     ] = None,
     adopt: Annotated[
         bool,
@@ -555,7 +570,7 @@ def check(
             raise typer.Exit(HoloError.exit_code)
         return
     with render.progress("checking", as_json) as on_progress:
-        report = Hololib().check(repair=repair, sources=source or (), spaces=space or (), on_progress=on_progress)
+        report = Hololib().check(repair=repair, sources=source or (), spaces=space or None, on_progress=on_progress)
     with _reporting():
         render.document(report.to_json()) if as_json else render.checked(report)
     if not report.is_sound:

@@ -1,0 +1,136 @@
+"""A space that is a project's .venv or node_modules is found there, and below, without its name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from support import compare, trees
+from support.cli import Holo
+
+pytestmark = [
+    pytest.mark.parametrize("filesystem", ["local"], indirect=True),
+    pytest.mark.parametrize("place", [".venv", "node_modules"]),
+]
+
+WHICH = ("sh", "-c", "echo $HOLO_SPACE $HOLO_SPACE_PATH; hello")
+
+
+@pytest.fixture
+def source(holo: Holo) -> Path:
+    source = trees.small(holo.root / "source")
+    holo("record", source, "--name", "env")
+    holo("init", "--space", "other", "env")
+    return source
+
+
+@pytest.fixture
+def project(holo: Holo, source: Path, place: str) -> Path:
+    """With a blueprint that nobody can build, and a space `feature`."""
+    project = holo.root / "project"
+    (project / "src" / "deep").mkdir(parents=True)
+    (project / "requirements.txt").write_text("no such package\n")
+    holo("init", "--space", "feature", "env", "--to", project / place)
+    return project
+
+
+def names(holo: Holo) -> list[str]:
+    return [space["name"] for space in holo("list", "--json").json()["spaces"]]
+
+
+@pytest.mark.parametrize("below", ["", "src/deep", "place/lib"])
+def test_every_command_means_the_space_that_is_there(
+    holo: Holo, source: Path, project: Path, place: str, below: str
+) -> None:
+    space = project / place
+    folder = project / below.replace("place", place)
+    expected = f"feature {space}\nhello from {space}\n"
+    assert holo("run", "--", *WHICH, cwd=folder).stdout == expected
+    assert holo("run", "--", *WHICH, cwd=folder, env={"HOLO_SPACE": "other"}).stdout == expected
+    assert holo("run", "--ephemeral", "--", *WHICH, cwd=folder).stdout == expected
+    assert holo("run", "--ephemeral", "--catalog", "env", "--", *WHICH, cwd=folder).stdout == expected
+    assert holo("run", "--space", "other", "--", *WHICH, cwd=folder).stdout.startswith("other ")
+    assert holo("variables", "--json", cwd=folder).json()["HOLO_SPACE"] == "feature"
+    shell = trees.write(holo.root / "shell", "#!/bin/sh\necho $HOLO_SPACE\n", mode=0o755)
+    assert holo("shell", cwd=folder, env={"SHELL": str(shell)}).stdout == "feature\n"
+    (space / "bin" / "hello").unlink()
+    checked = holo("check", "--json", cwd=folder, code=3).json()
+    assert {name for problem in checked["problems"] for name in problem["spaces"]} == {"feature"}
+    assert holo("check", "--json", "--space", "other", cwd=folder).json()["problems"] == []
+    assert holo("restore", "--dry-run", "--json", cwd=folder).json()["space"] == "feature"
+    assert holo("restore", "--json", cwd=folder).json()["space"] == "feature"
+    assert compare.differences(source, space) == []
+    assert names(holo) == ["feature", "other"]
+    assert holo("delete", "--json", cwd=folder).json() == {"space": "feature", "path": str(space)}
+    assert names(holo) == ["other"]
+    assert not space.exists()
+
+
+def test_a_space_that_is_gone_is_made_again(holo: Holo, source: Path, project: Path, place: str) -> None:
+    shutil.rmtree(project / place)
+    assert "holo restore --space feature" in holo("run", "--", "true", cwd=project, code=1).stderr
+    holo("restore", cwd=project / "src")
+    assert compare.differences(source, project / place) == []
+    shutil.rmtree(project / place)
+    (project / place).mkdir()
+    holo("restore", cwd=project)
+    assert compare.differences(source, project / place) == []
+
+
+def test_what_has_come_in_its_place_is_not_touched(holo: Holo, project: Path, place: str) -> None:
+    shutil.rmtree(project / place)
+    precious = trees.write(project / place / "precious")
+    assert "no space is named" in holo("delete", cwd=project, code=2).stderr
+    holo("restore", cwd=project, code=1)
+    assert holo("check", "--json", cwd=project).json()["problems"] == []
+    assert holo("run", "--", *WHICH, cwd=project, env={"HOLO_SPACE": "other"}).stdout.startswith("other ")
+    assert precious.exists()
+
+
+def test_a_symlink_to_a_space(holo: Holo, source: Path, place: str) -> None:
+    folder = holo.root / "folder"
+    folder.mkdir()
+    (space,) = (Path(space["path"]) for space in holo("list", "--json").json()["spaces"])
+    (folder / place).symlink_to(space)
+    elsewhere = holo.root / "elsewhere"
+    elsewhere.symlink_to(folder)
+    expected = f"other {space}\nhello from {space}\n"
+    for near in (folder, elsewhere):
+        assert holo("run", "--", *WHICH, cwd=near).stdout == expected
+
+
+def test_the_nearest_one_counts(holo: Holo, project: Path, place: str) -> None:
+    inner = project / "src"
+    holo("init", "--space", "inner", "env", "--to", inner / place)
+    assert holo("run", "--", *WHICH, cwd=inner / "deep").stdout.startswith("inner ")
+    assert holo("run", "--", *WHICH, cwd=project).stdout.startswith("feature ")
+    (project / "src2").mkdir()
+    assert holo("run", "--", *WHICH, cwd=project / "src2").stdout.startswith("feature ")
+
+
+def test_a_folder_with_two(holo: Holo, project: Path, place: str) -> None:
+    """Commands that change one do not choose."""
+    both = {".venv": "feature", "node_modules": "feature"}
+    (other,) = both.keys() - {place}
+    both[other] = "second"
+    holo("init", "--space", "second", "env", "--to", project / other)
+    assert holo("run", "--", *WHICH, cwd=project).stdout.startswith(both[".venv"] + " ")
+    for command in ("restore", "delete"):
+        refused = holo(command, cwd=project, code=2).stderr
+        assert f"{project / '.venv'} and {project / 'node_modules'} are spaces" in refused
+        assert f"--space {both['.venv']} or --space {both['node_modules']}" in refused
+    for path in (project / ".venv", project / "node_modules"):
+        (path / "lib" / "data.txt").unlink()
+    checked = holo("check", "--json", cwd=project, code=3).json()
+    assert {name for problem in checked["problems"] for name in problem["spaces"]} == {"feature", "second"}
+
+
+@pytest.mark.parametrize("damage", ["empty", "gone"])
+def test_a_space_that_only_its_mark_tells_of(holo: Holo, project: Path, place: str, damage: str) -> None:
+    """As a power cut may leave it."""
+    record = holo.holotree / ".spaces" / "feature.json"
+    record.unlink() if damage == "gone" else os.truncate(record, 0)
+    assert holo("restore", "--json", cwd=project).json()["space"] == "feature"
