@@ -96,7 +96,8 @@ def _modules(path: str) -> list[str]:
     inner = os.path.join(path, "node_modules")
     if os.path.isdir(inner):
         return [inner]
-    return [path] if os.path.isdir(os.path.join(path, ".bin")) else []
+    is_modules = os.path.basename(path) == "node_modules" or os.path.isdir(os.path.join(path, ".bin"))
+    return [path] if is_modules else []
 
 
 def _conda_variables(path: str) -> Variables:

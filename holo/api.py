@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from holo.build.blueprint import Blueprint
+    from holo.build.builders import Options as BuildOptions
     from holo.build.make import Made
     from holo.catalog import Catalog
     from holo.check import CheckReport
@@ -117,14 +118,14 @@ class Hololib:
         path = _absolute(to)
         self._sweep()
         known = self.tree.find(space)
-        if self._blueprint_meant(source, known) is None:
+        if self._blueprint_meant(source, known, path) is None:
             self._named(source, known)  # what does not exist is told before anything is made
         with self._alone_with(space):
             known = self.tree.find(space)
-            blueprint = self._blueprint_meant(source, known)
+            blueprint = self._blueprint_meant(source, known, path)
             refuse(self.store, space, path, options)  # before anything is recorded or built
             if blueprint is not None:
-                chosen = self._compiles(compile, blueprint, known)
+                chosen = self._chosen(compile, blueprint, known, path)
                 return self._init_from(blueprint, space, known, path, chosen, options, may_change=force)
             _refuse_compile(compile)
             with self.store.lock(exclusive=False, on_wait=self._on_wait):
@@ -140,9 +141,10 @@ class Hololib:
 
     def catalog_of_blueprint(self, path: PathLike, *, compile: bool = True) -> tuple[str, str]:  # noqa: A002
         """The name and the digest of the catalog of a blueprint, which is built if the library does not have it."""
-        from holo.build import blueprint
+        from holo.build.blueprint import named
+        from holo.build.builders import Options
 
-        with self._built(blueprint.named(os.fspath(path)), compile=compile) as made:
+        with self._built(named(os.fspath(path)), Options(compile)) as made:
             return made.name, made.digest
 
     def space_of_blueprint(
@@ -160,7 +162,6 @@ class Hololib:
         few stats. Raises :class:`Conflict` for a space of anything else.
         """
         from holo.build.blueprint import named
-        from holo.build.builders import Options as BuildOptions
         from holo.build.origin import recall
 
         self._sweep()
@@ -168,22 +169,23 @@ class Hololib:
         name = space or self._space_for(blueprint)
         known = self.tree.find(name)
         if _is_whole(known):
-            current = recall(self.store, blueprint, BuildOptions(self._compiles(compile, blueprint, known)))
+            current = recall(self.store, blueprint, self._chosen(compile, blueprint, known))
             if current is not None and current[1] == known.digest:
                 return known
         return self._renew(blueprint, name, compile)
 
     def _renew(self, blueprint: Blueprint, name: str, compile: bool | None) -> Space:  # noqa: A002
         """Let a space hold what a blueprint says, if that is not what it holds, or if it is not whole."""
-        from holo.build.builders import Options
         from holo.build.make import find
+        from holo.build.modules import place_for
         from holo.build.origin import origin_of
 
         with self.tree.lock(name, self._on_wait):
             known = self.tree.find(name)
-            chosen = self._compiles(compile, blueprint, known)
+            to = place_for(self.tree, blueprint) if known is None else None
+            chosen = self._chosen(compile, blueprint, known, to)
             if _is_whole(known):
-                made = find(self.store, blueprint, Options(chosen))
+                made = find(self.store, blueprint, chosen)
                 if made.digest == known.digest:
                     return known
             origin = origin_of(self.tree, known) if known is not None else None
@@ -191,7 +193,9 @@ class Hololib:
             if is_ours and _is_whole(known):
                 self._on_wait(f"space {name} becomes what {blueprint.path} says now; what was changed in it goes")
             options = self._options(None, strict=False, verify=False, force=False, on_progress=None)
-            self._init_from(blueprint, name, known, None, chosen, options, may_change=is_ours)
+            self._init_from(blueprint, name, known, to, chosen, options, may_change=is_ours)
+            if to is not None:
+                self._on_wait(f"space {name} is {to}, where Node.js looks for packages")
         return self.tree.get(name)
 
     def space_to_run_in(
@@ -212,6 +216,14 @@ class Hololib:
             return self.space_of_blueprint(found.path, name, compile=compile)
         _refuse_compile(compile)
         return self.space(name)
+
+    def hidden_modules(self, space: Space) -> str | None:
+        """What to say of a space of packages that Node.js does not find by ``import``; ``None`` if there is nothing."""
+        if not os.path.isdir(os.path.join(space.path, "node_modules")):
+            return None
+        from holo.build.modules import hidden
+
+        return hidden(self.tree, space)
 
     def build_log(self, catalog: str) -> bytes:
         """What the tools printed when a catalog (name or digest prefix) was built from a blueprint."""
@@ -298,19 +310,19 @@ class Hololib:
         elif record:
             raise UsageError("a catalog to be recorded needs a name", "Add --keep NAME.")
         name, found = self._meant(space, blueprint) if catalog is None else (space or self._near_or_default(), None)
-        if found is not None:
-            chosen = self._compiles(compile, found, self.tree.find(name))
-            catalog = self.catalog_of_blueprint(found.path, compile=chosen)[1]
-        else:
-            _refuse_compile(compile)
         known = self.tree.find(name)
         if known is not None:
             self.tree.refuse_copied(known)
-        environment = ephemeral.Environment(
-            name,
-            known.path if known is not None else self.tree.default_path(name),
-            *self._catalog_meant(name, catalog),
-        )
+        path = known.path if known is not None else self.tree.default_path(name)
+        if found is not None:
+            from holo.build.modules import place_for
+
+            path = (place_for(self.tree, found) if known is None else None) or path
+            with self._built(found, self._chosen(compile, found, known, path)) as made:
+                catalog = made.digest
+        else:
+            _refuse_compile(compile)
+        environment = ephemeral.Environment(name, path, *self._catalog_meant(name, catalog))
 
         def save(root: Directory, path: str) -> None:
             from holo.record import record as record_tree
@@ -356,7 +368,8 @@ class Hololib:
             near = self._only_near()
             if near is None:
                 raise UsageError(
-                    f"no space is named, and no {' or '.join(PLACES)} here or above is one", "Name it: --space NAME"
+                    f"no space is named, and no {' or '.join(PLACES)} here or above is one",
+                    "Name it: `holo delete SPACE`. `holo list` shows which there are.",
                 )
             space = near.name
         if self.tree.find_anyhow(space) is None:  # told before a lock is made
@@ -570,12 +583,16 @@ class Hololib:
             return space or self._space_for(found), found
         if space:
             return space, None
-        if near := self._near():
-            return near[0].name, self._followed(near[0])
-        if os.environ.get("HOLO_SPACE"):
-            return _default_space(), None
         from holo.build.blueprint import nearest
 
+        if near := self._near():
+            followed = self._followed(near[0])
+            is_modules = followed is not None and followed.kind == "npm"
+            beside = nearest(current_directory()) if is_modules else None
+            if beside is None or beside.kind == "npm":  # else packages for Node.js are not what is meant
+                return near[0].name, followed
+        if os.environ.get("HOLO_SPACE"):
+            return _default_space(), None
         nearby = nearest(current_directory())
         return (nearby.space, nearby) if nearby is not None else (_default_space(), None)
 
@@ -619,7 +636,7 @@ class Hololib:
         known = self.tree.get(space)
         return known.catalog, known.digest
 
-    def _blueprint_meant(self, source: PathLike | None, known: Space | None) -> Blueprint | None:
+    def _blueprint_meant(self, source: PathLike | None, known: Space | None, to: PathLike | None) -> Blueprint | None:
         """The blueprint that a source is, if any. Without a source: the space's own; for a new one, the nearest."""
         from holo.build import blueprint
 
@@ -628,7 +645,8 @@ class Hololib:
             is_catalog = os.sep not in text and self.store.is_catalog(text)
             return blueprint.recognise(text) if os.path.isfile(text) and not is_catalog else None
         if known is None:
-            return blueprint.nearest(current_directory())
+            of_npm = os.path.basename(_absolute(to) or "") == "node_modules"
+            return blueprint.nearest(current_directory(), of_npm=of_npm)
         from holo.build.origin import origin_of
 
         made_from = origin_of(self.tree, known)
@@ -636,23 +654,31 @@ class Hololib:
             return None
         return blueprint.recognise(made_from.blueprint)
 
-    def _compiles(self, wanted: bool | None, blueprint: Blueprint, known: Space | None) -> bool:
-        """Whether bytecode is compiled: as was chosen, now or when the space was made of the blueprint; else yes."""
+    def _chosen(
+        self,
+        compile: bool | None,  # noqa: A002
+        blueprint: Blueprint,
+        known: Space | None,
+        to: PathLike | None = None,
+    ) -> BuildOptions:
+        """How a blueprint is built for a space: bytecode as was chosen, now or when it was made of the blueprint."""
+        from holo.build.builders import Options
+        from holo.build.modules import part_at
         from holo.build.origin import origin_of
 
-        origin = origin_of(self.tree, known) if wanted is None and known is not None else None
+        origin = origin_of(self.tree, known) if compile is None and known is not None else None
+        path = known.path if known is not None else _absolute(to)
         if origin is not None and origin.blueprint == blueprint.path:
-            return origin.compile
-        return wanted is not False
+            compile = origin.compile  # noqa: A001 - the option's name
+        return Options(compile is not False, part_at(blueprint, path))
 
     @contextmanager
-    def _built(self, blueprint: Blueprint, *, compile: bool) -> Iterator[Made]:  # noqa: A002
+    def _built(self, blueprint: Blueprint, chosen: BuildOptions) -> Iterator[Made]:
         """The catalog of a blueprint, with the library's lock held, so that it stays."""
-        from holo.build.builders import Options
         from holo.build.make import Wanted, build, find
 
         while True:
-            made = find(self.store, blueprint, Options(compile))
+            made = find(self.store, blueprint, chosen)
             if isinstance(made, Wanted):
                 made = build(self.store, self.tree, made, workers=self.settings.workers, on_wait=self._on_wait)
             with self.store.lock(exclusive=False, on_wait=self._on_wait):
@@ -666,7 +692,7 @@ class Hololib:
         space: str,
         known: Space | None,
         path: str | None,
-        compile: bool,  # noqa: A002
+        chosen: BuildOptions,
         options: Options,
         *,
         may_change: bool,
@@ -679,19 +705,18 @@ class Hololib:
         from holo.restore import restore
 
         if known is not None and not may_change:
-            self._refuse_change(known, blueprint, compile)
-        with self._built(blueprint, compile=compile) as made:
+            self._refuse_change(known, blueprint, chosen)
+        with self._built(blueprint, chosen) as made:
             report = restore(self.store, space, made.name, made.digest, path, options)
-            save_origin(self.tree, space, Origin(blueprint.path, compile, made.digest))
+            save_origin(self.tree, space, Origin(blueprint.path, chosen.compile, made.digest))
         return report
 
-    def _refuse_change(self, known: Space, blueprint: Blueprint, compile: bool) -> None:  # noqa: A002
+    def _refuse_change(self, known: Space, blueprint: Blueprint, chosen: BuildOptions) -> None:
         """Raise :class:`Conflict` if a space does not hold what a blueprint says."""
-        from holo.build.builders import Options
         from holo.build.make import find
         from holo.build.origin import origin_of
 
-        if find(self.store, blueprint, Options(compile)).digest == known.digest:
+        if find(self.store, blueprint, chosen).digest == known.digest:
             return
         origin = origin_of(self.tree, known)
         if origin is not None and origin.blueprint == blueprint.path:

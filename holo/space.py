@@ -247,7 +247,7 @@ class Holotree:
     def remove_mount_point(self, name: str, path: str, *, is_made: bool) -> None:
         """Remove the empty directory at a space's path, unless somebody covers it: made for that, or no space's."""
         with self.uncovered(name) as is_free:
-            if is_free and _is_empty_directory(path):
+            if is_free and is_empty_directory(path):
                 with suppress(InUseError), self.lock(name, refuse_to_wait):
                     if is_made or not os.path.lexists(self.record_path(name)):
                         with suppress(OSError):  # somebody has put something there
@@ -664,10 +664,10 @@ def _is_replaced(space: Space) -> bool:
         identity = platform.identity(root)
     finally:
         platform.close_directory(root)
-    return space.root not in ("", identity) and identity != "" and not _is_empty_directory(space.path)
+    return space.root not in ("", identity) and identity != "" and not is_empty_directory(space.path)
 
 
-def _is_empty_directory(path: str) -> bool:
+def is_empty_directory(path: str) -> bool:
     try:
         with os.scandir(path) as entries:
             return next(entries, None) is None

@@ -138,6 +138,156 @@ def test_what_the_project_says_about_installing(project: Project) -> None:
     assert not (project.space("other") / "postinstall").exists()
 
 
+# -- the node_modules of a project ------------------------------------------------------------------------
+
+
+MODULE = "import number from 'is-number'; console.log(number('5'), import.meta.resolve('is-number'))"
+
+
+@pytest.fixture
+def esm(project: Project) -> Project:
+    """One whose scripts import, which NODE_PATH is not for."""
+    project.write(NEEDED, LOCKED, type="module")
+    (project.folder / "src").mkdir()
+    (project.folder / "src" / "main.js").write_text(MODULE)
+    return project
+
+
+def imported(project: Project) -> str:
+    return f"true file://{project.folder}/node_modules/is-number/index.js\n"
+
+
+@needs_npm
+def test_a_space_that_is_a_node_modules(esm: Project) -> None:
+    place = esm.folder / "node_modules"
+    esm.holo("init", "--space", "mods", "package-lock.json", "--to", "node_modules", cwd=esm.folder)
+    assert {path.name for path in place.iterdir()} == {".bin", ".package-lock.json", "acorn", "is-number"}
+    plain = subprocess.run(["node", "src/main.js"], cwd=esm.folder, capture_output=True, text=True, check=True)
+    assert plain.stdout == imported(esm), "without any activation"
+    subprocess.run(["npm", "ls"], cwd=esm.folder, capture_output=True, check=True)
+    shutil.rmtree(place / "is-number")
+    (esm.folder / "requirements.txt").write_text("no such package\n")
+    esm.holo("init", "--space", "again", "--to", "../again/node_modules", cwd=esm.folder)
+    assert (esm.holo.root / "again" / "node_modules" / "is-number").exists(), "whatever else is beside the lock"
+    (esm.folder / "requirements.txt").unlink()
+    esm.holo("restore", cwd=esm.folder)
+    assert esm.holo("run", "--", "node", "src/main.js", cwd=esm.folder).stdout == imported(esm)
+    elsewhere = esm.holo("run", "--space", "mods", "--", "node", "-p", "require('is-number')('5')")
+    assert (elsewhere.stdout, elsewhere.stderr) == ("true\n", "")
+    esm.holo("delete", cwd=esm.folder)
+    assert not place.exists()
+
+
+@needs_npm
+def test_a_node_modules_without_packages(project: Project) -> None:
+    project.holo("init", "--space", "none", "package-lock.json", "--to", "node_modules", cwd=project.folder)
+    place = project.folder / "node_modules"
+    assert {path.name for path in place.iterdir()} <= {".package-lock.json"}
+    found = project.holo("variables", "--space", "none", "--json").json()
+    assert found["NODE_PATH"] == str(place)
+
+
+@needs_npm
+def test_run_provides_the_node_modules_of_the_project(esm: Project) -> None:
+    run = ("run", "--", "node", "main.js")
+    first = esm.holo(*run, cwd=esm.folder / "src")
+    assert first.stdout == imported(esm)
+    (space,) = esm.holo("list", "--json").json()["spaces"]
+    place = esm.folder / "node_modules"
+    assert space["path"] == str(place)
+    assert f"space {space['name']} is {place}, where Node.js looks for packages" in first.stderr
+    again = esm.holo(*run, cwd=esm.folder / "src")
+    assert (again.stdout, again.stderr) == (imported(esm), "")
+    named = esm.holo("run", "--blueprint", "package-lock.json", "--", "acorn", "--help", cwd=esm.folder)
+    assert named.stdout.startswith("usage: acorn")
+    assert named.stderr == ""
+    esm.write({"acorn": "8.14.0"}, {"node_modules/acorn": LOCKED["node_modules/acorn"]})
+    changed = esm.holo("run", "--", "ls", "node_modules", cwd=esm.folder)
+    assert changed.stdout == "acorn\n"
+    assert "becomes what" in changed.stderr
+    assert len(esm.holo("list", "--json").json()["spaces"]) == 1
+
+
+@needs_npm
+def test_a_throw_away_node_modules(esm: Project) -> None:
+    run = ("run", "--ephemeral", "--", "node", "src/main.js")
+    assert esm.holo(*run, cwd=esm.folder).stdout == imported(esm)
+    assert not (esm.folder / "node_modules").exists()
+    esm.holo("init", "--space", "mods", "package-lock.json", "--to", "node_modules", cwd=esm.folder)
+    shutil.rmtree(esm.folder / "node_modules" / "is-number")
+    assert esm.holo(*run, cwd=esm.folder).stdout == imported(esm)
+    assert not (esm.folder / "node_modules" / "is-number").exists()
+
+
+@needs_npm
+@pytest.mark.parametrize("kind", ["folder", "symlink", "file"])
+def test_a_node_modules_of_the_user_is_left_alone(esm: Project, kind: str) -> None:
+    place = esm.folder / "node_modules"
+    if kind == "folder":
+        (place / "own").mkdir(parents=True)
+    elif kind == "symlink":
+        (esm.folder / "other").mkdir()
+        place.symlink_to("other")
+    else:
+        place.write_text("own")
+    ran = esm.holo("run", "--", "node", "-p", "require('is-number')('5')", cwd=esm.folder)
+    assert ran.stdout == "true\n"
+    assert f"`import` looks for them in {place}, which is something else" in ran.stderr
+    assert sorted(path.name for path in esm.folder.glob("*/*")) == ["main.js", "own"][: 2 if kind == "folder" else 1]
+    assert place.is_symlink() == (kind == "symlink")
+
+
+@needs_npm
+def test_a_space_elsewhere_says_that_nothing_is_imported_from_it(esm: Project) -> None:
+    esm.init("lint")
+    run = ("run", "--space", "lint", "--", "acorn", "--help")
+    place = esm.folder / "node_modules"
+    said = esm.holo(*run).stderr
+    assert f"`holo init --space NAME --to {place} {esm.lock}` makes that" in said
+    place.symlink_to(esm.space("lint") / "node_modules")
+    assert esm.holo(*run).stderr == "", "now it is imported"
+    place.unlink()
+    esm.holo(*said[said.index("init --space NAME") : said.index("` makes")].split())
+    assert esm.holo("run", "--", "node", "src/main.js", cwd=esm.folder).stdout == imported(esm)
+
+
+@needs_npm
+def test_a_project_in_a_space(esm: Project) -> None:
+    """Where no other space can be."""
+    esm.holo("init", "--space", "job", esm.folder, "--to", esm.holo.root / "job")
+    ran = esm.holo("run", "--", "node", "-p", "require('is-number')('5')", cwd=esm.holo.root / "job")
+    assert ran.stdout == "true\n"
+
+
+@needs_npm
+def test_packages_for_node_do_not_stand_for_what_python_needs(esm: Project) -> None:
+    esm.holo("run", "--", "true", cwd=esm.folder)
+    (esm.folder / "requirements.txt").write_text("no such package\n")
+    assert f"{esm.folder / 'requirements.txt'}" in esm.holo("run", "--", "true", cwd=esm.folder, code=2).stderr
+    named = esm.holo("run", "--blueprint", "package-lock.json", "--", "node", "src/main.js", cwd=esm.folder)
+    assert (named.stdout, named.stderr) == (imported(esm), "")
+
+
+@needs_npm
+def test_vite_builds_a_project(project: Project) -> None:
+    """Its configuration imports vite, and vite imports that."""
+    package = {"name": "web", "type": "module", "dependencies": NEEDED, "devDependencies": {"vite": "5.4.19"}}
+    (project.folder / "package.json").write_text(json.dumps(package))
+    project.lock.unlink()
+    subprocess.run(["npm", "install", "--package-lock-only", "--no-audit"], cwd=project.folder, check=True)
+    config = "import { defineConfig } from 'vite'; export default defineConfig({ build: { minify: true } })\n"
+    (project.folder / "vite.config.js").write_text(config)
+    (project.folder / "index.html").write_text('<script type="module" src="/main.js"></script>\n')
+    (project.folder / "main.js").write_text("import number from 'is-number'; document.title = number('5')\n")
+    built = project.holo("run", "--", "vite", "build", cwd=project.folder)
+    assert "where Node.js looks for packages" in built.stderr
+    assert list((project.folder / "dist" / "assets").glob("index-*.js"))
+    project.holo("delete", cwd=project.folder)
+    assert not (project.folder / "node_modules").exists()
+    project.holo("run", "--ephemeral", "--", "vite", "build", "--outDir", "again", cwd=project.folder)
+    assert list((project.folder / "again" / "assets").glob("index-*.js"))
+
+
 # -- failures ---------------------------------------------------------------------------------------------
 
 

@@ -114,15 +114,15 @@ def unknown(path: str) -> UsageError:
     return UsageError(f"{path} is not a blueprint holo knows; it knows {_KNOWN}", way)
 
 
-def nearest(start: str) -> Blueprint | None:
-    """The nearest blueprint in ``start`` or a folder above it.
+def nearest(start: str, *, of_npm: bool = False) -> Blueprint | None:
+    """The nearest blueprint in ``start`` or a folder above it; ``of_npm``: of packages for Node.js.
 
     What is in it is run, so one that belongs to another user, in ``/tmp`` say, has to be named to be used: raises
     :class:`Conflict`. One that cannot be read is no reason to take the next: raises :class:`HoloError`.
     """
     folder = absolute(start)
     while True:
-        for name in _SOUGHT:
+        for name in _SOUGHT[-1:] if of_npm else _SOUGHT:
             path = os.path.join(folder, name)
             if not _is_file(path) or (name == "pyproject.toml" and not _is_project(path)):
                 continue

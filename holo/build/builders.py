@@ -54,6 +54,8 @@ class Options:
 
     compile: bool = True
     """whether Python's bytecode is made, so that no space has to"""
+    part: str = ""
+    """the folder of what is built that is recorded; empty for all of it"""
 
 
 class Builder(Protocol):

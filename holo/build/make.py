@@ -122,7 +122,7 @@ def build(
                         )
                     with library.lock(exclusive=False, on_wait=on_wait):
                         name = _free_name(library, blueprint.label, wanted.key)
-                        report = record(library, stage, name, workers=workers)
+                        report = record(library, os.path.join(stage, wanted.options.part), name, workers=workers)
                         if wanted.parts is not None:
                             note(_path(library, own, PARTS), report.digest, wanted.parts)
                     for warning in (*warnings, *report.warnings):

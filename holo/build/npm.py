@@ -1,6 +1,7 @@
 """Build package-lock.json with ``npm ci``: a space holds ``node_modules``, and what of both files has made it.
 
-So its ``package.json`` is not the project's: it has the fields that decide what is installed, and no others.
+So its ``package.json`` is not the project's: it has the fields that decide what is installed, and no others. A space
+that is itself called ``node_modules`` holds what is in that folder, and nothing else.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[st
         "variables": variables | {"NODE_ENV": inputs.variable("NODE_ENV")},
         "node": _node(blueprint.folder, inputs),
         "system": this_system(),
+        **({"part": options.part} if options.part else {}),
     }
 
 
@@ -116,6 +118,8 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
     environ = {name: value for name, value in os.environ.items() if not _FOREIGN.fullmatch(name)}
     log.run([npm, "ci", "--no-audit", "--no-fund"], env=environ, cwd=stage)
     os.unlink(npmrc)
+    if options.part:
+        os.makedirs(os.path.join(stage, options.part), exist_ok=True)  # npm makes none for no packages
     forget(
         os.path.join(stage, name) for name in ("package.json", "package-lock.json", "node_modules/.package-lock.json")
     )

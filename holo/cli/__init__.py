@@ -21,6 +21,7 @@ from holo.errors import INTERRUPTED, HoloError, IntegrityError, UsageError, advi
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from holo.api import Hololib
     from holo.space import Space
     from holo.uninstall import UninstallReport
 
@@ -401,8 +402,10 @@ def run(
         raise _CommandEnded(end_like(code))
     if catalog is not None or keep is not None or record_it:
         raise UsageError("--catalog, --keep and --record are for throw-away environments", "Add --ephemeral.")
-    found = Hololib().space_to_run_in(space, blueprint, compile=compiled)
+    library = Hololib()
+    found = library.space_to_run_in(space, blueprint, compile=compiled)
     _warn_unless_whole(found)
+    _warn_of_hidden_modules(library, found)
     changes = activation.variables(found.path, found.name, os.environ)
     sys.stdout.flush()
     raise _CommandEnded(activation.run(command, activation.apply(changes, os.environ)))
@@ -416,8 +419,10 @@ def shell(space: SpaceToWorkIn = None) -> None:
     from holo import activation
     from holo.api import Hololib
 
-    found = Hololib().space_to_run_in(space)
+    library = Hololib()
+    found = library.space_to_run_in(space)
     _warn_unless_whole(found)
+    _warn_of_hidden_modules(library, found)
     changes = activation.variables(found.path, found.name, os.environ)
     raise _CommandEnded(activation.run([activation.shell(os.environ)], activation.apply(changes, os.environ)))
 
@@ -429,6 +434,14 @@ def _warn_unless_whole(space: Space) -> None:
         render.warn(
             f"the last restore of space {space.name} has not ended; `holo restore --space {space.name}` ends it"
         )
+
+
+def _warn_of_hidden_modules(library: Hololib, space: Space) -> None:
+    warning = library.hidden_modules(space)
+    if warning is not None:
+        from holo.cli import render
+
+        render.warn(warning)
 
 
 @app.command("list")

@@ -1,0 +1,51 @@
+"""Where Node.js finds the packages of a space.
+
+It looks for them in folders that are called ``node_modules``, in a script's folder and in those above it, and for what
+is imported nowhere else (https://nodejs.org/api/esm.html): ``NODE_PATH`` is for ``require``. So a space of npm's
+packages can be the ``node_modules`` of its project. Anywhere else it has a folder of that name in it, for packages look
+for each other in the same way.
+"""
+
+from __future__ import annotations
+
+import os
+
+from holo.build.blueprint import Blueprint, recognise
+from holo.build.origin import origin_of
+from holo.space import Holotree, Space, is_empty_directory
+
+MODULES = "node_modules"
+
+
+def part_at(blueprint: Blueprint, path: str | None) -> str:
+    """The folder of what is built of a blueprint that belongs at a path; empty if that is all of it."""
+    is_modules = path is not None and os.path.basename(path) == MODULES
+    return MODULES if blueprint.kind == "npm" and is_modules else ""
+
+
+def place_for(tree: Holotree, blueprint: Blueprint) -> str | None:
+    """Where in its project a new space of a blueprint is to be; ``None`` if that does not matter, or cannot be."""
+    path = os.path.join(blueprint.folder, MODULES)
+    if not part_at(blueprint, path) or not os.access(blueprint.folder, os.W_OK):
+        return None
+    if os.path.lexists(path) and (os.path.islink(path) or not is_empty_directory(path)):
+        return None
+    real = os.path.realpath(path)
+    spaces = (os.path.realpath(space.path) for space in tree.spaces())
+    return None if any(os.path.commonpath([real, space]) == space for space in spaces) else path
+
+
+def hidden(tree: Holotree, space: Space) -> str | None:
+    """What to say of a space whose packages cannot be imported in its project."""
+    inner = os.path.join(space.path, MODULES)
+    origin = origin_of(tree, space) if os.path.isdir(inner) else None
+    blueprint = recognise(origin.blueprint) if origin is not None and os.path.isfile(origin.blueprint) else None
+    if blueprint is None or blueprint.kind != "npm":
+        return None
+    place = os.path.join(blueprint.folder, MODULES)
+    if os.path.realpath(place) == os.path.realpath(inner):
+        return None
+    said = f"`require` finds the packages of space {space.name}, but `import` looks for them in {place}"
+    if os.path.lexists(place):
+        return f"{said}, which is something else"
+    return f"{said}; `holo init --space NAME --to {place} {blueprint.path}` makes that"
