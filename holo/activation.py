@@ -22,6 +22,9 @@ Variables = dict[str, str | None]
 """Environment variables to set; ``None`` is one to unset."""
 
 _NAME = re.compile(r"(?!HOLO_)[A-Za-z_][A-Za-z0-9_]*")
+_PYTHON = re.compile(r"(?:pip-?|python)[0-9.]*w?(?:\.exe)?")
+"""Programs that work on the environment they are in. Another one's would look for packages, and install them, there."""
+
 _UNSET = "***unset***"
 """How conda notes a variable that was taken away."""
 
@@ -79,6 +82,40 @@ def apply(changes: Variables, environ: Mapping[str, str]) -> dict[str, str]:
     """``environ`` with the changes made."""
     result = {key: value for key, value in environ.items() if key not in changes}
     return result | {key: value for key, value in changes.items() if value is not None}
+
+
+def check_python(path: str, name: str) -> None:
+    """Raise :class:`NotFound` if the Python of a space is gone: commands would find another, without its packages."""
+    suffix = ".exe" if sys.platform == "win32" else ""
+    files = [os.path.join(folder, word + suffix) for folder in _programs(path) for word in ("python", "python3")]
+    there = [file for file in files if os.path.lexists(file)]
+    lost = [file for file in there if not os.path.exists(file)]
+    if lost or (not there and _has_python(path)):
+        file = (lost or files)[0]
+        raise NotFound(f"the Python of space {name!r} is gone: {_what_is(file)}", _way_back(file, path, name))
+
+
+def _has_python(path: str) -> bool:
+    """Whether a space was made with a Python, which may be gone."""
+    if os.path.exists(os.path.join(path, "pyvenv.cfg")):
+        return True
+    import glob
+
+    return bool(glob.glob(os.path.join(glob.escape(path), "conda-meta", "python-[0-9]*.json")))
+
+
+def _what_is(file: str) -> str:
+    """What there is instead of a program."""
+    if not os.path.islink(file):
+        return f"there is no {file}"
+    return f"{file} leads to {os.path.realpath(file)}, which is not there"
+
+
+def _way_back(file: str, path: str, name: str) -> str:
+    """How a space gets back a program that it had."""
+    if os.path.islink(file) and not _is_inside(os.path.realpath(file), os.path.realpath(path)):
+        return "Install that Python again, or make the space anew with another one."
+    return f"If the space had it, `holo restore --space {name}` brings it back."
 
 
 def _programs(path: str) -> list[str]:
@@ -209,8 +246,46 @@ def run(command: list[str], environ: Mapping[str, str], *, as_child: bool = Fals
 
 
 def _find(command: str, environ: Mapping[str, str]) -> str:
-    """The program that ``command`` means, by the rules of the shell."""
+    """The program that ``command`` means, by the rules of the shell. In a Python space, Python and pip are its own."""
     path = environ.get("PATH", os.defpath)
+    space = environ.get("HOLO_SPACE_PATH")
+    if not space or not _PYTHON.fullmatch(command) or not _is_python(space):
+        return _on_path(command, path)
+    own = os.pathsep.join(_programs(space))
+    try:
+        return _on_path(command, own)
+    except CommandNotFound:
+        raise _not_own(command, own, environ) from None
+
+
+def _is_python(path: str) -> bool:
+    """Whether a space is one of Python's environments."""
+    signs = ("pyvenv.cfg", "conda-meta", "bin/python", "bin/python3")
+    return any(os.path.lexists(os.path.join(path, sign)) for sign in signs)
+
+
+def _not_own(command: str, own: str, environ: Mapping[str, str]) -> CommandNotFound:
+    """What is said of a program that is to be in the folders ``own`` of the space, and is not."""
+    name, path = environ.get("HOLO_SPACE", ""), environ["HOLO_SPACE_PATH"]
+    file = os.path.join(own.split(os.pathsep, maxsplit=1)[0], command)
+    message = f"space {name!r} has no {command} of its own: {_what_is(file)}"
+    if (outside := _looked_up(command, environ.get("PATH", os.defpath))) is not None:
+        message += f". {outside} is of another environment"
+    if command.startswith("pip") and _looked_up("python", own) is not None:
+        hint = "`uv pip` installs into the space. For a pip of its own, name pip in what the space is made of."
+    else:
+        hint = f"{_way_back(file, path, name)} One from elsewhere is run if it is named by its path."
+    return CommandNotFound(message, hint)
+
+
+def _looked_up(command: str, path: str) -> str | None:
+    try:
+        return _on_path(command, path)
+    except HoloError:
+        return None
+
+
+def _on_path(command: str, path: str) -> str:
     if sys.platform == "win32":
         import shutil
 

@@ -204,18 +204,24 @@ class Hololib:
         blueprint: PathLike | None = None,
         *,
         compile: bool | None = None,  # noqa: A002
+        force: bool = False,
     ) -> Space:
-        """The space that is meant: as it is, or of a blueprint (:meth:`space_of_blueprint`).
+        """The space that is meant: as it is (:meth:`space`), or of a blueprint (:meth:`space_of_blueprint`).
 
         That is the one that is named. If neither argument names anything: the space that is the ``.venv`` or the
         ``node_modules`` of the current folder or of one above it, and its blueprint, if it was made of one; else
         ``HOLO_SPACE``'s; else that of the nearest blueprint upwards; else ``user``.
         """
         name, found = self._meant(space, blueprint)
-        if found is not None:
-            return self.space_of_blueprint(found.path, name, compile=compile)
-        _refuse_compile(compile)
-        return self.space(name)
+        if found is None:
+            _refuse_compile(compile)
+            return self.space(name, force=force)
+        made = self.space_of_blueprint(found.path, name, compile=compile)
+        if not force:
+            from holo import activation
+
+            activation.check_python(made.path, made.name)
+        return made
 
     def hidden_modules(self, space: Space) -> str | None:
         """What to say of a space of packages that Node.js does not find by ``import``; ``None`` if there is nothing."""
@@ -376,11 +382,12 @@ class Hololib:
             raise self.tree.unknown(space)
         return delete(self.store, space, self._on_wait)
 
-    def space(self, name: str | None = None) -> Space:
+    def space(self, name: str | None = None, *, force: bool = False) -> Space:
         """The space of that name, to work in; without one, as :meth:`restore` chooses.
 
-        Raises :class:`NotFound`, also if its directory is gone: commands would be found elsewhere on ``PATH``. And
-        :class:`Conflict` if it belongs to another home, or was moved and not restored since.
+        Raises :class:`NotFound`, also if its directory, or the Python in it, is gone: commands would be found elsewhere
+        on ``PATH``. And :class:`Conflict` if it belongs to another home, or was moved and not restored since, or if
+        its last restore has not ended. With ``force`` it need neither have its Python nor be restored to the end.
         """
         self._sweep()
         found = self.tree.get(name or self._near_or_default())
@@ -391,6 +398,11 @@ class Hololib:
                 f"Make it again with `holo restore --space {found.name}`.",
             )
         self.tree.refuse_moved(found)
+        if not force:
+            from holo import activation
+
+            self.tree.refuse_unfinished(found)
+            activation.check_python(found.path, found.name)
         return found
 
     def spaces(self) -> list[Space]:

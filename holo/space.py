@@ -414,6 +414,14 @@ class Holotree:
                 f"`holo restore --space {space.name}` makes it right.",
             )
 
+    def refuse_unfinished(self, space: Space) -> None:
+        """Raise :class:`Conflict` if what is missing in a space would be found in other environments."""
+        if space.state != "pristine":
+            raise Conflict(
+                f"the last restore of space {space.name!r} has not ended: not everything is in {space.path}",
+                f"`holo restore --space {space.name}` ends it. --force works in it as it is.",
+            )
+
     def adopt(self, space: Space) -> None:
         """Let a space that only a copy tells of be this home's. The next restore believes nothing in it."""
         space = replace(space, home=self.home, stamp=-1, boot="")

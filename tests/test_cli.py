@@ -615,6 +615,7 @@ def awkward(holo: Holo, recorded: Any) -> Path:
 
 def test_variables_as_json(holo: Holo, space: Path) -> None:
     (space / "pyvenv.cfg").touch()
+    (space / "bin" / "python").symlink_to(sys.executable)
     found = holo("variables", "--space", "one", "--json").json()
     assert found["HOLO_SPACE"] == "one"
     assert found["VIRTUAL_ENV"] == str(space)

@@ -71,6 +71,9 @@ Compile = Annotated[
     Optional[bool],
     typer.Option("--compile/--no-compile", help="Compile the bytecode of a Python blueprint when it is built."),
 ]
+Unfit = Annotated[
+    bool, typer.Option("--force", help="Also in a space whose last restore has not ended, or whose Python is gone.")
+]
 KeepSetid = Annotated[bool, typer.Option("--keep-setid", help="Keep setuid and setgid bits.")]
 
 
@@ -352,6 +355,7 @@ def restore(
 def variables(
     space: SpaceToWorkIn = None,
     shell: Annotated[str, typer.Option("--shell", help="sh, fish or powershell.")] = "sh",
+    force: Unfit = False,
     as_json: Json = False,
 ) -> None:
     """Print the variables that make a space the current environment, as shell code."""
@@ -361,8 +365,7 @@ def variables(
     from holo.api import Hololib
     from holo.cli import render
 
-    found = Hololib().space_to_run_in(space)
-    _warn_unless_whole(found)
+    found = Hololib().space_to_run_in(space, force=force)
     changes = activation.variables(found.path, found.name, os.environ)
     render.document(changes) if as_json else render.raw(activation.render(changes, render.shell(shell)))
 
@@ -385,6 +388,7 @@ def run(
         Optional[str], typer.Option("--keep", metavar="NAME", help="With --ephemeral: make a space of the result.")
     ] = None,
     record_it: Annotated[bool, typer.Option("--record", help="With --keep: only a catalog.")] = False,
+    force: Unfit = False,
 ) -> None:
     """Run a command in a space; its exit code is passed on."""
     import os
@@ -393,6 +397,8 @@ def run(
     from holo.api import Hololib
 
     if ephemeral:
+        if force:
+            raise UsageError("--force is for spaces", "A throw-away environment is whole: leave it out.")
         from holo.ephemeral.process import end_like
 
         code = Hololib().run_ephemeral(
@@ -403,8 +409,7 @@ def run(
     if catalog is not None or keep is not None or record_it:
         raise UsageError("--catalog, --keep and --record are for throw-away environments", "Add --ephemeral.")
     library = Hololib()
-    found = library.space_to_run_in(space, blueprint, compile=compiled)
-    _warn_unless_whole(found)
+    found = library.space_to_run_in(space, blueprint, compile=compiled, force=force)
     _warn_of_hidden_modules(library, found)
     changes = activation.variables(found.path, found.name, os.environ)
     sys.stdout.flush()
@@ -412,7 +417,7 @@ def run(
 
 
 @app.command()
-def shell(space: SpaceToWorkIn = None) -> None:
+def shell(space: SpaceToWorkIn = None, force: Unfit = False) -> None:
     """Start a shell in a space; its exit code is passed on."""
     import os
 
@@ -420,20 +425,10 @@ def shell(space: SpaceToWorkIn = None) -> None:
     from holo.api import Hololib
 
     library = Hololib()
-    found = library.space_to_run_in(space)
-    _warn_unless_whole(found)
+    found = library.space_to_run_in(space, force=force)
     _warn_of_hidden_modules(library, found)
     changes = activation.variables(found.path, found.name, os.environ)
     raise _CommandEnded(activation.run([activation.shell(os.environ)], activation.apply(changes, os.environ)))
-
-
-def _warn_unless_whole(space: Space) -> None:
-    if space.state != "pristine":
-        from holo.cli import render
-
-        render.warn(
-            f"the last restore of space {space.name} has not ended; `holo restore --space {space.name}` ends it"
-        )
 
 
 def _warn_of_hidden_modules(library: Hololib, space: Space) -> None:

@@ -75,6 +75,8 @@ def end_like(code: int) -> int:
 
 
 def _environ(place: Place) -> dict[str, str]:
+    """The variables of the command. Raises :class:`HoloError` if that would run another environment's Python."""
+    activation.check_python(place.path, place.space)
     return activation.apply(activation.variables(place.path, place.space, os.environ), os.environ)
 
 
