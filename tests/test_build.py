@@ -27,6 +27,7 @@ from holo.build.origin import Origin, origin_of, recall, remember, write_own
 from holo.errors import HoloError
 from holo.hololib.locks import locked
 from holo.restore.unpack import unpack
+from support import records
 from support.cli import Holo
 from support.faults import Outcome, Supervisor
 from support.filesystems import Filesystem
@@ -720,7 +721,11 @@ def test_what_is_remembered_is_believed_if_it_can_be_true(holo: Holo, tmp_path: 
     write_own(str(origin), {"blueprint": "/x", "compile": True, "digest": digest})
     assert (recall(store, blueprint, Options()), nearest(store, parts)) == (("env", digest), digest)
     assert origin_of(library.tree, known) == Origin("/x", True, digest)
-    memory = {"name": "env", "digest": digest, "files": {}, "variables": {}}
+    memory = records.read(seen) | {"files": {}, "variables": {}}
+    write_own(str(seen), memory)
+    assert recall(store, blueprint, Options()) == ("env", digest)
+    write_own(str(seen), {key: value for key, value in memory.items() if key != "form"})
+    assert recall(store, blueprint, Options()) is None, "what builders of another form have made"
     noted = {"digest": digest, "base": parts.key, "lines": ["a"]}
     wrong: tuple[object, ...] = (None, 5, [1], [["a"]], "../../env", "\0", {"a": 1})
     for value in wrong:

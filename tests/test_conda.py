@@ -221,6 +221,44 @@ def test_pip(project: Project, python: Channel, installer: str) -> None:
         assert str(space) in project.run("space", "pip", "--version")
 
 
+def test_settings_of_pip_that_lead_elsewhere(project: Project, python: Channel) -> None:
+    """Those that can be overridden are: in files, and in variables."""
+    config = project.folder / "pip.conf"
+    config.write_text("[global]\nuser = true\ndry-run = true\nrequire-virtualenv = true\n")
+    project.write(channels=[python.url], dependencies=["python", "pip", {"pip": ["iniconfig"]}])
+    elsewhere = str(project.folder / "elsewhere")
+    project.environ |= {"PIP_CONFIG_FILE": str(config), "PYTHONPYCACHEPREFIX": elsewhere, "PYTHONOPTIMIZE": "2"}
+    project.environ |= {f"PIP_{name}": elsewhere for name in ("TARGET", "PREFIX", "ROOT", "PYTHON")}
+    project.init("space")
+    space = project.space("space")
+    assert len([*space.glob("lib/python*/site-packages/iniconfig/__init__.py")]) == 1
+    compiled = [path.name for path in space.glob("lib/python*/site-packages/iniconfig/__pycache__/__init__.*")]
+    assert compiled == [f"__init__.{sys.implementation.cache_tag}.pyc"]
+    there = [path for path in Path(elsewhere).rglob("*") if "/.build-" in str(path) or path.name == "iniconfig"]
+    assert there == [], "but the bytecode of holo itself"
+
+
+@pytest.mark.parametrize("option", ["target", "prefix", "root"])
+@pytest.mark.parametrize("section", ["global", "install"])
+def test_pip_is_led_elsewhere_by_a_file(project: Project, python: Channel, option: str, section: str) -> None:
+    config = project.folder / "pip.conf"
+    config.write_text(f"[{section}]\n{option} = {project.folder}/vendor\n")
+    project.environ["PIP_CONFIG_FILE"] = str(config)
+    project.write(channels=[python.url], dependencies=["python", "pip", {"pip": ["iniconfig"]}])
+    said = project.init("space", code=2).stderr
+    assert f"packages installed elsewhere: {section}.{option}='{project.folder}/vendor'\n" in said
+    assert "`pip config debug`" in said
+    assert project.is_clean()
+    assert not (project.folder / "vendor").exists()
+
+
+def test_uv_is_led_elsewhere_by_a_file(project: Project, python: Channel) -> None:
+    (project.folder / "uv.toml").write_text('[pip]\ntarget = "vendor"\n')
+    project.write(channels=[python.url], dependencies=["python", "uv", {"pip": ["iniconfig"]}])
+    assert f"{project.folder}/uv.toml: `target = " in project.init("space", code=2).stderr
+    assert project.is_clean()
+
+
 # -- failures ---------------------------------------------------------------------------------------------
 
 
@@ -272,6 +310,16 @@ def test_what_cannot_be_built(
     assert project.is_clean()
 
 
+def test_a_tool_that_installs_nothing(project: Project, tmp_path: Path) -> None:
+    """As by a setting of its that nobody knows."""
+    (tmp_path / "conda").write_text(STAND_IN)
+    (tmp_path / "conda").chmod(0o755)
+    project.environ |= {"PATH": f"{tmp_path}:{os.defpath}", "RECORD": os.devnull}
+    project.write(channels=["a"], dependencies=["y", "x >=1", "__glibc", "z*"])
+    assert "this is not in the environment: x\n" in project.init("space", code=1).stderr
+    assert project.is_clean()
+
+
 def test_ctrl_c_ends_everything(project: Project, hello: Channel) -> None:
     """As a terminal sends it: to the whole process group."""
     project.write(channels=[hello.url], dependencies=["hello"], rccPostInstall=["sh -c 'echo started; sleep 600; :'"])
@@ -300,6 +348,7 @@ for argument in "$0" "$@"; do echo "$argument"; done > "$RECORD"
 env >> "$RECORD"
 while [ "$1" != --prefix ]; do shift; done
 mkdir -p "$2/conda-meta" "$2/bin"
+touch "$2/conda-meta/y-2-0.json" "$2/conda-meta/z-1-0.json"
 """
 
 
@@ -328,6 +377,7 @@ def test_a_tool_on_path(project: Project, tmp_path: Path, there: list[str], used
     rest = [*defaults, "--override-channels", "--channel", "b", "--channel", "a", "a::y>=2,<3", "z =1"]
     assert lines[5 : 5 + len(rest)] == rest
     variables = ["ALWAYS_COPY=true", "CHANNEL_PRIORITY=strict", "REGISTER_ENVS=false", "SHORTCUTS=false"]
+    variables += ["DRY_RUN=false", "DOWNLOAD_ONLY=false"]
     assert {f"{tool}_{variable}" for tool in ("CONDA", "MAMBA") for variable in variables} <= set(lines)
 
 

@@ -8,18 +8,19 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from holo import activation, platform
-from holo.build import conda_file, requirements
+from holo.build import complete, conda_file, requirements
 from holo.build.builders import ToolMissing
 from holo.build.canonical import this_system, without_queries, without_secrets
 from holo.build.forget import forget, forget_in_packages
 from holo.build.inputs import Inputs
-from holo.build.python import configuration
-from holo.errors import Conflict, HoloError
+from holo.build.python import configuration, environment, refuse_elsewhere
+from holo.errors import Conflict, HoloError, UsageError
 
 if TYPE_CHECKING:
     from holo.build.blueprint import Blueprint
@@ -32,7 +33,7 @@ _TOOLS = ("micromamba", "mamba", "conda")
 
 _PIPS = (
     *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_CONSTRAINT"),
-    *("PIP_PRE", "PIP_NO_BINARY", "PIP_ONLY_BINARY", "PIP_PREFER_BINARY"),
+    *("PIP_PRE", "PIP_NO_DEPS", "PIP_NO_BINARY", "PIP_ONLY_BINARY", "PIP_PREFER_BINARY"),
 )
 """Variables that decide what pip installs."""
 
@@ -41,6 +42,8 @@ _INCLUDE = re.compile(r"(-r|-c|--requirement|--constraint)[\s=]*(?=[^\s=])")
 _SETTINGS = {
     "ALWAYS_COPY": "true",  # commands change files in the stage, which must not be the cache's
     "CHANNEL_PRIORITY": "strict",  # the default of one is not that of the other
+    "DRY_RUN": "false",
+    "DOWNLOAD_ONLY": "false",
     "REGISTER_ENVS": "false",  # the stage is gone when somebody wants a list of environments,
     "SHORTCUTS": "false",  # or clicks on one
 }
@@ -48,17 +51,27 @@ _SETTINGS = {
 _TOKEN = re.compile(r"/t/[^/]+(?=/)")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"'\\]+")
 
-_FOREIGN = re.compile(
-    "PYTHON.*|VIRTUAL_ENV.*|CONDA_.*|PIP_(REQUIRE_VIRTUALENV|USER|TARGET|PREFIX|ROOT)|UV_.*_ENVIRONMENT"
-)
-"""Variables of another environment, which would make commands look for things, or install them, there."""
+_FOREIGN = re.compile("VIRTUAL_ENV.*|CONDA_.*|PIP_(TARGET|PREFIX|ROOT|PYTHON|REPORT|REQUIREMENT|EDITABLE)")
+"""Variables of another environment, which would make commands look for things, or install them, there.
+
+Besides those that would lead uv elsewhere.
+"""
+
+_BYTECODE = ("PYTHONPYCACHEPREFIX", "PYTHONOPTIMIZE", "PYTHONDONTWRITEBYTECODE")
+"""Variables by which the Python of a package's script writes its bytecode elsewhere, or another one."""
+
+_PIPS_OWN = {"PIP_USER": "0", "PIP_DRY_RUN": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
+"""Variables, for they come before pip's configuration files."""
+
+_ELSEWHERE = re.compile(r"(?:global|install)\.(?:target|prefix|root|python)=.*")
+"""Settings of these files that no variable takes back."""
 
 
 def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]:
     """What decides the result; not the tool, which is told so much that it makes no difference that is meant."""
     found = conda_file.parse(inputs.text(blueprint.path), blueprint.path)
     return {
-        "builder": "conda 1",  # counted up when what is made of the same blueprint changes
+        "builder": "conda 2",  # counted up when what is made of the same blueprint changes
         "channels": [_TOKEN.sub("", without_secrets(channel)) for channel in found.channels],
         "specs": [_TOKEN.sub("", without_secrets(spec)) for spec in found.specs],
         "pip": requirements.of_lines(found.pip, f"{blueprint.path}, pip", inputs).canonical(),
@@ -77,6 +90,8 @@ def _installer(found: CondaFile, folder: str, inputs: Inputs) -> list[object]:
     variables = {name: without_secrets(inputs.variable(name) or "") for name in _PIPS}
     limits = [path for path in variables["PIP_CONSTRAINT"].split() if "://" not in path]
     contents = [inputs.digest(os.path.join(folder, path)) for path in limits]
+    if "uv" in found.names():
+        refuse_elsewhere(folder, inputs)
     return [variables, contents, configuration(folder, inputs) if "uv" in found.names() else None]
 
 
@@ -95,6 +110,7 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
         raise HoloError(f"the build failed: there is no environment at {stage}", f"Its log: {log.path}")
     if os.lstat(stage).st_uid not in platform.owners():
         raise Conflict(f"another user has put something at {stage} while {name} ran", "Do not trust them.")
+    complete.check(found.packages(), complete.conda_packages(stage), log)
     environ = _activate(stage, found.variables, log)
     if found.pip:
         _pip(found, stage, blueprint.folder, environ, log)
@@ -138,7 +154,8 @@ def _create(found: CondaFile, stage: str) -> tuple[str, list[str]]:
 
 def _tool_environment() -> dict[str, str]:
     """Variables for settings of conda and mamba, which all of them have: https://docs.conda.io, "Settings"."""
-    return os.environ | {f"{tool}_{name}": value for tool in ("CONDA", "MAMBA") for name, value in _SETTINGS.items()}
+    own = {name: value for name, value in os.environ.items() if name not in _BYTECODE}
+    return own | {f"{tool}_{name}": value for tool in ("CONDA", "MAMBA") for name, value in _SETTINGS.items()}
 
 
 def _activate(stage: str, variables: dict[str, str], log: Log) -> dict[str, str]:
@@ -166,7 +183,7 @@ def _activate(stage: str, variables: dict[str, str], log: Log) -> dict[str, str]
     if variables:
         with open(state, "w", encoding="utf-8") as file:
             json.dump({"version": 1, "env_vars": variables}, file, indent=2)
-    own = {name: value for name, value in os.environ.items() if not _FOREIGN.fullmatch(name)}
+    own = {name: value for name, value in environment(os.environ).items() if not _FOREIGN.fullmatch(name)} | _PIPS_OWN
     environ = activation.apply(activation.variables(stage, os.path.basename(stage), own), own)
     return environ | {"PYTHONNOUSERSITE": "1"}
 
@@ -193,9 +210,27 @@ def _pip(found: CondaFile, stage: str, folder: str, environ: dict[str, str], log
         install = [uv, "pip", "install", "--python", python, "--link-mode", "copy"]
     else:
         # -I: neither what lies in the current directory nor what is in the user's own site-packages counts.
-        install = [python, "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+        pip = [python, "-I", "-m", "pip", "--disable-pip-version-check"]
+        _refuse_elsewhere([*pip, "config", "list"], environ, folder)
+        install = [*pip, "install", "--no-input"]
     log.run([*install, "--requirement", lines], env=environ, cwd=folder)
     os.unlink(lines)
+    asked = {name for line in found.pip if (name := requirements.distribution(line)) is not None}
+    complete.check(asked, complete.distributions(stage), log)
+
+
+def _refuse_elsewhere(command: list[str], environ: dict[str, str], folder: str) -> None:
+    """Raise :class:`UsageError` if pip's configuration files, which it lists, have it install elsewhere."""
+    listed = subprocess.run(
+        command, env=environ, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    for line in listed.stdout.decode(errors="replace").splitlines():
+        if _ELSEWHERE.fullmatch(line):
+            raise UsageError(
+                f"a configuration file of pip has packages installed elsewhere: {line}",
+                "Take it out, and say it where it is meant: `pip install --target ...`. "
+                "`pip config debug` shows which file it is in.",
+            )
 
 
 def _forget_credentials(stage: str) -> None:

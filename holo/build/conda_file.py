@@ -21,6 +21,7 @@ _KNOWN = ("name", "prefix", "channels", "dependencies", "variables", "rccPostIns
 """``name`` and ``prefix`` say where the environment is to be, which is holo's business."""
 
 _NAME = re.compile(r"(?:.*::)?\s*([A-Za-z0-9_.-]+)")
+_PACKAGE = re.compile(r"(?:[^\s\[]*::)?\s*(?!__)([A-Za-z0-9_.-]+)(?<!\.conda)(?<!\.bz2)(?:[\s=<>!~\[].*)?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -43,6 +44,10 @@ class CondaFile:
     def names(self) -> set[str]:
         """The packages that are asked for."""
         return {found[1].lower() for spec in self.specs if (found := _NAME.match(spec))}
+
+    def packages(self) -> set[str]:
+        """Those that must be in the environment: neither a file's, nor virtual, nor any that a pattern fits."""
+        return {found[1].lower() for spec in self.specs if (found := _PACKAGE.fullmatch(spec))}
 
 
 def parse(text: str, path: str) -> CondaFile:

@@ -14,6 +14,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from holo.build import complete
 from holo.build.builders import ToolMissing
 from holo.build.canonical import this_system
 from holo.build.forget import forget
@@ -61,11 +62,12 @@ _SETTINGS = (
 """What decides what npm ci installs (docs.npmjs.com, "config"). None of it is a secret, as a registry's token is."""
 
 _FOREIGN = re.compile(
-    "npm_(package|lifecycle)_.*|npm_config_(global|location|local_prefix|dry_run|package_lock_only|workspaces?)"
-    "|NODE_PATH|INIT_CWD",
-    re.IGNORECASE,
+    "npm_(package|lifecycle)_.*|npm_config_(local_prefix|workspace)|NODE_PATH|INIT_CWD", re.IGNORECASE
 )
 """Variables that would lead npm elsewhere. It sets some of them itself for what it runs."""
+
+_HERE = ("--location=project", "--no-global", "--no-workspaces", "--no-dry-run", "--no-package-lock-only")
+"""Options that come before variables and .npmrc, by which npm would install elsewhere, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[st
     home = inputs.variable("HOME") or os.path.expanduser("~")
     files = [users[0] if users else os.path.join(home, ".npmrc"), os.path.join(blueprint.folder, ".npmrc")]
     return {
-        "builder": "npm 1",  # counted up when what is made of the same blueprint changes
+        "builder": "npm 2",  # counted up when what is made of the same blueprint changes
         "package": project.package,
         "lock": project.lock,
         "settings": [setting for file in files for setting in _settings(inputs.optional(file) or b"")],
@@ -116,8 +118,10 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
     with open(npmrc, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as copy:
         copy.write(inputs.optional(os.path.join(blueprint.folder, ".npmrc")) or b"")
     environ = {name: value for name, value in os.environ.items() if not _FOREIGN.fullmatch(name)}
-    log.run([npm, "ci", "--no-audit", "--no-fund"], env=environ, cwd=stage)
+    log.run([npm, "ci", "--no-audit", "--no-fund", *_HERE], env=environ, cwd=stage)
     os.unlink(npmrc)
+    asked = _asked(project)
+    complete.check(asked, [name for name in asked if os.path.exists(os.path.join(stage, "node_modules", name))], log)
     if options.part:
         os.makedirs(os.path.join(stage, options.part), exist_ok=True)  # npm makes none for no packages
     forget(
@@ -154,6 +158,13 @@ def _read(blueprint: Blueprint, inputs: Inputs) -> _Project:
         | {"packages": packages | {"": unversioned}},
         scripts=chosen,
     )
+
+
+def _asked(project: _Project) -> set[str]:
+    """The packages that no setting leaves out."""
+    needed, optional = (project.package.get(name) for name in ("dependencies", "optionalDependencies"))
+    names = {*needed} if isinstance(needed, dict) else set()
+    return names - {*optional} if isinstance(optional, dict) else names
 
 
 _ONLY_PACKAGES = "A space is restored without the folders that these would be links to. Use npm ci in the project."

@@ -28,6 +28,9 @@ from holo.untrusted import SMALL, is_ours, read_file
 
 SEEN = ".seen"
 
+_FORM = 2
+"""Counted up when a builder is, so that what an earlier one has made is not remembered."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -49,6 +52,8 @@ class Memory:
     """of its catalog"""
     files: Seen
     variables: dict[str, str]
+    form: int
+    """:data:`_FORM` when it was written"""
 
     def is_current(self, environ: Mapping[str, str]) -> bool:
         """Whether everything that was looked at is as it was."""
@@ -73,7 +78,7 @@ def recall(library: Store, blueprint: Blueprint, options: Options) -> tuple[str,
     """The name and the digest of the catalog of a blueprint, if nothing has changed since it was made."""
     with suppress(TypeError, AttributeError, ValueError):  # it has another form, or no path can be like that
         memory = Memory(**read_own(_path(library, blueprint, options)))
-        is_sound = NAME.fullmatch(memory.name) is not None and digests.is_digest(memory.digest)
+        is_sound = memory.form == _FORM and NAME.fullmatch(memory.name) is not None and digests.is_digest(memory.digest)
         if is_sound and library.has(memory.digest) and memory.is_current(os.environ):
             return memory.name, memory.digest
     return None
@@ -82,7 +87,9 @@ def recall(library: Store, blueprint: Blueprint, options: Options) -> tuple[str,
 def remember(library: Store, blueprint: Blueprint, options: Options, name: str, digest: str, inputs: Inputs) -> None:
     """Let :func:`recall` find the catalog as long as the inputs are what they were when they were read."""
     if inputs.are_settled():
-        write_own(_path(library, blueprint, options), asdict(Memory(name, digest, inputs.files, inputs.variables)))
+        write_own(
+            _path(library, blueprint, options), asdict(Memory(name, digest, inputs.files, inputs.variables, _FORM))
+        )
 
 
 def catalog_remembered(path: str) -> str | None:

@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from holo import platform
-from holo.build import requirements
+from holo.build import complete, requirements
 from holo.build.blueprint import Blueprint
 from holo.build.blueprint import parse_toml as _toml
 from holo.build.builders import Options, ToolMissing
@@ -40,13 +40,16 @@ _FACTS = (
 
 # -- the environment of uv ------------------------------------------------------------------------------------------
 
-_NOT_OURS = (
-    *("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP"),
-    *("UV_PROJECT_ENVIRONMENT", "UV_PROJECT", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY", "UV_NO_PROJECT", "UV_ISOLATED"),
-    *("UV_SYSTEM_PYTHON", "UV_BREAK_SYSTEM_PACKAGES", "UV_FROZEN", "UV_LOCKED", "UV_NO_SYNC", "UV_COMPILE_BYTECODE"),
-    *("UV_LINK_MODE", "UV_VENV_CLEAR", "UV_ENV_FILE", "UV_NO_ENV_FILE", "PYC_INVALIDATION_MODE"),
+_NOT_OURS = re.compile(
+    r"VIRTUAL_ENV|CONDA_PREFIX|CONDA_DEFAULT_ENV|PYTHON(?!_KEYRING).*|PYC_INVALIDATION_MODE"
+    r"|UV_(PYTHON|PROJECT_ENVIRONMENT|PROJECT|WORKING_DIR(ECTORY)?|NO_PROJECT|ISOLATED|ACTIVE"
+    r"|SYSTEM_PYTHON|BREAK_SYSTEM_PACKAGES|FROZEN|LOCKED|NO_SYNC|(NO|ONLY)_INSTALL_(PROJECT|WORKSPACE|LOCAL)"
+    r"|COMPILE_BYTECODE|LINK_MODE|VENV_CLEAR|ENV_FILE|NO_ENV_FILE)"
 )
-"""Variables that would lead uv elsewhere, or say again what we say."""
+"""Variables that would lead uv, or the bytecode of the Python it runs, elsewhere, or say again what we say.
+
+The choice of a backend for keyring, where passwords of indexes may be, begins as Python's own variables do.
+"""
 
 _INDECISIVE = re.compile(
     r"UV_(CACHE_DIR|NO_CACHE|CONCURRENT_.*|(UPLOAD_)?HTTP_.*|REQUEST_TIMEOUT|OFFLINE|NATIVE_TLS|SYSTEM_CERTS|NO_PROGRESS"
@@ -57,6 +60,9 @@ _INDECISIVE = re.compile(
 """Variables of uv that decide how it works and not what comes of it. Any other one counts, as it might."""
 
 _LISTS_OF_FILES = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE")
+
+_YES = ("y", "yes", "t", "true", "on", "1")
+"""What uv takes for a yes in a variable."""
 
 _PLACES = ("UV_FIND_LINKS", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL")
 
@@ -73,8 +79,9 @@ def find_uv() -> str:
     return found
 
 
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    kept = {name: value for name, value in environ.items() if name not in _NOT_OURS}
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables with which uv installs where it is told to."""
+    kept = {name: value for name, value in environ.items() if not _NOT_OURS.fullmatch(name)}
     return {**kept, "PYC_INVALIDATION_MODE": "TIMESTAMP"}
 
 
@@ -85,7 +92,7 @@ def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[st
     """See :mod:`holo.build.builders`."""
     content = _READERS[blueprint.kind](blueprint, inputs)
     return {
-        "builder": "uv 1",  # counted up when what is made of the same blueprint changes
+        "builder": "uv 2",  # counted up when what is made of the same blueprint changes
         "system": this_system(),
         "content": content,
         "configuration": configuration(blueprint.folder, inputs),
@@ -95,6 +102,7 @@ def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[st
 
 
 def _requirements(blueprint: Blueprint, inputs: Inputs) -> object:
+    refuse_elsewhere(blueprint.folder, inputs)
     return requirements.read(blueprint.path, inputs).canonical()
 
 
@@ -130,6 +138,7 @@ def _project(blueprint: Blueprint, inputs: Inputs) -> object:
         raise UsageError(f"{blueprint.path} has no [project], so it does not say what is needed")
     root = _workspace(blueprint.folder, inputs)
     if root is None:
+        refuse_elsewhere(blueprint.folder, inputs)
         _refuse_local_sources(document, blueprint.path)
         if "dependencies" in project.get("dynamic", ()):
             raise UsageError(
@@ -241,30 +250,49 @@ def _refuse_local_sources(document: Table, path: str) -> None:
 
 
 def configuration(folder: str, inputs: Inputs) -> object:
-    """What of uv's configuration decides the result: its variables, and the files that it reads.
-
-    The files: https://docs.astral.sh/uv/concepts/configuration-files/
-    """
+    """What of uv's configuration decides the result: its variables, and the files that it reads."""
     variables: dict[str, object] = {}
     for name, value in sorted(inputs.variables_with("UV_").items()):
-        if name in _NOT_OURS or _INDECISIVE.fullmatch(name):
+        if _NOT_OURS.fullmatch(name) or _INDECISIVE.fullmatch(name) or name == "UV_CONFIG_FILE":
             continue
         variables[name] = without_secrets(value)
         if name in _PLACES and any(map(_is_relative, re.split(r"[\s,]+", value.strip()))):
             variables[name] = [without_secrets(value), folder]
         if name in _LISTS_OF_FILES:
             variables[name] = [inputs.digest(os.path.join(folder, file)) for file in value.split()]
+    tables = [_placed(table, os.path.dirname(path)) for path, table in _configurations(folder, inputs)]
+    return [variables, _counted(tables)]
+
+
+def refuse_elsewhere(folder: str, inputs: Inputs) -> None:
+    """Raise :class:`UsageError` if the files have ``uv pip`` install elsewhere, which no option of it takes back."""
+    for path, table in _configurations(folder, inputs):
+        pip = table.get("pip")
+        settings = pip if isinstance(pip, dict) else {}
+        for name in settings.keys() & {"target", "prefix"}:
+            raise UsageError(
+                f"{path}: `{name} = {json.dumps(settings[name], default=str)}` for `uv pip` has packages installed "
+                "there, and not in the environment",
+                f"Take it out of the file, and say it where it is meant: `uv pip install --{name} ...`",
+            )
+
+
+def _configurations(folder: str, inputs: Inputs) -> list[tuple[str, Table]]:
+    """The files that uv reads settings from, with these.
+
+    Which: https://docs.astral.sh/uv/concepts/configuration-files/
+    """
     named = inputs.variable("UV_CONFIG_FILE")
     if named:
-        variables["UV_CONFIG_FILE"] = inputs.digest(os.path.join(folder, named))
-        return variables
-    if inputs.variable("UV_NO_CONFIG"):
-        return variables
-    tables = [_nearest_configuration(folder, inputs)]
+        path = os.path.join(folder, named)
+        return [(path, _toml(inputs.text(path), path))]
+    if (inputs.variable("UV_NO_CONFIG") or "").lower() in _YES:
+        return []
+    found = [_nearest_configuration(folder, inputs)]
     for path in _shared_configurations(inputs):
         data = inputs.optional(path)
-        tables.append(_toml(data.decode("utf-8", "replace"), path) if data is not None else None)
-    return [variables, _counted(tables)]
+        found.append((path, _toml(data.decode("utf-8", "replace"), path)) if data is not None else None)
+    return [item for item in found if item is not None]
 
 
 def _counted(settings: object) -> str:
@@ -272,16 +300,16 @@ def _counted(settings: object) -> str:
     return without_secrets(json.dumps(settings, sort_keys=True, default=str))
 
 
-def _nearest_configuration(folder: str, inputs: Inputs) -> Table | None:
+def _nearest_configuration(folder: str, inputs: Inputs) -> tuple[str, Table] | None:
     while True:
         own = inputs.optional(path := os.path.join(folder, "uv.toml"))
         if own is not None:
-            return _placed(_toml(own.decode("utf-8", "replace"), path), folder)
+            return path, _toml(own.decode("utf-8", "replace"), path)
         project = inputs.optional(_pyproject(folder))
         if project is not None and b"tool" in project:
             table = _tool_uv(_toml(project.decode("utf-8", "replace"), _pyproject(folder)))
             if table is not None:
-                return _placed(table, folder)
+                return _pyproject(folder), table
         parent = os.path.dirname(folder)
         if parent == folder:
             return None
@@ -331,11 +359,13 @@ def _interpreter(blueprint: Blueprint, inputs: Inputs) -> tuple[str, list[str]]:
     for place in places:  # where uv looks for them
         for name in (".python-version", ".python-versions"):
             inputs.optional(os.path.join(place, name))
-    wanted = []
+    chosen: object = inputs.variable("UV_PYTHON")  # which `uv python find` does not look at
+    options = []
     if blueprint.kind == "script":
-        requirement = script_metadata(inputs.text(blueprint.path), blueprint.path).get("requires-python")
-        wanted = ["--no-project", *([str(requirement)] if requirement and not inputs.variable("UV_PYTHON") else [])]
-    environ = _environment(inputs.environ)
+        chosen = chosen or script_metadata(inputs.text(blueprint.path), blueprint.path).get("requires-python")
+        options = ["--no-project"]
+    wanted = [*options, *([str(chosen)] if chosen else [])]
+    environ = environment(inputs.environ)
     inputs.variable("PATH")
     inputs.watch(_answer([find_uv(), "python", "dir"], environ, folder))  # what uv installs it prefers
     path = _answer([find_uv(), "python", "find", "--system", "--resolve-links", *wanted], environ, folder)
@@ -428,7 +458,7 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
     uv = find_uv()
     inputs = Inputs()
     python, _ = _interpreter(blueprint, inputs)
-    environ = _environment(os.environ) | {"UV_LINK_MODE": _link_mode(os.path.dirname(stage))}
+    environ = environment(os.environ) | {"UV_LINK_MODE": _link_mode(os.path.dirname(stage))}
     place = os.path.join(stage, "Scripts" if sys.platform == "win32" else "bin", "python")
     compiled = ["--compile-bytecode"] if options.compile else ["--no-compile-bytecode"]
 
@@ -461,8 +491,37 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
         warnings = [f"not installed, for it is made of a folder's sources: {name}" for name in local]
     with suppress(FileNotFoundError):
         os.unlink(os.path.join(stage, ".lock"))  # uv's own, while it installs
+    _check(blueprint, inputs, stage, log)
     forget_in_packages(stage)
     return warnings
+
+
+_LEAVES_OUT = re.compile("override-dependencies|exclude-dependencies|UV_OVERRIDE|UV_EXCLUDE(?!_NEWER)")
+"""Settings by which a package can be left out that the blueprint asks for."""
+
+
+def _check(blueprint: Blueprint, inputs: Inputs, stage: str, log: Log) -> None:
+    """Raise :class:`HoloError` if a package that the blueprint asks for is not there."""
+    asked, there = _asked(blueprint, inputs), complete.distributions(stage)
+    settings = [_READERS[blueprint.kind](blueprint, inputs), configuration(blueprint.folder, inputs)]
+    if not (asked & there and _LEAVES_OUT.search(json.dumps(settings, default=str))):
+        complete.check(asked, there, log)
+
+
+def _asked(blueprint: Blueprint, inputs: Inputs) -> set[str]:
+    """The packages that a blueprint asks for, whatever the system is."""
+    path, not_installed = blueprint.path, set[str]()
+    if blueprint.kind == "requirements":
+        lines = sorted(requirements.read(path, inputs).requirements)
+    elif blueprint.kind == "script":
+        lines = _texts(script_metadata(inputs.text(path), path), "dependencies", path)
+    else:
+        project = _toml(inputs.text(path), path)["project"]
+        lines = _texts(project, "dependencies", path)
+        not_installed = {requirements.normalized(str(project.get("name")))}  # which may name its own extras
+        if (root := _workspace(blueprint.folder, inputs)) is not None:
+            not_installed.update(_local_packages(os.path.join(root, "uv.lock"), inputs))
+    return {name for line in lines if (name := requirements.distribution(line)) is not None} - not_installed
 
 
 def _default_groups(blueprint: Blueprint, inputs: Inputs) -> list[str]:

@@ -176,6 +176,17 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def distribution(requirement: str) -> str | None:
+    """The package that a requirement asks for; ``None`` if its name is not in it, or a marker decides."""
+    found = _NAMED.fullmatch(requirement.strip())
+    if found is None or ";" in requirement or found[3][:1] not in ("", *"(<>=!~@-"):
+        return None
+    name = found[1]
+    if name.endswith(_ARCHIVE):  # that of a wheel begins with it
+        return normalized(name.partition("-")[0]) if name.endswith(".whl") else None
+    return normalized(name)
+
+
 def _versions(text: str, where: str) -> str:
     if text.startswith("(") and text.endswith(")"):
         text = text[1:-1]
