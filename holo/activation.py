@@ -25,6 +25,9 @@ _NAME = re.compile(r"(?!HOLO_)[A-Za-z_][A-Za-z0-9_]*")
 _PYTHON = re.compile(r"(?:pip-?|python)[0-9.]*w?(?:\.exe)?")
 """Programs that work on the environment they are in. Another one's would look for packages, and install them, there."""
 
+_OTHERS = ("UV_PYTHON", "UV_SYSTEM_PYTHON", "PIP_PYTHON")
+"""Variables by which uv and pip work on another Python than that of the environment they are started in."""
+
 _UNSET = "***unset***"
 """How conda notes a variable that was taken away."""
 
@@ -65,7 +68,10 @@ def variables(path: str, name: str, environ: Mapping[str, str]) -> Variables:
     if modules or (inherited and _first([], inherited, previous) != inherited):
         found["NODE_PATH"] = _first(modules, inherited or "", previous) or None
     is_conda = os.path.exists(os.path.join(path, "conda-meta"))
-    if os.path.exists(os.path.join(path, "pyvenv.cfg")):
+    is_venv = os.path.exists(os.path.join(path, "pyvenv.cfg"))
+    if is_conda or is_venv:
+        found |= {key: None for key in _OTHERS if key in environ}
+    if is_venv:
         found |= {"VIRTUAL_ENV": path, "VIRTUAL_ENV_PROMPT": name, "PYTHONHOME": None}
     elif is_conda or _is_inside(environ.get("VIRTUAL_ENV"), previous):
         # Whatever it was: uv and others go by it before they look at CONDA_PREFIX.

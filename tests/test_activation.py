@@ -52,6 +52,16 @@ def test_a_virtualenv(tmp_path: Path) -> None:
     assert "CONDA_PREFIX" not in found
 
 
+@pytest.mark.parametrize("sign", ["pyvenv.cfg", "conda-meta"])
+def test_another_python_is_not_meant(tmp_path: Path, sign: str) -> None:
+    """By uv and pip, that is; where a space has none, it may be."""
+    environ = {"PATH": "/bin", "UV_PYTHON": "3.12", "UV_SYSTEM_PYTHON": "1", "PIP_PYTHON": "/usr/bin/python3"}
+    assert environ.items() <= apply(variables(str(tmp_path), "n", environ), environ).items() | {("PATH", "/bin")}
+    (tmp_path / sign).mkdir()
+    left = apply(variables(str(tmp_path), "n", environ), environ)
+    assert left.keys().isdisjoint({"UV_PYTHON", "UV_SYSTEM_PYTHON", "PIP_PYTHON"})
+
+
 def test_a_conda_prefix(tmp_path: Path) -> None:
     (tmp_path / "conda-meta").mkdir()
     found = variables(str(tmp_path), "ml", {"PATH": "/bin", "VIRTUAL_ENV": "/home/ada/.venv"})

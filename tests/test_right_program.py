@@ -93,6 +93,21 @@ def test_the_hints_about_pip(world: World, venv: Path, tmp_path: Path) -> None:
     assert space in world("run", "--space", "pip", "--", "pip", "--version")
 
 
+@pytest.mark.parametrize("variable", ["UV_PYTHON", "UV_SYSTEM_PYTHON"])
+def test_uv_works_on_the_space(world: World, venv: Path, tmp_path: Path, variable: str) -> None:
+    """Though a variable, which may be for builds, says on which Python it works."""
+    space = world.init(venv)
+    wheel = wheels.make(tmp_path / "wheels", "leaf")
+    other = tmp_path / "other"
+    subprocess.run([find_uv(), "venv", "--quiet", "--no-project", "--python", sys.executable, other], check=True)
+    world.environ["PATH"] = f"{other / 'bin'}:{world.environ['PATH']}"
+    world.environ[variable] = str(other / "bin" / "python") if variable == "UV_PYTHON" else "1"
+    for how in (HERE, EPHEMERAL):
+        said = world(*how, "sh", "-c", f"uv pip install --quiet --offline {wheel} && leaf")
+        assert said == f"leaf 1.0 {space}\n"
+    assert not [*other.rglob("leaf*")]
+
+
 @pytest.mark.parametrize("command", [["python", "-V"], ["sh", "-c", "python3 -V"]], ids=["python", "sh"])
 def test_the_interpreter_is_gone(world: World, venv: Path, tmp_path: Path, command: list[str]) -> None:
     space = world.init(venv)
