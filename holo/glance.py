@@ -37,9 +37,9 @@ def glance(store: Store, spaces: list[Space]) -> Iterator[Space]:
 
 
 def _directories(store: Store, digest: str) -> list[tuple[str, int, int]]:
-    """The path, the mode and the mtime in ns of the directories of a catalog; of one that is lost, none."""
+    """Those of a catalog; of one that is lost, none."""
     try:
-        return [row[:3] for row in store.read(digest).directories]
+        return store.directories(digest)
     except HoloError:
         return []
 

@@ -286,9 +286,26 @@ class Store:
         """Load a catalog to see what it needs, not to restore it: whoever made it, and whatever rights it gives."""
         return self._load(digest)[0]
 
+    def directories(self, digest: str) -> list[tuple[str, int, int]]:
+        """The path, the mode and the mtime in ns of each directory of a catalog, parents before children.
+
+        In a quarter of the time of :meth:`read`: what this user or root has published was checked then.
+        """
+        from holo.catalog import unescape
+
+        data, is_own = self._document(digest)
+        if not is_own:
+            return [row[:3] for row in self.read(digest).directories]
+        return [(unescape(path), mode, time) for path, mode, time, _, _ in json.loads(data)["directories"]]
+
     def _load(self, digest: str) -> tuple[Catalog, bool]:
         from holo.catalog import Catalog
 
+        data, is_own = self._document(digest)
+        return Catalog.from_json(data, self.catalog_path(digest)), is_own
+
+    def _document(self, digest: str) -> tuple[bytes, bool]:
+        """The bytes of a catalog, which have that digest, and whether only this user and root can have written them."""
         path = self.catalog_path(digest)
         try:
             data, is_own = read_catalog_file(path)
@@ -302,7 +319,7 @@ class Store:
                 f"catalog {path} is damaged: its bytes do not have that digest",
                 "Run `holo check --repair` (with `--from` another library), or record the environment again.",
             )
-        return Catalog.from_json(data, path), is_own
+        return data, is_own
 
     def resolve(self, reference: str) -> tuple[str, str]:
         """Find a catalog by name or by a digest prefix of at least four digits.
