@@ -36,5 +36,5 @@ def check(asked: Iterable[str], there: Collection[str], log: Log) -> None:
     if missing:
         raise HoloError(
             f"the build failed: its tools report no error, but this is not in the environment: {', '.join(missing)}",
-            f"A setting of theirs may lead elsewhere, or take it out. Their log: {log.path}",
+            f"A setting of theirs may lead elsewhere, or leave it out. Their log: {log.path}",
         )

@@ -503,9 +503,11 @@ _LEAVES_OUT = re.compile("override-dependencies|exclude-dependencies|UV_OVERRIDE
 def _check(blueprint: Blueprint, inputs: Inputs, stage: str, log: Log) -> None:
     """Raise :class:`HoloError` if a package that the blueprint asks for is not there."""
     asked, there = _asked(blueprint, inputs), complete.distributions(stage)
-    settings = [_READERS[blueprint.kind](blueprint, inputs), configuration(blueprint.folder, inputs)]
-    if not (asked & there and _LEAVES_OUT.search(json.dumps(settings, default=str))):
-        complete.check(asked, there, log)
+    if asked & there and not asked <= there:
+        settings = [_READERS[blueprint.kind](blueprint, inputs), configuration(blueprint.folder, inputs)]
+        if _LEAVES_OUT.search(json.dumps(settings, default=str)):
+            return
+    complete.check(asked, there, log)
 
 
 def _asked(blueprint: Blueprint, inputs: Inputs) -> set[str]:
