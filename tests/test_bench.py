@@ -193,14 +193,14 @@ def test_nothing_is_left_after_an_error(holo: Holo, impossible: Path) -> None:
 
 @locally
 def test_what_another_bench_uses_stays(holo: Holo, impossible: Path) -> None:
-    (holo.home / "bench-of-mine").mkdir(parents=True)
-    (holo.home / "bench-of-mine" / "tree").mkdir()
+    (holo.home / "bench-0123abcd").mkdir(parents=True)
+    (holo.home / "bench-0123abcd" / "tree").mkdir()
     (holo.home / "bench-press.txt").touch()
-    with (holo.home / "bench-of-mine" / "lock").open("w") as lock:
+    with (holo.home / "bench-0123abcd" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "waiting" not in holo("bench", impossible, code=1).stderr
-        assert sorted(left(holo)) == ["bench-of-mine", "bench-press.txt"]
-        assert sorted(os.listdir(holo.home / "bench-of-mine")) == ["lock", "tree"]
+        assert sorted(left(holo)) == ["bench-0123abcd", "bench-press.txt"]
+        assert sorted(os.listdir(holo.home / "bench-0123abcd")) == ["lock", "tree"]
     holo("bench", impossible, code=1)
     assert left(holo) == ["bench-press.txt"]
 
