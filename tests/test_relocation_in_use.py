@@ -195,10 +195,7 @@ def loaded(path: Path) -> tuple[str, ...]:
 @pytest.mark.parametrize("name", ["module.py", "gunicorn.conf.py"])
 def test_bytecode_of_a_source(source: Path, moved: Callable[[int], Path], growth: int, mode: str, name: str) -> None:
     trees.write(source / name, MODULE.format(root=str(source)))
-    compile_ = (
-        f"import py_compile as p; p.compile({name!r}, doraise=True, invalidation_mode=p.PycInvalidationMode.{mode})"
-    )
-    subprocess.run([sys.executable, "-c", compile_], check=True, cwd=source)
+    compiled(source, name, mode)
     target = moved(growth)
     assert loaded(target / name) == (str(target), str(target), f"{target}/{name}")
 
@@ -232,10 +229,7 @@ def test_bytecode_without_a_source_that_holds_no_other_path(
 @GROWTH
 def test_a_clone(holo: Holo, source: Path, growth: int) -> None:
     trees.write(source / "gunicorn.conf.py", MODULE.format(root=str(source)))
-    compile_ = (
-        "import py_compile as p; p.compile('gunicorn.conf.py', invalidation_mode=p.PycInvalidationMode.UNCHECKED_HASH)"
-    )
-    subprocess.run([sys.executable, "-c", compile_], check=True, cwd=source)
+    compiled(source, "gunicorn.conf.py", "UNCHECKED_HASH")
     with sqlite3.connect(source / ".coverage") as database:
         database.execute("create table file (path text)")
         database.execute("insert into file values (?)", (str(source),))
