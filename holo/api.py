@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from shlex import quote
 from typing import TYPE_CHECKING, TypeGuard
 
 from holo import settings as settings_module
@@ -635,6 +634,8 @@ class Hololib:
             return self._near_or_default(), None
         at = self.tree.at(path)
         if at is None and catalog is None:
+            from shlex import quote
+
             raise NotFound(
                 f"{path} is not a space",
                 f"`holo list` shows which are. To make it one: `holo init --space NAME SOURCE --to {quote(path)}`.",
@@ -743,6 +744,8 @@ class Hololib:
 
     @staticmethod
     def _way_to(known: Space, blueprint: Blueprint) -> str:
+        from shlex import quote
+
         return f"`holo init --space {known.name} --force {quote(blueprint.path)}` turns it into that."
 
     def _refuse_other(self, known: Space | None, name: str, digest: str, options: Options) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holo.relocation import quoting
+from holo.relocation import is_plain
 from holo.relocation.quoting import replacements
 
 OLD = b"/opt/env"
@@ -194,7 +194,7 @@ def test_the_first_line_tells_the_language(line: str, language: str) -> None:
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0")))
 def test_a_plain_path_is_one_that_no_shell_quotes(text: str) -> None:
     ascii_only = text.encode("ascii", "ignore").decode()
-    assert quoting.is_plain(os.fsencode(text)) == (not ascii_only or shlex.quote(ascii_only) == ascii_only)
+    assert is_plain(os.fsencode(text)) == (not ascii_only or shlex.quote(ascii_only) == ascii_only)
 
 
 @given(

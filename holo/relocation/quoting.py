@@ -15,8 +15,6 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Literal, TypeAlias
 
-_PLAIN = re.compile(rb"[A-Za-z0-9_@%+=:,./\x80-\xff-]*")
-
 _RAW_SUFFIXES = (".pth", ".egg-link", ".txt", ".md", ".rst", ".html", ".bat")
 _RAW_NAMES = ("RECORD", "pyvenv.cfg")
 """Files in which a path is read as it stands, to the end of the line, or by people (or by Windows, elsewhere)."""
@@ -30,11 +28,6 @@ _POLYGLOT = re.compile(rb"#!/bin/sh\n'''exec' [^\n]*\n' '''\n")
 
 Replacements: TypeAlias = list[bytes] | None
 Language: TypeAlias = Callable[[bytes, Sequence[int], int, bytes], Replacements]
-
-
-def is_plain(path: bytes) -> bool:
-    """Whether no language gives any character of ``path`` a meaning (those of :func:`shlex.quote`, and non-ASCII)."""
-    return _PLAIN.fullmatch(path) is not None
 
 
 def replacements(path: str, content: bytes, offsets: Sequence[int], length: int, new: bytes) -> Replacements:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-import subprocess
 import sys
 from functools import cache
 
@@ -88,6 +87,8 @@ def _by_sh(interpreter: bytes, arguments: bytes) -> bytes:
 @cache
 def env_splits() -> bool:
     """Whether env of this system has ``-S`` (GNU since 8.30, BSD, macOS; not BusyBox)."""
+    import subprocess
+
     try:
         done = subprocess.run(["/usr/bin/env", "-S", "true"], capture_output=True, check=False)
     except OSError:

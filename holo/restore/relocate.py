@@ -16,7 +16,7 @@ from typing import TypeAlias
 from holo.catalog import BYTECODE_HEADER, Relocation
 from holo.content import Hole, Piece
 from holo.errors import CatalogInvalid, RelocationImpossible
-from holo.relocation import quoting, shebang
+from holo.relocation import is_plain, shebang
 
 SHEBANG_LIMIT = shebang.limit()
 
@@ -41,7 +41,7 @@ class Relocator:
         self._old_text = old
         self._new_text = new
         self._growth = len(self.new) - len(self.old)
-        self._is_plain = quoting.is_plain(self.new) or self.new == self.old
+        self._is_plain = is_plain(self.new) or self.new == self.old
 
     def applies(self, relocation: Relocation) -> bool:
         """Whether a file is patched at all.
@@ -211,7 +211,9 @@ class Relocator:
         if self._is_plain:
             return [self.new] * len(offsets)
         below = [at for at in offsets if not self._shebang_breaks(relocation) or at >= relocation.ends[0]]
-        quoted = quoting.replacements(path, head, below, len(self.old), self.new)
+        from holo.relocation.quoting import replacements  # for the few paths that need it
+
+        quoted = replacements(path, head, below, len(self.old), self.new)
         return [self.new] * (len(offsets) - len(below)) + quoted if quoted is not None else None
 
 
