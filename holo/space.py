@@ -436,7 +436,8 @@ class Holotree:
         return space
 
     def unknown(self, name: str, hint: str | None = None) -> NotFound:
-        """The error about a name that no space has."""
+        """The error about a name that no space has. Raises :class:`UsageError` for one that none can have."""
+        check_name(name, "space")
         return NotFound(f"there is no space {name!r} in {self.path}", hints(choice("Spaces", name, self.names()), hint))
 
     def names(self) -> list[str]:
