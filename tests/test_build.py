@@ -476,7 +476,7 @@ def test_hostile_blueprints_cause_one_error(holo: Holo, folder: Path, name: str)
 @local
 def test_a_pipe_for_a_blueprint_is_no_blueprint(holo: Holo, folder: Path) -> None:
     os.mkfifo(folder / "requirements.txt")
-    assert "there is nothing at" in holo("init", "--space", "one", "./requirements.txt", cwd=folder, code=1).stderr
+    assert "it is not a regular file" in holo("init", "--space", "one", "./requirements.txt", cwd=folder, code=1).stderr
 
 
 @local
