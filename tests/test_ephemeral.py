@@ -849,7 +849,12 @@ def test_a_home_with_any_characters(filesystem: Filesystem, forks: Forks, user: 
     odd.mkdir()
     home = make_home(replace(filesystem, root=odd), forks, user, trees.small)
     with home.inside() as inside:
-        assert compare.differences(home.source, inside.seen, new=inside.path) == []
+        (quoted,) = compare.differences(home.source, inside.seen, new=inside.path)
+        assert "bin/hello" in quoted
+        said = subprocess.run(
+            ["bash", inside.seen / "bin" / "hello"], capture_output=True, text=True, check=True
+        ).stdout
+        assert said == f"hello from {inside.path}\n"
         home("restore", "--space", "web")
     assert home.left() == []
 
