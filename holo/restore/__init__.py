@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from shlex import quote
 
 from holo import platform
 from holo.catalog import Catalog, Totals
@@ -347,6 +346,8 @@ class _Job:
             return known.path if known is not None else self._tree.default_path(self._name)
         path = absolute(path)
         if known is not None and os.path.realpath(known.path) != os.path.realpath(path):
+            from shlex import quote
+
             raise Conflict(
                 f"space {self._name!r} lives at {known.path}, not at {path}",
                 f"To make another one there: `holo init --space NAME {known.catalog} --to {quote(path)}`.",
