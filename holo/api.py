@@ -122,7 +122,8 @@ class Hololib:
         with self._alone_with(space):
             known = self.tree.find(space)
             blueprint = self._blueprint_meant(source, known, path)
-            refuse(self.store, space, path, options)  # before anything is recorded or built
+            if blueprint is not None or self._named(source, known) is None:
+                refuse(self.store, space, path, options)  # before anything is recorded or built
             if blueprint is not None:
                 chosen = self._chosen(compile, blueprint, known, path)
                 return self._init_from(blueprint, space, known, path, chosen, options, may_change=force)
