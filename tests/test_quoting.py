@@ -94,12 +94,12 @@ def test_a_shell_reads_the_path(shell: str, new: str, tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1))
 def test_sh_reads_any_path(new: str) -> None:
-    words = [*WORDS, '"$(printf %s "/opt/env")x"']
+    words = [*WORDS, '"$(printf %s "/opt/env/")x"']
     script = moved("activate", "".join(f"printf '%s\\0' {word}\n" for word in words), "/" + new)
     assert script is not None
     done = subprocess.run(["sh"], input=os.fsencode(script), capture_output=True, check=True)
     wanted = [word.replace("'", "").replace('"', "").replace("/opt/env", "/" + new) for word in WORDS]
-    assert os.fsdecode(done.stdout).split("\0") == [*wanted, f"/{new}x", ""]
+    assert os.fsdecode(done.stdout).split("\0") == [*wanted, f"/{new}/x", ""]
 
 
 @pytest.mark.parametrize(
