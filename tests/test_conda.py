@@ -385,9 +385,8 @@ def test_no_tool_at_all(project: Project, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("PATH", str(project.folder))
     monkeypatch.setattr(conda, "find_spec", lambda _: None)
     found = conda_file.parse("{channels: [a], dependencies: [b]}", "conda.yaml")
-    with pytest.raises(ToolMissing, match="micromamba, mamba, conda or py-rattler") as caught:
+    with pytest.raises(ToolMissing, match="micromamba, mamba, conda or py-rattler"):
         conda._create(found, "/stage")
-    assert "holo[conda]" in str(caught.value.hint)
 
 
 # -- what the file says -----------------------------------------------------------------------------------

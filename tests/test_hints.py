@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -435,6 +436,24 @@ def test_a_refused_command_leaves_nothing_behind(holo: Holo, source: Path) -> No
     holo("init", "--space", "web", other, code=1)
     assert holo("catalogs", "--json").stdout == catalogs
     assert state(holo) == "pristine"
+
+
+def test_what_builds_is_installed_beside_holo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bare `pip` may be of another environment, and holo's name means another program in a registry."""
+    from holo.build import conda, conda_file, python
+    from holo.build.builders import ToolMissing
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "uv", None)
+    monkeypatch.setattr(conda, "find_spec", lambda _: None)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    found = conda_file.parse("{channels: [a], dependencies: [b]}", "conda.yaml")
+    for extra, find in (("uv", python.find_uv), ("conda", lambda: conda._create(found, "/stage"))):
+        with pytest.raises(ToolMissing) as caught:
+            find()
+        words = shlex.split(str(caught.value.hint).split(": ")[1])
+        assert words[:-1] == [sys.executable, "-m", "pip", "install"]
+        assert [words[-1]] == extras[extra]
 
 
 # -- what is printed --------------------------------------------------------------------------------------------------

@@ -23,8 +23,10 @@ A builder is a module with three functions:
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from importlib import import_module
+from shlex import quote
 from typing import TYPE_CHECKING, Protocol, cast
 
 from holo.errors import HoloError
@@ -46,6 +48,11 @@ _MODULES: dict[Kind, str] = {
 
 class ToolMissing(HoloError):
     """The tool that builds such blueprints is not installed; the hint says how to get it."""
+
+
+def beside_holo(requirement: str) -> str:
+    """The command that installs a package for holo to find, wherever holo is: pip may be of another environment."""
+    return f"{quote(sys.executable)} -m pip install {quote(requirement)}"
 
 
 @dataclass(frozen=True)

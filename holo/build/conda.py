@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from holo import activation, platform
 from holo.build import complete, conda_file, requirements
-from holo.build.builders import ToolMissing
+from holo.build.builders import ToolMissing, beside_holo
 from holo.build.canonical import this_system, without_queries, without_secrets
 from holo.build.forget import forget, forget_in_packages
 from holo.build.inputs import Inputs
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _TOOLS = ("micromamba", "mamba", "conda")
 """The quickest first. Any of them comes before py-rattler, as they read the user's .condarc: mirrors, credentials."""
+
+_RATTLER = "py-rattler>=0.28,<0.29"
+"""As the extra ``conda`` has it."""
 
 _PIPS = (
     *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_CONSTRAINT"),
@@ -145,7 +148,7 @@ def _create(found: CondaFile, stage: str) -> tuple[str, list[str]]:
     if find_spec("rattler") is None:
         raise ToolMissing(
             "there is no tool that builds conda environments: micromamba, mamba, conda or py-rattler",
-            "Put one on PATH, or install the last: pip install 'holo[conda]'.",
+            f"Put one on PATH, or install the last beside holo: {beside_holo(_RATTLER)}",
         )
     # -P: what lies in the current directory is not to be imported.
     program = [sys.executable, "-P", "-X", "utf8", "-m", "holo.build.rattler"]

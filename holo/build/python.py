@@ -21,7 +21,7 @@ from holo import platform
 from holo.build import complete, requirements
 from holo.build.blueprint import Blueprint
 from holo.build.blueprint import parse_toml as _toml
-from holo.build.builders import Options, ToolMissing
+from holo.build.builders import Options, ToolMissing, beside_holo
 from holo.build.canonical import hidden, this_system, without_secrets
 from holo.build.forget import forget_in_packages
 from holo.build.inputs import Inputs
@@ -31,6 +31,9 @@ from holo.errors import HoloError, UsageError
 from holo.platform import probe
 
 Table = dict[str, Any]
+
+_UV = "uv>=0.8"
+"""As the extra ``uv`` has it."""
 
 _FACTS = (
     "import json, sys; print(json.dumps([sys.implementation.name, sys.version, "
@@ -75,7 +78,10 @@ def find_uv() -> str:
         return os.fspath(uv.find_uv_bin())
     found = shutil.which("uv")
     if found is None:
-        raise ToolMissing("Python blueprints are built with uv, which is not there", "Run: pip install 'holo[uv]'")
+        raise ToolMissing(
+            "Python blueprints are built with uv, which is not there",
+            f"Put it on PATH, or install it beside holo: {beside_holo(_UV)}",
+        )
     return found
 
 
