@@ -291,13 +291,23 @@ def _looked_up(command: str, path: str) -> str | None:
         return None
 
 
+def _beside_holo(command: str) -> str | None:
+    """The uv that came with holo builds, but the folder that it is in need not be on PATH."""
+    file = os.path.join(os.path.dirname(sys.executable), command)
+    if command == "uv" and os.access(file, os.X_OK):
+        from shlex import quote
+
+        return f"holo has one of its own: name it by its path, or put a link to it on PATH: {quote(file)}"
+    return None
+
+
 def _on_path(command: str, path: str) -> str:
     if sys.platform == "win32":
         import shutil
 
         found = shutil.which(command, path=path)
         if found is None:
-            raise CommandNotFound(f"{command}: there is no such command on PATH")
+            raise CommandNotFound(f"{command}: there is no such command on PATH", _beside_holo(command))
         return found
     if os.path.dirname(command):
         return command
@@ -307,7 +317,7 @@ def _on_path(command: str, path: str) -> str:
             return file
     if files:
         raise CommandNotExecutable(f"{files[0]}: is not executable", f"Make it so: chmod +x {files[0]}")
-    raise CommandNotFound(f"{command}: there is no such command on PATH")
+    raise CommandNotFound(f"{command}: there is no such command on PATH", _beside_holo(command))
 
 
 def _spawn(program: str, command: list[str], environ: Mapping[str, str]) -> int:

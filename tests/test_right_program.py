@@ -66,6 +66,20 @@ def venv(tmp_path: Path) -> Path:
     return path
 
 
+def test_the_uv_that_came_with_holo(world: World, venv: Path) -> None:
+    """It need not be on PATH; a program that is not there at all has no hint."""
+    world.init(venv)
+    (world.outside / "uv").unlink()
+    own = Path(sys.executable).parent / "uv"
+    assert own.is_file()
+    for how in (HERE, EPHEMERAL):
+        said = world.refused(*how, "uv", "pip", "list", code=127)
+        assert said.startswith("error: uv: there is no such command on PATH\n")
+        assert said.endswith(f" {own}\n")
+        assert world(*how, str(own), "pip", "list", "--quiet") == ""
+    assert world(*HERE, "no-such-program", code=127) == "error: no-such-program: there is no such command on PATH\n"
+
+
 @pytest.mark.parametrize("how", [HERE, EPHEMERAL], ids=["run", "ephemeral"])
 def test_a_program_of_another_environment(world: World, venv: Path, how: list[str]) -> None:
     space = world.init(venv)
