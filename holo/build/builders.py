@@ -26,7 +26,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from importlib import import_module
-from shlex import quote
 from typing import TYPE_CHECKING, Protocol, cast
 
 from holo.errors import HoloError
@@ -52,6 +51,8 @@ class ToolMissing(HoloError):
 
 def beside_holo(requirement: str) -> str:
     """The command that installs a package for holo to find, wherever holo is: pip may be of another environment."""
+    from shlex import quote
+
     return f"{quote(sys.executable)} -m pip install {quote(requirement)}"
 
 
