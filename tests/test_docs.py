@@ -83,6 +83,12 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
+def test_nobody_is_told_to_install_what_has_holos_name_elsewhere() -> None:
+    """In a registry that is another program."""
+    for path in [*PAGES, *(ROOT / "holo").rglob("*.py")]:
+        assert re.findall(r"install (?:-\S+ )*['\"]?holo\b(?!/).*", path.read_text(encoding="utf-8")) == [], path
+
+
 def test_every_setting_and_variable_is_documented() -> None:
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     for setting in load(environ={"HOME": "/nowhere"}).effective():
