@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.cli import Argument, Result
+from support.cli import Argument, Holo, Result
 
 _SERVER = """
 import json, os, resource, signal, sys
@@ -140,3 +140,22 @@ class Forks:
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
+
+
+class ForkedHolo(Holo):
+    """The same calls as those of :class:`Holo`, each a fork."""
+
+    def __init__(self, root: Path, forks: Forks) -> None:
+        super().__init__(root)
+        self._forks = forks
+
+    def __call__(
+        self,
+        *arguments: Argument,
+        code: int = 0,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = 120,
+    ) -> Result:
+        environment = self.environment(env)
+        return self._forks(*arguments, env=environment, code=code, cwd=cwd or self.root, seconds=int(timeout))
