@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from itertools import chain
 
 from holo import digest as digests
 from holo import platform
@@ -399,12 +400,23 @@ class ContentMismatch(Exception):
     """Bytes are not what their digest says. Whose fault that is, the caller knows."""
 
 
+_MISMATCH = "the stored bytes do not have that digest"
+
+
 def _verified(chunks: Iterable[Piece], digest: str, size: int) -> Iterator[Piece]:
     """Pass ``chunks`` on; raise :class:`ContentMismatch` instead of giving out the last one if they are wrong."""
+    pieces = iter(chunks)
+    first = next(pieces, b"")
+    if isinstance(first, bytes) and len(first) == size:  # most content is one piece
+        if next(pieces, None) is not None or digests.of(first) != digest:
+            raise ContentMismatch(_MISMATCH)
+        if first:
+            yield first
+        return
     hasher = digests.Hasher()
     left = size
     held: Piece | None = None
-    for chunk in chunks:
+    for chunk in chain((first,), pieces):
         if held is not None:
             yield held
         hasher.update(chunk)
@@ -413,7 +425,7 @@ def _verified(chunks: Iterable[Piece], digest: str, size: int) -> Iterator[Piece
         if left < 0:
             break
     if left or hasher.hexdigest() != digest:
-        raise ContentMismatch("the stored bytes do not have that digest")
+        raise ContentMismatch(_MISMATCH)
     if held is not None:
         yield held
 

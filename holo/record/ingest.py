@@ -144,38 +144,52 @@ class Ingest:
         )
 
     def _attempt(self, directory: Directory, folder: str, name: str, aside: Walker) -> list[tuple[str, Ingested]]:
-        names: list[tuple[str, str]] = [(folder, name)]
+        others = self._other_names.get(_join(folder, name), ()) if self._other_names else ()
+        names: list[tuple[str, str]] = []
         replaced: list[tuple[str, str]] = []
         source = platform.open_file(directory, name)
         try:
             content = self._read(source, directory, name)
-            for other in self._other_names.get(_join(folder, name), ()) if self._other_names else ():
+            for other in others:
                 (names if _is_at(content.status, aside, *other) else replaced).append(other)
         finally:
             os.close(source)
-        found = [(place, self._named(content, place, own)) for place, own in names]
+        found = [(folder, self._named(content, folder, name))]
+        for place, own in names:
+            found.append((place, self._named(content, place, own)))
         for place, own in replaced:  # by something else since the tree was scanned
             found += self._ingest(self._open(aside, place), place, own, aside)
         return found
 
     def _named(self, content: _Content, folder: str, name: str) -> Ingested:
         """What the content becomes under one of the file's names."""
-        status, relocation = content.status, content.relocation
+        status, relocation, xattrs = content.status, content.relocation, content.xattrs
+        mode = stat.S_IMODE(status.st_mode)
         warnings: list[str] = []
-        if isinstance(relocation, Opaque):
-            warnings.append(relocation.warning(_join(folder, name)))
-            relocation = None
-        if is_bytecode(name) and relocation is not None:
-            # Whether this one matters depends on its source, which the caller knows.
-            relocation = program(_join(folder, name), content.small, self._prefix, relocation)
-        elif content.foreign:
-            warnings += [f"{_join(folder, name)} contains {what}, which is not patched" for what in content.foreign]
-        if content.small is not None and may_point_outside(folder, name):
-            warnings += outside(_join(folder, name), content.small, self._prefix_text)
-        mode, xattrs = platform.without_acls(stat.S_IMODE(status.st_mode), content.xattrs)
+        if relocation is not None or content.foreign or may_point_outside(folder, name):
+            relocation, warnings = self._judged(content, folder, name)
+        if xattrs:
+            mode, xattrs = platform.without_acls(mode, xattrs)
         row = (name, mode, status.st_size, status.st_mtime_ns, content.digest)
         inode = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
         return Ingested(row, relocation, xattrs, content.stored, inode, tuple(warnings))
+
+    def _judged(self, content: _Content, folder: str, name: str) -> tuple[Relocation | None, list[str]]:
+        """What is to be patched in a file that names the prefix, or another place; and what is to be said of it."""
+        path = _join(folder, name)
+        relocation = content.relocation
+        warnings: list[str] = []
+        if isinstance(relocation, Opaque):
+            warnings.append(relocation.warning(path))
+            relocation = None
+        if is_bytecode(name) and relocation is not None:
+            # Whether this one matters depends on its source, which the caller knows.
+            relocation = program(path, content.small, self._prefix, relocation)
+        elif content.foreign:
+            warnings += [f"{path} contains {what}, which is not patched" for what in content.foreign]
+        if content.small is not None and may_point_outside(folder, name):
+            warnings += outside(path, content.small, self._prefix_text)
+        return relocation, warnings
 
     def _read(self, source: int, directory: Directory, name: str) -> _Content:
         before = os.fstat(source)

@@ -13,6 +13,9 @@ from holo.relocation.quoting import in_single_quotes
 
 _LISTED = 20
 
+_PATHS = (".pth", ".egg-link")
+"""Files with a path in each line."""
+
 _VIRTUAL_ENV = re.compile(rb"^[ \t]*(?:export[ \t]+)?VIRTUAL_ENV=(.*)$", re.MULTILINE)
 _INTERPRETER = re.compile(rb"#![ \t]*(/[^\n]*)/bin/(?:python|pypy)[0-9.]*(?:[ \t][^\n]*)?\n")
 _OF_SYSTEM = ("/usr", "/usr/local")
@@ -35,7 +38,9 @@ def other_spellings(prefix: str) -> list[tuple[str, bytes]]:
 
 def may_point_outside(folder: str, name: str) -> bool:
     """Whether that file may say that something of its tree is elsewhere, for :func:`outside` to read."""
-    return name in _READ_BY_NAME or name.endswith((".pth", ".egg-link")) or folder == "bin" or folder.endswith("/bin")
+    if folder.endswith("bin") and folder[-4:-3] in ("", "/"):
+        return True
+    return name.endswith(_PATHS) or name in _READ_BY_NAME
 
 
 def outside(path: str, content: bytes, prefix: str) -> Iterator[str]:
@@ -43,7 +48,7 @@ def outside(path: str, content: bytes, prefix: str) -> Iterator[str]:
     name = os.path.basename(path)
     if name in _READ_BY_NAME:
         yield from _READ_BY_NAME[name](path, content, prefix)
-    elif name.endswith((".pth", ".egg-link")):
+    elif name.endswith(_PATHS):
         for line in os.fsdecode(content).splitlines():
             # Relative ones count from the .pth itself (site.addpackage); lines with code begin with "import".
             if line.startswith("/") or (name.endswith(".pth") and line.startswith("..")):
