@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -129,13 +130,18 @@ def asked(holo: Holo, answer: bytes) -> tuple[int, str]:
     )
     os.close(inside)
     printed = b""
+    is_asked = False
     while True:
+        # Python may begin to read just after a signal has come, and see it only with the next one.
+        if not select.select([terminal], [], [], 3)[0] and is_asked:
+            os.write(terminal, answer)
         try:
             data = os.read(terminal, 4096)
         except OSError:  # EIO: nobody has the other end any more
             break
         printed += data
         if printed.endswith(b"[y/N]: "):
+            is_asked = True
             os.write(terminal, answer)
     os.close(terminal)
     return process.wait(), printed.decode()
