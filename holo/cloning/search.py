@@ -15,9 +15,9 @@ from holo.errors import HoloError
 from holo.hololib.blobs import CHUNK
 from holo.platform import Directory
 from holo.record.prefix import Opaque, PrefixFinder, find
+from holo.relocation import leads_into
 from holo.relocation.bytecode import is_bytecode, program
 from holo.relocation.foreign import may_point_outside, other_spellings, outside
-from holo.restore.relocate import leads_into
 from holo.walk import Walker
 
 

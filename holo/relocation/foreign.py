@@ -9,9 +9,8 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import quote, unquote, urlsplit
 
+from holo.relocation import leads_into, listed
 from holo.relocation.quoting import in_single_quotes
-
-_LISTED = 20
 
 _PATHS = (".pth", ".egg-link")
 """Files with a path in each line."""
@@ -64,15 +63,15 @@ def links_out(links: Iterable[tuple[str, str]], prefix: str) -> list[str]:
     relative, gone = [], []
     for path, target in links:
         if target.startswith("/"):
-            if not _is_inside(target, prefix) and not os.path.exists(target):
+            if not leads_into(target, prefix) and not os.path.exists(target):
                 gone.append(f"{path} -> {target}")
-        elif not _is_inside(os.path.normpath(os.path.join(prefix, os.path.dirname(path), target)), prefix):
+        elif not leads_into(os.path.normpath(os.path.join(prefix, os.path.dirname(path), target)), prefix):
             relative.append(f"{path} -> {target}")
     found = []
     if relative:
-        found.append(f"symlinks lead out of the tree, and from another place to somewhere else: {_listed(relative)}")
+        found.append(f"symlinks lead out of the tree, and from another place to somewhere else: {listed(relative)}")
     if gone:
-        found.append(f"symlinks lead to what is not there: {_listed(gone)}")
+        found.append(f"symlinks lead to what is not there: {listed(gone)}")
     return found
 
 
@@ -110,7 +109,7 @@ _READ_BY_NAME: dict[str, Callable[[str, bytes, str], Iterator[str]]] = {
 
 
 def _editable(path: str, target: str, prefix: str) -> Iterator[str]:
-    if not _is_inside(target, prefix):
+    if not leads_into(target, prefix):
         yield f"{path} is an editable install that points outside the environment: {target}"
 
 
@@ -119,12 +118,3 @@ def _made_elsewhere(path: str, origin: str, prefix: str) -> Iterator[str]:
     environment = os.path.normpath(os.path.join(prefix, os.path.dirname(path), ".."))
     if origin != environment and os.path.lexists(os.path.join(environment, "bin", "python")):
         yield f"{environment} was made at {origin}: its scripts lead there"
-
-
-def _is_inside(path: str, prefix: str) -> bool:
-    return path == prefix or path.startswith(prefix.rstrip("/") + "/")
-
-
-def _listed(items: list[str]) -> str:
-    more = len(items) - _LISTED
-    return ", ".join(items[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")

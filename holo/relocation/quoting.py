@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tokenize
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Literal, TypeAlias
@@ -87,8 +88,10 @@ def _python(content: bytes, offsets: Sequence[int], length: int, new: bytes) -> 
     except (tokenize.TokenError, SyntaxError, UnicodeError):
         return None
     found: list[bytes] = []
+    starts = [start for start, _, _ in places]
     for offset in offsets:
-        kind = next((kind for start, end, kind in places if start <= offset and offset + length <= end), None)
+        at = bisect_right(starts, offset) - 1
+        kind = places[at][2] if at >= 0 and offset + length <= places[at][1] else None
         if kind is None or set(kind.lower()) - set("bu#"):  # raw and formatted strings have rules of their own
             return None
         special = _IN_COMMENT if kind == "#" else _IN_BYTES if "b" in kind.lower() else _IN_STRING

@@ -30,13 +30,14 @@ from holo.hololib.sealed import seal, unseal
 from holo.hololib.shards import DRAFT, temporary_name
 from holo.hololib.store import LARGEST
 from holo.platform import Directory
+from holo.relocation import leads_into
 from holo.remove import remove
 from holo.restore.attributes import CAPABILITY, can_keep
 from holo.restore.engine import Engine
 from holo.restore.materialize import Materializer
 from holo.restore.plan import plan
 from holo.restore.proof import packed
-from holo.restore.relocate import Relocator, leads_into
+from holo.restore.relocate import Relocator
 from holo.restore.report import Tally
 from holo.restore.strategy import Decision, Way
 from holo.restore.survey import Finding, Survey, nothing_there

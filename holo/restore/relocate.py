@@ -16,7 +16,7 @@ from typing import TypeAlias
 from holo.catalog import BYTECODE_HEADER, Relocation
 from holo.content import Hole, Piece
 from holo.errors import CatalogInvalid, RelocationImpossible
-from holo.relocation import is_plain, shebang
+from holo.relocation import is_plain, leads_into, listed, shebang
 
 SHEBANG_LIMIT = shebang.limit()
 
@@ -25,8 +25,6 @@ Edit: TypeAlias = tuple[int, int, bytes]
 
 _SOURCE_STAMP: Edit = (4, BYTECODE_HEADER, bytes(BYTECODE_HEADER - 4))
 """Behind the magic number: flags, then the source's time and size. CPython compares these, and no source has them."""
-
-_LISTED = 20
 
 _LINES = ("text", "zipapp")
 """Kinds with a first line, in which a path may become longer."""
@@ -58,7 +56,7 @@ class Relocator:
         files = sorted(path for path, item in relocations.items() if item.kind == "data" and not self.applies(item))
         if not files:
             return []
-        return [f"{self._old_text} stays in data files, where a longer path has no room: {_listed(files)}"]
+        return [f"{self._old_text} stays in data files, where a longer path has no room: {listed(files)}"]
 
     def refuse_impossible(
         self,
@@ -72,7 +70,7 @@ class Relocator:
         if files:
             raise RelocationImpossible(
                 f"{self._new_text} is {self._growth} bytes longer than {self._old_text}, which is inside programs "
-                f"and libraries, where a longer path has no room: {_listed(files)}",
+                f"and libraries, where a longer path has no room: {listed(files)}",
                 f"Use a path of at most {len(self.old)} bytes{way_out}.",
             )
 
@@ -210,7 +208,8 @@ class Relocator:
         offsets = relocation.offsets
         if self._is_plain:
             return [self.new] * len(offsets)
-        below = [at for at in offsets if not self._shebang_breaks(relocation) or at >= relocation.ends[0]]
+        line = relocation.ends[0] if self._shebang_breaks(relocation) else 0
+        below = [at for at in offsets if at >= line]
         from holo.relocation.quoting import replacements  # for the few paths that need it
 
         quoted = replacements(path, head, below, len(self.old), self.new)
@@ -221,18 +220,8 @@ def unquoted(files: list[str]) -> str:
     """A warning about files of which :meth:`Relocator.is_unquoted` is true."""
     return (
         "the new path has characters that may mean something in these files, and how to quote them there is not known: "
-        + _listed(sorted(files))
+        + listed(sorted(files))
     )
-
-
-def _listed(files: list[str]) -> str:
-    more = len(files) - _LISTED
-    return ", ".join(files[:_LISTED]) + (f" and {more} more" if more > 0 else "")
-
-
-def leads_into(target: str, prefix: str) -> bool:
-    """Whether a symlink's target is the prefix or below it."""
-    return target == prefix or target.startswith(prefix + "/")
 
 
 def splice(first: Piece, rest: Iterable[Piece], edits: list[Edit]) -> Iterator[Piece]:
