@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import TypeAlias
 
-    from holo.build.blueprint import Blueprint
-    from holo.build.builders import Options as BuildOptions
-    from holo.build.make import Made
+    from holo.blueprints.blueprint import Blueprint
+    from holo.blueprints.builders import Options as BuildOptions
+    from holo.blueprints.make import Made
     from holo.catalog import Catalog
     from holo.check import CheckReport
     from holo.check.adopt import Adoption
@@ -141,8 +141,8 @@ class Hololib:
 
     def catalog_of_blueprint(self, path: PathLike, *, compile: bool = True) -> tuple[str, str]:  # noqa: A002
         """The name and the digest of the catalog of a blueprint, which is built if the library does not have it."""
-        from holo.build.blueprint import named
-        from holo.build.builders import Options
+        from holo.blueprints.blueprint import named
+        from holo.blueprints.builders import Options
 
         with self._built(named(os.fspath(path)), Options(compile)) as made:
             return made.name, made.digest
@@ -161,8 +161,8 @@ class Hololib:
         into the new catalog if the blueprint has changed. Otherwise it is left as it is, and finding that out takes a
         few stats. Raises :class:`Conflict` for a space of anything else.
         """
-        from holo.build.blueprint import named
-        from holo.build.origin import recall
+        from holo.blueprints.blueprint import named
+        from holo.blueprints.memory import recall
 
         self._sweep()
         blueprint = named(os.fspath(path))
@@ -176,9 +176,9 @@ class Hololib:
 
     def _renew(self, blueprint: Blueprint, name: str, compile: bool | None) -> Space:  # noqa: A002
         """Let a space hold what a blueprint says, if that is not what it holds, or if it is not whole."""
-        from holo.build.make import find
-        from holo.build.modules import place_for
-        from holo.build.origin import origin_of
+        from holo.blueprints.make import find
+        from holo.blueprints.memory import origin_of
+        from holo.blueprints.modules import place_for
 
         with self.tree.lock(name, self._on_wait):
             known = self.tree.find(name)
@@ -227,13 +227,13 @@ class Hololib:
         """What to say of a space of packages that Node.js does not find by ``import``; ``None`` if there is nothing."""
         if not os.path.isdir(os.path.join(space.path, "node_modules")):
             return None
-        from holo.build.modules import hidden
+        from holo.blueprints.modules import hidden
 
         return hidden(self.tree, space)
 
     def build_log(self, catalog: str) -> bytes:
         """What the tools printed when a catalog (name or digest prefix) was built from a blueprint."""
-        from holo.build.make import read_log
+        from holo.blueprints.make import read_log
 
         return read_log(self.store, self.store.resolve(catalog)[0])
 
@@ -321,7 +321,7 @@ class Hololib:
             self.tree.refuse_copied(known)
         path = known.path if known is not None else self.tree.default_path(name)
         if found is not None:
-            from holo.build.modules import place_for
+            from holo.blueprints.modules import place_for
 
             path = (place_for(self.tree, found) if known is None else None) or path
             with self._built(found, self._chosen(compile, found, known, path)) as made:
@@ -457,7 +457,7 @@ class Hololib:
         Raises :class:`IntegrityError` if a catalog is damaged, so that it is not known what is needed; only drafts,
         locks and layers are removed then.
         """
-        from holo.build.make import tidy
+        from holo.blueprints.make import tidy
         from holo.hololib import collect
         from holo.layers import Layers
 
@@ -589,13 +589,13 @@ class Hololib:
     def _meant(self, space: str | None, blueprint: PathLike | None) -> tuple[str, Blueprint | None]:
         """The name of the space that a command is to run in, and what that is to hold unless it stays as it is."""
         if blueprint is not None:
-            from holo.build.blueprint import named
+            from holo.blueprints.blueprint import named
 
             found = named(os.fspath(blueprint))
             return space or self._space_for(found), found
         if space:
             return space, None
-        from holo.build.blueprint import nearest
+        from holo.blueprints.blueprint import nearest
 
         if near := self._near():
             followed = self._followed(near[0])
@@ -610,15 +610,15 @@ class Hololib:
 
     def _followed(self, space: Space) -> Blueprint | None:
         """The blueprint that a space was made of, if it is there and may be built without being named."""
-        from holo.build.blueprint import is_own, recognise
-        from holo.build.origin import origin_of
+        from holo.blueprints.blueprint import is_own, recognise
+        from holo.blueprints.memory import origin_of
 
         origin = origin_of(self.tree, space)
         return recognise(origin.blueprint) if origin is not None and is_own(origin.blueprint) else None
 
     def _space_for(self, blueprint: Blueprint) -> str:
         """The name of the space of a blueprint, where none is named."""
-        from holo.build.origin import origin_of
+        from holo.blueprints.memory import origin_of
 
         for space in self.tree.near(blueprint.folder):
             origin = origin_of(self.tree, space)
@@ -652,7 +652,7 @@ class Hololib:
 
     def _blueprint_meant(self, source: PathLike | None, known: Space | None, to: PathLike | None) -> Blueprint | None:
         """The blueprint that a source is, if any. Without a source: the space's own; for a new one, the nearest."""
-        from holo.build import blueprint
+        from holo.blueprints import blueprint
 
         if source is not None:
             text = os.fspath(source)
@@ -661,7 +661,7 @@ class Hololib:
         if known is None:
             of_npm = os.path.basename(_absolute(to) or "") == "node_modules"
             return blueprint.nearest(current_directory(), of_npm=of_npm)
-        from holo.build.origin import origin_of
+        from holo.blueprints.memory import origin_of
 
         made_from = origin_of(self.tree, known)
         if made_from is None or not os.path.isfile(made_from.blueprint):
@@ -676,9 +676,9 @@ class Hololib:
         to: PathLike | None = None,
     ) -> BuildOptions:
         """How a blueprint is built for a space: bytecode as was chosen, now or when it was made of the blueprint."""
-        from holo.build.builders import Options
-        from holo.build.modules import part_at
-        from holo.build.origin import origin_of
+        from holo.blueprints.builders import Options
+        from holo.blueprints.memory import origin_of
+        from holo.blueprints.modules import part_at
 
         origin = origin_of(self.tree, known) if compile is None and known is not None else None
         path = known.path if known is not None else _absolute(to)
@@ -689,7 +689,7 @@ class Hololib:
     @contextmanager
     def _built(self, blueprint: Blueprint, chosen: BuildOptions) -> Iterator[Made]:
         """The catalog of a blueprint, with the library's lock held, so that it stays."""
-        from holo.build.make import Wanted, build, find
+        from holo.blueprints.make import Wanted, build, find
 
         while True:
             made = find(self.store, blueprint, chosen)
@@ -715,7 +715,7 @@ class Hololib:
 
         ``may_change``: also if it holds another catalog. If not, that is refused before anything is built.
         """
-        from holo.build.origin import Origin, save_origin
+        from holo.blueprints.memory import Origin, save_origin
         from holo.restore import restore
 
         if known is not None and not may_change:
@@ -727,8 +727,8 @@ class Hololib:
 
     def _refuse_change(self, known: Space, blueprint: Blueprint, chosen: BuildOptions) -> None:
         """Raise :class:`Conflict` if a space does not hold what a blueprint says."""
-        from holo.build.make import find
-        from holo.build.origin import origin_of
+        from holo.blueprints.make import find
+        from holo.blueprints.memory import origin_of
 
         if find(self.store, blueprint, chosen).digest == known.digest:
             return
@@ -815,7 +815,7 @@ class Hololib:
         # However the file is laid out, the library keeps the canonical document, which the digest is of.
         data, _ = read_catalog_file(path, follow=True)
         if not path.endswith(".json") and b'"directories"' not in data:
-            from holo.build.blueprint import unknown
+            from holo.blueprints.blueprint import unknown
 
             raise unknown(path)
         catalog = Catalog.from_json(Catalog.from_json(data, path).to_json(), path)

@@ -648,7 +648,7 @@ class Holotree:
         return os.path.join(self._records, name + ".json")
 
     def origin_path(self, name: str) -> str:
-        """The file that says which blueprint a space was made from (see :mod:`holo.build.origin`)."""
+        """The file that says which blueprint a space was made from (see :mod:`holo.blueprints.memory`)."""
         return os.path.join(self._records, name + ".origin")
 
     def _mark_path(self, name: str) -> str:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from holo.bench.scratch import is_abandoned, scratches
-from holo.build.make import stages
+from holo.blueprints.make import stages
 from holo.ephemeral import Home
 from holo.errors import Conflict, HoloError
 from holo.hololib import Store

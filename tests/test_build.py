@@ -19,14 +19,14 @@ import pytest
 
 from holo import platform
 from holo.api import Hololib
-from holo.build.blueprint import Blueprint
-from holo.build.builders import Options
-from holo.build.inputs import Inputs
-from holo.build.layers import Parts, nearest, note
-from holo.build.origin import Origin, origin_of, recall, remember, write_own
+from holo.blueprints.blueprint import Blueprint
+from holo.blueprints.builders import Options
+from holo.blueprints.inputs import Inputs
+from holo.blueprints.memory import Origin, origin_of, recall, remember, write_own
+from holo.blueprints.seeds import Parts, nearest, note
 from holo.errors import HoloError
 from holo.hololib.locks import locked
-from holo.restore.unpack import unpack
+from holo.checkout.populate import unpack
 from support import records
 from support.cli import Holo
 from support.faults import Outcome, Supervisor
@@ -62,7 +62,7 @@ def lock(folder: Path) -> None:
 
 
 def uv() -> str:
-    from holo.build.python import find_uv
+    from holo.blueprints.python import find_uv
 
     return find_uv()
 
@@ -267,7 +267,8 @@ def test_running_as_it_is_imports_nothing_to_build(holo: Holo, folder: Path) -> 
     seen = holo("run", "--", "true", cwd=folder, env={"PYTHONPROFILEIMPORTTIME": "1"}).stderr
     loaded = {line.rpartition("|")[2].strip() for line in seen.splitlines()}
     assert "holo.activation" in loaded
-    heavy = {"holo.build.make", "holo.build.python", "holo.build.log", "holo.restore", "tomllib", "pydantic", "rich"}
+    tools = {f"holo.blueprints.{name}" for name in ("make", "python", "log")}
+    heavy = {*tools, "holo.restore", "tomllib", "pydantic", "rich"}
     assert loaded & heavy == set()
 
 
@@ -523,7 +524,7 @@ def test_any_build_removes_the_stages_of_killed_ones(holo: Holo, folder: Path) -
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
 def test_what_is_anothers_is_not_collected(holo: Holo, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is root's by an ordinary user: whether it is needed is told by a hash of root's number."""
-    from holo.build import make
+    from holo.blueprints import make
     from holo.hololib import Store
     from holo.space import Holotree
 
@@ -538,9 +539,9 @@ def test_what_is_anothers_is_not_collected(holo: Holo, folder: Path, monkeypatch
 
 @local
 def test_a_name_beside_another_users_is_not_too_long(holo: Holo, monkeypatch: pytest.MonkeyPatch) -> None:
-    from holo.build import make
+    from holo.blueprints import make
     from holo.hololib import Store
-    from holo.hololib.store import NAME
+    from holo.hololib.library import NAME
 
     monkeypatch.setattr(make, "_is_mine", lambda _: False)
     monkeypatch.setattr(make, "_user", lambda: 2**32 - 2)
@@ -549,7 +550,7 @@ def test_a_name_beside_another_users_is_not_too_long(holo: Holo, monkeypatch: py
 
 @local
 def test_the_stage_is_there_before_the_tools_are(holo: Holo) -> None:
-    from holo.build import make
+    from holo.blueprints import make
     from holo.space import Holotree
 
     tree = Holotree(str(holo.home))

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holo.build import python, requirements
-from holo.build.blueprint import Blueprint, named, nearest, recognise
-from holo.build.builders import Options
-from holo.build.canonical import key_of
-from holo.build.inputs import Inputs, are_unchanged
-from holo.build.log import Log
+from holo.blueprints import python, requirements
+from holo.blueprints.blueprint import Blueprint, named, nearest, recognise
+from holo.blueprints.builders import Options
+from holo.blueprints.canonical import key_of
+from holo.blueprints.inputs import Inputs, are_unchanged
+from holo.blueprints.log import Log
 from holo.errors import Conflict, HoloError, NotFound, UsageError
 
 names = st.from_regex(r"[a-z][a-z0-9]{1,8}(-[a-z0-9]{1,4})?", fullmatch=True)

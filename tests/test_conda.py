@@ -20,12 +20,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holo.build import conda, conda_file
-from holo.build.blueprint import Blueprint
-from holo.build.builders import Options, ToolMissing
-from holo.build.canonical import key_of
-from holo.build.inputs import Inputs
-from holo.build.python import find_uv
+from holo.blueprints import conda, conda_file
+from holo.blueprints.blueprint import Blueprint
+from holo.blueprints.builders import Options, ToolMissing
+from holo.blueprints.canonical import key_of
+from holo.blueprints.inputs import Inputs
+from holo.blueprints.python import find_uv
 from holo.errors import UsageError
 from holo.hololib.locks import InUseError, locked, refuse_to_wait
 from support.builds import interrupted_at, killed_at_any_moment, start

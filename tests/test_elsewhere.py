@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from holo.build.complete import distributions
-from holo.build.python import find_uv
-from holo.build.requirements import distribution
+from holo.blueprints.complete import distributions
+from holo.blueprints.python import find_uv
+from holo.blueprints.requirements import distribution
 from support import trees, wheels
 from support.cli import Holo, Result
 
@@ -202,7 +202,7 @@ def test_what_was_asked_for_is_not_there(world: World, tmp_path: Path) -> None:
         mode=0o755,
     )
     blueprint = world.write("requirements.txt", "leaf==1.0\nother; sys_platform == 'none'\n")
-    code = f"import holo.build.python as p; p.find_uv = lambda: {str(fake)!r}; from holo.cli import main; main()"
+    code = f"import holo.blueprints.python as p; p.find_uv = lambda: {str(fake)!r}; from holo.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "init", "--space", "one", blueprint],
         env=world.holo.environment(world.environ),

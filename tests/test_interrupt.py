@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from holo.build.log import Log
+from holo.blueprints.log import Log
 from support import compare
 from support.cli import Holo
 from support.faults import Supervisor

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holo.build import npm
-from holo.build.blueprint import Blueprint
-from holo.build.builders import Options, ToolMissing
-from holo.build.canonical import key_of
-from holo.build.inputs import Inputs
+from holo.blueprints import npm
+from holo.blueprints.blueprint import Blueprint
+from holo.blueprints.builders import Options, ToolMissing
+from holo.blueprints.canonical import key_of
+from holo.blueprints.inputs import Inputs
 from holo.errors import NotFound, UsageError
 from support.builds import interrupted_at, killed_at_any_moment, start
 from support.cli import Holo, Result

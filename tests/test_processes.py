@@ -65,7 +65,7 @@ print(start(taken, command).wait(), report())
 
 BUILD = """
 import signal
-from holo.build.log import Log
+from holo.blueprints.log import Log
 log = Log(root + "/log")
 with open(root + "/ns_last_pid", "w") as last:
     last.write(str(int(taken) - 1))
@@ -164,7 +164,7 @@ def test_a_build_ends_its_own(holo: Holo, outside: tuple[str, str], sees: str) -
 def test_a_tool_that_listens_to_nothing_is_killed(holo: Holo) -> None:
     script = """
 import signal, sys
-from holo.build import log
+from holo.blueprints import log
 log._GRACE = 1
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 signal.setitimer(signal.ITIMER_REAL, 0.5)

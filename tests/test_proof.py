@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from holo.build.inputs import Inputs
+from holo.blueprints.inputs import Inputs
 from support import compare, records, trees
 from support.cli import Holo
 from support.filesystems import Filesystem

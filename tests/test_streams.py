@@ -157,7 +157,7 @@ def test_what_a_program_opened_in_the_place_of_stderr_gets_no_messages(tmp_path:
 file = open({str(tmp_path / "file")!r}, "wb", buffering=0)
 assert file.fileno() == 2
 import sys
-from holo.build.log import Log
+from holo.blueprints.log import Log
 from holo.cli import render
 from holo.hololib.locks import say_waiting
 say_waiting("waiting")

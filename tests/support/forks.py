@@ -20,7 +20,7 @@ _SERVER = """
 import json, os, resource, signal, sys
 import concurrent.futures, ctypes, multiprocessing, yaml, zstandard
 import holo.activation, holo.api, holo.catalog_model, holo.cli, holo.cli.render, holo.doctor, holo.hololib.blobs
-import holo.build.make, holo.check, holo.ephemeral.make, holo.glance, holo.hololib.links, holo.record, holo.restore
+import holo.blueprints.make, holo.check, holo.ephemeral.make, holo.glance, holo.hololib.links, holo.record, holo.restore
 import encodings.unicode_escape, holo.uninstall, pickle, socket
 for line in sys.stdin:
     order = json.loads(line)

@@ -18,15 +18,15 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from holo import platform
-from holo.build import complete, requirements
-from holo.build.blueprint import Blueprint
-from holo.build.blueprint import parse_toml as _toml
-from holo.build.builders import Options, ToolMissing, beside_holo
-from holo.build.canonical import hidden, this_system, without_secrets
-from holo.build.forget import forget_in_packages
-from holo.build.inputs import Inputs
-from holo.build.layers import Parts
-from holo.build.log import Log
+from holo.blueprints import complete, requirements
+from holo.blueprints.blueprint import Blueprint
+from holo.blueprints.blueprint import parse_toml as _toml
+from holo.blueprints.builders import Options, ToolMissing, beside_holo
+from holo.blueprints.canonical import hidden, this_system, without_secrets
+from holo.blueprints.forget import forget_in_packages
+from holo.blueprints.inputs import Inputs
+from holo.blueprints.log import Log
+from holo.blueprints.seeds import Parts
 from holo.errors import HoloError, UsageError
 from holo.platform import probe
 
@@ -95,7 +95,7 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]:
-    """See :mod:`holo.build.builders`."""
+    """See :mod:`holo.blueprints.builders`."""
     content = _READERS[blueprint.kind](blueprint, inputs)
     return {
         "builder": "uv 2",  # counted up when what is made of the same blueprint changes
@@ -418,7 +418,7 @@ _READERS: dict[str, Callable[[Blueprint, Inputs], object]] = {
 
 
 def parts(document: dict[str, Any]) -> Parts | None:
-    """See :mod:`holo.build.builders`."""
+    """See :mod:`holo.blueprints.builders`."""
     content = document["content"]
     lines = _lines_of(content)
     if "UV_VENV_SEED" in json.dumps(document["configuration"]) or not lines:
@@ -460,7 +460,7 @@ def _origins_of(content: Any) -> set[str]:
 
 
 def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]:
-    """See :mod:`holo.build.builders`."""
+    """See :mod:`holo.blueprints.builders`."""
     uv = find_uv()
     inputs = Inputs()
     python, _ = _interpreter(blueprint, inputs)

@@ -6,8 +6,8 @@ import glob
 import os
 from collections.abc import Collection, Iterable
 
-from holo.build.log import Log
-from holo.build.requirements import normalized
+from holo.blueprints.log import Log
+from holo.blueprints.requirements import normalized
 from holo.errors import HoloError
 
 _SITES = ("lib*/*/site-packages", "Lib/site-packages")

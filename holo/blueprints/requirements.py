@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from holo import digest as digests
-from holo.build.canonical import hidden, without_credentials, without_secrets
-from holo.build.inputs import Inputs
+from holo.blueprints.canonical import hidden, without_credentials, without_secrets
+from holo.blueprints.inputs import Inputs
 from holo.errors import UsageError
 
 _DEEPEST = 20

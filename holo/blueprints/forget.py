@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 
-from holo.build.canonical import without_queries
+from holo.blueprints.canonical import without_queries
 from holo.errors import HoloError
 from holo.untrusted import read_file
 

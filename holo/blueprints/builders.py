@@ -7,13 +7,13 @@ A builder is a module with three functions:
     not matter; the contents of lock files and of included files; options and variables of the tool; the platform; the
     Python version. Everything is read through ``inputs``. Two blueprints with the same value are built once. It is
     hashed; of some of it digests are stored. Credentials in URLs are left out of it, see
-    :func:`holo.build.canonical.document_without_secrets`. Raises
+    :func:`holo.blueprints.canonical.document_without_secrets`. Raises
     UsageError for a malformed file or one that holo does not build, NotFound for an included file that is missing,
     ToolMissing if the tool is not there. Writes nothing.
 
 ``parts(document: dict[str, object]) -> Parts | None``
     What will be in it, by its canonical document, if a build may begin from another environment (see
-    :mod:`holo.build.layers`); else ``None``.
+    :mod:`holo.blueprints.seeds`); else ``None``.
 
 ``build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]``
     Make the environment in ``stage``, the path of a directory that is empty or holds such another environment, by
@@ -31,10 +31,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 from holo.errors import HoloError
 
 if TYPE_CHECKING:
-    from holo.build.blueprint import Blueprint, Kind
-    from holo.build.inputs import Inputs
-    from holo.build.layers import Parts
-    from holo.build.log import Log
+    from holo.blueprints.blueprint import Blueprint, Kind
+    from holo.blueprints.inputs import Inputs
+    from holo.blueprints.log import Log
+    from holo.blueprints.seeds import Parts
 
 _MODULES: dict[Kind, str] = {
     "requirements": "python",
@@ -81,4 +81,4 @@ class Builder(Protocol):
 
 def builder_of(kind: Kind) -> Builder:
     """The builder of a kind of blueprints."""
-    return cast("Builder", import_module(f"holo.build.{_MODULES[kind]}"))
+    return cast("Builder", import_module(f"holo.blueprints.{_MODULES[kind]}"))

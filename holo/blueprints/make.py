@@ -27,13 +27,13 @@ from typing import NamedTuple
 
 from holo import digest as digests
 from holo import platform
-from holo.build.blueprint import Blueprint
-from holo.build.builders import Options, builder_of
-from holo.build.canonical import document_without_secrets, key_of
-from holo.build.inputs import Inputs, are_unchanged
-from holo.build.layers import PARTS, Parts, nearest, note
-from holo.build.log import Log
-from holo.build.origin import SEEN, catalog_remembered, recall, remember
+from holo.blueprints.blueprint import Blueprint
+from holo.blueprints.builders import Options, builder_of
+from holo.blueprints.canonical import document_without_secrets, key_of
+from holo.blueprints.inputs import Inputs, are_unchanged
+from holo.blueprints.log import Log
+from holo.blueprints.memory import SEEN, catalog_remembered, recall, remember
+from holo.blueprints.seeds import PARTS, Parts, nearest, note
 from holo.errors import Conflict, HoloError, NotFound
 from holo.hololib import Store
 from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, refuse_to_wait

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 
-from holo.build.blueprint import Blueprint, recognise
-from holo.build.origin import origin_of
+from holo.blueprints.blueprint import Blueprint, recognise
+from holo.blueprints.memory import origin_of
 from holo.space import Holotree, Space, is_empty_directory
 
 MODULES = "node_modules"

@@ -1,4 +1,4 @@
-"""``python -m holo.build.rattler PREFIX CHANNEL... -- SPEC...``: make a conda environment with py-rattler.
+"""``python -m holo.blueprints.rattler PREFIX CHANNEL... -- SPEC...``: make a conda environment with py-rattler.
 
 A program and not a function, so that it is run, shown, logged and killed like any other tool.
 """

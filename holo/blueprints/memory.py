@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from holo import digest as digests
-from holo.build.blueprint import Blueprint
-from holo.build.builders import Options
-from holo.build.inputs import Inputs, Seen, are_unchanged, look_at_variable
+from holo.blueprints.blueprint import Blueprint
+from holo.blueprints.builders import Options
+from holo.blueprints.inputs import Inputs, Seen, are_unchanged, look_at_variable
 from holo.hololib import Store
 from holo.hololib.sealed import seal, unseal
 from holo.hololib.store import NAME

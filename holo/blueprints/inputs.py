@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from holo import digest as digests
 from holo import platform
-from holo.build.blueprint import LARGEST
+from holo.blueprints.blueprint import LARGEST
 from holo.errors import HoloError, NotFound, UsageError
 from holo.untrusted import read_file
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holo import digest as digests
-from holo.build.origin import read_own, write_own
+from holo.blueprints.memory import read_own, write_own
 from holo.hololib import Store
 
 PARTS = ".parts"

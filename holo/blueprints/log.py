@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from holo import streams
-from holo.build.canonical import hidden
+from holo.blueprints.canonical import hidden
 from holo.errors import HoloError
 
 _LONGEST_LINE = 1 << 16

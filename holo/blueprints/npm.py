@@ -14,19 +14,19 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from holo.build import complete
-from holo.build.builders import ToolMissing
-from holo.build.canonical import this_system
-from holo.build.forget import forget
-from holo.build.inputs import Inputs
+from holo.blueprints import complete
+from holo.blueprints.builders import ToolMissing
+from holo.blueprints.canonical import this_system
+from holo.blueprints.forget import forget
+from holo.blueprints.inputs import Inputs
 from holo.errors import HoloError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from holo.build.blueprint import Blueprint
-    from holo.build.builders import Options
-    from holo.build.log import Log
+    from holo.blueprints.blueprint import Blueprint
+    from holo.blueprints.builders import Options
+    from holo.blueprints.log import Log
 
 _FIELDS = (
     *("name", "dependencies", "devDependencies", "optionalDependencies", "peerDependencies", "peerDependenciesMeta"),

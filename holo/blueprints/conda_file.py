@@ -11,7 +11,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from holo.build.canonical import hidden
+from holo.blueprints.canonical import hidden
 from holo.errors import UsageError
 
 _LARGEST = 1 << 18

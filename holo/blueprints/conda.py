@@ -14,19 +14,19 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from holo import activation, platform
-from holo.build import complete, conda_file, requirements
-from holo.build.builders import ToolMissing, beside_holo
-from holo.build.canonical import this_system, without_queries, without_secrets
-from holo.build.forget import forget, forget_in_packages
-from holo.build.inputs import Inputs
-from holo.build.python import configuration, environment, refuse_elsewhere
+from holo.blueprints import complete, conda_file, requirements
+from holo.blueprints.builders import ToolMissing, beside_holo
+from holo.blueprints.canonical import this_system, without_queries, without_secrets
+from holo.blueprints.forget import forget, forget_in_packages
+from holo.blueprints.inputs import Inputs
+from holo.blueprints.python import configuration, environment, refuse_elsewhere
 from holo.errors import Conflict, HoloError, UsageError
 
 if TYPE_CHECKING:
-    from holo.build.blueprint import Blueprint
-    from holo.build.builders import Options
-    from holo.build.conda_file import CondaFile
-    from holo.build.log import Log
+    from holo.blueprints.blueprint import Blueprint
+    from holo.blueprints.builders import Options
+    from holo.blueprints.conda_file import CondaFile
+    from holo.blueprints.log import Log
 
 _TOOLS = ("micromamba", "mamba", "conda")
 """The quickest first. Any of them comes before py-rattler, as they read the user's .condarc: mirrors, credentials."""
@@ -151,7 +151,7 @@ def _create(found: CondaFile, stage: str) -> tuple[str, list[str]]:
             f"Put one on PATH, or install the last beside holo: {beside_holo(_RATTLER)}",
         )
     # -P: what lies in the current directory is not to be imported.
-    program = [sys.executable, "-P", "-X", "utf8", "-m", "holo.build.rattler"]
+    program = [sys.executable, "-P", "-X", "utf8", "-m", "holo.blueprints.rattler"]
     return "py-rattler", [*program, stage, *found.channels, "--", *found.specs]
 
 
