@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from holo.catalog import Catalog, Totals
     from holo.check.adopt import Adoption
     from holo.check.report import CheckReport, Problem
+    from holo.checkout.plan import Plan
+    from holo.checkout.strategy import Decision, Way
     from holo.cloning import CloneReport, clone
     from holo.errors import (
         CatalogInvalid,
@@ -34,12 +36,10 @@ if TYPE_CHECKING:
         UsageError,
     )
     from holo.hololib.collect import GcReport, Use
-    from holo.hololib.store import CatalogSummary
+    from holo.hololib.library import CatalogSummary
     from holo.record import RecordReport
     from holo.restore import DryRun
-    from holo.restore.plan import Plan
     from holo.restore.report import RestoreReport
-    from holo.restore.strategy import Decision, Way
     from holo.settings import Strategy
     from holo.space import Space
     from holo.uninstall import UninstallReport
@@ -62,12 +62,12 @@ _HOMES = {
         "UsageError",
     ),
     "hololib.collect": ("GcReport", "Use"),
-    "hololib.store": ("CatalogSummary",),
+    "hololib.library": ("CatalogSummary",),
     "record": ("RecordReport",),
     "restore": ("DryRun",),
-    "restore.plan": ("Plan",),
+    "checkout.plan": ("Plan",),
     "restore.report": ("RestoreReport",),
-    "restore.strategy": ("Decision", "Way"),
+    "checkout.strategy": ("Decision", "Way"),
     "settings": ("Strategy",),
     "space": ("Space",),
     "uninstall": ("UninstallReport",),

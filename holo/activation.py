@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from holo import streams
 from holo.errors import HoloError, NotFound, UsageError
-from holo.untrusted import SMALL, read_file
+from holo.files import SMALL, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -68,7 +68,7 @@ class Hololib:
         ``skip_special`` leaves out sockets, fifos and devices instead of refusing them; ``keep_setid`` keeps
         setuid and setgid bits. Recording the same tree again stores nothing and yields the same digest.
         """
-        from holo.hololib.store import check_name
+        from holo.hololib.library import check_name
         from holo.record import record
 
         path = absolute(os.fspath(directory))
@@ -345,7 +345,7 @@ class Hololib:
 
     def _refuse_known(self, name: str, *, record: bool) -> None:
         """What is kept is a catalog, and a space of the same name unless it is only to be recorded."""
-        from holo.hololib.store import check_name
+        from holo.hololib.library import check_name
 
         check_name(name, "catalog" if record else "space")
         if self.store.summary(name) is not None:
@@ -355,7 +355,7 @@ class Hololib:
 
     def _sweep(self) -> None:
         """Remove what killed throw-away environments have left."""
-        from holo.layers import Layers
+        from holo.trees.overlay import Layers
 
         if Layers(self.tree.path).working():
             from holo import ephemeral
@@ -434,7 +434,7 @@ class Hololib:
 
     def remove_catalog(self, reference: str) -> tuple[str, str]:
         """Remove a catalog; returns its name and digest. Its blobs stay until they are collected."""
-        from holo.layers import Layers
+        from holo.trees.overlay import Layers
 
         self.store.resolve(reference)  # what does not exist is told before a lock is made
         with self.store.lock(exclusive=True, on_wait=self._on_wait):
@@ -459,7 +459,7 @@ class Hololib:
         """
         from holo.blueprints.make import tidy
         from holo.hololib import collect
-        from holo.layers import Layers
+        from holo.trees.overlay import Layers
 
         self._sweep()
         size = collect.parse_size(max_size) if isinstance(max_size, str) else max_size
@@ -808,9 +808,9 @@ class Hololib:
     def _import_file(self, path: str, approve: Callable[[str, str], object], *, keep_setid: bool) -> tuple[str, str]:
         """Take in a catalog file, with the blobs it needs from the ``library`` folder beside it."""
         from holo.catalog import Catalog
-        from holo.hololib.store import read_catalog_file
+        from holo.hololib.library import read_catalog_file
         from holo.record import default_name
-        from holo.restore.relocate import Relocator
+        from holo.relocation.patch import Relocator
 
         # However the file is laid out, the library keeps the canonical document, which the digest is of.
         data, _ = read_catalog_file(path, follow=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from holo import platform
 from holo.errors import HoloError, NotFound, advice, hints
-from holo.hololib.store import FOLDERS
+from holo.hololib.library import FOLDERS
 from holo.platform import probe
 from holo.walk import absolute
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from holo.errors import UsageError
-from holo.untrusted import read_file
+from holo.files import read_file
 from holo.walk import absolute
 
 if TYPE_CHECKING:

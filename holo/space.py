@@ -19,13 +19,13 @@ from typing import Any, Literal
 from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, HoloError, NotFound, advice_at_home, choice, hints
+from holo.files import NOT_DAMAGE, SMALL, is_ours, open_file, read, read_file
 from holo.filetimes import EXACT, FileTimes
+from holo.hololib.library import NAME, check_name
 from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, refuse_to_wait, say_waiting
 from holo.hololib.sealed import seal, unseal
-from holo.hololib.store import NAME, check_name
 from holo.platform import probe
 from holo.remove import remove_at
-from holo.untrusted import NOT_DAMAGE, SMALL, is_ours, open_file, read, read_file
 from holo.walk import absolute, make_folders, refuse_symlinks
 
 State = Literal["restoring", "pristine", "damaged", "missing", "changed"]
@@ -73,7 +73,7 @@ class Space:
     used: str
     reason: str | None
     stamp: int = 0
-    """ctime in ns up to which changes are known: see :mod:`holo.restore.proof`"""
+    """ctime in ns up to which changes are known: see :mod:`holo.checkout.proof`"""
     root: str = ""
     """the identity of the directory that the last restore left at the path"""
     inodes: str = ""

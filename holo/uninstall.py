@@ -17,15 +17,15 @@ from holo.bench.scratch import is_abandoned, scratches
 from holo.blueprints.make import stages
 from holo.ephemeral import Home
 from holo.errors import Conflict, HoloError
+from holo.files import is_others
 from holo.hololib import Store
 from holo.hololib.collect import take_inventory
-from holo.hololib.store import FOLDERS
-from holo.layers import Layers
+from holo.hololib.library import FOLDERS
 from holo.platform import probe
 from holo.remove import remove_at
 from holo.restore import delete
 from holo.space import Holotree, Space
-from holo.untrusted import is_others
+from holo.trees.overlay import Layers
 
 _FIRST = ("names", "catalog", "used", "builds")
 """Without them the rest of the library is garbage."""

@@ -150,7 +150,7 @@ def test_programs_that_use_it_are_type_checked(tmp_path: Path) -> None:
     )
     found = [line for line in done.stdout.splitlines() if line.startswith("program.py")]
     assert len(found) == 2, done
-    assert 'Revealed type is "holo.restore.strategy.Way"' in found[0]
+    assert 'Revealed type is "holo.checkout.strategy.Way"' in found[0]
     assert 'Argument 1 to "restore" of "Hololib" has incompatible type "int"' in found[1]
 
 

@@ -19,8 +19,8 @@ import pytest
 from holo import digest as digests
 from holo import platform
 from holo.api import Hololib
+from holo.checkout.engine import Engine
 from holo.errors import HoloError
-from holo.restore.engine import Engine
 from holo.space import Holotree
 from support.cli import Holo
 from support.filesystems import Filesystem, Mounts

@@ -24,9 +24,9 @@ from holo.blueprints.builders import Options
 from holo.blueprints.inputs import Inputs
 from holo.blueprints.memory import Origin, origin_of, recall, remember, write_own
 from holo.blueprints.seeds import Parts, nearest, note
+from holo.checkout.populate import unpack
 from holo.errors import HoloError
 from holo.hololib.locks import locked
-from holo.checkout.populate import unpack
 from support import records
 from support.cli import Holo
 from support.faults import Outcome, Supervisor

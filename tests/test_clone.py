@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 import holo
 from holo import platform
 from holo.cloning import clone
-from holo.cloning.crew import _Crew
 from holo.cloning.filler import Filler
+from holo.workers.treewalk import _Crew
 from support import compare, fiemap
 from support.cli import Holo
 from support.filesystems import Filesystem, Mounts
@@ -133,7 +133,7 @@ def everything(root: Path, filesystem: Filesystem) -> Path:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_clone_is_exact(filesystem: Filesystem, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holo.cloning.crew._WORTH_A_FORK", 0 if workers > 1 else 10**9)
+    monkeypatch.setattr("holo.workers.treewalk._WORTH_A_FORK", 0 if workers > 1 else 10**9)
     configured(filesystem.root, workers, monkeypatch)
     source = everything(filesystem.root / "source", filesystem)
     before, inodes = recorded(source), compare.snapshot(source)
@@ -200,7 +200,7 @@ def test_a_default_acl_of_the_folder_is_not_inherited(filesystem: Filesystem) ->
 def test_names_of_one_file_in_many_directories(filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found by several workers, each content is there once in the end; other names outside do not matter."""
     configured(filesystem.root, 4, monkeypatch)
-    monkeypatch.setattr("holo.cloning.crew._WORTH_A_FORK", 0)
+    monkeypatch.setattr("holo.workers.treewalk._WORTH_A_FORK", 0)
     source = filesystem.root / "source"
     for number in range(6):
         write(source / "0" / f"small-{number}", f"{number}" * 3000)

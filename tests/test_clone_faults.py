@@ -91,7 +91,7 @@ class Stage:
 
     def run(self, **fault: object) -> Outcome:
         arguments = ["clone", self.source, self.copy, "--json", *(["--relocate"] if self.relocate else [])]
-        tune = {"holo.cloning.crew._WORTH_A_FORK": 20}
+        tune = {"holo.workers.treewalk._WORTH_A_FORK": 20}
         return self.supervisor.run(self.cli.root, arguments, self.cli.environment(), tune=tune, **fault)
 
     def clear(self) -> None:

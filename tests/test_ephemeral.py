@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from holo import Hololib, NotFound
-from holo.layers import Layers
+from holo.trees.overlay import Layers
 from support import compare, filesystems, trees
 from support.cli import Holo, Result
 from support.filesystems import Filesystem

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from holo.layers import Layers
-from holo.restore.golden import read_outline
+from holo.trees.golden import read_outline
+from holo.trees.overlay import Layers
 from support import compare, records, trees
 from support.cli import Holo
 from support.disks import Disk

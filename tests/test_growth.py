@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from holo.catalog import Catalog, Relocation
+from holo.checkout.materialize import Materializer
+from holo.checkout.plan import Fill
+from holo.checkout.strategy import Way
+from holo.checkout.survey import Finding, Survey, _forget_below_unreadable
 from holo.cloning.report import Made
 from holo.hololib import Store
-from holo.hololib import store as store_module
+from holo.hololib import library as store_module
 from holo.hololib.collect import Policy, collect
 from holo.record import _batches, record
 from holo.record.scan import Folder, Tree
-from holo.restore.materialize import Materializer
-from holo.restore.plan import Fill
-from holo.restore.relocate import Relocator
-from holo.restore.strategy import Way
-from holo.restore.survey import Finding, Survey, _forget_below_unreadable
+from holo.relocation.patch import Relocator
 from support import trees
 
 FEW, MANY = 40, 160

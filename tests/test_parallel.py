@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from holo import parallel
 from holo.errors import CatalogInvalid, Conflict, HoloError, IntegrityError, SourceChanged
+from holo.workers import pool
 
 # The threads that Python 3.12 warns of are the test runner's, and hold no lock that a child takes.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -76,14 +76,14 @@ def process(_task: object) -> int:
 @pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 500])
 def test_every_task_is_done_once(workers: int, count: int) -> None:
-    results = list(parallel.run(square, range(count), workers))
+    results = list(pool.run(square, range(count), workers))
     assert sorted(results) == [number * number for number in range(count)]
 
 
 def test_one_worker_works_in_order_and_here() -> None:
-    assert list(parallel.run(square, range(100), 1)) == [number * number for number in range(100)]
-    assert list(parallel.run(process, range(3), 1)) == [os.getpid()] * 3
-    assert list(parallel.run(process, range(1), 8)) == [os.getpid()]
+    assert list(pool.run(square, range(100), 1)) == [number * number for number in range(100)]
+    assert list(pool.run(process, range(3), 1)) == [os.getpid()] * 3
+    assert list(pool.run(process, range(1), 8)) == [os.getpid()]
 
 
 @linux
@@ -92,7 +92,7 @@ def test_several_workers_are_processes() -> None:
         time.sleep(0.005)
         return os.getpid()
 
-    processes = set(parallel.run(slow, range(40), 3))
+    processes = set(pool.run(slow, range(40), 3))
     assert os.getpid() not in processes
     assert 2 <= len(processes) <= 3
 
@@ -103,7 +103,7 @@ def test_results_come_as_they_are_ready() -> None:
         time.sleep(0.3 if task == 0 else 0)
         return task
 
-    results = list(parallel.run(wait, range(20), 2))
+    results = list(pool.run(wait, range(20), 2))
     assert results[-1] == 0
     assert results[:-1] == list(range(1, 20))
 
@@ -112,7 +112,7 @@ def test_results_come_as_they_are_ready() -> None:
 @pytest.mark.parametrize("count", [16_384, 16_385, 50_001])
 def test_more_tasks_than_the_queue_holds(count: int) -> None:
     with at_most(20):
-        results = list(parallel.run(int, range(count), 2))
+        results = list(pool.run(int, range(count), 2))
     assert len(results) == count
     assert set(results) == set(range(count))
 
@@ -132,7 +132,7 @@ def test_a_user_with_many_pipes_has_small_ones() -> None:
             signal.alarm(10)
             for _ in range(1100):
                 os.pipe()
-            done = sum(1 for _ in parallel.run(int, range(20_000), 2))
+            done = sum(1 for _ in pool.run(int, range(20_000), 2))
             status = 0 if done == 20_000 else 2
         finally:
             os._exit(status)
@@ -147,7 +147,7 @@ def test_large_results_arrive_whole() -> None:
         return bytes([task]) * (3 << 20)
 
     with at_most(20):
-        results = list(parallel.run(many, range(6), 3))
+        results = list(pool.run(many, range(6), 3))
     assert sorted(result[0] for result in results) == list(range(6))
     assert {len(result) for result in results} == {3 << 20}
     assert all(result == bytes([result[0]]) * (3 << 20) for result in results)
@@ -158,12 +158,12 @@ def test_tasks_are_not_pickled() -> None:
     tasks: list[Callable[[], int]] = [lambda n=n: n for n in range(10)]
     with pytest.raises((pickle.PicklingError, AttributeError)):
         pickle.dumps(tasks[0])
-    assert sorted(parallel.run(lambda task: task(), tasks, 2)) == list(range(10))
+    assert sorted(pool.run(lambda task: task(), tasks, 2)) == list(range(10))
 
 
 @linux
 def test_none_is_a_result() -> None:
-    assert list(parallel.run(lambda _task: None, range(5), 2)) == [None] * 5
+    assert list(pool.run(lambda _task: None, range(5), 2)) == [None] * 5
 
 
 @linux
@@ -173,7 +173,7 @@ def test_every_child_is_prepared() -> None:
     def prepare() -> None:
         prepared.append(os.getpid())
 
-    results = list(parallel.run(lambda _task: (os.getpid(), list(prepared)), range(20), 2, prepare))
+    results = list(pool.run(lambda _task: (os.getpid(), list(prepared)), range(20), 2, prepare))
     assert all(seen == [child] for child, seen in results)
     assert prepared == []
 
@@ -190,7 +190,7 @@ def test_an_error_crosses_the_border_whole(workers: int, kind: type[HoloError]) 
         return task
 
     with pytest.raises(HoloError) as caught:
-        list(parallel.run(fail, range(8), workers))
+        list(pool.run(fail, range(8), workers))
     assert type(caught.value) is kind
     assert (caught.value.message, caught.value.hint) == ("it failed", "do this")
     assert caught.value.exit_code == kind.exit_code
@@ -202,14 +202,14 @@ def test_an_error_without_a_hint() -> None:
         raise HoloError("just that")
 
     with pytest.raises(HoloError) as caught:
-        list(parallel.run(fail, range(8), 2))
+        list(pool.run(fail, range(8), 2))
     assert (str(caught.value), caught.value.hint) == ("just that", None)
 
 
 @linux
 def test_an_operating_system_error_keeps_its_number() -> None:
     with pytest.raises(FileNotFoundError) as caught:
-        list(parallel.run(os.stat, [f"/nowhere/at/all/{number}" for number in range(4)], 2))
+        list(pool.run(os.stat, [f"/nowhere/at/all/{number}" for number in range(4)], 2))
     assert str(caught.value.filename).startswith("/nowhere/at/all/")
 
 
@@ -220,13 +220,13 @@ def test_a_mistake_in_a_worker_is_one_error(error: Exception) -> None:
         raise error
 
     with pytest.raises(HoloError, match="odd"):
-        list(parallel.run(fail, range(8), 2))
+        list(pool.run(fail, range(8), 2))
 
 
 @linux
 def test_a_result_that_cannot_be_pickled_is_one_error() -> None:
     with pytest.raises(HoloError):
-        list(parallel.run(lambda _task: lambda: None, range(4), 2))
+        list(pool.run(lambda _task: lambda: None, range(4), 2))
 
 
 @linux
@@ -235,7 +235,7 @@ def test_a_failing_preparation_is_one_error() -> None:
         raise Conflict("not prepared")
 
     with pytest.raises(Conflict, match="not prepared"):
-        list(parallel.run(square, range(4), 2, fail))
+        list(pool.run(square, range(4), 2, fail))
 
 
 @linux
@@ -248,7 +248,7 @@ def test_what_was_done_before_an_error_is_reported() -> None:
 
     seen: list[int] = []
     with pytest.raises(HoloError, match="the last"):
-        seen.extend(parallel.run(fail, range(10), 2))
+        seen.extend(pool.run(fail, range(10), 2))
     assert sorted(seen) == list(range(9))
 
 
@@ -261,7 +261,7 @@ def test_an_error_stops_the_others() -> None:
         return task
 
     with at_most(10), pytest.raises(HoloError, match="enough"):
-        list(parallel.run(fail_or_sleep, range(6), 3))
+        list(pool.run(fail_or_sleep, range(6), 3))
 
 
 @linux
@@ -274,7 +274,7 @@ def test_a_killed_worker_is_one_error(number: signal.Signals) -> None:
         return task
 
     with at_most(10), pytest.raises(HoloError, match=rf"ended unexpectedly.*{number.name}") as caught:
-        list(parallel.run(die, range(10), 2))
+        list(pool.run(die, range(10), 2))
     assert caught.value.hint is not None
 
 
@@ -289,14 +289,14 @@ def test_a_worker_killed_in_the_middle_of_a_result_is_one_error() -> None:
         return bytes(64 << 20)
 
     with at_most(20), pytest.raises(HoloError, match="SIGALRM"):
-        list(parallel.run(die, range(8), 2))
+        list(pool.run(die, range(8), 2))
 
 
 @linux
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_worker_that_exits_is_one_error(code: int) -> None:
     with at_most(10), pytest.raises(HoloError, match="ended unexpectedly"):
-        list(parallel.run(lambda _task: os._exit(code), range(4), 2))
+        list(pool.run(lambda _task: os._exit(code), range(4), 2))
 
 
 @linux
@@ -310,7 +310,7 @@ def test_an_exit_in_a_worker_does_not_end_the_parents_business() -> None:
             cleaned.append(1)
 
     with at_most(10), pytest.raises(HoloError, match="ended unexpectedly"):
-        list(parallel.run(leave, range(4), 2))
+        list(pool.run(leave, range(4), 2))
     assert cleaned == []
 
 
@@ -325,7 +325,7 @@ def test_closing_the_generator_stops_the_workers() -> None:
         return os.getpid()
 
     with at_most(10):
-        results = parallel.run(report_then_sleep, range(20), 2)
+        results = pool.run(report_then_sleep, range(20), 2)
         child = next(results)
         results.close()
     with pytest.raises(ProcessLookupError):
@@ -334,7 +334,7 @@ def test_closing_the_generator_stops_the_workers() -> None:
 
 @linux
 def test_a_generator_that_was_never_started_starts_nothing() -> None:
-    results = parallel.run(process, range(20), 2)
+    results = pool.run(process, range(20), 2)
     del results
 
 
@@ -349,7 +349,7 @@ def test_signals_that_the_parent_handles_are_for_it(number: signal.Signals) -> N
 
     before = signal.signal(number, lambda *_: os._exit(9))
     try:
-        assert sorted(parallel.run(work, range(10), 2)) == list(range(10))
+        assert sorted(pool.run(work, range(10), 2)) == list(range(10))
     finally:
         signal.signal(number, before)
 
@@ -366,7 +366,7 @@ def test_ctrl_c_that_is_not_for_the_parent_is_not_for_workers(how: str) -> None:
     try:
         if how == "ignored":
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        assert sorted(parallel.run(work, range(10), 2)) == list(range(10))
+        assert sorted(pool.run(work, range(10), 2)) == list(range(10))
     finally:
         signal.signal(signal.SIGINT, before)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -377,11 +377,11 @@ def test_workers_of_a_killed_parent_end(tmp_path_factory: pytest.TempPathFactory
     """They hold the locks of the parent by inheritance, so they must not go on without it."""
     script = """
 import os, sys, time
-from holo import parallel
+from holo.workers import pool
 def work(task):
     os.write(1, b"%d\\n" % os.getpid())
     time.sleep(0.05)
-list(parallel.run(work, range(10000), 2))
+list(pool.run(work, range(10000), 2))
 """
     receive, send = os.pipe()
     try:
@@ -419,9 +419,9 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("threads")
 def test_a_process_with_threads_is_not_forked() -> None:
-    assert not parallel.forks(2)
-    assert set(parallel.run(process, range(50), 4)) == {os.getpid()}
-    assert sorted(parallel.run(square, range(50), 4)) == [number * number for number in range(50)]
+    assert not pool.forks(2)
+    assert set(pool.run(process, range(50), 4)) == {os.getpid()}
+    assert sorted(pool.run(square, range(50), 4)) == [number * number for number in range(50)]
 
 
 @pytest.mark.usefixtures("threads")
@@ -436,7 +436,7 @@ def test_an_error_in_a_thread_is_the_same_error() -> None:
         return task
 
     with pytest.raises(Conflict) as caught:
-        list(parallel.run(fail, range(500), 2))
+        list(pool.run(fail, range(500), 2))
     assert caught.value.hint == "do this"
     assert len(started) < 400
 
@@ -450,7 +450,7 @@ def test_closing_stops_the_threads() -> None:
         time.sleep(0.01)
         return task
 
-    results = parallel.run(slow, range(500), 2)
+    results = pool.run(slow, range(500), 2)
     next(results)
     results.close()
     assert len(started) < 400
@@ -458,5 +458,5 @@ def test_closing_stops_the_threads() -> None:
 
 @linux
 def test_forks_says_what_run_does() -> None:
-    assert parallel.forks(2)
-    assert not parallel.forks(1)
+    assert pool.forks(2)
+    assert not pool.forks(1)

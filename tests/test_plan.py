@@ -6,11 +6,11 @@ import pytest
 
 from holo import digest as digests
 from holo.catalog import Catalog, DirectoryRow, FileRow, Relocation
-from holo.restore.plan import Fill, Plan, Removal, plan
-from holo.restore.relocate import Relocator
-from holo.restore.strategy import Decision, Way
-from holo.restore.survey import Finding, Survey, nothing_there
-from holo.restore.tasks import cut
+from holo.checkout.plan import Fill, Plan, Removal, plan
+from holo.checkout.strategy import Decision, Way
+from holo.checkout.survey import Finding, Survey, nothing_there
+from holo.checkout.tasks import cut
+from holo.relocation.patch import Relocator
 from holo.settings import Strategy
 
 PREFIX, ELSEWHERE, LONGER = "/opt/env", "/srv/new", "/a/longer/place"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from holo import digest as digests
 from holo.catalog import Catalog, Relocation
-from holo.record.prefix import Opaque, PrefixFinder, begins_path, continues_name, find
+from holo.relocation.find import Opaque, PrefixFinder, begins_path, continues_name, find
 
 NAME = rb"A-Za-z0-9_\-\x80-\xff"
 ENV = b"/opt/env"

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from holo.catalog import Catalog, Relocation
 from holo.errors import CatalogInvalid, RelocationImpossible
-from holo.record.prefix import find as find_any
-from holo.restore.relocate import SHEBANG_LIMIT, Relocator, splice
+from holo.relocation.find import find as find_any
+from holo.relocation.patch import SHEBANG_LIMIT, Relocator, splice
 
 OLD = "/opt/env"
 EQUAL, SHORTER, LONGER = "/srv/new", "/n", "/a/much/longer/place"

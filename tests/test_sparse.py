@@ -22,8 +22,8 @@ from holo.errors import CatalogInvalid
 from holo.hololib import Store
 from holo.hololib.blobs import Blobs, raw_name, write_sparse
 from holo.record import record
-from holo.record.prefix import PrefixFinder, find
-from holo.restore.relocate import Relocator, splice
+from holo.relocation.find import PrefixFinder, find
+from holo.relocation.patch import Relocator, splice
 from support import compare, contents, trees
 from support.cli import Holo
 from support.compare import data_map

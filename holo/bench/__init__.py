@@ -19,11 +19,11 @@ from holo import platform
 from holo.bench.commands import HOLO, Runner, shown
 from holo.bench.sample import damage, generate, read_metadata
 from holo.bench.scratch import remove_tree, scratch
+from holo.checkout.strategy import Way
 from holo.doctor import filesystem_type
 from holo.errors import HoloError, NotFound, UsageError
 from holo.hololib import Store
 from holo.restore import delete
-from holo.restore.strategy import Way
 from holo.settings import Strategy
 from holo.walk import absolute
 

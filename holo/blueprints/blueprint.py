@@ -10,7 +10,7 @@ from typing import Any, Literal
 from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, HoloError, NotFound, UsageError
-from holo.untrusted import read_file
+from holo.files import read_file
 from holo.walk import absolute
 
 Kind = Literal["requirements", "pyproject", "script", "conda", "npm"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from holo.blueprints.canonical import without_queries
 from holo.errors import HoloError
-from holo.untrusted import read_file
+from holo.files import read_file
 
 _LARGEST = 64 << 20
 """Bytes of a note: conda's of a package names all its files, npm's all packages."""

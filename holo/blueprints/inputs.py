@@ -13,7 +13,7 @@ from holo import digest as digests
 from holo import platform
 from holo.blueprints.blueprint import LARGEST
 from holo.errors import HoloError, NotFound, UsageError
-from holo.untrusted import read_file
+from holo.files import read_file
 
 _COARSE_NS = 2 * 10**9
 """The coarsest clock of a filesystem. Where it is one of whole seconds, times have no fraction."""

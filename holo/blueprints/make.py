@@ -34,14 +34,14 @@ from holo.blueprints.inputs import Inputs, are_unchanged
 from holo.blueprints.log import Log
 from holo.blueprints.memory import SEEN, catalog_remembered, recall, remember
 from holo.blueprints.seeds import PARTS, Parts, nearest, note
+from holo.checkout.populate import unpack
 from holo.errors import Conflict, HoloError, NotFound
+from holo.files import read_file
 from holo.hololib import Store
 from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, refuse_to_wait
 from holo.record import record
 from holo.remove import remove_at
-from holo.restore.unpack import unpack
 from holo.space import Holotree
-from holo.untrusted import read_file
 
 _KEY = 16
 """Digits of a key in names: of 2**32 blueprints, two would share them."""

@@ -20,11 +20,11 @@ from holo import digest as digests
 from holo.blueprints.blueprint import Blueprint
 from holo.blueprints.builders import Options
 from holo.blueprints.inputs import Inputs, Seen, are_unchanged, look_at_variable
+from holo.files import SMALL, is_ours, read_file
 from holo.hololib import Store
+from holo.hololib.library import NAME
 from holo.hololib.sealed import seal, unseal
-from holo.hololib.store import NAME
 from holo.space import Holotree, Space
-from holo.untrusted import SMALL, is_ours, read_file
 
 SEEN = ".seen"
 

@@ -27,7 +27,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from holo import digest as digests
-from holo import parallel, platform
+from holo import platform
 from holo.catalog import Catalog
 from holo.check.differences import golden_differences, space_differences, tree_differences
 from holo.check.reader import THEIRS, Reader, Seen, State
@@ -35,13 +35,14 @@ from holo.check.report import CheckReport, Kind, Problem
 from holo.check.rights import excessive_rights, take_rights
 from holo.check.sources import Sources, refuse_missing
 from holo.errors import HoloError
+from holo.files import NOT_DAMAGE, SMALL, is_others, read_file
 from holo.hololib import CatalogSummary, Store
+from holo.hololib.library import FOLDERS, NAME, read_catalog_file
 from holo.hololib.locks import InUseError, OnWait, refuse_to_wait, say_waiting
 from holo.hololib.quarantine import Quarantine
-from holo.hololib.store import FOLDERS, NAME, read_catalog_file
-from holo.layers import Layers
 from holo.space import Holotree, OthersSpace, Space
-from holo.untrusted import NOT_DAMAGE, SMALL, is_others, read_file
+from holo.trees.overlay import Layers
+from holo.workers import pool
 
 __all__ = ["CheckReport", "Options", "Problem", "check"]
 
@@ -348,7 +349,7 @@ class _Check:
         sizes: dict[str, int] = {}  # of content that is there
         wrong: list[Seen] = []
         try:
-            for seen_here in parallel.run(Reader(self._store.path, folders, needed), shards, self._options.workers):
+            for seen_here in pool.run(Reader(self._store.path, folders, needed), shards, self._options.workers):
                 for seen in seen_here:
                     self._count(seen, needed)
                     if seen.state is State.SOUND and seen.folder == "library":

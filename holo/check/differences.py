@@ -7,16 +7,16 @@ from collections.abc import Iterator
 
 from holo import platform
 from holo.catalog import Catalog
+from holo.checkout.proof import NO_PROOF
+from holo.checkout.strategy import Way
+from holo.checkout.survey import Expectation, survey
 from holo.errors import HoloError
 from holo.filetimes import EXACT, FileTimes, try_out
 from holo.hololib import Store
 from holo.platform import Directory
-from holo.restore.golden import as_recorded, body_of, read_outline
-from holo.restore.proof import NO_PROOF
-from holo.restore.relocate import Relocator
-from holo.restore.strategy import Way
-from holo.restore.survey import Expectation, survey
+from holo.relocation.patch import Relocator
 from holo.space import Space
+from holo.trees.golden import as_recorded, body_of, read_outline
 from holo.walk import open_directory
 
 

@@ -12,11 +12,11 @@ from typing import NamedTuple
 from holo import digest as digests
 from holo import platform
 from holo.errors import HoloError
+from holo.files import NOT_DAMAGE
 from holo.filetimes import EXACT, try_out
 from holo.hololib.blobs import ContentMismatch, is_sealed, stored_content
 from holo.hololib.links import FORM
 from holo.platform import Directory
-from holo.untrusted import NOT_DAMAGE
 
 THEIRS = "another user's, which only they can read"
 

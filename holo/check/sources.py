@@ -18,12 +18,12 @@ from holo import platform
 from holo.catalog import Catalog, Relocation
 from holo.content import Hole, Piece, pieces_of
 from holo.errors import HoloError, NotFound
+from holo.files import read_file
 from holo.hololib import Store
 from holo.hololib.blobs import WORTH_COMPRESSING, Blobs, ContentMismatch
-from holo.hololib.store import LARGEST
-from holo.restore.relocate import Relocator
+from holo.hololib.library import LARGEST
+from holo.relocation.patch import Relocator
 from holo.space import Space
-from holo.untrusted import read_file
 from holo.walk import Walker, absolute, open_directory
 
 _SHARD = re.compile(r"[0-9a-f]{2}")

@@ -15,12 +15,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 
-from holo import parallel, platform
-from holo.cloning.crew import visit_all
+from holo import platform
 from holo.cloning.report import Made, Name
 from holo.errors import HoloError, SourceChanged, UsageError, advice
 from holo.platform import Directory
 from holo.walk import Walker
+from holo.workers import pool
+from holo.workers.treewalk import visit_all
 
 _SETID = 0o6000
 _SPECIAL = 0o7000
@@ -274,7 +275,7 @@ class Filler:
                 left.setdefault(name.inode, name)
         paths = sorted((name.path for name in left.values()), key=lambda path: path.rpartition("/"))
         pieces = [paths[start : start + 8] for start in range(0, len(paths), 8)]
-        for part in parallel.run(self._copy_left, pieces, workers, self.in_worker):
+        for part in pool.run(self._copy_left, pieces, workers, self.in_worker):
             made.add(part)
         return {path.rpartition("/")[0] for path in paths}
 

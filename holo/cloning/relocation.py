@@ -22,7 +22,7 @@ from holo.hololib.blobs import write_all
 from holo.platform import Directory
 from holo.relocation.bytecode import STALE, is_bytecode, source_of
 from holo.relocation.foreign import links_out
-from holo.restore.relocate import Relocator, unquoted
+from holo.relocation.patch import Relocator, unquoted
 from holo.walk import Walker
 
 _WAY_OUT = ", or clone without --relocate"

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, fields
 
 from holo import platform
 from holo.catalog import Relocation
-from holo.cloning.crew import visit_all
 from holo.cloning.filler import nothing_made
 from holo.content import Piece, pieces_of
 from holo.errors import HoloError
 from holo.hololib.blobs import CHUNK
 from holo.platform import Directory
-from holo.record.prefix import Opaque, PrefixFinder, find
 from holo.relocation import leads_into
 from holo.relocation.bytecode import is_bytecode, program
+from holo.relocation.find import Opaque, PrefixFinder, find
 from holo.relocation.foreign import may_point_outside, other_spellings, outside
 from holo.walk import Walker
+from holo.workers.treewalk import visit_all
 
 
 @dataclass
@@ -84,7 +84,7 @@ def places_in(file: int, path: str, prefix: bytes) -> Relocation | None:
 
 
 class _Search:
-    """Looks into all files of a tree. A visitor of :mod:`holo.cloning.crew`."""
+    """Looks into all files of a tree. A visitor of :mod:`holo.workers.treewalk`."""
 
     def __init__(self, root: Directory, shown: str, prefix: bytes, since: int) -> None:
         """Only what changed from ``since`` on (ns) is read."""

@@ -1,6 +1,6 @@
 """Throw-away environments: a command finds a pristine one, and what it changes is gone when it ends.
 
-    tree      the catalog in plain directories, made once        holo.layers, holo.ephemeral.make
+    tree      the catalog in plain directories, made once        holo.trees.overlay, holo.ephemeral.make
     layer     what of it is different at this path, made once
     run       two empty folders for what this run changes
     process   a child with a view of its own, in which all these are one overlay at the environment's path
@@ -23,11 +23,11 @@ from holo import platform
 from holo.ephemeral.process import AtEnd, NoOverlayError, Place, try_out
 from holo.ephemeral.process import run as run_process
 from holo.errors import Conflict, HoloError, NotFound, UsageError, advice, hints
+from holo.files import SMALL, open_file, read
 from holo.hololib.locks import InUseError, locked, refuse_to_wait
 from holo.hololib.sealed import seal, unseal
-from holo.layers import Layers, discard
 from holo.remove import unlink
-from holo.untrusted import SMALL, open_file, read
+from holo.trees.overlay import Layers, discard
 from holo.walk import mounted_inside, open_directory
 
 if TYPE_CHECKING:

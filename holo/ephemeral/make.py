@@ -6,12 +6,12 @@ import os
 
 from holo import platform
 from holo.catalog import Catalog
+from holo.checkout.populate import fill
+from holo.checkout.tally import Tally
 from holo.ephemeral.process import NoOverlayError
 from holo.hololib import Store
-from holo.restore.golden import as_recorded, outline_of
-from holo.restore.relocate import Relocator
-from holo.restore.report import Tally
-from holo.restore.unpack import fill
+from holo.relocation.patch import Relocator
+from holo.trees.golden import as_recorded, outline_of
 
 _RESERVED = "user.overlay."
 """Begins the names of attributes that say something to overlayfs, mounted without root's rights."""

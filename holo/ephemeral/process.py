@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from holo import activation, platform, streams
 from holo.errors import HoloError
-from holo.layers import OVERLAY
+from holo.trees.overlay import OVERLAY
 
 if sys.platform == "linux":
     from holo.platform import namespaces

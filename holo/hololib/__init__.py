@@ -14,6 +14,6 @@ is being written has a name that begins with ``.draft-``; after a crash it is ga
 
 from __future__ import annotations
 
-from holo.hololib.store import CatalogSummary, Store
+from holo.hololib.library import CatalogSummary, Store
 
 __all__ = ["CatalogSummary", "Store"]

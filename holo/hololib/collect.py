@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from holo import digest as digests
 from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError
+from holo.hololib.library import FOLDERS, NAME, OthersFile
 from holo.hololib.links import FORM, READ_ONLY
 from holo.hololib.shards import DRAFT
-from holo.hololib.store import FOLDERS, NAME, OthersFile
 from holo.platform import probe
 from holo.remove import remove
 
 if TYPE_CHECKING:
-    from holo.hololib.store import Store
+    from holo.hololib.library import Store
 
 LinkKey: TypeAlias = "tuple[str, int, int]"
 """What a link form is of: digest, mode, mtime in ns."""
@@ -109,7 +109,7 @@ class GcReport:
     locks: int
     """files of locks of spaces that are gone, and of throw-away environments that are"""
     layers: int
-    """what throw-away environments were mounted over (see :mod:`holo.layers`)"""
+    """what throw-away environments were mounted over (see :mod:`holo.trees.overlay`)"""
     bytes_freed: int
     """on the disk, certainly: neither hardlinked nor reflinked from elsewhere"""
     bytes_shared: int

@@ -12,8 +12,8 @@ from typing import NoReturn
 
 from holo import streams
 from holo.errors import HoloError, advice_at_home
+from holo.files import refuse_second_name
 from holo.platform import lock as lock_descriptor
-from holo.untrusted import refuse_second_name
 from holo.walk import make_folders
 
 OnWait = Callable[[str], object]

@@ -19,19 +19,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from holo import parallel, platform
+from holo import platform
 from holo.catalog import BYTECODE_HEADER, Catalog, DirectoryRow, FileRow, Relocation
 from holo.errors import HoloError, NotFound, UsageError
 from holo.hololib import Store
 from holo.hololib.blobs import Blobs
+from holo.hololib.library import check_name
 from holo.hololib.shards import DRAFT, temporary_name
-from holo.hololib.store import check_name
 from holo.platform import probe
 from holo.record.ingest import Batch, Ingest, Ingested
 from holo.record.scan import Tree, refuse_special, scan
 from holo.relocation.bytecode import STALE, is_bytecode, source_of
 from holo.relocation.foreign import links_out
 from holo.walk import Walker, absolute, refuse_mounts_inside
+from holo.workers import pool
 
 __all__ = ["RecordReport", "record"]
 
@@ -177,7 +178,7 @@ def _ingest(
     found: dict[str, list[Ingested]] = {folder.path: [] for folder in tree.folders}
     total = sum(len(folder.files) for folder in tree.folders) + sum(map(len, tree.other_names.values()))
     done = unwritten = 0
-    for results in parallel.run(ingest, _batches(tree), workers):
+    for results in pool.run(ingest, _batches(tree), workers):
         for path, items in results:
             found[path] += items
             done += len(items)

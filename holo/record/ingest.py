@@ -28,8 +28,8 @@ from holo.content import pieces_of
 from holo.errors import HoloError, SourceChanged, advice
 from holo.hololib.blobs import CHUNK, WORTH_COMPRESSING, Blobs, ContentMismatch
 from holo.platform import Directory
-from holo.record.prefix import Opaque, PrefixFinder, find
 from holo.relocation.bytecode import is_bytecode, program
+from holo.relocation.find import Opaque, PrefixFinder, find
 from holo.relocation.foreign import may_point_outside, other_spellings, outside
 from holo.walk import Walker
 

@@ -7,7 +7,7 @@
     check    the recorded offsets of every file to be patched, against its content
     mark     the space says "restoring"
     engine   remove, make directories, fill them in parallel, set the last modes and times
-    mark     the space says "pristine", with what proves it: see :mod:`holo.restore.proof`
+    mark     the space says "pristine", with what proves it: see :mod:`holo.checkout.proof`
 
 A crash anywhere leaves the space as it was or marked, and the next restore completes it. What it does not
 guarantee: a program that changes the space during the restore may have its changes removed or kept.
@@ -26,24 +26,25 @@ from functools import cached_property
 
 from holo import platform
 from holo.catalog import Catalog, Totals
+from holo.checkout.engine import Engine
+from holo.checkout.materialize import Materializer
+from holo.checkout.plan import Plan, plan
+from holo.checkout.proof import NO_PROOF, Proof, packed, proof_of, stamp_before, stamp_of_look, still_holds
+from holo.checkout.strategy import Decision, Way, decide
+from holo.checkout.survey import Expectation, Survey, nothing_there, survey
+from holo.checkout.tally import Tally
 from holo.errors import Conflict, HoloError, UsageError, advice, hints
 from holo.filetimes import EXACT, try_out
 from holo.hololib import CatalogSummary, Store
 from holo.hololib.locks import OnWait, say_waiting
-from holo.layers import OVERLAY
 from holo.platform import probe
+from holo.relocation.patch import Relocator
 from holo.remove import remove, remove_at
-from holo.restore.engine import Engine
-from holo.restore.golden import Golden, Outline, changed_directories, count_extra, make_own, outline_of
-from holo.restore.materialize import Materializer
-from holo.restore.plan import Plan, plan
-from holo.restore.proof import NO_PROOF, Proof, packed, proof_of, stamp_before, stamp_of_look, still_holds
-from holo.restore.relocate import Relocator
-from holo.restore.report import RestoreReport, Tally
-from holo.restore.strategy import Decision, Way, decide
-from holo.restore.survey import Expectation, Survey, nothing_there, survey
+from holo.restore.report import RestoreReport
 from holo.settings import Strategy
 from holo.space import Holotree, Space
+from holo.trees.golden import Golden, Outline, changed_directories, count_extra, make_own, outline_of
+from holo.trees.overlay import OVERLAY
 from holo.walk import absolute, mounted_inside, open_directory
 
 _DRAFT = ".holo-"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
-from holo import parallel
+from holo.workers import pool
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -50,7 +50,7 @@ def visit_all(visitor: Visitor[Result_co], workers: int) -> Iterator[Result_co]:
 
     A process that must not be forked does it alone.
     """
-    forks = parallel.forks(workers)
+    forks = pool.forks(workers)
     found = [""]
     while found and not (forks and visitor.seen >= _WORTH_A_FORK and len(found) > 1):
         found += visitor.visit(found.pop())
@@ -74,7 +74,7 @@ def _visit_in_workers(visitor: Visitor[Result_co], found: list[str], workers: in
 
     try:
         # As many tasks as workers: none ends before all have begun, so each worker has one.
-        yield from parallel.run(work, range(workers), workers, in_worker)
+        yield from pool.run(work, range(workers), workers, in_worker)
     finally:
         crew.close()
 

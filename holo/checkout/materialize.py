@@ -9,16 +9,16 @@ from collections.abc import Iterable, Iterator
 
 from holo import platform
 from holo.catalog import Catalog, FileRow, Relocation
+from holo.checkout.attributes import set_xattrs
+from holo.checkout.plan import Fill
+from holo.checkout.strategy import Way
+from holo.checkout.tally import Tally
 from holo.content import Hole, Piece
 from holo.hololib import Store
 from holo.hololib.blobs import CHUNK, write_all, write_sparse
 from holo.hololib.links import READ_ONLY
 from holo.platform import Directory
-from holo.restore.attributes import set_xattrs
-from holo.restore.plan import Fill
-from holo.restore.relocate import Relocator
-from holo.restore.report import Tally
-from holo.restore.strategy import Way
+from holo.relocation.patch import Relocator
 
 _KEPT_BYTES = 64 << 20
 """Patched content kept in memory between the check before the first write and the write itself."""

@@ -22,27 +22,27 @@ from functools import cached_property
 
 from holo import platform
 from holo.catalog import Catalog, DirectoryRow
+from holo.checkout.attributes import CAPABILITY, can_keep
+from holo.checkout.engine import Engine
+from holo.checkout.materialize import Materializer
+from holo.checkout.plan import plan
+from holo.checkout.proof import packed
+from holo.checkout.strategy import Decision, Way
+from holo.checkout.survey import Finding, Survey, nothing_there
+from holo.checkout.tally import Tally
 from holo.errors import CatalogInvalid, HoloError
+from holo.files import is_ours, read_file
 from holo.hololib import Store
 from holo.hololib.blobs import write_all
+from holo.hololib.library import LARGEST
 from holo.hololib.locks import OnWait, locked
 from holo.hololib.sealed import seal, unseal
 from holo.hololib.shards import DRAFT, temporary_name
-from holo.hololib.store import LARGEST
 from holo.platform import Directory
 from holo.relocation import leads_into
+from holo.relocation.patch import Relocator
 from holo.remove import remove
-from holo.restore.attributes import CAPABILITY, can_keep
-from holo.restore.engine import Engine
-from holo.restore.materialize import Materializer
-from holo.restore.plan import plan
-from holo.restore.proof import packed
-from holo.restore.relocate import Relocator
-from holo.restore.report import Tally
-from holo.restore.strategy import Decision, Way
-from holo.restore.survey import Finding, Survey, nothing_there
 from holo.settings import Strategy
-from holo.untrusted import is_ours, read_file
 from holo.walk import Walker, make_folders
 
 _REAL_FAILURES = frozenset({errno.ENOSPC, errno.EIO})
@@ -57,7 +57,7 @@ class Outline:
     digest: str
     tree_seal: str
     inodes: bytes
-    """of the directories, which are the same in every snapshot: see :mod:`holo.restore.proof`"""
+    """of the directories, which are the same in every snapshot: see :mod:`holo.checkout.proof`"""
     body: bytes
     """a catalog and, in the next line, the times of all directories"""
 

@@ -8,17 +8,18 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from holo import parallel, platform
+from holo import platform
+from holo.checkout.attributes import set_xattrs
+from holo.checkout.materialize import Materializer
+from holo.checkout.plan import Fill, Plan
+from holo.checkout.strategy import Way
+from holo.checkout.tally import Tally
+from holo.checkout.tasks import Piece, cut
 from holo.errors import HoloError, IntegrityError
 from holo.platform import Directory
 from holo.remove import remove
-from holo.restore.attributes import set_xattrs
-from holo.restore.materialize import Materializer
-from holo.restore.plan import Fill, Plan
-from holo.restore.report import Tally
-from holo.restore.strategy import Way
-from holo.restore.tasks import Piece, cut
 from holo.walk import Walker
+from holo.workers import pool
 
 _WORTH_A_FORK = 200
 """Files from which on workers are faster than doing it here: two forks cost some 5 ms."""
@@ -97,7 +98,7 @@ class Engine:
         total = sum(len(fill.files) for fill in plan.fills)
         if total < _WORTH_A_FORK:
             tasks = [[piece for task in tasks for piece in task]]
-        for made in parallel.run(self._work, tasks, self._workers):
+        for made in pool.run(self._work, tasks, self._workers):
             tally.add(made)
             if on_progress is not None:
                 on_progress(tally.files, total)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from holo import digest as digests
 from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError, advice, advice_at_home, choice
+from holo.files import NOT_DAMAGE, SMALL, is_others, is_ours, read_file
 from holo.hololib.locks import OnWait, locked, say_waiting
 from holo.hololib.sealed import seal, unseal
 from holo.remove import remove, unlink
-from holo.untrusted import NOT_DAMAGE, SMALL, is_others, is_ours, read_file
 from holo.walk import absolute, make_folders, refuse_symlinks
 
 if TYPE_CHECKING:
@@ -435,7 +435,7 @@ class Store:
         return {digest for digest in found if digests.is_digest(digest)}
 
     def golden_trees(self) -> set[str]:
-        """The digests of the catalogs that have a golden tree (see :mod:`holo.restore.golden`)."""
+        """The digests of the catalogs that have a golden tree (see :mod:`holo.trees.golden`)."""
         return {name for name in _files(os.path.join(self.path, "golden")) if digests.is_digest(name)}
 
     def remove_golden(self, digest: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from holo.catalog import FileRow, SymlinkRow
-from holo.restore.plan import Fill, Plan
+from holo.checkout.plan import Fill, Plan
 
 _TASKS_PER_WORKER = 12
 """Enough that workers end together; each costs a walk from the root."""
@@ -23,7 +23,7 @@ _FILE_COST = 24 << 10
 
 
 class Piece(NamedTuple):
-    """Some or all of one :class:`~holo.restore.plan.Fill`."""
+    """Some or all of one :class:`~holo.checkout.plan.Fill`."""
 
     path: str
     make: bool

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from holo.catalog import Catalog, FileRow, SymlinkRow
-from holo.restore.relocate import Relocator
-from holo.restore.strategy import Decision, Way
-from holo.restore.survey import Survey
+from holo.checkout.strategy import Decision, Way
+from holo.checkout.survey import Survey
+from holo.relocation.patch import Relocator
 
 
 @dataclass(frozen=True)

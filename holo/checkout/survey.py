@@ -1,7 +1,7 @@
 """Compare a space with its catalog without changing anything. Runs in workers; costs one stat per file.
 
 A file is taken for unchanged when type, mode, size and mtime are the catalog's, its ctime is not newer than the
-space's last restore, and its directory is the one which that left there (see :mod:`holo.restore.proof`). The ctime
+space's last restore, and its directory is the one which that left there (see :mod:`holo.checkout.proof`). The ctime
 cannot be set by a program, so an edit that puts the old mtime back is noticed as well. A file that only lacks that
 proof is read and hashed before it is believed. In a hardlinked space other spaces move the ctime of a file, which is
 known without it if its inode is that of the link form.
@@ -18,18 +18,19 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from holo import digest as digests
-from holo import parallel, platform
+from holo import platform
 from holo.catalog import Catalog, FileRow, SymlinkRow
+from holo.checkout.attributes import can_keep
+from holo.checkout.proof import Proof
+from holo.checkout.strategy import Way
 from holo.errors import HoloError
 from holo.filetimes import EXACT, FileTimes
 from holo.hololib.blobs import Blobs
 from holo.hololib.links import READ_ONLY, Links
 from holo.platform import Directory, probe
-from holo.restore.attributes import can_keep
-from holo.restore.proof import Proof
-from holo.restore.relocate import Relocator
-from holo.restore.strategy import Way
+from holo.relocation.patch import Relocator
 from holo.walk import Walker
+from holo.workers import pool
 
 
 @dataclass
@@ -120,7 +121,7 @@ def survey(root: Directory, expectation: Expectation, blobs: Blobs, workers: int
     # Workers pay off only when there is much to look at: a fork costs as much as some 2,000 stats.
     if len(tasks) <= 8 and expectation.proof.stamp >= 0:
         workers = 1
-    for part in parallel.run(surveyor, tasks, workers):
+    for part in pool.run(surveyor, tasks, workers):
         result.add(part)
     _forget_below_unreadable(result, expectation.catalog)
     _look_at_large_groups(root, result, expectation.catalog)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from holo import platform
 from holo.catalog import Catalog
+from holo.checkout.engine import Engine
+from holo.checkout.materialize import Materializer
+from holo.checkout.plan import plan
+from holo.checkout.strategy import Decision, Way
+from holo.checkout.survey import nothing_there
+from holo.checkout.tally import Tally
 from holo.errors import HoloError
 from holo.hololib import Store
 from holo.platform import probe
-from holo.restore.engine import Engine
-from holo.restore.materialize import Materializer
-from holo.restore.plan import plan
-from holo.restore.relocate import Relocator
-from holo.restore.report import Tally
-from holo.restore.strategy import Decision, Way
-from holo.restore.survey import nothing_there
+from holo.relocation.patch import Relocator
 from holo.settings import Strategy
 
 

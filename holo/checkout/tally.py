@@ -1,0 +1,72 @@
+"""What a checkout made, counted by the workers, and what of it is not exactly as recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from holo.checkout.attributes import CAPABILITY
+from holo.relocation.patch import unquoted
+
+_LISTED = 5
+
+
+@dataclass
+class Tally:
+    """Counts that workers collect. Files are counted once, bytes are of content."""
+
+    reflinked: int = 0
+    hardlinked: int = 0
+    copied: int = 0
+    removed: int = 0
+    shared_bytes: int = 0
+    written_bytes: int = 0
+    divided: dict[str, int] = field(default_factory=dict)
+    """files that are several here, for one cannot have so many names: one of the names, and how many there are"""
+    lost: list[tuple[str, str]] = field(default_factory=list)
+    """path and name of each extended attribute that could not be given"""
+    directories: dict[str, int] = field(default_factory=dict)
+    """the inode of each directory that was made or changed, by its path"""
+    modes: dict[int, int] = field(default_factory=dict)
+    """what became of each type and mode (st_mode) that was set"""
+    unquoted: list[str] = field(default_factory=list)
+    """files in which nobody knows how the new path is to be quoted"""
+
+    def add(self, other: Tally) -> None:
+        self.reflinked += other.reflinked
+        self.hardlinked += other.hardlinked
+        self.copied += other.copied
+        self.removed += other.removed
+        self.shared_bytes += other.shared_bytes
+        self.written_bytes += other.written_bytes
+        self.divided |= other.divided
+        self.lost += other.lost
+        self.directories |= other.directories
+        self.modes |= other.modes
+        self.unquoted += other.unquoted
+
+    @property
+    def files(self) -> int:
+        return self.reflinked + self.hardlinked + self.copied
+
+    def warnings(self) -> Iterator[str]:
+        """What was made and is not exactly as recorded."""
+        for path, names in sorted(self.divided.items()):
+            yield (
+                f"{path} and the other {names - 1:,} names of one file are those of several now: "
+                "this filesystem does not allow one so many"
+            )
+        if self.unquoted:
+            yield unquoted(self.unquoted)
+        capable = [path for path, name in self.lost if name == CAPABILITY]
+        if capable:
+            yield f"capabilities could not be given, as only root may: {_listed(capable)}"
+        others = [path for path, name in self.lost if name != CAPABILITY]
+        if others:
+            yield f"extended attributes could not be given, as this filesystem has none: {_listed(others)}"
+
+
+def _listed(paths: Iterable[str]) -> str:
+    found = sorted({path or "its root" for path in paths})
+    more = len(found) - _LISTED
+    return ", ".join(found[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")

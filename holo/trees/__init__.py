@@ -1,0 +1,1 @@
+"""Prepared trees: what a space, or a throw-away environment, is made of in one step."""
