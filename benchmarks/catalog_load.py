@@ -48,8 +48,8 @@ def main(path: str) -> None:
     }
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
-        for name, way in ways.items():
-            found[name].append(way())
+        for name, method in ways.items():
+            found[name].append(method())
     print(f"{Catalog.from_json(data, path).totals.files} files")
     for name, seconds in found.items():
         print(f"{min(seconds) * 1000:8.1f} {statistics.median(seconds) * 1000:8.1f} ms  {name}")

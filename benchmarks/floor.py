@@ -26,7 +26,7 @@ Time = tuple[int, int]  # of access and change, in nanoseconds
 File = tuple[str, int, Time]  # name, mode, times
 Folder = tuple[str, Sequence[File]]  # path below the tree, and what is in it
 
-Way = Callable[[int, int, Sequence[File]], None]  # fills a directory from another; both are descriptors
+Method = Callable[[int, int, Sequence[File]], None]  # fills a directory from another; both are descriptors
 
 
 def reflink(source: int, target: int, files: Sequence[File]) -> None:
@@ -78,13 +78,13 @@ def make_directories(target: str, folders: Sequence[Folder]) -> None:
         os.mkdir(os.path.join(target, path) if path != "." else target)
 
 
-def fill(way: Way, source: str, target: str, folders: Sequence[Folder]) -> None:
+def fill(method: Method, source: str, target: str, folders: Sequence[Folder]) -> None:
     """Make the files of these directories."""
     for path, files in folders:
         if files:
             old = os.open(os.path.join(source, path), os.O_RDONLY | os.O_DIRECTORY)
             new = os.open(os.path.join(target, path), os.O_RDONLY | os.O_DIRECTORY)
-            way(old, new, files)
+            method(old, new, files)
             os.close(new)
             os.close(old)
 
@@ -144,17 +144,17 @@ def measure(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> d
     source, target = os.fspath(source), os.fspath(target)
     folders = listing(source)
     parent = os.path.dirname(os.path.abspath(target))
-    ways = [way for way in (reflink, hardlink, copy) if way is not reflink or can_clone(parent)]
+    ways = [method for method in (reflink, hardlink, copy) if method is not reflink or can_clone(parent)]
     found: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
-        for way in ways:
+        for method in ways:
             for processes in (1, 2):
                 os.sync()
                 begin = time.perf_counter()
                 make_directories(target, folders)
                 found.setdefault("directories, 1 process", []).append(time.perf_counter() - begin)
-                seconds = timed(partial(fill, way, source, target), share(folders, processes))
-                found.setdefault(f"{way.__name__}, {label(processes)}", []).append(seconds)
+                seconds = timed(partial(fill, method, source, target), share(folders, processes))
+                found.setdefault(f"{method.__name__}, {label(processes)}", []).append(seconds)
                 shutil.rmtree(target)
         for processes in (1, 2):
             seconds = timed(partial(look, source), share(folders, processes))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from holo.check.adopt import Adoption
     from holo.check.report import CheckReport, Problem
     from holo.checkout.plan import Plan
-    from holo.checkout.strategy import Decision, Way
+    from holo.checkout.strategy import Decision, Method
     from holo.cloning import CloneReport, clone
     from holo.errors import (
         CatalogInvalid,
@@ -67,7 +67,7 @@ _HOMES = {
     "restore": ("DryRun",),
     "checkout.plan": ("Plan",),
     "restore.report": ("RestoreReport",),
-    "checkout.strategy": ("Decision", "Way"),
+    "checkout.strategy": ("Decision", "Method"),
     "settings": ("Strategy",),
     "space": ("Space",),
     "uninstall": ("UninstallReport",),
@@ -87,6 +87,7 @@ __all__ = [
     "HoloError",
     "Hololib",
     "IntegrityError",
+    "Method",
     "NotFound",
     "Plan",
     "Problem",
@@ -101,7 +102,6 @@ __all__ = [
     "UninstallReport",
     "UsageError",
     "Use",
-    "Way",
     "__version__",
     "clone",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from holo import settings as settings_module
 from holo.errors import CatalogInvalid, Conflict, HoloError, NotFound, UsageError
-from holo.hololib import CatalogSummary, Store
+from holo.hololib import CatalogSummary, Library
 from holo.hololib.locks import OnWait, say_waiting
 from holo.space import PLACES, Holotree, Space
 from holo.walk import absolute, current_directory, refuse_encoding
@@ -50,7 +50,7 @@ class Hololib:
     def __init__(self, home: PathLike | None = None, *, on_wait: OnWait = say_waiting) -> None:
         refuse_encoding()
         self.settings = settings_module.load(home=os.fspath(home) if home is not None else None)
-        self.store = Store(self.settings.home, self.settings.compression)
+        self.library = Library(self.settings.home, self.settings.compression)
         self.tree = Holotree(self.settings.home)
         self._on_wait = on_wait
 
@@ -76,9 +76,9 @@ class Hololib:
             check_name(name, "catalog")
         if not os.path.isdir(path):
             raise NotFound(f"cannot record {path}: there is no such directory", "Name the directory to record.")
-        with self.store.lock(exclusive=False, on_wait=self._on_wait):
+        with self.library.lock(exclusive=False, on_wait=self._on_wait):
             return record(
-                self.store,
+                self.library,
                 path,
                 name,
                 skip_special=skip_special,
@@ -117,18 +117,18 @@ class Hololib:
         path = _absolute(to)
         self._sweep()
         known = self.tree.find(space)
-        if self._blueprint_meant(source, known, path) is None:
+        if self._resolve_blueprint(source, known, path) is None:
             self._named(source, known)  # what does not exist is told before anything is made
         with self._alone_with(space):
             known = self.tree.find(space)
-            blueprint = self._blueprint_meant(source, known, path)
+            blueprint = self._resolve_blueprint(source, known, path)
             if blueprint is not None or self._named(source, known) is None:
-                refuse(self.store, space, path, options)  # before anything is recorded or built
+                refuse(self.library, space, path, options)  # before anything is recorded or built
             if blueprint is not None:
                 chosen = self._chosen(compile, blueprint, known, path)
                 return self._init_from(blueprint, space, known, path, chosen, options, may_change=force)
             _refuse_compile(compile)
-            with self.store.lock(exclusive=False, on_wait=self._on_wait):
+            with self.library.lock(exclusive=False, on_wait=self._on_wait):
                 self._say_what_is_taken(source, known)
 
                 def approve(name: str, digest: str) -> None:
@@ -136,7 +136,7 @@ class Hololib:
 
                 name, digest, warnings = self._from_source(source, known, approve, keep_setid=keep_setid)
                 approve(name, digest)
-                report = restore(self.store, space, name, digest, path, options)
+                report = restore(self.library, space, name, digest, path, options)
                 return replace(report, warnings=(*warnings, *report.warnings))
 
     def catalog_of_blueprint(self, path: PathLike, *, compile: bool = True) -> tuple[str, str]:  # noqa: A002
@@ -169,12 +169,12 @@ class Hololib:
         name = space or self._space_for(blueprint)
         known = self.tree.find(name)
         if _is_whole(known):
-            current = recall(self.store, blueprint, self._chosen(compile, blueprint, known))
+            current = recall(self.library, blueprint, self._chosen(compile, blueprint, known))
             if current is not None and current[1] == known.digest:
                 return known
-        return self._renew(blueprint, name, compile)
+        return self._update_space(blueprint, name, compile)
 
-    def _renew(self, blueprint: Blueprint, name: str, compile: bool | None) -> Space:  # noqa: A002
+    def _update_space(self, blueprint: Blueprint, name: str, compile: bool | None) -> Space:  # noqa: A002
         """Let a space hold what a blueprint says, if that is not what it holds, or if it is not whole."""
         from holo.blueprints.make import find
         from holo.blueprints.memory import origin_of
@@ -185,7 +185,7 @@ class Hololib:
             to = place_for(self.tree, blueprint) if known is None else None
             chosen = self._chosen(compile, blueprint, known, to)
             if _is_whole(known):
-                made = find(self.store, blueprint, chosen)
+                made = find(self.library, blueprint, chosen)
                 if made.digest == known.digest:
                     return known
             origin = origin_of(self.tree, known) if known is not None else None
@@ -235,7 +235,7 @@ class Hololib:
         """What the tools printed when a catalog (name or digest prefix) was built from a blueprint."""
         from holo.blueprints.make import read_log
 
-        return read_log(self.store, self.store.resolve(catalog)[0])
+        return read_log(self.library, self.library.resolve(catalog)[0])
 
     def restore(
         self,
@@ -263,8 +263,8 @@ class Hololib:
         options = self._options(strategy, strict, verify, force, on_progress, yes=yes)
         name, path = self._space_meant(space, to, catalog)
         self._catalog_meant(name, catalog)  # what does not exist is told before anything is made
-        with self._at_work_on(name):
-            return restore(self.store, name, *self._catalog_meant(name, catalog), path, options)
+        with self._locked(name):
+            return restore(self.library, name, *self._catalog_meant(name, catalog), path, options)
 
     def dry_run(
         self,
@@ -284,8 +284,8 @@ class Hololib:
         options = self._options(strategy, strict, verify, force, None, yes=yes)
         name, path = self._space_meant(space, to, catalog)
         self._catalog_meant(name, catalog)
-        with self._at_work_on(name):
-            return dry_run(self.store, name, *self._catalog_meant(name, catalog), path, options)
+        with self._locked(name):
+            return dry_run(self.library, name, *self._catalog_meant(name, catalog), path, options)
 
     def run_ephemeral(
         self,
@@ -333,11 +333,11 @@ class Hololib:
         def save(root: Directory, path: str) -> None:
             from holo.record import record as record_tree
 
-            with self.store.lock(exclusive=False, on_wait=self._on_wait):
+            with self.library.lock(exclusive=False, on_wait=self._on_wait):
                 # A socket or a fifo that the command left is no reason to lose its result.
-                record_tree(self.store, path, keep, root=root, skip_special=True, workers=self.settings.workers)
+                record_tree(self.library, path, keep, root=root, skip_special=True, workers=self.settings.workers)
 
-        home = ephemeral.Home(self.store, self.tree, self.settings.workers, self._on_wait)
+        home = ephemeral.Home(self.library, self.tree, self.settings.workers, self._on_wait)
         code = ephemeral.run(home, environment, list(command), save if keep is not None else None)
         if keep is not None and not record:
             self.init(keep, keep)
@@ -348,7 +348,7 @@ class Hololib:
         from holo.hololib.library import check_name
 
         check_name(name, "catalog" if record else "space")
-        if self.store.summary(name) is not None:
+        if self.library.summary(name) is not None:
             raise Conflict(f"there is a catalog {name!r} already", "Keep the result under another name.")
         if not record and self.tree.find(name) is not None:
             raise Conflict(f"there is a space {name!r} already", "Keep the result under another name.")
@@ -360,7 +360,7 @@ class Hololib:
         if Layers(self.tree.path).working():
             from holo import ephemeral
 
-            ephemeral.sweep(ephemeral.Home(self.store, self.tree, self.settings.workers, self._on_wait))
+            ephemeral.sweep(ephemeral.Home(self.library, self.tree, self.settings.workers, self._on_wait))
 
     def delete(self, space: str | None = None) -> Space:
         """Remove a space: the named one, else the ``.venv`` or ``node_modules`` of the current folder or of one above.
@@ -380,7 +380,7 @@ class Hololib:
             space = near.name
         if self.tree.find_anyhow(space) is None:  # told before a lock is made
             raise self.tree.unknown(space)
-        return delete(self.store, space, self._on_wait)
+        return delete(self.library, space, self._on_wait)
 
     def space(self, name: str | None = None, *, force: bool = False) -> Space:
         """The space of that name, to work in; without one, as :meth:`restore` chooses.
@@ -414,32 +414,32 @@ class Hololib:
         from holo.glance import glance
 
         self._sweep()
-        return list(glance(self.store, self.tree.spaces()))
+        return list(glance(self.library, self.tree.spaces()))
 
     def catalogs(self, reference: str | None = None) -> list[CatalogSummary]:
         """All catalogs, by name, or the one of that name or digest prefix, under all its names."""
-        found = self.store.catalogs()
+        found = self.library.catalogs()
         if reference is None:
             return found
-        digest = self.store.resolve(reference)[1]
+        digest = self.library.resolve(reference)[1]
         return [summary for summary in found if summary.digest == digest]
 
     def catalog(self, reference: str) -> Catalog:
         """The catalog of that name or digest prefix, validated."""
-        return self.store.load(self.store.resolve(reference)[1])
+        return self.library.load(self.library.resolve(reference)[1])
 
     def golden_trees(self) -> set[str]:
         """The digests of the catalogs that have a golden tree."""
-        return self.store.golden_trees()
+        return self.library.golden_trees()
 
     def remove_catalog(self, reference: str) -> tuple[str, str]:
         """Remove a catalog; returns its name and digest. Its blobs stay until they are collected."""
         from holo.trees.overlay import Layers
 
-        self.store.resolve(reference)  # what does not exist is told before a lock is made
-        with self.store.lock(exclusive=True, on_wait=self._on_wait):
-            removed = self.store.remove(reference)
-        Layers(self.tree.path).collect(self.store.digests(), dry_run=False)
+        self.library.resolve(reference)  # what does not exist is told before a lock is made
+        with self.library.lock(exclusive=True, on_wait=self._on_wait):
+            removed = self.library.remove(reference)
+        Layers(self.tree.path).collect(self.library.digests(), dry_run=False)
         return removed
 
     def gc(
@@ -464,14 +464,14 @@ class Hololib:
         self._sweep()
         size = collect.parse_size(max_size) if isinstance(max_size, str) else max_size
         policy = collect.Policy(keep_days, keep_last, size)
-        known, _ = collect.needs(self.store)  # takes long, and nobody has to wait for that
-        with self.store.lock(exclusive=not dry_run, on_wait=self._on_wait):
+        known, _ = collect.needs(self.library)  # takes long, and nobody has to wait for that
+        with self.library.lock(exclusive=not dry_run, on_wait=self._on_wait):
             holders = self.tree.holders() if policy != collect.Policy() else {}
-            report = collect.collect(self.store, known, holders, policy, dry_run=dry_run)
+            report = collect.collect(self.library, known, holders, policy, dry_run=dry_run)
             drafts, locks = self.tree.tidy(dry_run=dry_run)
-            drafts += tidy(self.store, self.tree, dry_run=dry_run)
+            drafts += tidy(self.library, self.tree, dry_run=dry_run)
         going = {use.digest for use in report.catalogs}
-        layers = Layers(self.tree.path).collect(self.store.digests() - going, dry_run=dry_run)
+        layers = Layers(self.tree.path).collect(self.library.digests() - going, dry_run=dry_run)
         if report.damage:
             raise collect.incomplete(report.damage)
         return replace(report, drafts=report.drafts + drafts, locks=locks, layers=layers)
@@ -485,7 +485,7 @@ class Hololib:
         from holo import ephemeral, uninstall
 
         self._sweep()
-        home = ephemeral.Home(self.store, self.tree, self.settings.workers, self._on_wait)
+        home = ephemeral.Home(self.library, self.tree, self.settings.workers, self._on_wait)
         report = uninstall.uninstall(home, spaces=spaces, dry_run=dry_run)
         if self.settings.file is not None:
             report.left[self.settings.file] = "it holds your settings"
@@ -510,7 +510,7 @@ class Hololib:
         if sources and not repair:
             raise UsageError("sources are for a repair only", "Add --repair.")
         return check(
-            self.store,
+            self.library,
             self.tree,
             Options(
                 repair=repair,
@@ -530,7 +530,7 @@ class Hololib:
         """
         from holo.check.adopt import adopt
 
-        return adopt(self.store, self.tree, spaces, self.settings.workers, self._on_wait)
+        return adopt(self.library, self.tree, spaces, self.settings.workers, self._on_wait)
 
     def _options(
         self,
@@ -548,13 +548,13 @@ class Hololib:
         return Options(chosen, strict, verify, force, yes, self.settings.workers, on_progress, self._on_wait)
 
     @contextmanager
-    def _at_work_on(self, space: str) -> Iterator[None]:
+    def _locked(self, space: str) -> Iterator[None]:
         """Keep others from the space, and the library from losing anything.
 
         In this order: who waits for a space does not keep anybody waiting for the library.
         """
         self._sweep()
-        with self._alone_with(space), self.store.lock(exclusive=False, on_wait=self._on_wait):
+        with self._alone_with(space), self.library.lock(exclusive=False, on_wait=self._on_wait):
             yield
 
     @contextmanager
@@ -646,17 +646,17 @@ class Hololib:
     def _catalog_meant(self, space: str, reference: str | None) -> tuple[str, str]:
         """The name and the digest of the catalog that a space is to be restored to."""
         if reference is not None:
-            return self.store.resolve(reference)
+            return self.library.resolve(reference)
         known = self.tree.get(space)
         return known.catalog, known.digest
 
-    def _blueprint_meant(self, source: PathLike | None, known: Space | None, to: PathLike | None) -> Blueprint | None:
+    def _resolve_blueprint(self, source: PathLike | None, known: Space | None, to: PathLike | None) -> Blueprint | None:
         """The blueprint that a source is, if any. Without a source: the space's own; for a new one, the nearest."""
         from holo.blueprints import blueprint
 
         if source is not None:
             text = os.fspath(source)
-            is_catalog = os.sep not in text and self.store.is_catalog(text)
+            is_catalog = os.sep not in text and self.library.is_catalog(text)
             return blueprint.recognise(text) if os.path.isfile(text) and not is_catalog else None
         if known is None:
             of_npm = os.path.basename(_absolute(to) or "") == "node_modules"
@@ -692,11 +692,11 @@ class Hololib:
         from holo.blueprints.make import Wanted, build, find
 
         while True:
-            made = find(self.store, blueprint, chosen)
+            made = find(self.library, blueprint, chosen)
             if isinstance(made, Wanted):
-                made = build(self.store, self.tree, made, workers=self.settings.workers, on_wait=self._on_wait)
-            with self.store.lock(exclusive=False, on_wait=self._on_wait):
-                if self.store.has(made.digest):  # nobody has collected it meanwhile
+                made = build(self.library, self.tree, made, workers=self.settings.workers, on_wait=self._on_wait)
+            with self.library.lock(exclusive=False, on_wait=self._on_wait):
+                if self.library.has(made.digest):  # nobody has collected it meanwhile
                     yield made
                     return
 
@@ -721,7 +721,7 @@ class Hololib:
         if known is not None and not may_change:
             self._refuse_change(known, blueprint, chosen)
         with self._built(blueprint, chosen) as made:
-            report = restore(self.store, space, made.name, made.digest, path, options)
+            report = restore(self.library, space, made.name, made.digest, path, options)
             save_origin(self.tree, space, Origin(blueprint.path, chosen.compile, made.digest))
         return report
 
@@ -730,7 +730,7 @@ class Hololib:
         from holo.blueprints.make import find
         from holo.blueprints.memory import origin_of
 
-        if find(self.store, blueprint, chosen).digest == known.digest:
+        if find(self.library, blueprint, chosen).digest == known.digest:
             return
         origin = origin_of(self.tree, known)
         if origin is not None and origin.blueprint == blueprint.path:
@@ -761,10 +761,10 @@ class Hololib:
         """Say which catalog a space will be of, if it was not named, or if something else could be meant."""
         text = os.fspath(source) if source is not None else ""
         if source is None and known is None:
-            only = self.store.only()[0]
-            self._on_wait(f"there is no blueprint here: taking {only!r}, the only catalog of {self.store.path}")
-        elif text and os.sep not in text and os.path.exists(text) and self.store.is_catalog(text):
-            name = self.store.resolve(text)[0]
+            only = self.library.only()[0]
+            self._on_wait(f"there is no blueprint here: taking {only!r}, the only catalog of {self.library.path}")
+        elif text and os.sep not in text and os.path.exists(text) and self.library.is_catalog(text):
+            name = self.library.resolve(text)[0]
             self._on_wait(f"taking catalog {name!r}, not what is called {text!r} here: that is ./{text}")
 
     def _from_source(
@@ -781,7 +781,7 @@ class Hololib:
         if os.path.isdir(text):
             from holo.record import record
 
-            report = record(self.store, text, keep_setid=keep_setid, workers=self.settings.workers, approve=approve)
+            report = record(self.library, text, keep_setid=keep_setid, workers=self.settings.workers, approve=approve)
             return report.name, report.digest, report.warnings
         return (*self._import_file(text, approve, keep_setid=keep_setid), ())
 
@@ -791,11 +791,11 @@ class Hololib:
         Raises :class:`NotFound` if nothing is there.
         """
         if source is None:
-            return (known.catalog, known.digest) if known is not None else self.store.only()
+            return (known.catalog, known.digest) if known is not None else self.library.only()
         text = os.fspath(source)
         if os.sep not in text:
             try:
-                return self.store.resolve(text)
+                return self.library.resolve(text)
             except NotFound as error:
                 if not os.path.exists(text):
                     raise NotFound(f"{error.message}, nor a file of that name here", error.hint) from None
@@ -827,11 +827,11 @@ class Hololib:
         name = default_name(absolute(path).removesuffix(".json"))
         approve(name, catalog.digest)
         beside = os.path.join(os.path.dirname(absolute(path)), "library")
-        blobs = self.store.blobs
+        blobs = self.library.blobs
         missing = {row[4]: row[2] for _, row in catalog.files() if not blobs.has(row[4], row[2])}
         if missing and not os.path.isdir(beside):
             raise NotFound(
-                f"{len(missing)} blobs of {path} are neither in {self.store.path} nor in {beside}",
+                f"{len(missing)} blobs of {path} are neither in {self.library.path} nor in {beside}",
                 "A catalog file needs its library beside it: put that there.",
             )
         relocator = Relocator(catalog.prefix, catalog.prefix)
@@ -839,9 +839,9 @@ class Hololib:
             if file in catalog.relocations:
                 chunks = blobs.foreign_chunks(beside, digest, size) if digest in missing else None
                 relocator.check(chunks or blobs.chunks(digest, size), catalog.relocations[file], file)
-        with self.store.unsettled.record("Nothing was taken into the library."):
+        with self.library.unsettled.record("Nothing was taken into the library."):
             blobs.take(beside, missing)
-            self.store.publish(catalog, name)
+            self.library.publish(catalog, name)
         return name, catalog.digest
 
 

@@ -97,10 +97,10 @@ def examine(library_dir: str, target_dir: str) -> Diagnosis:
             "copy": _try(lambda name: _copy(source, destination, name), names),
         }
     capabilities = {
-        way: Capability(False, _explain(way, outcome, library, target), None)
+        method: Capability(False, _explain(method, outcome, library, target), None)
         if isinstance(outcome, OSError)
         else Capability(True, None, round(outcome, 1))
-        for way, outcome in outcomes.items()
+        for method, outcome in outcomes.items()
     }
     return Diagnosis(library, target, capabilities, list(_advise(library, target, outcomes)))
 
@@ -257,20 +257,20 @@ def _try_snapshot(source: Directory, destination: Directory, names: list[str]) -
 # -- words ------------------------------------------------------------------------------------------------
 
 
-def _explain(way: str, error: OSError, library: Folder, target: Folder) -> str:
+def _explain(method: str, error: OSError, library: Folder, target: Folder) -> str:
     apart = "the folders are on different filesystems or mounts"
     if error.errno == errno.EXDEV:
         return apart
-    if way == "snapshot" and error.errno in platform.UNAVAILABLE:
+    if method == "snapshot" and error.errno in platform.UNAVAILABLE:
         only_one = library.filesystem == "btrfs" != target.filesystem
         return apart if only_one else "only Btrfs has snapshots"
-    if way == "reflink" and error.errno == errno.EINVAL and target.filesystem == "btrfs":
+    if method == "reflink" and error.errno == errno.EINVAL and target.filesystem == "btrfs":
         return "Btrfs does not reflink between nodatacow and ordinary files"
-    if way == "hardlink" and error.errno == errno.EPERM:
+    if method == "hardlink" and error.errno == errno.EPERM:
         return f"{target.filesystem} does not allow hardlinks"
     if error.errno in platform.UNAVAILABLE:
         verbs = {"reflink": "reflink", "hardlink": "hardlink", "copy": "copy within the kernel"}
-        return f"{target.filesystem} cannot {verbs[way]}"
+        return f"{target.filesystem} cannot {verbs[method]}"
     return os.strerror(error.errno or 0)
 
 

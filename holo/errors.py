@@ -7,10 +7,11 @@ command line prints it as two lines and exits with ``exit_code``; no traceback r
 from __future__ import annotations
 
 import errno
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 INTERRUPTED = "interrupted; nothing is lost, run the command again to go on"
 """The message for Ctrl-C, whose exit code is 130."""
@@ -125,3 +126,12 @@ class RelocationImpossible(HoloError):
 
 class SourceChanged(HoloError):
     """A file kept changing while it was recorded. Nothing was published."""
+
+
+@contextmanager
+def os_errors_as(message: str, hint: str | None = None, kind: type[HoloError] = HoloError) -> Iterator[None]:
+    """Turn an :class:`OSError` of the block into a :class:`HoloError`: ``message``, and what the system says."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{message}: {error.strerror}", hint) from error

@@ -14,16 +14,16 @@ from functools import cache, partial
 
 from holo import platform
 from holo.errors import HoloError
-from holo.hololib import Store
+from holo.hololib import Library
 from holo.space import Space
 from holo.walk import open_directory
 
 _GONE = (FileNotFoundError, NotADirectoryError)
 
 
-def glance(store: Store, spaces: list[Space]) -> Iterator[Space]:
+def glance(library: Library, spaces: list[Space]) -> Iterator[Space]:
     """The spaces, those that were pristine as ``missing`` or ``changed`` if they are that by now."""
-    directories = cache(partial(_directories, store))
+    directories = cache(partial(_directories, library))
     for space in spaces:
         # Of a copied one the directory is another home's, and one that was moved has to be restored anyway.
         if space.state != "pristine" or space.standing == "copied":
@@ -36,10 +36,10 @@ def glance(store: Store, spaces: list[Space]) -> Iterator[Space]:
             yield space
 
 
-def _directories(store: Store, digest: str) -> list[tuple[str, int, int]]:
+def _directories(library: Library, digest: str) -> list[tuple[str, int, int]]:
     """Those of a catalog; of one that is lost, none."""
     try:
-        return store.directories(digest)
+        return library.directories(digest)
     except HoloError:
         return []
 

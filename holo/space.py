@@ -19,11 +19,10 @@ from typing import Any, Literal
 from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, HoloError, NotFound, advice_at_home, choice, hints
-from holo.files import NOT_DAMAGE, SMALL, is_ours, open_file, read, read_file
+from holo.files import NOT_DAMAGE, SMALL, draft_of, is_ours, open_file, read, read_file, seal, unseal, write_atomically
 from holo.filetimes import EXACT, FileTimes
 from holo.hololib.library import NAME, check_name
-from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, refuse_to_wait, say_waiting
-from holo.hololib.sealed import seal, unseal
+from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, say_waiting
 from holo.platform import probe
 from holo.remove import remove_at
 from holo.walk import absolute, make_folders, refuse_symlinks
@@ -31,7 +30,6 @@ from holo.walk import absolute, make_folders, refuse_symlinks
 State = Literal["restoring", "pristine", "damaged", "missing", "changed"]
 Standing = Literal["own", "unproven", "copied"]
 
-_RECORD_DRAFT = re.compile(r"(.+)\.(?:json|mark|origin|inodes)(?:\.[0-9]+){2}")
 """What :meth:`Holotree.save` writes before it is the truth."""
 
 _MARK = ".mark"
@@ -217,13 +215,16 @@ class Holotree:
         return re.fullmatch(rf"[A-Za-z0-9_.+-]{{{_SLUG}}}_[0-9a-f]{{{_HASH}}}", folder) is not None
 
     def lock(
-        self, name: str, on_wait: OnWait = say_waiting, *, exclusive: bool = True
+        self, name: str, on_wait: OnWait = say_waiting, *, exclusive: bool = True, wait: bool = True
     ) -> AbstractContextManager[object]:
-        """Who changes a space is alone with it. The kernel frees the lock when its holder dies."""
-        path = os.path.join(self._records, check_name(name, "space") + ".lock")
-        return locked(path, f"space {name!r}", exclusive=exclusive, on_wait=on_wait)
+        """Who changes a space is alone with it. The kernel frees the lock when its holder dies.
 
-    def cover(self, name: str, on_wait: OnWait = say_waiting) -> AbstractContextManager[object]:
+        Without ``wait``, raises :class:`InUseError` if somebody else holds it.
+        """
+        path = os.path.join(self._records, check_name(name, "space") + ".lock")
+        return locked(path, f"space {name!r}", exclusive=exclusive, wait=wait, on_wait=on_wait)
+
+    def hold_mount_point(self, name: str, on_wait: OnWait = say_waiting) -> AbstractContextManager[object]:
         """Keep the directory at a space's path in place while some process sees another one mounted over it.
 
         The space itself may change. But to rename or remove a directory moves or ends all that is mounted on it, in
@@ -232,12 +233,12 @@ class Holotree:
         return locked(self._cover_path(name), f"the path of space {name!r}", exclusive=False, on_wait=on_wait)
 
     @contextmanager
-    def uncovered(self, name: str) -> Iterator[bool]:
+    def try_lock_mount_point(self, name: str) -> Iterator[bool]:
         """Whether nobody covers the space's path; then nobody will while the block runs."""
         path = self._cover_path(name)
         with ExitStack() as held:
             try:
-                held.enter_context(locked(path, f"the path of space {name!r}", exclusive=True, on_wait=refuse_to_wait))
+                held.enter_context(locked(path, f"the path of space {name!r}", exclusive=True, wait=False))
             except InUseError:
                 yield False
             else:
@@ -246,9 +247,9 @@ class Holotree:
 
     def remove_mount_point(self, name: str, path: str, *, is_made: bool) -> None:
         """Remove the empty directory at a space's path, unless somebody covers it: made for that, or no space's."""
-        with self.uncovered(name) as is_free:
+        with self.try_lock_mount_point(name) as is_free:
             if is_free and is_empty_directory(path):
-                with suppress(InUseError), self.lock(name, refuse_to_wait):
+                with suppress(InUseError), self.lock(name, wait=False):
                     if is_made or not os.path.lexists(self.record_path(name)):
                         with suppress(OSError):  # somebody has put something there
                             os.rmdir(path)
@@ -256,7 +257,7 @@ class Holotree:
 
     def drop_lock(self, name: str) -> None:
         """Remove the lock of a space that is gone, or never was, unless somebody is at work on it."""
-        with suppress(InUseError), self.lock(name, refuse_to_wait):
+        with suppress(InUseError), self.lock(name, wait=False):
             if not os.path.lexists(self.record_path(name)):
                 _unlink_own(os.path.join(self._records, name + ".lock"))
 
@@ -536,7 +537,7 @@ class Holotree:
         try:
             make_folders(self._records)
             space = replace(space, home=self.home)
-            _write(path, _sealed(space), durable=False)
+            write_atomically(path, _sealed(space), durable=False)
             if space.state == "restoring":  # after it: a mark without a record tells of one that was lost
                 self._mark(space)
         except OSError as error:
@@ -563,7 +564,7 @@ class Holotree:
             is_copied = known is None or known.standing == "copied"
             if known is not None and not is_copied and replace(known, identity="", standing="own") == wanted:
                 return
-        _write(path, _sealed(wanted), durable=True)
+        write_atomically(path, _sealed(wanted), durable=True)
 
     def save_inodes(self, name: str, inodes: bytes) -> str:
         """Keep the inodes of a space's directories; returns their digest, which the record is to hold.
@@ -572,7 +573,7 @@ class Holotree:
         """
         path = self._inodes_path(name)
         try:
-            _write(path, lambda _: inodes, durable=False)
+            write_atomically(path, lambda _: inodes, durable=False)
         except OSError as error:
             raise HoloError(f"cannot write {path}: {error.strerror}") from error
         return digests.of(inodes)
@@ -596,8 +597,9 @@ class Holotree:
             return 0, 0
         drafts: dict[str, list[str]] = {}
         for file in files:
-            if (found := _RECORD_DRAFT.fullmatch(file)) and NAME.fullmatch(found[1]):
-                drafts.setdefault(found[1], []).append(file)
+            name, kind = os.path.splitext(draft_of(file))
+            if kind in (".json", *_BESIDE) and NAME.fullmatch(name):
+                drafts.setdefault(name, []).append(file)
             else:
                 name, kind = os.path.splitext(file)
                 if kind in (".lock", *_BESIDE) and NAME.fullmatch(name):
@@ -610,7 +612,7 @@ class Holotree:
         removed, locks = len(trials), self._tidy_covers(files, dry_run=dry_run)
         for name, doomed in drafts.items():
             if doomed or self._is_gone(name):
-                with suppress(InUseError, CannotLockError), self.lock(name, refuse_to_wait):
+                with suppress(InUseError, CannotLockError), self.lock(name, wait=False):
                     is_gone = self._is_gone(name)
                     doomed += [name + kind for kind in _BESIDE if is_gone]
                     # By now, whoever held the lock until this moment may have removed some of them.
@@ -633,7 +635,7 @@ class Holotree:
         for file in files:
             if file.endswith(_COVER) and NAME.fullmatch(file.removesuffix(_COVER)):
                 path = os.path.join(self._records, file)
-                with suppress(InUseError, CannotLockError), locked(path, path, exclusive=True, on_wait=refuse_to_wait):
+                with suppress(InUseError, CannotLockError), locked(path, path, exclusive=True, wait=False):
                     count += 1
                     if not dry_run:
                         _unlink_own(path)
@@ -698,26 +700,3 @@ def _sealed(space: Space) -> Callable[[int], bytes]:
         return seal(json.dumps(values).encode())
 
     return content
-
-
-def _write(path: str, content: Callable[[int], bytes], *, durable: bool) -> None:
-    """Replace a file in one step. Raises :class:`OSError`."""
-    draft = f"{path}.{os.getpid()}.{time.time_ns()}"
-    try:
-        # Whatever the umask, only we may say what our space is. "x" follows no symlink.
-        with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, 0o644)) as file:
-            file.write(content(file.fileno()))
-            if durable:
-                file.flush()
-                platform.sync_file(file.fileno())
-        os.replace(draft, path)
-        if durable:
-            folder = platform.open_root(os.path.dirname(path))
-            try:
-                platform.sync_directory(folder)
-            finally:
-                platform.close_directory(folder)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(draft)
-        raise

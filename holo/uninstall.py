@@ -18,7 +18,7 @@ from holo.blueprints.make import stages
 from holo.ephemeral import Home
 from holo.errors import Conflict, HoloError
 from holo.files import is_others
-from holo.hololib import Store
+from holo.hololib import Library
 from holo.hololib.collect import take_inventory
 from holo.hololib.library import FOLDERS
 from holo.platform import probe
@@ -30,7 +30,7 @@ from holo.trees.overlay import Layers
 _FIRST = ("names", "catalog", "used", "builds")
 """Without them the rest of the library is garbage."""
 
-_LAST = ("gate.lock", "lock")
+_LAST = ("pending.lock", "lock")
 
 _REST_OF_A_SPACE = re.compile(r"\..+\.holo-[0-9a-f]{8}")
 """Beside a space's place: what a killed restore left (see :mod:`holo.restore`)."""
@@ -68,14 +68,14 @@ def uninstall(home: Home, *, spaces: bool, dry_run: bool) -> UninstallReport:
     The caller has removed what killed throw-away environments left. Raises :class:`Conflict` if one is in use, or a
     build is running.
     """
-    store, tree = home.store, home.tree
+    library, tree = home.library, home.tree
     report = UninstallReport(tree.home, dry_run)
-    rest = _rest_of_commands(store, tree)
+    rest = _rest_of_commands(library, tree)
     mine = [*_spaces(tree, report)]
     with ExitStack() as held:
-        if not dry_run and os.path.isdir(store.path) and not _is_shared(store.path):
-            held.enter_context(store.lock(exclusive=True, on_wait=home.on_wait))
-        doomed = [*_library(store, report), *_beside_spaces(tree, rest, report), *_scratches(tree.home, report)]
+        if not dry_run and os.path.isdir(library.path) and not _is_shared(library.path):
+            held.enter_context(library.lock(exclusive=True, on_wait=home.on_wait))
+        doomed = [*_library(library, report), *_beside_spaces(tree, rest, report), *_scratches(tree.home, report)]
         if not dry_run:
             for path in doomed:
                 remove_at(path)
@@ -85,15 +85,15 @@ def uninstall(home: Home, *, spaces: bool, dry_run: bool) -> UninstallReport:
         else:
             report.left[space.path] = f"space {space.name} stays"
     if not dry_run:
-        _remove_folders(store, tree, report)
-    known = {store.path, tree.path, *report.removed, *(space.path for space in report.spaces)}
+        _remove_folders(library, tree, report)
+    known = {library.path, tree.path, *report.removed, *(space.path for space in report.spaces)}
     for path in _entries(tree.home):
         if path not in known:
             report.left.setdefault(path, "it is not holo's")
     return report
 
 
-def _rest_of_commands(store: Store, tree: Holotree) -> set[str]:
+def _rest_of_commands(library: Library, tree: Holotree) -> set[str]:
     """The paths of what builds and throw-away environments leave.
 
     Raises :class:`Conflict` if one of them is at work: no lock of the library keeps them away.
@@ -104,26 +104,26 @@ def _rest_of_commands(store: Store, tree: Holotree) -> set[str]:
             f"a throw-away environment is in use: {os.path.join(layers.runs, run)}",
             "Run it again when the command in there has ended.",
         )
-    builds = stages(store, tree)
+    builds = stages(library, tree)
     for path, is_running in builds.items():
         if is_running:
             raise Conflict(f"a build is running: {path}", "Run it again when that has ended.")
     return {layers.path, *builds}
 
 
-def _library(store: Store, report: UninstallReport) -> list[str]:
+def _library(library: Library, report: UninstallReport) -> list[str]:
     """What of the library is to go, in this order."""
-    if not os.path.isdir(store.path):
+    if not os.path.isdir(library.path):
         return []
-    if _is_shared(store.path):
-        report.left[store.path] = "others share it; `holo catalogs --remove` and `holo gc` remove what is yours"
+    if _is_shared(library.path):
+        report.left[library.path] = "others share it; `holo catalogs --remove` and `holo gc` remove what is yours"
         return []
-    unknown = take_inventory(store).unknown
+    unknown = take_inventory(library).unknown
     report.left |= dict.fromkeys(unknown, "it is not of the library")
     rest = [name for name in FOLDERS if name not in _FIRST]
-    order = [os.path.join(store.path, name) for name in (*_FIRST, *rest, *_LAST)]
+    order = [os.path.join(library.path, name) for name in (*_FIRST, *rest, *_LAST)]
     doomed = [path for folder in order if os.path.lexists(folder) for path in _around(unknown, folder)]
-    report.removed += doomed if unknown else [store.path]
+    report.removed += doomed if unknown else [library.path]
     return doomed
 
 
@@ -182,7 +182,7 @@ def _spaces(tree: Holotree, report: UninstallReport) -> Iterator[Space]:
 def _delete(home: Home, space: Space, report: UninstallReport) -> None:
     if not report.dry_run:
         try:
-            delete(home.store, space.name, home.on_wait)
+            delete(home.library, space.name, home.on_wait)
         except HoloError as error:
             report.left[space.path] = error.message
             report.failed = True
@@ -190,12 +190,12 @@ def _delete(home: Home, space: Space, report: UninstallReport) -> None:
     report.spaces.append(space)
 
 
-def _remove_folders(store: Store, tree: Holotree, report: UninstallReport) -> None:
+def _remove_folders(library: Library, tree: Holotree, report: UninstallReport) -> None:
     """Remove the folders of which nothing is left; what is known of spaces, with the last of them."""
     records = os.path.join(tree.path, ".spaces")
     if not tree.names() and os.path.isdir(records) and not _is_shared(records):
         remove_at(records)
-    for path in (store.path, tree.path, tree.home):
+    for path in (library.path, tree.path, tree.home):
         try:
             os.rmdir(path)
         except OSError as error:

@@ -110,7 +110,7 @@ def test_types_that_are_returned_are_public() -> None:
         found.add(name)
         kind = getattr(holo_package, name)
         methods = [value for key, value in vars(kind).items() if inspect.isfunction(value) and not key.startswith("_")]
-        returned = [method.__annotations__.get("return", "") for method in methods]
+        returned = [way.__annotations__.get("return", "") for way in methods]
         for hint in [*map(str, returned), *map(str, getattr(kind, "__annotations__", {}).values())]:
             todo += (classes & set(re.findall(r"\w+", hint))) - inner - found - set(todo)
     assert found <= set(holo_package.__all__)
@@ -150,7 +150,7 @@ def test_programs_that_use_it_are_type_checked(tmp_path: Path) -> None:
     )
     found = [line for line in done.stdout.splitlines() if line.startswith("program.py")]
     assert len(found) == 2, done
-    assert 'Revealed type is "holo.checkout.strategy.Way"' in found[0]
+    assert 'Revealed type is "holo.checkout.strategy.Method"' in found[0]
     assert 'Argument 1 to "restore" of "Hololib" has incompatible type "int"' in found[1]
 
 

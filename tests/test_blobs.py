@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from holo import digest as digests
 from holo import platform
 from holo.errors import HoloError, IntegrityError
-from holo.hololib import Store
+from holo.hololib import Library
 from holo.hololib.blobs import (
     CHUNK,
     SEALED_MODE,
@@ -471,14 +471,14 @@ def test_many_make_and_link_one_form_at_once(tmp_path: Path) -> None:
     """Each may replace the file that another is about to link."""
     content = b"x" * 5000
     row = ("file", 0o644, len(content), 1_234_567_890, digests.of(content))
-    Store(os.fspath(tmp_path)).blobs.add(row[4], iter([content]), len(content), compress=False)
+    Library(os.fspath(tmp_path)).blobs.add(row[4], iter([content]), len(content), compress=False)
     children = []
     for number in range(4):
         child = os.fork()
         if child == 0:
             code = 1
             with suppress(OSError):
-                links = Store(os.fspath(tmp_path)).links
+                links = Library(os.fspath(tmp_path)).links
                 (tmp_path / f"{number}").mkdir()
                 directory = platform.open_root(os.fspath(tmp_path / f"{number}"))
                 for _ in range(300):

@@ -79,7 +79,7 @@ def test_an_error_in_what_is_no_space(filesystem: Filesystem, monkeypatch: pytes
     stage.mkdir()
     monkeypatch.setattr(platform, "set_directory", fail_with(code))
     with pytest.raises(HoloError, match=os.strerror(code)) as caught:
-        unpack(library.store, digest, str(stage), 1)
+        unpack(library.library, digest, str(stage), 1)
     assert caught.value.hint is not None
     assert ("Free some space" in caught.value.hint) == (code == errno.ENOSPC)
     assert "holo restore" not in caught.value.hint
@@ -283,7 +283,7 @@ def test_a_stale_lock_and_an_impossible_requirement_fail_and_leave_only_the_log(
     assert last == "error: the build failed: uv failed with exit code 1"
     log = Path(hint.removeprefix("hint: Its log: "))
     assert "tabulate==99999" in log.read_text()
-    left = {path for path in holo.library.rglob("*") if path.is_file() and path.name not in ("lock", "gate.lock")}
+    left = {path for path in holo.library.rglob("*") if path.is_file() and path.name not in ("lock", "pending.lock")}
     assert {path.suffix for path in left} == {".log"}
     assert len(left) == 2
     assert leftovers(holo) == []
@@ -525,27 +525,27 @@ def test_any_build_removes_the_stages_of_killed_ones(holo: Holo, folder: Path) -
 def test_what_is_anothers_is_not_collected(holo: Holo, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is root's by an ordinary user: whether it is needed is told by a hash of root's number."""
     from holo.blueprints import make
-    from holo.hololib import Store
+    from holo.hololib import Library
     from holo.space import Holotree
 
     holo("init", "--space", "one", requirements(folder, "tabulate"))
     holo("catalogs", "--remove", holo("catalogs", "--json").json()["catalogs"][0]["name"])
-    store, tree = Store(str(holo.home)), Holotree(str(holo.home))
+    library, tree = Library(str(holo.home)), Holotree(str(holo.home))
     monkeypatch.setattr(make, "_user", lambda: 12345)
-    assert make.tidy(store, tree, dry_run=False) == 0
+    assert make.tidy(library, tree, dry_run=False) == 0
     monkeypatch.undo()
-    assert make.tidy(store, tree, dry_run=False) == 3, "log, parts and what was seen"
+    assert make.tidy(library, tree, dry_run=False) == 3, "log, parts and what was seen"
 
 
 @local
 def test_a_name_beside_another_users_is_not_too_long(holo: Holo, monkeypatch: pytest.MonkeyPatch) -> None:
     from holo.blueprints import make
-    from holo.hololib import Store
+    from holo.hololib import Library
     from holo.hololib.library import NAME
 
     monkeypatch.setattr(make, "_is_mine", lambda _: False)
     monkeypatch.setattr(make, "_user", lambda: 2**32 - 2)
-    assert NAME.fullmatch(make._free_name(Store(str(holo.home)), "n" * 40, "0123456789abcdef"))
+    assert NAME.fullmatch(make._free_name(Library(str(holo.home)), "n" * 40, "0123456789abcdef"))
 
 
 @local
@@ -709,36 +709,36 @@ def test_ctrl_c_at_any_moment_of_a_build(holo: Holo, folder: Path, torture: bool
 def test_what_is_remembered_is_believed_if_it_can_be_true(holo: Holo, tmp_path: Path) -> None:
     """It may have come with the library: sealed, and a user's own, but of any form."""
     library = Hololib(holo.home)
-    store, builds = library.store, holo.library / "builds"
+    library, builds = library.library, holo.library / "builds"
     digest = library.record(small(tmp_path / "tree"), "env").digest
     space = library.init("one", "env")
-    store.folder("builds")
+    library.folder("builds")
     known = library.space(space.space)
     blueprint, parts = Blueprint(str(project(tmp_path)), "pyproject"), Parts("python", ["a", "b"])
-    remember(store, blueprint, Options(), "env", digest, Inputs())
+    remember(library, blueprint, Options(), "env", digest, Inputs())
     note(str(builds / "x.parts"), digest, parts)
     (seen,) = builds.glob("*.seen")
     origin = Path(library.tree.origin_path("one"))
     write_own(str(origin), {"blueprint": "/x", "compile": True, "digest": digest})
-    assert (recall(store, blueprint, Options()), nearest(store, parts)) == (("env", digest), digest)
+    assert (recall(library, blueprint, Options()), nearest(library, parts)) == (("env", digest), digest)
     assert origin_of(library.tree, known) == Origin("/x", True, digest)
     memory = records.read(seen) | {"files": {}, "variables": {}}
     write_own(str(seen), memory)
-    assert recall(store, blueprint, Options()) == ("env", digest)
+    assert recall(library, blueprint, Options()) == ("env", digest)
     write_own(str(seen), {key: value for key, value in memory.items() if key != "form"})
-    assert recall(store, blueprint, Options()) is None, "what builders of another form have made"
+    assert recall(library, blueprint, Options()) is None, "what builders of another form have made"
     noted = {"digest": digest, "base": parts.key, "lines": ["a"]}
     wrong: tuple[object, ...] = (None, 5, [1], [["a"]], "../../env", "\0", {"a": 1})
     for value in wrong:
         for key in memory:
             write_own(str(seen), memory | {key: value})
-            assert recall(store, blueprint, Options()) is None, (key, value)
+            assert recall(library, blueprint, Options()) is None, (key, value)
         for key in noted:
             write_own(str(builds / "x.parts"), noted | {key: value})
-            assert nearest(store, parts) is None, (key, value)
+            assert nearest(library, parts) is None, (key, value)
         for whole in (seen, builds / "x.parts", origin):
             write_own(str(whole), value)  # type: ignore[arg-type]
-        assert (recall(store, blueprint, Options()), nearest(store, parts)) == (None, None)
+        assert (recall(library, blueprint, Options()), nearest(library, parts)) == (None, None)
         assert origin_of(library.tree, known) is None
     write_own(str(origin), {"blueprint": 5, "compile": True, "digest": digest})
     assert origin_of(library.tree, known) is None

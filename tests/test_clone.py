@@ -274,7 +274,7 @@ def test_the_end_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     parent = os.dup(crew._parent)
     try:
         crew.in_worker()
-        os.write(crew._say_idle, b".")
+        os.write(crew._announce_idle, b".")
         assert crew._receive() is None
         monkeypatch.setattr(crew, "_count_idle", lambda: 2)
         assert crew._receive() is None

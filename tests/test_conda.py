@@ -27,7 +27,7 @@ from holo.blueprints.canonical import key_of
 from holo.blueprints.inputs import Inputs
 from holo.blueprints.python import find_uv
 from holo.errors import UsageError
-from holo.hololib.locks import InUseError, locked, refuse_to_wait
+from holo.hololib.locks import InUseError, locked
 from support.builds import interrupted_at, killed_at_any_moment, start
 from support.channels import PLACEHOLDER, Channel, File, running_pip, running_python, script
 from support.cli import Holo, Result
@@ -282,7 +282,7 @@ def test_what_a_command_leaves_behind_is_not_waited_for(project: Project, hello:
     assert "failed with exit code 3" in failed.stderr
     (lock,) = (project.holo.library / "builds").glob("*.lock")
     try:
-        with pytest.raises(InUseError), locked(str(lock), "a build", exclusive=True, on_wait=refuse_to_wait):
+        with pytest.raises(InUseError), locked(str(lock), "a build", exclusive=True, wait=False):
             pass
     finally:
         os.kill(int(pid.read_text()), signal.SIGKILL)

@@ -228,7 +228,7 @@ def test_it_is_writable_and_nothing_stays(home: Home) -> None:
     after = compare.snapshot(home.home / "hololib")
     # The lock says who held it last, and the mark when the catalog was used.
     changed = {name for name in library.keys() | after.keys() if library.get(name) != after.get(name)}
-    assert {name for name in changed if not name.startswith((b"lock", b"gate", b"used"))} <= {b"."}
+    assert {name for name in changed if not name.startswith((b"lock", b"pending", b"used"))} <= {b"."}
     with home.inside() as inside:
         assert compare.differences(home.source, inside.seen, new=inside.path) == []
     assert home.left() == []

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from holo import HoloError, Hololib, IntegrityError, NotFound, UsageError
+from holo.files import unseal
 from holo.hololib.collect import parse_size
-from holo.hololib.sealed import unseal
 from support import compare, fiemap, trees
 from support.cli import Holo
 

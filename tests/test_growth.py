@@ -14,10 +14,10 @@ import pytest
 from holo.catalog import Catalog, Relocation
 from holo.checkout.materialize import Materializer
 from holo.checkout.plan import Fill
-from holo.checkout.strategy import Way
-from holo.checkout.survey import Finding, Survey, _forget_below_unreadable
+from holo.checkout.strategy import Method
+from holo.checkout.survey import Finding, Survey, _mark_subtree_missing
 from holo.cloning.report import Made
-from holo.hololib import Store
+from holo.hololib import Library
 from holo.hololib import library as store_module
 from holo.hololib.collect import Policy, collect
 from holo.record import _batches, record
@@ -62,12 +62,12 @@ def test_checking_relocated_files(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for number in range(MANY):
         trees.write(source / str(number), f"{number} {source}\n")
-    store = Store(str(tmp_path / "home"))
-    catalog = store.load(record(store, str(source), "app").digest)
+    library = Library(str(tmp_path / "home"))
+    catalog = library.load(record(library, str(source), "app").digest)
 
     def work(count: int) -> int:
         steps = Steps()
-        materializer = Materializer(store, catalog, Relocator(catalog.prefix, "/new"), Way.COPY, verify=False)
+        materializer = Materializer(library, catalog, Relocator(catalog.prefix, "/new"), Method.COPY, verify=False)
         materializer._patched = Table(steps)
         materializer.check([Fill("", catalog.directories[0][3][:count], [], 0o755, 0)])
         assert len(materializer._patched) == count
@@ -140,7 +140,7 @@ def test_forgetting_what_is_below_unreadable_directories() -> None:
         for number in range(count):
             rows += [(CountedPath(f"{number}"), 0o755, 0, [], []), (CountedPath(f"{number}/below"), 0o755, 0, [], [])]
         survey = Survey([Finding(f"{number}", missing=True, unreadable=True) for number in range(count)], {})
-        _forget_below_unreadable(survey, Catalog("/x", rows, {}, [], {}))
+        _mark_subtree_missing(survey, Catalog("/x", rows, {}, [], {}))
         assert len(survey.findings) == 2 * count
         return steps.count
 
@@ -156,20 +156,20 @@ def test_collecting_many_catalogs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return read_file(*arguments, **more)
 
     def work(count: int) -> int:
-        store = Store(str(tmp_path / f"home-{count}"))
+        library = Library(str(tmp_path / f"home-{count}"))
         for number in range(count):
             source = tmp_path / "source"
             trees.write(source / "file", str(number))
-            record(store, str(source), f"app-{number}")
+            record(library, str(source), f"app-{number}")
         monkeypatch.setattr(store_module, "read_file", counted)
         steps.count = 0
         with pytest.raises(store_module.UsageError):
-            store.only()
-        report = collect(store, {}, {}, Policy(keep_last=0), dry_run=False)
+            library.only()
+        report = collect(library, {}, {}, Policy(keep_last=0), dry_run=False)
         monkeypatch.undo()
         assert sorted(use.names for use in report.catalogs) == sorted([f"app-{number}"] for number in range(count))
-        assert not [*store.names()]
-        assert not store.digests()
+        assert not [*library.names()]
+        assert not library.digests()
         return steps.count
 
     assert is_linear(work)

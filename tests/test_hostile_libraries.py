@@ -24,8 +24,8 @@ import pytest
 from holo import digest as digests
 from holo import platform
 from holo.catalog import Catalog
+from holo.files import seal
 from holo.hololib.blobs import SEALED_MODE, SEALED_MTIME_NS
-from holo.hololib.sealed import seal
 from holo.trees.golden import body_of
 from support import filesystems, records
 from support.cli import Holo

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from holo import Catalog
-from holo.hololib import Store
+from holo.hololib import Library
 from holo.record import record
 from support import trees
 from support.cli import Holo
@@ -66,11 +66,11 @@ def record_with(filesystem: Filesystem, at_once: Callable[[], object]) -> Catalo
             at_once()
         calls.append(done)
 
-    store = Store(str(filesystem.root / "home"))
-    report = record(store, str(filesystem.root / "source"), "env", workers=1, on_progress=on_progress)
+    library = Library(str(filesystem.root / "home"))
+    report = record(library, str(filesystem.root / "source"), "env", workers=1, on_progress=on_progress)
     assert len(calls) > 1
     assert calls[-1] == report.files
-    return store.load(report.digest)
+    return library.load(report.digest)
 
 
 def linked(source: Path, first: str, second: str) -> None:

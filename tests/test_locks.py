@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from holo import HoloError
-from holo.hololib import Store
-from holo.hololib.locks import InUseError, locked, refuse_to_wait
+from holo.hololib import Library
+from holo.hololib.locks import InUseError, locked
 from support import trees
 from support.cli import Holo
 
@@ -75,7 +75,7 @@ def test_a_killed_holder_holds_nothing(holo: Holo) -> None:
 
 @local
 def test_who_waits_is_told_for_whom(holo: Holo) -> None:
-    store = Store(str(holo.home))
+    library = Library(str(holo.home))
     told: list[str] = []
 
     def note(message: str) -> None:
@@ -83,19 +83,19 @@ def test_who_waits_is_told_for_whom(holo: Holo) -> None:
         raise InUseError
 
     def try_to_lock() -> None:
-        with store.lock(exclusive=True, on_wait=note):
+        with library.lock(exclusive=True, on_wait=note):
             pass
 
-    with store.lock(exclusive=True):
+    with library.lock(exclusive=True):
         with pytest.raises(InUseError):
             try_to_lock()
         assert f"in use by process {os.getpid()} for 0 s" in told[-1]
-    with store.lock(exclusive=False), store.lock(exclusive=False, on_wait=refuse_to_wait):
+    with library.lock(exclusive=False), library.lock(exclusive=False, on_wait=note):
         with pytest.raises(InUseError):
             try_to_lock()
         assert "in use by another process" in told[-1], "who had it before has gone"
     try:
-        with store.lock(exclusive=True):
+        with library.lock(exclusive=True):
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         try_to_lock()
@@ -103,13 +103,13 @@ def test_who_waits_is_told_for_whom(holo: Holo) -> None:
 
 @local
 def test_who_wants_it_alone_is_not_kept_waiting_by_others_that_overlap(holo: Holo) -> None:
-    store = Store(str(holo.home))
+    library = Library(str(holo.home))
     over = threading.Event()
 
     def share(delay: float) -> None:
         time.sleep(delay)
         while not over.is_set():
-            with store.lock(exclusive=False, on_wait=lambda _: None):
+            with library.lock(exclusive=False, on_wait=lambda _: None):
                 time.sleep(0.1)
 
     fleet = [threading.Thread(target=share, args=(number * 0.025,)) for number in range(4)]
@@ -119,7 +119,7 @@ def test_who_wants_it_alone_is_not_kept_waiting_by_others_that_overlap(holo: Hol
         time.sleep(0.15)
         started = time.monotonic()
         for _ in range(3):
-            with store.lock(exclusive=True, on_wait=lambda _: None):
+            with library.lock(exclusive=True, on_wait=lambda _: None):
                 pass
         assert time.monotonic() - started < 2
     finally:
@@ -139,7 +139,7 @@ def test_a_lock_file_of_somebody_else_can_be_locked(holo_folder: Path) -> None:
         code = 1
         try:
             for exclusive in (False, True):
-                with locked(str(path), "it", exclusive=exclusive, on_wait=refuse_to_wait):
+                with locked(str(path), "it", exclusive=exclusive, wait=False):
                     pass
             path.with_name("new").touch()
         except PermissionError:

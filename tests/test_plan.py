@@ -7,8 +7,8 @@ import pytest
 from holo import digest as digests
 from holo.catalog import Catalog, DirectoryRow, FileRow, Relocation
 from holo.checkout.plan import Fill, Plan, Removal, plan
-from holo.checkout.strategy import Decision, Way
-from holo.checkout.survey import Finding, Survey, nothing_there
+from holo.checkout.strategy import Decision, Method
+from holo.checkout.survey import Finding, Survey, survey_of_empty
 from holo.checkout.tasks import cut
 from holo.relocation.patch import Relocator
 from holo.settings import Strategy
@@ -41,7 +41,7 @@ def planned(
     what: Catalog,
     *findings: Finding,
     inodes: dict[str, int] | None = None,
-    used: Way = Way.REFLINK,
+    used: Method = Method.REFLINK,
     to: str = PREFIX,
 ) -> Plan:
     survey = Survey(list(findings), inodes or {})
@@ -72,10 +72,10 @@ def fill(row: DirectoryRow, files: list[FileRow] | None = None, link_to: str | N
 # -- nothing, or everything, is there ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("used", [Way.REFLINK, Way.HARDLINK, Way.COPY])
-def test_nothing_is_there(used: Way) -> None:
+@pytest.mark.parametrize("used", [Method.REFLINK, Method.HARDLINK, Method.COPY])
+def test_nothing_is_there(used: Method) -> None:
     what = catalog(SOME)
-    made = plan(what, nothing_there(what), Relocator(PREFIX, ELSEWHERE), Decision(Strategy.SMART, used))
+    made = plan(what, survey_of_empty(what), Relocator(PREFIX, ELSEWHERE), Decision(Strategy.SMART, used))
     assert made == steps(
         removals=[],
         directories=["bin", "bin/deep", "empty"],
@@ -87,8 +87,8 @@ def test_nothing_is_there(used: Way) -> None:
     assert not made.is_empty
 
 
-@pytest.mark.parametrize("used", [Way.REFLINK, Way.HARDLINK, Way.COPY])
-def test_everything_is_pristine(used: Way) -> None:
+@pytest.mark.parametrize("used", [Method.REFLINK, Method.HARDLINK, Method.COPY])
+def test_everything_is_pristine(used: Method) -> None:
     made = planned(catalog(SOME), used=used)
     assert made == steps([], [], [], [], {"run": "relocated"}, unchanged=5)
     assert made.is_empty
@@ -97,7 +97,7 @@ def test_everything_is_pristine(used: Way) -> None:
 def test_an_empty_catalog() -> None:
     what = catalog(directories=[("", 0o755, 1, [], [])])
     assert planned(what) == steps([], [], [], [], {}, 0)
-    made = plan(what, nothing_there(what), Relocator(PREFIX, ELSEWHERE), Decision(Strategy.SMART, Way.COPY))
+    made = plan(what, survey_of_empty(what), Relocator(PREFIX, ELSEWHERE), Decision(Strategy.SMART, Method.COPY))
     assert made == steps([], [], [Fill("", [], [], 0o755, 1)], [], {}, 0)
 
 
@@ -224,7 +224,7 @@ def test_a_relocated_file_is_made_like_any_other() -> None:
 )
 def test_symlinks_are_planned_with_the_target_they_get(target: str, moved: str | None) -> None:
     what = catalog(directories=[("", 0o755, 1, [], [("l", target, 7)])])
-    made = plan(what, nothing_there(what), Relocator(PREFIX, ELSEWHERE), Decision(Strategy.SMART, Way.COPY))
+    made = plan(what, survey_of_empty(what), Relocator(PREFIX, ELSEWHERE), Decision(Strategy.SMART, Method.COPY))
     assert made.fills == [Fill("", [], [("l", moved or target, 7)], 0o755, 1)]
 
 
@@ -240,10 +240,10 @@ def linked(relocations: dict[str, Relocation] | None = None) -> Catalog:
     return catalog(relocations, [GROUP], directories=LINKED)
 
 
-@pytest.mark.parametrize("used", [Way.REFLINK, Way.COPY])
-def test_hardlinks_are_made_once_and_linked(used: Way) -> None:
+@pytest.mark.parametrize("used", [Method.REFLINK, Method.COPY])
+def test_hardlinks_are_made_once_and_linked(used: Method) -> None:
     what = linked()
-    made = plan(what, nothing_there(what), Relocator(PREFIX, PREFIX), Decision(Strategy.SMART, used))
+    made = plan(what, survey_of_empty(what), Relocator(PREFIX, PREFIX), Decision(Strategy.SMART, used))
     assert made.fills == [Fill("", LINKED[0][3], [], 0o755, 1), LINKED_SUB]
     assert made.relinks == [("one", ["sub/three", "sub/two"])]
     assert made.removals == []
@@ -290,15 +290,15 @@ def test_a_missing_and_a_stray_hardlink() -> None:
 
 def test_by_hardlink_they_are_links_of_one_shared_file_anyway() -> None:
     what = linked()
-    made = plan(what, nothing_there(what), Relocator(PREFIX, PREFIX), Decision(Strategy.SMART, Way.HARDLINK))
+    made = plan(what, survey_of_empty(what), Relocator(PREFIX, PREFIX), Decision(Strategy.SMART, Method.HARDLINK))
     assert made.relinks == []
     assert made.fills == [Fill(path, files, [], mode, mtime) for path, mode, mtime, files, _ in LINKED]
-    assert planned(linked(), used=Way.HARDLINK).is_empty
+    assert planned(linked(), used=Method.HARDLINK).is_empty
 
 
 def test_by_hardlink_relocated_ones_are_still_linked_to_each_other() -> None:
     what = linked(dict.fromkeys(GROUP, Relocation("text", [0], [])))
-    made = plan(what, nothing_there(what), Relocator(PREFIX, ELSEWHERE), Decision(Strategy.SMART, Way.HARDLINK))
+    made = plan(what, survey_of_empty(what), Relocator(PREFIX, ELSEWHERE), Decision(Strategy.SMART, Method.HARDLINK))
     assert made.relinks == [("one", ["sub/three", "sub/two"])]
     assert made.fills == [Fill("", LINKED[0][3], [], 0o755, 1), LINKED_SUB]
     assert made.private == dict.fromkeys(GROUP, "relocated")
@@ -323,7 +323,7 @@ def test_a_directory_that_gets_a_link_is_made_after_those_above_it() -> None:
         ("b/c/d", 0o755, 1, [file("link", b"content")], []),
     ]
     what = catalog(hardlinks=[["a/leader", "b/c/d/link"]], directories=rows)
-    made = plan(what, nothing_there(what), Relocator(PREFIX, PREFIX), Decision(Strategy.SMART, Way.COPY))
+    made = plan(what, survey_of_empty(what), Relocator(PREFIX, PREFIX), Decision(Strategy.SMART, Method.COPY))
     tasks = cut(made, 2, copies=True)
     assert tasks.first == ["b", "b/c", "b/c/d"]
     assert [(piece.path, piece.make) for task in tasks.parallel for piece in task if piece.make] == [("a", True)]
@@ -343,7 +343,7 @@ def test_the_printed_plan() -> None:
         inodes={"empty/one": 3},
         to=ELSEWHERE,
     )
-    assert made.to_json(Decision(Strategy.SMART, Way.REFLINK)) == {
+    assert made.to_json(Decision(Strategy.SMART, Method.REFLINK)) == {
         "remove": ["stray"],
         "directories": ["bin/deep"],
         "files": [

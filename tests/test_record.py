@@ -18,7 +18,7 @@ import pytest
 
 from holo import digest as digests
 from holo import platform
-from holo.hololib import Store
+from holo.hololib import Library
 from holo.record import record as record_here
 from support import compare, fiemap, trees
 from support.cli import Holo
@@ -262,7 +262,7 @@ def test_stores_to_a_mapped_page_that_move_no_time(filesystem: Filesystem, monke
     path = trees.write(filesystem.root / "tree" / "file", b"1" * 4096)
     for name in ("a", "z"):  # with the first file holo finds out whether there are reflinks
         trees.write(path.with_name(name), name)
-    store = Store(str(filesystem.root / "home"), "raw")
+    library = Library(str(filesystem.root / "home"), "raw")
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
         mapped[0] = ord("2")
         time.sleep(0.2)
@@ -277,12 +277,12 @@ def test_stores_to_a_mapped_page_that_move_no_time(filesystem: Filesystem, monke
             return clone(*arguments)
 
         monkeypatch.setattr(platform, "clone", store_and_clone)
-        with store.lock(exclusive=False):
-            report = record_here(store, str(filesystem.root / "tree"))
+        with library.lock(exclusive=False):
+            report = record_here(library, str(filesystem.root / "tree"))
     assert next(counts) == 2  # it was tried again
-    (row,) = [row for path, row in store.load(report.digest).files() if path == "file"]
+    (row,) = [row for path, row in library.load(report.digest).files() if path == "file"]
     assert row[4] == digests.of(b"3" + b"1" * 4095)
-    assert b"".join(store.blobs.chunks(row[4], row[2])) == b"3" + b"1" * 4095
+    assert b"".join(library.blobs.chunks(row[4], row[2])) == b"3" + b"1" * 4095
 
 
 @local

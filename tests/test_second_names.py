@@ -46,7 +46,7 @@ def put(victim: Path, place: Path) -> None:
         ("holotree/.spaces/one.cover", ("delete", "--space", "one")),
         ("hololib/lock", ("gc",)),
         ("hololib/lock", ("restore", "--space", "one")),
-        ("hololib/gate.lock", ("restore", "--space", "one")),
+        ("hololib/pending.lock", ("restore", "--space", "one")),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )

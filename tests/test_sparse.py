@@ -19,7 +19,7 @@ from holo.catalog import Relocation
 from holo.content import Hole, Piece, pieces_of
 from holo.digest import BLOCK, Hasher
 from holo.errors import CatalogInvalid
-from holo.hololib import Store
+from holo.hololib import Library
 from holo.hololib.blobs import Blobs, raw_name, write_sparse
 from holo.record import record
 from holo.relocation.find import PrefixFinder, find
@@ -305,7 +305,7 @@ def test_a_hole_that_is_filled_while_it_is_recorded(
 ) -> None:
     """The second reading stores what the first has hashed, or the file is read again."""
     path = write(filesystem.root / "tree" / "file", LAYOUT_OF["large"])
-    store = Store(str(filesystem.root / "home"), compression)
+    library = Library(str(filesystem.root / "home"), compression)
     add = Blobs.add
 
     def fill_and_add(*arguments: object, **options: object) -> None:
@@ -317,11 +317,11 @@ def test_a_hole_that_is_filled_while_it_is_recorded(
         add(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Blobs, "add", fill_and_add)
-    with store.lock(exclusive=False):
-        report = record(store, str(filesystem.root / "tree"))
-    (row,) = [row for _, row in store.load(report.digest).files()]
+    with library.lock(exclusive=False):
+        report = record(library, str(filesystem.root / "tree"))
+    (row,) = [row for _, row in library.load(report.digest).files()]
     assert row[4] == digests.of(path.read_bytes())
-    assert b"".join(map(bytes, store.blobs.chunks(row[4], row[2]))) == path.read_bytes()
+    assert b"".join(map(bytes, library.blobs.chunks(row[4], row[2]))) == path.read_bytes()
 
 
 # -- 20 GB ----------------------------------------------------------------------------------------------------------

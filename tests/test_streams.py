@@ -50,7 +50,10 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     ("way", "env"),
-    [*((way, {}) for way in WAYS), *((way, {"PYTHONUNBUFFERED": "1"}) for way in ("stdout-full", "no-reader"))],
+    [
+        *((way, {}) for way in WAYS),
+        *((way, {"PYTHONUNBUFFERED": "1"}) for way in ("stdout-full", "no-reader")),
+    ],
     ids=str,
 )
 def test_the_exit_code_is_of_what_was_done(holo: Holo, source: Path, way: str, env: dict[str, str]) -> None:

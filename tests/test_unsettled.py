@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from holo.hololib import Store, blobs
+from holo.hololib import Library, blobs
 from support import compare, disks, trees
 from support.cli import Holo, another_boot
 from support.libraries import catalogs, torn
@@ -99,19 +99,19 @@ def test_what_the_disk_does_not_give_now_stays_in_doubt(holo: Holo, monkeypatch:
     holo("record", trees.small(holo.root / "source"), "--name", "env")
     (holo.library / "unsettled" / "another-boot").touch()
     before = stored(holo)
-    store = Store(str(holo.home))
+    library = Library(str(holo.home))
 
     def fail(*_: object) -> bool:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as failing:
-        failing.setattr(blobs, "is_genuine", fail)
-        with store.lock(exclusive=False):
-            assert store.blobs.is_doubtful
+        failing.setattr(blobs, "content_matches", fail)
+        with library.lock(exclusive=False):
+            assert library.blobs.may_be_torn
     assert stored(holo) == before
     assert notes(holo) == ["another-boot"]
-    with store.lock(exclusive=False):
-        assert not store.blobs.is_doubtful
+    with library.lock(exclusive=False):
+        assert not library.blobs.may_be_torn
     assert stored(holo) == before
     assert notes(holo) == []
 

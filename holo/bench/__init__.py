@@ -19,10 +19,10 @@ from holo import platform
 from holo.bench.commands import HOLO, Runner, shown
 from holo.bench.sample import damage, generate, read_metadata
 from holo.bench.scratch import remove_tree, scratch
-from holo.checkout.strategy import Way
+from holo.checkout.strategy import Method
 from holo.doctor import filesystem_type
 from holo.errors import HoloError, NotFound, UsageError
-from holo.hololib import Store
+from holo.hololib import Library
 from holo.restore import delete
 from holo.settings import Strategy
 from holo.walk import absolute
@@ -37,8 +37,8 @@ _BLOCK = 4096
 
 _COPYTREE = [sys.executable, "-c", "import shutil, sys; shutil.copytree(*sys.argv[1:], symlinks=True)"]
 _PEERS = (
-    (["cp", "-a", "--reflink=always"], Way.REFLINK),
-    (["cp", "-al"], Way.HARDLINK),
+    (["cp", "-a", "--reflink=always"], Method.REFLINK),
+    (["cp", "-al"], Method.HARDLINK),
 )
 _FULL_COPIES = (["cp", "-a", "--reflink=never"], ["cp", "-a"])
 """The first that works. Where a cp does not know the option, it does not clone either."""
@@ -164,7 +164,7 @@ class _Bench:
             self._time(f"restore {strategy}, pristine", 2, [*HOLO, "restore", *words], home="home")
             damage(files)
             self._time(f"restore {strategy}, damaged", 3, [*HOLO, "restore", *words], home="home")
-            delete(Store(self._path("home")), "space")
+            delete(Library(self._path("home")), "space")
         for command, used in self._peers:
             self._time(_name(command), 4, [*command, "tree", "copy"], used=used)
             remove_tree(self._path("copy"))
@@ -201,12 +201,12 @@ class _Bench:
 
     # -- what is not measured ---------------------------------------------------------------------------------
 
-    def _find_peers(self) -> Iterator[tuple[list[str], Way]]:
+    def _find_peers(self) -> Iterator[tuple[list[str], Method]]:
         """The copies that can be made here, tried with one small file; the full copy is the first."""
         os.mkdir(self._path("probe"))
         with open(self._path("probe/file"), "wb") as file:
             file.write(bytes(range(256)) * 32)
-        yield next((command for command in _FULL_COPIES if self._works(command)), _COPYTREE), Way.COPY
+        yield next((command for command in _FULL_COPIES if self._works(command)), _COPYTREE), Method.COPY
         yield from ((command, used) for command, used in _PEERS if self._works(command))
 
     def _works(self, command: list[str]) -> bool:

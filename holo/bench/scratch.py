@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 
 from holo import platform
 from holo.errors import HoloError
-from holo.hololib.locks import InUseError, locked, refuse_to_wait
+from holo.hololib.locks import InUseError, locked
 from holo.remove import remove
 
 _PREFIX = "bench-"
@@ -81,4 +81,4 @@ def is_abandoned(folder: str) -> bool:
 
 
 def _held(folder: str) -> AbstractContextManager[object]:
-    return locked(os.path.join(folder, _LOCK), folder, exclusive=True, on_wait=refuse_to_wait)
+    return locked(os.path.join(folder, _LOCK), folder, exclusive=True, wait=False)

@@ -110,8 +110,8 @@ def named(path: str) -> Blueprint:
 def unknown(path: str) -> UsageError:
     """What to say of a file that is no blueprint."""
     name = os.path.basename(path)
-    way = _WAYS.get(name) or _WAYS.get(os.path.splitext(name)[1])
-    return UsageError(f"{path} is not a blueprint holo knows; it knows {_KNOWN}", way)
+    method = _WAYS.get(name) or _WAYS.get(os.path.splitext(name)[1])
+    return UsageError(f"{path} is not a blueprint holo knows; it knows {_KNOWN}", method)
 
 
 def nearest(start: str, *, of_npm: bool = False) -> Blueprint | None:

@@ -36,9 +36,9 @@ from holo.blueprints.memory import SEEN, catalog_remembered, recall, remember
 from holo.blueprints.seeds import PARTS, Parts, nearest, note
 from holo.checkout.populate import unpack
 from holo.errors import Conflict, HoloError, NotFound
-from holo.files import read_file
-from holo.hololib import Store
-from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, refuse_to_wait
+from holo.files import draft_of, read_file
+from holo.hololib import Library
+from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked
 from holo.record import record
 from holo.remove import remove_at
 from holo.space import Holotree
@@ -51,8 +51,6 @@ _SHORT_LABEL = 36
 """Characters that a user's number, which may have ten digits, and a key leave to the label of a name."""
 _LOG, _LOCK = ".log", ".lock"
 _KINDS = (_LOG, _LOCK, PARTS)
-_DRAFT = re.compile(rf".+(?:{re.escape(SEEN)}|{re.escape(PARTS)})(?:\.[0-9]+){{2}}")
-"""What is written before it is renamed to what is remembered."""
 _LONGEST_LOG = 64 << 20
 
 
@@ -77,7 +75,7 @@ class Wanted:
     """there is no catalog yet"""
 
 
-def find(library: Store, blueprint: Blueprint, options: Options) -> Made | Wanted:
+def find(library: Library, blueprint: Blueprint, options: Options) -> Made | Wanted:
     """The catalog of a blueprint if the library has it, else what has to be built."""
     if (known := recall(library, blueprint, options)) is not None:
         return Made(*known)
@@ -90,7 +88,7 @@ def find(library: Store, blueprint: Blueprint, options: Options) -> Made | Wante
 
 
 def build(
-    library: Store,
+    library: Library,
     tree: Holotree,
     wanted: Wanted,
     *,
@@ -135,7 +133,7 @@ def build(
     return Made(report.name, report.digest)
 
 
-def _begin(library: Store, wanted: Wanted, stage: str, log: Log, workers: int, on_wait: OnWait) -> None:
+def _begin(library: Library, wanted: Wanted, stage: str, log: Log, workers: int, on_wait: OnWait) -> None:
     """Let the stage hold what is nearest to what is wanted, if anything is."""
     if wanted.parts is None:
         return
@@ -150,7 +148,7 @@ def _begin(library: Store, wanted: Wanted, stage: str, log: Log, workers: int, o
                 remove_at(stage, itself=False)
 
 
-def read_log(library: Store, name: str) -> bytes:
+def read_log(library: Library, name: str) -> bytes:
     """The log of the build that a catalog's name is of. Raises :class:`NotFound`."""
     found = _NAMED.fullmatch(name)
     if found is not None:
@@ -165,7 +163,7 @@ def read_log(library: Store, name: str) -> bytes:
     raise NotFound(f"there is no log of a build of {name!r}", "Only what was built from a blueprint here has one.")
 
 
-def tidy(library: Store, tree: Holotree, *, dry_run: bool) -> int:
+def tidy(library: Library, tree: Holotree, *, dry_run: bool) -> int:
     """Remove what killed builds left, and what is remembered of catalogs that are gone; returns how many.
 
     The caller holds the library's lock, exclusively unless it is a dry run. Builds that run are left alone.
@@ -178,7 +176,7 @@ def tidy(library: Store, tree: Holotree, *, dry_run: bool) -> int:
     for name in _entries(folder):
         path = os.path.join(folder, name)
         stem, kind = os.path.splitext(name)
-        if _DRAFT.fullmatch(name) or (kind == SEEN and not library.has(catalog_remembered(path) or "")):
+        if draft_of(name).endswith((SEEN, PARTS)) or (kind == SEEN and not library.has(catalog_remembered(path) or "")):
             removed += _unlink_own(path, dry_run=dry_run)
         elif kind in _KINDS:
             found.setdefault(stem, []).extend([path] if kind != _LOCK and stem not in needed else [])
@@ -192,7 +190,7 @@ def tidy(library: Store, tree: Holotree, *, dry_run: bool) -> int:
     return removed
 
 
-def stages(library: Store, tree: Holotree) -> dict[str, bool]:
+def stages(library: Library, tree: Holotree) -> dict[str, bool]:
     """The stages of this user's builds, and whether the build is running."""
     found = {}
     for name in _entries(tree.path):
@@ -203,7 +201,7 @@ def stages(library: Store, tree: Holotree) -> dict[str, bool]:
     return found
 
 
-def _remove_stages(library: Store, tree: Holotree) -> None:
+def _remove_stages(library: Library, tree: Holotree) -> None:
     """Remove the stages of killed builds, whatever they were of."""
     for name in _entries(tree.path):
         if (stage := _STAGE.fullmatch(name)) is not None:
@@ -217,7 +215,7 @@ def _remove_unheld(lock: str, doomed: Sequence[str], *, dry_run: bool = False) -
     Not while it is held: by the build, or by a process that one of its tools left behind and that may still write.
     """
     if all(map(_is_own, (lock, *doomed))):
-        with suppress(InUseError, CannotLockError), locked(lock, "a build", exclusive=True, on_wait=refuse_to_wait):
+        with suppress(InUseError, CannotLockError), locked(lock, "a build", exclusive=True, wait=False):
             for path in () if dry_run else doomed:
                 remove_at(path)
             with suppress(OSError):
@@ -234,7 +232,7 @@ def _unlink_own(path: str, *, dry_run: bool) -> int:
     return 1
 
 
-def _known(library: Store, wanted: Wanted) -> Made | None:
+def _known(library: Library, wanted: Wanted) -> Made | None:
     """The catalog that was built for a key, by this user or root."""
     for name in library.names():
         found = _NAMED.fullmatch(name)
@@ -247,21 +245,17 @@ def _known(library: Store, wanted: Wanted) -> Made | None:
     return None
 
 
-def _free_name(library: Store, label: str, key: str) -> str:
+def _free_name(library: Library, label: str, key: str) -> str:
     """What the catalog is to be called. In a shared library another user may have built the same."""
     name = f"{label}-{key}"
     if _is_mine(library.name_path(name)):
         return name
-    return f"{label[:_SHORT_LABEL]}-{_user()}-{key}"
+    return f"{label[:_SHORT_LABEL]}-{platform.user_id()}-{key}"
 
 
 def _own(key: str) -> str:
     """What stage, lock and log of a build are called: each user has their own."""
-    return digests.of(f"{key} {_user()}".encode())[:_KEY]
-
-
-def _user() -> int:
-    return os.geteuid() if os.name == "posix" else 0
+    return digests.of(f"{key} {platform.user_id()}".encode())[:_KEY]
 
 
 def _is_mine(path: str) -> bool:
@@ -271,7 +265,7 @@ def _is_mine(path: str) -> bool:
 
 def _is_own(path: str) -> bool:
     """Whether nobody but this user has."""
-    return _owner(path) in (None, _user())
+    return _owner(path) in (None, platform.user_id())
 
 
 def _owner(path: str) -> int | None:
@@ -281,7 +275,7 @@ def _owner(path: str) -> int | None:
         return None
 
 
-def _path(library: Store, own: str, kind: str) -> str:
+def _path(library: Library, own: str, kind: str) -> str:
     return os.path.join(library.folder("builds"), own + kind)
 
 

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from holo import digest as digests
+from holo import platform
 from holo.blueprints.blueprint import Blueprint
 from holo.blueprints.builders import Options
 from holo.blueprints.inputs import Inputs, Seen, are_unchanged, look_at_variable
-from holo.files import SMALL, is_ours, read_file
-from holo.hololib import Store
+from holo.files import SMALL, is_ours, read_file, seal, unseal, write_atomically
+from holo.hololib import Library
 from holo.hololib.library import NAME
-from holo.hololib.sealed import seal, unseal
 from holo.space import Holotree, Space
 
 SEEN = ".seen"
@@ -74,7 +73,7 @@ def save_origin(tree: Holotree, space: str, origin: Origin) -> None:
     write_own(tree.origin_path(space), asdict(origin))
 
 
-def recall(library: Store, blueprint: Blueprint, options: Options) -> tuple[str, str] | None:
+def recall(library: Library, blueprint: Blueprint, options: Options) -> tuple[str, str] | None:
     """The name and the digest of the catalog of a blueprint, if nothing has changed since it was made."""
     with suppress(TypeError, AttributeError, ValueError):  # it has another form, or no path can be like that
         memory = Memory(**read_own(_path(library, blueprint, options)))
@@ -84,7 +83,7 @@ def recall(library: Store, blueprint: Blueprint, options: Options) -> tuple[str,
     return None
 
 
-def remember(library: Store, blueprint: Blueprint, options: Options, name: str, digest: str, inputs: Inputs) -> None:
+def remember(library: Library, blueprint: Blueprint, options: Options, name: str, digest: str, inputs: Inputs) -> None:
     """Let :func:`recall` find the catalog as long as the inputs are what they were when they were read."""
     if inputs.are_settled():
         write_own(
@@ -98,9 +97,8 @@ def catalog_remembered(path: str) -> str | None:
     return digest if isinstance(digest, str) and digests.is_digest(digest) else None
 
 
-def _path(library: Store, blueprint: Blueprint, options: Options) -> str:
-    user = os.geteuid() if os.name == "posix" else 0
-    key = digests.of(os.fsencode(f"{user} {options} {blueprint.kind} {blueprint.path}"))
+def _path(library: Library, blueprint: Blueprint, options: Options) -> str:
+    key = digests.of(os.fsencode(f"{platform.user_id()} {options} {blueprint.kind} {blueprint.path}"))
     return os.path.join(library.path, "builds", key[:16] + SEEN)
 
 
@@ -116,13 +114,5 @@ def read_own(path: str) -> dict[str, Any]:
 
 def write_own(path: str, document: dict[str, Any]) -> None:
     """In one step. That it fails is no failure."""
-    draft = f"{path}.{os.getpid()}.{time.time_ns()}"
     with suppress(OSError):
-        try:
-            with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, 0o644)) as file:
-                file.write(seal(json.dumps(document).encode()))
-            os.replace(draft, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(draft)
-            raise
+        write_atomically(path, seal(json.dumps(document).encode()))

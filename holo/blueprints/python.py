@@ -43,7 +43,7 @@ _FACTS = (
 
 # -- the environment of uv ------------------------------------------------------------------------------------------
 
-_NOT_OURS = re.compile(
+_FOREIGN = re.compile(
     r"VIRTUAL_ENV|CONDA_PREFIX|CONDA_DEFAULT_ENV|PYTHON(?!_KEYRING).*|PYC_INVALIDATION_MODE"
     r"|UV_(PYTHON|PROJECT_ENVIRONMENT|PROJECT|WORKING_DIR(ECTORY)?|NO_PROJECT|ISOLATED|ACTIVE"
     r"|SYSTEM_PYTHON|BREAK_SYSTEM_PACKAGES|FROZEN|LOCKED|NO_SYNC|(NO|ONLY)_INSTALL_(PROJECT|WORKSPACE|LOCAL)"
@@ -87,7 +87,7 @@ def find_uv() -> str:
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables with which uv installs where it is told to."""
-    kept = {name: value for name, value in environ.items() if not _NOT_OURS.fullmatch(name)}
+    kept = {name: value for name, value in environ.items() if not _FOREIGN.fullmatch(name)}
     return {**kept, "PYC_INVALIDATION_MODE": "TIMESTAMP"}
 
 
@@ -259,7 +259,7 @@ def configuration(folder: str, inputs: Inputs) -> object:
     """What of uv's configuration decides the result: its variables, and the files that it reads."""
     variables: dict[str, object] = {}
     for name, value in sorted(inputs.variables_with("UV_").items()):
-        if _NOT_OURS.fullmatch(name) or _INDECISIVE.fullmatch(name) or name == "UV_CONFIG_FILE":
+        if _FOREIGN.fullmatch(name) or _INDECISIVE.fullmatch(name) or name == "UV_CONFIG_FILE":
             continue
         variables[name] = without_secrets(value)
         if name in _PLACES and any(map(_is_relative, re.split(r"[\s,]+", value.strip()))):

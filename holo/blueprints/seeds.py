@@ -16,7 +16,7 @@ from typing import Any
 
 from holo import digest as digests
 from holo.blueprints.memory import read_own, write_own
-from holo.hololib import Store
+from holo.hololib import Library
 
 PARTS = ".parts"
 
@@ -39,7 +39,7 @@ def note(path: str, digest: str, parts: Parts) -> None:
     write_own(path, {"digest": digest, "base": parts.key, "lines": list(parts.lines)})
 
 
-def nearest(library: Store, parts: Parts) -> str | None:
+def nearest(library: Library, parts: Parts) -> str | None:
     """The digest of the catalog that has most of it, and least of other things; ``None`` if none is worth it."""
     folder = os.path.join(library.path, "builds")
     wanted, key = set(parts.lines), parts.key

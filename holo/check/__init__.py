@@ -30,15 +30,15 @@ from holo import digest as digests
 from holo import platform
 from holo.catalog import Catalog
 from holo.check.differences import golden_differences, space_differences, tree_differences
-from holo.check.reader import THEIRS, Reader, Seen, State
+from holo.check.reader import FOREIGN, Reader, Seen, State
 from holo.check.report import CheckReport, Kind, Problem
 from holo.check.rights import excessive_rights, take_rights
 from holo.check.sources import Sources, refuse_missing
 from holo.errors import HoloError
 from holo.files import NOT_DAMAGE, SMALL, is_others, read_file
-from holo.hololib import CatalogSummary, Store
+from holo.hololib import CatalogSummary, Library
 from holo.hololib.library import FOLDERS, NAME, read_catalog_file
-from holo.hololib.locks import InUseError, OnWait, refuse_to_wait, say_waiting
+from holo.hololib.locks import InUseError, OnWait, say_waiting
 from holo.hololib.quarantine import Quarantine
 from holo.space import Holotree, OthersSpace, Space
 from holo.trees.overlay import Layers
@@ -48,7 +48,7 @@ __all__ = ["CheckReport", "Options", "Problem", "check"]
 
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _MADE_AGAIN = "removed; it is made again when it is needed"
-_NOT_OURS = "; it is another user's, who can repair it, as root can"
+_FOREIGN = "; it is another user's, who can repair it, as root can"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Options:
     on_wait: OnWait = say_waiting
 
 
-def check(store: Store, tree: Holotree, options: Options) -> CheckReport:
+def check(library: Library, tree: Holotree, options: Options) -> CheckReport:
     """Read everything and report what is wrong.
 
     Raises :class:`~holo.errors.NotFound` for a space or a source that is not there, and :class:`HoloError` if
@@ -78,17 +78,17 @@ def check(store: Store, tree: Holotree, options: Options) -> CheckReport:
             if name not in tree.names():
                 raise tree.unknown(name)
             locks.enter_context(tree.lock(name, options.on_wait, exclusive=False))
-        locks.enter_context(store.lock(exclusive=options.repair, on_wait=options.on_wait))
+        locks.enter_context(library.lock(exclusive=options.repair, on_wait=options.on_wait))
         try:
             if options.repair:
-                locks.enter_context(store.unsettled.record("Nothing was repaired."))
-            report = _Check(store, tree, options).run()
+                locks.enter_context(library.unsettled.record("Nothing was repaired."))
+            report = _Check(library, tree, options).run()
             if options.repair:
-                store.settle()
+                library.settle()
         except OSError as error:
             doing = "repair" if options.repair else "check"
             where = f" ({error.filename})" if error.filename else ""
-            raise HoloError(f"cannot {doing} the library {store.path}{where}: {error.strerror}") from error
+            raise HoloError(f"cannot {doing} the library {library.path}{where}: {error.strerror}") from error
     report.seconds = round(time.monotonic() - started, 3)
     return report
 
@@ -96,13 +96,13 @@ def check(store: Store, tree: Holotree, options: Options) -> CheckReport:
 class _Check:
     """One check, from the first file to the last."""
 
-    def __init__(self, store: Store, tree: Holotree, options: Options) -> None:
-        self._store = store
+    def __init__(self, library: Library, tree: Holotree, options: Options) -> None:
+        self._library = library
         self._tree = tree
         self._layers = Layers(tree.path)
         self._options = options
         self._report = CheckReport()
-        self._quarantine = Quarantine(store.path)
+        self._quarantine = Quarantine(library.path)
         self._spaces: dict[str, Space] = {}
         self._names: defaultdict[str, list[CatalogSummary]] = defaultdict(list)
         """by the digest of the catalog they mean"""
@@ -113,7 +113,7 @@ class _Check:
     def run(self) -> CheckReport:
         self._check_rights()
         self._check_records()
-        self._sources = Sources(self._store, self._spaces.values(), self._options.sources, self._quarantine.path)
+        self._sources = Sources(self._library, self._spaces.values(), self._options.sources, self._quarantine.path)
         self._check_names()
         self._check_catalogs()
         golden = self._golden_trees()
@@ -149,7 +149,7 @@ class _Check:
             except PermissionError:
                 if not is_others(path):
                     raise
-                problem.what += _NOT_OURS
+                problem.what += _FOREIGN
                 return False
         return True
 
@@ -171,8 +171,8 @@ class _Check:
         In a sticky one, that of a shared library, all folders must be sticky and no file may be common. Blobs and link
         forms have a mode of their own to have, golden trees a recorded one.
         """
-        for folder in (self._store.path, *(os.path.join(self._store.path, name) for name in FOLDERS)):
-            found = excessive_rights(self._store.path, folder)
+        for folder in (self._library.path, *(os.path.join(self._library.path, name) for name in FOLDERS)):
+            found = excessive_rights(self._library.path, folder)
             if found:
                 problem = self._note("rights", folder, f"more users may write to {_listed(found)} in it than should")
                 if self._options.repair:
@@ -183,7 +183,7 @@ class _Check:
             for name, excess in found.items():
                 take_rights(os.path.join(problem.path, name), excess)
         except PermissionError:
-            problem.what += _NOT_OURS
+            problem.what += _FOREIGN
         else:
             problem.repaired = "taken away"
 
@@ -224,7 +224,7 @@ class _Check:
         if os.path.lexists(path):
             return False
         try:
-            with self._tree.lock(name, refuse_to_wait, exclusive=False):
+            with self._tree.lock(name, wait=False, exclusive=False):
                 return not os.path.lexists(path) and name in self._tree.names()
         except InUseError:
             return False
@@ -244,13 +244,13 @@ class _Check:
     # -- names and catalogs -------------------------------------------------------------------------------
 
     def _check_names(self) -> None:
-        for path in _below(os.path.join(self._store.path, "names")):
+        for path in _below(os.path.join(self._library.path, "names")):
             name = os.path.basename(path).removesuffix(".json")
             if not path.endswith(".json") or not NAME.fullmatch(name):
                 self._garbage(path)
                 continue
             try:
-                summary = self._store.summary(name)
+                summary = self._library.summary(name)
                 if summary is not None:
                     self._names[summary.digest].append(summary)
             except (HoloError, OSError) as error:
@@ -258,7 +258,7 @@ class _Check:
                 problem.catalogs = [name]
 
     def _check_catalogs(self) -> None:
-        folder = os.path.join(self._store.path, "catalog")
+        folder = os.path.join(self._library.path, "catalog")
         missing = set(self._names)
         lost: dict[str, Problem] = {}
         for path in _below(folder):
@@ -272,7 +272,7 @@ class _Check:
                 self._take_in(_read_catalog(path, digest))
             except HoloError as error:
                 problem = self._note("catalog", path, _what(error, path, error.message), [digest])
-                if problem.what != THEIRS:
+                if problem.what != FOREIGN:
                     lost[digest] = problem
         for digest in sorted(missing):
             path = os.path.join(folder, digest + ".json")
@@ -280,7 +280,7 @@ class _Check:
         if self._options.repair:
             self._repair_catalogs(lost)
             for problem in self._report.problems:
-                if problem.kind == "name" and problem.what != THEIRS:
+                if problem.kind == "name" and problem.what != FOREIGN:
                     self._repair_name(problem)
 
     def _take_in(self, catalog: Catalog) -> None:
@@ -292,7 +292,7 @@ class _Check:
                 catalog.totals.bytes,
             ):
                 self._note(
-                    "name", self._store.name_path(summary.name or ""), "it is not about its catalog", [catalog.digest]
+                    "name", self._library.name_path(summary.name or ""), "it is not about its catalog", [catalog.digest]
                 )
 
     def _repair_catalogs(self, lost: dict[str, Problem]) -> None:
@@ -305,7 +305,7 @@ class _Check:
             found = self._sources.catalog(digest)
             if found is not None:
                 catalog, origin = found
-                self._store.publish(catalog, None)
+                self._library.publish(catalog, None)
                 self._take_in(catalog)
                 lost[digest].repaired = f"restored from {origin}"
 
@@ -320,7 +320,7 @@ class _Check:
         if not self._put_away(problem, problem.path, f"names/{name}.json"):
             return
         if len(meant) == 1 and b'"name": "%b"' % name.encode() in left:
-            self._store.publish(self._store.read(meant.pop()), name)
+            self._library.publish(self._library.read(meant.pop()), name)
             problem.repaired = "written anew"
 
     # -- blobs and link forms -----------------------------------------------------------------------------
@@ -329,7 +329,7 @@ class _Check:
         """The folders ``ab`` of blobs and of link forms."""
         shards = []
         for folder in ("library", "links"):
-            for path in _below(os.path.join(self._store.path, folder)):
+            for path in _below(os.path.join(self._library.path, folder)):
                 name = os.path.basename(path)
                 if _SHARD.fullmatch(name):
                     shards.append((folder, name))
@@ -343,13 +343,13 @@ class _Check:
             for digest, size in contents.items():
                 needed[digest] = max(size, needed.get(digest, 0))
         folders = {
-            folder: platform.open_root(os.path.join(self._store.path, folder))
+            folder: platform.open_root(os.path.join(self._library.path, folder))
             for folder in {item[0] for item in shards}
         }
         sizes: dict[str, int] = {}  # of content that is there
         wrong: list[Seen] = []
         try:
-            for seen_here in pool.run(Reader(self._store.path, folders, needed), shards, self._options.workers):
+            for seen_here in pool.run(Reader(self._library.path, folders, needed), shards, self._options.workers):
                 for seen in seen_here:
                     self._count(seen, needed)
                     if seen.state is State.SOUND and seen.folder == "library":
@@ -364,17 +364,17 @@ class _Check:
         known = {seen.digest for seen, _ in bad if seen.folder == "library"}
         lost: dict[str, list[Problem]] = {}
         for digest in sorted(needed.keys() - sizes.keys() - known):
-            path = os.path.join(self._store.path, "library", digest[:2], digest)
+            path = os.path.join(self._library.path, "library", digest[:2], digest)
             lost[digest] = [self._note("blob", path, "it is not there", self._who_needs(digest))]
         if self._options.repair:
             self._repair_contents(bad, lost, needed)
         for catalog, contents in self._contents.items():
             for digest in [digest for digest, size in contents.items() if sizes.get(digest, size) != size]:
-                path = os.path.join(self._store.path, "catalog", catalog + ".json")
+                path = os.path.join(self._library.path, "catalog", catalog + ".json")
                 self._note("catalog", path, f"its size of {digest} is not {sizes[digest]}", [catalog])
 
     def _note_wrong(self, seen: Seen) -> Problem:
-        path = os.path.join(self._store.path, seen.folder, seen.name)
+        path = os.path.join(self._library.path, seen.folder, seen.name)
         return self._note("blob" if seen.folder == "library" else "link", path, seen.what, self._who_needs(seen.digest))
 
     def _count(self, seen: Seen, needed: Collection[str]) -> None:
@@ -421,11 +421,11 @@ class _Check:
 
     def _seal(self, problem: Problem, digest: str) -> None:
         try:
-            self._store.blobs.seal(digest)
+            self._library.blobs.seal(digest)
         except PermissionError:
             if not is_others(problem.path):
                 raise
-            problem.what += _NOT_OURS
+            problem.what += _FOREIGN
         else:
             problem.repaired = "sealed again"
 
@@ -433,12 +433,12 @@ class _Check:
 
     def _golden_trees(self) -> list[str]:
         """The digests of the sound catalogs that have a golden tree. Those of other users are theirs to check."""
-        folder = os.path.join(self._store.path, "golden")
+        folder = os.path.join(self._library.path, "golden")
         found = []
         for path in _below(folder):
             name = os.path.basename(path)
             if name in self._contents:
-                if os.lstat(path).st_uid == os.geteuid():
+                if os.lstat(path).st_uid == platform.user_id():
                     found.append(name)
             elif name != ".lock" and not os.path.lexists(path.removesuffix(".json")):
                 self._garbage(path)
@@ -446,10 +446,10 @@ class _Check:
 
     def _check_golden(self, digest: str) -> None:
         self._report.golden += 1
-        found = [*golden_differences(self._store, self._store.load(digest), self._options.workers)]
-        problem = self._note_golden(os.path.join(self._store.path, "golden", digest), digest, found)
+        found = [*golden_differences(self._library, self._library.load(digest), self._options.workers)]
+        problem = self._note_golden(os.path.join(self._library.path, "golden", digest), digest, found)
         if problem is not None and self._options.repair:
-            self._store.remove_golden(digest)
+            self._library.remove_golden(digest)
             problem.repaired = _MADE_AGAIN
 
     def _check_tree(self, digest: str) -> None:
@@ -458,7 +458,7 @@ class _Check:
         if not self._layers.is_whole(path):
             return  # just being made, or removed
         self._report.golden += 1
-        found = [*tree_differences(self._store, path, self._store.load(digest), self._options.workers)]
+        found = [*tree_differences(self._library, path, self._library.load(digest), self._options.workers)]
         problem = self._note_golden(path, digest, found)
         if problem is not None and self._options.repair and self._layers.remove(path):  # unless it is in use
             problem.repaired = _MADE_AGAIN
@@ -474,8 +474,8 @@ class _Check:
         if space.digest not in self._contents:
             self._note("space", space.path, "its catalog is not in the library", [space.digest]).spaces = [space.name]
             return
-        catalog = self._store.read(space.digest)
-        for path, what in space_differences(self._store, space, catalog, self._options.workers):
+        catalog = self._library.read(space.digest)
+        for path, what in space_differences(self._library, space, catalog, self._options.workers):
             problem = self._note("space", os.path.join(space.path, path) if path else space.path, what)
             problem.catalogs, problem.spaces = [space.catalog], [space.name]
 
@@ -489,7 +489,7 @@ def _what(error: HoloError | OSError, path: str, damaged: str) -> str:
     """What is wrong with a file that could not be read. Raises what tells of this process, and nothing about it."""
     cause = error if isinstance(error, OSError) else error.__cause__
     if isinstance(cause, PermissionError) and is_others(path):
-        return THEIRS
+        return FOREIGN
     if isinstance(cause, OSError) and cause.errno in NOT_DAMAGE:
         raise error
     if isinstance(error, OSError):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from holo import platform
 from holo.check.differences import count_as_recorded
 from holo.errors import HoloError
-from holo.hololib import Store
+from holo.hololib import Library
 from holo.hololib.locks import OnWait
 from holo.restore import refuse_place
 from holo.space import Holotree, Space
@@ -35,7 +35,7 @@ class Adoption:
         return {"space": self.space, "path": self.path, "catalog": self.catalog, "refused": self.refused}
 
 
-def adopt(store: Store, tree: Holotree, names: Sequence[str], workers: int, on_wait: OnWait) -> list[Adoption]:
+def adopt(library: Library, tree: Holotree, names: Sequence[str], workers: int, on_wait: OnWait) -> list[Adoption]:
     """Adopt the spaces of these ``names``, or all, that only a copy tells of.
 
     Returns what became of each of those. Raises :class:`~holo.errors.NotFound` for a name that there is not.
@@ -46,7 +46,7 @@ def adopt(store: Store, tree: Holotree, names: Sequence[str], workers: int, on_w
             raise tree.unknown(name)
     found = []
     for name in names or known:
-        with tree.lock(name, on_wait), store.lock(exclusive=False, on_wait=on_wait):
+        with tree.lock(name, on_wait), library.lock(exclusive=False, on_wait=on_wait):
             try:
                 space = tree.get(name)
             except HoloError:
@@ -54,22 +54,22 @@ def adopt(store: Store, tree: Holotree, names: Sequence[str], workers: int, on_w
                     raise
                 continue  # another user's, or damaged, as `holo check` says
             if space.standing == "copied" or tree.owner(space) is not None:
-                refused = _why_not(store, tree, space, workers)
+                refused = _why_not(library, tree, space, workers)
                 if refused is None:
                     tree.adopt(space)
                 found.append(Adoption(name, space.path, space.catalog, refused))
     return found
 
 
-def _why_not(store: Store, tree: Holotree, space: Space, workers: int) -> str | None:
+def _why_not(library: Library, tree: Holotree, space: Space, workers: int) -> str | None:
     if (owner := tree.owner(space)) is not None:
         return f"it belongs to the home {owner}, from which this one was copied"
     try:
-        refuse_place(store, tree, space.path)
+        refuse_place(library, tree, space.path)
         if os.lstat(space.path).st_uid not in platform.owners():
             return "the directory is another user's"
-        catalog = store.load(space.digest)
-        found, files = count_as_recorded(store, space, catalog, workers), catalog.totals.files
+        catalog = library.load(space.digest)
+        found, files = count_as_recorded(library, space, catalog, workers), catalog.totals.files
     except OSError as error:
         return f"the directory cannot be read: {error.strerror}"
     except HoloError as error:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from holo import platform
 from holo.catalog import Catalog
 from holo.checkout.proof import NO_PROOF
-from holo.checkout.strategy import Way
+from holo.checkout.strategy import Method
 from holo.checkout.survey import Expectation, survey
 from holo.errors import HoloError
 from holo.filetimes import EXACT, FileTimes, try_out
-from holo.hololib import Store
+from holo.hololib import Library
 from holo.platform import Directory
 from holo.relocation.patch import Relocator
 from holo.space import Space
@@ -20,9 +20,9 @@ from holo.trees.golden import as_recorded, body_of, read_outline
 from holo.walk import open_directory
 
 
-def golden_differences(store: Store, catalog: Catalog, workers: int) -> Iterator[tuple[str, str]]:
+def golden_differences(library: Library, catalog: Catalog, workers: int) -> Iterator[tuple[str, str]]:
     """Every difference of a golden tree from its catalog: path in the tree, and what is wrong there."""
-    folder = os.path.join(store.path, "golden")
+    folder = os.path.join(library.path, "golden")
     try:
         outline = read_outline(folder, catalog.digest)
         tree = open_directory(os.path.join(folder, catalog.digest))
@@ -37,12 +37,12 @@ def golden_differences(store: Store, catalog: Catalog, workers: int) -> Iterator
             yield "", "it was changed after it was made"
         if outline.body != body_of(catalog):
             yield "", "its outline is not that of its catalog"
-        yield from _compare(tree, store, _as_recorded(catalog, EXACT), workers)
+        yield from _compare(tree, library, _as_recorded(catalog, EXACT), workers)
     finally:
         platform.close_directory(tree)
 
 
-def tree_differences(store: Store, path: str, catalog: Catalog, workers: int) -> Iterator[tuple[str, str]]:
+def tree_differences(library: Library, path: str, catalog: Catalog, workers: int) -> Iterator[tuple[str, str]]:
     """Every difference of a tree that throw-away environments are mounted over from its catalog."""
     try:
         tree = open_directory(path)
@@ -50,7 +50,7 @@ def tree_differences(store: Store, path: str, catalog: Catalog, workers: int) ->
         yield "", f"it cannot be opened: {error.strerror}"
         return
     try:
-        yield from _compare(tree, store, _as_recorded(catalog, _times_in(os.path.dirname(path))), workers)
+        yield from _compare(tree, library, _as_recorded(catalog, _times_in(os.path.dirname(path))), workers)
     finally:
         platform.close_directory(tree)
 
@@ -67,7 +67,7 @@ def _times_in(folder: str) -> FileTimes:
         platform.close_directory(directory)
 
 
-def space_differences(store: Store, space: Space, catalog: Catalog, workers: int) -> Iterator[tuple[str, str]]:
+def space_differences(library: Library, space: Space, catalog: Catalog, workers: int) -> Iterator[tuple[str, str]]:
     """Every difference of a space from its catalog: path in the space, and what is wrong there."""
     if space.state != "pristine":
         yield "", "its last restore has not ended"
@@ -79,16 +79,16 @@ def space_differences(store: Store, space: Space, catalog: Catalog, workers: int
         yield "", f"it cannot be opened: {error.strerror}"
         return
     try:
-        yield from _compare(root, store, _as_restored(space, catalog), workers)
+        yield from _compare(root, library, _as_restored(space, catalog), workers)
     finally:
         platform.close_directory(root)
 
 
-def count_as_recorded(store: Store, space: Space, catalog: Catalog, workers: int) -> int:
+def count_as_recorded(library: Library, space: Space, catalog: Catalog, workers: int) -> int:
     """How many files of a space are what the last restore made of them. Raises :class:`OSError`."""
     root = open_directory(space.path)
     try:
-        findings = survey(root, _as_restored(space, catalog), store.blobs, workers).findings
+        findings = survey(root, _as_restored(space, catalog), library.blobs, workers).findings
     finally:
         platform.close_directory(root)
     return catalog.totals.files - sum(len(finding.files) for finding in findings)
@@ -96,18 +96,18 @@ def count_as_recorded(store: Store, space: Space, catalog: Catalog, workers: int
 
 def _as_restored(space: Space, catalog: Catalog) -> Expectation:
     relocator = Relocator(catalog.prefix, space.made_for)
-    used = Way.HARDLINK if space.used == Way.HARDLINK else Way.COPY  # all others look the same
+    used = Method.HARDLINK if space.used == Method.HARDLINK else Method.COPY  # all others look the same
     return Expectation(catalog, relocator, used, NO_PROOF, space.times, modes=space.unkept_modes)
 
 
 def _as_recorded(catalog: Catalog, times: FileTimes) -> Expectation:
     relocator = Relocator(catalog.prefix, catalog.prefix)
-    return Expectation(as_recorded(catalog), relocator, Way.REFLINK, NO_PROOF, times)
+    return Expectation(as_recorded(catalog), relocator, Method.REFLINK, NO_PROOF, times)
 
 
-def _compare(root: Directory, store: Store, expectation: Expectation, workers: int) -> Iterator[tuple[str, str]]:
+def _compare(root: Directory, library: Library, expectation: Expectation, workers: int) -> Iterator[tuple[str, str]]:
     try:
-        findings = survey(root, expectation, store.blobs, workers).findings
+        findings = survey(root, expectation, library.blobs, workers).findings
     except HoloError as error:
         yield "", error.message
         return

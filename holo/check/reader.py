@@ -18,7 +18,7 @@ from holo.hololib.blobs import ContentMismatch, is_sealed, stored_content
 from holo.hololib.links import FORM
 from holo.platform import Directory
 
-THEIRS = "another user's, which only they can read"
+FOREIGN = "another user's, which only they can read"
 
 
 class State(Enum):
@@ -106,10 +106,10 @@ class Reader:
         except ContentMismatch as error:
             verdict = State.DAMAGED, str(error), 0
         except OSError as error:
-            if isinstance(error, PermissionError) and found.st_uid != max(platform.owners()):
+            if isinstance(error, PermissionError) and found.st_uid != platform.user_id():
                 if link is not None:
                     return None  # nobody else would use it
-                verdict = State.UNREADABLE, THEIRS, 0
+                verdict = State.UNREADABLE, FOREIGN, 0
             elif error.errno in NOT_DAMAGE:
                 raise self._explained(error, folder, shown) from error
             else:

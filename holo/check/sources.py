@@ -19,7 +19,7 @@ from holo.catalog import Catalog, Relocation
 from holo.content import Hole, Piece, pieces_of
 from holo.errors import HoloError, NotFound
 from holo.files import read_file
-from holo.hololib import Store
+from holo.hololib import Library
 from holo.hololib.blobs import WORTH_COMPRESSING, Blobs, ContentMismatch
 from holo.hololib.library import LARGEST
 from holo.relocation.patch import Relocator
@@ -51,16 +51,16 @@ def refuse_missing(paths: Sequence[str]) -> None:
 class Sources:
     """Everything at hand: the library's other forms and derived files, the spaces, and ``paths`` (``--from``)."""
 
-    def __init__(self, store: Store, spaces: Iterable[Space], paths: Sequence[str], quarantine: str) -> None:
+    def __init__(self, library: Library, spaces: Iterable[Space], paths: Sequence[str], quarantine: str) -> None:
         """``quarantine`` is a folder to look through as well: bytes may be in it under another blob's name."""
-        self._store = store
+        self._library = library
         self._spaces = list(spaces)
         self._libraries: list[str] = []
         self._folders: list[str] = []
         for path in map(absolute, paths):
-            library = _library_in(path)
+            other = _library_in(path)
             # The user's own symlink is followed, but none in there.
-            self._folders.append(os.path.realpath(path)) if library is None else self._libraries.append(library)
+            self._folders.append(os.path.realpath(path)) if other is None else self._libraries.append(other)
         self._folders.append(quarantine)
         self._quarantine = quarantine
         self._places: defaultdict[str, list[_Place]] = defaultdict(list)
@@ -80,7 +80,7 @@ class Sources:
     def look_for(self, wanted: Mapping[str, int], catalogs: Iterable[str]) -> None:
         """Find files that should have the ``wanted`` content (digest to size), which these ``catalogs`` need."""
         for digest in catalogs:
-            self._look_in(self._store.read(digest), wanted)
+            self._look_in(self._library.read(digest), wanted)
         sizes = set(wanted.values())
         for folder in self._folders:
             for path in _files_of_size(folder, sizes):
@@ -95,8 +95,8 @@ class Sources:
     def _look_in(self, catalog: Catalog, wanted: Mapping[str, int]) -> None:
         """The golden tree of a catalog, and its spaces."""
         rows = [(path, row[4]) for path, row in catalog.files() if row[4] in wanted]
-        name = self._store.name_of(catalog.digest)
-        golden = os.path.join(self._store.path, "golden", catalog.digest)
+        name = self._library.name_of(catalog.digest)
+        golden = os.path.join(self._library.path, "golden", catalog.digest)
         for path, digest in rows:
             self._places[digest].append(_Place(f"the golden tree of {name}", golden, path, None))
         for space in self._spaces:
@@ -107,19 +107,19 @@ class Sources:
 
     def restore(self, digest: str, size: int) -> str | None:
         """Put content into the library again. Returns where it was found; ``None`` if it was not."""
-        may_compress = size > WORTH_COMPRESSING and not self._store.keeps_raw
+        may_compress = size > WORTH_COMPRESSING and not self._library.keeps_raw
         for origin, read in self._offers(digest, size):
             with suppress(ContentMismatch, HoloError):  # damaged, or not to be read: the next may be better
                 # Only a raw blob keeps holes, and only the whole file tells whether there are some.
                 compress = may_compress and not any(isinstance(piece, Hole) for piece in _readable(read()))
-                self._store.blobs.add(digest, _readable(read()), size, compress=compress)
+                self._library.blobs.add(digest, _readable(read()), size, compress=compress)
                 return origin
         return None
 
     def _offers(self, digest: str, size: int) -> Iterator[tuple[str, Callable[[], Iterable[Piece]]]]:
         """Where it may be, and what reads it there, as often as is asked for."""
-        yield "its other form", partial(self._store.blobs.chunks, digest, size)
-        links = os.path.join(self._store.path, "links", digest[:2])
+        yield "its other form", partial(self._library.blobs.chunks, digest, size)
+        links = os.path.join(self._library.path, "links", digest[:2])
         with suppress(OSError):
             for name in os.listdir(links):
                 if name.startswith(digest):

@@ -12,7 +12,7 @@ from holo import platform
 from holo.checkout.attributes import set_xattrs
 from holo.checkout.materialize import Materializer
 from holo.checkout.plan import Fill, Plan
-from holo.checkout.strategy import Way
+from holo.checkout.strategy import Method
 from holo.checkout.tally import Tally
 from holo.checkout.tasks import Piece, cut
 from holo.errors import HoloError, IntegrityError
@@ -43,7 +43,7 @@ class Engine:
     def execute(self, plan: Plan, on_progress: OnProgress | None = None) -> Tally:
         """Carry out the plan. Raises :class:`HoloError` naming the path; what was done stays done."""
         tally = Tally()
-        tasks = cut(plan, self._workers, copies=self._materializer.used is Way.COPY)
+        tasks = cut(plan, self._workers, copies=self._materializer.used is Method.COPY)
         self._open_up(plan)
         self._remove(plan, tally)
         self._make_directories(tasks.first)
@@ -169,7 +169,7 @@ class Engine:
 
     def _count_link(self, leader: str, size: int, plan: Plan, tally: Tally) -> None:
         """One inode with its leader, so it counts as what the leader is."""
-        if leader in plan.private or self._materializer.used is Way.COPY:
+        if leader in plan.private or self._materializer.used is Method.COPY:
             tally.copied += 1
             tally.written_bytes += size
         else:

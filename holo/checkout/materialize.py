@@ -11,10 +11,10 @@ from holo import platform
 from holo.catalog import Catalog, FileRow, Relocation
 from holo.checkout.attributes import set_xattrs
 from holo.checkout.plan import Fill
-from holo.checkout.strategy import Way
+from holo.checkout.strategy import Method
 from holo.checkout.tally import Tally
 from holo.content import Hole, Piece
-from holo.hololib import Store
+from holo.hololib import Library
 from holo.hololib.blobs import CHUNK, write_all, write_sparse
 from holo.hololib.links import READ_ONLY
 from holo.platform import Directory
@@ -36,11 +36,11 @@ _BLOCK = 4096
 class Materializer:
     """Makes files of one catalog in one space. Made before the workers are forked, used in them."""
 
-    def __init__(self, library: Store, catalog: Catalog, relocator: Relocator, used: Way, *, verify: bool) -> None:
+    def __init__(self, library: Library, catalog: Catalog, relocator: Relocator, used: Method, *, verify: bool) -> None:
         self.used = used
         self._verify = verify
         self._blobs = library.blobs
-        self._links = library.links if used is Way.HARDLINK else None
+        self._links = library.links if used is Method.HARDLINK else None
         self._catalog = catalog
         self._relocator = relocator
         self._patched: dict[str, bytes] = {}
@@ -115,7 +115,7 @@ class Materializer:
             self._lost = []
 
     def _make_own(self, directory: Directory, row: FileRow, xattrs: dict[str, bytes] | None, tally: Tally) -> None:
-        if self.used is not Way.COPY and self._make_clone(directory, row, xattrs):
+        if self.used is not Method.COPY and self._make_clone(directory, row, xattrs):
             tally.reflinked += 1
             tally.shared_bytes += row[2]
             return
@@ -161,7 +161,7 @@ class Materializer:
         name, mode, size, mtime, digest = row
         if (
             size > CHUNK
-            and self.used is Way.REFLINK
+            and self.used is Method.REFLINK
             and self._make_patched_clone(directory, path, row, relocation, xattrs)
         ):
             return

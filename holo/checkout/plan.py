@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from holo.catalog import Catalog, FileRow, SymlinkRow
-from holo.checkout.strategy import Decision, Way
+from holo.checkout.strategy import Decision, Method
 from holo.checkout.survey import Survey
 from holo.relocation.patch import Relocator
 
@@ -80,7 +80,7 @@ class Plan:
         if reason == "relocated":
             return reason
         # A file with attributes of its own is never a hardlink, which has those of every other link.
-        return "private" if reason and decision.used is Way.HARDLINK else decision.used.value
+        return "private" if reason and decision.used is Method.HARDLINK else decision.used.value
 
 
 def plan(catalog: Catalog, survey: Survey, relocator: Relocator, decision: Decision) -> Plan:
@@ -143,7 +143,7 @@ def _relinks(
     relinks = []
     dropped = []
     for group in catalog.hardlinks:
-        if decision.used is Way.HARDLINK and group[0] not in private:
+        if decision.used is Method.HARDLINK and group[0] not in private:
             continue  # all of them are links of one shared file anyway
         kept = [path for path in group if path not in making]
         leader = kept[0] if kept else group[0]

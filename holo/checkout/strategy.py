@@ -10,8 +10,8 @@ from holo.errors import StrategyUnavailable
 from holo.settings import Strategy
 
 
-class Way(StrEnum):
-    """What is really done to a file that need not be private. Every way falls back to the next."""
+class Method(StrEnum):
+    """How a file is materialized that need not be private. Each falls back to the next."""
 
     SNAPSHOT = "snapshot"
     HARDLINK = "hardlink"
@@ -24,7 +24,7 @@ class Decision:
     """What was asked for, what is done, and why that is something else (``None`` when it is not)."""
 
     requested: Strategy
-    used: Way
+    used: Method
     reason: str | None = None
 
     def to_json(self) -> dict[str, str | None]:
@@ -39,28 +39,28 @@ class Decision:
 
 
 Probe = Callable[[], str | None]
-"""Tries one way; ``None`` if it works, else why it does not."""
+"""Tries one method; ``None`` if it works, else why it does not."""
 
 _ORDER = {
-    Strategy.SMART: (Way.REFLINK,),
-    Strategy.REFLINK: (Way.REFLINK,),
-    Strategy.HARDLINK: (Way.HARDLINK, Way.REFLINK),
+    Strategy.SMART: (Method.REFLINK,),
+    Strategy.REFLINK: (Method.REFLINK,),
+    Strategy.HARDLINK: (Method.HARDLINK, Method.REFLINK),
     Strategy.COPY: (),
 }
 
 
-def decide(requested: Strategy, probes: dict[Way, Probe], *, strict: bool) -> Decision:
-    """Take the first way that works. ``strict`` makes anything but the first :class:`StrategyUnavailable`."""
+def decide(requested: Strategy, probes: dict[Method, Probe], *, strict: bool) -> Decision:
+    """Take the first method that works. ``strict`` makes anything but the first :class:`StrategyUnavailable`."""
     reasons: list[str] = []
-    for way in _ORDER[requested]:
-        why = probes[way]()
+    for method in _ORDER[requested]:
+        why = probes[method]()
         if why is None:
             break
-        reasons.append(f"{way.value} does not work between the library and the space ({why})")
+        reasons.append(f"{method.value} does not work between the library and the space ({why})")
         if strict:
             raise StrategyUnavailable(
                 reasons[0], "Put the space and HOLO_HOME on one filesystem that can, or leave out --strict."
             )
     else:
-        way = Way.COPY
-    return Decision(requested, way, "; ".join(reasons) or None)
+        method = Method.COPY
+    return Decision(requested, method, "; ".join(reasons) or None)

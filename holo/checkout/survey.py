@@ -22,7 +22,7 @@ from holo import platform
 from holo.catalog import Catalog, FileRow, SymlinkRow
 from holo.checkout.attributes import can_keep
 from holo.checkout.proof import Proof
-from holo.checkout.strategy import Way
+from holo.checkout.strategy import Method
 from holo.errors import HoloError
 from holo.filetimes import EXACT, FileTimes
 from holo.hololib.blobs import Blobs
@@ -78,7 +78,7 @@ class Expectation:
 
     catalog: Catalog
     relocator: Relocator
-    used: Way
+    used: Method
     proof: Proof
     """what is known without reading"""
     times: FileTimes = EXACT
@@ -89,7 +89,7 @@ class Expectation:
     """what this filesystem has made of a type and mode (st_mode) that was set"""
 
 
-def nothing_there(catalog: Catalog) -> Survey:
+def survey_of_empty(catalog: Catalog) -> Survey:
     """The survey of an empty or missing directory."""
     findings = [
         Finding(path, missing=True, files=files, symlinks=links) for path, _, _, files, links in catalog.directories
@@ -123,14 +123,14 @@ def survey(root: Directory, expectation: Expectation, blobs: Blobs, workers: int
         workers = 1
     for part in pool.run(surveyor, tasks, workers):
         result.add(part)
-    _forget_below_unreadable(result, expectation.catalog)
+    _mark_subtree_missing(result, expectation.catalog)
     _look_at_large_groups(root, result, expectation.catalog)
     order = {row[0]: index for index, row in enumerate(directories)} if result.findings else {}
     result.findings.sort(key=lambda finding: order[finding.path])
     return result
 
 
-def _forget_below_unreadable(result: Survey, catalog: Catalog) -> None:
+def _mark_subtree_missing(result: Survey, catalog: Catalog) -> None:
     """A directory that cannot be read is made anew, and all that is below it, whatever was seen of that."""
     lost = {finding.path for finding in result.findings if finding.unreadable}
     if lost:
@@ -201,7 +201,7 @@ class _Surveyor:
         self._catalog = catalog = expectation.catalog
         self._relocator = expectation.relocator
         self._shown = os.fsdecode(expectation.relocator.new)
-        self._hardlinked = expectation.used is Way.HARDLINK
+        self._hardlinked = expectation.used is Method.HARDLINK
         self._links = expectation.links
         self._proof = expectation.proof
         self._kept = expectation.times.kept

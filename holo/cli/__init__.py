@@ -87,9 +87,9 @@ class _CommandEnded(Exception):
 def main() -> NoReturn:
     """The entry point: run the command, and turn every failure into one message and an exit code."""
     gc.disable()  # a command ends before garbage matters, and looking for it among all rows takes long
-    _heed_signals()
+    install_signal_handlers()
     _print_every_name()
-    called = _leave_out_others(sys.argv[1:2])
+    called = _register_only(sys.argv[1:2])
     try:
         streams.prepare()
         code = _run()
@@ -140,7 +140,7 @@ def _run() -> object:
     return code
 
 
-def _leave_out_others(called: list[str]) -> str:
+def _register_only(called: list[str]) -> str:
     """Typer looks at the parameters of all commands it knows, 8 ms long: let it know the one that is called.
 
     Returns how that is called.
@@ -160,13 +160,13 @@ _stopped_by: list[int] = []
 """The signal that has done so."""
 
 
-def _heed_signals() -> None:
+def install_signal_handlers() -> None:
     if sys.platform != "win32" and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited, and nobody could wait for a child
     for number in _ENDING:
         if signal.getsignal(number) == signal.SIG_DFL:  # not what nohup has us ignore
             signal.signal(number, _stop)
-    sys.unraisablehook = _stop_soon
+    sys.unraisablehook = _reraise_lost_interrupt
 
 
 def _stop(number: int, _: object) -> None:
@@ -181,7 +181,7 @@ _SOON = 0.001
 """Seconds. Enough to be out of what swallows an interrupt."""
 
 
-def _stop_soon(lost: sys.UnraisableHookArgs) -> None:
+def _reraise_lost_interrupt(lost: sys.UnraisableHookArgs) -> None:
     """Interrupt once more: Python shows what is raised in a finalizer or in a weak reference's callback, and goes on.
 
     An import has such a callback, too (``importlib._bootstrap._get_module_lock``).
@@ -399,13 +399,13 @@ def run(
     if ephemeral:
         if force:
             raise UsageError("--force is for spaces", "A throw-away environment is whole: leave it out.")
-        from holo.ephemeral.process import end_like
+        from holo.ephemeral.process import exit_like
 
         code = Hololib().run_ephemeral(
             command, space, catalog=catalog, blueprint=blueprint, compile=compiled, keep=keep, record=record_it
         )
         sys.stdout.flush()
-        raise _CommandEnded(end_like(code))
+        raise _CommandEnded(exit_like(code))
     if catalog is not None or keep is not None or record_it:
         raise UsageError("--catalog, --keep and --record are for throw-away environments", "Add --ephemeral.")
     library = Hololib()
@@ -597,8 +597,8 @@ def doctor(
 
     library = Hololib()
     folder = physician.named(directory) if directory is not None else library.tree.path
-    with library.store.lock(exclusive=False):  # its samples would be garbage
-        diagnosis = physician.examine(library.store.folder("library"), folder)
+    with library.library.lock(exclusive=False):  # its samples would be garbage
+        diagnosis = physician.examine(library.library.folder("library"), folder)
     golden = len(library.golden_trees())
     if as_json:
         render.document(diagnosis.to_json() | {"golden_trees": golden})

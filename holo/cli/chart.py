@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from holo.cli import render
 from holo.errors import NotFound, UsageError, printable
+from holo.files import write_atomically
 from holo.walk import absolute
 
 if TYPE_CHECKING:
@@ -98,16 +99,7 @@ def check(path: str) -> None:
 
 def save(report: Report, path: str) -> None:
     """Write the picture, all of it or nothing."""
-    path = os.path.realpath(path)
-    draft = os.path.join(os.path.dirname(path), f".holo-{os.getpid()}-{os.urandom(4).hex()}")
-    try:
-        with open(draft, "x", encoding="utf-8") as file:
-            file.write(_picture(report))
-        os.replace(draft, path)
-    except BaseException:
-        if os.path.exists(draft):
-            os.unlink(draft)
-        raise
+    write_atomically(os.path.realpath(path), _picture(report).encode())
 
 
 def _picture(report: Report) -> str:

@@ -140,7 +140,7 @@ def cloned(report: CloneReport) -> None:
     print(f"cloned {printable(report.source)} to {printable(report.path)}")
     if report.total is not None and report.symlinks is not None and report.directories is not None:
         ways = {"reflinked": report.reflinked, "hardlinked": report.hardlinked, "copied": report.copied}
-        shown = ", ".join(f"{number:,} {way}" for way, number in ways.items() if number) or "none"
+        shown = ", ".join(f"{number:,} {method}" for method, number in ways.items() if number) or "none"
         print(
             f"  {count(report.total, 'file')}: {shown}\n"
             f"  {report.relocated:,} relocated, {count(report.symlinks, 'symlink')}, "
@@ -164,7 +164,7 @@ def restored(report: RestoreReport, as_json: bool) -> None:
         "copied": report.copied,
         "unchanged": report.unchanged,
     }
-    shown = ", ".join(f"{number:,} {way}" for way, number in ways.items() if number) or "none"
+    shown = ", ".join(f"{number:,} {method}" for method, number in ways.items() if number) or "none"
     print(
         f"space {report.space} is {report.catalog} ({report.digest[:12]}) at {printable(report.path)}\n"
         f"  {count(report.total, 'file')}: {shown}"

@@ -23,15 +23,14 @@ from holo import platform
 from holo.ephemeral.process import AtEnd, NoOverlayError, Place, try_out
 from holo.ephemeral.process import run as run_process
 from holo.errors import Conflict, HoloError, NotFound, UsageError, advice, hints
-from holo.files import SMALL, open_file, read
-from holo.hololib.locks import InUseError, locked, refuse_to_wait
-from holo.hololib.sealed import seal, unseal
+from holo.files import SMALL, open_file, read, seal, unseal
+from holo.hololib.locks import InUseError, locked
 from holo.remove import unlink
 from holo.trees.overlay import Layers, discard
 from holo.walk import mounted_inside, open_directory
 
 if TYPE_CHECKING:
-    from holo.hololib import Store
+    from holo.hololib import Library
     from holo.hololib.locks import OnWait
     from holo.space import Holotree
 
@@ -56,7 +55,7 @@ class Environment:
 class Home:
     """Where all this happens, and how."""
 
-    store: Store
+    library: Library
     tree: Holotree
     workers: int
     on_wait: OnWait
@@ -72,7 +71,7 @@ def run(home: Home, environment: Environment, command: list[str], at_end: AtEnd 
     ``at_end`` gets the root of the environment as the command left it, and its path, however it ended.
     """
     home.layers.prepare()
-    home.store.mark_used(environment.digest)
+    home.library.mark_used(environment.digest)
     with _named(home), _folder(home) as folder:
         try:
             return _run_over(home, environment, folder, command, at_end)
@@ -90,7 +89,7 @@ def sweep(home: Home) -> None:
         home.layers.remove_halves()  # first: the folder of its run is what tells that there may be one
     for name in home.layers.working():
         folder = os.path.join(home.layers.runs, name)
-        lock = locked(folder + ".lock", folder, exclusive=True, on_wait=refuse_to_wait)
+        lock = locked(folder + ".lock", folder, exclusive=True, wait=False)
         with _told(home), suppress(InUseError), lock:
             _clear(home, folder)
 
@@ -165,7 +164,7 @@ def _clear(home: Home, folder: str) -> None:
             from holo.restore import delete
 
             if home.tree.find_anyhow(name) is not None:
-                delete(home.store, name, home.on_wait)
+                delete(home.library, name, home.on_wait)
             home.tree.drop_lock(name)
     match _noted(folder, "mount", proven=True):
         case [str(covered), str(path), bool(is_made), str(was)]:
@@ -183,7 +182,7 @@ def _run_over(home: Home, environment: Environment, folder: str, command: list[s
         tree, layer = _hold_layers(home, environment, folder, held)
         is_made = not os.path.lexists(environment.path)
         _note(folder, "mount", environment.space, environment.path, is_made, home.tree.home)
-        held.enter_context(home.tree.cover(environment.space, home.on_wait))
+        held.enter_context(home.tree.hold_mount_point(environment.space, home.on_wait))
         _make_mount_point(environment.path)
         place = Place(
             environment.space,
@@ -206,12 +205,12 @@ def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitSt
     def make(path: str) -> None:
         from holo.ephemeral.make import make_layer, make_tree
 
-        with home.store.lock(exclusive=False, on_wait=home.on_wait):
-            catalog = home.store.load(digest)  # each time: between the two it may have been removed, and collected
+        with home.library.lock(exclusive=False, on_wait=home.on_wait):
+            catalog = home.library.load(digest)  # each time: between the two it may have been removed, and collected
             if path.startswith(tree):
-                made = make_tree(home.store, catalog, path, home.workers)
+                made = make_tree(home.library, catalog, path, home.workers)
             else:
-                made = make_layer(home.store, catalog, path, environment.path, home.workers)
+                made = make_layer(home.library, catalog, path, environment.path, home.workers)
         for warning in made.warnings():
             home.on_wait(f"warning: {warning}")
 
@@ -271,10 +270,10 @@ def _run_in_space(home: Home, environment: Environment, folder: str, command: li
     mounted_inside(home.tree.path)  # where nobody can tell, no space can be deleted
     name = _PRIVATE + os.urandom(4).hex()
     _note(folder, "space", name)
-    store, tree = home.store, home.tree
-    with tree.lock(name, home.on_wait), store.lock(exclusive=False, on_wait=home.on_wait):
+    library, tree = home.library, home.tree
+    with tree.lock(name, home.on_wait), library.lock(exclusive=False, on_wait=home.on_wait):
         options = Options(workers=home.workers, on_wait=home.on_wait)
-        report = restore(store, name, environment.catalog, environment.digest, None, options)
+        report = restore(library, name, environment.catalog, environment.digest, None, options)
     for warning in report.warnings:
         home.on_wait(f"warning: {warning}")
     return run_process(command, Place(name, report.path), at_end)

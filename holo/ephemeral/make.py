@@ -9,7 +9,7 @@ from holo.catalog import Catalog
 from holo.checkout.populate import fill
 from holo.checkout.tally import Tally
 from holo.ephemeral.process import NoOverlayError
-from holo.hololib import Store
+from holo.hololib import Library
 from holo.relocation.patch import Relocator
 from holo.trees.golden import as_recorded, outline_of
 
@@ -17,7 +17,7 @@ _RESERVED = "user.overlay."
 """Begins the names of attributes that say something to overlayfs, mounted without root's rights."""
 
 
-def make_tree(store: Store, catalog: Catalog, path: str, workers: int) -> Tally:
+def make_tree(library: Library, catalog: Catalog, path: str, workers: int) -> Tally:
     """Make the empty directory ``path`` the tree as it was recorded, on the disk as well. Returns what was made.
 
     Raises :class:`NoOverlayError`, and :class:`HoloError` as a restore does.
@@ -25,7 +25,7 @@ def make_tree(store: Store, catalog: Catalog, path: str, workers: int) -> Tally:
     for file, values in catalog.xattrs.items():
         if any(name.startswith(_RESERVED) for name in values):
             raise NoOverlayError(f"{file or 'its root'} has attributes that mean something to overlayfs")
-    made = fill(store, as_recorded(catalog), Relocator(catalog.prefix, catalog.prefix), path, workers)
+    made = fill(library, as_recorded(catalog), Relocator(catalog.prefix, catalog.prefix), path, workers)
     root = platform.open_root(os.path.dirname(path))
     try:
         platform.sync_filesystem(root)
@@ -34,11 +34,11 @@ def make_tree(store: Store, catalog: Catalog, path: str, workers: int) -> Tally:
     return made
 
 
-def make_layer(store: Store, catalog: Catalog, path: str, environment: str, workers: int) -> Tally:
+def make_layer(library: Library, catalog: Catalog, path: str, environment: str, workers: int) -> Tally:
     """Make the empty directory ``path`` what of the tree is different where the environment lies at ``environment``."""
     relocator = Relocator(catalog.prefix, environment)
     relocator.refuse_impossible(catalog.relocations)
-    return fill(store, patched_part(catalog, relocator), relocator, path, workers)
+    return fill(library, patched_part(catalog, relocator), relocator, path, workers)
 
 
 def patched_part(catalog: Catalog, relocator: Relocator) -> Catalog:

@@ -62,7 +62,7 @@ def run(command: list[str], place: Place, at_end: AtEnd | None) -> int:
     return code
 
 
-def end_like(code: int) -> int:
+def exit_like(code: int) -> int:
     """End this process as the command did whose :func:`run` returned ``code``; an exit code is left to the caller."""
     if code < 0 and sys.platform != "win32":
         import resource
@@ -157,7 +157,7 @@ else:
             streams.flush()
             self._pid = os.fork()
             if self._pid == 0:
-                self._be(parent, mask, send, roots and roots[1])
+                self._run_child(parent, mask, send, roots and roots[1])
             os.close(send)
             with open(receive, "rb") as answer:
                 said = answer.read()  # to the end, which comes when the child becomes the command
@@ -172,11 +172,13 @@ else:
                 error = pickle.loads(said)  # noqa: S301 - from our own child
                 raise error
 
-        def _be(self, parent: int, mask: set[int | signal.Signals], send: int, roots: socket.socket | None) -> NoReturn:
+        def _run_child(
+            self, parent: int, mask: set[int | signal.Signals], send: int, roots: socket.socket | None
+        ) -> NoReturn:
             """The life of the child until it is the command. It says nothing, unless something goes wrong."""
             try:
                 namespaces.die_with(parent)
-                _close_what_is_ours({send} if roots is None else {send, roots.fileno()})
+                _close_inherited({send} if roots is None else {send, roots.fileno()})
                 if self._place.lower:
                     self._mount()
                 if self._cwd is not None:
@@ -252,7 +254,7 @@ else:
                 return True
             return False
 
-    def _close_what_is_ours(but: set[int]) -> None:
+    def _close_inherited(but: set[int]) -> None:
         """Close what the command does not get, at once: locks of a parent that is killed meanwhile are free then."""
         with suppress(OSError):  # without /proc
             for descriptor in map(int, os.listdir("/proc/self/fd")):

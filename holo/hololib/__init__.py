@@ -1,4 +1,4 @@
-"""The store: blobs under ``library/``, catalogs under ``catalog/``, their names under ``names/``.
+"""The library: blobs under ``library/``, catalogs under ``catalog/``, their names under ``names/``.
 
     hololib/
       library/ab/<digest>        one content, raw: mode 0444, a fixed mtime (its seal)
@@ -14,6 +14,6 @@ is being written has a name that begins with ``.draft-``; after a crash it is ga
 
 from __future__ import annotations
 
-from holo.hololib.library import CatalogSummary, Store
+from holo.hololib.library import CatalogSummary, Library
 
-__all__ = ["CatalogSummary", "Store"]
+__all__ = ["CatalogSummary", "Library"]

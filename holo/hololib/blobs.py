@@ -47,7 +47,7 @@ class Blobs:
         """``before_deriving`` is called before a raw form is made of a compressed one (see holo.hololib.unsettled)."""
         self.path = library
         self._before_deriving = before_deriving
-        self.is_doubtful = False
+        self.may_be_torn = False
         """whether a seal is not to be believed: some content may never have reached the disk"""
         self.shards = Shards(library)
         self.directory = self.shards.directory
@@ -69,7 +69,7 @@ class Blobs:
         for form, is_whole in forms:
             status = self._status(digest, form)
             if status is not None and is_whole(status, size):
-                return (not self.is_doubtful and self._is_trusted(status)) or self._is_genuine(digest, size)
+                return (not self.may_be_torn and self._is_trusted(status)) or self._is_genuine(digest, size)
         return False
 
     def _is_trusted(self, status: os.stat_result) -> bool:
@@ -107,7 +107,7 @@ class Blobs:
             compressed = _compress(chunks, size, digest)
             self._publish(digest, size, ".zst", lambda folder, draft: self._write(folder, draft, compressed))
         else:
-            pieces = _verified(chunks, digest, size)
+            pieces = verified_chunks(chunks, digest, size)
             self._publish(digest, size, "", lambda folder, draft: self._write(folder, draft, pieces, seal=True))
 
     def add_clone(
@@ -250,19 +250,19 @@ class Blobs:
         descriptor = self.open_raw(digest, size)
         if descriptor is not None:
             try:
-                yield from self._genuine(pieces_of(descriptor, size), digest, size)
+                yield from self._verified(pieces_of(descriptor, size), digest, size)
             finally:
                 os.close(descriptor)
             return
         descriptor = self._open_compressed(digest, size)
         try:
-            yield from self._genuine(_decompress(descriptor, size), digest, size)
+            yield from self._verified(_decompress(descriptor, size), digest, size)
         finally:
             os.close(descriptor)
 
-    def _genuine(self, chunks: Iterable[Piece], digest: str, size: int) -> Iterator[Piece]:
+    def _verified(self, chunks: Iterable[Piece], digest: str, size: int) -> Iterator[Piece]:
         try:
-            yield from _verified(chunks, digest, size)
+            yield from verified_chunks(chunks, digest, size)
         except ContentMismatch as error:
             raise self.damaged(digest, str(error)) from None
         except OSError as error:
@@ -369,7 +369,7 @@ def raw_name(digest: str) -> str:
     return f"{digest[:2]}/{digest}"
 
 
-def is_genuine(descriptor: int, name: str) -> bool:
+def content_matches(descriptor: int, name: str) -> bool:
     """Whether an open file of ``library/`` holds what its name says. Its mode and time are not looked at."""
     digest, _, compressed = name.partition(".")
     try:
@@ -403,7 +403,7 @@ class ContentMismatch(Exception):
 _MISMATCH = "the stored bytes do not have that digest"
 
 
-def _verified(chunks: Iterable[Piece], digest: str, size: int) -> Iterator[Piece]:
+def verified_chunks(chunks: Iterable[Piece], digest: str, size: int) -> Iterator[Piece]:
     """Pass ``chunks`` on; raise :class:`ContentMismatch` instead of giving out the last one if they are wrong."""
     pieces = iter(chunks)
     first = next(pieces, b"")
@@ -470,7 +470,7 @@ def _contexts() -> _Contexts:
 
 def _compress(chunks: Iterable[Piece], size: int, digest: str) -> Iterator[bytes]:
     compressor = _contexts().compressor.compressobj(size=size)
-    for chunk in _verified(chunks, digest, size):
+    for chunk in verified_chunks(chunks, digest, size):
         if isinstance(chunk, Hole):
             raise ContentMismatch("there is a hole in what had none")
         if block := compressor.compress(chunk):
@@ -536,7 +536,7 @@ def _foreign_chunks(source: Directory, library: str, digest: str, size: int) -> 
         try:
             if not fits(os.fstat(descriptor), size):
                 raise ContentMismatch("it is not a file of that size")
-            yield from _verified(pieces(descriptor, size), digest, size)
+            yield from verified_chunks(pieces(descriptor, size), digest, size)
         except ContentMismatch as error:
             raise IntegrityError(f"blob {digest} in {library} is damaged: {error}", _REPAIR) from None
         finally:

@@ -25,25 +25,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from holo import digest as digests
 from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError
-from holo.hololib.library import FOLDERS, NAME, OthersFile
+from holo.files import draft_of
+from holo.hololib.library import FOLDERS, NAME, ForeignFile
 from holo.hololib.links import FORM, READ_ONLY
 from holo.hololib.shards import DRAFT
 from holo.platform import probe
 from holo.remove import remove
 
 if TYPE_CHECKING:
-    from holo.hololib.library import Store
+    from holo.hololib.library import Library
 
 LinkKey: TypeAlias = "tuple[str, int, int]"
 """What a link form is of: digest, mode, mtime in ns."""
 
-_LOCKS = ("lock", "gate.lock")
+_LOCKS = ("lock", "pending.lock")
 _BLOB = re.compile(r"([0-9a-f]{64})(?:\.zst)?")
 _MARK = re.compile(r"([0-9a-f]{64})(?:-[0-9]+)?")
 _PASSING = (DRAFT, probe.NAME, probe.DOCTOR)
 """Begin the names of what exists only while a command runs."""
-_DURABLE_DRAFT = re.compile(r".*\.json\.[0-9]+\.[0-9]+")
-"""What the store writes before it is renamed to the name of a catalog or the catalog itself."""
 
 _UNITS = "kmgt"
 
@@ -178,20 +177,20 @@ class Inventory:
     damage: list[Damage] = field(default_factory=list)
 
 
-def needs(store: Store, known: Mapping[str, Needs] | None = None) -> tuple[dict[str, Needs], list[Damage]]:
+def needs(library: Library, known: Mapping[str, Needs] | None = None) -> tuple[dict[str, Needs], list[Damage]]:
     """What every catalog refers to, by digest, and the catalogs that cannot be read.
 
     Catalogs never change, so those in ``known`` are not read again.
     """
-    with _naming(store):
-        return _needs(store, known or {})
+    with _naming(library):
+        return _needs(library, known or {})
 
 
-def _needs(store: Store, known: Mapping[str, Needs]) -> tuple[dict[str, Needs], list[Damage]]:
+def _needs(library: Library, known: Mapping[str, Needs]) -> tuple[dict[str, Needs], list[Damage]]:
     found: dict[str, Needs] = {}
     damage: list[Damage] = []
     same: dict[str, str] = {}  # contents that many catalogs have take memory once
-    for name, _ in _entries(store, "catalog"):
+    for name, _ in _entries(library, "catalog"):
         digest = name.removesuffix(".json")
         if digest == name or not digests.is_digest(digest):
             continue
@@ -199,74 +198,74 @@ def _needs(store: Store, known: Mapping[str, Needs]) -> tuple[dict[str, Needs], 
             found[digest] = known[digest]
             continue
         try:
-            files = [row for _, row in store.read(digest).files()]
+            files = [row for _, row in library.read(digest).files()]
         except NotFound:
             continue  # removed by somebody else just now
-        except (CatalogInvalid, IntegrityError, OthersFile) as error:
-            damage.append(_unreadable_catalog(store, digest, error))
+        except (CatalogInvalid, IntegrityError, ForeignFile) as error:
+            damage.append(_unreadable_catalog(library, digest, error))
             continue
         keys = [(same.setdefault(row[4], row[4]), row[1] & READ_ONLY, row[3]) for row in files]
         found[digest] = Needs(frozenset(key[0] for key in keys), frozenset(keys))
     return found, damage
 
 
-def take_inventory(store: Store) -> Inventory:
+def take_inventory(library: Library) -> Inventory:
     """What is in the library now."""
     there = Inventory()
-    with _opened(store.path) as top, platform.listing(top) as entries:
+    with _opened(library.path) as top, platform.listing(top) as entries:
         there.unknown += [entry.name for entry in entries if entry.name not in (*FOLDERS, *_LOCKS)]
-    _count_names(store, there)  # before the catalogs: in a dry run more of both may appear
+    _count_names(library, there)  # before the catalogs: in a dry run more of both may appear
     last_used: dict[str, float] = {}
-    for name, status in _entries(store, "used"):
+    for name, status in _entries(library, "used"):
         if (mark := _MARK.fullmatch(name)) and stat.S_ISREG(status.st_mode):
             there.marks.append((name, mark[1]))
             last_used[mark[1]] = max(status.st_mtime, last_used.get(mark[1], 0))
         else:
             _put_aside(there, "used", name, status)
-    for name, status in _entries(store, "catalog"):
+    for name, status in _entries(library, "catalog"):
         digest = name.removesuffix(".json")
         if digest != name and digests.is_digest(digest):
             there.catalogs[digest] = last_used.get(digest, status.st_mtime)
         else:
-            _put_aside(there, "catalog", name, is_draft=_DURABLE_DRAFT.fullmatch(name) is not None)
+            _put_aside(there, "catalog", name, is_draft=draft_of(name).endswith(".json"))
     for name, digest in there.names.items():
         if digest not in there.catalogs:
             what = f"the catalog that {name!r} means, {digest[:12]}, is not there"
-            there.damage.append(Damage(what, _repair_or_remove(store, digest)))
-    for name, status in _entries(store, "golden"):
+            there.damage.append(Damage(what, _repair_or_remove(library, digest)))
+    for name, status in _entries(library, "golden"):
         digest = name.removesuffix(".json")
         if digests.is_digest(digest) and stat.S_ISDIR(status.st_mode) is (digest == name):
             there.golden[digest] = there.golden.get(digest, False) or digest == name
         elif name != ".lock":
             _put_aside(there, "golden", name, status)
-    _count_files(store, there)
-    there.unknown = sorted(os.path.join(store.path, path) for path in there.unknown)
+    _count_files(library, there)
+    there.unknown = sorted(os.path.join(library.path, path) for path in there.unknown)
     return there
 
 
-def _count_names(store: Store, there: Inventory) -> None:
-    for name, _ in _entries(store, "names"):
+def _count_names(library: Library, there: Inventory) -> None:
+    for name, _ in _entries(library, "names"):
         stem = name.removesuffix(".json")
         if stem == name or not NAME.fullmatch(stem):
-            _put_aside(there, "names", name, is_draft=_DURABLE_DRAFT.fullmatch(name) is not None)
+            _put_aside(there, "names", name, is_draft=draft_of(name).endswith(".json"))
             continue
         try:
-            summary = store.summary(stem)
-        except (CatalogInvalid, OthersFile) as error:
-            there.damage.append(_unreadable_name(store, stem, error))
+            summary = library.summary(stem)
+        except (CatalogInvalid, ForeignFile) as error:
+            there.damage.append(_unreadable_name(library, stem, error))
             continue
         if summary is not None:
             there.names[stem] = summary.digest
 
 
-def _count_files(store: Store, there: Inventory) -> None:
-    for folder, name, status in _sharded(store, "library", there):
+def _count_files(library: Library, there: Inventory) -> None:
+    for folder, name, status in _sharded(library, "library", there):
         found = _BLOB.fullmatch(name)
         if found is not None and name[:2] == folder[-2:] and stat.S_ISREG(status.st_mode):
             there.blobs.setdefault(found[1], []).append(_file(folder, name, status))
         else:
             _put_aside(there, folder, name, status)
-    for folder, name, status in _sharded(store, "links", there):
+    for folder, name, status in _sharded(library, "links", there):
         found = FORM.fullmatch(name)
         if found is not None and name[:2] == folder[-2:] and stat.S_ISREG(status.st_mode):
             key = found[1], int(found[2], 8), int(found[3])
@@ -275,11 +274,11 @@ def _count_files(store: Store, there: Inventory) -> None:
             _put_aside(there, folder, name, status)
 
 
-def _sharded(store: Store, top: str, there: Inventory) -> Iterator[tuple[str, str, os.stat_result]]:
+def _sharded(library: Library, top: str, there: Inventory) -> Iterator[tuple[str, str, os.stat_result]]:
     """What is in the folders ``00`` to ``ff`` of a folder: (folder, name, status)."""
-    for shard, status in _entries(store, top):
+    for shard, status in _entries(library, top):
         if stat.S_ISDIR(status.st_mode) and re.fullmatch("[0-9a-f]{2}", shard):
-            for name, inner in _entries(store, top, shard):
+            for name, inner in _entries(library, top, shard):
                 yield f"{top}/{shard}", name, inner
         else:
             _put_aside(there, top, shard, status)
@@ -301,10 +300,10 @@ def _file(folder: str, name: str, status: os.stat_result) -> File:
     return File(folder, name, status.st_size if blocks is None else blocks * 512, status.st_nlink)
 
 
-def _entries(store: Store, *path: str) -> Iterator[tuple[str, os.stat_result]]:
+def _entries(library: Library, *path: str) -> Iterator[tuple[str, os.stat_result]]:
     """Name and status of everything in a folder of the library, in the order of names."""
     try:
-        with _opened(store.path, *path) as directory, platform.listing(directory) as entries:
+        with _opened(library.path, *path) as directory, platform.listing(directory) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
             for entry in found:
                 with suppress(FileNotFoundError):
@@ -330,12 +329,12 @@ def _opened(library: str, *path: str, changes: bool = False) -> Iterator[platfor
 
 
 @contextmanager
-def _naming(store: Store) -> Iterator[None]:
+def _naming(library: Library) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        raise HoloError(f"cannot collect garbage in {store.path}{where}: {error.strerror}") from error
+        raise HoloError(f"cannot collect garbage in {library.path}{where}: {error.strerror}") from error
 
 
 # -- why it is not known what is needed -------------------------------------------------------------------
@@ -348,15 +347,17 @@ class Damage(NamedTuple):
     way_out: str
 
 
-def _unreadable_catalog(store: Store, digest: str, error: HoloError) -> Damage:
-    if isinstance(error, OthersFile):
-        return Damage(error.message, f"Let its owner or root make it readable: {_readable(store.catalog_path(digest))}")
-    return Damage(error.message, _repair_or_remove(store, digest))
+def _unreadable_catalog(library: Library, digest: str, error: HoloError) -> Damage:
+    if isinstance(error, ForeignFile):
+        return Damage(
+            error.message, f"Let its owner or root make it readable: {_readable(library.catalog_path(digest))}"
+        )
+    return Damage(error.message, _repair_or_remove(library, digest))
 
 
-def _unreadable_name(store: Store, name: str, error: HoloError) -> Damage:
-    if isinstance(error, OthersFile):
-        return Damage(error.message, f"Let its owner or root make it readable: {_readable(store.name_path(name))}")
+def _unreadable_name(library: Library, name: str, error: HoloError) -> Damage:
+    if isinstance(error, ForeignFile):
+        return Damage(error.message, f"Let its owner or root make it readable: {_readable(library.name_path(name))}")
     return Damage(error.message, "Run `holo check --repair`: it writes the name anew, or moves the file away.")
 
 
@@ -366,8 +367,8 @@ def _readable(path: str) -> str:
     return f"chmod a+r {quote(path)}"
 
 
-def _repair_or_remove(store: Store, digest: str) -> str:
-    removals = [f"`holo catalogs --remove {name}`" for name in store.names_of(digest) or [digest[:12]]]
+def _repair_or_remove(library: Library, digest: str) -> str:
+    removals = [f"`holo catalogs --remove {name}`" for name in library.names_of(digest) or [digest[:12]]]
     return (
         "Restore it from another library with `holo check --repair --from DIR`, or give it up with "
         f"{' and '.join(removals)}."
@@ -389,9 +390,9 @@ def incomplete(damage: Sequence[Damage]) -> IntegrityError:
 class _Rights:
     """What this user may remove: in a sticky folder only what is his own, or all of it if the folder is."""
 
-    def __init__(self, store: Store) -> None:
-        self._path = store.path
-        self._user = max(platform.owners())
+    def __init__(self, library: Library) -> None:
+        self._path = library.path
+        self._user = platform.user_id()
         self._is_sticky: dict[str, bool] = {}
 
     def __call__(self, folder: str, name: str) -> bool:
@@ -528,7 +529,7 @@ def _until_it_fits(
 
 
 def collect(
-    store: Store,
+    library: Library,
     known: Mapping[str, Needs],
     holders: Mapping[str, Sequence[str]],
     policy: Policy,
@@ -541,17 +542,17 @@ def collect(
     catalogs. Raises :class:`HoloError` when something cannot be removed; what is left then is valid.
     """
     started = time.monotonic()
-    with _naming(store):
-        there = take_inventory(store)
-        may_remove = _Rights(store)
+    with _naming(library):
+        there = take_inventory(library)
+        may_remove = _Rights(library)
         kept = dict.fromkeys(_others_catalogs(there, may_remove), ()) | dict(holders)
-        needed, damage = needs(store, known)
+        needed, damage = needs(library, known)
         there.damage += damage
         decision, others = decide(there, needed, kept, policy, time.time()).within(may_remove)
         files = [*decision.drafts, *decision.links, *decision.blobs]
-        freed, shared = _measure(store, files)
+        freed, shared = _measure(library, files)
         if not dry_run:
-            _remove(store, decision, files)
+            _remove(library, decision, files)
 
     names: dict[str, list[str]] = {}
     for name, named in sorted(there.names.items()):
@@ -582,11 +583,11 @@ def collect(
     )
 
 
-def _measure(store: Store, files: Iterable[File]) -> tuple[int, int]:
+def _measure(library: Library, files: Iterable[File]) -> tuple[int, int]:
     """Bytes that removing the files frees for certain, and bytes that others share with them."""
     freed = all_shared = 0
     for folder, group in groupby(files, key=lambda file: file.folder):
-        with _opened(store.path, *folder.split("/")) as directory:
+        with _opened(library.path, *folder.split("/")) as directory:
             for file in group:
                 shared = file.bytes
                 if file.links == 1:
@@ -597,21 +598,21 @@ def _measure(store: Store, files: Iterable[File]) -> tuple[int, int]:
     return freed, all_shared
 
 
-def _remove(store: Store, decision: Decision, files: list[File]) -> None:
+def _remove(library: Library, decision: Decision, files: list[File]) -> None:
     if decision.catalogs:
-        store.forget(*decision.catalogs)
+        library.forget(*decision.catalogs)
     if files:
-        store.sync_catalogs()  # also those that somebody else removed
+        library.sync_catalogs()  # also those that somebody else removed
     marks = [File("used", name) for name in decision.marks]
     for folder, group in groupby([*marks, *files], key=lambda file: file.folder):
-        with _opened(store.path, *folder.split("/"), changes=True) as directory:
+        with _opened(library.path, *folder.split("/"), changes=True) as directory:
             for file in group:
                 try:
                     remove(directory, file.name)
                 except OSError as error:
                     raise HoloError(
-                        f"cannot remove {os.path.join(store.path, folder, file.name)}: {error.strerror}",
+                        f"cannot remove {os.path.join(library.path, folder, file.name)}: {error.strerror}",
                         "What is left is valid. Run it again as somebody who may remove that.",
                     ) from error
     for digest in decision.golden:
-        store.remove_golden(digest)
+        library.remove_golden(digest)

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from holo import digest as digests
 from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError, advice, advice_at_home, choice
-from holo.files import NOT_DAMAGE, SMALL, is_others, is_ours, read_file
+from holo.files import NOT_DAMAGE, SMALL, is_others, is_ours, read_file, seal, sync_folder, unseal, write_atomically
 from holo.hololib.locks import OnWait, locked, say_waiting
-from holo.hololib.sealed import seal, unseal
 from holo.remove import remove, unlink
 from holo.walk import absolute, make_folders, refuse_symlinks
 
@@ -65,18 +64,18 @@ class CatalogSummary:
     """UTC, ISO 8601, seconds"""
 
 
-class OthersFile(HoloError):
+class ForeignFile(HoloError):
     """A catalog, or the name of one, is another user's, who lets nobody else read it."""
 
 
 def _cannot_read(what: str, path: str, error: OSError) -> HoloError:
     kind = HoloError if error.errno in NOT_DAMAGE else CatalogInvalid
     if isinstance(error, PermissionError) and is_others(path):
-        kind = OthersFile
+        kind = ForeignFile
     return kind(f"cannot read {what}{path}: {error.strerror}")
 
 
-class Store:
+class Library:
     """One library, below ``home`` (see :mod:`holo.settings`). Cheap to make; directories appear when needed.
 
     ``compression`` is ``auto`` (raw where the library's filesystem can reflink, zstd elsewhere), ``raw`` or
@@ -90,7 +89,7 @@ class Store:
         self.compression = compression
 
     def __repr__(self) -> str:
-        return f"Store({self.home!r})"
+        return f"Library({self.home!r})"
 
     def folder(self, *names: str) -> str:
         """A folder of the library, made if it is not there."""
@@ -107,13 +106,13 @@ class Store:
     def blobs(self) -> Blobs:
         from holo.hololib.blobs import Blobs
 
-        return Blobs(self.folder("library"), self.unsettled.derive)
+        return Blobs(self.folder("library"), self.unsettled.note_derived)
 
     @cached_property
     def links(self) -> Links:
         from holo.hololib.links import Links
 
-        return Links(self.folder("links"), self.blobs, self.unsettled.derive)
+        return Links(self.folder("links"), self.blobs, self.unsettled.note_derived)
 
     @cached_property
     def keeps_raw(self) -> bool:
@@ -132,36 +131,36 @@ class Store:
         return Unsettled(os.path.join(self.path, "unsettled"))
 
     @property
-    def is_doubtful(self) -> bool:
+    def may_be_torn(self) -> bool:
         """Whether a power cut may have left files that have the right size and time, but not the content.
 
         Whoever may write here removes them before he gets a lock. For others there is only hashing.
         """
-        return self.unsettled.is_doubtful()
+        return self.unsettled.may_be_torn()
 
     @contextmanager
     def lock(self, *, exclusive: bool, on_wait: OnWait = say_waiting) -> Iterator[None]:
         """Shared by everything that uses blobs and catalogs, exclusive for what removes them.
 
         The kernel's locks are not fair: where shared ones overlap for ever, nobody would ever get the exclusive
-        one. So there is a gate before the lock, through which everybody goes and which is shut from the moment that
+        one. So there is a pending lock before the lock, which everybody takes and which is taken from the moment that
         somebody wants the lock exclusively. For the same reason a thread must not take a lock that it holds.
         """
-        if not exclusive and self.is_doubtful and os.access(self.path, os.W_OK):
+        if not exclusive and self.may_be_torn and os.access(self.path, os.W_OK):
             with self.lock(exclusive=True, on_wait=on_wait):
                 pass
         what = f"the library {self.path}"
-        gate = locked(os.path.join(self.path, "gate.lock"), what, exclusive=exclusive, on_wait=on_wait)
+        pending = locked(os.path.join(self.path, "pending.lock"), what, exclusive=exclusive, on_wait=on_wait)
         lock = locked(os.path.join(self.path, "lock"), what, exclusive=exclusive, on_wait=on_wait)
         with ExitStack() as held:
             with ExitStack() as passing:
-                (held if exclusive else passing).enter_context(gate)
+                (held if exclusive else passing).enter_context(pending)
                 held.enter_context(lock)
-            if exclusive and self.is_doubtful:
+            if exclusive and self.may_be_torn:
                 self._remove_torn(on_wait)
-            is_doubtful = self.is_doubtful
-            if is_doubtful or "blobs" in vars(self):
-                self.blobs.is_doubtful = is_doubtful
+            may_be_torn = self.may_be_torn
+            if may_be_torn or "blobs" in vars(self):
+                self.blobs.may_be_torn = may_be_torn
             yield
 
     def _remove_torn(self, say: OnWait) -> None:
@@ -170,7 +169,7 @@ class Store:
         from holo.hololib.unsettled import remove_torn
 
         say(f"the system or the disk failed while {self.path} was written: reading what was new")
-        since = self.unsettled.since()
+        since = self.unsettled.earliest_change()
         quarantine = Quarantine(self.path)
         needed = cache(self._needed)
 
@@ -190,8 +189,8 @@ class Store:
             platform.sync_filesystem(self.blobs.directory)
             is_settled = all(
                 [
-                    remove_torn(self.blobs.directory, since, blobs.is_genuine, remove_blob),
-                    remove_torn(self.links.directory, since, links.is_genuine, remove_link),
+                    remove_torn(self.blobs.directory, since, blobs.content_matches, remove_blob),
+                    remove_torn(self.links.directory, since, links.content_matches, remove_link),
                 ]
             )
             if is_settled:
@@ -248,7 +247,7 @@ class Store:
         with suppress(OSError, HoloError):
             folder = platform.open_root(self.folder("used"))
             try:
-                platform.touch(folder, f"{digest}-{max(platform.owners())}")
+                platform.touch(folder, f"{digest}-{platform.user_id()}")
             finally:
                 platform.close_directory(folder)
 
@@ -261,7 +260,7 @@ class Store:
         try:
             platform.sync_filesystem(self.blobs.directory)
         except OSError as error:
-            self.unsettled.fail()
+            self.unsettled.note_write_error()
             raise HoloError(f"cannot write to the library {self.path}: {error.strerror}") from error
 
     def has(self, digest: str) -> bool:
@@ -374,7 +373,7 @@ class Store:
         for digest in sorted(self.digests()):
             if digest not in named:
                 # Removed by somebody else just now, or theirs alone, or damaged, as `holo check` will say.
-                with suppress(FileNotFoundError, NotFound, OthersFile, CatalogInvalid, IntegrityError):
+                with suppress(FileNotFoundError, NotFound, ForeignFile, CatalogInvalid, IntegrityError):
                     recorded = os.stat(self.catalog_path(digest)).st_mtime
                     summaries.append(_summarize(self.read(digest), None, recorded))
         return summaries
@@ -415,7 +414,7 @@ class Store:
 
     def _sync(self, folder: str) -> None:
         try:
-            _sync_folder(self.folder(folder))
+            sync_folder(self.folder(folder))
         except OSError as error:
             raise HoloError(f"cannot remove catalogs in {self.path}: {error.strerror}") from error
 
@@ -425,7 +424,7 @@ class Store:
 
     def sound_summary(self, name: str) -> CatalogSummary | None:
         """The same for who can do without: ``None`` also if the file is damaged, or only another user can read it."""
-        with suppress(CatalogInvalid, OthersFile):
+        with suppress(CatalogInvalid, ForeignFile):
             return self.summary(name)
         return None
 
@@ -504,7 +503,7 @@ class Store:
                 left, _ = read_file(self.name_path(name), SMALL)
                 return {found.decode() for found in re.findall(rb"(?=([0-9a-f]{64}))", left)}
             return ()
-        except OthersFile:
+        except ForeignFile:
             return ()
         return (known.digest,) if known is not None else ()
 
@@ -586,30 +585,12 @@ def _summarize(catalog: Catalog, name: str | None, recorded: float | None = None
 
 def _write_durably(path: str, data: bytes) -> None:
     """Write a file that is either wholly there, also after a power cut, or not at all."""
-    draft = f"{path}.{os.getpid()}.{time.time_ns()}"
     try:
-        with open(draft, "xb") as file:
-            file.write(data)
-            file.flush()
-            # Who shares the library can read it, and nobody else can change it, whatever the umask.
-            platform.set_file(file.fileno(), time.time_ns(), 0o644)
-            platform.sync_file(file.fileno())
-        os.replace(draft, path)
-        _sync_folder(os.path.dirname(path))
+        # Who shares the library can read it, and nobody else can change it, whatever the umask.
+        write_atomically(path, data, durable=True, exact_mode=0o644)
     except OSError as error:
         others = error.errno == errno.EPERM  # in the sticky folder of a shared library
         raise HoloError(
             f"cannot write {path}: {error.strerror}",
             "There is one of another user's already: choose another name." if others else None,
         ) from error
-    finally:
-        if os.path.lexists(draft):
-            os.unlink(draft)
-
-
-def _sync_folder(path: str) -> None:
-    folder = platform.open_root(path)
-    try:
-        platform.sync_directory(folder)
-    finally:
-        platform.close_directory(folder)

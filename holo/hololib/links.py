@@ -46,7 +46,7 @@ class Links:
         self._shards = Shards(folder)
         self.directory = self._shards.directory
         self._blobs = blobs
-        self._user = max(platform.owners())
+        self._user = platform.user_id()
         self._before_deriving = before_deriving
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ class Links:
         self._shards.publish(shared, make)
 
 
-def is_genuine(descriptor: int, name: str) -> bool:
+def content_matches(descriptor: int, name: str) -> bool:
     """Whether an open file of ``links/`` holds what its name says. Its mode and time are not looked at."""
     return digests.of_file(descriptor) == name.partition("-")[0]
 

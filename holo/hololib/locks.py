@@ -8,7 +8,6 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
 
 from holo import streams
 from holo.errors import HoloError, advice_at_home
@@ -26,29 +25,28 @@ _REMOVE = "Remove that name. Nothing was written."
 
 
 class InUseError(Exception):
-    """Somebody else holds a lock that :func:`refuse_to_wait` was not to wait for."""
+    """Somebody else holds a lock that was not to be waited for."""
 
 
 class CannotLockError(HoloError):
     """What is at the place of a lock file cannot be locked."""
 
 
-def refuse_to_wait(message: str) -> NoReturn:
-    raise InUseError(message)
-
-
 @contextmanager
-def locked(path: str, what: str, *, exclusive: bool, on_wait: OnWait = say_waiting) -> Iterator[int | None]:
+def locked(
+    path: str, what: str, *, exclusive: bool, wait: bool = True, on_wait: OnWait = say_waiting
+) -> Iterator[int | None]:
     """Hold the lock file ``path`` while the block runs. ``what`` names the locked thing in messages.
 
-    Yields its descriptor: a process that inherits it holds the lock as well.
+    Yields its descriptor: a process that inherits it holds the lock as well. Without ``wait``, raises
+    :class:`InUseError` if somebody else holds it.
 
     Who may not write there can still share the lock. If there is no lock file then, nobody ever could write.
 
     The holder writes its process id and start time into the file, for the message only: the lock itself is
     the kernel's and never outlives its process. Whoever holds it exclusively may remove the file.
     """
-    descriptor = _acquire(path, what, exclusive, on_wait)
+    descriptor = _acquire(path, what, exclusive, on_wait if wait else None)
     if descriptor is None:
         yield None
         return
@@ -62,7 +60,7 @@ def locked(path: str, what: str, *, exclusive: bool, on_wait: OnWait = say_waiti
         os.close(descriptor)
 
 
-def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait) -> int | None:
+def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait | None) -> int | None:
     while True:
         try:
             descriptor = _open(path, exclusive=exclusive)
@@ -75,6 +73,8 @@ def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait) -> int | No
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise CannotLockError(f"the lock of {what}, {path}, is not a file", "Remove it.")
             if not lock_descriptor(descriptor, exclusive=exclusive, wait=False):
+                if on_wait is None:
+                    raise InUseError(what)
                 on_wait(f"waiting for {what}: {_holder(descriptor)}")
                 lock_descriptor(descriptor, exclusive=exclusive, wait=True)
             if _is_at(descriptor, path):

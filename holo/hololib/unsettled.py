@@ -58,10 +58,10 @@ class Unsettled:
         yield
         os.unlink(path)
 
-    def derive(self) -> None:
+    def note_derived(self) -> None:
         """To be called before a derived file is made. Raises :class:`OSError`."""
         if not self._has_derived:
-            name = f"{self._boot}-{max(platform.owners())}"
+            name = f"{self._boot}-{platform.user_id()}"
             if name not in self._notes():
                 try:
                     self._note(name)
@@ -70,16 +70,16 @@ class Unsettled:
                         raise OSError(errno.EEXIST, f"{error.filename} is no note of this user; remove it") from None
             self._has_derived = True
 
-    def fail(self) -> None:
+    def note_write_error(self) -> None:
         """What was written is not on the disk, although the system says that it is in memory."""
         with suppress(OSError):  # where nothing at all can be written, the failure itself is what is told
             self._note(f"failed-{temporary_name()}")
 
-    def is_doubtful(self) -> bool:
+    def may_be_torn(self) -> bool:
         """Whether there may be torn files."""
         return any(not name.startswith(self._boot) for name in self._notes())
 
-    def since(self) -> int:
+    def earliest_change(self) -> int:
         """The time (ns) from which on changed files may be torn."""
         return min(self._notes().values(), default=time.time_ns()) - _CLOCK_STEP_NS
 
@@ -113,7 +113,7 @@ class Unsettled:
 
 
 def remove_torn(
-    directory: Directory, since: int, is_genuine: Callable[[int, str], bool], remove: Callable[[str], object]
+    directory: Directory, since: int, content_matches: Callable[[int, str], bool], remove: Callable[[str], object]
 ) -> bool:
     """Read every file ``ab/...`` in ``directory`` that changed since then (ctime, ns); ``remove`` what is not genuine.
 
@@ -130,7 +130,7 @@ def remove_torn(
                 found = [entry.name for entry in entries if entry.stat(follow_symlinks=False).st_ctime_ns >= since]
             for name in found:
                 try:
-                    if not name.startswith(DRAFT) and _is_torn(child, name, is_genuine):
+                    if not name.startswith(DRAFT) and _is_torn(child, name, content_matches):
                         remove(f"{folder}/{name}")
                 except OSError as error:
                     if error.errno not in (errno.EIO, errno.EACCES, errno.EPERM):
@@ -141,10 +141,10 @@ def remove_torn(
     return is_settled
 
 
-def _is_torn(directory: Directory, name: str, is_genuine: Callable[[int, str], bool]) -> bool:
+def _is_torn(directory: Directory, name: str, content_matches: Callable[[int, str], bool]) -> bool:
     descriptor = platform.open_file(directory, name)
     try:
         platform.drop_cached(descriptor)
-        return not is_genuine(descriptor, name)
+        return not content_matches(descriptor, name)
     finally:
         os.close(descriptor)

@@ -83,7 +83,7 @@ def open_file(directory: Directory, name: str) -> int:
     return os.open(name, _OPEN_FILE, dir_fd=directory)
 
 
-def is_quiet(descriptor: int) -> bool:
+def has_no_writer(descriptor: int) -> bool:
     """Whether nobody has a file, which is open for reading, open or mapped for writing. ``False`` if it cannot be told.
 
     Then a read lease is refused: fcntl(2). It is given back at once. Who opens the file in that moment waits for this,
@@ -98,8 +98,8 @@ def is_quiet(descriptor: int) -> bool:
     return True
 
 
-def tells_quiet(directory: Directory) -> bool:
-    """Whether :func:`is_quiet` is right on the filesystem of ``directory``.
+def can_detect_writers(directory: Directory) -> bool:
+    """Whether :func:`has_no_writer` is right on the filesystem of ``directory``.
 
     Overlayfs maps the file beneath and lets go of its own (backing_file_mmap in the kernel's fs/backing-file.c).
     """
@@ -476,6 +476,11 @@ def lock_directory(directory: Directory) -> bool:
 def owners() -> frozenset[int]:
     """The users whose files are believed without reading them: this one, and root, whom nothing stops anyway."""
     return frozenset((os.geteuid(), 0))
+
+
+def user_id() -> int:
+    """This user's number."""
+    return os.geteuid()
 
 
 # _IOR('v', 1, long), linux/fs.h

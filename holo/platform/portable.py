@@ -90,13 +90,13 @@ def open_file(directory: Directory, name: str) -> int:
 open_unread = open_file
 
 
-def is_quiet(descriptor: int) -> bool:
+def has_no_writer(descriptor: int) -> bool:
     """Whether nobody has a file open or mapped for writing: not known here."""
     return False
 
 
-def tells_quiet(directory: Directory) -> bool:
-    """Whether :func:`is_quiet` is right on the filesystem of ``directory``."""
+def can_detect_writers(directory: Directory) -> bool:
+    """Whether :func:`has_no_writer` is right on the filesystem of ``directory``."""
     return False
 
 
@@ -250,7 +250,13 @@ def make_accessible(directory: Directory, name: str) -> None:
 
 def owners() -> frozenset[int]:
     """The users whose files are believed without reading them: this one and root. Windows calls all of them 0."""
-    return frozenset((getattr(os, "geteuid", int)(), 0))
+    return frozenset((user_id(), 0))
+
+
+def user_id() -> int:
+    """This user's number. Windows calls all users 0."""
+    number: int = getattr(os, "geteuid", int)()
+    return number
 
 
 def identity(descriptor: int) -> str:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from holo import platform
 from holo.catalog import BYTECODE_HEADER, Catalog, DirectoryRow, FileRow, Relocation
 from holo.errors import HoloError, NotFound, UsageError
-from holo.hololib import Store
+from holo.hololib import Library
 from holo.hololib.blobs import Blobs
 from holo.hololib.library import check_name
 from holo.hololib.shards import DRAFT, temporary_name
@@ -82,7 +82,7 @@ class RecordReport:
 
 
 def record(
-    library: Store,
+    library: Library,
     directory: str,
     name: str | None = None,
     *,
@@ -156,7 +156,7 @@ def default_name(prefix: str) -> str:
     return name or "environment"
 
 
-def _refuse_library(library: Store, prefix: str) -> None:
+def _refuse_library(library: Library, prefix: str) -> None:
     real = os.path.realpath(prefix)
     if os.path.commonpath([real, os.path.realpath(library.path)]) in (real, os.path.realpath(library.path)):
         raise UsageError(
@@ -166,7 +166,7 @@ def _refuse_library(library: Store, prefix: str) -> None:
 
 
 def _ingest(
-    library: Store, root: platform.Directory, prefix: str, tree: Tree, workers: int, on_progress: OnProgress | None
+    library: Library, root: platform.Directory, prefix: str, tree: Tree, workers: int, on_progress: OnProgress | None
 ) -> dict[str, list[Ingested]]:
     blobs = library.blobs
     try:

@@ -97,7 +97,7 @@ class Ingest:
         self._prefix_text = prefix
         self._blobs = blobs
         self._reflink = reflink
-        self._tells_quiet = reflink and platform.tells_quiet(blobs.directory)
+        self._tells_quiet = reflink and platform.can_detect_writers(blobs.directory)
         self._compress = compress
         self._prefix = os.fsencode(prefix)
         self._foreign = other_spellings(prefix)
@@ -197,7 +197,7 @@ class Ingest:
             raise _Changed
         size = before.st_size
         # Before it is read, and after its status: who opens it for writing from now on moves the ctime.
-        times_tell = self._tells_quiet and not _is_recent(before) and platform.is_quiet(source)
+        times_tell = self._tells_quiet and not _is_recent(before) and platform.has_no_writer(source)
         relocation: Relocation | Opaque | None
         is_sparse = platform.has_holes(source, size)  # before the reading; it takes a microsecond
         if size <= CHUNK and not is_sparse:

@@ -30,12 +30,12 @@ from holo.checkout.engine import Engine
 from holo.checkout.materialize import Materializer
 from holo.checkout.plan import Plan, plan
 from holo.checkout.proof import NO_PROOF, Proof, packed, proof_of, stamp_before, stamp_of_look, still_holds
-from holo.checkout.strategy import Decision, Way, decide
-from holo.checkout.survey import Expectation, Survey, nothing_there, survey
+from holo.checkout.strategy import Decision, Method, decide
+from holo.checkout.survey import Expectation, Survey, survey, survey_of_empty
 from holo.checkout.tally import Tally
 from holo.errors import Conflict, HoloError, UsageError, advice, hints
 from holo.filetimes import EXACT, try_out
-from holo.hololib import CatalogSummary, Store
+from holo.hololib import CatalogSummary, Library
 from holo.hololib.locks import OnWait, say_waiting
 from holo.platform import probe
 from holo.relocation.patch import Relocator
@@ -43,7 +43,7 @@ from holo.remove import remove, remove_at
 from holo.restore.report import RestoreReport
 from holo.settings import Strategy
 from holo.space import Holotree, Space
-from holo.trees.golden import Golden, Outline, changed_directories, count_extra, make_own, outline_of
+from holo.trees.golden import Golden, Outline, changed_directories, count_extra, outline_of, patch_snapshot
 from holo.trees.overlay import OVERLAY
 from holo.walk import absolute, mounted_inside, open_directory
 
@@ -97,7 +97,7 @@ class DryRun:
 
 
 def restore(
-    library: Store, name: str, catalog_name: str, digest: str, path: str | None, options: Options
+    library: Library, name: str, catalog_name: str, digest: str, path: str | None, options: Options
 ) -> RestoreReport:
     """Make space ``name`` (at ``path``, if it is new) equal to the catalog of that digest.
 
@@ -133,19 +133,19 @@ def restore(
     )
 
 
-def refuse(library: Store, name: str, path: str | None, options: Options) -> None:
+def refuse(library: Library, name: str, path: str | None, options: Options) -> None:
     """Raise what :func:`restore` would raise about the place of a space, of whatever catalog, under its lock."""
     _Job(library, Holotree(library.home), name, "", "", path, options)
 
 
-def dry_run(library: Store, name: str, catalog_name: str, digest: str, path: str | None, options: Options) -> DryRun:
+def dry_run(library: Library, name: str, catalog_name: str, digest: str, path: str | None, options: Options) -> DryRun:
     """What :func:`restore` would do, under the same locks. Changes nothing."""
     job = _Job(library, Holotree(library.home), name, catalog_name, digest, path, options)
     todo = job.plan(dry=True)
     return DryRun(name, job.path, catalog_name, digest, job.decision, todo)
 
 
-def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
+def delete(library: Library, name: str, on_wait: OnWait = say_waiting) -> Space:
     """Remove a space and what is known about it. Returns what it was.
 
     If that is damaged, what is removed is the directory where the space is likely to be.
@@ -169,7 +169,7 @@ def delete(library: Store, name: str, on_wait: OnWait = say_waiting) -> Space:
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
         remove_draft(space)
-        with tree.uncovered(name) as is_free:
+        with tree.try_lock_mount_point(name) as is_free:
             remove_at(space.path, itself=is_free, is_mount_point=is_mount_point)
         tree.forget(name)
     return space
@@ -226,7 +226,7 @@ def _refuse_history(path: str) -> None:
             )
 
 
-def refuse_place(library: Store, tree: Holotree, path: str, precious: Sequence[str] = ()) -> None:
+def refuse_place(library: Library, tree: Holotree, path: str, precious: Sequence[str] = ()) -> None:
     """Raise :class:`UsageError` for a directory that can be no space: it is holo's, or contains what a user needs.
 
     ``precious``: more paths that must not be in it.
@@ -253,7 +253,7 @@ class _Job:
 
     def __init__(
         self,
-        library: Store,
+        library: Library,
         tree: Holotree,
         name: str,
         catalog_name: str,
@@ -267,7 +267,7 @@ class _Job:
         self._catalog_name = catalog_name
         self._digest = digest
         self._options = options
-        self._verify = options.verify or library.is_doubtful
+        self._verify = options.verify or library.may_be_torn
         self._known = tree.find(name)
         self.path = self._place(path)
         if self._known is not None:
@@ -389,7 +389,7 @@ class _Job:
                 return todo
         self.decision = self._decide()
         # Only hardlinked files look different from others, so a survey for another way serves as well.
-        if remembered is not None and (remembered.used is Way.HARDLINK) == (self.decision.used is Way.HARDLINK):
+        if remembered is not None and (remembered.used is Method.HARDLINK) == (self.decision.used is Method.HARDLINK):
             return todo
         return plan(self._catalog, self._survey(self.decision.used), self.relocator, self.decision)
 
@@ -397,9 +397,9 @@ class _Job:
         known = self._known
         if known is None or self._is_new or known.state != "pristine" or known.requested != self._options.strategy:
             return None
-        if known.used not in {way.value for way in Way} or (self._options.strict and known.reason is not None):
+        if known.used not in {method.value for method in Method} or (self._options.strict and known.reason is not None):
             return None
-        return Decision(self._options.strategy, Way(known.used), known.reason)
+        return Decision(self._options.strategy, Method(known.used), known.reason)
 
     def _decide(self) -> Decision:
         blobs = self._library.blobs
@@ -410,9 +410,9 @@ class _Job:
             return decide(
                 self._options.strategy,
                 {
-                    Way.REFLINK: lambda: probe.reflink(blobs.directory, target, blobs.any_raw),
+                    Method.REFLINK: lambda: probe.reflink(blobs.directory, target, blobs.any_raw),
                     # No hardlink leads into another subvolume.
-                    Way.HARDLINK: lambda: (
+                    Method.HARDLINK: lambda: (
                         os.strerror(errno.EXDEV) if is_beside else probe.hardlink(blobs.directory, target)
                     ),
                 },
@@ -434,12 +434,12 @@ class _Job:
             return os.path.dirname(place)
         return place
 
-    def _survey(self, used: Way) -> Survey:
+    def _survey(self, used: Method) -> Survey:
         if self._is_new:
-            return nothing_there(self._catalog)
+            return survey_of_empty(self._catalog)
         proof = self._proof if not self._options.verify else NO_PROOF
         times = self._known.times if self._known is not None else EXACT
-        links = self._library.links if used is Way.HARDLINK else None
+        links = self._library.links if used is Method.HARDLINK else None
         modes = self._known.unkept_modes if self._known is not None else {}
         with self._opened() as root:
             expectation = Expectation(self._catalog, self.relocator, used, proof, times, links, modes)
@@ -490,7 +490,7 @@ class _Job:
             self._library, self._catalog, self.relocator, self.decision.used, verify=self._verify
         )
         materializer.check(todo.fills)
-        snapshots = self.decision.used is Way.REFLINK and not self._verify
+        snapshots = self.decision.used is Method.REFLINK and not self._verify
         if snapshots and (self._is_new or todo.size >= _WORTH_A_SNAPSHOT):
             tally = self._snapshot(outline_of(self._catalog))
             if tally is not None:
@@ -502,7 +502,7 @@ class _Job:
         if not self._is_new and not self._changed:
             return None
         self.decision = self._decide()
-        return self._snapshot(outline) if self.decision.used is Way.REFLINK else None
+        return self._snapshot(outline) if self.decision.used is Method.REFLINK else None
 
     @cached_property
     def _changed(self) -> list[str]:
@@ -619,17 +619,17 @@ class _Job:
                 return None
             root = platform.open_child(directory, draft)
             try:
-                tally = make_own(root, self.path, self._library, outline, self.relocator, self._options.workers)
+                tally = patch_snapshot(root, self.path, self._library, outline, self.relocator, self._options.workers)
                 tally.removed = self._count_extra(root)
                 if not self._put_in_place(directory, draft, name):
                     return None
                 stamp = stamp_before(platform.status(root, "").st_ctime_ns, space.times)
                 inodes = self._tree.save_inodes(self._name, self._golden.inodes)
-                finished = replace(space, used=Way.SNAPSHOT.value).finished(stamp, platform.identity(root), inodes)
+                finished = replace(space, used=Method.SNAPSHOT.value).finished(stamp, platform.identity(root), inodes)
             finally:
                 platform.close_directory(root)
                 remove(directory, draft)  # the old tree, or a snapshot that could not take its place
-            self.decision = replace(self.decision, used=Way.SNAPSHOT)
+            self.decision = replace(self.decision, used=Method.SNAPSHOT)
             self._tree.save(finished)
         tally.reflinked = self.totals.files - tally.copied
         tally.shared_bytes = self.totals.bytes - tally.written_bytes
@@ -647,7 +647,7 @@ class _Job:
     def _put_in_place(self, directory: platform.Directory, draft: str, name: str) -> bool:
         """Let the draft be the space; ``False``: what is there can be changed but not replaced, a mount point, say."""
         try:
-            with self._tree.uncovered(self._name) as is_free:
+            with self._tree.try_lock_mount_point(self._name) as is_free:
                 if not is_free:
                     return False
                 if self._is_new:

@@ -27,16 +27,15 @@ from holo.checkout.engine import Engine
 from holo.checkout.materialize import Materializer
 from holo.checkout.plan import plan
 from holo.checkout.proof import packed
-from holo.checkout.strategy import Decision, Way
-from holo.checkout.survey import Finding, Survey, nothing_there
+from holo.checkout.strategy import Decision, Method
+from holo.checkout.survey import Finding, Survey, survey_of_empty
 from holo.checkout.tally import Tally
 from holo.errors import CatalogInvalid, HoloError
-from holo.files import is_ours, read_file
-from holo.hololib import Store
+from holo.files import is_ours, read_file, seal, unseal
+from holo.hololib import Library
 from holo.hololib.blobs import write_all
 from holo.hololib.library import LARGEST
 from holo.hololib.locks import OnWait, locked
-from holo.hololib.sealed import seal, unseal
 from holo.hololib.shards import DRAFT, temporary_name
 from holo.platform import Directory
 from holo.relocation import leads_into
@@ -78,14 +77,14 @@ class Golden:
 
     def __init__(
         self,
-        store: Store,
+        library: Library,
         digest: str,
         workers: int,
         on_progress: Callable[[int, int], object] | None,
         on_wait: OnWait,
     ) -> None:
-        self._store = store
-        self._path = os.path.join(store.path, "golden")
+        self._library = library
+        self._path = os.path.join(library.path, "golden")
         self._digest = digest
         self._read: Outline | None = None
         self._workers = workers
@@ -143,7 +142,7 @@ class Golden:
                 remove(directory, name)
         except OSError as error:
             if error.errno in _REAL_FAILURES:
-                raise HoloError(f"cannot make a golden tree in {self._store.path}: {error.strerror}") from error
+                raise HoloError(f"cannot make a golden tree in {self._library.path}: {error.strerror}") from error
         return False
 
     def _open(self, load: Callable[[], Catalog]) -> Directory:
@@ -156,12 +155,12 @@ class Golden:
             if not os.access(self._path, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self._path)
             # One maker at a time: who waited finds it made, and what is a draft then is a killed one's.
-            what = f"the golden trees of {self._store.path}"
+            what = f"the golden trees of {self._library.path}"
             with locked(os.path.join(self._path, ".lock"), what, exclusive=True, on_wait=self._on_wait):
                 self._read = None
                 tree = self._open_sound(folder)
                 if tree is None:
-                    self._store.remove_golden(self._digest)
+                    self._library.remove_golden(self._digest)
                     self._read = self._make(load(), folder)
                     tree = platform.open_child(folder, self._digest)
             return tree
@@ -178,7 +177,7 @@ class Golden:
         except FileNotFoundError:
             return None
         try:
-            if platform.status(tree, "").st_uid != os.geteuid():
+            if platform.status(tree, "").st_uid != platform.user_id():
                 raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), self._digest)
             if self._is_as_made(tree):
                 return tree
@@ -249,10 +248,10 @@ class Golden:
     def _fill(self, catalog: Catalog, tree: Directory, shown: str) -> Tally:
         catalog = as_recorded(catalog)
         relocator = Relocator(catalog.prefix, catalog.prefix)
-        decision = Decision(Strategy.REFLINK, Way.REFLINK)
-        materializer = Materializer(self._store, catalog, relocator, Way.REFLINK, verify=False)
+        decision = Decision(Strategy.REFLINK, Method.REFLINK)
+        materializer = Materializer(self._library, catalog, relocator, Method.REFLINK, verify=False)
         engine = Engine(tree, shown, materializer, catalog.xattrs, self._workers)
-        return engine.execute(plan(catalog, nothing_there(catalog), relocator, decision), self._on_progress)
+        return engine.execute(plan(catalog, survey_of_empty(catalog), relocator, decision), self._on_progress)
 
 
 def _cannot_have(catalog: Catalog, tree: Directory) -> bool:
@@ -372,10 +371,12 @@ def survey_of_snapshot(outline: Catalog, relocator: Relocator) -> Survey:
     return Survey(findings)
 
 
-def make_own(root: Directory, shown: str, store: Store, outline: Catalog, relocator: Relocator, workers: int) -> Tally:
+def patch_snapshot(
+    root: Directory, shown: str, library: Library, outline: Catalog, relocator: Relocator, workers: int
+) -> Tally:
     """Make a fresh snapshot a space: patch what names its own path. Returns what was made."""
-    decision = Decision(Strategy.SMART, Way.SNAPSHOT)
+    decision = Decision(Strategy.SMART, Method.SNAPSHOT)
     todo = plan(outline, survey_of_snapshot(outline, relocator), relocator, decision)
-    materializer = Materializer(store, outline, relocator, Way.REFLINK, verify=False)
+    materializer = Materializer(library, outline, relocator, Method.REFLINK, verify=False)
     materializer.check(todo.fills)
     return Engine(root, shown, materializer, outline.xattrs, workers).execute(todo)

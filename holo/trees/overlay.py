@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, HoloError
-from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, refuse_to_wait
+from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked
 from holo.platform import Directory
 from holo.remove import patiently, remove, unlink
 from holo.walk import make_folder, make_folders, open_directory, refuse_symlinks
@@ -45,7 +45,7 @@ class Layers:
     """The trees, layers and runs of this user below one holotree."""
 
     def __init__(self, holotree: str) -> None:
-        self.path = os.path.join(holotree, _FOLDER + str(max(platform.owners())))
+        self.path = os.path.join(holotree, _FOLDER + str(platform.user_id()))
         self.trees, self.layers, self.runs = (os.path.join(self.path, name) for name in ("trees", "layers", "runs"))
 
     def prepare(self) -> None:
@@ -71,7 +71,7 @@ class Layers:
             status = os.lstat(self.path)
         except FileNotFoundError:
             return False
-        own = stat.S_ISDIR(status.st_mode) and status.st_uid == max(platform.owners())
+        own = stat.S_ISDIR(status.st_mode) and status.st_uid == platform.user_id()
         return own and not (os.name == "posix" and status.st_mode & 0o077)
 
     def layer_name(self, digest: str, path: str) -> str:
@@ -87,7 +87,7 @@ class Layers:
                     yield path
                     return
             # Not waited for: who was faster holds it, then shares it as long as their command runs.
-            with suppress(InUseError), locked(path + ".lock", what, exclusive=True, on_wait=refuse_to_wait):
+            with suppress(InUseError), locked(path + ".lock", what, exclusive=True, wait=False):
                 if not self.is_whole(path):
                     _make(path, make)
             time.sleep(os.urandom(1)[0] / 256_000)  # so that many do not always come at the same moment
@@ -124,13 +124,13 @@ class Layers:
             for name in os.listdir(folder):
                 if name.endswith(_DRAFT):
                     path = os.path.join(folder, name.removesuffix(_DRAFT))
-                    with suppress(InUseError), locked(path + ".lock", path, exclusive=True, on_wait=refuse_to_wait):
+                    with suppress(InUseError), locked(path + ".lock", path, exclusive=True, wait=False):
                         discard(path, whole=False)
 
     def remove(self, path: str, *, dry_run: bool = False) -> bool:
         """Remove a tree, a layer or a run. ``False``: there was none, or it is in use, or cannot be locked."""
         try:
-            with locked(path + ".lock", path, exclusive=True, on_wait=refuse_to_wait):
+            with locked(path + ".lock", path, exclusive=True, wait=False):
                 there = os.path.isdir(path)
                 if not dry_run:
                     discard(path)

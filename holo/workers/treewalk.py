@@ -84,14 +84,14 @@ class _Crew:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._idle, self._say_idle = os.pipe()
+        self._idle, self._announce_idle = os.pipe()
         os.set_blocking(self._idle, False)
         self._receiver, self._sender = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)  # what is one write is one read, pipe(2)
         os.set_blocking(self._receiver, False)  # several wait for the same, and one gets it
         self._alive, self._parent = os.pipe()  # nothing is ever written: it breaks when the parent is gone
 
     def close(self) -> None:
-        for pipe in ((self._idle, self._say_idle), (self._receiver, self._sender), (self._alive, self._parent)):
+        for pipe in ((self._idle, self._announce_idle), (self._receiver, self._sender), (self._alive, self._parent)):
             for descriptor in pipe:
                 os.close(descriptor)
 
@@ -129,8 +129,8 @@ class _Crew:
 
     def _receive(self) -> str | None:
         """Wait for a directory of another's; ``None`` when there are no more."""
-        os.write(self._say_idle, b".")
-        if self._count_idle() == self._workers and self._take_all_idle():
+        os.write(self._announce_idle, b".")
+        if self._count_idle() == self._workers and self._claim_termination():
             for _ in range(self._workers):
                 os.write(self._sender, _END)
         while True:
@@ -140,7 +140,7 @@ class _Crew:
                 message = os.read(self._receiver, _LONGEST)
                 return None if message == _END else os.fsdecode(message)
 
-    def _take_all_idle(self) -> bool:
+    def _claim_termination(self) -> bool:
         """Whether it is for us to say that this is the end: several may see at once that nobody has anything.
 
         A pipe holds 16 pieces, and those of more than one would be too many for as many readers as there are.
