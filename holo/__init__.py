@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from holo.hololib.collect import GcReport, Use
     from holo.hololib.library import CatalogSummary
+    from holo.hololib.reference import CatalogRef
     from holo.record import RecordReport
     from holo.restore import DryRun
     from holo.restore.report import RestoreReport
@@ -63,6 +64,7 @@ _HOMES = {
     ),
     "hololib.collect": ("GcReport", "Use"),
     "hololib.library": ("CatalogSummary",),
+    "hololib.reference": ("CatalogRef",),
     "record": ("RecordReport",),
     "restore": ("DryRun",),
     "checkout.plan": ("Plan",),
@@ -77,6 +79,7 @@ __all__ = [
     "Adoption",
     "Catalog",
     "CatalogInvalid",
+    "CatalogRef",
     "CatalogSummary",
     "CheckReport",
     "CloneReport",

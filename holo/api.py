@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
+from holo import selection
 from holo import settings as settings_module
-from holo.errors import CatalogInvalid, Conflict, HoloError, NotFound, UsageError
-from holo.hololib import CatalogSummary, Library
+from holo.errors import Conflict, HoloError, NotFound, UsageError
+from holo.hololib import CatalogRef, CatalogSummary, Library
 from holo.hololib.locks import OnWait, say_waiting
-from holo.space import PLACES, Holotree, Space
-from holo.walk import absolute, current_directory, refuse_encoding
+from holo.home import Home
+from holo.space import PLACES, Holotree, Space, is_whole
+from holo.walk import absolute, refuse_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import TypeAlias
 
-    from holo.blueprints.blueprint import Blueprint
-    from holo.blueprints.builders import Options as BuildOptions
-    from holo.blueprints.make import Made
     from holo.catalog import Catalog
     from holo.check import CheckReport
     from holo.check.adopt import Adoption
+    from holo.ephemeral import Environment
     from holo.hololib.collect import GcReport
     from holo.platform import Directory
     from holo.record import RecordReport
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     PathLike: TypeAlias = str | os.PathLike[str]
     OnProgress: TypeAlias = Callable[[int, int], object]
-
-DEFAULT_SPACE = "user"
 
 
 class Hololib:
@@ -50,9 +48,8 @@ class Hololib:
     def __init__(self, home: PathLike | None = None, *, on_wait: OnWait = say_waiting) -> None:
         refuse_encoding()
         self.settings = settings_module.load(home=os.fspath(home) if home is not None else None)
-        self.library = Library(self.settings.home, self.settings.compression)
-        self.tree = Holotree(self.settings.home)
-        self._on_wait = on_wait
+        library = Library(self.settings.home, self.settings.compression)
+        self.home = Home(library, Holotree(self.settings.home), self.settings.workers, on_wait)
 
     def record(
         self,
@@ -76,14 +73,14 @@ class Hololib:
             check_name(name, "catalog")
         if not os.path.isdir(path):
             raise NotFound(f"cannot record {path}: there is no such directory", "Name the directory to record.")
-        with self.library.lock(exclusive=False, on_wait=self._on_wait):
+        with self._using_library():
             return record(
-                self.library,
+                self.home.library,
                 path,
                 name,
                 skip_special=skip_special,
                 keep_setid=keep_setid,
-                workers=self.settings.workers,
+                workers=self.home.workers,
                 on_progress=on_progress,
             )
 
@@ -111,41 +108,35 @@ class Hololib:
         capabilities, in a catalog file. ``compile``: whether a blueprint's bytecode is compiled; without it, as when
         the space was made of that blueprint, else yes. The other arguments are those of :meth:`restore`.
         """
-        from holo.restore import refuse, restore
+        from holo.blueprints.choices import build_options
+        from holo.blueprints.spaces import init_space
 
         options = self._options(strategy, strict, verify, force, on_progress, yes=yes)
-        path = _absolute(to)
+        text = os.fspath(source) if source is not None else None
+        path = selection.place_named(to)
         self._sweep()
-        known = self.tree.find(space)
-        if self._resolve_blueprint(source, known, path) is None:
-            self._named(source, known)  # what does not exist is told before anything is made
+        known = self.home.spaces.find(space)
+        if selection.blueprint_named(self.home, text, known, path) is None:
+            selection.catalog_named(self.home, text, known)  # what does not exist is told before anything is made
         with self._alone_with(space):
-            known = self.tree.find(space)
-            blueprint = self._resolve_blueprint(source, known, path)
-            if blueprint is not None or self._named(source, known) is None:
-                refuse(self.library, space, path, options)  # before anything is recorded or built
+            known = self.home.spaces.find(space)
+            blueprint = selection.blueprint_named(self.home, text, known, path)
+            if blueprint is not None or selection.catalog_named(self.home, text, known) is None:
+                self._refuse_place(space, path, options)  # before anything is recorded or built
             if blueprint is not None:
-                chosen = self._chosen(compile, blueprint, known, path)
-                return self._init_from(blueprint, space, known, path, chosen, options, may_change=force)
+                chosen = build_options(self.home, blueprint, known, path, compile)
+                return init_space(self.home, blueprint, space, known, path, chosen, options, may_change=force)
             _refuse_compile(compile)
-            with self.library.lock(exclusive=False, on_wait=self._on_wait):
-                self._say_what_is_taken(source, known)
+            return self._init_from_catalog(space, text, known, path, options, keep_setid=keep_setid)
 
-                def approve(name: str, digest: str) -> None:
-                    self._refuse_other(known, name, digest, options)
-
-                name, digest, warnings = self._from_source(source, known, approve, keep_setid=keep_setid)
-                approve(name, digest)
-                report = restore(self.library, space, name, digest, path, options)
-                return replace(report, warnings=(*warnings, *report.warnings))
-
-    def catalog_of_blueprint(self, path: PathLike, *, compile: bool = True) -> tuple[str, str]:  # noqa: A002
-        """The name and the digest of the catalog of a blueprint, which is built if the library does not have it."""
+    def catalog_of_blueprint(self, path: PathLike, *, compile: bool = True) -> CatalogRef:  # noqa: A002
+        """The catalog of a blueprint, which is built if the library does not have it."""
         from holo.blueprints.blueprint import named
         from holo.blueprints.builders import Options
+        from holo.blueprints.spaces import built
 
-        with self._built(named(os.fspath(path)), Options(compile)) as made:
-            return made.name, made.digest
+        with built(self.home, named(os.fspath(path)), Options(compile)) as catalog:
+            return catalog
 
     def space_of_blueprint(
         self,
@@ -162,41 +153,22 @@ class Hololib:
         few stats. Raises :class:`Conflict` for a space of anything else.
         """
         from holo.blueprints.blueprint import named
+        from holo.blueprints.choices import build_options
         from holo.blueprints.memory import recall
 
         self._sweep()
         blueprint = named(os.fspath(path))
-        name = space or self._space_for(blueprint)
-        known = self.tree.find(name)
-        if _is_whole(known):
-            current = recall(self.library, blueprint, self._chosen(compile, blueprint, known))
+        name = space or selection.space_for(self.home, blueprint)
+        known = self.home.spaces.find(name)
+        if is_whole(known):
+            chosen = build_options(self.home, blueprint, known, None, compile)
+            current = recall(self.home.library, blueprint, chosen)
             if current is not None and current[1] == known.digest:
                 return known
-        return self._update_space(blueprint, name, compile)
+        from holo.blueprints.spaces import update_space
 
-    def _update_space(self, blueprint: Blueprint, name: str, compile: bool | None) -> Space:  # noqa: A002
-        """Let a space hold what a blueprint says, if that is not what it holds, or if it is not whole."""
-        from holo.blueprints.make import find
-        from holo.blueprints.memory import origin_of
-        from holo.blueprints.modules import place_for
-
-        with self.tree.lock(name, self._on_wait):
-            known = self.tree.find(name)
-            to = place_for(self.tree, blueprint) if known is None else None
-            chosen = self._chosen(compile, blueprint, known, to)
-            if _is_whole(known):
-                made = find(self.library, blueprint, chosen)
-                if made.digest == known.digest:
-                    return known
-            origin = origin_of(self.tree, known) if known is not None else None
-            is_ours = origin is not None and origin.blueprint == blueprint.path
-            if is_ours and _is_whole(known):
-                self._on_wait(f"space {name} becomes what {blueprint.path} says now; what was changed in it goes")
-            options = self._options(None, strict=False, verify=False, force=False, on_progress=None)
-            self._init_from(blueprint, name, known, to, chosen, options, may_change=is_ours)
-            if to is not None:
-                self._on_wait(f"space {name} is {to}, where Node.js looks for packages")
-        return self.tree.get(name)
+        options = self._options(None, strict=False, verify=False, force=False, on_progress=None)
+        return update_space(self.home, blueprint, name, compile, options)
 
     def space_to_run_in(
         self,
@@ -212,14 +184,15 @@ class Hololib:
         ``node_modules`` of the current folder or of one above it, and its blueprint, if it was made of one; else
         ``HOLO_SPACE``'s; else that of the nearest blueprint upwards; else ``user``.
         """
-        name, found = self._meant(space, blueprint)
+        from holo import activation
+
+        path = os.fspath(blueprint) if blueprint is not None else None
+        name, found = selection.space_to_run(self.home, space, path)
         if found is None:
             _refuse_compile(compile)
             return self.space(name, force=force)
         made = self.space_of_blueprint(found.path, name, compile=compile)
         if not force:
-            from holo import activation
-
             activation.check_python(made.path, made.name)
         return made
 
@@ -229,13 +202,13 @@ class Hololib:
             return None
         from holo.blueprints.modules import hidden
 
-        return hidden(self.tree, space)
+        return hidden(self.home.spaces, space)
 
     def build_log(self, catalog: str) -> bytes:
         """What the tools printed when a catalog (name or digest prefix) was built from a blueprint."""
         from holo.blueprints.make import read_log
 
-        return read_log(self.library, self.library.resolve(catalog)[0])
+        return read_log(self.home.library, self.home.library.resolve(catalog).name)
 
     def restore(
         self,
@@ -261,10 +234,8 @@ class Hololib:
         from holo.restore import restore
 
         options = self._options(strategy, strict, verify, force, on_progress, yes=yes)
-        name, path = self._space_meant(space, to, catalog)
-        self._catalog_meant(name, catalog)  # what does not exist is told before anything is made
-        with self._locked(name):
-            return restore(self.library, name, *self._catalog_meant(name, catalog), path, options)
+        with self._restoring(space, to, catalog) as (name, path, wanted):
+            return restore(self.home, name, wanted, path, options)
 
     def dry_run(
         self,
@@ -282,10 +253,8 @@ class Hololib:
         from holo.restore import dry_run
 
         options = self._options(strategy, strict, verify, force, None, yes=yes)
-        name, path = self._space_meant(space, to, catalog)
-        self._catalog_meant(name, catalog)
-        with self._locked(name):
-            return dry_run(self.library, name, *self._catalog_meant(name, catalog), path, options)
+        with self._restoring(space, to, catalog) as (name, path, wanted):
+            return dry_run(self.home, name, wanted, path, options)
 
     def run_ephemeral(
         self,
@@ -309,58 +278,22 @@ class Hololib:
         from holo import ephemeral
 
         self._sweep()
-        if catalog is not None and blueprint is not None:
-            raise UsageError("an environment is of a catalog or of a blueprint", "Leave out one of the two.")
+        _refuse_contradictions(catalog, blueprint, keep, record=record)
         if keep is not None:
-            self._refuse_known(keep, record=record)
-        elif record:
-            raise UsageError("a catalog to be recorded needs a name", "Add --keep NAME.")
-        name, found = self._meant(space, blueprint) if catalog is None else (space or self._near_or_default(), None)
-        known = self.tree.find(name)
-        if known is not None:
-            self.tree.refuse_copied(known)
-        path = known.path if known is not None else self.tree.default_path(name)
-        if found is not None:
-            from holo.blueprints.modules import place_for
-
-            path = (place_for(self.tree, found) if known is None else None) or path
-            with self._built(found, self._chosen(compile, found, known, path)) as made:
-                catalog = made.digest
-        else:
-            _refuse_compile(compile)
-        environment = ephemeral.Environment(name, path, *self._catalog_meant(name, catalog))
+            self._refuse_taken(keep, record=record)
+        environment = self._environment(space, catalog, blueprint, compile)
 
         def save(root: Directory, path: str) -> None:
             from holo.record import record as record_tree
 
-            with self.library.lock(exclusive=False, on_wait=self._on_wait):
+            with self._using_library():
                 # A socket or a fifo that the command left is no reason to lose its result.
-                record_tree(self.library, path, keep, root=root, skip_special=True, workers=self.settings.workers)
+                record_tree(self.home.library, path, keep, root=root, skip_special=True, workers=self.home.workers)
 
-        home = ephemeral.Home(self.library, self.tree, self.settings.workers, self._on_wait)
-        code = ephemeral.run(home, environment, list(command), save if keep is not None else None)
+        code = ephemeral.run(self.home, environment, list(command), save if keep is not None else None)
         if keep is not None and not record:
             self.init(keep, keep)
         return code
-
-    def _refuse_known(self, name: str, *, record: bool) -> None:
-        """What is kept is a catalog, and a space of the same name unless it is only to be recorded."""
-        from holo.hololib.library import check_name
-
-        check_name(name, "catalog" if record else "space")
-        if self.library.summary(name) is not None:
-            raise Conflict(f"there is a catalog {name!r} already", "Keep the result under another name.")
-        if not record and self.tree.find(name) is not None:
-            raise Conflict(f"there is a space {name!r} already", "Keep the result under another name.")
-
-    def _sweep(self) -> None:
-        """Remove what killed throw-away environments have left."""
-        from holo.trees.overlay import Layers
-
-        if Layers(self.tree.path).working():
-            from holo import ephemeral
-
-            ephemeral.sweep(ephemeral.Home(self.library, self.tree, self.settings.workers, self._on_wait))
 
     def delete(self, space: str | None = None) -> Space:
         """Remove a space: the named one, else the ``.venv`` or ``node_modules`` of the current folder or of one above.
@@ -371,16 +304,16 @@ class Hololib:
 
         self._sweep()
         if space is None:
-            near = self._only_near()
+            near = selection.only_near(self.home)
             if near is None:
                 raise UsageError(
                     f"no space is named, and no {' or '.join(PLACES)} here or above is one",
                     "Name it: `holo delete SPACE`. `holo list` shows which there are.",
                 )
             space = near.name
-        if self.tree.find_anyhow(space) is None:  # told before a lock is made
-            raise self.tree.unknown(space)
-        return delete(self.library, space, self._on_wait)
+        if self.home.spaces.find_anyhow(space) is None:  # told before a lock is made
+            raise self.home.spaces.unknown(space)
+        return delete(self.home, space)
 
     def space(self, name: str | None = None, *, force: bool = False) -> Space:
         """The space of that name, to work in; without one, as :meth:`restore` chooses.
@@ -390,18 +323,19 @@ class Hololib:
         its last restore has not ended. With ``force`` it need neither have its Python nor be restored to the end.
         """
         self._sweep()
-        found = self.tree.get(name or self._near_or_default())
-        self.tree.refuse_copied(found)
+        spaces = self.home.spaces
+        found = spaces.get(name or selection.near_or_default(self.home))
+        spaces.refuse_copied(found)
         if not os.path.isdir(found.path):
             raise NotFound(
                 f"the directory of space {found.name!r} is gone: {found.path}",
                 f"Make it again with `holo restore --space {found.name}`.",
             )
-        self.tree.refuse_moved(found)
+        spaces.refuse_moved(found)
         if not force:
             from holo import activation
 
-            self.tree.refuse_unfinished(found)
+            spaces.refuse_unfinished(found)
             activation.check_python(found.path, found.name)
         return found
 
@@ -414,32 +348,32 @@ class Hololib:
         from holo.glance import glance
 
         self._sweep()
-        return list(glance(self.library, self.tree.spaces()))
+        return list(glance(self.home.library, self.home.spaces.spaces()))
 
     def catalogs(self, reference: str | None = None) -> list[CatalogSummary]:
         """All catalogs, by name, or the one of that name or digest prefix, under all its names."""
-        found = self.library.catalogs()
+        found = self.home.library.catalogs()
         if reference is None:
             return found
-        digest = self.library.resolve(reference)[1]
+        digest = self.home.library.resolve(reference).digest
         return [summary for summary in found if summary.digest == digest]
 
     def catalog(self, reference: str) -> Catalog:
         """The catalog of that name or digest prefix, validated."""
-        return self.library.load(self.library.resolve(reference)[1])
+        return self.home.library.load(self.home.library.resolve(reference).digest)
 
     def golden_trees(self) -> set[str]:
         """The digests of the catalogs that have a golden tree."""
-        return self.library.golden_trees()
+        return self.home.library.golden_trees()
 
-    def remove_catalog(self, reference: str) -> tuple[str, str]:
-        """Remove a catalog; returns its name and digest. Its blobs stay until they are collected."""
+    def remove_catalog(self, reference: str) -> CatalogRef:
+        """Remove a catalog; returns which. Its blobs stay until they are collected."""
         from holo.trees.overlay import Layers
 
-        self.library.resolve(reference)  # what does not exist is told before a lock is made
-        with self.library.lock(exclusive=True, on_wait=self._on_wait):
-            removed = self.library.remove(reference)
-        Layers(self.tree.path).collect(self.library.digests(), dry_run=False)
+        self.home.library.resolve(reference)  # what does not exist is told before a lock is made
+        with self.home.library.lock(exclusive=True, on_wait=self.home.on_wait):
+            removed = self.home.library.remove(reference)
+        Layers(self.home.spaces.path).collect(self.home.library.digests(), dry_run=False)
         return removed
 
     def gc(
@@ -464,14 +398,14 @@ class Hololib:
         self._sweep()
         size = collect.parse_size(max_size) if isinstance(max_size, str) else max_size
         policy = collect.Policy(keep_days, keep_last, size)
-        known, _ = collect.needs(self.library)  # takes long, and nobody has to wait for that
-        with self.library.lock(exclusive=not dry_run, on_wait=self._on_wait):
-            holders = self.tree.holders() if policy != collect.Policy() else {}
-            report = collect.collect(self.library, known, holders, policy, dry_run=dry_run)
-            drafts, locks = self.tree.tidy(dry_run=dry_run)
-            drafts += tidy(self.library, self.tree, dry_run=dry_run)
+        known, _ = collect.needs(self.home.library)  # takes long, and nobody has to wait for that
+        with self.home.library.lock(exclusive=not dry_run, on_wait=self.home.on_wait):
+            holders = self.home.spaces.holders() if policy != collect.Policy() else {}
+            report = collect.collect(self.home.library, known, holders, policy, dry_run=dry_run)
+            drafts, locks = self.home.spaces.tidy(dry_run=dry_run)
+            drafts += tidy(self.home.library, self.home.spaces, dry_run=dry_run)
         going = {use.digest for use in report.catalogs}
-        layers = Layers(self.tree.path).collect(self.library.digests() - going, dry_run=dry_run)
+        layers = Layers(self.home.spaces.path).collect(self.home.library.digests() - going, dry_run=dry_run)
         if report.damage:
             raise collect.incomplete(report.damage)
         return replace(report, drafts=report.drafts + drafts, locks=locks, layers=layers)
@@ -482,11 +416,10 @@ class Hololib:
         What is not holo's stays, and what belongs to other users and homes; the report says what and why. ``dry_run``
         changes nothing. Raises :class:`Conflict` if a throw-away environment is in use or a build is running.
         """
-        from holo import ephemeral, uninstall
+        from holo import uninstall
 
         self._sweep()
-        home = ephemeral.Home(self.library, self.tree, self.settings.workers, self._on_wait)
-        report = uninstall.uninstall(home, spaces=spaces, dry_run=dry_run)
+        report = uninstall.uninstall(self.home, spaces=spaces, dry_run=dry_run)
         if self.settings.file is not None:
             report.left[self.settings.file] = "it holds your settings"
         return report
@@ -510,15 +443,15 @@ class Hololib:
         if sources and not repair:
             raise UsageError("sources are for a repair only", "Add --repair.")
         return check(
-            self.library,
-            self.tree,
+            self.home.library,
+            self.home.spaces,
             Options(
                 repair=repair,
                 sources=[os.fspath(source) for source in sources],
-                spaces=spaces if spaces is not None else [space.name for space in self._near()],
-                workers=self.settings.workers,
+                spaces=spaces if spaces is not None else [space.name for space in selection.near(self.home)],
+                workers=self.home.workers,
                 on_progress=on_progress,
-                on_wait=self._on_wait,
+                on_wait=self.home.on_wait,
             ),
         )
 
@@ -530,7 +463,7 @@ class Hololib:
         """
         from holo.check.adopt import adopt
 
-        return adopt(self.library, self.tree, spaces, self.settings.workers, self._on_wait)
+        return adopt(self.home.library, self.home.spaces, spaces, self.home.workers, self.home.on_wait)
 
     def _options(
         self,
@@ -545,312 +478,141 @@ class Hololib:
         from holo.restore import Options
 
         chosen = settings_module.Strategy.parse(strategy, "flag --strategy") if strategy else self.settings.strategy
-        return Options(chosen, strict, verify, force, yes, self.settings.workers, on_progress, self._on_wait)
+        return Options(chosen, strict, verify, force, yes, on_progress)
 
-    @contextmanager
-    def _locked(self, space: str) -> Iterator[None]:
-        """Keep others from the space, and the library from losing anything.
+    def _sweep(self) -> None:
+        """Remove what killed throw-away environments have left."""
+        from holo.trees.overlay import Layers
 
-        In this order: who waits for a space does not keep anybody waiting for the library.
-        """
-        self._sweep()
-        with self._alone_with(space), self.library.lock(exclusive=False, on_wait=self._on_wait):
-            yield
+        if Layers(self.home.spaces.path).working():
+            from holo import ephemeral
+
+            ephemeral.sweep(self.home)
+
+    def _using_library(self) -> AbstractContextManager[None]:
+        """Keep the library from losing anything."""
+        return self.home.library.lock(exclusive=False, on_wait=self.home.on_wait)
 
     @contextmanager
     def _alone_with(self, space: str) -> Iterator[None]:
         """Keep others from the space. If it was refused, and so is no space, its lock goes."""
         try:
-            with self.tree.lock(space, self._on_wait):
+            with self.home.spaces.lock(space, self.home.on_wait):
                 yield
         except HoloError:
             with suppress(HoloError):
-                self.tree.drop_lock(space)
+                self.home.spaces.drop_lock(space)
             raise
 
-    def _near(self) -> list[Space]:
-        """The spaces that are the ``.venv`` and ``node_modules`` of the current folder, or of the nearest one above."""
-        with suppress(NotFound):  # the current directory is gone
-            return self.tree.near(current_directory())
-        return []
-
-    def _only_near(self) -> Space | None:
-        """The one of them that is to be changed. Raises :class:`UsageError` if nobody can tell which."""
-        near = self._near()
-        if len(near) > 1:
-            names = " or ".join(f"--space {space.name}" for space in near)
-            raise UsageError(f"{' and '.join(space.path for space in near)} are spaces", f"Say which: {names}.")
-        return near[0] if near else None
-
-    def _near_or_default(self) -> str:
-        near = self._only_near()
-        return near.name if near is not None else _default_space()
-
-    def _meant(self, space: str | None, blueprint: PathLike | None) -> tuple[str, Blueprint | None]:
-        """The name of the space that a command is to run in, and what that is to hold unless it stays as it is."""
-        if blueprint is not None:
-            from holo.blueprints.blueprint import named
-
-            found = named(os.fspath(blueprint))
-            return space or self._space_for(found), found
-        if space:
-            return space, None
-        from holo.blueprints.blueprint import nearest
-
-        if near := self._near():
-            followed = self._followed(near[0])
-            is_modules = followed is not None and followed.kind == "npm"
-            beside = nearest(current_directory()) if is_modules else None
-            if beside is None or beside.kind == "npm":  # else packages for Node.js are not what is meant
-                return near[0].name, followed
-        if os.environ.get("HOLO_SPACE"):
-            return _default_space(), None
-        nearby = nearest(current_directory())
-        return (nearby.space, nearby) if nearby is not None else (_default_space(), None)
-
-    def _followed(self, space: Space) -> Blueprint | None:
-        """The blueprint that a space was made of, if it is there and may be built without being named."""
-        from holo.blueprints.blueprint import is_own, recognise
-        from holo.blueprints.memory import origin_of
-
-        origin = origin_of(self.tree, space)
-        return recognise(origin.blueprint) if origin is not None and is_own(origin.blueprint) else None
-
-    def _space_for(self, blueprint: Blueprint) -> str:
-        """The name of the space of a blueprint, where none is named."""
-        from holo.blueprints.memory import origin_of
-
-        for space in self.tree.near(blueprint.folder):
-            origin = origin_of(self.tree, space)
-            if origin is not None and origin.blueprint == blueprint.path:
-                return space.name
-        return os.environ.get("HOLO_SPACE") or blueprint.space
-
-    def _space_meant(self, space: str | None, to: PathLike | None, catalog: str | None) -> tuple[str, str | None]:
-        """The name of the space that a restore is about, and its path if that was given."""
-        path = _absolute(to)
-        if space is not None:
-            return space, path
-        if path is None:
-            return self._near_or_default(), None
-        at = self.tree.at(path)
-        if at is None and catalog is None:
-            from shlex import quote
-
-            raise NotFound(
-                f"{path} is not a space",
-                f"`holo list` shows which are. To make it one: `holo init --space NAME SOURCE --to {quote(path)}`.",
-            )
-        return at.name if at is not None else _default_space(), path
-
-    def _catalog_meant(self, space: str, reference: str | None) -> tuple[str, str]:
-        """The name and the digest of the catalog that a space is to be restored to."""
-        if reference is not None:
-            return self.library.resolve(reference)
-        known = self.tree.get(space)
-        return known.catalog, known.digest
-
-    def _resolve_blueprint(self, source: PathLike | None, known: Space | None, to: PathLike | None) -> Blueprint | None:
-        """The blueprint that a source is, if any. Without a source: the space's own; for a new one, the nearest."""
-        from holo.blueprints import blueprint
-
-        if source is not None:
-            text = os.fspath(source)
-            is_catalog = os.sep not in text and self.library.is_catalog(text)
-            return blueprint.recognise(text) if os.path.isfile(text) and not is_catalog else None
-        if known is None:
-            of_npm = os.path.basename(_absolute(to) or "") == "node_modules"
-            return blueprint.nearest(current_directory(), of_npm=of_npm)
-        from holo.blueprints.memory import origin_of
-
-        made_from = origin_of(self.tree, known)
-        if made_from is None or not os.path.isfile(made_from.blueprint):
-            return None
-        return blueprint.recognise(made_from.blueprint)
-
-    def _chosen(
-        self,
-        compile: bool | None,  # noqa: A002
-        blueprint: Blueprint,
-        known: Space | None,
-        to: PathLike | None = None,
-    ) -> BuildOptions:
-        """How a blueprint is built for a space: bytecode as was chosen, now or when it was made of the blueprint."""
-        from holo.blueprints.builders import Options
-        from holo.blueprints.memory import origin_of
-        from holo.blueprints.modules import part_at
-
-        origin = origin_of(self.tree, known) if compile is None and known is not None else None
-        path = known.path if known is not None else _absolute(to)
-        if origin is not None and origin.blueprint == blueprint.path:
-            compile = origin.compile  # noqa: A001 - the option's name
-        return Options(compile is not False, part_at(blueprint, path))
-
     @contextmanager
-    def _built(self, blueprint: Blueprint, chosen: BuildOptions) -> Iterator[Made]:
-        """The catalog of a blueprint, with the library's lock held, so that it stays."""
-        from holo.blueprints.make import Wanted, build, find
+    def _restoring(
+        self, space: str | None, to: PathLike | None, catalog: str | None
+    ) -> Iterator[tuple[str, str | None, CatalogRef]]:
+        """The space, the place and the catalog that a restore is about, with both locks held.
 
-        while True:
-            made = find(self.library, blueprint, chosen)
-            if isinstance(made, Wanted):
-                made = build(self.library, self.tree, made, workers=self.settings.workers, on_wait=self._on_wait)
-            with self.library.lock(exclusive=False, on_wait=self._on_wait):
-                if self.library.has(made.digest):  # nobody has collected it meanwhile
-                    yield made
-                    return
+        In this order: who waits for a space does not keep anybody waiting for the library.
+        """
+        path = selection.place_named(to)
+        name = selection.space_to_restore(self.home, space, path, catalog)
+        selection.catalog_for(self.home, name, catalog)  # what does not exist is told before anything is made
+        self._sweep()
+        with self._alone_with(name), self._using_library():
+            yield name, path, selection.catalog_for(self.home, name, catalog)
 
-    def _init_from(
+    def _refuse_place(self, space: str, path: str | None, options: Options) -> None:
+        """Raise what a restore would raise about the place of a space, whose lock is held."""
+        from holo.restore.place import choose_place
+
+        choose_place(self.home, space, path, take_over=options.force, with_history=options.yes)
+
+    def _init_from_catalog(
         self,
-        blueprint: Blueprint,
         space: str,
+        source: str | None,
         known: Space | None,
         path: str | None,
-        chosen: BuildOptions,
         options: Options,
         *,
-        may_change: bool,
+        keep_setid: bool,
     ) -> RestoreReport:
-        """Make a space, whose lock is held, from a blueprint, and remember from which.
-
-        ``may_change``: also if it holds another catalog. If not, that is refused before anything is built.
-        """
-        from holo.blueprints.memory import Origin, save_origin
+        """Make a space, whose lock is held, from a catalog, a catalog file or a directory."""
         from holo.restore import restore
 
-        if known is not None and not may_change:
-            self._refuse_change(known, blueprint, chosen)
-        with self._built(blueprint, chosen) as made:
-            report = restore(self.library, space, made.name, made.digest, path, options)
-            save_origin(self.tree, space, Origin(blueprint.path, chosen.compile, made.digest))
-        return report
+        def approve(name: str, digest: str) -> None:
+            if known is not None and known.digest != digest and not options.force:
+                raise Conflict(
+                    f"space {known.name!r} holds catalog {known.catalog} ({known.digest[:12]}), "
+                    f"not {name} ({digest[:12]})",
+                    "--force turns it into the other one. Or choose another name with --space.",
+                )
 
-    def _refuse_change(self, known: Space, blueprint: Blueprint, chosen: BuildOptions) -> None:
-        """Raise :class:`Conflict` if a space does not hold what a blueprint says."""
-        from holo.blueprints.make import find
-        from holo.blueprints.memory import origin_of
+        with self._using_library():
+            selection.say_what_is_taken(self.home, source, known)
+            catalog, warnings = self._obtain(source, known, approve, keep_setid=keep_setid)
+            approve(*catalog)
+            report = restore(self.home, space, catalog, path, options)
+            return replace(report, warnings=(*warnings, *report.warnings))
 
-        if find(self.library, blueprint, chosen).digest == known.digest:
-            return
-        origin = origin_of(self.tree, known)
-        if origin is not None and origin.blueprint == blueprint.path:
-            raise Conflict(
-                f"space {known.name!r} holds {known.catalog!r}, and {blueprint.path} has changed since",
-                f"{self._way_to(known, blueprint)} What was changed in the space is lost then.",
-            )
-        raise Conflict(
-            f"space {known.name!r} holds catalog {known.catalog!r}, which is not what {blueprint.path} says",
-            f"{self._way_to(known, blueprint)} Or choose another name with --space.",
-        )
+    def _obtain(
+        self, source: str | None, known: Space | None, approve: Callable[[str, str], object], *, keep_setid: bool
+    ) -> tuple[CatalogRef, tuple[str, ...]]:
+        """The catalog that a source means; recorded or taken in if need be, with warnings.
 
-    @staticmethod
-    def _way_to(known: Space, blueprint: Blueprint) -> str:
-        from shlex import quote
-
-        return f"`holo init --space {known.name} --force {quote(blueprint.path)}` turns it into that."
-
-    def _refuse_other(self, known: Space | None, name: str, digest: str, options: Options) -> None:
-        """Raise :class:`Conflict` if a space holds another catalog and nobody insists."""
-        if known is not None and known.digest != digest and not options.force:
-            raise Conflict(
-                f"space {known.name!r} holds catalog {known.catalog} ({known.digest[:12]}), not {name} ({digest[:12]})",
-                "--force turns it into the other one. Or choose another name with --space.",
-            )
-
-    def _say_what_is_taken(self, source: PathLike | None, known: Space | None) -> None:
-        """Say which catalog a space will be of, if it was not named, or if something else could be meant."""
-        text = os.fspath(source) if source is not None else ""
-        if source is None and known is None:
-            only = self.library.only()[0]
-            self._on_wait(f"there is no blueprint here: taking {only!r}, the only catalog of {self.library.path}")
-        elif text and os.sep not in text and os.path.exists(text) and self.library.is_catalog(text):
-            name = self.library.resolve(text)[0]
-            self._on_wait(f"taking catalog {name!r}, not what is called {text!r} here: that is ./{text}")
-
-    def _from_source(
-        self, source: PathLike | None, known: Space | None, approve: Callable[[str, str], object], *, keep_setid: bool
-    ) -> tuple[str, str, tuple[str, ...]]:
-        """The name and the digest of the catalog that a source means; recorded or taken in if need be, with warnings.
-
-        ``approve`` is called with both before that is done, and may raise.
+        ``approve`` is called with its name and digest before that is done, and may raise.
         """
-        if (named := self._named(source, known)) is not None:
-            return (*named, ())
+        named = selection.catalog_named(self.home, source, known)
+        if named is not None:
+            return named, ()
         assert source is not None
-        text = os.fspath(source)
-        if os.path.isdir(text):
+        library = self.home.library
+        if os.path.isdir(source):
             from holo.record import record
 
-            report = record(self.library, text, keep_setid=keep_setid, workers=self.settings.workers, approve=approve)
-            return report.name, report.digest, report.warnings
-        return (*self._import_file(text, approve, keep_setid=keep_setid), ())
+            report = record(library, source, keep_setid=keep_setid, workers=self.home.workers, approve=approve)
+            return CatalogRef(report.name, report.digest), report.warnings
+        from holo.transport.catalog_file import take_in
 
-    def _named(self, source: PathLike | None, known: Space | None) -> tuple[str, str] | None:
-        """The name and the digest of the catalog in the library that a source means; ``None`` if it is a path.
+        return take_in(library, source, approve, keep_setid=keep_setid), ()
 
-        Raises :class:`NotFound` if nothing is there.
-        """
-        if source is None:
-            return (known.catalog, known.digest) if known is not None else self.library.only()
-        text = os.fspath(source)
-        if os.sep not in text:
-            try:
-                return self.library.resolve(text)
-            except NotFound as error:
-                if not os.path.exists(text):
-                    raise NotFound(f"{error.message}, nor a file of that name here", error.hint) from None
-        if not os.path.exists(text):
-            raise NotFound(
-                f"there is nothing at {text}", "Name a catalog, a catalog file, a directory to record, or a blueprint."
-            )
-        return None
+    def _environment(
+        self,
+        space: str | None,
+        catalog: str | None,
+        blueprint: PathLike | None,
+        compile: bool | None,  # noqa: A002
+    ) -> Environment:
+        """What a command in a throw-away environment is to find, built if need be, and where."""
+        from holo.ephemeral import Environment
 
-    def _import_file(self, path: str, approve: Callable[[str, str], object], *, keep_setid: bool) -> tuple[str, str]:
-        """Take in a catalog file, with the blobs it needs from the ``library`` folder beside it."""
-        from holo.catalog import Catalog
-        from holo.hololib.library import read_catalog_file
-        from holo.record import default_name
-        from holo.relocation.patch import Relocator
+        named = os.fspath(blueprint) if blueprint is not None else None
+        if catalog is None:
+            name, found = selection.space_to_run(self.home, space, named)
+        else:
+            name, found = space or selection.near_or_default(self.home), None
+        known = self.home.spaces.find(name)
+        if known is not None:
+            self.home.spaces.refuse_copied(known)
+        path = known.path if known is not None else self.home.spaces.default_path(name)
+        if found is None:
+            _refuse_compile(compile)
+            return Environment(name, path, selection.catalog_for(self.home, name, catalog))
+        from holo.blueprints.choices import build_options
+        from holo.blueprints.modules import place_for
+        from holo.blueprints.spaces import built
 
-        # However the file is laid out, the library keeps the canonical document, which the digest is of.
-        data, _ = read_catalog_file(path, follow=True)
-        if not path.endswith(".json") and b'"directories"' not in data:
-            from holo.blueprints.blueprint import unknown
+        path = (place_for(self.home.spaces, found) if known is None else None) or path
+        with built(self.home, found, build_options(self.home, found, known, path, compile)) as made:
+            return Environment(name, path, self.home.library.resolve(made.digest))
 
-            raise unknown(path)
-        catalog = Catalog.from_json(Catalog.from_json(data, path).to_json(), path)
-        if not keep_setid and (file := catalog.privileged()) is not None:
-            raise CatalogInvalid(
-                f"catalog {path} gives rights with setuid, setgid or capabilities: {file}",
-                "Whoever may run that would act as you. If you trust who made the catalog: --keep-setid.",
-            )
-        name = default_name(absolute(path).removesuffix(".json"))
-        approve(name, catalog.digest)
-        beside = os.path.join(os.path.dirname(absolute(path)), "library")
-        blobs = self.library.blobs
-        missing = {row[4]: row[2] for _, row in catalog.files() if not blobs.has(row[4], row[2])}
-        if missing and not os.path.isdir(beside):
-            raise NotFound(
-                f"{len(missing)} blobs of {path} are neither in {self.library.path} nor in {beside}",
-                "A catalog file needs its library beside it: put that there.",
-            )
-        relocator = Relocator(catalog.prefix, catalog.prefix)
-        for file, (_, _, size, _, digest) in catalog.files():
-            if file in catalog.relocations:
-                chunks = blobs.foreign_chunks(beside, digest, size) if digest in missing else None
-                relocator.check(chunks or blobs.chunks(digest, size), catalog.relocations[file], file)
-        with self.library.unsettled.record("Nothing was taken into the library."):
-            blobs.take(beside, missing)
-            self.library.publish(catalog, name)
-        return name, catalog.digest
+    def _refuse_taken(self, name: str, *, record: bool) -> None:
+        """What is kept is a catalog, and a space of the same name unless it is only to be recorded."""
+        from holo.hololib.library import check_name
 
-
-def _absolute(path: PathLike | None) -> str | None:
-    if path is None:
-        return None
-    if not os.fspath(path):  # as "$UNSET" is in a shell; it would mean the current directory
-        raise UsageError("--to is empty", "Name the directory that is to be the space.")
-    return absolute(os.fspath(path))
+        check_name(name, "catalog" if record else "space")
+        if self.home.library.summary(name) is not None:
+            raise Conflict(f"there is a catalog {name!r} already", "Keep the result under another name.")
+        if not record and self.home.spaces.find(name) is not None:
+            raise Conflict(f"there is a space {name!r} already", "Keep the result under another name.")
 
 
 def _refuse_compile(wanted: bool | None) -> None:
@@ -860,9 +622,8 @@ def _refuse_compile(wanted: bool | None) -> None:
         )
 
 
-def _is_whole(space: Space | None) -> TypeGuard[Space]:
-    return space is not None and space.shown_state == "pristine" and os.path.isdir(space.path)
-
-
-def _default_space() -> str:
-    return os.environ.get("HOLO_SPACE") or DEFAULT_SPACE
+def _refuse_contradictions(catalog: str | None, blueprint: PathLike | None, keep: str | None, *, record: bool) -> None:
+    if catalog is not None and blueprint is not None:
+        raise UsageError("an environment is of a catalog or of a blueprint", "Leave out one of the two.")
+    if record and keep is None:
+        raise UsageError("a catalog to be recorded needs a name", "Add --keep NAME.")

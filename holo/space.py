@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from holo import digest as digests
 from holo import platform
@@ -174,6 +174,11 @@ def _is_sound(space: Space, name: str) -> bool:
 
 def _is_path(text: str) -> bool:
     return os.path.isabs(text) and os.fsencode(absolute(text)) == os.fsencode(text) and "\0" not in text
+
+
+def is_whole(space: Space | None) -> TypeGuard[Space]:
+    """Whether there is a space that is as a restore left it, as far as its record tells."""
+    return space is not None and space.shown_state == "pristine" and os.path.isdir(space.path)
 
 
 class Holotree:

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 
 from holo.bench.scratch import is_abandoned, scratches
 from holo.blueprints.make import stages
-from holo.ephemeral import Home
 from holo.errors import Conflict, HoloError
 from holo.files import is_others
 from holo.hololib import Library
 from holo.hololib.collect import take_inventory
 from holo.hololib.library import FOLDERS
+from holo.home import Home
 from holo.platform import probe
 from holo.remove import remove_at
 from holo.restore import delete
@@ -68,7 +68,7 @@ def uninstall(home: Home, *, spaces: bool, dry_run: bool) -> UninstallReport:
     The caller has removed what killed throw-away environments left. Raises :class:`Conflict` if one is in use, or a
     build is running.
     """
-    library, tree = home.library, home.tree
+    library, tree = home.library, home.spaces
     report = UninstallReport(tree.home, dry_run)
     rest = _rest_of_commands(library, tree)
     mine = [*_spaces(tree, report)]
@@ -182,7 +182,7 @@ def _spaces(tree: Holotree, report: UninstallReport) -> Iterator[Space]:
 def _delete(home: Home, space: Space, report: UninstallReport) -> None:
     if not report.dry_run:
         try:
-            delete(home.library, space.name, home.on_wait)
+            delete(home, space.name)
         except HoloError as error:
             report.left[space.path] = error.message
             report.failed = True

@@ -79,7 +79,7 @@ def test_an_error_in_what_is_no_space(filesystem: Filesystem, monkeypatch: pytes
     stage.mkdir()
     monkeypatch.setattr(platform, "set_directory", fail_with(code))
     with pytest.raises(HoloError, match=os.strerror(code)) as caught:
-        unpack(library.library, digest, str(stage), 1)
+        unpack(library.home.library, digest, str(stage), 1)
     assert caught.value.hint is not None
     assert ("Free some space" in caught.value.hint) == (code == errno.ENOSPC)
     assert "holo restore" not in caught.value.hint
@@ -208,7 +208,8 @@ def test_run_makes_a_space_and_follows_the_blueprint(holo: Holo, folder: Path) -
     look = "import importlib.util as u; print(u.find_spec('markupsafe'))"
     back = holo("run", "--", "python", "-c", look, cwd=folder)
     assert back.stdout.strip() == "None"
-    assert re.fullmatch(f"space {space['name']} becomes what .*/requirements.txt says now; .* goes\n", back.stderr)
+    updated = f"updating space {space['name']} to match .*/requirements.txt; local changes are discarded\n"
+    assert re.fullmatch(updated, back.stderr)
 
 
 @local
@@ -380,7 +381,7 @@ def test_a_venv_follows_its_blueprint(holo: Holo, folder: Path) -> None:
     assert holo(*look, cwd=folder).stdout == f"{folder}/.venv None\n"
     (folder / "dev.txt").write_text("tabulate\nsix\n")
     followed = holo(*look, cwd=folder)
-    assert f"space mine becomes what {folder}/dev.txt says now" in followed.stderr
+    assert f"updating space mine to match {folder}/dev.txt;" in followed.stderr
     assert "ModuleSpec" in followed.stdout
     (folder / "dev.txt").unlink()
     assert "ModuleSpec" in holo(*look, cwd=folder).stdout, "as it is"
@@ -531,7 +532,7 @@ def test_what_is_anothers_is_not_collected(holo: Holo, folder: Path, monkeypatch
     holo("init", "--space", "one", requirements(folder, "tabulate"))
     holo("catalogs", "--remove", holo("catalogs", "--json").json()["catalogs"][0]["name"])
     library, tree = Library(str(holo.home)), Holotree(str(holo.home))
-    monkeypatch.setattr(make, "_user", lambda: 12345)
+    monkeypatch.setattr(platform, "user_id", lambda: 12345)
     assert make.tidy(library, tree, dry_run=False) == 0
     monkeypatch.undo()
     assert make.tidy(library, tree, dry_run=False) == 3, "log, parts and what was seen"
@@ -544,7 +545,7 @@ def test_a_name_beside_another_users_is_not_too_long(holo: Holo, monkeypatch: py
     from holo.hololib.library import NAME
 
     monkeypatch.setattr(make, "_is_mine", lambda _: False)
-    monkeypatch.setattr(make, "_user", lambda: 2**32 - 2)
+    monkeypatch.setattr(platform, "user_id", lambda: 2**32 - 2)
     assert NAME.fullmatch(make._free_name(Library(str(holo.home)), "n" * 40, "0123456789abcdef"))
 
 
@@ -709,7 +710,7 @@ def test_ctrl_c_at_any_moment_of_a_build(holo: Holo, folder: Path, torture: bool
 def test_what_is_remembered_is_believed_if_it_can_be_true(holo: Holo, tmp_path: Path) -> None:
     """It may have come with the library: sealed, and a user's own, but of any form."""
     library = Hololib(holo.home)
-    library, builds = library.library, holo.library / "builds"
+    library, builds = library.home.library, holo.library / "builds"
     digest = library.record(small(tmp_path / "tree"), "env").digest
     space = library.init("one", "env")
     library.folder("builds")
@@ -718,10 +719,10 @@ def test_what_is_remembered_is_believed_if_it_can_be_true(holo: Holo, tmp_path: 
     remember(library, blueprint, Options(), "env", digest, Inputs())
     note(str(builds / "x.parts"), digest, parts)
     (seen,) = builds.glob("*.seen")
-    origin = Path(library.tree.origin_path("one"))
+    origin = Path(library.home.spaces.origin_path("one"))
     write_own(str(origin), {"blueprint": "/x", "compile": True, "digest": digest})
     assert (recall(library, blueprint, Options()), nearest(library, parts)) == (("env", digest), digest)
-    assert origin_of(library.tree, known) == Origin("/x", True, digest)
+    assert origin_of(library.home.spaces, known) == Origin("/x", True, digest)
     memory = records.read(seen) | {"files": {}, "variables": {}}
     write_own(str(seen), memory)
     assert recall(library, blueprint, Options()) == ("env", digest)
@@ -739,6 +740,6 @@ def test_what_is_remembered_is_believed_if_it_can_be_true(holo: Holo, tmp_path: 
         for whole in (seen, builds / "x.parts", origin):
             write_own(str(whole), value)  # type: ignore[arg-type]
         assert (recall(library, blueprint, Options()), nearest(library, parts)) == (None, None)
-        assert origin_of(library.tree, known) is None
+        assert origin_of(library.home.spaces, known) is None
     write_own(str(origin), {"blueprint": 5, "compile": True, "digest": digest})
-    assert origin_of(library.tree, known) is None
+    assert origin_of(library.home.spaces, known) is None

@@ -55,7 +55,7 @@ class Station:
         trees.write(self.other / "small", b"small and in both")
         trees.settle(self.other)
         self.library = Hololib(self.holo.home)
-        self.library.library.compression = compression
+        self.library.home.library.compression = compression
         self.library.record(self.source, "env")
         self.library.record(self.other, "other")
         self.one = Path(self.library.init("one", "env", strategy="copy").path)
@@ -68,7 +68,7 @@ class Station:
         return found
 
     def catalog(self, name: str) -> Path:
-        return self.holo.library / "catalog" / f"{self.library.library.resolve(name)[1]}.json"
+        return self.holo.library / "catalog" / f"{self.library.home.library.resolve(name)[1]}.json"
 
     def check(self, **options: Any) -> CheckReport:
         return self.library.check(**options)
@@ -96,8 +96,8 @@ def station(filesystem: Filesystem, compression: str) -> Iterator[Station]:
 
 def close(library: Hololib) -> None:
     for part in ("blobs", "links"):
-        if part in library.library.__dict__:
-            getattr(library.library, part).close()
+        if part in library.home.library.__dict__:
+            getattr(library.home.library, part).close()
 
 
 def found(report: CheckReport) -> list[tuple[str, str, list[str], list[str]]]:
@@ -241,7 +241,7 @@ def test_a_damaged_blob_that_no_catalog_needs_is_moved_away(station: Station) ->
 def test_repaired_from_the_other_form(station: Station, damaged: str) -> None:
     digest = digests.of(DATA)
     for compress in (True, False):
-        station.library.library.blobs.add(digest, [DATA], len(DATA), compress=compress)
+        station.library.home.library.blobs.add(digest, [DATA], len(DATA), compress=compress)
     station.lose_copies()
     path = station.holo.library / "library" / digest[:2] / (digest + ".zst" * (damaged == "zstd"))
     damage.flip(path, path, random.Random(1))
@@ -450,7 +450,7 @@ def test_a_name_that_still_says_what_it_means_is_written_anew(station: Station) 
     damage.rewrite(path, path.read_bytes().replace(b'"files": 5', b'"files": 7'))
     (problem,) = assert_repaired(station).problems
     assert problem.repaired == "written anew"
-    assert station.library.library.summary("env").files == 5  # type: ignore[union-attr]
+    assert station.library.home.library.summary("env").files == 5  # type: ignore[union-attr]
 
 
 @local
@@ -572,7 +572,7 @@ def test_a_damaged_outline_is_found_and_never_used(station: Station, action: dam
     station.library.init("first", "env")
     station.library.init("other", "other")
     folder = station.holo.library / "golden"
-    outlines = [folder / f"{station.library.library.resolve(name)[1]}.json" for name in ("env", "other")]
+    outlines = [folder / f"{station.library.home.library.resolve(name)[1]}.json" for name in ("env", "other")]
     action(*outlines, random.Random(5))
     assert found(station.check())[0][1] in [str(path.with_suffix("")) for path in outlines]
     report = station.library.init("second", "env")

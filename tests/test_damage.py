@@ -109,8 +109,8 @@ class Bench:
         with Opened(self.home) as library:
             for name, source in self.sources.items():
                 # Both forms occur, each content in one of them.
-                library.library.compression = "zstd" if name == "env" else "raw"
-                library.library.__dict__.pop("keeps_raw", None)
+                library.home.library.compression = "zstd" if name == "env" else "raw"
+                library.home.library.__dict__.pop("keeps_raw", None)
                 library.record(source, name)
                 library.init(f"of-{name}", name, strategy="copy")
                 library.init("linked", name, strategy="hardlink")
@@ -145,8 +145,8 @@ class Opened:
 
     def __exit__(self, *_: object) -> None:
         for part in ("blobs", "links"):
-            if part in self.library.library.__dict__:
-                getattr(self.library.library, part).close()
+            if part in self.library.home.library.__dict__:
+                getattr(self.library.home.library, part).close()
 
 
 def is_harmless(fault: Fault, sound: dict[Path, bytes], changed: list[Path]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from holo.trees.golden import read_outline
+from holo.trees.outline import read_outline
 from holo.trees.overlay import Layers
 from support import compare, records, trees
 from support.cli import Holo

@@ -26,7 +26,7 @@ from holo import platform
 from holo.catalog import Catalog
 from holo.files import seal
 from holo.hololib.blobs import SEALED_MODE, SEALED_MTIME_NS
-from holo.trees.golden import body_of
+from holo.trees.outline import body_of
 from support import filesystems, records
 from support.cli import Holo
 from support.filesystems import Filesystem

@@ -204,7 +204,7 @@ def test_run_provides_the_node_modules_of_the_project(esm: Project) -> None:
     esm.write({"acorn": "8.14.0"}, {"node_modules/acorn": LOCKED["node_modules/acorn"]})
     changed = esm.holo("run", "--", "ls", "node_modules", cwd=esm.folder)
     assert changed.stdout == "acorn\n"
-    assert "becomes what" in changed.stderr
+    assert "updating space" in changed.stderr
     assert len(esm.holo("list", "--json").json()["spaces"]) == 1
 
 

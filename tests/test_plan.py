@@ -7,11 +7,10 @@ import pytest
 from holo import digest as digests
 from holo.catalog import Catalog, DirectoryRow, FileRow, Relocation
 from holo.checkout.plan import Fill, Plan, Removal, plan
-from holo.checkout.strategy import Decision, Method
+from holo.checkout.strategy import Method
 from holo.checkout.survey import Finding, Survey, survey_of_empty
 from holo.checkout.tasks import cut
 from holo.relocation.patch import Relocator
-from holo.settings import Strategy
 
 PREFIX, ELSEWHERE, LONGER = "/opt/env", "/srv/new", "/a/longer/place"
 
@@ -45,7 +44,7 @@ def planned(
     to: str = PREFIX,
 ) -> Plan:
     survey = Survey(list(findings), inodes or {})
-    return plan(what, survey, Relocator(PREFIX, to), Decision(Strategy.SMART, used))
+    return plan(what, survey, Relocator(PREFIX, to), used)
 
 
 def steps(
@@ -75,7 +74,7 @@ def fill(row: DirectoryRow, files: list[FileRow] | None = None, link_to: str | N
 @pytest.mark.parametrize("used", [Method.REFLINK, Method.HARDLINK, Method.COPY])
 def test_nothing_is_there(used: Method) -> None:
     what = catalog(SOME)
-    made = plan(what, survey_of_empty(what), Relocator(PREFIX, ELSEWHERE), Decision(Strategy.SMART, used))
+    made = plan(what, survey_of_empty(what), Relocator(PREFIX, ELSEWHERE), used)
     assert made == steps(
         removals=[],
         directories=["bin", "bin/deep", "empty"],
@@ -97,7 +96,7 @@ def test_everything_is_pristine(used: Method) -> None:
 def test_an_empty_catalog() -> None:
     what = catalog(directories=[("", 0o755, 1, [], [])])
     assert planned(what) == steps([], [], [], [], {}, 0)
-    made = plan(what, survey_of_empty(what), Relocator(PREFIX, ELSEWHERE), Decision(Strategy.SMART, Method.COPY))
+    made = plan(what, survey_of_empty(what), Relocator(PREFIX, ELSEWHERE), Method.COPY)
     assert made == steps([], [], [Fill("", [], [], 0o755, 1)], [], {}, 0)
 
 
@@ -224,7 +223,7 @@ def test_a_relocated_file_is_made_like_any_other() -> None:
 )
 def test_symlinks_are_planned_with_the_target_they_get(target: str, moved: str | None) -> None:
     what = catalog(directories=[("", 0o755, 1, [], [("l", target, 7)])])
-    made = plan(what, survey_of_empty(what), Relocator(PREFIX, ELSEWHERE), Decision(Strategy.SMART, Method.COPY))
+    made = plan(what, survey_of_empty(what), Relocator(PREFIX, ELSEWHERE), Method.COPY)
     assert made.fills == [Fill("", [], [("l", moved or target, 7)], 0o755, 1)]
 
 
@@ -243,7 +242,7 @@ def linked(relocations: dict[str, Relocation] | None = None) -> Catalog:
 @pytest.mark.parametrize("used", [Method.REFLINK, Method.COPY])
 def test_hardlinks_are_made_once_and_linked(used: Method) -> None:
     what = linked()
-    made = plan(what, survey_of_empty(what), Relocator(PREFIX, PREFIX), Decision(Strategy.SMART, used))
+    made = plan(what, survey_of_empty(what), Relocator(PREFIX, PREFIX), used)
     assert made.fills == [Fill("", LINKED[0][3], [], 0o755, 1), LINKED_SUB]
     assert made.relinks == [("one", ["sub/three", "sub/two"])]
     assert made.removals == []
@@ -290,7 +289,7 @@ def test_a_missing_and_a_stray_hardlink() -> None:
 
 def test_by_hardlink_they_are_links_of_one_shared_file_anyway() -> None:
     what = linked()
-    made = plan(what, survey_of_empty(what), Relocator(PREFIX, PREFIX), Decision(Strategy.SMART, Method.HARDLINK))
+    made = plan(what, survey_of_empty(what), Relocator(PREFIX, PREFIX), Method.HARDLINK)
     assert made.relinks == []
     assert made.fills == [Fill(path, files, [], mode, mtime) for path, mode, mtime, files, _ in LINKED]
     assert planned(linked(), used=Method.HARDLINK).is_empty
@@ -298,7 +297,7 @@ def test_by_hardlink_they_are_links_of_one_shared_file_anyway() -> None:
 
 def test_by_hardlink_relocated_ones_are_still_linked_to_each_other() -> None:
     what = linked(dict.fromkeys(GROUP, Relocation("text", [0], [])))
-    made = plan(what, survey_of_empty(what), Relocator(PREFIX, ELSEWHERE), Decision(Strategy.SMART, Method.HARDLINK))
+    made = plan(what, survey_of_empty(what), Relocator(PREFIX, ELSEWHERE), Method.HARDLINK)
     assert made.relinks == [("one", ["sub/three", "sub/two"])]
     assert made.fills == [Fill("", LINKED[0][3], [], 0o755, 1), LINKED_SUB]
     assert made.private == dict.fromkeys(GROUP, "relocated")
@@ -323,7 +322,7 @@ def test_a_directory_that_gets_a_link_is_made_after_those_above_it() -> None:
         ("b/c/d", 0o755, 1, [file("link", b"content")], []),
     ]
     what = catalog(hardlinks=[["a/leader", "b/c/d/link"]], directories=rows)
-    made = plan(what, survey_of_empty(what), Relocator(PREFIX, PREFIX), Decision(Strategy.SMART, Method.COPY))
+    made = plan(what, survey_of_empty(what), Relocator(PREFIX, PREFIX), Method.COPY)
     tasks = cut(made, 2, copies=True)
     assert tasks.first == ["b", "b/c", "b/c/d"]
     assert [(piece.path, piece.make) for task in tasks.parallel for piece in task if piece.make] == [("a", True)]
@@ -343,7 +342,7 @@ def test_the_printed_plan() -> None:
         inodes={"empty/one": 3},
         to=ELSEWHERE,
     )
-    assert made.to_json(Decision(Strategy.SMART, Method.REFLINK)) == {
+    assert made.to_json(Method.REFLINK) == {
         "remove": ["stray"],
         "directories": ["bin/deep"],
         "files": [

@@ -311,7 +311,7 @@ def test_ordinary_user(holo: Holo, source: Path) -> None:
 
     library = Hololib(holo.home)
     as_user(restore, library)
-    space = Path(library.tree.default_path("one"))
+    space = Path(library.home.spaces.default_path("one"))
     assert [name for name in os.listdir(space.parent) if ".holo-" in name] == []
     left = compare.differences(source, space, library=holo.library)
     assert [line for line in left if "security.capability" not in line] == []
@@ -349,7 +349,7 @@ def test_golden_tree_that_is_half_removed_is_not_used(holo: Holo, source: Path) 
     for folder in ("catalog", "names"):  # as if it had been recorded again
         shutil.copytree(holo.root / "copy" / folder, holo.library / folder, dirs_exist_ok=True)
     as_user(lambda library: library.init("two", "env") and None, library)
-    left = compare.differences(source, Path(library.tree.default_path("two")), library=holo.library)
+    left = compare.differences(source, Path(library.home.spaces.default_path("two")), library=holo.library)
     assert [line for line in left if "security.capability" not in line] == []
     left = [name for name in os.listdir(holo.library / "golden") if name != ".lock" and not name.endswith(".json")]
     assert len(left) == 1

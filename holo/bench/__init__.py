@@ -23,8 +23,10 @@ from holo.checkout.strategy import Method
 from holo.doctor import filesystem_type
 from holo.errors import HoloError, NotFound, UsageError
 from holo.hololib import Library
+from holo.home import Home
 from holo.restore import delete
 from holo.settings import Strategy
+from holo.space import Holotree
 from holo.walk import absolute
 
 if TYPE_CHECKING:
@@ -164,7 +166,7 @@ class _Bench:
             self._time(f"restore {strategy}, pristine", 2, [*HOLO, "restore", *words], home="home")
             damage(files)
             self._time(f"restore {strategy}, damaged", 3, [*HOLO, "restore", *words], home="home")
-            delete(Library(self._path("home")), "space")
+            delete(Home(Library(self._path("home")), Holotree(self._path("home"))), "space")
         for command, used in self._peers:
             self._time(_name(command), 4, [*command, "tree", "copy"], used=used)
             remove_tree(self._path("copy"))

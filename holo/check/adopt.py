@@ -17,7 +17,7 @@ from holo.check.differences import count_as_recorded
 from holo.errors import HoloError
 from holo.hololib import Library
 from holo.hololib.locks import OnWait
-from holo.restore import refuse_place
+from holo.restore.place import refuse_place
 from holo.space import Holotree, Space
 
 

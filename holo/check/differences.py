@@ -16,7 +16,7 @@ from holo.hololib import Library
 from holo.platform import Directory
 from holo.relocation.patch import Relocator
 from holo.space import Space
-from holo.trees.golden import as_recorded, body_of, read_outline
+from holo.trees.outline import as_recorded, body_of, read_outline
 from holo.walk import open_directory
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from holo.catalog import Catalog, FileRow, SymlinkRow
-from holo.checkout.strategy import Decision, Method
+from holo.checkout.strategy import Method
 from holo.checkout.survey import Survey
 from holo.relocation.patch import Relocator
 
@@ -59,11 +59,11 @@ class Plan:
         made = sum(len(fill.files) + len(fill.symlinks) for fill in self.fills)
         return removed + made + len(self.directories)
 
-    def to_json(self, decision: Decision) -> dict[str, Any]:
+    def to_json(self, method: Method) -> dict[str, Any]:
         """The plan as `restore --dry-run --json` prints it."""
         linked = {name for _, names in self.relinks for name in names}
         files = [
-            {"path": path, "how": self._how(path, decision)}
+            {"path": path, "how": self._how(path, method)}
             for fill in self.fills
             for path in (_join(fill.path, row[0]) for row in fill.files)
         ]
@@ -75,15 +75,15 @@ class Plan:
             "unchanged": self.unchanged,
         }
 
-    def _how(self, path: str, decision: Decision) -> str:
+    def _how(self, path: str, method: Method) -> str:
         reason = self.private.get(path)
         if reason == "relocated":
             return reason
         # A file with attributes of its own is never a hardlink, which has those of every other link.
-        return "private" if reason and decision.used is Method.HARDLINK else decision.used.value
+        return "private" if reason and method is Method.HARDLINK else method.value
 
 
-def plan(catalog: Catalog, survey: Survey, relocator: Relocator, decision: Decision) -> Plan:
+def plan(catalog: Catalog, survey: Survey, relocator: Relocator, method: Method) -> Plan:
     """What turns the surveyed space into a pristine one."""
     private = {path: "relocated" for path, item in catalog.relocations.items() if relocator.applies(item)}
     for path in catalog.xattrs:
@@ -95,7 +95,7 @@ def plan(catalog: Catalog, survey: Survey, relocator: Relocator, decision: Decis
         if catalog.hardlinks
         else set()
     )
-    relinks, dropped = _relinks(catalog, making, survey.inodes, decision, private)
+    relinks, dropped = _relinks(catalog, making, survey.inodes, method, private)
     # A directory also changes when a child directory is made in it or a link is put into it.
     touched = set(changed)
     for path in missing:
@@ -137,13 +137,13 @@ def plan(catalog: Catalog, survey: Survey, relocator: Relocator, decision: Decis
 
 
 def _relinks(
-    catalog: Catalog, making: set[str], inodes: dict[str, int], decision: Decision, private: dict[str, str]
+    catalog: Catalog, making: set[str], inodes: dict[str, int], method: Method, private: dict[str, str]
 ) -> tuple[list[tuple[str, list[str]]], list[str]]:
     """The links to make within hardlink groups, and the unchanged members that must be removed for it."""
     relinks = []
     dropped = []
     for group in catalog.hardlinks:
-        if decision.used is Method.HARDLINK and group[0] not in private:
+        if method is Method.HARDLINK and group[0] not in private:
             continue  # all of them are links of one shared file anyway
         kept = [path for path in group if path not in making]
         leader = kept[0] if kept else group[0]

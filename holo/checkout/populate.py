@@ -1,51 +1,87 @@
-"""Fill a directory that is no space: nothing is known of it afterwards, and nobody completes it."""
+"""Carry out a plan below an open directory: the one way in which files of a catalog come to be anywhere.
+
+restore, golden tree, patched snapshot, stage of a build, tree and layer of a throw-away environment:
+plan -> prepare (reads and checks, writes nothing) -> populate
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from holo import platform
 from holo.catalog import Catalog
-from holo.checkout.engine import Engine
+from holo.checkout.engine import Engine, OnProgress
 from holo.checkout.materialize import Materializer
-from holo.checkout.plan import plan
-from holo.checkout.strategy import Decision, Method
+from holo.checkout.plan import Plan, plan
+from holo.checkout.strategy import Method
 from holo.checkout.survey import survey_of_empty
 from holo.checkout.tally import Tally
-from holo.errors import HoloError
+from holo.errors import os_errors_as
 from holo.hololib import Library
-from holo.platform import probe
+from holo.platform import Directory, probe
 from holo.relocation.patch import Relocator
-from holo.settings import Strategy
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is to be made, where its bytes come from, and how they get there."""
+
+    library: Library
+    catalog: Catalog
+    """all of it, or the part that the plan is about"""
+    relocator: Relocator
+    method: Method
+    verify: bool = False
+    """hash also what is shared without being read"""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan whose relocated files were held against their blobs, so that only the disk can fail it."""
+
+    content: Content
+    plan: Plan
+    materializer: Materializer
+
+
+def prepare(content: Content, todo: Plan) -> Prepared:
+    """Check the recorded offsets of all files to be patched. Raises :class:`CatalogInvalid` before any write."""
+    materializer = Materializer(
+        content.library, content.catalog, content.relocator, content.method, verify=content.verify
+    )
+    materializer.check(todo.fills)
+    return Prepared(content, todo, materializer)
+
+
+def populate(
+    root: Directory, shown: str, prepared: Prepared, workers: int, on_progress: OnProgress | None = None
+) -> Tally:
+    """Carry out a plan below ``root``, whose path for messages is ``shown``. Returns what was made.
+
+    The caller holds the library's lock, shared. Raises :class:`HoloError` naming the path; what was done stays done.
+    """
+    engine = Engine(root, shown, prepared.materializer, prepared.content.catalog.xattrs, workers)
+    return engine.execute(prepared.plan, on_progress)
+
+
+def populate_empty(library: Library, catalog: Catalog, relocator: Relocator, path: str, workers: int) -> Tally:
+    """Make the empty directory ``path`` equal to a catalog, or a part of one, patched as ``relocator`` says."""
+    with os_errors_as(f"cannot make {path}"):
+        root = platform.open_root(path)
+        try:
+            blobs = library.blobs
+            can_reflink = probe.reflink(blobs.directory, root, blobs.any_raw) is None
+            method = Method.REFLINK if can_reflink else Method.COPY
+            content = Content(library, catalog, relocator, method, verify=library.may_be_torn)
+            todo = plan(catalog, survey_of_empty(catalog), relocator, method)
+            return populate(root, path, prepare(content, todo), workers)
+        finally:
+            platform.close_directory(root)
 
 
 def unpack(library: Library, digest: str, path: str, workers: int) -> None:
-    """Make the empty directory ``path`` equal to a catalog, patched for its path.
-
-    The caller holds the library's lock, shared. Raises :class:`HoloError`.
-    """
+    """Make the empty directory ``path`` equal to a catalog, patched for its path."""
     catalog = library.load(digest)
     relocator = Relocator(catalog.prefix, path)
     relocator.refuse_impossible(catalog.relocations)
-    fill(library, catalog, relocator, path, workers)
-
-
-def fill(library: Library, catalog: Catalog, relocator: Relocator, path: str, workers: int) -> Tally:
-    """Make the empty directory ``path`` equal to a catalog, or a part of one, patched as ``relocator`` says.
-
-    Returns what was made. The caller holds the library's lock, shared. Raises :class:`HoloError`.
-    """
-    try:
-        root = platform.open_root(path)
-        try:
-            method = (
-                Method.REFLINK
-                if probe.reflink(library.blobs.directory, root, library.blobs.any_raw) is None
-                else Method.COPY
-            )
-            todo = plan(catalog, survey_of_empty(catalog), relocator, Decision(Strategy.SMART, method))
-            materializer = Materializer(library, catalog, relocator, method, verify=library.may_be_torn)
-            materializer.check(todo.fills)
-            return Engine(root, path, materializer, catalog.xattrs, workers).execute(todo)
-        finally:
-            platform.close_directory(root)
-    except OSError as error:
-        raise HoloError(f"cannot make {path}: {error.strerror}") from error
+    populate_empty(library, catalog, relocator, path, workers)

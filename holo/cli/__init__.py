@@ -502,7 +502,7 @@ def catalogs(
         return
     if remove is not None:
         name, digest = library.remove_catalog(remove)
-        orphans = [space.name for space in library.tree.spaces() if space.digest == digest]
+        orphans = [space.name for space in library.home.spaces.spaces() if space.digest == digest]
         if orphans and all(summary.digest != digest for summary in library.catalogs()):
             render.warn(f"spaces of this catalog stay, but cannot be restored any more: {', '.join(orphans)}")
         with _reporting():
@@ -596,9 +596,9 @@ def doctor(
     from holo.cli import render
 
     library = Hololib()
-    folder = physician.named(directory) if directory is not None else library.tree.path
-    with library.library.lock(exclusive=False):  # its samples would be garbage
-        diagnosis = physician.examine(library.library.folder("library"), folder)
+    folder = physician.named(directory) if directory is not None else library.home.spaces.path
+    with library.home.library.lock(exclusive=False):  # its samples would be garbage
+        diagnosis = physician.examine(library.home.library.folder("library"), folder)
     golden = len(library.golden_trees())
     if as_json:
         render.document(diagnosis.to_json() | {"golden_trees": golden})

@@ -186,7 +186,7 @@ def _way(report: RestoreReport) -> str:
 
 def planned(plan: DryRun) -> None:
     """A dry run: one line per change, then a summary."""
-    changes = plan.plan.to_json(plan.strategy)
+    changes = plan.plan.to_json(plan.strategy.used)
     lines = [("remove", path) for path in changes["remove"]]
     lines += [("directory", path) for path in changes["directories"]]
     lines += [(item["how"], item["path"]) for item in changes["files"]]

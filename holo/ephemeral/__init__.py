@@ -30,9 +30,8 @@ from holo.trees.overlay import Layers, discard
 from holo.walk import mounted_inside, open_directory
 
 if TYPE_CHECKING:
-    from holo.hololib import Library
-    from holo.hololib.locks import OnWait
-    from holo.space import Holotree
+    from holo.hololib import CatalogRef
+    from holo.home import Home
 
 _PRIVATE = "ephemeral-"
 """Begins the names of the spaces that take the place of an overlay."""
@@ -47,22 +46,11 @@ class Environment:
 
     space: str
     path: str
-    catalog: str
-    digest: str
+    catalog: CatalogRef
 
 
-@dataclass(frozen=True)
-class Home:
-    """Where all this happens, and how."""
-
-    library: Library
-    tree: Holotree
-    workers: int
-    on_wait: OnWait
-
-    @property
-    def layers(self) -> Layers:
-        return Layers(self.tree.path)
+def layers_of(home: Home) -> Layers:
+    return Layers(home.spaces.path)
 
 
 def run(home: Home, environment: Environment, command: list[str], at_end: AtEnd | None = None) -> int:
@@ -70,8 +58,8 @@ def run(home: Home, environment: Environment, command: list[str], at_end: AtEnd 
 
     ``at_end`` gets the root of the environment as the command left it, and its path, however it ended.
     """
-    home.layers.prepare()
-    home.library.mark_used(environment.digest)
+    layers_of(home).prepare()
+    home.library.mark_used(environment.catalog.digest)
     with _named(home), _folder(home) as folder:
         try:
             return _run_over(home, environment, folder, command, at_end)
@@ -86,9 +74,9 @@ def run(home: Home, environment: Environment, command: list[str], at_end: AtEnd 
 def sweep(home: Home) -> None:
     """Remove what killed runs have left. Other runs are let alone. What cannot be removed is told, and stays."""
     with _told(home):
-        home.layers.remove_halves()  # first: the folder of its run is what tells that there may be one
-    for name in home.layers.working():
-        folder = os.path.join(home.layers.runs, name)
+        layers_of(home).remove_halves()  # first: the folder of its run is what tells that there may be one
+    for name in layers_of(home).working():
+        folder = os.path.join(layers_of(home).runs, name)
         lock = locked(folder + ".lock", folder, exclusive=True, wait=False)
         with _told(home), suppress(InUseError), lock:
             _clear(home, folder)
@@ -108,7 +96,7 @@ def _named(home: Home) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise HoloError(f"cannot use {home.layers.path} for a throw-away environment: {error.strerror}") from error
+        raise HoloError(f"cannot use {layers_of(home).path} for a throw-away environment: {error.strerror}") from error
 
 
 # -- the folder of one run ------------------------------------------------------------------------------------------
@@ -117,7 +105,7 @@ def _named(home: Home) -> Iterator[None]:
 @contextmanager
 def _folder(home: Home) -> Iterator[str]:
     """A new folder for one run, whose lock tells the others that it lives."""
-    folder = os.path.join(home.layers.runs, os.urandom(8).hex())
+    folder = os.path.join(layers_of(home).runs, os.urandom(8).hex())
     # Only who sweeps can hold it, for a moment, which is nobody's concern.
     with locked(folder + ".lock", folder, exclusive=True, on_wait=lambda _: None):
         try:
@@ -163,13 +151,13 @@ def _clear(home: Home, folder: str) -> None:
         case [str(name)] if name.startswith(_PRIVATE):
             from holo.restore import delete
 
-            if home.tree.find_anyhow(name) is not None:
-                delete(home.library, name, home.on_wait)
-            home.tree.drop_lock(name)
+            if home.spaces.find_anyhow(name) is not None:
+                delete(home, name)
+            home.spaces.drop_lock(name)
     match _noted(folder, "mount", proven=True):
         case [str(covered), str(path), bool(is_made), str(was)]:
             with suppress(UsageError, ValueError):  # no space has that name, or no path can be like that
-                home.tree.remove_mount_point(covered, home.tree.moved_along(path, was), is_made=is_made)
+                home.spaces.remove_mount_point(covered, home.spaces.moved_along(path, was), is_made=is_made)
     discard(folder)
     unlink(folder + ".lock")
 
@@ -181,8 +169,8 @@ def _run_over(home: Home, environment: Environment, folder: str, command: list[s
     with ExitStack() as held:
         tree, layer = _hold_layers(home, environment, folder, held)
         is_made = not os.path.lexists(environment.path)
-        _note(folder, "mount", environment.space, environment.path, is_made, home.tree.home)
-        held.enter_context(home.tree.hold_mount_point(environment.space, home.on_wait))
+        _note(folder, "mount", environment.space, environment.path, is_made, home.spaces.home)
+        held.enter_context(home.spaces.hold_mount_point(environment.space, home.on_wait))
         _make_mount_point(environment.path)
         place = Place(
             environment.space,
@@ -197,7 +185,7 @@ def _run_over(home: Home, environment: Environment, folder: str, command: list[s
 
 def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitStack) -> tuple[str, str]:
     """The paths of the tree and the layer of an environment, made if need be, and nobody removes them."""
-    layers, digest = home.layers, environment.digest
+    layers, digest = layers_of(home), environment.catalog.digest
 
     tree = os.path.join(layers.trees, digest)
     layer = os.path.join(layers.layers, layers.layer_name(digest, environment.path))
@@ -214,7 +202,7 @@ def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitSt
         for warning in made.warnings():
             home.on_wait(f"warning: {warning}")
 
-    what = f"the tree of catalog {environment.catalog!r}"
+    what = f"the tree of catalog {environment.catalog.name!r}"
     if not layers.is_whole(tree):
         try_out(folder)  # before it is made for nothing
     held.enter_context(layers.hold(tree, make, what, home.on_wait))
@@ -267,13 +255,11 @@ def _make_upper(upper: str, layer: str) -> None:
 def _run_in_space(home: Home, environment: Environment, folder: str, command: list[str], at_end: AtEnd | None) -> int:
     from holo.restore import Options, restore
 
-    mounted_inside(home.tree.path)  # where nobody can tell, no space can be deleted
+    mounted_inside(home.spaces.path)  # where nobody can tell, no space can be deleted
     name = _PRIVATE + os.urandom(4).hex()
     _note(folder, "space", name)
-    library, tree = home.library, home.tree
-    with tree.lock(name, home.on_wait), library.lock(exclusive=False, on_wait=home.on_wait):
-        options = Options(workers=home.workers, on_wait=home.on_wait)
-        report = restore(library, name, environment.catalog, environment.digest, None, options)
+    with home.spaces.lock(name, home.on_wait), home.library.lock(exclusive=False, on_wait=home.on_wait):
+        report = restore(home, name, environment.catalog, None, Options())
     for warning in report.warnings:
         home.on_wait(f"warning: {warning}")
     return run_process(command, Place(name, report.path), at_end)

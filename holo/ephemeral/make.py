@@ -6,12 +6,12 @@ import os
 
 from holo import platform
 from holo.catalog import Catalog
-from holo.checkout.populate import fill
+from holo.checkout.populate import populate_empty
 from holo.checkout.tally import Tally
 from holo.ephemeral.process import NoOverlayError
 from holo.hololib import Library
 from holo.relocation.patch import Relocator
-from holo.trees.golden import as_recorded, outline_of
+from holo.trees.outline import as_recorded, outline_of
 
 _RESERVED = "user.overlay."
 """Begins the names of attributes that say something to overlayfs, mounted without root's rights."""
@@ -25,7 +25,7 @@ def make_tree(library: Library, catalog: Catalog, path: str, workers: int) -> Ta
     for file, values in catalog.xattrs.items():
         if any(name.startswith(_RESERVED) for name in values):
             raise NoOverlayError(f"{file or 'its root'} has attributes that mean something to overlayfs")
-    made = fill(library, as_recorded(catalog), Relocator(catalog.prefix, catalog.prefix), path, workers)
+    made = populate_empty(library, as_recorded(catalog), Relocator(catalog.prefix, catalog.prefix), path, workers)
     root = platform.open_root(os.path.dirname(path))
     try:
         platform.sync_filesystem(root)
@@ -38,7 +38,7 @@ def make_layer(library: Library, catalog: Catalog, path: str, environment: str, 
     """Make the empty directory ``path`` what of the tree is different where the environment lies at ``environment``."""
     relocator = Relocator(catalog.prefix, environment)
     relocator.refuse_impossible(catalog.relocations)
-    return fill(library, patched_part(catalog, relocator), relocator, path, workers)
+    return populate_empty(library, patched_part(catalog, relocator), relocator, path, workers)
 
 
 def patched_part(catalog: Catalog, relocator: Relocator) -> Catalog:

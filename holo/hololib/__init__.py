@@ -15,5 +15,6 @@ is being written has a name that begins with ``.draft-``; after a crash it is ga
 from __future__ import annotations
 
 from holo.hololib.library import CatalogSummary, Library
+from holo.hololib.reference import CatalogRef
 
-__all__ = ["CatalogSummary", "Library"]
+__all__ = ["CatalogRef", "CatalogSummary", "Library"]

@@ -19,6 +19,7 @@ from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError, advice, advice_at_home, choice
 from holo.files import NOT_DAMAGE, SMALL, is_others, is_ours, read_file, seal, sync_folder, unseal, write_atomically
 from holo.hololib.locks import OnWait, locked, say_waiting
+from holo.hololib.reference import CatalogRef
 from holo.remove import remove, unlink
 from holo.walk import absolute, make_folders, refuse_symlinks
 
@@ -320,18 +321,17 @@ class Library:
             )
         return data, is_own
 
-    def resolve(self, reference: str) -> tuple[str, str]:
+    def resolve(self, reference: str) -> CatalogRef:
         """Find a catalog by name or by a digest prefix of at least four digits.
 
-        Returns (name, digest); a catalog without a name is called by the first 12 digits of its digest.
         Raises :class:`NotFound` or, if the prefix fits several, :class:`UsageError`.
         """
         if NAME.fullmatch(reference) and (known := self._read_name(reference)) is not None:
-            return reference, known.digest
+            return CatalogRef(reference, known.digest)
         if len(reference) >= _SHORTEST_PREFIX and not reference.strip("0123456789abcdef"):
             fitting = [digest for digest in self.digests() if digest.startswith(reference)]
             if len(fitting) == 1:
-                return self.name_of(fitting[0]), fitting[0]
+                return CatalogRef(self.name_of(fitting[0]), fitting[0])
             if fitting:
                 raise UsageError(f"{reference} is the beginning of {len(fitting)} catalog digests", "Give more digits.")
         raise NotFound(
@@ -347,11 +347,11 @@ class Library:
             return False
         return True
 
-    def only(self) -> tuple[str, str]:
-        """The (name, digest) of the library's single catalog; an error that names the choices otherwise."""
+    def only(self) -> CatalogRef:
+        """The library's single catalog; an error that names the choices otherwise."""
         digests_here = [*self.digests()]
         if len(digests_here) == 1:
-            return self.name_of(digests_here[0]), digests_here[0]
+            return CatalogRef(self.name_of(digests_here[0]), digests_here[0])
         if not digests_here:
             raise NotFound(f"there is no catalog in {self.path}", "Record one: `holo record DIR`.")
         known = self._meanings()
@@ -378,15 +378,15 @@ class Library:
                     summaries.append(_summarize(self.read(digest), None, recorded))
         return summaries
 
-    def remove(self, reference: str) -> tuple[str, str]:
+    def remove(self, reference: str) -> CatalogRef:
         """Remove a catalog by name or digest prefix: the name, and the catalog when no other name means it."""
-        name, digest = self.resolve(reference)
+        found = name, digest = self.resolve(reference)
         names = self.names_of(digest)
         if names in ([], [name]):
             self.forget(digest)
         else:
             unlink(self.name_path(name))
-        return name, digest
+        return found
 
     def forget(self, *digests: str) -> None:
         """Remove catalogs with all their names and their golden trees, unless those are another user's.

@@ -1,11 +1,13 @@
-"""What a restore did, in the form the command line prints and the API returns."""
+"""What a restore did, or would do, in the form the command line prints and the API returns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+from holo.checkout.plan import Plan
 from holo.checkout.strategy import Decision
+from holo.restore.job import Done, Job
 
 
 @dataclass(frozen=True)
@@ -59,3 +61,54 @@ class RestoreReport:
             "bytes": {"total": self.bytes_total, "shared": self.bytes_shared, "written": self.bytes_written},
             "seconds": self.seconds,
         }
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a restore would do."""
+
+    space: str
+    path: str
+    catalog: str
+    digest: str
+    strategy: Decision
+    plan: Plan
+
+    def to_json(self) -> dict[str, object]:
+        """The document `holo restore --dry-run --json` prints."""
+        return {
+            "space": self.space,
+            "path": self.path,
+            "catalog": self.catalog,
+            "digest": self.digest,
+            "strategy": self.strategy.to_json(),
+            **self.plan.to_json(self.strategy.used),
+        }
+
+
+def report_of(job: Job, done: Done, seconds: float) -> RestoreReport:
+    """Sum up a restore."""
+    wanted, totals, tally = job.wanted, job.wanted.totals, done.tally
+    relocations = wanted.part.relocations
+    left_alone = wanted.relocator.left_alone(relocations) if tally.files else ()
+    return RestoreReport(
+        space=job.target.space,
+        path=job.target.path,
+        catalog=job.catalog.name,
+        digest=job.catalog.digest,
+        strategy=done.decision,
+        total=totals.files,
+        reflinked=tally.reflinked,
+        hardlinked=tally.hardlinked,
+        copied=tally.copied,
+        unchanged=totals.files - tally.files,
+        relocated=sum(wanted.relocator.applies(item) for item in relocations.values()),
+        removed=tally.removed,
+        symlinks=totals.symlinks,
+        directories=totals.directories,
+        bytes_total=totals.bytes,
+        bytes_shared=tally.shared_bytes,
+        bytes_written=tally.written_bytes,
+        warnings=(*tally.warnings(), *left_alone),
+        seconds=round(seconds, 3),
+    )

@@ -1,0 +1,14 @@
+"""Which catalog is meant."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class CatalogRef(NamedTuple):
+    """A catalog, as it was named and as it is found."""
+
+    name: str
+    """one of its names, or the first 12 digits of its digest if it has none"""
+    digest: str
+    """BLAKE3-256, 64 hexadecimal digits"""

@@ -1,0 +1,21 @@
+"""Where everything of one user's holo is, and how it works there: the value that every command is handed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holo.hololib import Library
+from holo.hololib.locks import OnWait, say_waiting
+from holo.space import Holotree
+
+
+@dataclass(frozen=True)
+class Home:
+    """A library and the spaces made from it."""
+
+    library: Library
+    spaces: Holotree
+    workers: int = 1
+    """processes that work side by side"""
+    on_wait: OnWait = say_waiting
+    """called with a message before waiting for a lock, and with what else a user is to know"""

@@ -1,0 +1,50 @@
+"""Delete a space: its directory, and what is known about it."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+
+from holo.errors import HoloError
+from holo.home import Home
+from holo.remove import remove_at
+from holo.restore.marks import remove_draft
+from holo.restore.place import refuse_another, refuse_mounts
+from holo.space import Space
+
+
+def delete(home: Home, name: str) -> Space:
+    """Remove a space and what is known about it. Returns what it was.
+
+    If that is damaged, what is removed is the directory where the space is likely to be.
+    """
+    spaces = home.spaces
+    with spaces.lock(name, home.on_wait):
+        space = spaces.find_anyhow(name)
+        if space is None:
+            raise spaces.unknown(name)
+        spaces.refuse_copied(space)
+        spaces.refuse_unproven(space, "Remove that directory yourself, and then what holo knows about it.")
+        is_mount_point = refuse_mounts(space.path)
+        if is_mount_point:
+            refuse_another(space, "Unmount it first; nothing was changed.")
+        if space.state != "damaged":
+            _mark(home, space)
+        remove_draft(space)
+        with spaces.try_lock_mount_point(name) as is_free:
+            remove_at(space.path, itself=is_free, is_mount_point=is_mount_point)
+        spaces.forget(name)
+    return space
+
+
+def _mark(home: Home, space: Space) -> None:
+    """Mark the space as unfinished, if there is room for that.
+
+    On a full disk there is none, and deleting is what makes some. Killed then, it is a space with files missing, like
+    one whose user removed them: the next restore sees that as well.
+    """
+    try:
+        home.spaces.save(replace(space, state="restoring"))
+    except HoloError as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise

@@ -1,0 +1,136 @@
+"""What one restore is about, read before anything is changed. Values only; nothing here writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeAlias
+
+from holo import platform
+from holo.catalog import Catalog, Totals
+from holo.checkout.proof import still_holds
+from holo.checkout.strategy import Decision
+from holo.checkout.tally import Tally
+from holo.errors import os_errors_as
+from holo.hololib import CatalogRef
+from holo.home import Home
+from holo.relocation.patch import Relocator
+from holo.restore.place import Target
+from holo.settings import Strategy
+from holo.space import Space
+from holo.trees.golden import find_outline
+from holo.trees.outline import Outline
+from holo.walk import open_directory
+
+OnProgress: TypeAlias = Callable[[int, int], object]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to restore."""
+
+    strategy: Strategy = Strategy.SMART
+    strict: bool = False
+    """fail rather than fall back to another strategy"""
+    verify: bool = False
+    """hash everything that is shared or unchanged"""
+    force: bool = False
+    """take over a directory that is not a space, or a space of another catalog"""
+    yes: bool = False
+    """take over also a directory with the history of a version control system in it"""
+    on_progress: OnProgress | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The catalog, read as far as this restore needs it."""
+
+    outline: Outline | None
+    """of the golden tree, if there is one and a snapshot of it may be all that is needed"""
+    part: Catalog
+    """what holds all relocations: the outline's part of the catalog, else all of it"""
+    totals: Totals
+    relocator: Relocator
+    load: Callable[[], Catalog]
+    """returns the whole catalog, which is read once at most"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One restore."""
+
+    home: Home
+    target: Target
+    catalog: CatalogRef
+    options: Options
+    verify: bool
+    """as the options say, or because a power cut may have left torn blobs"""
+    past: Space | None
+    """the space as the last restore left it, if that proves anything about its files"""
+    wanted: Wanted
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a restore has come to."""
+
+    decision: Decision
+    tally: Tally
+
+
+def read_job(home: Home, target: Target, catalog: CatalogRef, options: Options) -> Job:
+    """Read what a restore needs to know. Raises :class:`RelocationImpossible`, and what reading a catalog raises."""
+    verify = options.verify or home.library.may_be_torn
+    return Job(
+        home, target, catalog, options, verify, _past(target, catalog), _wanted(home, target, catalog, options, verify)
+    )
+
+
+def _wanted(home: Home, target: Target, ref: CatalogRef, options: Options, verify: bool) -> Wanted:
+    @cache
+    def load() -> Catalog:
+        return home.library.load(ref.digest)
+
+    summary = home.library.sound_summary(ref.name)
+    may_snapshot = options.strategy in (Strategy.SMART, Strategy.REFLINK) and not verify
+    is_sound = summary is not None and summary.digest == ref.digest
+    found = find_outline(home.library, ref.digest) if may_snapshot and is_sound else None
+    if found is not None and summary is not None:
+        outline, part = found
+        totals = Totals(summary.files, summary.directories, summary.symlinks, summary.bytes)
+        return Wanted(outline, part, totals, _relocator(part, target), load)
+    return Wanted(None, load(), load().totals, _relocator(load(), target), load)
+
+
+def _relocator(part: Catalog, target: Target) -> Relocator:
+    relocator = Relocator(part.prefix, target.path)
+    relocator.refuse_impossible(part.relocations)
+    return relocator
+
+
+def _past(target: Target, catalog: CatalogRef) -> Space | None:
+    """What is known of the space, unless it was changed in a way that no file shows, or its files name another path."""
+    known = target.known
+    if known is None or target.is_new or known.made_for != target.path:
+        return None
+    with opened(target) as root:
+        return known if still_holds(known, catalog.digest, root) else None
+
+
+@contextmanager
+def opened(target: Target) -> Iterator[platform.Directory]:
+    """The root of the space, to be looked at. Raises :class:`HoloError` that names it."""
+    root = open_space(target)
+    try:
+        with os_errors_as(f"cannot read the space {target.path}"):
+            yield root
+    finally:
+        platform.close_directory(root)
+
+
+def open_space(target: Target, *, changes: bool = False) -> platform.Directory:
+    """Open the root of the space; to change something in it, not if something was mounted there meanwhile."""
+    with os_errors_as(f"cannot open the space {target.path}"):
+        return open_directory(target.path, changes=changes and not target.is_mount_point)

@@ -1,0 +1,85 @@
+"""The record of a space while it is restored, and after: `restoring` before the first change, `pristine` at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from holo import platform
+from holo.checkout.proof import packed, stamp_of_look
+from holo.checkout.strategy import Decision
+from holo.errors import HoloError, advice, hints
+from holo.filetimes import EXACT
+from holo.remove import remove_at
+from holo.restore.job import Job, opened
+from holo.restore.planning import Planned
+from holo.space import Holotree, Space
+
+DRAFT = ".holo-"
+"""In the name of a tree that is to take the place of a space, or did and is to be removed."""
+
+
+def record_of(job: Job, decision: Decision) -> Space:
+    """What is to be known about the space while it is restored."""
+    known, past = job.target.known, job.past
+    record = Space(
+        name=job.target.space,
+        path=job.target.path,
+        home=job.home.spaces.home,
+        made_for=job.target.path,
+        catalog=job.catalog.name,
+        digest=job.catalog.digest,
+        state="restoring",
+        requested=decision.requested.value,
+        used=decision.used.value,
+        reason=decision.reason,
+        stamp=-1,
+        boot=platform.boot_id(),
+        times=known.times if known is not None else EXACT,
+        modes=known.modes if known is not None else [],
+    )
+    if past is None:
+        return record
+    # If this restore is killed, the next one still knows what it has not touched.
+    return replace(record, stamp=past.stamp, root=past.root, inodes=past.inodes, clock=past.clock)
+
+
+@contextmanager
+def marked(spaces: Holotree, record: Space) -> Iterator[None]:
+    """Mark the space while the block changes it. What fails there says that it is marked, and what ends that."""
+    spaces.save(record)
+    way_out = f"The space is unfinished; `holo restore --space {record.name}` completes it when the cause is gone."
+    try:
+        yield
+    except OSError as error:
+        raise HoloError(
+            f"cannot make the space {record.path}: {error.strerror}", hints(advice(error), way_out)
+        ) from error
+    except HoloError as error:
+        raise type(error)(error.message, hints(error.hint, way_out)) from error
+
+
+def save_unchanged(job: Job, planned: Planned, began: int) -> None:
+    """Nothing had to be changed: what was read is known from now on. ``began``: in ns, before the look."""
+    record = record_of(job, planned.decision)
+    stamp = stamp_of_look(began, planned.survey.newest, record.stamp, record.times)
+    with opened(job.target) as root:
+        identity = platform.identity(root)
+    job.home.spaces.save(record.finished(stamp, identity, save_inodes(job, planned, planned.survey.directories)))
+
+
+def save_inodes(job: Job, planned: Planned, directories: dict[str, int]) -> str:
+    """Keep the inodes of all directories; returns their digest."""
+    inodes = packed(job.wanted.load(), directories)
+    if job.past is not None and planned.proof.inodes.tobytes() == inodes:
+        return job.past.inodes
+    return job.home.spaces.save_inodes(job.target.space, inodes)
+
+
+def remove_draft(space: Space) -> None:
+    """Remove what a killed restore left beside the space: the tree that was to be the new one, or was the old."""
+    parent, name = os.path.split(space.path)
+    if space.draft.startswith(f".{name}{DRAFT}") and "/" not in space.draft:
+        remove_at(os.path.join(parent, space.draft))

@@ -1,0 +1,168 @@
+"""What a user means: which space, which catalog, which blueprint, by what they name and where they are."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from holo.errors import NotFound, UsageError
+from holo.hololib import CatalogRef
+from holo.walk import absolute, current_directory
+
+if TYPE_CHECKING:
+    from holo.blueprints.blueprint import Blueprint
+    from holo.home import Home
+    from holo.space import Space
+
+DEFAULT_SPACE = "user"
+
+
+def default_space() -> str:
+    """The space that is meant if nothing says otherwise."""
+    return os.environ.get("HOLO_SPACE") or DEFAULT_SPACE
+
+
+def place_named(path: str | os.PathLike[str] | None) -> str | None:
+    """The absolute path of ``--to``. Raises :class:`UsageError` for an empty one."""
+    if path is None:
+        return None
+    if not os.fspath(path):  # as "$UNSET" is in a shell; it would mean the current directory
+        raise UsageError("--to is empty", "Name the directory that is to be the space.")
+    return absolute(os.fspath(path))
+
+
+def near(home: Home) -> list[Space]:
+    """The spaces that are the ``.venv`` and ``node_modules`` of the current folder, or of the nearest one above."""
+    with suppress(NotFound):  # the current directory is gone
+        return home.spaces.near(current_directory())
+    return []
+
+
+def only_near(home: Home) -> Space | None:
+    """The one of them that is to be changed. Raises :class:`UsageError` if nobody can tell which."""
+    found = near(home)
+    if len(found) > 1:
+        names = " or ".join(f"--space {space.name}" for space in found)
+        raise UsageError(f"{' and '.join(space.path for space in found)} are spaces", f"Say which: {names}.")
+    return found[0] if found else None
+
+
+def near_or_default(home: Home) -> str:
+    """The name of that space, or else of the default one."""
+    space = only_near(home)
+    return space.name if space is not None else default_space()
+
+
+def space_to_run(home: Home, space: str | None, blueprint: str | None) -> tuple[str, Blueprint | None]:
+    """The name of the space that a command is to run in, and what that is to hold unless it stays as it is."""
+    if blueprint is not None:
+        from holo.blueprints.blueprint import named
+
+        found = named(blueprint)
+        return space or space_for(home, found), found
+    if space:
+        return space, None
+    from holo.blueprints.blueprint import nearest
+
+    if spaces := near(home):
+        followed = _followed(home, spaces[0])
+        is_modules = followed is not None and followed.kind == "npm"
+        beside = nearest(current_directory()) if is_modules else None
+        if beside is None or beside.kind == "npm":  # else packages for Node.js are not what is meant
+            return spaces[0].name, followed
+    if os.environ.get("HOLO_SPACE"):
+        return default_space(), None
+    nearby = nearest(current_directory())
+    return (nearby.space, nearby) if nearby is not None else (default_space(), None)
+
+
+def _followed(home: Home, space: Space) -> Blueprint | None:
+    """The blueprint that a space was made from, if it is there and may be built without being named."""
+    from holo.blueprints.blueprint import is_own, recognise
+    from holo.blueprints.memory import origin_of
+
+    origin = origin_of(home.spaces, space)
+    return recognise(origin.blueprint) if origin is not None and is_own(origin.blueprint) else None
+
+
+def space_for(home: Home, blueprint: Blueprint) -> str:
+    """The name of the space of a blueprint, where none is named."""
+    from holo.blueprints.memory import origin_of
+
+    for space in home.spaces.near(blueprint.folder):
+        origin = origin_of(home.spaces, space)
+        if origin is not None and origin.blueprint == blueprint.path:
+            return space.name
+    return os.environ.get("HOLO_SPACE") or blueprint.space
+
+
+def space_to_restore(home: Home, space: str | None, path: str | None, catalog: str | None) -> str:
+    """The name of the space that a restore is about: named, or else the one at ``path``, near, or the default one."""
+    if space is not None:
+        return space
+    if path is None:
+        return near_or_default(home)
+    at = home.spaces.at(path)
+    if at is None and catalog is None:
+        from shlex import quote
+
+        raise NotFound(
+            f"{path} is not a space",
+            f"`holo list` shows which are. To make it one: `holo init --space NAME SOURCE --to {quote(path)}`.",
+        )
+    return at.name if at is not None else default_space()
+
+
+def catalog_for(home: Home, space: str, reference: str | None) -> CatalogRef:
+    """The catalog that a space is to be restored to: the named one, else its own."""
+    if reference is not None:
+        return home.library.resolve(reference)
+    known = home.spaces.get(space)
+    return CatalogRef(known.catalog, known.digest)
+
+
+def catalog_named(home: Home, source: str | None, known: Space | None) -> CatalogRef | None:
+    """The catalog in the library that a source means; ``None`` if it is a path.
+
+    Raises :class:`NotFound` if nothing is there.
+    """
+    if source is None:
+        return CatalogRef(known.catalog, known.digest) if known is not None else home.library.only()
+    if os.sep not in source:
+        try:
+            return home.library.resolve(source)
+        except NotFound as error:
+            if not os.path.exists(source):
+                raise NotFound(f"{error.message}, nor a file of that name here", error.hint) from None
+    if not os.path.exists(source):
+        raise NotFound(
+            f"there is nothing at {source}", "Name a catalog, a catalog file, a directory to record, or a blueprint."
+        )
+    return None
+
+
+def blueprint_named(home: Home, source: str | None, known: Space | None, to: str | None) -> Blueprint | None:
+    """The blueprint that a source is, if any. Without a source: the space's own; for a new one, the nearest."""
+    from holo.blueprints import blueprint
+    from holo.blueprints.memory import origin_of
+
+    if source is not None:
+        is_catalog = os.sep not in source and home.library.is_catalog(source)
+        return blueprint.recognise(source) if os.path.isfile(source) and not is_catalog else None
+    if known is None:
+        return blueprint.nearest(current_directory(), of_npm=os.path.basename(to or "") == "node_modules")
+    made_from = origin_of(home.spaces, known)
+    if made_from is None or not os.path.isfile(made_from.blueprint):
+        return None
+    return blueprint.recognise(made_from.blueprint)
+
+
+def say_what_is_taken(home: Home, source: str | None, known: Space | None) -> None:
+    """Say which catalog a space will be of, if it was not named, or if something else could be meant."""
+    if source is None and known is None:
+        only = home.library.only().name
+        home.on_wait(f"there is no blueprint here: taking {only!r}, the only catalog of {home.library.path}")
+    elif source and os.sep not in source and os.path.exists(source) and home.library.is_catalog(source):
+        name = home.library.resolve(source).name
+        home.on_wait(f"taking catalog {name!r}, not what is called {source!r} here: that is ./{source}")
