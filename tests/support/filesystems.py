@@ -157,6 +157,11 @@ def xattrs(folder: Path) -> bool:
     return True
 
 
+def subvolume(path: Path) -> Path:
+    subprocess.run(["btrfs", "-q", "subvolume", "create", path], check=True)
+    return path
+
+
 def remove(tree: Path) -> None:
     """Delete a tree whatever is in it: mounts, read-only directories, Btrfs subvolumes, paths beyond PATH_MAX."""
 

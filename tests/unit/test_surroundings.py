@@ -44,7 +44,7 @@ def test_nothing_is_inherited_from_an_unfriendly_parent(workers: int, tmp_path: 
     options = ["-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'base'}", f"--numprocesses={workers}"]
     done = subprocess.run(
         [sys.executable, "-c", IGNORES, sys.executable, "-m", "pytest", *options, inner],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
         | {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "0"},
         capture_output=True,

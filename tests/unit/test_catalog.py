@@ -202,7 +202,7 @@ def test_an_unknown_version_is_said_to_be_that() -> None:
 
 
 def test_the_schema_is_the_one_in_the_repository() -> None:
-    kept = Path(__file__).parent.parent / "catalogs" / "catalog.schema.json"
+    kept = Path(__file__).parents[2] / "catalogs" / "catalog.schema.json"
     assert kept.read_text() == json_schema()
 
 

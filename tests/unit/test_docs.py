@@ -18,7 +18,7 @@ from holo.cli import app
 from holo.settings import load
 from support.cli import Holo
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("catalogs/*.md")])
 COMMANDS: Any = typer.main.get_command(app)  # a group of click's, which some versions of Typer bring along themselves
 
@@ -117,7 +117,7 @@ def test_python_examples_run(holo: Holo, name: str) -> None:
 
 def test_every_test_that_counts_faults_is_named() -> None:
     named = set(re.findall(r"`(test_\w+\.py)`", (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")))
-    files = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py")}
+    files = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).parents[1].rglob("test_*.py")}
     assert named <= files.keys()
     assert {name for name, text in files.items() if "pytest.mark.torture" in text} - {Path(__file__).name} <= named
 
@@ -138,7 +138,7 @@ def test_a_failed_test_is_a_loss(tmp_path: Path) -> None:
     (tmp_path / "test_losses.py").write_text(LOSSES)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "conftest", "-p", "no:cacheprovider", tmp_path],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(ROOT)])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(ROOT)])},
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -23,7 +23,7 @@ from support.cli import Argument, Holo, Result
 from support.filesystems import Filesystem, unmount
 from support.forks import Forks, User
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 COMMANDS: Any = typer.main.get_command(app)
 
 local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)

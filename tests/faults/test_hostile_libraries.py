@@ -1,6 +1,6 @@
 """Libraries made by somebody else: the worst they can do is a clear error.
 
-Each case in tests/hostile_libraries says what is wrong, what is planted in a sound home of holo's, the commands
+Each case in tests/faults/hostile_libraries says what is wrong, what is planted in a sound home of holo's, the commands
 that meet it, and what the last of them says. A user's directory stands beside, to which everything leads; no
 command may write, change, remove or copy anything there.
 """

@@ -20,7 +20,7 @@ from support.cli import Holo
 from support.filesystems import Filesystem, unmount
 from support.forks import Forks, User
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ADA = User(1001)
 
 local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)

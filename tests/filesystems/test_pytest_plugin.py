@@ -13,7 +13,7 @@ import pytest
 from support.filesystems import Filesystem
 from support.trees import small
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 TESTS = """
 import os

@@ -15,13 +15,12 @@ from pathlib import Path
 import pytest
 from test_attacks import SECRET, state, tempt
 from test_attacks import grow as grow_tree
-from test_clone import subvolume
 from test_interrupt import EXPLANATION
 
 from support import compare
 from support.cli import Holo
 from support.faults import CHANGES, OPENS, READS, Outcome, Supervisor
-from support.filesystems import Filesystem, remove
+from support.filesystems import Filesystem, remove, subvolume
 from support.forks import Forks
 from support.scenarios import environment, spread
 from support.trees import write

@@ -141,7 +141,7 @@ def test_few_zeros_are_hashed(content: bytes) -> None:
 @pytest.mark.parametrize("content", [bytes(BLOCK), b"holo" + bytes(3 * BLOCK)], ids=["a block", "a head and blocks"])
 def test_the_documented_digests(content: bytes) -> None:
     """Who implements the format elsewhere compares with them."""
-    documentation = Path(__file__).parent.parent / "docs" / "catalog.md"
+    documentation = Path(__file__).parents[2] / "docs" / "catalog.md"
     assert f"`{digests.of(content)}`" in documentation.read_text(encoding="utf-8")
 
 

@@ -100,7 +100,7 @@ def shared(filesystem: Filesystem, forks: Forks, tmp_path: Path) -> Shared:
     settings = root / "settings.yaml"
     settings.write_text("library: {compression: raw}\n")
     shared = Shared(root, forks, settings)
-    document = (Path(__file__).parent.parent / "docs/sharing.md").read_text()
+    document = (Path(__file__).parents[2] / "docs/sharing.md").read_text()
     found = re.search(r"```sh\n(.*?)```", document, re.DOTALL)
     assert found is not None
     recipe = found[1].replace("/srv/holo", str(shared.home)).replace("builders", str(GROUP))

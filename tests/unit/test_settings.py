@@ -18,7 +18,7 @@ from holo import settings
 from holo.errors import UsageError
 from holo.settings import Setting, Settings, Strategy
 
-EXAMPLE = Path(__file__).parent.parent / "settings.example.yaml"
+EXAMPLE = Path(__file__).parents[2] / "settings.example.yaml"
 KEYS = ["home", "holotree.restoration-strategy", "library.compression", "workers"]
 
 

@@ -776,7 +776,7 @@ def test_a_killed_repair_is_ended_by_the_next(station: Station, torture: bool, f
         shutil.copytree(kept, station.holo.home, symlinks=True)
         done = subprocess.run(
             [sys.executable, "-c", KILLED, station.holo.home, str(point)],
-            env=station.holo.environment({"PYTHONPATH": str(Path(__file__).parent.parent)}),
+            env=station.holo.environment({"PYTHONPATH": str(Path(__file__).parents[2])}),
             check=False,
         )
         faults(4, "check --repair killed, and repeated", done.returncode != 0)

@@ -13,7 +13,7 @@ import pytest
 from support.cli import Holo
 from support.filesystems import Filesystem
 
-PAGE = (Path(__file__).parent.parent / "docs" / "worktrees.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "worktrees.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -30,7 +30,7 @@ class Repository:
         tools.mkdir()
         (tools / "holo").write_text(f'#!/bin/sh\nexec {sys.executable} -m holo "$@"\n')
         (tools / "holo").chmod(0o755)
-        root = Path(__file__).parent.parent
+        root = Path(__file__).parents[2]
         mine = {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(root), "HOME": str(holo.root)}
         who = {
             f"GIT_{role}_{what}": "ada@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")

@@ -112,14 +112,14 @@ def test_direnv_takes_the_variables_of_a_space(holo: Holo, space: Path) -> None:
         if os.environ.get("CI") == "true":
             pytest.fail("direnv must be there in CI")
         pytest.skip("no direnv")
-    document = (Path(__file__).parent.parent / "docs" / "ephemeral.md").read_text(encoding="utf-8")
+    document = (Path(__file__).parents[2] / "docs" / "ephemeral.md").read_text(encoding="utf-8")
     envrc = document.partition("## direnv")[2].split("```sh\n")[2].partition("```")[0]
     assert "holo init" in envrc
     command = trees.write(holo.root / "tools" / "holo", f'#!/bin/sh\nexec {sys.executable} -m holo "$@"\n', mode=0o755)
     project = holo.root / "project"
     trees.write(project / ".envrc", envrc.replace("init --space web app", "init --space web env"))
     more = {"HOME": str(holo.root), "PATH": f"{command.parent}:{os.environ['PATH']}"}
-    more["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    more["PYTHONPATH"] = str(Path(__file__).parents[2])
 
     def direnv(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

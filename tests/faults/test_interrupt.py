@@ -89,7 +89,7 @@ def test_a_signal_that_is_inherited_as_ignored_stays_so() -> None:
         "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from holo import cli; cli._heed_signals();"
         "print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, callable(signal.getsignal(signal.SIGTERM)))"
     )
-    holo = Path(__file__).parent.parent
+    holo = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=holo, capture_output=True, text=True, check=False)
     assert done.stdout == "True True\n", done.stderr
 
@@ -142,7 +142,7 @@ try:
 except KeyboardInterrupt:
     sys.exit(cli._interrupted())
 """
-    holo = Path(__file__).parent.parent
+    holo = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=holo, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (128 + getattr(signal, name), f"{EXPLANATION}\n")
 
@@ -344,7 +344,7 @@ def test_ctrl_c_while_a_tool_is_started(tmp_path: Path, monkeypatch: pytest.Monk
 def test_ctrl_c_while_holo_is_loaded(tmp_path: Path) -> None:
     """The line is the same before holo has read its own code."""
     (tmp_path / "typer.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
-    holo = Path(__file__).parent.parent
+    holo = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-m", "holo", "list"],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{holo}"},

@@ -17,7 +17,7 @@ from support import compare, trees
 from support.cli import Holo
 from support.filesystems import Filesystem
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
 

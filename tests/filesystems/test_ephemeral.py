@@ -383,7 +383,7 @@ def test_exit_codes(home: Home) -> None:
 def test_signals_that_holo_inherits_as_ignored(home: Home) -> None:
     """Those of children, without which nobody can wait for one; and those that the command is to ignore as well."""
     command = [sys.executable, "-m", "holo", "run", "--ephemeral", "--space", "web", "--", "sh", "-c"]
-    environment = {**home.environment(), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**home.environment(), "PYTHONPATH": str(Path(__file__).parents[2])}
 
     def ignore() -> None:  # not every shell can
         for number in (signal.SIGCHLD, signal.SIGHUP):
@@ -428,7 +428,7 @@ def test_the_terminal_goes(home: Home) -> None:
     """As at the end of `ssh -t`, where holo leads the session, and is the only one that the system tells."""
     script = "trap 'exit 7' HUP; echo ready; while :; do sleep 0.05; done"
     command = [sys.executable, "-m", "holo", "run", "--ephemeral", "--space", "web", "--", "sh", "-c", script]
-    environment = {**home.environment(), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**home.environment(), "PYTHONPATH": str(Path(__file__).parents[2])}
     holo, terminal = pty.fork()
     if holo == 0:
         os.execve(command[0], command, environment)
@@ -574,7 +574,7 @@ def test_gc_removes_layers_that_nobody_uses(home: Home) -> None:
 def test_commands_of_holo_inside(home: Home) -> None:
     """They see the library, but change no space that they do not see; and one environment can be in another."""
     before = compare.snapshot(home.path())
-    holo = f"PYTHONPATH={Path(__file__).parent.parent} {sys.executable} -m holo"
+    holo = f"PYTHONPATH={Path(__file__).parents[2]} {sys.executable} -m holo"
     for command in ("restore --space web", "delete --space web", "init --space web env"):
         assert "throw-away environment" in home.ephemeral("sh", "-c", f"{holo} {command}", code=1).stderr
     nested = (
@@ -686,7 +686,7 @@ def without_namespaces(home: Home, *arguments: str, code: int = 0) -> Result:
     limit = 'echo 0 > /proc/sys/user/max_user_namespaces; echo 0 > /proc/sys/user/max_mnt_namespaces; exec "$@"'
     done = subprocess.run(
         ["unshare", "--user", "--map-root-user", "sh", "-c", limit, "sh", sys.executable, "-m", "holo", *arguments],
-        env={**home.environment(), "PYTHONPATH": str(Path(__file__).parent.parent)},
+        env={**home.environment(), "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         check=False,

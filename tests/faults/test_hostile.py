@@ -1,6 +1,6 @@
 """Catalogs that lie or do harm: each is refused with one message, and nothing is written.
 
-A case in tests/hostile is a `.json` file (what is wrong, the catalog, and the contents of its files where they
+A case in tests/faults/hostile is a `.json` file (what is wrong, the catalog, and the contents of its files where they
 matter) or a `.txt` file (what is wrong on the first line, then the bytes of the catalog).
 """
 

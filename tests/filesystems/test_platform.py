@@ -371,7 +371,7 @@ def test_a_lock_dies_with_its_process(system: Any, tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(file)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
     )
     with holder, opened(file) as descriptor:
         assert holder.stdout

@@ -260,7 +260,7 @@ def start(command: list[str], environ: dict[str, str]) -> subprocess.Popen[bytes
     return subprocess.Popen(
         [sys.executable, "-c", code, json.dumps([command, environ])],
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
     )
 
 

@@ -16,7 +16,7 @@ from holo.catalog_model import json_schema
 from holo.digest import of
 from support.cli import Holo
 
-CATALOGS = Path(__file__).parent.parent / "catalogs"
+CATALOGS = Path(__file__).parents[2] / "catalogs"
 HELLO = CATALOGS / "hello.json"
 
 local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)

@@ -28,7 +28,7 @@ from holo.cloning.filler import Filler
 from holo.workers.treewalk import _Crew
 from support import compare, fiemap
 from support.cli import Holo
-from support.filesystems import Filesystem, Mounts
+from support.filesystems import Filesystem, Mounts, subvolume
 from support.forks import Forks, User
 from support.trees import SOME_TIME, nasty, settle, small, write
 
@@ -286,11 +286,6 @@ def test_the_end_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # -- Btrfs ----------------------------------------------------------------------------------------------------------
-
-
-def subvolume(path: Path) -> Path:
-    subprocess.run(["btrfs", "-q", "subvolume", "create", path], check=True)
-    return path
 
 
 def nested(root: Path) -> Path:
