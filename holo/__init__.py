@@ -35,8 +35,8 @@ if TYPE_CHECKING:
         StrategyUnavailable,
         UsageError,
     )
-    from holo.hololib.collect import GcReport, Use
-    from holo.hololib.library import CatalogSummary
+    from holo.gc.report import GcReport, Use
+    from holo.hololib.catalogs import CatalogSummary
     from holo.hololib.reference import CatalogRef
     from holo.record import RecordReport
     from holo.restore import DryRun
@@ -62,8 +62,8 @@ _HOMES = {
         "StrategyUnavailable",
         "UsageError",
     ),
-    "hololib.collect": ("GcReport", "Use"),
-    "hololib.library": ("CatalogSummary",),
+    "gc.report": ("GcReport", "Use"),
+    "hololib.catalogs": ("CatalogSummary",),
     "hololib.reference": ("CatalogRef",),
     "record": ("RecordReport",),
     "restore": ("DryRun",),

@@ -12,6 +12,7 @@ from holo import settings as settings_module
 from holo.errors import Conflict, HoloError, NotFound, UsageError
 from holo.hololib import CatalogRef, CatalogSummary, Library
 from holo.hololib.locks import OnWait, say_waiting
+from holo.hololib.recovery import locked_library
 from holo.home import Home
 from holo.space import PLACES, Holotree, Space, is_whole
 from holo.walk import absolute, refuse_encoding
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from holo.check import CheckReport
     from holo.check.adopt import Adoption
     from holo.ephemeral import Environment
-    from holo.hololib.collect import GcReport
+    from holo.gc.report import GcReport
     from holo.platform import Directory
     from holo.record import RecordReport
     from holo.restore import DryRun, Options
@@ -65,7 +66,7 @@ class Hololib:
         ``skip_special`` leaves out sockets, fifos and devices instead of refusing them; ``keep_setid`` keeps
         setuid and setgid bits. Recording the same tree again stores nothing and yields the same digest.
         """
-        from holo.hololib.library import check_name
+        from holo.hololib.layout import check_name
         from holo.record import record
 
         path = absolute(os.fspath(directory))
@@ -208,7 +209,7 @@ class Hololib:
         """What the tools printed when a catalog (name or digest prefix) was built from a blueprint."""
         from holo.blueprints.make import read_log
 
-        return read_log(self.home.library, self.home.library.resolve(catalog).name)
+        return read_log(self.home.library, self.home.library.catalogs.resolve(catalog).name)
 
     def restore(
         self,
@@ -352,28 +353,30 @@ class Hololib:
 
     def catalogs(self, reference: str | None = None) -> list[CatalogSummary]:
         """All catalogs, by name, or the one of that name or digest prefix, under all its names."""
-        found = self.home.library.catalogs()
+        found = self.home.library.catalogs.summaries()
         if reference is None:
             return found
-        digest = self.home.library.resolve(reference).digest
+        digest = self.home.library.catalogs.resolve(reference).digest
         return [summary for summary in found if summary.digest == digest]
 
     def catalog(self, reference: str) -> Catalog:
         """The catalog of that name or digest prefix, validated."""
-        return self.home.library.load(self.home.library.resolve(reference).digest)
+        return self.home.library.catalogs.load(self.home.library.catalogs.resolve(reference).digest)
 
     def golden_trees(self) -> set[str]:
         """The digests of the catalogs that have a golden tree."""
-        return self.home.library.golden_trees()
+        from holo.hololib.golden import golden_trees
+
+        return golden_trees(self.home.library.path)
 
     def remove_catalog(self, reference: str) -> CatalogRef:
         """Remove a catalog; returns which. Its blobs stay until they are collected."""
         from holo.trees.overlay import Layers
 
-        self.home.library.resolve(reference)  # what does not exist is told before a lock is made
-        with self.home.library.lock(exclusive=True, on_wait=self.home.on_wait):
-            removed = self.home.library.remove(reference)
-        Layers(self.home.spaces.path).collect(self.home.library.digests(), dry_run=False)
+        self.home.library.catalogs.resolve(reference)  # what does not exist is told before a lock is made
+        with locked_library(self.home.library, exclusive=True, on_wait=self.home.on_wait):
+            removed = self.home.library.catalogs.remove(reference)
+        Layers(self.home.spaces.path).collect(self.home.library.catalogs.digests(), dry_run=False)
         return removed
 
     def gc(
@@ -391,24 +394,13 @@ class Hololib:
         Raises :class:`IntegrityError` if a catalog is damaged, so that it is not known what is needed; only drafts,
         locks and layers are removed then.
         """
-        from holo.blueprints.make import tidy
-        from holo.hololib import collect
-        from holo.trees.overlay import Layers
+
+        from holo.gc import collect_garbage
+        from holo.gc.policy import Policy, parse_size
 
         self._sweep()
-        size = collect.parse_size(max_size) if isinstance(max_size, str) else max_size
-        policy = collect.Policy(keep_days, keep_last, size)
-        known, _ = collect.needs(self.home.library)  # takes long, and nobody has to wait for that
-        with self.home.library.lock(exclusive=not dry_run, on_wait=self.home.on_wait):
-            holders = self.home.spaces.holders() if policy != collect.Policy() else {}
-            report = collect.collect(self.home.library, known, holders, policy, dry_run=dry_run)
-            drafts, locks = self.home.spaces.tidy(dry_run=dry_run)
-            drafts += tidy(self.home.library, self.home.spaces, dry_run=dry_run)
-        going = {use.digest for use in report.catalogs}
-        layers = Layers(self.home.spaces.path).collect(self.home.library.digests() - going, dry_run=dry_run)
-        if report.damage:
-            raise collect.incomplete(report.damage)
-        return replace(report, drafts=report.drafts + drafts, locks=locks, layers=layers)
+        size = parse_size(max_size) if isinstance(max_size, str) else max_size
+        return collect_garbage(self.home, Policy(keep_days, keep_last, size), dry_run=dry_run)
 
     def uninstall(self, *, spaces: bool = False, dry_run: bool = False) -> UninstallReport:
         """Remove all that holo ever made for this home; its ``spaces``, wherever they are, only if that is said.
@@ -491,7 +483,7 @@ class Hololib:
 
     def _using_library(self) -> AbstractContextManager[None]:
         """Keep the library from losing anything."""
-        return self.home.library.lock(exclusive=False, on_wait=self.home.on_wait)
+        return locked_library(self.home.library, exclusive=False, on_wait=self.home.on_wait)
 
     @contextmanager
     def _alone_with(self, space: str) -> Iterator[None]:
@@ -602,14 +594,14 @@ class Hololib:
 
         path = (place_for(self.home.spaces, found) if known is None else None) or path
         with built(self.home, found, build_options(self.home, found, known, path, compile)) as made:
-            return Environment(name, path, self.home.library.resolve(made.digest))
+            return Environment(name, path, self.home.library.catalogs.resolve(made.digest))
 
     def _refuse_taken(self, name: str, *, record: bool) -> None:
         """What is kept is a catalog, and a space of the same name unless it is only to be recorded."""
-        from holo.hololib.library import check_name
+        from holo.hololib.layout import check_name
 
         check_name(name, "catalog" if record else "space")
-        if self.home.library.summary(name) is not None:
+        if self.home.library.catalogs.summary(name) is not None:
             raise Conflict(f"there is a catalog {name!r} already", "Keep the result under another name.")
         if not record and self.home.spaces.find(name) is not None:
             raise Conflict(f"there is a space {name!r} already", "Keep the result under another name.")

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from holo import platform
 from holo.errors import HoloError, NotFound, advice, hints
-from holo.hololib.library import FOLDERS
+from holo.hololib.layout import FOLDERS
+from holo.owners import is_ours
 from holo.platform import probe
 from holo.walk import absolute
 
@@ -171,7 +172,7 @@ def _sweep(folder: str) -> None:
         for entry in entries:
             if entry.name.startswith(probe.DOCTOR):
                 status = entry.stat(follow_symlinks=False)
-                if status.st_uid in platform.owners() and status.st_mtime < long_ago:
+                if is_ours(status) and status.st_mtime < long_ago:
                     shutil.rmtree(entry.path, ignore_errors=True)
 
 

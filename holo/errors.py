@@ -129,9 +129,15 @@ class SourceChanged(HoloError):
 
 
 @contextmanager
-def os_errors_as(message: str, hint: str | None = None, kind: type[HoloError] = HoloError) -> Iterator[None]:
-    """Turn an :class:`OSError` of the block into a :class:`HoloError`: ``message``, and what the system says."""
+def os_errors_as(
+    message: str, hint: str | None = None, kind: type[HoloError] = HoloError, *, name_file: bool = False
+) -> Iterator[None]:
+    """Turn an :class:`OSError` of the block into a :class:`HoloError`: ``message``, and what the system says.
+
+    ``name_file`` adds the file that the error is about, if it names one.
+    """
     try:
         yield
     except OSError as error:
-        raise kind(f"{message}: {error.strerror}", hint) from error
+        file = f" ({error.filename})" if name_file and error.filename else ""
+        raise kind(f"{message}{file}: {error.strerror}", hint) from error

@@ -1,4 +1,4 @@
-"""Small files: read although somebody else may have made them, written in one step, sealed, and whose they are.
+"""Small files: read although somebody else may have made them, written in one step, and sealed.
 
 Only regular files are read, and never more of them than there can be.
 """
@@ -79,19 +79,6 @@ def refuse_second_name(descriptor: int) -> None:
     if os.fstat(descriptor).st_nlink > 1:  # 0: it has just been removed
         os.close(descriptor)
         raise OSError(errno.EMLINK, "it has a second name (a hard link), so it may be another file")
-
-
-def is_ours(status: os.stat_result) -> bool:
-    """Whether only this user, and root, can have written the file."""
-    return status.st_uid in platform.owners() and not (os.name == "posix" and status.st_mode & 0o022)
-
-
-def is_others(path: str) -> bool:
-    """Whether what is there belongs to another user. Raises :class:`OSError` if that cannot be seen."""
-    try:
-        return os.lstat(path).st_uid != platform.user_id()
-    except FileNotFoundError:
-        return False
 
 
 # -- documents that end with their own digest ---------------------------------------------------------------

@@ -39,7 +39,7 @@ def glance(library: Library, spaces: list[Space]) -> Iterator[Space]:
 def _directories(library: Library, digest: str) -> list[tuple[str, int, int]]:
     """Those of a catalog; of one that is lost, none."""
     try:
-        return library.directories(digest)
+        return library.catalogs.directories(digest)
     except HoloError:
         return []
 

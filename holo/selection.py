@@ -117,7 +117,7 @@ def space_to_restore(home: Home, space: str | None, path: str | None, catalog: s
 def catalog_for(home: Home, space: str, reference: str | None) -> CatalogRef:
     """The catalog that a space is to be restored to: the named one, else its own."""
     if reference is not None:
-        return home.library.resolve(reference)
+        return home.library.catalogs.resolve(reference)
     known = home.spaces.get(space)
     return CatalogRef(known.catalog, known.digest)
 
@@ -128,10 +128,10 @@ def catalog_named(home: Home, source: str | None, known: Space | None) -> Catalo
     Raises :class:`NotFound` if nothing is there.
     """
     if source is None:
-        return CatalogRef(known.catalog, known.digest) if known is not None else home.library.only()
+        return CatalogRef(known.catalog, known.digest) if known is not None else home.library.catalogs.only()
     if os.sep not in source:
         try:
-            return home.library.resolve(source)
+            return home.library.catalogs.resolve(source)
         except NotFound as error:
             if not os.path.exists(source):
                 raise NotFound(f"{error.message}, nor a file of that name here", error.hint) from None
@@ -148,7 +148,7 @@ def blueprint_named(home: Home, source: str | None, known: Space | None, to: str
     from holo.blueprints.memory import origin_of
 
     if source is not None:
-        is_catalog = os.sep not in source and home.library.is_catalog(source)
+        is_catalog = os.sep not in source and home.library.catalogs.is_catalog(source)
         return blueprint.recognise(source) if os.path.isfile(source) and not is_catalog else None
     if known is None:
         return blueprint.nearest(current_directory(), of_npm=os.path.basename(to or "") == "node_modules")
@@ -161,8 +161,8 @@ def blueprint_named(home: Home, source: str | None, known: Space | None, to: str
 def say_what_is_taken(home: Home, source: str | None, known: Space | None) -> None:
     """Say which catalog a space will be of, if it was not named, or if something else could be meant."""
     if source is None and known is None:
-        only = home.library.only().name
+        only = home.library.catalogs.only().name
         home.on_wait(f"there is no blueprint here: taking {only!r}, the only catalog of {home.library.path}")
-    elif source and os.sep not in source and os.path.exists(source) and home.library.is_catalog(source):
-        name = home.library.resolve(source).name
+    elif source and os.sep not in source and os.path.exists(source) and home.library.catalogs.is_catalog(source):
+        name = home.library.catalogs.resolve(source).name
         home.on_wait(f"taking catalog {name!r}, not what is called {source!r} here: that is ./{source}")

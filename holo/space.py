@@ -19,10 +19,11 @@ from typing import Any, Literal, TypeGuard
 from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, HoloError, NotFound, advice_at_home, choice, hints
-from holo.files import NOT_DAMAGE, SMALL, draft_of, is_ours, open_file, read, read_file, seal, unseal, write_atomically
+from holo.files import NOT_DAMAGE, SMALL, draft_of, open_file, read, read_file, seal, unseal, write_atomically
 from holo.filetimes import EXACT, FileTimes
-from holo.hololib.library import NAME, check_name
+from holo.hololib.layout import NAME, check_name
 from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, say_waiting
+from holo.owners import is_mine, is_ours, only_we_wrote
 from holo.platform import probe
 from holo.remove import remove_at
 from holo.walk import absolute, make_folders, refuse_symlinks
@@ -331,12 +332,12 @@ class Holotree:
         except FileNotFoundError:
             raise
         except OSError as error:
-            owners = platform.owners() - {0} if isinstance(error, PermissionError) else platform.owners()
-            if not anyones and os.lstat(path).st_uid not in owners:
+            is_expected = is_mine if isinstance(error, PermissionError) else is_ours
+            if not anyones and not is_expected(os.lstat(path)):
                 raise _anothers(name, path) from error
             raise self._unreadable(name, path, error) from error
         try:
-            if not anyones and not is_ours(os.fstat(descriptor)):
+            if not anyones and not only_we_wrote(os.fstat(descriptor)):
                 raise _anothers(name, path)
             data = read(descriptor, SMALL)
             if not data.strip(b"\0"):

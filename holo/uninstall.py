@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from holo.bench.scratch import is_abandoned, scratches
 from holo.blueprints.make import stages
 from holo.errors import Conflict, HoloError
-from holo.files import is_others
 from holo.hololib import Library
-from holo.hololib.collect import take_inventory
-from holo.hololib.library import FOLDERS
+from holo.hololib.inventory import take_inventory
+from holo.hololib.layout import FOLDERS, LOCKS
+from holo.hololib.recovery import locked_library
 from holo.home import Home
+from holo.owners import is_others
 from holo.platform import probe
 from holo.remove import remove_at
 from holo.restore import delete
@@ -29,8 +30,6 @@ from holo.trees.overlay import Layers
 
 _FIRST = ("names", "catalog", "used", "builds")
 """Without them the rest of the library is garbage."""
-
-_LAST = ("pending.lock", "lock")
 
 _REST_OF_A_SPACE = re.compile(r"\..+\.holo-[0-9a-f]{8}")
 """Beside a space's place: what a killed restore left (see :mod:`holo.restore`)."""
@@ -74,7 +73,7 @@ def uninstall(home: Home, *, spaces: bool, dry_run: bool) -> UninstallReport:
     mine = [*_spaces(tree, report)]
     with ExitStack() as held:
         if not dry_run and os.path.isdir(library.path) and not _is_shared(library.path):
-            held.enter_context(library.lock(exclusive=True, on_wait=home.on_wait))
+            held.enter_context(locked_library(library, exclusive=True, on_wait=home.on_wait))
         doomed = [*_library(library, report), *_beside_spaces(tree, rest, report), *_scratches(tree.home, report)]
         if not dry_run:
             for path in doomed:
@@ -121,7 +120,7 @@ def _library(library: Library, report: UninstallReport) -> list[str]:
     unknown = take_inventory(library).unknown
     report.left |= dict.fromkeys(unknown, "it is not of the library")
     rest = [name for name in FOLDERS if name not in _FIRST]
-    order = [os.path.join(library.path, name) for name in (*_FIRST, *rest, *_LAST)]
+    order = [os.path.join(library.path, name) for name in (*_FIRST, *rest, *LOCKS)]
     doomed = [path for folder in order if os.path.lexists(folder) for path in _around(unknown, folder)]
     report.removed += doomed if unknown else [library.path]
     return doomed

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from holo import platform
 from holo.errors import HoloError
 from holo.hololib.locks import InUseError, locked
+from holo.owners import is_ours
 from holo.remove import remove
 
 _PREFIX = "bench-"
@@ -64,7 +65,7 @@ def scratches(home: str) -> list[str]:
         return [
             folder
             for folder in folders
-            if os.path.isdir(folder) and not os.path.islink(folder) and os.lstat(folder).st_uid in platform.owners()
+            if os.path.isdir(folder) and not os.path.islink(folder) and is_ours(os.lstat(folder))
         ]
     return []
 

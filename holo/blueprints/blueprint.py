@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from holo import digest as digests
-from holo import platform
 from holo.errors import Conflict, HoloError, NotFound, UsageError
 from holo.files import read_file
+from holo.owners import is_ours
 from holo.walk import absolute
 
 Kind = Literal["requirements", "pyproject", "script", "conda", "npm"]
@@ -144,7 +144,7 @@ def is_own(path: str) -> bool:
     """Whether a blueprint is there and only this user or root has put it there. To build it is to run what it says."""
     try:
         # A symlink and what it leads to: beside it are uv.toml, .npmrc, ... of whoever made it.
-        return {os.stat(path).st_uid, os.lstat(path).st_uid} <= platform.owners()
+        return is_ours(os.stat(path)) and is_ours(os.lstat(path))
     except OSError:
         return False
 

@@ -13,7 +13,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from holo import activation, platform
+from holo import activation
 from holo.blueprints import complete, conda_file, requirements
 from holo.blueprints.builders import ToolMissing, beside_holo
 from holo.blueprints.canonical import this_system, without_queries, without_secrets
@@ -21,6 +21,7 @@ from holo.blueprints.forget import forget, forget_in_packages
 from holo.blueprints.inputs import Inputs
 from holo.blueprints.python import configuration, environment, refuse_elsewhere
 from holo.errors import Conflict, HoloError, UsageError
+from holo.owners import is_ours
 
 if TYPE_CHECKING:
     from holo.blueprints.blueprint import Blueprint
@@ -111,7 +112,7 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
     log.run(command, env=_tool_environment(), cwd=os.path.dirname(stage), name=name)
     if not os.path.isdir(os.path.join(stage, "conda-meta")):
         raise HoloError(f"the build failed: there is no environment at {stage}", f"Its log: {log.path}")
-    if os.lstat(stage).st_uid not in platform.owners():
+    if not is_ours(os.lstat(stage)):
         raise Conflict(f"another user has put something at {stage} while {name} ran", "Do not trust them.")
     complete.check(found.packages(), complete.conda_packages(stage), log)
     environ = _activate(stage, found.variables, log)

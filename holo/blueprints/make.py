@@ -39,6 +39,8 @@ from holo.errors import Conflict, HoloError, NotFound
 from holo.files import draft_of, read_file
 from holo.hololib import Library
 from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked
+from holo.hololib.recovery import locked_library
+from holo.owners import is_others, is_strangers
 from holo.record import record
 from holo.remove import remove_at
 from holo.space import Holotree
@@ -118,7 +120,7 @@ def build(
                             f"{blueprint.path}, or what it was built with, was changed meanwhile",
                             "Run the command again.",
                         )
-                    with library.lock(exclusive=False, on_wait=on_wait):
+                    with locked_library(library, exclusive=False, on_wait=on_wait):
                         name = _free_name(library, blueprint.label, wanted.key)
                         report = record(library, os.path.join(stage, wanted.options.part), name, workers=workers)
                         if wanted.parts is not None:
@@ -137,10 +139,10 @@ def _begin(library: Library, wanted: Wanted, stage: str, log: Log, workers: int,
     """Let the stage hold what is nearest to what is wanted, if anything is."""
     if wanted.parts is None:
         return
-    with library.lock(exclusive=False, on_wait=on_wait):
+    with locked_library(library, exclusive=False, on_wait=on_wait):
         digest = nearest(library, wanted.parts)
         if digest is not None:
-            log.say(f"beginning from {library.name_of(digest)}")
+            log.say(f"beginning from {library.catalogs.name_of(digest)}")
             try:
                 unpack(library, digest, stage, workers)
             except HoloError as error:  # it is damaged, or does not fit the path since HOLO_HOME was moved
@@ -169,14 +171,15 @@ def tidy(library: Library, tree: Holotree, *, dry_run: bool) -> int:
     The caller holds the library's lock, exclusively unless it is a dry run. Builds that run are left alone.
     """
     folder = os.path.join(library.path, "builds")
-    needed = {_own(named[1]) for name in library.names() if (named := _NAMED.fullmatch(name))}
+    needed = {_own(named[1]) for name in library.catalogs.names() if (named := _NAMED.fullmatch(name))}
     # Only what this user's builds left: of another's, root's too, the hash does not tell whether it is needed.
     found: dict[str, list[str]] = {}
     removed = 0
     for name in _entries(folder):
         path = os.path.join(folder, name)
         stem, kind = os.path.splitext(name)
-        if draft_of(name).endswith((SEEN, PARTS)) or (kind == SEEN and not library.has(catalog_remembered(path) or "")):
+        is_forgotten = kind == SEEN and not library.catalogs.has(catalog_remembered(path) or "")
+        if is_forgotten or draft_of(name).endswith((SEEN, PARTS)):
             removed += _unlink_own(path, dry_run=dry_run)
         elif kind in _KINDS:
             found.setdefault(stem, []).extend([path] if kind != _LOCK and stem not in needed else [])
@@ -195,7 +198,7 @@ def stages(library: Library, tree: Holotree) -> dict[str, bool]:
     found = {}
     for name in _entries(tree.path):
         path = os.path.join(tree.path, name)
-        if (stage := _STAGE.fullmatch(name)) is not None and _is_own(path):
+        if (stage := _STAGE.fullmatch(name)) is not None and not is_others(path):
             lock = os.path.join(library.path, "builds", stage[1] + _LOCK)
             found[path] = os.path.lexists(lock) and not _remove_unheld(lock, [path], dry_run=True)
     return found
@@ -214,7 +217,7 @@ def _remove_unheld(lock: str, doomed: Sequence[str], *, dry_run: bool = False) -
 
     Not while it is held: by the build, or by a process that one of its tools left behind and that may still write.
     """
-    if all(map(_is_own, (lock, *doomed))):
+    if not any(map(is_others, (lock, *doomed))):
         with suppress(InUseError, CannotLockError), locked(lock, "a build", exclusive=True, wait=False):
             for path in () if dry_run else doomed:
                 remove_at(path)
@@ -225,7 +228,7 @@ def _remove_unheld(lock: str, doomed: Sequence[str], *, dry_run: bool = False) -
 
 
 def _unlink_own(path: str, *, dry_run: bool) -> int:
-    if not _is_own(path):
+    if is_others(path):
         return 0
     if not dry_run:
         remove_at(path)
@@ -234,12 +237,12 @@ def _unlink_own(path: str, *, dry_run: bool) -> int:
 
 def _known(library: Library, wanted: Wanted) -> Made | None:
     """The catalog that was built for a key, by this user or root."""
-    for name in library.names():
+    for name in library.catalogs.names():
         found = _NAMED.fullmatch(name)
-        if found is None or found[1] != wanted.key or not _is_mine(library.name_path(name)):
+        if found is None or found[1] != wanted.key or is_strangers(library.catalogs.name_path(name)):
             continue
-        summary = library.sound_summary(name)
-        if summary is not None and library.has(summary.digest):
+        summary = library.catalogs.sound_summary(name)
+        if summary is not None and library.catalogs.has(summary.digest):
             remember(library, wanted.blueprint, wanted.options, name, summary.digest, wanted.inputs)
             return Made(name, summary.digest)
     return None
@@ -248,31 +251,14 @@ def _known(library: Library, wanted: Wanted) -> Made | None:
 def _free_name(library: Library, label: str, key: str) -> str:
     """What the catalog is to be called. In a shared library another user may have built the same."""
     name = f"{label}-{key}"
-    if _is_mine(library.name_path(name)):
-        return name
-    return f"{label[:_SHORT_LABEL]}-{platform.user_id()}-{key}"
+    if is_strangers(library.catalogs.name_path(name)):
+        return f"{label[:_SHORT_LABEL]}-{platform.user_id()}-{key}"
+    return name
 
 
 def _own(key: str) -> str:
     """What stage, lock and log of a build are called: each user has their own."""
     return digests.of(f"{key} {platform.user_id()}".encode())[:_KEY]
-
-
-def _is_mine(path: str) -> bool:
-    """Whether nobody but this user and root has put something there."""
-    return _owner(path) in (None, *platform.owners())
-
-
-def _is_own(path: str) -> bool:
-    """Whether nobody but this user has."""
-    return _owner(path) in (None, platform.user_id())
-
-
-def _owner(path: str) -> int | None:
-    try:
-        return os.lstat(path).st_uid
-    except FileNotFoundError:
-        return None
 
 
 def _path(library: Library, own: str, kind: str) -> str:

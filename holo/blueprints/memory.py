@@ -20,9 +20,10 @@ from holo import platform
 from holo.blueprints.blueprint import Blueprint
 from holo.blueprints.builders import Options
 from holo.blueprints.inputs import Inputs, Seen, are_unchanged, look_at_variable
-from holo.files import SMALL, is_ours, read_file, seal, unseal, write_atomically
+from holo.files import SMALL, read_file, seal, unseal, write_atomically
 from holo.hololib import Library
-from holo.hololib.library import NAME
+from holo.hololib.layout import NAME
+from holo.owners import only_we_wrote
 from holo.space import Holotree, Space
 
 SEEN = ".seen"
@@ -78,7 +79,7 @@ def recall(library: Library, blueprint: Blueprint, options: Options) -> tuple[st
     with suppress(TypeError, AttributeError, ValueError):  # it has another form, or no path can be like that
         memory = Memory(**read_own(_path(library, blueprint, options)))
         is_sound = memory.form == _FORM and NAME.fullmatch(memory.name) is not None and digests.is_digest(memory.digest)
-        if is_sound and library.has(memory.digest) and memory.is_current(os.environ):
+        if is_sound and library.catalogs.has(memory.digest) and memory.is_current(os.environ):
             return memory.name, memory.digest
     return None
 
@@ -106,7 +107,7 @@ def read_own(path: str) -> dict[str, Any]:
     """The document in a file of ours; empty if it is not one. It ends with its digest, so we wrote all of it."""
     with suppress(OSError, ValueError, RecursionError):
         data, status = read_file(path, SMALL)
-        if is_ours(status):
+        if only_we_wrote(status):
             found = json.loads(unseal(data))
             return found if isinstance(found, dict) else {}
     return {}

@@ -50,7 +50,7 @@ def nearest(library: Library, parts: Parts) -> str | None:
             digest, noted = str(found.get("digest")), found.get("lines")
             if found.get("base") != key or not digests.is_digest(digest) or not isinstance(noted, list):
                 continue
-            if not library.has(digest):
+            if not library.catalogs.has(digest):
                 continue
             lines = {line for line in noted if isinstance(line, str)}
             score = len(lines & wanted) - len(lines - wanted)

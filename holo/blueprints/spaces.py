@@ -14,6 +14,7 @@ from holo.blueprints.memory import Origin, origin_of, save_origin
 from holo.blueprints.modules import place_for
 from holo.errors import Conflict
 from holo.hololib import CatalogRef
+from holo.hololib.recovery import locked_library
 from holo.home import Home
 from holo.restore import Options, RestoreReport, restore
 from holo.space import Space, is_whole
@@ -26,8 +27,8 @@ def built(home: Home, blueprint: Blueprint, chosen: BuildOptions) -> Iterator[Ca
         made: Made | Wanted = find(home.library, blueprint, chosen)
         if isinstance(made, Wanted):
             made = build(home.library, home.spaces, made, workers=home.workers, on_wait=home.on_wait)
-        with home.library.lock(exclusive=False, on_wait=home.on_wait):
-            if home.library.has(made.digest):  # nobody has collected it meanwhile
+        with locked_library(home.library, exclusive=False, on_wait=home.on_wait):
+            if home.library.catalogs.has(made.digest):  # nobody has collected it meanwhile
                 yield CatalogRef(*made)
                 return
 

@@ -35,11 +35,15 @@ from holo.check.report import CheckReport, Kind, Problem
 from holo.check.rights import excessive_rights, take_rights
 from holo.check.sources import Sources, refuse_missing
 from holo.errors import HoloError
-from holo.files import NOT_DAMAGE, SMALL, is_others, read_file
+from holo.files import NOT_DAMAGE, SMALL, read_file
 from holo.hololib import CatalogSummary, Library
-from holo.hololib.library import FOLDERS, NAME, read_catalog_file
+from holo.hololib.catalogs import read_catalog_file
+from holo.hololib.golden import remove_golden
+from holo.hololib.layout import FOLDERS, NAME
 from holo.hololib.locks import InUseError, OnWait, say_waiting
 from holo.hololib.quarantine import Quarantine
+from holo.hololib.recovery import locked_library
+from holo.owners import is_mine, is_others
 from holo.space import Holotree, OthersSpace, Space
 from holo.trees.overlay import Layers
 from holo.workers import pool
@@ -78,7 +82,7 @@ def check(library: Library, tree: Holotree, options: Options) -> CheckReport:
             if name not in tree.names():
                 raise tree.unknown(name)
             locks.enter_context(tree.lock(name, options.on_wait, exclusive=False))
-        locks.enter_context(library.lock(exclusive=options.repair, on_wait=options.on_wait))
+        locks.enter_context(locked_library(library, exclusive=options.repair, on_wait=options.on_wait))
         try:
             if options.repair:
                 locks.enter_context(library.unsettled.record("Nothing was repaired."))
@@ -250,7 +254,7 @@ class _Check:
                 self._garbage(path)
                 continue
             try:
-                summary = self._library.summary(name)
+                summary = self._library.catalogs.summary(name)
                 if summary is not None:
                     self._names[summary.digest].append(summary)
             except (HoloError, OSError) as error:
@@ -291,9 +295,8 @@ class _Check:
                 catalog.totals.files,
                 catalog.totals.bytes,
             ):
-                self._note(
-                    "name", self._library.name_path(summary.name or ""), "it is not about its catalog", [catalog.digest]
-                )
+                path = self._library.catalogs.name_path(summary.name or "")
+                self._note("name", path, "it is not about its catalog", [catalog.digest])
 
     def _repair_catalogs(self, lost: dict[str, Problem]) -> None:
         away = [
@@ -305,7 +308,7 @@ class _Check:
             found = self._sources.catalog(digest)
             if found is not None:
                 catalog, origin = found
-                self._library.publish(catalog, None)
+                self._library.catalogs.publish(catalog, None)
                 self._take_in(catalog)
                 lost[digest].repaired = f"restored from {origin}"
 
@@ -320,7 +323,7 @@ class _Check:
         if not self._put_away(problem, problem.path, f"names/{name}.json"):
             return
         if len(meant) == 1 and b'"name": "%b"' % name.encode() in left:
-            self._library.publish(self._library.read(meant.pop()), name)
+            self._library.catalogs.publish(self._library.catalogs.read(meant.pop()), name)
             problem.repaired = "written anew"
 
     # -- blobs and link forms -----------------------------------------------------------------------------
@@ -438,7 +441,7 @@ class _Check:
         for path in _below(folder):
             name = os.path.basename(path)
             if name in self._contents:
-                if os.lstat(path).st_uid == platform.user_id():
+                if is_mine(os.lstat(path)):
                     found.append(name)
             elif name != ".lock" and not os.path.lexists(path.removesuffix(".json")):
                 self._garbage(path)
@@ -446,10 +449,10 @@ class _Check:
 
     def _check_golden(self, digest: str) -> None:
         self._report.golden += 1
-        found = [*golden_differences(self._library, self._library.load(digest), self._options.workers)]
+        found = [*golden_differences(self._library, self._library.catalogs.load(digest), self._options.workers)]
         problem = self._note_golden(os.path.join(self._library.path, "golden", digest), digest, found)
         if problem is not None and self._options.repair:
-            self._library.remove_golden(digest)
+            remove_golden(self._library.path, digest)
             problem.repaired = _MADE_AGAIN
 
     def _check_tree(self, digest: str) -> None:
@@ -458,7 +461,7 @@ class _Check:
         if not self._layers.is_whole(path):
             return  # just being made, or removed
         self._report.golden += 1
-        found = [*tree_differences(self._library, path, self._library.load(digest), self._options.workers)]
+        found = [*tree_differences(self._library, path, self._library.catalogs.load(digest), self._options.workers)]
         problem = self._note_golden(path, digest, found)
         if problem is not None and self._options.repair and self._layers.remove(path):  # unless it is in use
             problem.repaired = _MADE_AGAIN
@@ -474,7 +477,7 @@ class _Check:
         if space.digest not in self._contents:
             self._note("space", space.path, "its catalog is not in the library", [space.digest]).spaces = [space.name]
             return
-        catalog = self._library.read(space.digest)
+        catalog = self._library.catalogs.read(space.digest)
         for path, what in space_differences(self._library, space, catalog, self._options.workers):
             problem = self._note("space", os.path.join(space.path, path) if path else space.path, what)
             problem.catalogs, problem.spaces = [space.catalog], [space.name]

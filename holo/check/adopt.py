@@ -12,11 +12,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from holo import platform
 from holo.check.differences import count_as_recorded
 from holo.errors import HoloError
 from holo.hololib import Library
 from holo.hololib.locks import OnWait
+from holo.hololib.recovery import locked_library
+from holo.owners import is_ours
 from holo.restore.place import refuse_place
 from holo.space import Holotree, Space
 
@@ -46,7 +47,7 @@ def adopt(library: Library, tree: Holotree, names: Sequence[str], workers: int, 
             raise tree.unknown(name)
     found = []
     for name in names or known:
-        with tree.lock(name, on_wait), library.lock(exclusive=False, on_wait=on_wait):
+        with tree.lock(name, on_wait), locked_library(library, exclusive=False, on_wait=on_wait):
             try:
                 space = tree.get(name)
             except HoloError:
@@ -66,9 +67,9 @@ def _why_not(library: Library, tree: Holotree, space: Space, workers: int) -> st
         return f"it belongs to the home {owner}, from which this one was copied"
     try:
         refuse_place(library, tree, space.path)
-        if os.lstat(space.path).st_uid not in platform.owners():
+        if not is_ours(os.lstat(space.path)):
             return "the directory is another user's"
-        catalog = library.load(space.digest)
+        catalog = library.catalogs.load(space.digest)
         found, files = count_as_recorded(library, space, catalog, workers), catalog.totals.files
     except OSError as error:
         return f"the directory cannot be read: {error.strerror}"

@@ -16,6 +16,7 @@ from holo.files import NOT_DAMAGE
 from holo.filetimes import EXACT, try_out
 from holo.hololib.blobs import ContentMismatch, is_sealed, stored_content
 from holo.hololib.links import FORM
+from holo.owners import is_mine
 from holo.platform import Directory
 
 FOREIGN = "another user's, which only they can read"
@@ -106,7 +107,7 @@ class Reader:
         except ContentMismatch as error:
             verdict = State.DAMAGED, str(error), 0
         except OSError as error:
-            if isinstance(error, PermissionError) and found.st_uid != platform.user_id():
+            if isinstance(error, PermissionError) and not is_mine(found):
                 if link is not None:
                     return None  # nobody else would use it
                 verdict = State.UNREADABLE, FOREIGN, 0

@@ -21,7 +21,7 @@ from holo.errors import HoloError, NotFound
 from holo.files import read_file
 from holo.hololib import Library
 from holo.hololib.blobs import WORTH_COMPRESSING, Blobs, ContentMismatch
-from holo.hololib.library import LARGEST
+from holo.hololib.catalogs import LARGEST
 from holo.relocation.patch import Relocator
 from holo.space import Space
 from holo.walk import Walker, absolute, open_directory
@@ -80,7 +80,7 @@ class Sources:
     def look_for(self, wanted: Mapping[str, int], catalogs: Iterable[str]) -> None:
         """Find files that should have the ``wanted`` content (digest to size), which these ``catalogs`` need."""
         for digest in catalogs:
-            self._look_in(self._library.read(digest), wanted)
+            self._look_in(self._library.catalogs.read(digest), wanted)
         sizes = set(wanted.values())
         for folder in self._folders:
             for path in _files_of_size(folder, sizes):
@@ -95,7 +95,7 @@ class Sources:
     def _look_in(self, catalog: Catalog, wanted: Mapping[str, int]) -> None:
         """The golden tree of a catalog, and its spaces."""
         rows = [(path, row[4]) for path, row in catalog.files() if row[4] in wanted]
-        name = self._library.name_of(catalog.digest)
+        name = self._library.catalogs.name_of(catalog.digest)
         golden = os.path.join(self._library.path, "golden", catalog.digest)
         for path, digest in rows:
             self._places[digest].append(_Place(f"the golden tree of {name}", golden, path, None))

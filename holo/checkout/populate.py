@@ -81,7 +81,7 @@ def populate_empty(library: Library, catalog: Catalog, relocator: Relocator, pat
 
 def unpack(library: Library, digest: str, path: str, workers: int) -> None:
     """Make the empty directory ``path`` equal to a catalog, patched for its path."""
-    catalog = library.load(digest)
+    catalog = library.catalogs.load(digest)
     relocator = Relocator(catalog.prefix, path)
     relocator.refuse_impossible(catalog.relocations)
     populate_empty(library, catalog, relocator, path, workers)

@@ -594,10 +594,11 @@ def doctor(
     from holo import doctor as physician
     from holo.api import Hololib
     from holo.cli import render
+    from holo.hololib.recovery import locked_library
 
     library = Hololib()
     folder = physician.named(directory) if directory is not None else library.home.spaces.path
-    with library.home.library.lock(exclusive=False):  # its samples would be garbage
+    with locked_library(library.home.library, exclusive=False):  # its samples would be garbage
         diagnosis = physician.examine(library.home.library.folder("library"), folder)
     golden = len(library.golden_trees())
     if as_json:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from holo.check.report import CheckReport
     from holo.cloning import CloneReport
     from holo.doctor import Diagnosis
+    from holo.gc.report import GcReport, Use
     from holo.hololib import CatalogSummary
-    from holo.hololib.collect import GcReport, Use
     from holo.record import RecordReport
     from holo.restore import DryRun
     from holo.restore.report import RestoreReport

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from holo import platform
+from holo.owners import is_ours
 from holo.platform import Directory
 from holo.remove import remove
 
@@ -47,7 +48,7 @@ class Draft:
             with suppress(OSError):  # another user's, or on a filesystem without locks: then nobody can tell
                 found = platform.open_child(self._folder, name)
                 try:
-                    if platform.status(found, "").st_uid in platform.owners() and platform.lock_directory(found):
+                    if is_ours(platform.status(found, "")) and platform.lock_directory(found):
                         remove(self._folder, name)
                 finally:
                     platform.close_directory(found)

@@ -25,6 +25,8 @@ from holo.ephemeral.process import run as run_process
 from holo.errors import Conflict, HoloError, NotFound, UsageError, advice, hints
 from holo.files import SMALL, open_file, read, seal, unseal
 from holo.hololib.locks import InUseError, locked
+from holo.hololib.recovery import locked_library
+from holo.owners import is_ours
 from holo.remove import unlink
 from holo.trees.overlay import Layers, discard
 from holo.walk import mounted_inside, open_directory
@@ -59,7 +61,7 @@ def run(home: Home, environment: Environment, command: list[str], at_end: AtEnd 
     ``at_end`` gets the root of the environment as the command left it, and its path, however it ended.
     """
     layers_of(home).prepare()
-    home.library.mark_used(environment.catalog.digest)
+    home.library.catalogs.mark_used(environment.catalog.digest)
     with _named(home), _folder(home) as folder:
         try:
             return _run_over(home, environment, folder, command, at_end)
@@ -193,8 +195,9 @@ def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitSt
     def make(path: str) -> None:
         from holo.ephemeral.make import make_layer, make_tree
 
-        with home.library.lock(exclusive=False, on_wait=home.on_wait):
-            catalog = home.library.load(digest)  # each time: between the two it may have been removed, and collected
+        with locked_library(home.library, exclusive=False, on_wait=home.on_wait):
+            # Each time: between the two it may have been removed, and collected.
+            catalog = home.library.catalogs.load(digest)
             if path.startswith(tree):
                 made = make_tree(home.library, catalog, path, home.workers)
             else:
@@ -216,7 +219,7 @@ def _make_mount_point(path: str) -> None:
     try:
         with suppress(FileExistsError):
             os.mkdir(path)
-        owner = os.lstat(path).st_uid
+        status = os.lstat(path)
     except FileNotFoundError:
         raise NotFound(
             f"there is no folder {os.path.dirname(path)}",
@@ -226,7 +229,7 @@ def _make_mount_point(path: str) -> None:
         raise HoloError(
             f"cannot make {path}: {error.strerror}", hints(advice(error), "The environment is to appear there.")
         ) from error
-    if owner not in platform.owners():  # who could move it away with the mount, and put something else there
+    if not is_ours(status):  # who could move it away with the mount, and put something else there
         raise Conflict(f"{path} is another user's", "Choose another name with --space, or let its owner remove it.")
 
 
@@ -258,7 +261,7 @@ def _run_in_space(home: Home, environment: Environment, folder: str, command: li
     mounted_inside(home.spaces.path)  # where nobody can tell, no space can be deleted
     name = _PRIVATE + os.urandom(4).hex()
     _note(folder, "space", name)
-    with home.spaces.lock(name, home.on_wait), home.library.lock(exclusive=False, on_wait=home.on_wait):
+    with home.spaces.lock(name, home.on_wait), locked_library(home.library, exclusive=False, on_wait=home.on_wait):
         report = restore(home, name, environment.catalog, None, Options())
     for warning in report.warnings:
         home.on_wait(f"warning: {warning}")

@@ -14,7 +14,8 @@ is being written has a name that begins with ``.draft-``; after a crash it is ga
 
 from __future__ import annotations
 
-from holo.hololib.library import CatalogSummary, Library
+from holo.hololib.catalogs import CatalogSummary
+from holo.hololib.library import Library
 from holo.hololib.reference import CatalogRef
 
 __all__ = ["CatalogRef", "CatalogSummary", "Library"]

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from holo import streams
 from holo.errors import HoloError, advice_at_home
 from holo.files import refuse_second_name
+from holo.owners import is_mine
 from holo.platform import lock as lock_descriptor
 from holo.walk import make_folders
 
@@ -100,7 +101,7 @@ def _open(path: str, *, exclusive: bool) -> int | None:
                 break
             with suppress(FileExistsError):  # another process was faster
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o666)
-                if os.name == "posix" and os.fstat(descriptor).st_uid == os.geteuid():
+                if os.name == "posix" and is_mine(os.fstat(descriptor)):
                     os.fchmod(descriptor, 0o644)  # whatever the umask, who shares the library can lock it
                 break
         refuse_second_name(descriptor)

@@ -27,6 +27,7 @@ from contextlib import contextmanager, suppress
 from holo import platform
 from holo.errors import HoloError, advice_at_home, hints
 from holo.hololib.shards import DRAFT, temporary_name
+from holo.owners import is_ours
 from holo.platform import Directory
 from holo.walk import make_folders
 
@@ -96,7 +97,7 @@ class Unsettled:
             for entry in entries:
                 with suppress(FileNotFoundError):  # its record has ended
                     status = entry.stat(follow_symlinks=False)
-                    if stat.S_ISREG(status.st_mode) and status.st_uid in platform.owners():
+                    if stat.S_ISREG(status.st_mode) and is_ours(status):
                         found[entry.name] = status.st_mtime_ns
         return found
 

@@ -24,7 +24,7 @@ from holo.catalog import BYTECODE_HEADER, Catalog, DirectoryRow, FileRow, Reloca
 from holo.errors import HoloError, NotFound, UsageError
 from holo.hololib import Library
 from holo.hololib.blobs import Blobs
-from holo.hololib.library import check_name
+from holo.hololib.layout import check_name
 from holo.hololib.shards import DRAFT, temporary_name
 from holo.platform import probe
 from holo.record.ingest import Batch, Ingest, Ingested
@@ -124,7 +124,7 @@ def record(
             if not covers:  # something may have been mounted there, and read
                 refuse_mounts_inside(prefix, _UNMOUNT)
             approve(name, catalog.digest)
-            before = library.publish(catalog, name)
+            before = library.catalogs.publish(catalog, name)
     finally:
         platform.close_directory(root)
     everything = [item for items in found.values() for item in items]

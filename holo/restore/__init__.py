@@ -58,7 +58,7 @@ def restore(home: Home, space: str, catalog: CatalogRef, path: str | None, optio
     looked = time.time_ns()
     job = read_job(home, target, catalog, options)
     done = _supply_at_once(job) or _update(job, looked)
-    home.library.mark_used(catalog.digest)
+    home.library.catalogs.mark_used(catalog.digest)
     return report_of(job, done, time.monotonic() - started)
 
 

@@ -91,9 +91,9 @@ def read_job(home: Home, target: Target, catalog: CatalogRef, options: Options) 
 def _wanted(home: Home, target: Target, ref: CatalogRef, options: Options, verify: bool) -> Wanted:
     @cache
     def load() -> Catalog:
-        return home.library.load(ref.digest)
+        return home.library.catalogs.load(ref.digest)
 
-    summary = home.library.sound_summary(ref.name)
+    summary = home.library.catalogs.sound_summary(ref.name)
     may_snapshot = options.strategy in (Strategy.SMART, Strategy.REFLINK) and not verify
     is_sound = summary is not None and summary.digest == ref.digest
     found = find_outline(home.library, ref.digest) if may_snapshot and is_sound else None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from holo.catalog import Catalog
 from holo.errors import CatalogInvalid, NotFound
 from holo.hololib import CatalogRef, Library
-from holo.hololib.library import read_catalog_file
+from holo.hololib.catalogs import read_catalog_file
 from holo.record import default_name
 from holo.relocation.patch import Relocator
 from holo.walk import absolute
@@ -50,5 +50,5 @@ def take_in(library: Library, path: str, approve: Callable[[str, str], object], 
             relocator.check(chunks or blobs.chunks(digest, size), catalog.relocations[file], file)
     with library.unsettled.record("Nothing was taken into the library."):
         blobs.take(beside, missing)
-        library.publish(catalog, ref.name)
+        library.catalogs.publish(catalog, ref.name)
     return ref

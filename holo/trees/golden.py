@@ -26,8 +26,10 @@ from holo.checkout.tally import Tally
 from holo.errors import CatalogInvalid, HoloError
 from holo.hololib import Library
 from holo.hololib.blobs import write_all
+from holo.hololib.golden import remove_golden
 from holo.hololib.locks import OnWait, locked
 from holo.hololib.shards import DRAFT, temporary_name
+from holo.owners import is_mine
 from holo.platform import Directory
 from holo.relocation.patch import Relocator
 from holo.remove import remove
@@ -115,7 +117,7 @@ class Golden:
                 found = self._open_sound(folder)
                 if found is not None:
                     return found
-                self._library.remove_golden(self._digest)
+                remove_golden(self._library.path, self._digest)
                 outline = self._make(self._load(), folder)
                 return platform.open_child(folder, self._digest), outline
         finally:
@@ -131,7 +133,7 @@ class Golden:
         except FileNotFoundError:
             return None
         try:
-            if platform.status(tree, "").st_uid != platform.user_id():
+            if not is_mine(platform.status(tree, "")):
                 raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), self._digest)
             with suppress(OSError, ValueError):
                 outline = _outline_of_sound(self._path, tree, self._digest)

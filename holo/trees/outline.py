@@ -11,8 +11,9 @@ import os
 from dataclasses import dataclass
 
 from holo.catalog import Catalog, DirectoryRow
-from holo.files import is_ours, read_file, seal, unseal
-from holo.hololib.library import LARGEST
+from holo.files import read_file, seal, unseal
+from holo.hololib.catalogs import LARGEST
+from holo.owners import only_we_wrote
 from holo.relocation import leads_into
 
 
@@ -51,7 +52,7 @@ def read_outline(golden: str, digest: str) -> Outline:
     have written it.
     """
     data, status = read_file(os.path.join(golden, digest + ".json"), LARGEST)
-    if not is_ours(status):
+    if not only_we_wrote(status):
         raise ValueError("it is another user's")
     header, _, rest = unseal(data).partition(b"\n")
     owner, tree_seal, length = header.decode().split(" ")

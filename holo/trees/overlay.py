@@ -28,6 +28,7 @@ from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, HoloError
 from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked
+from holo.owners import is_mine
 from holo.platform import Directory
 from holo.remove import patiently, remove, unlink
 from holo.walk import make_folder, make_folders, open_directory, refuse_symlinks
@@ -58,21 +59,21 @@ class Layers:
                 if sys.platform != "win32":  # in a shared home it would have the group of all, which has no name inside
                     os.chown(self.path, -1, os.getegid())
                     os.chmod(self.path, 0o700)
-            if not self._is_own():
+            if not self._is_mine_alone():
                 raise Conflict(f"{self.path} is not a folder that is yours alone", "Remove it, or let its owner do so.")
             for folder in (self.trees, self.layers, self.runs):
                 make_folders(folder)
         except OSError as error:
             raise HoloError(f"cannot make {self.path}: {error.strerror}") from error
 
-    def _is_own(self) -> bool:
+    def _is_mine_alone(self) -> bool:
         """Whether the folder is there, and nobody else can have put anything into it."""
         try:
             status = os.lstat(self.path)
         except FileNotFoundError:
             return False
-        own = stat.S_ISDIR(status.st_mode) and status.st_uid == platform.user_id()
-        return own and not (os.name == "posix" and status.st_mode & 0o077)
+        mine = stat.S_ISDIR(status.st_mode) and is_mine(status)
+        return mine and not (os.name == "posix" and status.st_mode & 0o077)
 
     def layer_name(self, digest: str, path: str) -> str:
         """The layer of a catalog for a path. In another boot it has another: nobody waits until one is on the disk."""
@@ -104,7 +105,7 @@ class Layers:
     def of(self, folder: str) -> list[str]:
         """The names in one of the folders, of what is whole and what is not; none if others may have put them there."""
         try:
-            names = os.listdir(folder) if self._is_own() and not os.path.islink(folder) else []
+            names = os.listdir(folder) if self._is_mine_alone() and not os.path.islink(folder) else []
         except OSError:
             return []
         return sorted({name.removesuffix(".lock").removesuffix(_DRAFT) for name in names})

@@ -542,7 +542,7 @@ def test_what_is_anothers_is_not_collected(holo: Holo, folder: Path, monkeypatch
 def test_a_name_beside_another_users_is_not_too_long(holo: Holo, monkeypatch: pytest.MonkeyPatch) -> None:
     from holo.blueprints import make
     from holo.hololib import Library
-    from holo.hololib.library import NAME
+    from holo.hololib.layout import NAME
 
     monkeypatch.setattr(make, "_is_mine", lambda _: False)
     monkeypatch.setattr(platform, "user_id", lambda: 2**32 - 2)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from holo.hololib import Library, blobs
+from holo.hololib.recovery import locked_library
 from support import compare, disks, trees
 from support.cli import Holo, another_boot
 from support.libraries import catalogs, torn
@@ -106,11 +107,11 @@ def test_what_the_disk_does_not_give_now_stays_in_doubt(holo: Holo, monkeypatch:
 
     with monkeypatch.context() as failing:
         failing.setattr(blobs, "content_matches", fail)
-        with library.lock(exclusive=False):
+        with locked_library(library, exclusive=False):
             assert library.blobs.may_be_torn
     assert stored(holo) == before
     assert notes(holo) == ["another-boot"]
-    with library.lock(exclusive=False):
+    with locked_library(library, exclusive=False):
         assert not library.blobs.may_be_torn
     assert stored(holo) == before
     assert notes(holo) == []

@@ -68,7 +68,7 @@ class Station:
         return found
 
     def catalog(self, name: str) -> Path:
-        return self.holo.library / "catalog" / f"{self.library.home.library.resolve(name)[1]}.json"
+        return self.holo.library / "catalog" / f"{self.library.home.library.catalogs.resolve(name)[1]}.json"
 
     def check(self, **options: Any) -> CheckReport:
         return self.library.check(**options)
@@ -450,7 +450,7 @@ def test_a_name_that_still_says_what_it_means_is_written_anew(station: Station) 
     damage.rewrite(path, path.read_bytes().replace(b'"files": 5', b'"files": 7'))
     (problem,) = assert_repaired(station).problems
     assert problem.repaired == "written anew"
-    assert station.library.home.library.summary("env").files == 5  # type: ignore[union-attr]
+    assert station.library.home.library.catalogs.summary("env").files == 5  # type: ignore[union-attr]
 
 
 @local
@@ -572,7 +572,7 @@ def test_a_damaged_outline_is_found_and_never_used(station: Station, action: dam
     station.library.init("first", "env")
     station.library.init("other", "other")
     folder = station.holo.library / "golden"
-    outlines = [folder / f"{station.library.home.library.resolve(name)[1]}.json" for name in ("env", "other")]
+    outlines = [folder / f"{station.library.home.library.catalogs.resolve(name)[1]}.json" for name in ("env", "other")]
     action(*outlines, random.Random(5))
     assert found(station.check())[0][1] in [str(path.with_suffix("")) for path in outlines]
     report = station.library.init("second", "env")

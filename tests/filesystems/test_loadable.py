@@ -70,7 +70,7 @@ def record_with(filesystem: Filesystem, at_once: Callable[[], object]) -> Catalo
     report = record(library, str(filesystem.root / "source"), "env", workers=1, on_progress=on_progress)
     assert len(calls) > 1
     assert calls[-1] == report.files
-    return library.load(report.digest)
+    return library.catalogs.load(report.digest)
 
 
 def linked(source: Path, first: str, second: str) -> None:

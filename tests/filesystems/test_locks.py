@@ -18,6 +18,7 @@ import pytest
 from holo import HoloError
 from holo.hololib import Library
 from holo.hololib.locks import InUseError, locked
+from holo.hololib.recovery import locked_library
 from support import trees
 from support.cli import Holo
 
@@ -83,19 +84,19 @@ def test_who_waits_is_told_for_whom(holo: Holo) -> None:
         raise InUseError
 
     def try_to_lock() -> None:
-        with library.lock(exclusive=True, on_wait=note):
+        with locked_library(library, exclusive=True, on_wait=note):
             pass
 
-    with library.lock(exclusive=True):
+    with locked_library(library, exclusive=True):
         with pytest.raises(InUseError):
             try_to_lock()
         assert f"in use by process {os.getpid()} for 0 s" in told[-1]
-    with library.lock(exclusive=False), library.lock(exclusive=False, on_wait=note):
+    with locked_library(library, exclusive=False), locked_library(library, exclusive=False, on_wait=note):
         with pytest.raises(InUseError):
             try_to_lock()
         assert "in use by another process" in told[-1], "who had it before has gone"
     try:
-        with library.lock(exclusive=True):
+        with locked_library(library, exclusive=True):
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         try_to_lock()
@@ -109,7 +110,7 @@ def test_who_wants_it_alone_is_not_kept_waiting_by_others_that_overlap(holo: Hol
     def share(delay: float) -> None:
         time.sleep(delay)
         while not over.is_set():
-            with library.lock(exclusive=False, on_wait=lambda _: None):
+            with locked_library(library, exclusive=False, on_wait=lambda _: None):
                 time.sleep(0.1)
 
     fleet = [threading.Thread(target=share, args=(number * 0.025,)) for number in range(4)]
@@ -119,7 +120,7 @@ def test_who_wants_it_alone_is_not_kept_waiting_by_others_that_overlap(holo: Hol
         time.sleep(0.15)
         started = time.monotonic()
         for _ in range(3):
-            with library.lock(exclusive=True, on_wait=lambda _: None):
+            with locked_library(library, exclusive=True, on_wait=lambda _: None):
                 pass
         assert time.monotonic() - started < 2
     finally:

@@ -19,6 +19,7 @@ import pytest
 from holo import digest as digests
 from holo import platform
 from holo.hololib import Library
+from holo.hololib.recovery import locked_library
 from holo.record import record as record_here
 from support import compare, fiemap, trees
 from support.cli import Holo
@@ -277,10 +278,10 @@ def test_stores_to_a_mapped_page_that_move_no_time(filesystem: Filesystem, monke
             return clone(*arguments)
 
         monkeypatch.setattr(platform, "clone", store_and_clone)
-        with library.lock(exclusive=False):
+        with locked_library(library, exclusive=False):
             report = record_here(library, str(filesystem.root / "tree"))
     assert next(counts) == 2  # it was tried again
-    (row,) = [row for path, row in library.load(report.digest).files() if path == "file"]
+    (row,) = [row for path, row in library.catalogs.load(report.digest).files() if path == "file"]
     assert row[4] == digests.of(b"3" + b"1" * 4095)
     assert b"".join(library.blobs.chunks(row[4], row[2])) == b"3" + b"1" * 4095
 

@@ -21,6 +21,7 @@ from holo.digest import BLOCK, Hasher
 from holo.errors import CatalogInvalid
 from holo.hololib import Library
 from holo.hololib.blobs import Blobs, raw_name, write_sparse
+from holo.hololib.recovery import locked_library
 from holo.record import record
 from holo.relocation.find import PrefixFinder, find
 from holo.relocation.patch import Relocator, splice
@@ -317,9 +318,9 @@ def test_a_hole_that_is_filled_while_it_is_recorded(
         add(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Blobs, "add", fill_and_add)
-    with library.lock(exclusive=False):
+    with locked_library(library, exclusive=False):
         report = record(library, str(filesystem.root / "tree"))
-    (row,) = [row for _, row in library.load(report.digest).files()]
+    (row,) = [row for _, row in library.catalogs.load(report.digest).files()]
     assert row[4] == digests.of(path.read_bytes())
     assert b"".join(map(bytes, library.blobs.chunks(row[4], row[2]))) == path.read_bytes()
 

@@ -18,7 +18,7 @@ import zstandard
 import holo.activation
 import holo.catalog_model
 import holo.cli.render
-import holo.hololib.collect
+import holo.gc
 import holo.record
 import holo.restore
 from holo.api import Hololib

@@ -17,9 +17,10 @@ from holo.checkout.plan import Fill
 from holo.checkout.strategy import Method
 from holo.checkout.survey import Finding, Survey, _mark_subtree_missing
 from holo.cloning.report import Made
+from holo.gc.collect import collect
+from holo.gc.policy import Policy
 from holo.hololib import Library
-from holo.hololib import library as store_module
-from holo.hololib.collect import Policy, collect
+from holo.hololib import catalogs as catalogs_module
 from holo.record import _batches, record
 from holo.record.scan import Folder, Tree
 from holo.relocation.patch import Relocator
@@ -63,7 +64,7 @@ def test_checking_relocated_files(tmp_path: Path) -> None:
     for number in range(MANY):
         trees.write(source / str(number), f"{number} {source}\n")
     library = Library(str(tmp_path / "home"))
-    catalog = library.load(record(library, str(source), "app").digest)
+    catalog = library.catalogs.load(record(library, str(source), "app").digest)
 
     def work(count: int) -> int:
         steps = Steps()
@@ -149,7 +150,7 @@ def test_forgetting_what_is_below_unreadable_directories() -> None:
 
 def test_collecting_many_catalogs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = Steps()
-    read_file = store_module.read_file
+    read_file = catalogs_module.read_file
 
     def counted(*arguments: Any, **more: Any) -> Any:
         steps.count += 1
@@ -161,15 +162,15 @@ def test_collecting_many_catalogs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             source = tmp_path / "source"
             trees.write(source / "file", str(number))
             record(library, str(source), f"app-{number}")
-        monkeypatch.setattr(store_module, "read_file", counted)
+        monkeypatch.setattr(catalogs_module, "read_file", counted)
         steps.count = 0
-        with pytest.raises(store_module.UsageError):
-            library.only()
+        with pytest.raises(catalogs_module.UsageError):
+            library.catalogs.only()
         report = collect(library, {}, {}, Policy(keep_last=0), dry_run=False)
         monkeypatch.undo()
         assert sorted(use.names for use in report.catalogs) == sorted([f"app-{number}"] for number in range(count))
-        assert not [*library.names()]
-        assert not library.digests()
+        assert not [*library.catalogs.names()]
+        assert not library.catalogs.digests()
         return steps.count
 
     assert is_linear(work)

@@ -1,0 +1,58 @@
+"""Collect garbage: catalogs that were not used for long, and what no catalog needs.
+
+    policy      which catalogs go by their last use or their size
+    decide      what of the inventory goes (pure)
+    collect     measure and remove it: catalogs first, then what they alone needed
+    report      what was removed, or would be
+
+Whoever removes holds the library's lock exclusively from the inventory on, so no record can rely on a blob that goes.
+Killed anywhere, this leaves catalogs that have all their blobs, and garbage for the next time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from holo.blueprints.make import tidy
+from holo.errors import IntegrityError, os_errors_as
+from holo.gc.collect import collect
+from holo.gc.policy import Policy
+from holo.gc.report import GcReport
+from holo.hololib.inventory import Damage, needs
+from holo.hololib.recovery import locked_library
+from holo.trees.overlay import Layers
+
+if TYPE_CHECKING:
+    from holo.home import Home
+
+
+def collect_garbage(home: Home, policy: Policy, *, dry_run: bool) -> GcReport:
+    """Remove what no catalog needs, in the library and beside the spaces, and the catalogs that the policy selects.
+
+    The caller has removed what killed throw-away environments left. Raises :class:`IntegrityError` if it is not known
+    what is needed; only drafts, locks and layers are removed then.
+    """
+    library, spaces = home.library, home.spaces
+    with os_errors_as(f"cannot collect garbage in {library.path}", name_file=True):
+        known, _ = needs(library)  # takes long, and nobody has to wait for that
+    with locked_library(library, exclusive=not dry_run, on_wait=home.on_wait):
+        holders = spaces.holders() if policy != Policy() else {}
+        report = collect(library, known, holders, policy, dry_run=dry_run)
+        drafts, locks = spaces.tidy(dry_run=dry_run)
+        drafts += tidy(library, spaces, dry_run=dry_run)
+    going = {use.digest for use in report.catalogs}
+    layers = Layers(spaces.path).collect(library.catalogs.digests() - going, dry_run=dry_run)
+    if report.damage:
+        raise _incomplete(report.damage)
+    return replace(report, drafts=report.drafts + drafts, locks=locks, layers=layers)
+
+
+def _incomplete(damage: Sequence[Damage]) -> IntegrityError:
+    """The error that ends a collection which could not find out what is needed."""
+    more = f" ({len(damage) - 1} more: see `holo check`)" if len(damage) > 1 else ""
+    return IntegrityError(
+        f"it is not known what is needed, so only drafts, locks and layers can be removed: {damage[0].what}{more}",
+        f"{damage[0].way_out} Then run `holo gc` again.",
+    )

@@ -1,0 +1,127 @@
+"""Collect the garbage of a library, and nothing else of its home."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import groupby
+
+from holo import platform
+from holo.errors import HoloError, os_errors_as
+from holo.gc.decide import Decision, decide, not_removable
+from holo.gc.policy import Policy
+from holo.gc.report import GcReport, Use
+from holo.hololib import Library
+from holo.hololib.golden import remove_golden
+from holo.hololib.inventory import File, Needs, needs, take_inventory
+from holo.owners import is_mine, is_others
+from holo.remove import remove
+
+
+def collect(
+    library: Library,
+    known: Mapping[str, Needs],
+    holders: Mapping[str, Sequence[str]],
+    policy: Policy,
+    *,
+    dry_run: bool,
+) -> GcReport:
+    """Collect the garbage of a library, whose lock the caller holds: shared for a dry run, else exclusively.
+
+    ``known`` is what :func:`needs` found before the lock, ``holders`` are the spaces by the digests of their
+    catalogs. Raises :class:`HoloError` when something cannot be removed; what is left then is valid.
+    """
+    started = time.monotonic()
+    with os_errors_as(f"cannot collect garbage in {library.path}", name_file=True):
+        there = take_inventory(library)
+        may_remove = _Rights(library)
+        kept = dict.fromkeys(not_removable(there, may_remove), ()) | dict(holders)
+        needed, damage = needs(library, known)
+        there.damage += damage
+        decision, others = decide(there, needed, kept, policy, time.time()).within(may_remove)
+        files = [*decision.drafts, *decision.links, *decision.blobs]
+        freed, shared = _measure(library, files)
+        if not dry_run:
+            _remove(library, decision, files)
+
+    names: dict[str, list[str]] = {}
+    for name, named in sorted(there.names.items()):
+        names.setdefault(named, []).append(name)
+
+    def use(digest: str) -> Use:
+        return Use(names.get(digest, []), digest, there.catalogs[digest], sorted(holders.get(digest, ())))
+
+    occupied = sum(file.bytes for forms in there.blobs.values() for file in forms)
+    occupied += sum(file.bytes for files in there.links.values() for file in files)
+    return GcReport(
+        dry_run=dry_run,
+        catalogs=[use(digest) for digest in decision.catalogs],
+        kept=[use(digest) for digest in decision.kept],
+        blobs=len(decision.blobs),
+        links=len(decision.links),
+        golden=sum(there.golden.get(digest, False) for digest in (*decision.catalogs, *decision.golden)),
+        drafts=len(decision.drafts),
+        locks=0,
+        layers=0,
+        bytes_freed=freed,
+        bytes_shared=shared,
+        bytes_left=occupied - sum(file.bytes for file in (*decision.blobs, *decision.links)),
+        unknown=there.unknown,
+        others=others,
+        damage=there.damage,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _measure(library: Library, files: Iterable[File]) -> tuple[int, int]:
+    """Bytes that removing the files frees for certain, and bytes that others share with them."""
+    freed = all_shared = 0
+    for folder, group in groupby(files, key=lambda file: file.folder):
+        with library.opened(*folder.split("/")) as directory:
+            for file in group:
+                shared = file.bytes
+                if file.links == 1:
+                    with suppress(OSError):  # a directory, or another user's draft
+                        shared = min(file.bytes, platform.shared_bytes(directory, file.name))
+                freed += file.bytes - shared
+                all_shared += shared
+    return freed, all_shared
+
+
+def _remove(library: Library, decision: Decision, files: list[File]) -> None:
+    if decision.catalogs:
+        library.catalogs.forget(*decision.catalogs)
+    if files:
+        library.catalogs.sync()  # also those that somebody else removed
+    marks = [File("used", name) for name in decision.marks]
+    for folder, group in groupby([*marks, *files], key=lambda file: file.folder):
+        with library.opened(*folder.split("/"), changes=True) as directory:
+            for file in group:
+                try:
+                    remove(directory, file.name)
+                except OSError as error:
+                    raise HoloError(
+                        f"cannot remove {os.path.join(library.path, folder, file.name)}: {error.strerror}",
+                        "What is left is valid. Run it again as somebody who may remove that.",
+                    ) from error
+    for digest in decision.golden:
+        remove_golden(library.path, digest)
+
+
+class _Rights:
+    """What this user may remove: in a sticky folder only what is his own, or all of it if the folder is."""
+
+    def __init__(self, library: Library) -> None:
+        self._path = library.path
+        self._is_sticky: dict[str, bool] = {}
+
+    def __call__(self, folder: str, name: str) -> bool:
+        path = os.path.join(self._path, *folder.split("/"))
+        if folder not in self._is_sticky:
+            status = os.stat(path)
+            is_sticky = bool(status.st_mode & stat.S_ISVTX)
+            self._is_sticky[folder] = is_sticky and platform.user_id() != 0 and not is_mine(status)
+        return not self._is_sticky[folder] or not is_others(os.path.join(path, name))

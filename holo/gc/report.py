@@ -1,0 +1,70 @@
+"""What a collection removed, or would."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from holo.hololib.inventory import Damage
+
+_REMOVED = ("blobs", "links", "golden", "drafts", "locks", "layers")
+
+
+class Use(NamedTuple):
+    """A catalog as the report names it."""
+
+    names: list[str]
+    digest: str
+    used: float
+    """when it was recorded or restored last, in seconds of the epoch"""
+    spaces: list[str]
+    """that hold it"""
+
+    def to_json(self) -> dict[str, Any]:
+        return self._asdict() | {"used": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.used))}
+
+
+@dataclass(frozen=True)
+class GcReport:
+    """What was removed, or would be. A dry run tells the same as a run in its place."""
+
+    dry_run: bool
+    catalogs: list[Use]
+    kept: list[Use]
+    """that the policy told to go, but that spaces hold, or that are another user's"""
+    blobs: int
+    """both forms of a content count"""
+    links: int
+    golden: int
+    drafts: int
+    """what killed commands left"""
+    locks: int
+    """files of locks of spaces that are gone, and of throw-away environments that are"""
+    layers: int
+    """what throw-away environments were mounted over (see :mod:`holo.trees.overlay`)"""
+    bytes_freed: int
+    """on the disk, certainly: neither hardlinked nor reflinked from elsewhere"""
+    bytes_shared: int
+    """of removed files that share them with others, and free them when the last of these is gone"""
+    bytes_left: int
+    """occupied by the blobs and link forms that stay"""
+    unknown: list[str]
+    """paths of what is in the library and not of it; left alone"""
+    others: int
+    """what would go as well, but is another user's in a shared library"""
+    damage: list[Damage]
+    """why only drafts went, if that is so"""
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The document ``holo gc --json`` prints."""
+        return {
+            "dry_run": self.dry_run,
+            "catalogs": [use.to_json() for use in self.catalogs],
+            "kept": [use.to_json() for use in self.kept],
+            "removed": {name: getattr(self, name) for name in _REMOVED},
+            "bytes": {"freed": self.bytes_freed, "shared": self.bytes_shared, "left": self.bytes_left},
+            "unknown": self.unknown,
+            "seconds": self.seconds,
+        }

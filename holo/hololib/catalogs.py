@@ -1,0 +1,402 @@
+"""The catalogs of a library: published by one rename, found by name or digest, removed with all that is theirs."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from holo import digest as digests
+from holo import platform
+from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError, choice, os_errors_as
+from holo.files import NOT_DAMAGE, SMALL, read_file, seal, sync_folder, unseal, write_atomically
+from holo.hololib.golden import remove_golden
+from holo.hololib.layout import NAME, check_name, library_folder
+from holo.hololib.reference import CatalogRef
+from holo.owners import is_others, only_we_wrote
+from holo.remove import unlink
+
+if TYPE_CHECKING:
+    from holo.catalog import Catalog
+
+_SHORTEST_PREFIX = 4
+
+LARGEST = 256 << 20
+"""Bytes of a catalog: some two million files, which take 1.5 GB of memory to parse. A larger one is refused."""
+
+
+@dataclass(frozen=True)
+class CatalogSummary:
+    """What a listing shows of a catalog. ``name`` is ``None`` for a catalog that lost its name to another."""
+
+    name: str | None
+    digest: str
+    files: int
+    directories: int
+    symlinks: int
+    bytes: int
+    prefix: str
+    recorded: str
+    """UTC, ISO 8601, seconds"""
+
+
+class ForeignFile(HoloError):
+    """A catalog, or the name of one, is another user's, who lets nobody else read it."""
+
+
+class Catalogs:
+    """The catalogs of one library, below ``catalog/``, ``names/`` and ``used/``."""
+
+    def __init__(self, library: str, settle: Callable[[], object]) -> None:
+        """``settle`` makes the blobs durable that a new catalog needs."""
+        self._library = library
+        self._settle = settle
+
+    def publish(self, catalog: Catalog, name: str | None) -> str | None:
+        """Make a catalog exist, under ``name`` if there is one. All its blobs must be in the library.
+
+        Everything written so far is made durable first; then the catalog appears by one rename. Returns the digest of
+        the other catalog that the name meant until now, if any. Raises :class:`CatalogInvalid` for one that could not
+        be loaded again.
+        """
+        if name is not None:
+            check_name(name, "catalog")
+        catalog.check()
+        library_folder(self._library, "catalog")
+        library_folder(self._library, "names")
+        path = self.path(catalog.digest)
+        if len(catalog.to_json()) > LARGEST:
+            raise HoloError(
+                f"a catalog of {catalog.totals.files:,} files is too large: {len(catalog.to_json()):,} bytes",
+                f"The most is {LARGEST:,} bytes. Record parts of the tree on their own.",
+            )
+        # What is there before the sync is durable after it. Later it may be another record's, which is not done yet.
+        is_known = _holds(path, catalog.to_json())
+        known = self.sound_summary(name) if name is not None else None
+        self._settle()
+        if not is_known:
+            _write_durably(path, catalog.to_json())
+        if name is not None and (known is None or known.digest != catalog.digest):
+            _write_durably(self.name_path(name), seal(json.dumps(asdict(_summarize(catalog, name))).encode()))
+        self.mark_used(catalog.digest)
+        return known.digest if known is not None and known.digest != catalog.digest else None
+
+    def mark_used(self, digest: str) -> None:
+        """Note that this user uses a catalog now: ``used/<digest>-<user>``.
+
+        In a library of somebody else that may be impossible, and is no failure.
+        """
+        with suppress(OSError, HoloError):
+            folder = platform.open_root(library_folder(self._library, "used"))
+            try:
+                platform.touch(folder, f"{digest}-{platform.user_id()}")
+            finally:
+                platform.close_directory(folder)
+
+    def has(self, digest: str) -> bool:
+        """Whether there is a catalog of that digest."""
+        return os.path.lexists(self.path(digest))
+
+    def load(self, digest: str) -> Catalog:
+        """Load a catalog by its full digest; its bytes are checked against it.
+
+        Raises :class:`CatalogInvalid` if another user's would give its files rights (setuid, capabilities).
+        """
+        catalog, is_own = self._load(digest)
+        if not is_own and (file := catalog.privileged()) is not None:
+            raise CatalogInvalid(
+                f"catalog {self.path(digest)} is another user's and gives rights with setuid, setgid or "
+                f"capabilities: {file}",
+                "Whoever made it could act as you. Record the environment yourself, or let root do it.",
+            )
+        return catalog
+
+    def read(self, digest: str) -> Catalog:
+        """Load a catalog to see what it needs, not to restore it: whoever made it, and whatever rights it gives."""
+        return self._load(digest)[0]
+
+    def directories(self, digest: str) -> list[tuple[str, int, int]]:
+        """The path, the mode and the mtime in ns of each directory of a catalog, parents before children.
+
+        In a quarter of the time of :meth:`read`: what this user or root has published was checked then.
+        """
+        from holo.catalog import unescape
+
+        data, is_own = self._document(digest)
+        if not is_own:
+            return [row[:3] for row in self.read(digest).directories]
+        return [(unescape(path), mode, time) for path, mode, time, _, _ in json.loads(data)["directories"]]
+
+    def _load(self, digest: str) -> tuple[Catalog, bool]:
+        from holo.catalog import Catalog
+
+        data, is_own = self._document(digest)
+        return Catalog.from_json(data, self.path(digest)), is_own
+
+    def _document(self, digest: str) -> tuple[bytes, bool]:
+        """The bytes of a catalog, which have that digest, and whether only this user and root can have written them."""
+        path = self.path(digest)
+        try:
+            data, is_own = read_catalog_file(path)
+        except NotFound:
+            raise NotFound(
+                f"catalog {digest[:12]} is not in {self._library} any more",
+                "A space of it can be turned into another with `holo restore --space NAME --catalog REF`, or deleted.",
+            ) from None
+        if digests.of(data) != digest:
+            raise IntegrityError(
+                f"catalog {path} is damaged: its bytes do not have that digest",
+                "Run `holo check --repair` (with `--from` another library), or record the environment again.",
+            )
+        return data, is_own
+
+    def resolve(self, reference: str) -> CatalogRef:
+        """Find a catalog by name or by a digest prefix of at least four digits.
+
+        Raises :class:`NotFound` or, if the prefix fits several, :class:`UsageError`.
+        """
+        if NAME.fullmatch(reference) and (known := self._read_name(reference)) is not None:
+            return CatalogRef(reference, known.digest)
+        if len(reference) >= _SHORTEST_PREFIX and not reference.strip("0123456789abcdef"):
+            fitting = [digest for digest in self.digests() if digest.startswith(reference)]
+            if len(fitting) == 1:
+                return CatalogRef(self.name_of(fitting[0]), fitting[0])
+            if fitting:
+                raise UsageError(f"{reference} is the beginning of {len(fitting)} catalog digests", "Give more digits.")
+        raise NotFound(
+            f"there is no catalog {reference!r} in {self._library}",
+            f"{choice('Catalogs', reference, sorted(self.names()))} To record one: `holo record DIR --name NAME`.",
+        )
+
+    def is_catalog(self, reference: str) -> bool:
+        """Whether there is a catalog of that name or digest prefix."""
+        try:
+            self.resolve(reference)
+        except NotFound:
+            return False
+        return True
+
+    def only(self) -> CatalogRef:
+        """The library's single catalog; an error that names the choices otherwise."""
+        digests_here = [*self.digests()]
+        if len(digests_here) == 1:
+            return CatalogRef(self.name_of(digests_here[0]), digests_here[0])
+        if not digests_here:
+            raise NotFound(f"there is no catalog in {self._library}", "Record one: `holo record DIR`.")
+        known = self._meanings()
+        names = ", ".join(sorted(known.get(digest, [digest[:12]])[0] for digest in digests_here)[:20])
+        raise UsageError("the library holds several catalogs, so one must be named", f"Name one of {names}.")
+
+    def name_of(self, digest: str) -> str:
+        names = self.names_of(digest)
+        return names[0] if names else digest[:12]
+
+    def summaries(self) -> list[CatalogSummary]:
+        """Every catalog once per name, and those without a name, by name. Damaged names and catalogs are none."""
+        summaries = []
+        for name in sorted(self.names()):
+            known = self.sound_summary(name)
+            if known is not None:
+                summaries.append(known)
+        named = {summary.digest for summary in summaries}
+        for digest in sorted(self.digests()):
+            if digest not in named:
+                # Removed by somebody else just now, or theirs alone, or damaged, as `holo check` will say.
+                with suppress(FileNotFoundError, NotFound, ForeignFile, CatalogInvalid, IntegrityError):
+                    recorded = os.stat(self.path(digest)).st_mtime
+                    summaries.append(_summarize(self.read(digest), None, recorded))
+        return summaries
+
+    def remove(self, reference: str) -> CatalogRef:
+        """Remove a catalog by name or digest prefix: the name, and the catalog when no other name means it."""
+        found = name, digest = self.resolve(reference)
+        names = self.names_of(digest)
+        if names in ([], [name]):
+            self.forget(digest)
+        else:
+            unlink(self.name_path(name))
+        return found
+
+    def forget(self, *digests: str) -> None:
+        """Remove catalogs with all their names and their golden trees, unless those are another user's.
+
+        The names go first, also after a power cut: a name without its catalog means that the catalog was lost.
+        """
+        names, marks = self._meanings(), defaultdict[str, list[str]](list)
+        for mark in _files(os.path.join(self._library, "used")):
+            marks[mark.partition("-")[0]].append(mark)
+        for digest in digests:
+            for name in names.get(digest, ()):
+                unlink(self.name_path(name))
+            self._sync("names")
+            unlink(self.path(digest))
+            self.sync()
+            with _leaving_others():
+                remove_golden(self._library, digest)
+            for mark in marks.get(digest, ()):
+                with _leaving_others():
+                    unlink(os.path.join(self._library, "used", mark))
+
+    def sync(self) -> None:
+        """Make it durable that catalogs were removed: before their blobs are, or a power cut could bring them back."""
+        self._sync("catalog")
+
+    def _sync(self, folder: str) -> None:
+        with os_errors_as(f"cannot remove catalogs in {self._library}"):
+            sync_folder(library_folder(self._library, folder))
+
+    def summary(self, name: str) -> CatalogSummary | None:
+        """The summary kept with a name, or ``None``."""
+        return self._read_name(name) if NAME.fullmatch(name) else None
+
+    def sound_summary(self, name: str) -> CatalogSummary | None:
+        """The same for who can do without: ``None`` also if the file is damaged, or only another user can read it."""
+        with suppress(CatalogInvalid, ForeignFile):
+            return self.summary(name)
+        return None
+
+    def digests(self) -> set[str]:
+        """The digests of all catalogs."""
+        found = (file.removesuffix(".json") for file in _files(os.path.join(self._library, "catalog")))
+        return {digest for digest in found if digests.is_digest(digest)}
+
+    def path(self, digest: str) -> str:
+        """The file that a catalog is in."""
+        return os.path.join(self._library, "catalog", digest + ".json")
+
+    def name_path(self, name: str) -> str:
+        """The file that says which catalog a name means."""
+        return os.path.join(self._library, "names", name + ".json")
+
+    def names(self) -> Iterator[str]:
+        """The names of catalogs, in no order."""
+        for file in _files(os.path.join(self._library, "names")):
+            if file.endswith(".json") and NAME.fullmatch(name := file.removesuffix(".json")):
+                yield name
+
+    def names_of(self, digest: str) -> list[str]:
+        """The names that mean a catalog, and damaged ones that still tell its digest."""
+        return self._meanings().get(digest, [])
+
+    def _meanings(self) -> dict[str, list[str]]:
+        """The names in order, by the digests of the catalogs that they mean."""
+        found: dict[str, list[str]] = {}
+        for name in sorted(self.names()):
+            for digest in self._meant(name):
+                found.setdefault(digest, []).append(name)
+        return found
+
+    def _meant(self, name: str) -> Iterable[str]:
+        """The digest that a name means; each that a damaged one may mean."""
+        try:
+            known = self._read_name(name)
+        except CatalogInvalid:  # as `holo check` will say; the others are not to suffer from it
+            with suppress(OSError):
+                left, _ = read_file(self.name_path(name), SMALL)
+                return {found.decode() for found in re.findall(rb"(?=([0-9a-f]{64}))", left)}
+            return ()
+        except ForeignFile:
+            return ()
+        return (known.digest,) if known is not None else ()
+
+    def _read_name(self, name: str) -> CatalogSummary | None:
+        path = self.name_path(name)
+        try:
+            values: dict[str, Any] = json.loads(unseal(read_file(path, SMALL)[0]))
+            summary = CatalogSummary(**values)
+            numbers = (summary.files, summary.directories, summary.symlinks, summary.bytes)
+            if (
+                summary.name != name
+                or not digests.is_digest(summary.digest)
+                or not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
+                or not type(summary.prefix) is type(summary.recorded) is str
+            ):
+                raise ValueError
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _cannot_read("", path, error) from error
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            raise CatalogInvalid(
+                f"{path} is damaged",
+                "`holo check --repair` writes it anew, or moves it away; the catalog can still be used by its digest.",
+            ) from None
+        return summary
+
+
+def read_catalog_file(path: str, *, follow: bool = False) -> tuple[bytes, bool]:
+    """The bytes of a catalog file, and whether only this user and root can have written them.
+
+    ``follow``: it may be a symlink. Raises :class:`NotFound` or :class:`HoloError` naming the path.
+    """
+    try:
+        data, status = read_file(path, LARGEST, follow=follow)
+    except FileNotFoundError:
+        raise NotFound(f"there is no catalog at {path}") from None
+    except OSError as error:
+        raise _cannot_read("the catalog ", path, error) from error
+    return data, only_we_wrote(status)
+
+
+def _cannot_read(what: str, path: str, error: OSError) -> HoloError:
+    kind = HoloError if error.errno in NOT_DAMAGE else CatalogInvalid
+    if isinstance(error, PermissionError) and is_others(path):
+        kind = ForeignFile
+    return kind(f"cannot read {what}{path}: {error.strerror}")
+
+
+@contextmanager
+def _leaving_others() -> Iterator[None]:
+    """What another user has in a shared library stays there, and is garbage until they collect it."""
+    try:
+        yield
+    except HoloError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
+
+
+def _holds(path: str, data: bytes) -> bool:
+    try:
+        return read_file(path, len(data))[0] == data
+    except OSError:
+        return False
+
+
+def _files(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def _summarize(catalog: Catalog, name: str | None, recorded: float | None = None) -> CatalogSummary:
+    return CatalogSummary(
+        name=name,
+        digest=catalog.digest,
+        files=catalog.totals.files,
+        directories=catalog.totals.directories,
+        symlinks=catalog.totals.symlinks,
+        bytes=catalog.totals.bytes,
+        prefix=catalog.prefix,
+        recorded=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(recorded)),
+    )
+
+
+def _write_durably(path: str, data: bytes) -> None:
+    """Write a file that is either wholly there, also after a power cut, or not at all."""
+    try:
+        # Who shares the library can read it, and nobody else can change it, whatever the umask.
+        write_atomically(path, data, durable=True, exact_mode=0o644)
+    except OSError as error:
+        others = error.errno == errno.EPERM  # in the sticky folder of a shared library
+        raise HoloError(
+            f"cannot write {path}: {error.strerror}",
+            "There is one of another user's already: choose another name." if others else None,
+        ) from error

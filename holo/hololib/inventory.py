@@ -1,0 +1,240 @@
+"""What belongs in a library, what there is, and what its catalogs need.
+
+gc, check, uninstall and the recovery from a power cut all go by this.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from holo import digest as digests
+from holo import platform
+from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound
+from holo.files import draft_of
+from holo.hololib.catalogs import ForeignFile
+from holo.hololib.layout import FOLDERS, LOCKS, NAME
+from holo.hololib.links import FORM, READ_ONLY
+from holo.hololib.shards import DRAFT
+from holo.platform import probe
+
+if TYPE_CHECKING:
+    from holo.hololib.library import Library
+
+LinkKey: TypeAlias = "tuple[str, int, int]"
+"""What a link form is of: digest, mode, mtime in ns."""
+
+_BLOB = re.compile(r"([0-9a-f]{64})(?:\.zst)?")
+_MARK = re.compile(r"([0-9a-f]{64})(?:-[0-9]+)?")
+_PASSING = (DRAFT, probe.NAME, probe.DOCTOR)
+"""Begin the names of what exists only while a command runs."""
+
+
+class Needs(NamedTuple):
+    """What a catalog refers to."""
+
+    blobs: frozenset[str]
+    links: frozenset[LinkKey]
+
+
+class File(NamedTuple):
+    """Something to be removed by its name, most often a file."""
+
+    folder: str
+    """below the library"""
+    name: str
+    bytes: int = 0
+    """allocated"""
+    links: int = 1
+
+
+@dataclass
+class Inventory:
+    """What is in a library."""
+
+    catalogs: dict[str, float] = field(default_factory=dict)
+    """digest to last use"""
+    names: dict[str, str] = field(default_factory=dict)
+    """name to digest"""
+    blobs: dict[str, list[File]] = field(default_factory=dict)
+    links: dict[LinkKey, list[File]] = field(default_factory=dict)
+    """of one or several users"""
+    golden: dict[str, bool] = field(default_factory=dict)
+    """digests that have a golden tree, or (``False``) only what remains beside one"""
+    marks: list[tuple[str, str]] = field(default_factory=list)
+    """those of last uses, by one user each: name and digest"""
+    drafts: list[File] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    damage: list[Damage] = field(default_factory=list)
+
+
+def needs(library: Library, known: Mapping[str, Needs] | None = None) -> tuple[dict[str, Needs], list[Damage]]:
+    """What every catalog refers to, by digest, and the catalogs that cannot be read.
+
+    Catalogs never change, so those in ``known`` are not read again. Raises :class:`OSError`.
+    """
+    known = known or {}
+    found: dict[str, Needs] = {}
+    damage: list[Damage] = []
+    same: dict[str, str] = {}  # contents that many catalogs have take memory once
+    for name, _ in _entries(library, "catalog"):
+        digest = name.removesuffix(".json")
+        if digest == name or not digests.is_digest(digest):
+            continue
+        if digest in known:
+            found[digest] = known[digest]
+            continue
+        try:
+            files = [row for _, row in library.catalogs.read(digest).files()]
+        except NotFound:
+            continue  # removed by somebody else just now
+        except (CatalogInvalid, IntegrityError, ForeignFile) as error:
+            damage.append(_unreadable_catalog(library, digest, error))
+            continue
+        keys = [(same.setdefault(row[4], row[4]), row[1] & READ_ONLY, row[3]) for row in files]
+        found[digest] = Needs(frozenset(key[0] for key in keys), frozenset(keys))
+    return found, damage
+
+
+def take_inventory(library: Library) -> Inventory:
+    """What is in the library now. Raises :class:`OSError`."""
+    there = Inventory()
+    with library.opened() as top, platform.listing(top) as entries:
+        there.unknown += [entry.name for entry in entries if entry.name not in (*FOLDERS, *LOCKS)]
+    _count_names(library, there)  # before the catalogs: in a dry run more of both may appear
+    last_used: dict[str, float] = {}
+    for name, status in _entries(library, "used"):
+        if (mark := _MARK.fullmatch(name)) and stat.S_ISREG(status.st_mode):
+            there.marks.append((name, mark[1]))
+            last_used[mark[1]] = max(status.st_mtime, last_used.get(mark[1], 0))
+        else:
+            _put_aside(there, "used", name, status)
+    for name, status in _entries(library, "catalog"):
+        digest = name.removesuffix(".json")
+        if digest != name and digests.is_digest(digest):
+            there.catalogs[digest] = last_used.get(digest, status.st_mtime)
+        else:
+            _put_aside(there, "catalog", name, is_draft=draft_of(name).endswith(".json"))
+    for name, digest in there.names.items():
+        if digest not in there.catalogs:
+            what = f"the catalog that {name!r} means, {digest[:12]}, is not there"
+            there.damage.append(Damage(what, _repair_or_remove(library, digest)))
+    for name, status in _entries(library, "golden"):
+        digest = name.removesuffix(".json")
+        if digests.is_digest(digest) and stat.S_ISDIR(status.st_mode) is (digest == name):
+            there.golden[digest] = there.golden.get(digest, False) or digest == name
+        elif name != ".lock":
+            _put_aside(there, "golden", name, status)
+    _count_files(library, there)
+    there.unknown = sorted(os.path.join(library.path, path) for path in there.unknown)
+    return there
+
+
+def _count_names(library: Library, there: Inventory) -> None:
+    for name, _ in _entries(library, "names"):
+        stem = name.removesuffix(".json")
+        if stem == name or not NAME.fullmatch(stem):
+            _put_aside(there, "names", name, is_draft=draft_of(name).endswith(".json"))
+            continue
+        try:
+            summary = library.catalogs.summary(stem)
+        except (CatalogInvalid, ForeignFile) as error:
+            there.damage.append(_unreadable_name(library, stem, error))
+            continue
+        if summary is not None:
+            there.names[stem] = summary.digest
+
+
+def _count_files(library: Library, there: Inventory) -> None:
+    for folder, name, status in _sharded(library, "library", there):
+        found = _BLOB.fullmatch(name)
+        if found is not None and name[:2] == folder[-2:] and stat.S_ISREG(status.st_mode):
+            there.blobs.setdefault(found[1], []).append(_file(folder, name, status))
+        else:
+            _put_aside(there, folder, name, status)
+    for folder, name, status in _sharded(library, "links", there):
+        found = FORM.fullmatch(name)
+        if found is not None and name[:2] == folder[-2:] and stat.S_ISREG(status.st_mode):
+            key = found[1], int(found[2], 8), int(found[3])
+            there.links.setdefault(key, []).append(_file(folder, name, status))
+        else:
+            _put_aside(there, folder, name, status)
+
+
+def _sharded(library: Library, top: str, there: Inventory) -> Iterator[tuple[str, str, os.stat_result]]:
+    """What is in the folders ``00`` to ``ff`` of a folder: (folder, name, status)."""
+    for shard, status in _entries(library, top):
+        if stat.S_ISDIR(status.st_mode) and re.fullmatch("[0-9a-f]{2}", shard):
+            for name, inner in _entries(library, top, shard):
+                yield f"{top}/{shard}", name, inner
+        else:
+            _put_aside(there, top, shard, status)
+
+
+def _put_aside(
+    there: Inventory, folder: str, name: str, status: os.stat_result | None = None, *, is_draft: bool = False
+) -> None:
+    if is_draft or name.startswith(_PASSING):
+        there.drafts.append(_file(folder, name, status) if status is not None else File(folder, name))
+    else:
+        there.unknown.append(f"{folder}/{name}")
+
+
+def _file(folder: str, name: str, status: os.stat_result) -> File:
+    if not stat.S_ISREG(status.st_mode):
+        return File(folder, name)
+    blocks = getattr(status, "st_blocks", None)  # of 512 bytes; Windows has none
+    return File(folder, name, status.st_size if blocks is None else blocks * 512, status.st_nlink)
+
+
+def _entries(library: Library, *path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Name and status of everything in a folder of the library, in the order of names."""
+    try:
+        with library.opened(*path) as directory, platform.listing(directory) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+            for entry in found:
+                with suppress(FileNotFoundError):
+                    yield entry.name, entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return
+
+
+# -- why it is not known what is needed -------------------------------------------------------------------
+
+
+class Damage(NamedTuple):
+    """Why nobody knows what one catalog needs, and what to do about it."""
+
+    what: str
+    way_out: str
+
+
+def _unreadable_catalog(library: Library, digest: str, error: HoloError) -> Damage:
+    if isinstance(error, ForeignFile):
+        return _foreign(error, library.catalogs.path(digest))
+    return Damage(error.message, _repair_or_remove(library, digest))
+
+
+def _unreadable_name(library: Library, name: str, error: HoloError) -> Damage:
+    if isinstance(error, ForeignFile):
+        return _foreign(error, library.catalogs.name_path(name))
+    return Damage(error.message, "Run `holo check --repair`: it writes the name anew, or moves the file away.")
+
+
+def _foreign(error: ForeignFile, path: str) -> Damage:
+    from shlex import quote
+
+    return Damage(error.message, f"Let its owner or root make it readable: chmod a+r {quote(path)}")
+
+
+def _repair_or_remove(library: Library, digest: str) -> str:
+    removals = [f"`holo catalogs --remove {name}`" for name in library.catalogs.names_of(digest) or [digest[:12]]]
+    return (
+        "Restore it from another library with `holo check --repair --from DIR`, or give it up with "
+        f"{' and '.join(removals)}."
+    )
