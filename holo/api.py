@@ -133,7 +133,7 @@ class Hololib:
     def catalog_of_blueprint(self, path: PathLike, *, compile: bool = True) -> CatalogRef:  # noqa: A002
         """The catalog of a blueprint, which is built if the library does not have it."""
         from holo.blueprints.blueprint import named
-        from holo.blueprints.builders import Options
+        from holo.blueprints.builder import Options
         from holo.blueprints.spaces import built
 
         with built(self.home, named(os.fspath(path)), Options(compile)) as catalog:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holo.blueprints.builders import Options
+from holo.blueprints.builder import Options
 from holo.blueprints.memory import origin_of
 from holo.blueprints.modules import part_at
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from holo import activation
 from holo.blueprints import complete, conda_file, requirements
-from holo.blueprints.builders import ToolMissing, beside_holo
+from holo.blueprints.builder import ToolMissing, beside_holo
 from holo.blueprints.canonical import this_system, without_queries, without_secrets
 from holo.blueprints.forget import forget, forget_in_packages
 from holo.blueprints.inputs import Inputs
@@ -25,7 +25,7 @@ from holo.owners import is_ours
 
 if TYPE_CHECKING:
     from holo.blueprints.blueprint import Blueprint
-    from holo.blueprints.builders import Options
+    from holo.blueprints.builder import Options
     from holo.blueprints.conda_file import CondaFile
     from holo.blueprints.log import Log
 

@@ -28,12 +28,13 @@ from typing import NamedTuple
 from holo import digest as digests
 from holo import platform
 from holo.blueprints.blueprint import Blueprint
-from holo.blueprints.builders import Options, builder_of
+from holo.blueprints.builder import Options, Parts
 from holo.blueprints.canonical import document_without_secrets, key_of
 from holo.blueprints.inputs import Inputs, are_unchanged
 from holo.blueprints.log import Log
 from holo.blueprints.memory import SEEN, catalog_remembered, recall, remember
-from holo.blueprints.seeds import PARTS, Parts, nearest, note
+from holo.blueprints.registry import builder_of
+from holo.blueprints.seeds import PARTS, nearest, note
 from holo.checkout.populate import unpack
 from holo.errors import Conflict, HoloError, NotFound
 from holo.files import draft_of, read_file

@@ -18,7 +18,7 @@ from typing import Any
 from holo import digest as digests
 from holo import platform
 from holo.blueprints.blueprint import Blueprint
-from holo.blueprints.builders import Options
+from holo.blueprints.builder import Options
 from holo.blueprints.inputs import Inputs, Seen, are_unchanged, look_at_variable
 from holo.files import SMALL, read_file, seal, unseal, write_atomically
 from holo.hololib import Library

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holo.blueprints import complete
-from holo.blueprints.builders import ToolMissing
+from holo.blueprints.builder import ToolMissing
 from holo.blueprints.canonical import this_system
 from holo.blueprints.forget import forget
 from holo.blueprints.inputs import Inputs
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from holo.blueprints.blueprint import Blueprint
-    from holo.blueprints.builders import Options
+    from holo.blueprints.builder import Options
     from holo.blueprints.log import Log
 
 _FIELDS = (

@@ -21,12 +21,11 @@ from holo import platform
 from holo.blueprints import complete, requirements
 from holo.blueprints.blueprint import Blueprint
 from holo.blueprints.blueprint import parse_toml as _toml
-from holo.blueprints.builders import Options, ToolMissing, beside_holo
+from holo.blueprints.builder import Options, Parts, ToolMissing, beside_holo
 from holo.blueprints.canonical import hidden, this_system, without_secrets
 from holo.blueprints.forget import forget_in_packages
 from holo.blueprints.inputs import Inputs
 from holo.blueprints.log import Log
-from holo.blueprints.seeds import Parts
 from holo.errors import HoloError, UsageError
 from holo.platform import probe
 
@@ -95,7 +94,7 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]:
-    """See :mod:`holo.blueprints.builders`."""
+    """See :mod:`holo.blueprints.builder`."""
     content = _READERS[blueprint.kind](blueprint, inputs)
     return {
         "builder": "uv 2",  # counted up when what is made of the same blueprint changes
@@ -418,7 +417,7 @@ _READERS: dict[str, Callable[[Blueprint, Inputs], object]] = {
 
 
 def parts(document: dict[str, Any]) -> Parts | None:
-    """See :mod:`holo.blueprints.builders`."""
+    """See :mod:`holo.blueprints.builder`."""
     content = document["content"]
     lines = _lines_of(content)
     if "UV_VENV_SEED" in json.dumps(document["configuration"]) or not lines:
@@ -460,7 +459,7 @@ def _origins_of(content: Any) -> set[str]:
 
 
 def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]:
-    """See :mod:`holo.blueprints.builders`."""
+    """See :mod:`holo.blueprints.builder`."""
     uv = find_uv()
     inputs = Inputs()
     python, _ = _interpreter(blueprint, inputs)

@@ -7,31 +7,16 @@ of none: uv removes what is not wanted, and compiles only what is new.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from holo import digest as digests
+from holo.blueprints.builder import Parts
 from holo.blueprints.memory import read_own, write_own
 from holo.hololib import Library
 
 PARTS = ".parts"
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What is in an environment."""
-
-    base: object
-    """what two must have in common for one to begin from the other: the interpreter, and where packages are from"""
-    lines: Sequence[str]
-
-    @property
-    def key(self) -> str:
-        return digests.of(json.dumps(self.base, sort_keys=True, default=str).encode())
 
 
 def note(path: str, digest: str, parts: Parts) -> None:

@@ -20,10 +20,10 @@ import pytest
 from holo import platform
 from holo.api import Hololib
 from holo.blueprints.blueprint import Blueprint
-from holo.blueprints.builders import Options
+from holo.blueprints.builder import Options, Parts
 from holo.blueprints.inputs import Inputs
 from holo.blueprints.memory import Origin, origin_of, recall, remember, write_own
-from holo.blueprints.seeds import Parts, nearest, note
+from holo.blueprints.seeds import nearest, note
 from holo.checkout.populate import unpack
 from holo.errors import HoloError
 from holo.hololib.locks import locked

@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 
 from holo.blueprints.blueprint import named
-from holo.blueprints.builders import Options, builder_of
+from holo.blueprints.builder import Options
 from holo.blueprints.canonical import document_without_secrets, hidden, key_of, without_queries, without_secrets
 from holo.blueprints.inputs import Inputs
+from holo.blueprints.registry import builder_of
 from support.cli import Holo, Result
 
 pytestmark = pytest.mark.parametrize("filesystem", ["local"], indirect=True)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from holo.blueprints import npm
 from holo.blueprints.blueprint import Blueprint
-from holo.blueprints.builders import Options, ToolMissing
+from holo.blueprints.builder import Options, ToolMissing
 from holo.blueprints.canonical import key_of
 from holo.blueprints.inputs import Inputs
 from holo.errors import NotFound, UsageError

@@ -441,7 +441,7 @@ def test_a_refused_command_leaves_nothing_behind(holo: Holo, source: Path) -> No
 def test_what_builds_is_installed_beside_holo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bare `pip` may be of another environment, and holo's name means another program in a registry."""
     from holo.blueprints import conda, conda_file, python
-    from holo.blueprints.builders import ToolMissing
+    from holo.blueprints.builder import ToolMissing
 
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "uv", None)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from holo.blueprints import python, requirements
 from holo.blueprints.blueprint import Blueprint, named, nearest, recognise
-from holo.blueprints.builders import Options
+from holo.blueprints.builder import Options
 from holo.blueprints.canonical import key_of
 from holo.blueprints.inputs import Inputs, are_unchanged
 from holo.blueprints.log import Log

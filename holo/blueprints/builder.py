@@ -1,6 +1,4 @@
-"""Which module builds what.
-
-A builder is a module with three functions:
+"""What a builder is: a module with three functions, which :mod:`holo.blueprints.registry` finds.
 
 ``canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]``
     Everything that decides the result, as a JSON-able value: lines without comments, in a fixed order where order does
@@ -23,26 +21,19 @@ A builder is a module with three functions:
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
+from holo import digest as digests
 from holo.errors import HoloError
 
 if TYPE_CHECKING:
-    from holo.blueprints.blueprint import Blueprint, Kind
+    from holo.blueprints.blueprint import Blueprint
     from holo.blueprints.inputs import Inputs
     from holo.blueprints.log import Log
-    from holo.blueprints.seeds import Parts
-
-_MODULES: dict[Kind, str] = {
-    "requirements": "python",
-    "pyproject": "python",
-    "script": "python",
-    "conda": "conda",
-    "npm": "npm",
-}
 
 
 class ToolMissing(HoloError):
@@ -66,19 +57,24 @@ class Options:
     """the folder of what is built that is recorded; empty for all of it"""
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What is in an environment."""
+
+    base: object
+    """what two must have in common for one to begin from the other: the interpreter, and where packages are from"""
+    lines: Sequence[str]
+
+    @property
+    def key(self) -> str:
+        return digests.of(json.dumps(self.base, sort_keys=True, default=str).encode())
+
+
 class Builder(Protocol):
-    """What a module of :data:`_MODULES` offers."""
+    """The three functions; the module's docstring says what each does."""
 
-    @staticmethod
-    def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]: ...
+    def canonical(self, blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]: ...
 
-    @staticmethod
-    def parts(document: dict[str, object]) -> Parts | None: ...
+    def parts(self, document: dict[str, object]) -> Parts | None: ...
 
-    @staticmethod
-    def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]: ...
-
-
-def builder_of(kind: Kind) -> Builder:
-    """The builder of a kind of blueprints."""
-    return cast("Builder", import_module(f"holo.blueprints.{_MODULES[kind]}"))
+    def build(self, blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]: ...
