@@ -133,10 +133,10 @@ class Hololib:
     def catalog_of_blueprint(self, path: PathLike, *, compile: bool = True) -> CatalogRef:  # noqa: A002
         """The catalog of a blueprint, which is built if the library does not have it."""
         from holo.blueprints.blueprint import named
-        from holo.blueprints.builder import Options
+        from holo.blueprints.builder import BuildOptions
         from holo.blueprints.spaces import built
 
-        with built(self.home, named(os.fspath(path)), Options(compile)) as catalog:
+        with built(self.home, named(os.fspath(path)), BuildOptions(compile)) as catalog:
             return catalog
 
     def space_of_blueprint(

@@ -1,4 +1,4 @@
-"""Blueprints: files that say what is wanted. Which file is one, of which kind, and the nearest one upwards."""
+"""Blueprints: files that say what an environment shall contain. Recognises their kinds, and finds the nearest one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from holo.files import read_file
 from holo.owners import is_ours
 from holo.walk import absolute
 
-Kind = Literal["requirements", "pyproject", "script", "conda", "npm"]
+BlueprintKind = Literal["requirements", "pyproject", "script", "conda", "npm"]
 
 LARGEST = 64 << 20
 """Bytes of a blueprint, or of a file it includes. Lock files of large projects have some ten."""
 
 _CONDA = ("conda.yaml", "conda.yml", "environment.yml", "environment.yaml")
 _SOUGHT = ("pyproject.toml", *_CONDA, "requirements.txt", "package-lock.json")
-"""What is looked for in each folder, the first one found there counts. A script is never found, only named."""
+"""The names to look for in each folder; the first one counts. A script is never found, only named."""
 
 _SCRIPT = re.compile(rb"^# /// script\s*$", re.MULTILINE)
 _PROJECT = re.compile(rb"^\s*\[\s*project\s*\]", re.MULTILINE)
@@ -43,16 +43,16 @@ _WAYS = {
     "bun.lock": _FROM_PACKAGE_JSON,
     ".py": "Say in it what it needs, in a block that begins with `# /// script`.",
 }
-"""What others take for blueprints, by their names or endings, and how to make one of ours of them."""
+"""Other tools' files, by their names or endings, and how to convert them to a blueprint."""
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A file that says what is wanted."""
+    """A file that says what an environment shall contain."""
 
     path: str
     """absolute"""
-    kind: Kind
+    kind: BlueprintKind
 
     @property
     def folder(self) -> str:
@@ -60,29 +60,29 @@ class Blueprint:
 
     @property
     def label(self) -> str:
-        """What people call it: the script's name, else the folder's. Fit to begin a catalog's or a space's name."""
+        """The script's name, else the folder's, spelled so that the name of a catalog or a space can begin with it."""
         stem, _ = os.path.splitext(os.path.basename(self.path))
         text = stem if self.kind == "script" else os.path.basename(self.folder)
         return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")[:40].strip("-") or self.kind
 
     @property
     def space(self) -> str:
-        """The name of the space that `holo run` makes of it: readable, and another for another folder."""
+        """The name of the space that `holo run` makes of it: readable, and different for each path."""
         return f"{self.label[:23]}-{digests.of(os.fsencode(self.path))[:8]}"
 
 
 def recognise(path: str) -> Blueprint | None:
     """The blueprint at ``path``, or ``None`` if that is a file of another sort.
 
-    ``uv.lock`` and ``package.json`` stand for what lies beside them. Raises :class:`NotFound` or
-    :class:`HoloError` for what cannot be read.
+    ``uv.lock`` and ``package.json`` stand for the blueprint beside them. Raises :class:`NotFound` or
+    :class:`HoloError` if it cannot be read.
     """
     path = absolute(path)
     folder, name = os.path.split(path)
     if name in ("uv.lock", "package.json"):
         name = "pyproject.toml" if name == "uv.lock" else "package-lock.json"
         path = os.path.join(folder, name)
-    kind: Kind | None = None
+    kind: BlueprintKind | None = None
     if name == "pyproject.toml":
         kind = "pyproject"
     elif name in ("package-lock.json", "npm-shrinkwrap.json"):
@@ -98,7 +98,7 @@ def recognise(path: str) -> Blueprint | None:
 
 
 def named(path: str) -> Blueprint:
-    """The blueprint that a user named. Raises :class:`UsageError` if that is none."""
+    """The blueprint that a user named. Raises :class:`UsageError` if the file is not one."""
     if not os.path.isfile(path):
         raise NotFound(f"there is no blueprint at {path}", "Name a file: requirements.txt, pyproject.toml, ...")
     blueprint = recognise(path)
@@ -108,7 +108,7 @@ def named(path: str) -> Blueprint:
 
 
 def unknown(path: str) -> UsageError:
-    """What to say of a file that is no blueprint."""
+    """The error for a file that is not a blueprint."""
     name = os.path.basename(path)
     method = _WAYS.get(name) or _WAYS.get(os.path.splitext(name)[1])
     return UsageError(f"{path} is not a blueprint holo knows; it knows {_KNOWN}", method)
@@ -117,8 +117,8 @@ def unknown(path: str) -> UsageError:
 def nearest(start: str, *, of_npm: bool = False) -> Blueprint | None:
     """The nearest blueprint in ``start`` or a folder above it; ``of_npm``: of packages for Node.js.
 
-    What is in it is run, so one that belongs to another user, in ``/tmp`` say, has to be named to be used: raises
-    :class:`Conflict`. One that cannot be read is no reason to take the next: raises :class:`HoloError`.
+    To build a blueprint is to run code that it names. So one that belongs to another user, in ``/tmp`` say, must be
+    named: raises :class:`Conflict`. One that cannot be read is not skipped: raises :class:`HoloError`.
     """
     folder = absolute(start)
     while True:
@@ -141,7 +141,7 @@ def nearest(start: str, *, of_npm: bool = False) -> Blueprint | None:
 
 
 def is_own(path: str) -> bool:
-    """Whether a blueprint is there and only this user or root has put it there. To build it is to run what it says."""
+    """Whether there is a blueprint that only this user or root can have put there. To build it is to run its code."""
     try:
         # A symlink and what it leads to: beside it are uv.toml, .npmrc, ... of whoever made it.
         return is_ours(os.stat(path)) and is_ours(os.lstat(path))
@@ -150,7 +150,7 @@ def is_own(path: str) -> bool:
 
 
 def parse_toml(text: str, path: str) -> dict[str, Any]:
-    """The document in a file. Raises :class:`UsageError` that names the line where it is none."""
+    """Parse a TOML file. Raises :class:`UsageError` that names the line of a mistake."""
     import tomllib
 
     try:
@@ -170,9 +170,9 @@ def _is_file(path: str) -> bool:
 
 
 def _is_project(path: str) -> bool:
-    """Whether a pyproject.toml says what is needed. Many are only for the settings of tools."""
+    """Whether a pyproject.toml describes a project. Many hold only the settings of tools."""
     head = _head(path)
-    if _PROJECT.search(head):  # most of the others; whether all of it can be parsed is found out if it is built
+    if _PROJECT.search(head):  # the build will find out whether all of it can be parsed
         return True
     try:
         return "project" in parse_toml(head.decode("utf-8-sig"), path)

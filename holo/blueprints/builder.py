@@ -1,21 +1,20 @@
 """What a builder is: a module with three functions, which :mod:`holo.blueprints.registry` finds.
 
-``canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]``
+``canonical(blueprint: Blueprint, inputs: Inputs, options: BuildOptions) -> dict[str, object]``
     Everything that decides the result, as a JSON-able value: lines without comments, in a fixed order where order does
     not matter; the contents of lock files and of included files; options and variables of the tool; the platform; the
-    Python version. Everything is read through ``inputs``. Two blueprints with the same value are built once. It is
-    hashed; of some of it digests are stored. Credentials in URLs are left out of it, see
-    :func:`holo.blueprints.canonical.document_without_secrets`. Raises
-    UsageError for a malformed file or one that holo does not build, NotFound for an included file that is missing,
-    ToolMissing if the tool is not there. Writes nothing.
+    Python version. It reads everything through ``inputs``, and writes nothing. Two blueprints with the same value are
+    built once. The value is hashed, and digests of some of it are stored, so it has no credentials from URLs; see
+    :func:`holo.blueprints.canonical.document_without_secrets`. Raises UsageError for a malformed file or one that holo
+    does not build, NotFound if an included file is missing, ToolMissing if the tool is not there.
 
-``parts(document: dict[str, object]) -> Parts | None``
-    What will be in it, by its canonical document, if a build may begin from another environment (see
+``packages(document: dict[str, object]) -> Packages | None``
+    The packages that a canonical document asks for, if a build may begin from another environment (see
     :mod:`holo.blueprints.seeds`); else ``None``.
 
-``build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]``
-    Make the environment in ``stage``, the path of a directory that is empty or holds such another environment, by
-    tools run with ``log.run([...], env=..., cwd=...)``. Nothing is left elsewhere, but in the tools' own caches.
+``build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]``
+    Make the environment in the directory ``stage``, which is empty or holds such another environment. It runs its
+    tools with ``log.run([...], env=..., cwd=...)``, and leaves nothing elsewhere but in the tools' own caches.
     Returns warnings. Raises HoloError.
 """
 
@@ -48,22 +47,23 @@ def beside_holo(requirement: str) -> str:
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the user chose about a build."""
+class BuildOptions:
+    """How the user wants a blueprint built."""
 
     compile: bool = True
-    """whether Python's bytecode is made, so that no space has to"""
-    part: str = ""
-    """the folder of what is built that is recorded; empty for all of it"""
+    """whether to compile Python's bytecode, so that no space has to"""
+    subfolder: str = ""
+    """the only folder of the environment to record; empty for all of it"""
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What is in an environment."""
+class Packages:
+    """The packages of an environment."""
 
     base: object
-    """what two must have in common for one to begin from the other: the interpreter, and where packages are from"""
+    """what two environments must share for one to begin from the other: the interpreter, and where packages are from"""
     lines: Sequence[str]
+    """one for each package, with its version"""
 
     @property
     def key(self) -> str:
@@ -73,8 +73,8 @@ class Parts:
 class Builder(Protocol):
     """The three functions; the module's docstring says what each does."""
 
-    def canonical(self, blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]: ...
+    def canonical(self, blueprint: Blueprint, inputs: Inputs, options: BuildOptions) -> dict[str, object]: ...
 
-    def parts(self, document: dict[str, object]) -> Parts | None: ...
+    def packages(self, document: dict[str, object]) -> Packages | None: ...
 
-    def build(self, blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]: ...
+    def build(self, blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]: ...

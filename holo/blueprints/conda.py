@@ -17,7 +17,7 @@ from holo import activation
 from holo.blueprints import complete, conda_file, requirements
 from holo.blueprints.builder import ToolMissing, beside_holo
 from holo.blueprints.canonical import this_system, without_queries, without_secrets
-from holo.blueprints.forget import forget, forget_in_packages
+from holo.blueprints.credentials import strip_credentials, strip_package_credentials
 from holo.blueprints.inputs import Inputs
 from holo.blueprints.python import configuration, environment, refuse_elsewhere
 from holo.errors import Conflict, HoloError, UsageError
@@ -25,7 +25,7 @@ from holo.owners import is_ours
 
 if TYPE_CHECKING:
     from holo.blueprints.blueprint import Blueprint
-    from holo.blueprints.builder import Options
+    from holo.blueprints.builder import BuildOptions
     from holo.blueprints.conda_file import CondaFile
     from holo.blueprints.log import Log
 
@@ -71,7 +71,7 @@ _ELSEWHERE = re.compile(r"(?:global|install)\.(?:target|prefix|root|python)=.*")
 """Settings of these files that no variable takes back."""
 
 
-def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]:
+def canonical(blueprint: Blueprint, inputs: Inputs, options: BuildOptions) -> dict[str, object]:
     """What decides the result; not the tool, which is told so much that it makes no difference that is meant."""
     found = conda_file.parse(inputs.text(blueprint.path), blueprint.path)
     return {
@@ -99,11 +99,11 @@ def _installer(found: CondaFile, folder: str, inputs: Inputs) -> list[object]:
     return [variables, contents, configuration(folder, inputs) if "uv" in found.names() else None]
 
 
-def parts(document: dict[str, object]) -> None:
-    """None: pip keeps what is there if it fits, so it would not make the same as of nothing."""
+def packages(document: dict[str, object]) -> None:
+    """None: pip keeps any version that fits, so the result would depend on the environment it began from."""
 
 
-def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]:
+def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]:
     """Packages first, then what pip is to install, then RCC's commands; these two in the activated environment."""
     found = conda_file.parse(Inputs().text(blueprint.path), blueprint.path)
     name, command = _create(found, stage)
@@ -123,7 +123,7 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
     python = _python(stage)
     if options.compile and os.path.exists(python):
         log.run([python, "-I", "-c", _COMPILE], env=environ, cwd=stage)
-    _forget_credentials(stage)
+    _strip_credentials(stage)
     return [f"{blueprint.path}: {key!r} means nothing to holo, and is ignored" for key in found.unknown]
 
 
@@ -237,11 +237,11 @@ def _refuse_elsewhere(command: list[str], environ: dict[str, str], folder: str) 
             )
 
 
-def _forget_credentials(stage: str) -> None:
+def _strip_credentials(stage: str) -> None:
     folder = os.path.join(stage, "conda-meta")
     notes = [os.path.join(folder, "history"), *glob.glob(os.path.join(glob.escape(folder), "*.json"))]
-    forget(notes, lambda text: _URL.sub(lambda url: _TOKEN.sub("", without_queries(url[0])), text))
-    forget_in_packages(stage)
+    strip_credentials(notes, lambda text: _URL.sub(lambda url: _TOKEN.sub("", without_queries(url[0])), text))
+    strip_package_credentials(stage)
 
 
 def _python(stage: str) -> str:

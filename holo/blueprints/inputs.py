@@ -1,6 +1,6 @@
-"""What decides the result of a build: files and variables, read for a builder, and remembered.
+"""The inputs of a build: the files and variables that decide its result.
 
-A builder reads nothing but through this, so `holo run` can tell with one stat per file whether it has to look again.
+A builder reads everything through :class:`Inputs`, so `holo run` needs one stat per file to see that none has changed.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from holo.errors import HoloError, NotFound, UsageError
 from holo.files import read_file
 
 _COARSE_NS = 2 * 10**9
-"""The coarsest clock of a filesystem. Where it is one of whole seconds, times have no fraction."""
+"""The coarsest clock of a filesystem. One that counts whole seconds gives times without a fraction."""
 
-Seen = dict[str, list[int] | None]
-"""Path to size, mtime, ctime (ns) and inode; ``None``: there was nothing."""
+FileStates = dict[str, list[int] | None]
+"""Path to size, mtime, ctime (ns) and inode; ``None``: there was no file."""
 
 
 class Inputs:
-    """Reads files and variables, and knows which."""
+    """Reads files and variables, and remembers which."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self.environ: Mapping[str, str] = os.environ if environ is None else environ
         self._began = time.time_ns()
-        self.files: Seen = {}
+        self.files: FileStates = {}
         self.variables: dict[str, str] = {}
-        """name to a digest of the value, which may be a secret; ``UV_*`` stands for all that begin so"""
+        """name to a digest of the value, which may be a secret; ``UV_*`` stands for all that begin with ``UV_``"""
 
     def data(self, path: str) -> bytes:
         """The content of a file that must be there. Raises :class:`NotFound` or :class:`HoloError`."""
@@ -72,11 +72,11 @@ class Inputs:
         return found
 
     def are_settled(self) -> bool:
-        """Whether a stat would tell any change of the files after they were read.
+        """Whether a stat will show any later change of the files.
 
-        Not if one was changed just before: a second change can have the same time.
+        It will not if one was changed just before it was read: a second change can get the same time.
         """
-        ctimes = [seen[2] for seen in self.files.values() if seen is not None]
+        ctimes = [state[2] for state in self.files.values() if state is not None]
         return all(self._began - ctime > (platform.CLOCK_LAG_NS if ctime % 10**9 else _COARSE_NS) for ctime in ctimes)
 
     def watch(self, path: str) -> None:
@@ -89,26 +89,26 @@ class Inputs:
         return self.environ.get(name)
 
     def variables_with(self, prefix: str) -> dict[str, str]:
-        """All environment variables whose names begin so."""
+        """All environment variables whose names begin with ``prefix``."""
         self.variables[prefix + "*"] = look_at_variable(prefix + "*", self.environ)
         return {name: value for name, value in self.environ.items() if name.startswith(prefix)}
 
 
 def look(path: str) -> list[int] | None:
-    """What :attr:`Inputs.files` holds of a path."""
+    """The state of a file, as :attr:`Inputs.files` keeps it."""
     try:
         return _identity(os.stat(path))
     except OSError:
         return None
 
 
-def are_unchanged(files: Seen) -> bool:
-    """Whether every file is what it was when it was looked at."""
-    return all(look(path) == seen for path, seen in files.items())
+def are_unchanged(files: FileStates) -> bool:
+    """Whether every file is still in the state that was kept."""
+    return all(look(path) == state for path, state in files.items())
 
 
 def look_at_variable(name: str, environ: Mapping[str, str]) -> str:
-    """What :attr:`Inputs.variables` holds of a variable, or, with a star at its end, of all that begin so."""
+    """The digest that :attr:`Inputs.variables` keeps of a variable, or of all with a prefix if a star ends the name."""
     if name.endswith("*"):
         values = sorted(f"{key}={value}" for key, value in environ.items() if key.startswith(name[:-1]))
     else:

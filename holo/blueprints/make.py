@@ -28,13 +28,13 @@ from typing import NamedTuple
 from holo import digest as digests
 from holo import platform
 from holo.blueprints.blueprint import Blueprint
-from holo.blueprints.builder import Options, Parts
+from holo.blueprints.builder import BuildOptions, Packages
 from holo.blueprints.canonical import document_without_secrets, key_of
 from holo.blueprints.inputs import Inputs, are_unchanged
 from holo.blueprints.log import Log
-from holo.blueprints.memory import SEEN, catalog_remembered, recall, remember
+from holo.blueprints.memory import INPUTS, catalog_remembered, recall, remember
 from holo.blueprints.registry import builder_of
-from holo.blueprints.seeds import PARTS, nearest, note
+from holo.blueprints.seeds import PACKAGES, nearest, note
 from holo.checkout.populate import unpack
 from holo.errors import Conflict, HoloError, NotFound
 from holo.files import draft_of, read_file
@@ -53,7 +53,7 @@ _STAGE = re.compile(rf"\.build-([0-9a-f]{{{_KEY}}})")
 _SHORT_LABEL = 36
 """Characters that a user's number, which may have ten digits, and a key leave to the label of a name."""
 _LOG, _LOCK = ".log", ".lock"
-_KINDS = (_LOG, _LOCK, PARTS)
+_KINDS = (_LOG, _LOCK, PACKAGES)
 _LONGEST_LOG = 64 << 20
 
 
@@ -69,16 +69,16 @@ class Wanted:
     """What a blueprint says now."""
 
     blueprint: Blueprint
-    options: Options
+    options: BuildOptions
     key: str
     inputs: Inputs
     """what was looked at"""
-    parts: Parts | None
+    packages: Packages | None
     digest: None = None
     """there is no catalog yet"""
 
 
-def find(library: Library, blueprint: Blueprint, options: Options) -> Made | Wanted:
+def find(library: Library, blueprint: Blueprint, options: BuildOptions) -> Made | Wanted:
     """The catalog of a blueprint if the library has it, else what has to be built."""
     if (known := recall(library, blueprint, options)) is not None:
         return Made(*known)
@@ -86,7 +86,7 @@ def find(library: Library, blueprint: Blueprint, options: Options) -> Made | Wan
     builder = builder_of(blueprint.kind)
     document = document_without_secrets(builder.canonical(blueprint, inputs, options))
     key = key_of({"kind": blueprint.kind, **document})[:_KEY]
-    wanted = Wanted(blueprint, options, key, inputs, builder.parts(document))
+    wanted = Wanted(blueprint, options, key, inputs, builder.packages(document))
     return _known(library, wanted) or wanted
 
 
@@ -123,9 +123,9 @@ def build(
                         )
                     with locked_library(library, exclusive=False, on_wait=on_wait):
                         name = _free_name(library, blueprint.label, wanted.key)
-                        report = record(library, os.path.join(stage, wanted.options.part), name, workers=workers)
-                        if wanted.parts is not None:
-                            note(_path(library, own, PARTS), report.digest, wanted.parts)
+                        report = record(library, os.path.join(stage, wanted.options.subfolder), name, workers=workers)
+                        if wanted.packages is not None:
+                            note(_path(library, own, PACKAGES), report.digest, wanted.packages)
                     for warning in (*warnings, *report.warnings):
                         log.say(f"warning: {warning}")
             finally:
@@ -138,10 +138,10 @@ def build(
 
 def _begin(library: Library, wanted: Wanted, stage: str, log: Log, workers: int, on_wait: OnWait) -> None:
     """Let the stage hold what is nearest to what is wanted, if anything is."""
-    if wanted.parts is None:
+    if wanted.packages is None:
         return
     with locked_library(library, exclusive=False, on_wait=on_wait):
-        digest = nearest(library, wanted.parts)
+        digest = nearest(library, wanted.packages)
         if digest is not None:
             log.say(f"beginning from {library.catalogs.name_of(digest)}")
             try:
@@ -179,8 +179,8 @@ def tidy(library: Library, tree: Holotree, *, dry_run: bool) -> int:
     for name in _entries(folder):
         path = os.path.join(folder, name)
         stem, kind = os.path.splitext(name)
-        is_forgotten = kind == SEEN and not library.catalogs.has(catalog_remembered(path) or "")
-        if is_forgotten or draft_of(name).endswith((SEEN, PARTS)):
+        is_forgotten = kind == INPUTS and not library.catalogs.has(catalog_remembered(path) or "")
+        if is_forgotten or draft_of(name).endswith((INPUTS, PACKAGES)):
             removed += _unlink_own(path, dry_run=dry_run)
         elif kind in _KINDS:
             found.setdefault(stem, []).extend([path] if kind != _LOCK and stem not in needed else [])

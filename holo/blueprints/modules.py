@@ -17,8 +17,8 @@ from holo.space import Holotree, Space, is_empty_directory
 MODULES = "node_modules"
 
 
-def part_at(blueprint: Blueprint, path: str | None) -> str:
-    """The folder of what is built of a blueprint that belongs at a path; empty if that is all of it."""
+def subfolder_at(blueprint: Blueprint, path: str | None) -> str:
+    """The folder of the environment that a space at ``path`` holds; empty if it holds all of it."""
     is_modules = path is not None and os.path.basename(path) == MODULES
     return MODULES if blueprint.kind == "npm" and is_modules else ""
 
@@ -26,7 +26,7 @@ def part_at(blueprint: Blueprint, path: str | None) -> str:
 def place_for(tree: Holotree, blueprint: Blueprint) -> str | None:
     """Where in its project a new space of a blueprint is to be; ``None`` if that does not matter, or cannot be."""
     path = os.path.join(blueprint.folder, MODULES)
-    if not part_at(blueprint, path) or not os.access(blueprint.folder, os.W_OK):
+    if not subfolder_at(blueprint, path) or not os.access(blueprint.folder, os.W_OK):
         return None
     if os.path.lexists(path) and (os.path.islink(path) or not is_empty_directory(path)):
         return None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from holo.blueprints import complete
 from holo.blueprints.builder import ToolMissing
 from holo.blueprints.canonical import this_system
-from holo.blueprints.forget import forget
+from holo.blueprints.credentials import strip_credentials
 from holo.blueprints.inputs import Inputs
 from holo.errors import HoloError, UsageError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from holo.blueprints.blueprint import Blueprint
-    from holo.blueprints.builder import Options
+    from holo.blueprints.builder import BuildOptions
     from holo.blueprints.log import Log
 
 _FIELDS = (
@@ -79,7 +79,7 @@ class _Project:
     """those of the project itself that run"""
 
 
-def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]:
+def canonical(blueprint: Blueprint, inputs: Inputs, options: BuildOptions) -> dict[str, object]:
     """What decides the result. Both files count by what they say, not by how it is written down."""
     project = _read(blueprint, inputs)
     variables = {name: value for name in _variables(_SETTINGS) if (value := inputs.variable(name)) is not None}
@@ -94,15 +94,15 @@ def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[st
         "variables": variables | {"NODE_ENV": inputs.variable("NODE_ENV")},
         "node": _node(blueprint.folder, inputs),
         "system": this_system(),
-        **({"part": options.part} if options.part else {}),
+        **({"part": options.subfolder} if options.subfolder else {}),
     }
 
 
-def parts(document: dict[str, object]) -> None:
-    """None: npm ci begins by removing what is there."""
+def packages(document: dict[str, object]) -> None:
+    """None: npm ci first removes whatever is there."""
 
 
-def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]:
+def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]:
     """Runs the scripts of packages, as npm does, and those of the project that are about what is installed."""
     npm = shutil.which("npm")
     if npm is None:
@@ -122,9 +122,9 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
     os.unlink(npmrc)
     asked = _asked(project)
     complete.check(asked, [name for name in asked if os.path.exists(os.path.join(stage, "node_modules", name))], log)
-    if options.part:
-        os.makedirs(os.path.join(stage, options.part), exist_ok=True)  # npm makes none for no packages
-    forget(
+    if options.subfolder:
+        os.makedirs(os.path.join(stage, options.subfolder), exist_ok=True)  # npm makes none for no packages
+    strip_credentials(
         os.path.join(stage, name) for name in ("package.json", "package-lock.json", "node_modules/.package-lock.json")
     )
     package = os.path.join(blueprint.folder, "package.json")

@@ -21,9 +21,9 @@ from holo import platform
 from holo.blueprints import complete, requirements
 from holo.blueprints.blueprint import Blueprint
 from holo.blueprints.blueprint import parse_toml as _toml
-from holo.blueprints.builder import Options, Parts, ToolMissing, beside_holo
+from holo.blueprints.builder import BuildOptions, Packages, ToolMissing, beside_holo
 from holo.blueprints.canonical import hidden, this_system, without_secrets
-from holo.blueprints.forget import forget_in_packages
+from holo.blueprints.credentials import strip_package_credentials
 from holo.blueprints.inputs import Inputs
 from holo.blueprints.log import Log
 from holo.errors import HoloError, UsageError
@@ -93,7 +93,7 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 # -- what decides the result ----------------------------------------------------------------------------------------
 
 
-def canonical(blueprint: Blueprint, inputs: Inputs, options: Options) -> dict[str, object]:
+def canonical(blueprint: Blueprint, inputs: Inputs, options: BuildOptions) -> dict[str, object]:
     """See :mod:`holo.blueprints.builder`."""
     content = _READERS[blueprint.kind](blueprint, inputs)
     return {
@@ -226,13 +226,13 @@ def _lock(path: str, inputs: Inputs) -> object:
     if data is None:
         return None
     document = _toml(data.decode("utf-8", "replace"), path)
-    for package in _packages(document):
+    for package in _locked_packages(document):
         if _is_local(package):
             package.pop("version", None)
     return document
 
 
-def _packages(lock: Table) -> list[Table]:
+def _locked_packages(lock: Table) -> list[Table]:
     found = lock.get("package", [])
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
@@ -416,39 +416,39 @@ _READERS: dict[str, Callable[[Blueprint, Inputs], object]] = {
 }
 
 
-def parts(document: dict[str, Any]) -> Parts | None:
+def packages(document: dict[str, Any]) -> Packages | None:
     """See :mod:`holo.blueprints.builder`."""
     content = document["content"]
     lines = _lines_of(content)
     if "UV_VENV_SEED" in json.dumps(document["configuration"]) or not lines:
         return None  # uv would remove what it seeds
     base = [document[name] for name in ("builder", "system", "python", "compile", "configuration")]
-    return Parts([*base, sorted(_origins_of(content))], sorted(lines))
+    return Packages([*base, sorted(_sources_of(content))], sorted(lines))
 
 
 def _lines_of(content: Any) -> set[str]:
-    """The requirements, or what is locked, wherever they are in a canonical document."""
+    """The requirements, or the locked packages, wherever they are in a canonical document."""
     if isinstance(content, list):
         return {line for item in content for line in _lines_of(item)}
     if not isinstance(content, dict):
         return set()
-    found = {f"{item.get('name')}=={item.get('version')}" for item in _packages(content)}
+    found = {f"{item.get('name')}=={item.get('version')}" for item in _locked_packages(content)}
     return found | {line for line in content.get("requirements", ()) if isinstance(line, str)}
 
 
-def _origins_of(content: Any) -> set[str]:
-    """Where it comes from, and how it is made.
+def _sources_of(content: Any) -> set[str]:
+    """Where the packages come from, and how they are made.
 
-    Whatever index, file or option something came by, uv leaves it as it is if its version is the one that is wanted.
+    uv keeps a package with the wanted version, whatever index, file or option it was installed with.
     """
     if isinstance(content, list):
-        return {origin for item in content for origin in _origins_of(item)}
+        return {source for item in content for source in _sources_of(item)}
     if not isinstance(content, dict):
         return set()
     found: list[object] = [content.get(name) for name in ("tool", "options", "variables", "files")]
     lines = [line for name in ("requirements", "constraints", "included") for line in content.get(name, ())]
     found += [line for line in lines if " @ " in line]
-    for package in _packages(content):
+    for package in _locked_packages(content):
         if not _is_local(package):
             source = package.get("source")
             found.append(source if isinstance(source, dict) and "registry" in source else package)
@@ -458,7 +458,7 @@ def _origins_of(content: Any) -> set[str]:
 # -- making it ------------------------------------------------------------------------------------------------------
 
 
-def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[str]:
+def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]:
     """See :mod:`holo.blueprints.builder`."""
     uv = find_uv()
     inputs = Inputs()
@@ -497,7 +497,7 @@ def build(blueprint: Blueprint, stage: str, options: Options, log: Log) -> list[
     with suppress(FileNotFoundError):
         os.unlink(os.path.join(stage, ".lock"))  # uv's own, while it installs
     _check(blueprint, inputs, stage, log)
-    forget_in_packages(stage)
+    strip_package_credentials(stage)
     return warnings
 
 
@@ -546,7 +546,7 @@ def _default_groups(blueprint: Blueprint, inputs: Inputs) -> list[str]:
 
 
 def _local_packages(lock: str, inputs: Inputs) -> list[str]:
-    packages = _packages(_toml(inputs.text(lock), lock))
+    packages = _locked_packages(_toml(inputs.text(lock), lock))
     return sorted(str(package.get("name")) for package in packages if _is_local(package))
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from holo.blueprints.blueprint import Kind
+    from holo.blueprints.blueprint import BlueprintKind
     from holo.blueprints.builder import Builder
 
 
-def builder_of(kind: Kind) -> Builder:
+def builder_of(kind: BlueprintKind) -> Builder:
     if kind == "conda":
         from holo.blueprints import conda
 

@@ -1,8 +1,8 @@
-"""Begin a build from what is nearest to it, instead of from nothing.
+"""Seeds: a build begins from the most similar environment in the library, instead of from nothing.
 
-Of every catalog that was built it is noted what is in it. A build restores the one that has most of what is wanted into
-its stage; the tool then changes what differs. That is for builders whose tool makes the same of any environment as
-of none: uv removes what is not wanted, and compiles only what is new.
+A note beside the builds lists the packages of each catalog that was built. A build restores the catalog with the most
+wanted packages into its stage, and the tool changes what differs. Only builders whose tool gets to the same result from
+any environment say their packages: uv removes what is not wanted, and compiles only what is new.
 """
 
 from __future__ import annotations
@@ -12,33 +12,34 @@ from contextlib import suppress
 from typing import Any
 
 from holo import digest as digests
-from holo.blueprints.builder import Parts
+from holo.blueprints.builder import Packages
 from holo.blueprints.memory import read_own, write_own
 from holo.hololib import Library
 
-PARTS = ".parts"
+PACKAGES = ".parts"
+"""Ends the name of such a note."""
 
 
-def note(path: str, digest: str, parts: Parts) -> None:
-    """Write down, in a file that ends with :data:`PARTS`, what is in a catalog."""
-    write_own(path, {"digest": digest, "base": parts.key, "lines": list(parts.lines)})
+def note(path: str, digest: str, packages: Packages) -> None:
+    """Write the packages of a catalog to ``path``."""
+    write_own(path, {"digest": digest, "base": packages.key, "lines": list(packages.lines)})
 
 
-def nearest(library: Library, parts: Parts) -> str | None:
-    """The digest of the catalog that has most of it, and least of other things; ``None`` if none is worth it."""
+def nearest(library: Library, wanted: Packages) -> str | None:
+    """The digest of the catalog with the most wanted packages and the fewest others; ``None`` if none is worth it."""
     folder = os.path.join(library.path, "builds")
-    wanted, key = set(parts.lines), parts.key
+    wanted_lines, key = set(wanted.lines), wanted.key
     best, most = None, 0
     with suppress(FileNotFoundError):
         for name in sorted(os.listdir(folder)):
-            found: dict[str, Any] = read_own(os.path.join(folder, name)) if name.endswith(PARTS) else {}
+            found: dict[str, Any] = read_own(os.path.join(folder, name)) if name.endswith(PACKAGES) else {}
             digest, noted = str(found.get("digest")), found.get("lines")
             if found.get("base") != key or not digests.is_digest(digest) or not isinstance(noted, list):
                 continue
             if not library.catalogs.has(digest):
                 continue
             lines = {line for line in noted if isinstance(line, str)}
-            score = len(lines & wanted) - len(lines - wanted)
+            score = len(lines & wanted_lines) - len(lines - wanted_lines)
             if score > most:
                 best, most = digest, score
     return best

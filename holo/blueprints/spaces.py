@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from shlex import quote
 
 from holo.blueprints.blueprint import Blueprint
-from holo.blueprints.builder import Options as BuildOptions
+from holo.blueprints.builder import BuildOptions
 from holo.blueprints.choices import build_options
 from holo.blueprints.make import Made, Wanted, build, find
 from holo.blueprints.memory import Origin, origin_of, save_origin

@@ -20,7 +20,7 @@ import pytest
 from holo import platform
 from holo.api import Hololib
 from holo.blueprints.blueprint import Blueprint
-from holo.blueprints.builder import Options, Parts
+from holo.blueprints.builder import BuildOptions, Packages
 from holo.blueprints.inputs import Inputs
 from holo.blueprints.memory import Origin, origin_of, recall, remember, write_own
 from holo.blueprints.seeds import nearest, note
@@ -535,7 +535,7 @@ def test_what_is_anothers_is_not_collected(holo: Holo, folder: Path, monkeypatch
     monkeypatch.setattr(platform, "user_id", lambda: 12345)
     assert make.tidy(library, tree, dry_run=False) == 0
     monkeypatch.undo()
-    assert make.tidy(library, tree, dry_run=False) == 3, "log, parts and what was seen"
+    assert make.tidy(library, tree, dry_run=False) == 3, "log, packages and inputs"
 
 
 @local
@@ -544,7 +544,7 @@ def test_a_name_beside_another_users_is_not_too_long(holo: Holo, monkeypatch: py
     from holo.hololib import Library
     from holo.hololib.layout import NAME
 
-    monkeypatch.setattr(make, "_is_mine", lambda _: False)
+    monkeypatch.setattr(make, "is_strangers", lambda _: True)
     monkeypatch.setattr(platform, "user_id", lambda: 2**32 - 2)
     assert NAME.fullmatch(make._free_name(Library(str(holo.home)), "n" * 40, "0123456789abcdef"))
 
@@ -715,31 +715,31 @@ def test_what_is_remembered_is_believed_if_it_can_be_true(holo: Holo, tmp_path: 
     space = library.init("one", "env")
     library.folder("builds")
     known = library.space(space.space)
-    blueprint, parts = Blueprint(str(project(tmp_path)), "pyproject"), Parts("python", ["a", "b"])
-    remember(library, blueprint, Options(), "env", digest, Inputs())
-    note(str(builds / "x.parts"), digest, parts)
+    blueprint, packages = Blueprint(str(project(tmp_path)), "pyproject"), Packages("python", ["a", "b"])
+    remember(library, blueprint, BuildOptions(), "env", digest, Inputs())
+    note(str(builds / "x.parts"), digest, packages)
     (seen,) = builds.glob("*.seen")
     origin = Path(library.home.spaces.origin_path("one"))
     write_own(str(origin), {"blueprint": "/x", "compile": True, "digest": digest})
-    assert (recall(library, blueprint, Options()), nearest(library, parts)) == (("env", digest), digest)
+    assert (recall(library, blueprint, BuildOptions()), nearest(library, packages)) == (("env", digest), digest)
     assert origin_of(library.home.spaces, known) == Origin("/x", True, digest)
     memory = records.read(seen) | {"files": {}, "variables": {}}
     write_own(str(seen), memory)
-    assert recall(library, blueprint, Options()) == ("env", digest)
+    assert recall(library, blueprint, BuildOptions()) == ("env", digest)
     write_own(str(seen), {key: value for key, value in memory.items() if key != "form"})
-    assert recall(library, blueprint, Options()) is None, "what builders of another form have made"
-    noted = {"digest": digest, "base": parts.key, "lines": ["a"]}
+    assert recall(library, blueprint, BuildOptions()) is None, "what builders of another form have made"
+    noted = {"digest": digest, "base": packages.key, "lines": ["a"]}
     wrong: tuple[object, ...] = (None, 5, [1], [["a"]], "../../env", "\0", {"a": 1})
     for value in wrong:
         for key in memory:
             write_own(str(seen), memory | {key: value})
-            assert recall(library, blueprint, Options()) is None, (key, value)
+            assert recall(library, blueprint, BuildOptions()) is None, (key, value)
         for key in noted:
             write_own(str(builds / "x.parts"), noted | {key: value})
-            assert nearest(library, parts) is None, (key, value)
+            assert nearest(library, packages) is None, (key, value)
         for whole in (seen, builds / "x.parts", origin):
             write_own(str(whole), value)  # type: ignore[arg-type]
-        assert (recall(library, blueprint, Options()), nearest(library, parts)) == (None, None)
+        assert (recall(library, blueprint, BuildOptions()), nearest(library, packages)) == (None, None)
         assert origin_of(library.home.spaces, known) is None
     write_own(str(origin), {"blueprint": 5, "compile": True, "digest": digest})
     assert origin_of(library.home.spaces, known) is None

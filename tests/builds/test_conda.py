@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from holo.blueprints import conda, conda_file
 from holo.blueprints.blueprint import Blueprint
-from holo.blueprints.builder import Options, ToolMissing
+from holo.blueprints.builder import BuildOptions, ToolMissing
 from holo.blueprints.canonical import key_of
 from holo.blueprints.inputs import Inputs
 from holo.blueprints.python import find_uv
@@ -403,9 +403,9 @@ class Given(Inputs):
         return self._text
 
 
-def key(text: str, options: Options | None = None, **environ: str) -> str:
+def key(text: str, options: BuildOptions | None = None, **environ: str) -> str:
     blueprint = Blueprint("/project/conda.yaml", "conda")
-    return key_of(conda.canonical(blueprint, Given(text, **environ), options or Options()))
+    return key_of(conda.canonical(blueprint, Given(text, **environ), options or BuildOptions()))
 
 
 _words = st.text("abcxyz019-_.", min_size=1, max_size=8).filter(lambda word: word[0] not in "-.")
@@ -467,7 +467,7 @@ def test_what_it_says_matters(document: dict[str, Any], more: str) -> None:
     keys.append(key(json.dumps(document), CONDA_OVERRIDE_GLIBC="2.17"))
     keys.append(key(json.dumps(document | changes[1]), PIP_INDEX_URL="https://host/simple"))
     assert key(json.dumps(document), PIP_INDEX_URL="https://host/simple") == keys[0], "pip has nothing to do"
-    keys.append(key(json.dumps(document), Options(compile=False)))
+    keys.append(key(json.dumps(document), BuildOptions(compile=False)))
     assert len(set(keys)) == len(keys)
 
 
@@ -500,7 +500,7 @@ def test_tokens_do_not_matter() -> None:
         conda.canonical(
             Blueprint("/project/conda.yaml", "conda"),
             Given(document % "one:secret@host/t/secret"),
-            Options(),
+            BuildOptions(),
         )
     )
 

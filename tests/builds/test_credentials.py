@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from holo.blueprints.blueprint import named
-from holo.blueprints.builder import Options
+from holo.blueprints.builder import BuildOptions
 from holo.blueprints.canonical import document_without_secrets, hidden, key_of, without_queries, without_secrets
 from holo.blueprints.inputs import Inputs
 from holo.blueprints.registry import builder_of
@@ -212,9 +212,9 @@ def key(folder: Path, text: str, **environ: str) -> str:
     path.write_text(text)
     builder = builder_of("requirements")
     inputs = Inputs({"PATH": os.environ["PATH"], "HOME": str(folder), **environ})
-    document = document_without_secrets(builder.canonical(named(str(path)), inputs, Options()))
+    document = document_without_secrets(builder.canonical(named(str(path)), inputs, BuildOptions()))
     assert TOKEN not in json.dumps(document)
-    assert TOKEN not in json.dumps(builder.parts(document).__dict__, default=str)  # type: ignore[union-attr]
+    assert TOKEN not in json.dumps(builder.packages(document).__dict__, default=str)  # type: ignore[union-attr]
     return key_of(document)
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from holo.blueprints import npm
 from holo.blueprints.blueprint import Blueprint
-from holo.blueprints.builder import Options, ToolMissing
+from holo.blueprints.builder import BuildOptions, ToolMissing
 from holo.blueprints.canonical import key_of
 from holo.blueprints.inputs import Inputs
 from holo.errors import NotFound, UsageError
@@ -358,7 +358,7 @@ class Given(Inputs):
 
 
 def canonical(files: dict[str, str], **environ: str) -> dict[str, object]:
-    return npm.canonical(Blueprint("/project/package-lock.json", "npm"), Given(files, **environ), Options())
+    return npm.canonical(Blueprint("/project/package-lock.json", "npm"), Given(files, **environ), BuildOptions())
 
 
 @pytest.fixture(autouse=True)

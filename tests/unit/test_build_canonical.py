@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from holo.blueprints import python, requirements
 from holo.blueprints.blueprint import Blueprint, named, nearest, recognise
-from holo.blueprints.builder import Options
+from holo.blueprints.builder import BuildOptions
 from holo.blueprints.canonical import key_of
 from holo.blueprints.inputs import Inputs, are_unchanged
 from holo.blueprints.log import Log
@@ -294,7 +294,7 @@ def interpreter(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def project_key(folder: Path, environ: dict[str, str] | None = None) -> str:
     blueprint = named(str(folder / "pyproject.toml"))
     inputs = Inputs({"PATH": os.environ["PATH"], "HOME": str(folder), **(environ or {})})
-    return key_of(python.canonical(blueprint, inputs, Options()))
+    return key_of(python.canonical(blueprint, inputs, BuildOptions()))
 
 
 PROJECT = '[project]\nname = "demo"\nversion = "1"\nrequires-python = ">=3.8"\ndependencies = ["idna", "attrs>=20"]\n'
@@ -308,7 +308,7 @@ def test_of_a_project_only_what_is_installed_counts(tmp_path: Path, interpreter:
     assert project_key(tmp_path) == before
     project.write_text(PROJECT.replace('"idna", "attrs>=20"', '"attrs >=20",\n"Idna"'))
     assert project_key(tmp_path) == before
-    assert key_of(python.canonical(named(str(project)), Inputs(), Options(compile=False))) != before
+    assert key_of(python.canonical(named(str(project)), Inputs(), BuildOptions(compile=False))) != before
     interpreter[1] = "3.12.2"
     assert project_key(tmp_path) != before
     interpreter[1] = "3.12.1"
@@ -433,7 +433,7 @@ def test_a_build_begins_from_nothing_that_came_by_another_way(tmp_path: Path) ->
     def base(text: str, environ: dict[str, str] | None = None) -> str:
         path = write(tmp_path, requirements_txt=text)
         inputs = Inputs({"PATH": os.environ["PATH"], "HOME": str(tmp_path), **(environ or {})})
-        found = python.parts(python.canonical(named(str(path)), inputs, Options()))
+        found = python.packages(python.canonical(named(str(path)), inputs, BuildOptions()))
         assert found is not None
         return found.key
 
@@ -467,7 +467,7 @@ def test_of_a_lock_the_sources_count_for_where_a_build_begins(tmp_path: Path) ->
     ):
         (tmp_path / "uv.lock").write_text(LOCK.format(version, source) + more)
         inputs = Inputs({"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
-        found = python.parts(python.canonical(named(str(project)), inputs, Options()))
+        found = python.packages(python.canonical(named(str(project)), inputs, BuildOptions()))
         assert found is not None
         keys.append(found.key)
     assert keys[0] == keys[1], "another version of the same index"
@@ -541,7 +541,7 @@ def test_of_a_script_its_lock_counts_and_its_code_does_not(tmp_path: Path) -> No
         script.write_text('# /// script\n# dependencies = ["idna"]\n# ///\n' + code)
         if version is not None:
             (tmp_path / "job.py.lock").write_text(LOCK.format(version, REGISTRY))
-        keys.append(key_of(python.canonical(named(str(script)), Inputs({"HOME": str(tmp_path)}), Options())))
+        keys.append(key_of(python.canonical(named(str(script)), Inputs({"HOME": str(tmp_path)}), BuildOptions())))
     assert keys[0] == keys[1]
     assert len(set(keys)) == 3
 
@@ -555,7 +555,7 @@ def test_pythons_pinned_for_the_user_are_looked_at(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(python, "_answer", lambda *_: "/usr/bin/python3")
     path = write(tmp_path, requirements_txt="idna\n")
     inputs = Inputs({"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home")})
-    python.canonical(named(str(path)), inputs, Options())
+    python.canonical(named(str(path)), inputs, BuildOptions())
     assert str(tmp_path / "home" / ".config" / "uv" / ".python-version") in inputs.files
     assert {str(tmp_path / ".python-version"), "/.python-version"} <= inputs.files.keys()
 
@@ -564,7 +564,7 @@ def test_the_pythons_of_uv_are_watched(tmp_path: Path) -> None:
     pythons = tmp_path / "pythons"
     environ = {"HOME": str(tmp_path), "UV_PYTHON_INSTALL_DIR": str(pythons), "UV_PYTHON": sys.executable}
     inputs = Inputs({"PATH": os.environ["PATH"], **environ})
-    python.canonical(named(str(write(tmp_path, requirements_txt="idna\n"))), inputs, Options())
+    python.canonical(named(str(write(tmp_path, requirements_txt="idna\n"))), inputs, BuildOptions())
     assert are_unchanged(inputs.files)
     (pythons / "cpython-3.99").mkdir(parents=True)
     assert not are_unchanged(inputs.files)

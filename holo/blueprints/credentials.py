@@ -1,4 +1,4 @@
-"""Take credentials out of what tools note in an environment: whoever gets it could read them."""
+"""Strip credentials from the notes that tools leave in an environment, where whoever gets it could read them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _LARGEST = 64 << 20
 _SITES = ("lib/python*/site-packages", "Lib/site-packages")
 
 
-def forget(paths: Iterable[str], clean: Callable[[str], str] = without_queries) -> dict[str, bytes]:
-    """Write the files anew that ``clean`` changes; returns their contents. Raises :class:`HoloError`."""
+def strip_credentials(paths: Iterable[str], clean: Callable[[str], str] = without_queries) -> dict[str, bytes]:
+    """Rewrite the files that ``clean`` changes; returns their new contents. Raises :class:`HoloError`."""
     changed = {}
     for path in paths:
         try:
@@ -37,15 +37,15 @@ def forget(paths: Iterable[str], clean: Callable[[str], str] = without_queries) 
     return changed
 
 
-def forget_in_packages(stage: str) -> None:
-    """Take credentials out of the URLs that Python's packages came from, and correct their lists of files.
+def strip_package_credentials(stage: str) -> None:
+    """Strip credentials from the URLs that Python packages came from, and correct the packages' lists of files.
 
     https://packaging.python.org/en/latest/specifications/direct-url/
     """
     for site in _SITES:
         notes = glob.glob(os.path.join(glob.escape(stage), site, "*.dist-info", "direct_url.json"))
-        for path, data in forget(notes).items():
+        for path, data in strip_credentials(notes).items():
             digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
             entry = re.compile(r"(?m)^([^\n]*/direct_url\.json),[^\n,]*,[0-9]*")
             line = rf"\g<1>,sha256={digest},{len(data)}"
-            forget([os.path.join(os.path.dirname(path), "RECORD")], lambda text: entry.sub(line, text))  # noqa: B023
+            strip_credentials([os.path.join(os.path.dirname(path), "RECORD")], lambda text: entry.sub(line, text))  # noqa: B023
