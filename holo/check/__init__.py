@@ -45,6 +45,7 @@ from holo.hololib.quarantine import Quarantine
 from holo.hololib.recovery import locked_library
 from holo.owners import is_mine, is_others
 from holo.space import Holotree, OthersSpace, Space
+from holo.trees.held import is_whole, remove_held
 from holo.trees.overlay import Layers
 from holo.workers import pool
 
@@ -458,12 +459,12 @@ class _Check:
     def _check_tree(self, digest: str) -> None:
         """What this user's throw-away environments are mounted over. Those of other users are theirs."""
         path = os.path.join(self._layers.trees, digest)
-        if not self._layers.is_whole(path):
+        if not is_whole(path):
             return  # just being made, or removed
         self._report.golden += 1
         found = [*tree_differences(self._library, path, self._library.catalogs.load(digest), self._options.workers)]
         problem = self._note_golden(path, digest, found)
-        if problem is not None and self._options.repair and self._layers.remove(path):  # unless it is in use
+        if problem is not None and self._options.repair and remove_held(path):  # unless it is in use
             problem.repaired = _MADE_AGAIN
 
     def _note_golden(self, path: str, digest: str, found: list[tuple[str, str]]) -> Problem | None:

@@ -28,7 +28,8 @@ from holo.hololib.locks import InUseError, locked
 from holo.hololib.recovery import locked_library
 from holo.owners import is_ours
 from holo.remove import unlink
-from holo.trees.overlay import Layers, discard
+from holo.trees.held import discard, hold, is_whole
+from holo.trees.overlay import Layers
 from holo.walk import mounted_inside, open_directory
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def run(home: Home, environment: Environment, command: list[str], at_end: AtEnd 
 def sweep(home: Home) -> None:
     """Remove what killed runs have left. Other runs are let alone. What cannot be removed is told, and stays."""
     with _told(home):
-        layers_of(home).remove_halves()  # first: the folder of its run is what tells that there may be one
+        layers_of(home).remove_drafts()  # first: the folder of its run is what tells that there may be one
     for name in layers_of(home).working():
         folder = os.path.join(layers_of(home).runs, name)
         lock = locked(folder + ".lock", folder, exclusive=True, wait=False)
@@ -206,10 +207,10 @@ def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitSt
             home.on_wait(f"warning: {warning}")
 
     what = f"the tree of catalog {environment.catalog.name!r}"
-    if not layers.is_whole(tree):
+    if not is_whole(tree):
         try_out(folder)  # before it is made for nothing
-    held.enter_context(layers.hold(tree, make, what, home.on_wait))
-    held.enter_context(layers.hold(layer, make, what, home.on_wait))
+    held.enter_context(hold(tree, make, what, home.on_wait))
+    held.enter_context(hold(layer, make, what, home.on_wait))
     return tree, layer
 
 

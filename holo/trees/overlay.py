@@ -1,45 +1,38 @@
-"""What throw-away environments are mounted over, and where their changes go: folders of one user's own.
+"""The trees and layers that throw-away environments are mounted over, and where their changes go.
+
+All of it is in one folder for each user:
 
     holotree/.ephemeral-<user>/
         trees/<digest>     a catalog in plain directories, as it was recorded
         layers/<key>       its files that name their own path, patched for one path, with the directories above them
         runs/<id>          what one run changes
 
-Beside each is a lock ``<name>.lock``: shared by the runs that are mounted over a tree or a layer, a run's own held by
-that run, and exclusive for who makes or removes one. What has its name is whole, unless its draft is there as well:
-then it is being removed. The kernel shows files of others as nobody's in a user namespace, and who owns a file can
-change it, so every user has their own.
+Each is held by its lock, see :mod:`holo.trees.held`: runs share those of the trees and layers that they are mounted
+over, and each run holds its own. Users do not share the folder: in a user namespace the kernel shows files of others as
+nobody's, and the owner of a file can change it.
 
-All of it is on one filesystem (one subvolume, on Btrfs), for an overlay tells two files of two subvolumes apart by
+The folder is on one filesystem (one subvolume, on Btrfs), for an overlay tells two files of two subvolumes apart by
 inode numbers that are only unique in each.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, HoloError
-from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked
 from holo.owners import is_mine
-from holo.platform import Directory
-from holo.remove import patiently, remove, unlink
-from holo.walk import make_folder, make_folders, open_directory, refuse_symlinks
+from holo.walk import make_folder, make_folders, refuse_symlinks
 
 _FOLDER = ".ephemeral-"
-"""Begins the folder's name. No space can have such a one."""
+"""Begins the folder's name. A space cannot have such a name."""
 
 OVERLAY = "holo-ephemeral"
 """The source that the system shows for such an overlay."""
-
-_DRAFT = ".draft"
 
 
 class Layers:
@@ -76,116 +69,43 @@ class Layers:
         return mine and not (os.name == "posix" and status.st_mode & 0o077)
 
     def layer_name(self, digest: str, path: str) -> str:
-        """The layer of a catalog for a path. In another boot it has another: nobody waits until one is on the disk."""
+        """The layer of a catalog for a path, in this boot only: nobody waits until a layer is safe on the disk."""
         return f"{digest}-{_boot()}-{digests.of(os.fsencode(path))[:32]}"
 
-    @contextmanager
-    def hold(self, path: str, make: Callable[[str], object], what: str, on_wait: OnWait) -> Iterator[str]:
-        """Keep a tree or a layer from being removed, made first by ``make(path of an empty directory)`` if need be."""
-        while True:
-            with locked(path + ".lock", what, exclusive=False, on_wait=on_wait):
-                if self.is_whole(path):
-                    yield path
-                    return
-            # Not waited for: who was faster holds it, then shares it as long as their command runs.
-            with suppress(InUseError), locked(path + ".lock", what, exclusive=True, wait=False):
-                if not self.is_whole(path):
-                    _make(path, make)
-            time.sleep(os.urandom(1)[0] / 256_000)  # so that many do not always come at the same moment
-
-    @staticmethod
-    def is_whole(path: str) -> bool:
-        """Whether there is all of a tree or a layer."""
-        return os.path.isdir(path) and not os.path.lexists(path + _DRAFT)
-
     def working(self) -> list[str]:
-        """The runs there are, dead or alive. Costs microseconds where there are none."""
+        """The runs, dead or alive. Costs microseconds where there are none."""
         return self.of(self.runs)
 
     def of(self, folder: str) -> list[str]:
-        """The names in one of the folders, of what is whole and what is not; none if others may have put them there."""
+        """The names in one of the folders, whole or not; none if others may have put them there."""
         try:
             names = os.listdir(folder) if self._is_mine_alone() and not os.path.islink(folder) else []
         except OSError:
             return []
-        return sorted({name.removesuffix(".lock").removesuffix(_DRAFT) for name in names})
+        if not names:  # as before nearly every command, which need not import for that
+            return []
+        from holo.trees.held import name_of
+
+        return sorted({*map(name_of, names)})
 
     def collect(self, catalogs: set[str], *, dry_run: bool) -> int:
-        """Remove trees of no catalog any more, and all layers, unless a run uses them. Returns how many.
+        """Remove all trees but those of ``catalogs``, and all layers, unless a run uses them. Returns how many.
 
-        There is a layer for every path that a run was at, and one takes milliseconds to make.
+        Each path that a run was at has a layer of its own, which takes milliseconds to make.
         """
+        from holo.trees.held import remove_held
+
         doomed = [os.path.join(self.trees, name) for name in self.of(self.trees) if name not in catalogs]
         doomed += [os.path.join(self.layers, name) for name in self.of(self.layers)]
-        return sum(self.remove(path, dry_run=dry_run) for path in doomed)
+        return sum(remove_held(path, dry_run=dry_run) for path in doomed)
 
-    def remove_halves(self) -> None:
-        """Remove what killed commands did not finish to make."""
+    def remove_drafts(self) -> None:
+        """Remove the trees and layers that killed commands did not finish."""
+        from holo.trees.held import remove_drafts
+
         for folder in (self.trees, self.layers):
-            for name in os.listdir(folder):
-                if name.endswith(_DRAFT):
-                    path = os.path.join(folder, name.removesuffix(_DRAFT))
-                    with suppress(InUseError), locked(path + ".lock", path, exclusive=True, wait=False):
-                        discard(path, whole=False)
-
-    def remove(self, path: str, *, dry_run: bool = False) -> bool:
-        """Remove a tree, a layer or a run. ``False``: there was none, or it is in use, or cannot be locked."""
-        try:
-            with locked(path + ".lock", path, exclusive=True, wait=False):
-                there = os.path.isdir(path)
-                if not dry_run:
-                    discard(path)
-                    unlink(path + ".lock")
-        except (InUseError, CannotLockError):
-            return False
-        return there
+            remove_drafts(folder)
 
 
 def _boot() -> str:
     return digests.of(platform.boot_id().encode())[:8]
-
-
-def _make(path: str, make: Callable[[str], object]) -> None:
-    draft = path + _DRAFT
-    discard(path)
-    try:
-        os.mkdir(draft, 0o700)
-        make(draft)
-        os.rename(draft, path)
-    except OSError as error:
-        raise HoloError(f"cannot make {path}: {error.strerror}") from error
-    finally:
-        discard(path, whole=False)
-
-
-def discard(path: str, *, whole: bool = True) -> None:
-    """Remove a tree, a layer or the folder of a run, whose lock the caller holds; or only half of one.
-
-    What the command of a killed run has started may still be writing there; it is given some time to end.
-    """
-    parent, name = os.path.split(path)
-    draft = name + _DRAFT
-    try:
-        folder = open_directory(parent)
-        try:
-            if whole and not os.path.lexists(path + _DRAFT):
-                _begin_removal(folder, name, draft)
-            if os.path.lexists(path + _DRAFT):
-                patiently(lambda: remove(folder, name))
-                patiently(lambda: remove(folder, draft))
-        finally:
-            platform.close_directory(folder)
-    except OSError as error:
-        raise HoloError(f"cannot remove {path}: {error.strerror}") from error
-
-
-def _begin_removal(folder: Directory, name: str, draft: str) -> None:
-    """From now on what has that name, if anything has, does not count as whole."""
-    try:
-        platform.rename(folder, name, folder, draft)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        platform.make_directory(folder, draft, 0o700)  # a directory in a lower layer of overlayfs keeps its name

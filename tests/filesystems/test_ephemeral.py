@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from holo import Hololib, NotFound
+from holo import Hololib, NotFound, ephemeral
 from holo.trees.overlay import Layers
 from support import compare, filesystems, trees
 from support.cli import Holo, Result
@@ -479,15 +479,15 @@ $$" || echo mixed > {results}/bad"""
 @pytest.mark.parametrize("user", [ROOT], ids=["root"], indirect=True)
 def test_a_catalog_that_goes_while_its_layers_are_made(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Removed and collected after the tree was made: nothing is damaged, the catalog is just not there any more."""
-    hold = Layers.hold
+    hold, layers = ephemeral.hold, Layers(str(home.holotree)).layers
 
-    def remove_first(layers: Layers, path: str, *arguments: Any) -> Any:
-        if path.startswith(layers.layers):
+    def remove_first(path: str, *arguments: Any) -> Any:
+        if path.startswith(layers):
             home("catalogs", "--remove", "env")
             home("gc")
-        return hold(layers, path, *arguments)
+        return hold(path, *arguments)
 
-    monkeypatch.setattr(Layers, "hold", remove_first)
+    monkeypatch.setattr(ephemeral, "hold", remove_first)
     monkeypatch.setenv("HOLO_SETTINGS", os.devnull)
     with pytest.raises(NotFound, match="any more"):
         Hololib(home.home).run_ephemeral(["true"], "new", catalog="env")
