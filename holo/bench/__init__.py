@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 from holo import platform
 from holo.bench.commands import HOLO, Runner, shown
 from holo.bench.sample import damage, generate, read_metadata
-from holo.bench.scratch import remove_tree, scratch
+from holo.bench.scratch import scratch
 from holo.checkout.strategy import Method
 from holo.doctor import filesystem_type
 from holo.errors import HoloError, NotFound, UsageError
 from holo.hololib import Library
 from holo.home import Home
+from holo.remove import remove_at
 from holo.restore import delete
 from holo.settings import Strategy
 from holo.space import Holotree
@@ -157,7 +158,7 @@ class _Bench:
     def _measure(self) -> None:
         """Every command once. The first round warms up: caches, golden tree, link forms, bytecode of holo."""
         self._time("record", 0, self._record(), home="fresh")
-        remove_tree(self._path("fresh"))
+        remove_at(self._path("fresh"))
         space = self._path("space")
         for strategy in Strategy:
             words = ["--space", "space", "--strategy", strategy.value, "--json"]
@@ -169,7 +170,7 @@ class _Bench:
             delete(Home(Library(self._path("home")), Holotree(self._path("home"))), "space")
         for command, used in self._peers:
             self._time(_name(command), 4, [*command, "tree", "copy"], used=used)
-            remove_tree(self._path("copy"))
+            remove_at(self._path("copy"))
 
     def _record(self) -> list[str]:
         return [*HOLO, "record", self._directory or "tree", "--name", "tree", "--skip-special", "--json"]
@@ -220,7 +221,7 @@ class _Bench:
             self._runner.check()  # it may have failed because it was interrupted
             return False
         finally:
-            remove_tree(self._path("probed"))
+            remove_at(self._path("probed"))
         return True
 
     def _expect_room(self, size: int) -> None:

@@ -5,56 +5,39 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 
-from holo import platform
 from holo.errors import HoloError
 from holo.hololib.locks import InUseError, locked
 from holo.owners import is_ours
-from holo.remove import remove
+from holo.remove import remove_at
+from holo.trees.held import is_held, remove_unheld
 
 _PREFIX = "bench-"
 _NAME = re.compile(_PREFIX + "[0-9a-f]{8}")
-_LOCK = "lock"
 
 
 @contextmanager
 def scratch(home: str) -> Iterator[str]:
-    """A new folder below ``home``, removed in the end. It is locked, which tells it from one whose bench was killed."""
+    """A new folder below ``home``, removed in the end. While its bench runs, that holds the lock in it."""
     try:
         os.makedirs(home, exist_ok=True)
-        _remove_abandoned(home)
+        for folder in scratches(home):
+            # If an orphan of the killed bench still writes there, removing it is left to the next one.
+            with suppress(HoloError):
+                remove_unheld(_lock(folder), folder)
         while True:
             folder = os.path.join(home, _PREFIX + os.urandom(4).hex())
             os.mkdir(folder, 0o700)
             # In use: another bench took it for an abandoned one before it was locked.
-            with suppress(InUseError), _held(folder):
+            with suppress(InUseError), locked(_lock(folder), folder, exclusive=True, wait=False):
                 try:
                     yield folder
                 finally:
-                    remove_tree(folder)
+                    remove_at(folder)
                 return
     except OSError as error:
         raise HoloError(f"{error.filename or home}: {error.strerror}") from error
-
-
-def remove_tree(path: str) -> None:
-    """Remove what is there, if anything. shutil cannot: golden trees are read-only subvolumes."""
-    parent, name = os.path.split(path)
-    directory = platform.open_root(parent)
-    try:
-        remove(directory, name)
-    except OSError as error:
-        raise HoloError(f"cannot remove {path}: {error.strerror}") from error
-    finally:
-        platform.close_directory(directory)
-
-
-def _remove_abandoned(home: str) -> None:
-    for folder in scratches(home):
-        # If an orphan of the killed bench still writes there, removing it is left to the next one.
-        with suppress(InUseError, HoloError), _held(folder):
-            remove_tree(folder)
 
 
 def scratches(home: str) -> list[str]:
@@ -72,14 +55,8 @@ def scratches(home: str) -> list[str]:
 
 def is_abandoned(folder: str) -> bool:
     """Whether the bench that made the folder was killed."""
-    if not os.path.lexists(os.path.join(folder, _LOCK)):  # nor is it made here
-        return True
-    try:
-        with _held(folder):
-            return True
-    except (InUseError, HoloError):
-        return False
+    return not is_held(_lock(folder))
 
 
-def _held(folder: str) -> AbstractContextManager[object]:
-    return locked(os.path.join(folder, _LOCK), folder, exclusive=True, wait=False)
+def _lock(folder: str) -> str:
+    return os.path.join(folder, "lock")
