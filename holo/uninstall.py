@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from holo.bench.scratch import is_abandoned, scratches
-from holo.blueprints.make import stages
+from holo.blueprints.garbage import running_builds
 from holo.errors import Conflict, HoloError
 from holo.hololib import Library
 from holo.hololib.inventory import take_inventory
@@ -103,7 +103,7 @@ def _rest_of_commands(library: Library, tree: Holotree) -> set[str]:
             f"a throw-away environment is in use: {os.path.join(layers.runs, run)}",
             "Run it again when the command in there has ended.",
         )
-    builds = stages(library, tree)
+    builds = running_builds(library, tree)
     for path, is_running in builds.items():
         if is_running:
             raise Conflict(f"a build is running: {path}", "Run it again when that has ended.")

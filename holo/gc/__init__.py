@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from holo.blueprints.make import tidy
+from holo.blueprints.garbage import collect_builds
 from holo.errors import IntegrityError, os_errors_as
 from holo.gc.collect import collect
 from holo.gc.policy import Policy
@@ -41,7 +41,7 @@ def collect_garbage(home: Home, policy: Policy, *, dry_run: bool) -> GcReport:
         holders = spaces.holders() if policy != Policy() else {}
         report = collect(library, known, holders, policy, dry_run=dry_run)
         drafts, locks = spaces.tidy(dry_run=dry_run)
-        drafts += tidy(library, spaces, dry_run=dry_run)
+        drafts += collect_builds(library, spaces, dry_run=dry_run)
     going = {use.digest for use in report.catalogs}
     layers = Layers(spaces.path).collect(library.catalogs.digests() - going, dry_run=dry_run)
     if report.damage:

@@ -525,7 +525,7 @@ def test_any_build_removes_the_stages_of_killed_ones(holo: Holo, folder: Path) -
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
 def test_what_is_anothers_is_not_collected(holo: Holo, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is root's by an ordinary user: whether it is needed is told by a hash of root's number."""
-    from holo.blueprints import make
+    from holo.blueprints.garbage import collect_builds
     from holo.hololib import Library
     from holo.space import Holotree
 
@@ -533,9 +533,9 @@ def test_what_is_anothers_is_not_collected(holo: Holo, folder: Path, monkeypatch
     holo("catalogs", "--remove", holo("catalogs", "--json").json()["catalogs"][0]["name"])
     library, tree = Library(str(holo.home)), Holotree(str(holo.home))
     monkeypatch.setattr(platform, "user_id", lambda: 12345)
-    assert make.tidy(library, tree, dry_run=False) == 0
+    assert collect_builds(library, tree, dry_run=False) == 0
     monkeypatch.undo()
-    assert make.tidy(library, tree, dry_run=False) == 3, "log, packages and inputs"
+    assert collect_builds(library, tree, dry_run=False) == 3, "log, packages and inputs"
 
 
 @local
@@ -551,11 +551,11 @@ def test_a_name_beside_another_users_is_not_too_long(holo: Holo, monkeypatch: py
 
 @local
 def test_the_stage_is_there_before_the_tools_are(holo: Holo) -> None:
-    from holo.blueprints import make
+    from holo.blueprints.stage import new_stage
     from holo.space import Holotree
 
     tree = Holotree(str(holo.home))
-    with make._stage(tree, "0123456789abcdef") as stage:
+    with new_stage(tree, "0123456789abcdef") as stage:
         status = os.lstat(stage)
         assert (status.st_uid, status.st_mode & 0o022, os.listdir(stage)) == (os.geteuid(), 0, [])
     assert not os.path.lexists(stage)
