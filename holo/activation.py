@@ -1,4 +1,4 @@
-"""What makes a space the current environment: its variables, as shell code or around one command."""
+"""Activate a space: set its environment variables, as shell code or around one command."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ Shell = Literal["sh", "fish", "powershell"]
 SHELLS: tuple[Shell, ...] = get_args(Shell)
 
 Variables = dict[str, str | None]
-"""Environment variables to set; ``None`` is one to unset."""
+"""Environment variables to set, or to unset where the value is ``None``."""
 
 _NAME = re.compile(r"(?!HOLO_)[A-Za-z_][A-Za-z0-9_]*")
 _PYTHON = re.compile(r"(?:pip-?|python)[0-9.]*w?(?:\.exe)?")
-"""Programs that work on the environment they are in. Another one's would look for packages, and install them, there."""
+"""Programs that use the packages of the environment they belong to, and install into it."""
 
-_OTHERS = ("UV_PYTHON", "UV_SYSTEM_PYTHON", "PIP_PYTHON")
-"""Variables by which uv and pip work on another Python than that of the environment they are started in."""
+_OVERRIDES = ("UV_PYTHON", "UV_SYSTEM_PYTHON", "PIP_PYTHON")
+"""Variables that make uv and pip work on another Python than that of the active environment."""
 
 _UNSET = "***unset***"
-"""How conda notes a variable that was taken away."""
+"""How conda marks a variable that the user has unset."""
 
 
 class CommandNotFound(NotFound):
-    """The command is not on the space's PATH. The exit code is the one shells give."""
+    """The command is not on the space's PATH. Shells use this exit code, too."""
 
     exit_code = 127
 
 
 class CommandNotExecutable(HoloError):
-    """The command is there, but the system does not run it. The exit code is the one shells give."""
+    """The system cannot run the command. Shells use this exit code, too."""
 
     exit_code = 126
 
 
 def variables(path: str, name: str, environ: Mapping[str, str]) -> Variables:
-    """What to change in ``environ`` to work in the space ``name`` at ``path``.
+    """The changes to ``environ`` that activate the space ``name`` at ``path``.
 
-    Changing it twice is the same as once, and going from space to space leaves nothing of the previous
-    one: shells evaluate this at every prompt.
+    Shells may evaluate this at every prompt: to apply the changes twice is the same as once, and they undo those of the
+    space that was active before.
     """
     if os.pathsep in path:
         raise HoloError(
@@ -59,22 +59,22 @@ def variables(path: str, name: str, environ: Mapping[str, str]) -> Variables:
     if previous == path:
         previous = None
     found: Variables = {
-        "PATH": _first(_programs(path), environ.get("PATH", os.defpath), previous),
+        "PATH": _prepend(_programs(path), environ.get("PATH", os.defpath), previous),
         "HOLO_SPACE": name,
         "HOLO_SPACE_PATH": path,
     }
     modules = _modules(path)
     inherited = environ.get("NODE_PATH")
-    if modules or (inherited and _first([], inherited, previous) != inherited):
-        found["NODE_PATH"] = _first(modules, inherited or "", previous) or None
+    if modules or (inherited and _prepend([], inherited, previous) != inherited):
+        found["NODE_PATH"] = _prepend(modules, inherited or "", previous) or None
     is_conda = os.path.exists(os.path.join(path, "conda-meta"))
     is_venv = os.path.exists(os.path.join(path, "pyvenv.cfg"))
     if is_conda or is_venv:
-        found |= {key: None for key in _OTHERS if key in environ}
+        found |= {key: None for key in _OVERRIDES if key in environ}
     if is_venv:
         found |= {"VIRTUAL_ENV": path, "VIRTUAL_ENV_PROMPT": name, "PYTHONHOME": None}
     elif is_conda or _is_inside(environ.get("VIRTUAL_ENV"), previous):
-        # Whatever it was: uv and others go by it before they look at CONDA_PREFIX.
+        # Whatever its value: uv and others prefer it to CONDA_PREFIX.
         found |= {"VIRTUAL_ENV": None, "VIRTUAL_ENV_PROMPT": None}
     if is_conda:
         found = _conda_variables(path) | found | {"CONDA_PREFIX": path, "CONDA_DEFAULT_ENV": name}
@@ -85,24 +85,24 @@ def variables(path: str, name: str, environ: Mapping[str, str]) -> Variables:
 
 
 def apply(changes: Variables, environ: Mapping[str, str]) -> dict[str, str]:
-    """``environ`` with the changes made."""
+    """A copy of ``environ`` with the changes applied."""
     result = {key: value for key, value in environ.items() if key not in changes}
     return result | {key: value for key, value in changes.items() if value is not None}
 
 
 def check_python(path: str, name: str) -> None:
-    """Raise :class:`NotFound` if the Python of a space is gone: commands would find another, without its packages."""
+    """Raise :class:`NotFound` if the Python of a space is gone: commands would run another, without its packages."""
     suffix = ".exe" if sys.platform == "win32" else ""
     files = [os.path.join(folder, word + suffix) for folder in _programs(path) for word in ("python", "python3")]
     there = [file for file in files if os.path.lexists(file)]
     lost = [file for file in there if not os.path.exists(file)]
     if lost or (not there and _has_python(path)):
         file = (lost or files)[0]
-        raise NotFound(f"the Python of space {name!r} is gone: {_what_is(file)}", _way_back(file, path, name))
+        raise NotFound(f"the Python of space {name!r} is gone: {_missing(file)}", _how_to_recover(file, path, name))
 
 
 def _has_python(path: str) -> bool:
-    """Whether a space was made with a Python, which may be gone."""
+    """Whether a space had a Python when it was made."""
     if os.path.exists(os.path.join(path, "pyvenv.cfg")):
         return True
     import glob
@@ -110,22 +110,22 @@ def _has_python(path: str) -> bool:
     return bool(glob.glob(os.path.join(glob.escape(path), "conda-meta", "python-[0-9]*.json")))
 
 
-def _what_is(file: str) -> str:
-    """What there is instead of a program."""
+def _missing(file: str) -> str:
+    """Says that a program is missing, or that its symlink is broken."""
     if not os.path.islink(file):
         return f"there is no {file}"
     return f"{file} leads to {os.path.realpath(file)}, which is not there"
 
 
-def _way_back(file: str, path: str, name: str) -> str:
-    """How a space gets back a program that it had."""
+def _how_to_recover(file: str, path: str, name: str) -> str:
+    """The hint that says how to get back a program of a space."""
     if os.path.islink(file) and not _is_inside(os.path.realpath(file), os.path.realpath(path)):
         return "Install that Python again, or make the space anew with another one."
     return f"If the space had it, `holo restore --space {name}` brings it back."
 
 
 def _programs(path: str) -> list[str]:
-    """The folders of a space that belong on PATH, the most important first."""
+    """The folders of a space to put on PATH, the most important first."""
     optional = ["node_modules/.bin", ".bin"]  # .bin: the space is itself a node_modules
     if sys.platform == "win32" and os.path.exists(os.path.join(path, "conda-meta")):
         optional += ["Library/bin", "."]
@@ -135,7 +135,7 @@ def _programs(path: str) -> list[str]:
 
 
 def _modules(path: str) -> list[str]:
-    """Where Node.js finds the packages of a space, which may itself be a node_modules."""
+    """The folders for NODE_PATH. The space may itself be a node_modules."""
     inner = os.path.join(path, "node_modules")
     if os.path.isdir(inner):
         return [inner]
@@ -144,7 +144,7 @@ def _modules(path: str) -> list[str]:
 
 
 def _conda_variables(path: str) -> Variables:
-    """What conda keeps in an environment to be set with it (``conda env config vars``)."""
+    """The variables that conda keeps in an environment and sets with it (``conda env config vars``)."""
     try:
         data, _ = read_file(os.path.join(path, "conda-meta", "state"), SMALL)
     except OSError:
@@ -162,9 +162,9 @@ def _conda_variables(path: str) -> Variables:
     }
 
 
-def _first(own: list[str], inherited: str, previous: str | None) -> str:
-    """A search path that begins with ``own``, and holds nothing of the space at ``previous``."""
-    # An empty text has no entries, but an empty entry among others means the current directory.
+def _prepend(own: list[str], inherited: str, previous: str | None) -> str:
+    """``own`` and then the inherited search path, without entries inside the space at ``previous``."""
+    # An empty path has no entries, but an empty entry among others means the current directory.
     others = [
         entry
         for entry in (inherited.split(os.pathsep) if inherited else [])
@@ -184,9 +184,9 @@ def _is_inside(path: str | None, root: str | None) -> bool:
 
 
 def render(changes: Variables, shell: Shell) -> str:
-    """The changes as code that ``shell`` evaluates, one statement for each.
+    """The changes as code for ``shell``, one statement for each.
 
-    Bytes that are not UTF-8 are in the text as Python's surrogate escapes, so write it with
+    The text has bytes that are not UTF-8 as Python's surrogate escapes, so write it with
     :func:`os.fsencode`. PowerShell reads commands line by line: ``holo variables --shell powershell |
     Out-String | Invoke-Expression``.
     """
@@ -213,14 +213,14 @@ def _quote_fish(value: str) -> str:
 
 
 def _quote_powershell(value: str) -> str:
-    # PowerShell takes the typographic single quotes for the plain one; doubled, each stands for itself.
+    # PowerShell treats typographic single quotes like the plain one; doubled, each stands for itself.
     for quote in "'\u2018\u2019\u201a\u201b":
         value = value.replace(quote, quote * 2)
     return f"'{value}'"
 
 
 def shell(environ: Mapping[str, str]) -> str:
-    """The shell that the user works with."""
+    """The user's shell."""
     if sys.platform == "win32":
         return environ.get("COMSPEC") or "powershell.exe"
     return environ.get("SHELL") or "/bin/sh"
@@ -229,9 +229,9 @@ def shell(environ: Mapping[str, str]) -> str:
 def run(command: list[str], environ: Mapping[str, str], *, as_child: bool = False) -> int:
     """Run ``command`` in the environment ``environ``, found on its PATH, and return the exit code.
 
-    On POSIX this process becomes the command and never returns: exit code, signals, terminal and process
-    group are the command's own, with nothing to pass on. Only inheritable descriptors stay open, so a
-    lock is let go unless its file is one of them. ``as_child`` runs it in a process of its own there, too.
+    On POSIX this process becomes the command and never returns, so the command has its exit code, signals, terminal
+    and process group to itself. Only inheritable descriptors stay open, so locks on others are released. With
+    ``as_child`` the command is a child process on POSIX, too.
     """
     if not command:
         raise UsageError("there is no command to run", "Give it after two dashes: holo run -- COMMAND ...")
@@ -245,54 +245,54 @@ def run(command: list[str], environ: Mapping[str, str], *, as_child: bool = Fals
     except OSError as error:
         if not os.path.exists(program):
             raise CommandNotFound(f"{program}: there is no such command") from error
-        # For a script, "no such file" is about the interpreter in its first line.
+        # The program exists, so "no such file" means the interpreter in a script's first line.
         interpreter = isinstance(error, FileNotFoundError)
         reason = "the interpreter it names does not exist" if interpreter else error.strerror
         raise CommandNotExecutable(f"{program}: cannot be run: {reason}") from error
 
 
 def _find(command: str, environ: Mapping[str, str]) -> str:
-    """The program that ``command`` means, by the rules of the shell. In a Python space, Python and pip are its own."""
+    """Find ``command`` as a shell does. In a Python space, only its own Python and pip count."""
     path = environ.get("PATH", os.defpath)
     space = environ.get("HOLO_SPACE_PATH")
     if not space or not _PYTHON.fullmatch(command) or not _is_python(space):
-        return _on_path(command, path)
+        return _find_on_path(command, path)
     own = os.pathsep.join(_programs(space))
     try:
-        return _on_path(command, own)
+        return _find_on_path(command, own)
     except CommandNotFound:
-        raise _not_own(command, own, environ) from None
+        raise _not_in_space(command, own, environ) from None
 
 
 def _is_python(path: str) -> bool:
-    """Whether a space is one of Python's environments."""
+    """Whether a space is a Python environment."""
     signs = ("pyvenv.cfg", "conda-meta", "bin/python", "bin/python3")
     return any(os.path.lexists(os.path.join(path, sign)) for sign in signs)
 
 
-def _not_own(command: str, own: str, environ: Mapping[str, str]) -> CommandNotFound:
-    """What is said of a program that is to be in the folders ``own`` of the space, and is not."""
+def _not_in_space(command: str, own: str, environ: Mapping[str, str]) -> CommandNotFound:
+    """The error for a program that should be in the folders ``own`` of the space, and is not."""
     name, path = environ.get("HOLO_SPACE", ""), environ["HOLO_SPACE_PATH"]
     file = os.path.join(own.split(os.pathsep, maxsplit=1)[0], command)
-    message = f"space {name!r} has no {command} of its own: {_what_is(file)}"
-    if (outside := _looked_up(command, environ.get("PATH", os.defpath))) is not None:
+    message = f"space {name!r} has no {command} of its own: {_missing(file)}"
+    if (outside := _find_or_none(command, environ.get("PATH", os.defpath))) is not None:
         message += f". {outside} is of another environment"
-    if command.startswith("pip") and _looked_up("python", own) is not None:
+    if command.startswith("pip") and _find_or_none("python", own) is not None:
         hint = "`uv pip` installs into the space. For a pip of its own, name pip in what the space is made of."
     else:
-        hint = f"{_way_back(file, path, name)} One from elsewhere is run if it is named by its path."
+        hint = f"{_how_to_recover(file, path, name)} One from elsewhere is run if it is named by its path."
     return CommandNotFound(message, hint)
 
 
-def _looked_up(command: str, path: str) -> str | None:
+def _find_or_none(command: str, path: str) -> str | None:
     try:
-        return _on_path(command, path)
+        return _find_on_path(command, path)
     except HoloError:
         return None
 
 
 def _beside_holo(command: str) -> str | None:
-    """The uv that came with holo builds, but the folder that it is in need not be on PATH."""
+    """The hint that names the uv that was installed with holo, whose folder need not be on PATH."""
     file = os.path.join(os.path.dirname(sys.executable), command)
     if command == "uv" and os.access(file, os.X_OK):
         from shlex import quote
@@ -301,7 +301,7 @@ def _beside_holo(command: str) -> str | None:
     return None
 
 
-def _on_path(command: str, path: str) -> str:
+def _find_on_path(command: str, path: str) -> str:
     if sys.platform == "win32":
         import shutil
 
@@ -324,7 +324,7 @@ def _spawn(program: str, command: list[str], environ: Mapping[str, str]) -> int:
     import signal
     import subprocess
 
-    # Ctrl-C and the like reach every process of the terminal; what they mean is up to the command.
+    # Ctrl-C and the like reach every process of the terminal; the command decides what they mean.
     for name in ("SIGINT", "SIGBREAK", "SIGQUIT"):
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
             signal.signal(getattr(signal, name), lambda *_: None)
@@ -336,7 +336,7 @@ if sys.platform != "win32":
     def _become(program: str, command: list[str], environ: Mapping[str, str]) -> NoReturn:
         import signal
 
-        # Python ignores these, which exec would hand on: `yes | head` in the command would never end.
+        # Python ignores these signals, and exec would keep that: `yes | head` in the command would never end.
         ignored = (signal.SIGPIPE, signal.SIGXFSZ)
         before = [signal.signal(number, signal.SIG_DFL) for number in ignored]
         try:
