@@ -20,7 +20,7 @@ from holo.bench.commands import HOLO, Runner, shown
 from holo.bench.sample import damage, generate, read_metadata
 from holo.bench.scratch import scratch
 from holo.checkout.strategy import Method
-from holo.doctor import filesystem_type
+from holo.doctor.folders import filesystem_type
 from holo.errors import HoloError, NotFound, UsageError
 from holo.hololib import Library
 from holo.home import Home

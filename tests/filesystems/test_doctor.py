@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from conftest import mounted
 
-from holo import doctor, platform
-from holo.doctor import Folder, examine
+from holo import platform
+from holo.doctor import examine
+from holo.doctor.advice import Folder, advise, explain
+from holo.doctor.folders import find_type
 from holo.errors import HoloError
 from support.filesystems import Filesystem, Mounts
 
@@ -154,14 +156,14 @@ def test_a_real_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 )
 def test_reasons(way: str, code: int, filesystem: str, says: str) -> None:
     folder = Folder("/somewhere", filesystem)
-    assert says in doctor._explain(way, OSError(code, "x"), folder, folder)
+    assert says in explain(way, OSError(code, "x"), folder, folder)
 
 
 def test_advice_about_overlays() -> None:
     works = dict.fromkeys(WAYS, 1.0)
     overlay, disk = Folder("/image", "overlay"), Folder("/data", "xfs")
-    assert any("lower overlay layer" in line for line in doctor._advise(overlay, disk, {**works}))
-    assert list(doctor._advise(disk, disk, {**works})) == []
+    assert any("lower overlay layer" in line for line in advise(overlay, disk, {**works}))
+    assert list(advise(disk, disk, {**works})) == []
 
 
 # --- mountinfo --------------------------------------------------------------------------------
@@ -190,4 +192,4 @@ MOUNTINFO = r"""
     ],
 )
 def test_the_mount_that_holds_a_path(path: str, filesystem: str) -> None:
-    assert doctor._find_type(MOUNTINFO, path) == filesystem
+    assert find_type(MOUNTINFO, path) == filesystem

@@ -1,0 +1,74 @@
+"""What a library and a folder for spaces can do together: found out by trying, with the speed of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from holo import platform
+from holo.doctor import trials
+from holo.doctor.advice import Folder, advise, explain
+from holo.doctor.folders import existing, filesystem_type, open_to_all, scratch
+from holo.errors import NotFound
+from holo.walk import absolute
+
+
+@dataclass(frozen=True)
+class Capability:
+    """One way to make files: whether it works here, why not, and how many it makes in a second."""
+
+    available: bool
+    reason: str | None
+    files_per_second: float | None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The result of :func:`examine`."""
+
+    library: Folder
+    target: Folder
+    capabilities: dict[str, Capability]
+    advice: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that ``holo doctor --json`` prints."""
+        return asdict(self)
+
+
+def named(directory: str) -> str:
+    """The folder that a user names, which has to be there. Raises :class:`NotFound`."""
+    path = absolute(directory)
+    if not os.path.isdir(path):
+        raise NotFound(f"cannot examine {path}: there is no such directory", "Make it first, or name the one above it.")
+    return path
+
+
+def examine(library_dir: str, target_dir: str) -> Diagnosis:
+    """Try every way from ``library_dir`` to ``target_dir``: under a second, and nothing is left behind.
+
+    For a folder that does not exist yet, the nearest one above it that does is tried.
+    """
+    library, target = _look_at(library_dir), _look_at(target_dir)
+    with scratch(library_dir) as source, scratch(target_dir) as destination:
+        names = trials.make_sample(source)
+        outcomes = {
+            "reflink": trials.files_per_second(lambda name: trials.reflink(source, destination, name), names),
+            "hardlink": trials.files_per_second(
+                lambda name: platform.link(source, name, destination, f"{name}.link"), names
+            ),
+            "snapshot": trials.files_per_second_by_snapshot(source, destination, names),
+            "copy": trials.files_per_second(lambda name: trials.copy(source, destination, name), names),
+        }
+    capabilities = {
+        method: Capability(False, explain(method, outcome, library, target), None)
+        if isinstance(outcome, OSError)
+        else Capability(True, None, round(outcome, 1))
+        for method, outcome in outcomes.items()
+    }
+    return Diagnosis(library, target, capabilities, list(advise(library, target, outcomes, open_to_all(library_dir))))
+
+
+def _look_at(path: str) -> Folder:
+    return Folder(path, filesystem_type(existing(path)))

@@ -1,0 +1,98 @@
+"""The trials: every way to make files, tried with a sample and timed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from holo import platform
+from holo.doctor.advice import Outcome
+from holo.errors import HoloError
+from holo.platform import Directory
+
+if sys.platform == "linux":
+    from holo.platform import btrfs
+
+_FILES = 200
+_SIZE = 8192
+_SECONDS = 0.15
+"""Each trial ends after so long, with fewer files on a slow disk."""
+
+
+def make_sample(source: Directory) -> list[str]:
+    """Make the files that are then cloned, linked and copied; durable, as blobs are when they are used.
+
+    A clone of a file that is not on the disk yet has to wait for it, which would be measured as well.
+    """
+    names: list[str] = []
+    started = time.perf_counter()
+    try:
+        while not names or (len(names) < _FILES and time.perf_counter() - started < _SECONDS):
+            name = f"{len(names):03d}"
+            descriptor = platform.create_file(source, name, 0o600)
+            try:
+                os.write(descriptor, os.urandom(_SIZE))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            names.append(name)
+    except OSError as error:
+        raise HoloError(f"cannot write a sample into the library: {error.strerror}") from error
+    return names
+
+
+def files_per_second(make: Callable[[str], object], names: list[str]) -> Outcome:
+    done = 0
+    started = time.perf_counter()
+    try:
+        for name in names:
+            make(name)
+            done += 1
+            if time.perf_counter() - started > _SECONDS:
+                break
+    except OSError as error:
+        return error
+    return done / (time.perf_counter() - started)
+
+
+def reflink(source: Directory, destination: Directory, name: str) -> None:
+    blob = platform.open_file(source, name)
+    try:
+        os.close(platform.clone(blob, source, name, destination, f"{name}.clone", 0o600))
+    finally:
+        os.close(blob)
+
+
+def copy(source: Directory, destination: Directory, name: str) -> None:
+    blob = platform.open_file(source, name)
+    try:
+        file = platform.create_file(destination, f"{name}.copy", 0o600)
+        try:
+            position = 0
+            while copied := platform.copy_range(blob, file, position, _SIZE):
+                position += copied
+        finally:
+            os.close(file)
+    finally:
+        os.close(blob)
+
+
+def files_per_second_by_snapshot(source: Directory, destination: Directory, names: list[str]) -> Outcome:
+    """One snapshot of a subvolume with the whole sample in it."""
+    if sys.platform == "linux":
+        try:
+            btrfs.create_subvolume(source, "subvolume")
+            subvolume = platform.open_child(source, "subvolume")
+            try:
+                for name in names:
+                    reflink(source, subvolume, name)
+                outcome = files_per_second(lambda name: btrfs.snapshot(subvolume, destination, name), ["snapshot"])
+                return outcome if isinstance(outcome, OSError) else outcome * len(names)
+            finally:
+                platform.close_directory(subvolume)
+        except OSError as error:
+            return error
+    return OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
