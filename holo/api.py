@@ -164,7 +164,7 @@ class Hololib:
         if is_whole(known):
             chosen = build_options(self.home, blueprint, known, None, compile)
             current = recall(self.home.library, blueprint, chosen)
-            if current is not None and current[1] == known.digest:
+            if current is not None and current.digest == known.digest:
                 return known
         from holo.blueprints.spaces import update_space
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from holo import platform
 from holo.blueprints.blueprint import Blueprint
@@ -35,26 +34,19 @@ from holo.blueprints.stage import KEY_DIGITS, LOCK, LOG, id_of, key_in, new_stag
 from holo.checkout.populate import unpack
 from holo.errors import Conflict, HoloError, NotFound
 from holo.files import read_file
-from holo.hololib import Library
-from holo.hololib.locks import OnWait, locked
+from holo.hololib import CatalogRef, Library
+from holo.hololib.locks import locked
 from holo.hololib.recovery import locked_library
+from holo.home import Home
 from holo.owners import is_strangers
 from holo.record import RecordReport, record
 from holo.remove import remove_at
-from holo.space import Holotree
 from holo.trees.held import remove_unheld
 
 _SHORT_LABEL = 36
 """Characters that a user's number, which may have ten digits, and a key leave to the label of a name."""
 
 _LONGEST_LOG = 64 << 20
-
-
-class Made(NamedTuple):
-    """The catalog of a blueprint."""
-
-    name: str
-    digest: str
 
 
 @dataclass
@@ -70,10 +62,10 @@ class Wanted:
     """It has none yet."""
 
 
-def find(library: Library, blueprint: Blueprint, options: BuildOptions) -> Made | Wanted:
+def find(library: Library, blueprint: Blueprint, options: BuildOptions) -> CatalogRef | Wanted:
     """The catalog of a blueprint if the library has it, else what has to be built."""
     if (known := recall(library, blueprint, options)) is not None:
-        return Made(*known)
+        return known
     inputs = Inputs()
     builder = builder_of(blueprint.kind)
     document = document_without_secrets(builder.canonical(blueprint, inputs, options))
@@ -82,43 +74,44 @@ def find(library: Library, blueprint: Blueprint, options: BuildOptions) -> Made 
     return _known(library, wanted) or wanted
 
 
-def build(library: Library, tree: Holotree, wanted: Wanted, *, workers: int, on_wait: OnWait) -> Made:
+def build(home: Home, wanted: Wanted) -> CatalogRef:
     """Build a catalog, or wait until somebody else has.
 
     The caller holds no lock of the library. Raises :class:`HoloError`: nothing but the log is left then.
     """
-    blueprint, build_id = wanted.blueprint, id_of(wanted.key)
+    library, blueprint, build_id = home.library, wanted.blueprint, id_of(wanted.key)
     lock = path_of(library, build_id, LOCK)
-    remove_dead_stages(library, tree)
+    remove_dead_stages(library, home.spaces)
     try:
-        with locked(lock, f"the build of {blueprint.path}", exclusive=True, on_wait=on_wait) as descriptor:
+        with locked(lock, f"the build of {blueprint.path}", exclusive=True, on_wait=home.on_wait) as descriptor:
             if (made := _known(library, wanted)) is not None:  # somebody else has built it meanwhile
                 return made
             log = Log(path_of(library, build_id, LOG), () if descriptor is None else (descriptor,))
             try:
-                with new_stage(tree, build_id) as stage:
+                with new_stage(home.spaces, build_id) as stage:
                     log.say(f"building {blueprint.path}")
-                    report = _build_in(stage, library, wanted, log, workers, on_wait)
+                    report = _build_in(stage, home, wanted, log)
             finally:
                 log.close()
     finally:
         remove_unheld(lock)
     remember(library, blueprint, wanted.options, report.name, report.digest, wanted.inputs)
-    return Made(report.name, report.digest)
+    return CatalogRef(report.name, report.digest)
 
 
-def _build_in(stage: str, library: Library, wanted: Wanted, log: Log, workers: int, on_wait: OnWait) -> RecordReport:
-    blueprint, options = wanted.blueprint, wanted.options
-    _plant_seed(library, wanted, stage, log, workers, on_wait)
+def _build_in(stage: str, home: Home, wanted: Wanted, log: Log) -> RecordReport:
+    library, blueprint, options = home.library, wanted.blueprint, wanted.options
+    if wanted.packages is not None:
+        _plant_seed(stage, home, wanted.packages, log)
     warnings = builder_of(blueprint.kind).build(blueprint, stage, options, log)
     if not are_unchanged(wanted.inputs.files):  # the key would be that of the old ones
         raise Conflict(
             f"{blueprint.path}, or what it was built with, was changed meanwhile",
             "Run the command again.",
         )
-    with locked_library(library, exclusive=False, on_wait=on_wait):
+    with locked_library(library, exclusive=False, on_wait=home.on_wait):
         name = _free_name(library, blueprint.label, wanted.key)
-        report = record(library, os.path.join(stage, options.subfolder), name, workers=workers)
+        report = record(library, os.path.join(stage, options.subfolder), name, workers=home.workers)
         if wanted.packages is not None:
             note(path_of(library, id_of(wanted.key), PACKAGES), report.digest, wanted.packages)
     for warning in (*warnings, *report.warnings):
@@ -126,16 +119,15 @@ def _build_in(stage: str, library: Library, wanted: Wanted, log: Log, workers: i
     return report
 
 
-def _plant_seed(library: Library, wanted: Wanted, stage: str, log: Log, workers: int, on_wait: OnWait) -> None:
+def _plant_seed(stage: str, home: Home, wanted: Packages, log: Log) -> None:
     """Let the build begin from the most similar catalog, if there is one."""
-    if wanted.packages is None:
-        return
-    with locked_library(library, exclusive=False, on_wait=on_wait):
-        digest = nearest(library, wanted.packages)
+    library = home.library
+    with locked_library(library, exclusive=False, on_wait=home.on_wait):
+        digest = nearest(library, wanted)
         if digest is not None:
             log.say(f"beginning from {library.catalogs.name_of(digest)}")
             try:
-                unpack(library, digest, stage, workers)
+                unpack(library, digest, stage, home.workers)
             except HoloError as error:  # it is damaged, or does not fit the path since HOLO_HOME was moved
                 log.say(f"beginning from nothing after all: {error.message}")
                 remove_at(stage, itself=False)
@@ -153,7 +145,7 @@ def read_log(library: Library, name: str) -> bytes:
     raise NotFound(f"there is no log of a build of {name!r}", "Only what was built from a blueprint here has one.")
 
 
-def _known(library: Library, wanted: Wanted) -> Made | None:
+def _known(library: Library, wanted: Wanted) -> CatalogRef | None:
     """The catalog that this user or root has built for the key."""
     for name in library.catalogs.names():
         if key_in(name) != wanted.key or is_strangers(library.catalogs.name_path(name)):
@@ -161,7 +153,7 @@ def _known(library: Library, wanted: Wanted) -> Made | None:
         summary = library.catalogs.sound_summary(name)
         if summary is not None and library.catalogs.has(summary.digest):
             remember(library, wanted.blueprint, wanted.options, name, summary.digest, wanted.inputs)
-            return Made(name, summary.digest)
+            return CatalogRef(name, summary.digest)
     return None
 
 

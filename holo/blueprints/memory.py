@@ -21,7 +21,7 @@ from holo.blueprints.blueprint import Blueprint
 from holo.blueprints.builder import BuildOptions
 from holo.blueprints.inputs import FileStates, Inputs, are_unchanged, look_at_variable
 from holo.files import SMALL, read_file, seal, unseal, write_atomically
-from holo.hololib import Library
+from holo.hololib import CatalogRef, Library
 from holo.hololib.layout import NAME
 from holo.owners import only_we_wrote
 from holo.space import Holotree, Space
@@ -74,13 +74,13 @@ def save_origin(tree: Holotree, space: str, origin: Origin) -> None:
     write_own(tree.origin_path(space), asdict(origin))
 
 
-def recall(library: Library, blueprint: Blueprint, options: BuildOptions) -> tuple[str, str] | None:
-    """The name and the digest of a blueprint's catalog, if no input has changed since it was built."""
+def recall(library: Library, blueprint: Blueprint, options: BuildOptions) -> CatalogRef | None:
+    """The catalog of a blueprint, if no input has changed since it was built."""
     with suppress(TypeError, AttributeError, ValueError):  # it has another form, or a path that no file can have
         memory = Memory(**read_own(_path(library, blueprint, options)))
         is_sound = memory.form == _FORM and NAME.fullmatch(memory.name) is not None and digests.is_digest(memory.digest)
         if is_sound and library.catalogs.has(memory.digest) and memory.is_current(os.environ):
-            return memory.name, memory.digest
+            return CatalogRef(memory.name, memory.digest)
     return None
 
 

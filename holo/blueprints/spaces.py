@@ -9,7 +9,7 @@ from shlex import quote
 from holo.blueprints.blueprint import Blueprint
 from holo.blueprints.builder import BuildOptions
 from holo.blueprints.choices import build_options
-from holo.blueprints.make import Made, Wanted, build, find
+from holo.blueprints.make import Wanted, build, find
 from holo.blueprints.memory import Origin, origin_of, save_origin
 from holo.blueprints.modules import place_for
 from holo.errors import Conflict
@@ -24,12 +24,11 @@ from holo.space import Space, is_whole
 def built(home: Home, blueprint: Blueprint, chosen: BuildOptions) -> Iterator[CatalogRef]:
     """The catalog of a blueprint, with the library's lock held, so that it stays. It is built if it is not there."""
     while True:
-        made: Made | Wanted = find(home.library, blueprint, chosen)
-        if isinstance(made, Wanted):
-            made = build(home.library, home.spaces, made, workers=home.workers, on_wait=home.on_wait)
+        found = find(home.library, blueprint, chosen)
+        catalog = build(home, found) if isinstance(found, Wanted) else found
         with locked_library(home.library, exclusive=False, on_wait=home.on_wait):
-            if home.library.catalogs.has(made.digest):  # nobody has collected it meanwhile
-                yield CatalogRef(*made)
+            if home.library.catalogs.has(catalog.digest):  # nobody has collected it meanwhile
+                yield catalog
                 return
 
 
