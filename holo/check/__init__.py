@@ -39,7 +39,7 @@ from holo.files import NOT_DAMAGE, SMALL, read_file
 from holo.hololib import CatalogSummary, Library
 from holo.hololib.catalogs import read_catalog_file
 from holo.hololib.golden import remove_golden
-from holo.hololib.layout import FOLDERS, NAME
+from holo.hololib.layout import FOLDERS, catalog_digest, catalog_name, is_shard
 from holo.hololib.locks import InUseError, OnWait, say_waiting
 from holo.hololib.quarantine import Quarantine
 from holo.hololib.recovery import locked_library
@@ -51,7 +51,6 @@ from holo.workers import pool
 
 __all__ = ["CheckReport", "Options", "Problem", "check"]
 
-_SHARD = re.compile(r"[0-9a-f]{2}")
 _MADE_AGAIN = "removed; it is made again when it is needed"
 _FOREIGN = "; it is another user's, who can repair it, as root can"
 
@@ -250,8 +249,8 @@ class _Check:
 
     def _check_names(self) -> None:
         for path in _below(os.path.join(self._library.path, "names")):
-            name = os.path.basename(path).removesuffix(".json")
-            if not path.endswith(".json") or not NAME.fullmatch(name):
+            name = catalog_name(os.path.basename(path))
+            if not name:
                 self._garbage(path)
                 continue
             try:
@@ -267,8 +266,8 @@ class _Check:
         missing = set(self._names)
         lost: dict[str, Problem] = {}
         for path in _below(folder):
-            digest = os.path.basename(path).removesuffix(".json")
-            if not path.endswith(".json") or not digests.is_digest(digest):
+            digest = catalog_digest(os.path.basename(path))
+            if not digest:
                 self._garbage(path)
                 continue
             self._report.catalogs += 1
@@ -335,7 +334,7 @@ class _Check:
         for folder in ("library", "links"):
             for path in _below(os.path.join(self._library.path, folder)):
                 name = os.path.basename(path)
-                if _SHARD.fullmatch(name):
+                if is_shard(name):
                     shards.append((folder, name))
                 else:
                     self._garbage(path)

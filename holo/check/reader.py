@@ -15,7 +15,7 @@ from holo.errors import HoloError
 from holo.files import NOT_DAMAGE
 from holo.filetimes import EXACT, try_out
 from holo.hololib.blobs import ContentMismatch, is_sealed, stored_content
-from holo.hololib.links import FORM
+from holo.hololib.layout import LinkForm, blob_digest, link_form
 from holo.owners import is_mine
 from holo.platform import Directory
 
@@ -83,14 +83,14 @@ class Reader:
 
     def _look(self, folder: str, directory: Directory, shard: str, name: str) -> Seen | None:
         shown = f"{shard}/{name}"
-        link = FORM.fullmatch(name) if folder == "links" else None
-        digest = link[1] if link is not None else name.removesuffix(".zst")
+        link = link_form(shard, name) if folder == "links" else None
+        digest = blob_digest(shard, name) if folder == "library" else link.digest if link is not None else ""
         try:
             found = platform.status(directory, name)
         except FileNotFoundError:
             return None  # a draft that another process was writing
         stored = found.st_size
-        if not digests.is_digest(digest) or digest[:2] != shard or (link is None and folder == "links"):
+        if not digest:
             return Seen(folder, shown, "", State.GARBAGE, "", 0, stored)
         try:
             descriptor = platform.open_file(directory, name)
@@ -99,7 +99,7 @@ class Reader:
                 if not stat.S_ISREG(status.st_mode):
                     verdict = State.DAMAGED, "it is not a file", 0
                 elif link is not None:
-                    verdict = self._link(descriptor, status, *link.groups())
+                    verdict = self._link(descriptor, status, link)
                 else:
                     verdict = self._blob(descriptor, status, digest, compressed=name != digest)
             finally:
@@ -135,13 +135,13 @@ class Reader:
             return State.UNSEALED, "its mode or time is not what holo gave it", size
         return State.SOUND, "", size
 
-    def _link(self, descriptor: int, status: os.stat_result, digest: str, mode: str, mtime: str, user: str) -> _Verdict:
-        if status.st_mode != stat.S_IFREG | int(mode, 8) or status.st_mtime_ns != self._times.kept(int(mtime)):
+    def _link(self, descriptor: int, status: os.stat_result, form: LinkForm) -> _Verdict:
+        if status.st_mode != stat.S_IFREG | form.mode or status.st_mtime_ns != self._times.kept(form.mtime):
             return State.DAMAGED, "its mode or time is not what holo gave it", 0
-        if status.st_uid != int(user):
+        if status.st_uid != form.user:
             return State.DAMAGED, "it is another user's", 0
         if platform.get_xattrs(descriptor, acls=True):
             return State.DAMAGED, "it has extended attributes", 0
-        if digests.of_file(descriptor) != digest:
+        if digests.of_file(descriptor) != form.digest:
             return State.DAMAGED, "its bytes do not have that digest", 0
         return State.SOUND, "", status.st_size

@@ -18,7 +18,7 @@ from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError, choice, os_errors_as
 from holo.files import NOT_DAMAGE, SMALL, read_file, seal, sync_folder, unseal, write_atomically
 from holo.hololib.golden import remove_golden
-from holo.hololib.layout import NAME, check_name, library_folder
+from holo.hololib.layout import NAME, catalog_digest, catalog_name, check_name, library_folder
 from holo.hololib.reference import CatalogRef
 from holo.owners import is_others, only_we_wrote
 from holo.remove import unlink
@@ -264,8 +264,7 @@ class Catalogs:
 
     def digests(self) -> set[str]:
         """The digests of all catalogs."""
-        found = (file.removesuffix(".json") for file in _files(os.path.join(self._library, "catalog")))
-        return {digest for digest in found if digests.is_digest(digest)}
+        return set(filter(None, map(catalog_digest, _files(os.path.join(self._library, "catalog")))))
 
     def path(self, digest: str) -> str:
         """The file that a catalog is in."""
@@ -277,9 +276,7 @@ class Catalogs:
 
     def names(self) -> Iterator[str]:
         """The names of catalogs, in no order."""
-        for file in _files(os.path.join(self._library, "names")):
-            if file.endswith(".json") and NAME.fullmatch(name := file.removesuffix(".json")):
-                yield name
+        return filter(None, map(catalog_name, _files(os.path.join(self._library, "names"))))
 
     def names_of(self, digest: str) -> list[str]:
         """The names that mean a catalog, and damaged ones that still tell its digest."""

@@ -18,8 +18,8 @@ from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound
 from holo.files import draft_of
 from holo.hololib.catalogs import ForeignFile
-from holo.hololib.layout import FOLDERS, LOCKS, NAME
-from holo.hololib.links import FORM, READ_ONLY
+from holo.hololib.layout import FOLDERS, LOCKS, blob_digest, catalog_digest, catalog_name, is_shard, link_form
+from holo.hololib.links import READ_ONLY
 from holo.hololib.shards import DRAFT
 from holo.platform import probe
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 LinkKey: TypeAlias = "tuple[str, int, int]"
 """What a link form is of: digest, mode, mtime in ns."""
 
-_BLOB = re.compile(r"([0-9a-f]{64})(?:\.zst)?")
 _MARK = re.compile(r"([0-9a-f]{64})(?:-[0-9]+)?")
 _PASSING = (DRAFT, probe.NAME, probe.DOCTOR)
 """Begin the names of what exists only while a command runs."""
@@ -83,8 +82,8 @@ def needs(library: Library, known: Mapping[str, Needs] | None = None) -> tuple[d
     damage: list[Damage] = []
     same: dict[str, str] = {}  # contents that many catalogs have take memory once
     for name, _ in _entries(library, "catalog"):
-        digest = name.removesuffix(".json")
-        if digest == name or not digests.is_digest(digest):
+        digest = catalog_digest(name)
+        if not digest:
             continue
         if digest in known:
             found[digest] = known[digest]
@@ -115,8 +114,7 @@ def take_inventory(library: Library) -> Inventory:
         else:
             _put_aside(there, "used", name, status)
     for name, status in _entries(library, "catalog"):
-        digest = name.removesuffix(".json")
-        if digest != name and digests.is_digest(digest):
+        if digest := catalog_digest(name):
             there.catalogs[digest] = last_used.get(digest, status.st_mtime)
         else:
             _put_aside(there, "catalog", name, is_draft=draft_of(name).endswith(".json"))
@@ -136,32 +134,31 @@ def take_inventory(library: Library) -> Inventory:
 
 
 def _count_names(library: Library, there: Inventory) -> None:
-    for name, _ in _entries(library, "names"):
-        stem = name.removesuffix(".json")
-        if stem == name or not NAME.fullmatch(stem):
-            _put_aside(there, "names", name, is_draft=draft_of(name).endswith(".json"))
+    for file, _ in _entries(library, "names"):
+        name = catalog_name(file)
+        if not name:
+            _put_aside(there, "names", file, is_draft=draft_of(file).endswith(".json"))
             continue
         try:
-            summary = library.catalogs.summary(stem)
+            summary = library.catalogs.summary(name)
         except (CatalogInvalid, ForeignFile) as error:
-            there.damage.append(_unreadable_name(library, stem, error))
+            there.damage.append(_unreadable_name(library, name, error))
             continue
         if summary is not None:
-            there.names[stem] = summary.digest
+            there.names[name] = summary.digest
 
 
 def _count_files(library: Library, there: Inventory) -> None:
     for folder, name, status in _sharded(library, "library", there):
-        found = _BLOB.fullmatch(name)
-        if found is not None and name[:2] == folder[-2:] and stat.S_ISREG(status.st_mode):
-            there.blobs.setdefault(found[1], []).append(_file(folder, name, status))
+        digest = blob_digest(folder[-2:], name)
+        if digest and stat.S_ISREG(status.st_mode):
+            there.blobs.setdefault(digest, []).append(_file(folder, name, status))
         else:
             _put_aside(there, folder, name, status)
     for folder, name, status in _sharded(library, "links", there):
-        found = FORM.fullmatch(name)
-        if found is not None and name[:2] == folder[-2:] and stat.S_ISREG(status.st_mode):
-            key = found[1], int(found[2], 8), int(found[3])
-            there.links.setdefault(key, []).append(_file(folder, name, status))
+        form = link_form(folder[-2:], name)
+        if form is not None and stat.S_ISREG(status.st_mode):
+            there.links.setdefault((form.digest, form.mode, form.mtime), []).append(_file(folder, name, status))
         else:
             _put_aside(there, folder, name, status)
 
@@ -169,7 +166,7 @@ def _count_files(library: Library, there: Inventory) -> None:
 def _sharded(library: Library, top: str, there: Inventory) -> Iterator[tuple[str, str, os.stat_result]]:
     """What is in the folders ``00`` to ``ff`` of a folder: (folder, name, status)."""
     for shard, status in _entries(library, top):
-        if stat.S_ISDIR(status.st_mode) and re.fullmatch("[0-9a-f]{2}", shard):
+        if stat.S_ISDIR(status.st_mode) and is_shard(shard):
             for name, inner in _entries(library, top, shard):
                 yield f"{top}/{shard}", name, inner
         else:

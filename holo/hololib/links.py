@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Callable
 from functools import cached_property
@@ -27,9 +26,6 @@ from holo.filetimes import FileTimes, try_out
 from holo.hololib.blobs import Blobs, write_sparse
 from holo.hololib.shards import Shards
 from holo.platform import Directory
-
-FORM = re.compile(r"([0-9a-f]{64})-([0-7]{3})-(-?[0-9]+)-([0-9]+)")
-"""The name of such a file: digest, mode, mtime in ns, and the user whose it is."""
 
 _ATTEMPTS = 8
 """A link to a file that another process replaces at this moment is refused, for that has no name any more (ENOENT)."""
