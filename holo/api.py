@@ -13,8 +13,9 @@ from holo.errors import Conflict, HoloError, NotFound, UsageError
 from holo.hololib import CatalogRef, CatalogSummary, Library
 from holo.hololib.locks import OnWait, say_waiting
 from holo.hololib.recovery import locked_library
+from holo.holotree import PLACES, Holotree
 from holo.home import Home
-from holo.space import PLACES, Holotree, Space, is_whole
+from holo.space import Space, is_whole
 from holo.walk import absolute, refuse_encoding
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from holo.hololib import Library
 from holo.hololib.locks import OnWait, say_waiting
-from holo.space import Holotree
+from holo.holotree import Holotree
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ from holo.hololib import Library
 from holo.hololib.inventory import take_inventory
 from holo.hololib.layout import FOLDERS, LOCKS
 from holo.hololib.recovery import locked_library
+from holo.holotree import Holotree
 from holo.home import Home
 from holo.owners import is_others
 from holo.platform import probe
 from holo.remove import remove_at
 from holo.restore import delete
-from holo.space import Holotree, Space
+from holo.space import Space
 from holo.trees.overlay import Layers
 
 _FIRST = ("names", "catalog", "used", "builds")

@@ -23,11 +23,11 @@ from holo.checkout.strategy import Method
 from holo.doctor.folders import filesystem_type
 from holo.errors import HoloError, NotFound, UsageError
 from holo.hololib import Library
+from holo.holotree import Holotree
 from holo.home import Home
 from holo.remove import remove_at
 from holo.restore import delete
 from holo.settings import Strategy
-from holo.space import Holotree
 from holo.walk import absolute
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from holo.blueprints.stage import LOCK, LOG, id_of, key_in, path_of, stages_in
 from holo.errors import HoloError
 from holo.files import draft_of
 from holo.hololib import Library
+from holo.holotree import Holotree
 from holo.owners import is_others
 from holo.remove import remove_at
-from holo.space import Holotree
 from holo.trees.held import is_held, remove_unheld
 
 

@@ -23,8 +23,9 @@ from holo.blueprints.inputs import FileStates, Inputs, are_unchanged, look_at_va
 from holo.files import SMALL, read_file, seal, unseal, write_atomically
 from holo.hololib import CatalogRef, Library
 from holo.hololib.layout import NAME
+from holo.holotree import Holotree
 from holo.owners import only_we_wrote
-from holo.space import Holotree, Space
+from holo.space import Space
 
 INPUTS = ".seen"
 """Ends the name of a file that remembers a catalog and its inputs."""

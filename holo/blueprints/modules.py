@@ -12,7 +12,8 @@ import os
 
 from holo.blueprints.blueprint import Blueprint, recognise
 from holo.blueprints.memory import origin_of
-from holo.space import Holotree, Space, is_empty_directory
+from holo.holotree import Holotree, is_empty_directory
+from holo.space import Space
 
 MODULES = "node_modules"
 

@@ -19,8 +19,8 @@ from holo import digest as digests
 from holo import platform
 from holo.errors import HoloError
 from holo.hololib import Library
+from holo.holotree import Holotree
 from holo.remove import remove_at
-from holo.space import Holotree
 
 KEY_DIGITS = 16
 """of a key in names: of 2**32 blueprints, two would share them."""

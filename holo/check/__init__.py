@@ -43,8 +43,9 @@ from holo.hololib.layout import FOLDERS, catalog_digest, catalog_name, is_shard
 from holo.hololib.locks import InUseError, OnWait, say_waiting
 from holo.hololib.quarantine import Quarantine
 from holo.hololib.recovery import locked_library
+from holo.holotree import Holotree, OthersSpace
 from holo.owners import is_mine, is_others
-from holo.space import Holotree, OthersSpace, Space
+from holo.space import Space
 from holo.trees.held import is_whole, remove_held
 from holo.trees.overlay import Layers
 from holo.workers import pool

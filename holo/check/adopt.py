@@ -17,9 +17,10 @@ from holo.errors import HoloError
 from holo.hololib import Library
 from holo.hololib.locks import OnWait
 from holo.hololib.recovery import locked_library
+from holo.holotree import Holotree
 from holo.owners import is_ours
 from holo.restore.place import refuse_place
-from holo.space import Holotree, Space
+from holo.space import Space
 
 
 @dataclass(frozen=True)

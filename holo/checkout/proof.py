@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from holo import platform
 from holo.catalog import Catalog
 from holo.filetimes import FileTimes
+from holo.holotree import Holotree
 from holo.platform import Directory
-from holo.space import Holotree, Space
+from holo.space import Space
 
 _NUMBER = "Q"
 _SIZE = 8

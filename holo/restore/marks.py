@@ -12,10 +12,11 @@ from holo.checkout.proof import packed, stamp_of_look
 from holo.checkout.strategy import Decision
 from holo.errors import HoloError, advice, hints
 from holo.filetimes import EXACT
+from holo.holotree import Holotree
 from holo.remove import remove_at
 from holo.restore.job import Job, opened
 from holo.restore.planning import Planned
-from holo.space import Holotree, Space
+from holo.space import Space
 
 DRAFT = ".holo-"
 """In the name of a tree that is to take the place of a space, or did and is to be removed."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from holo import platform
 from holo.errors import Conflict, HoloError, UsageError, os_errors_as
 from holo.hololib import Library
+from holo.holotree import Holotree
 from holo.home import Home
-from holo.space import Holotree, Space
+from holo.space import Space
 from holo.trees.overlay import OVERLAY
 from holo.walk import absolute, mounted_inside, open_directory
 

@@ -527,7 +527,7 @@ def test_what_is_anothers_is_not_collected(holo: Holo, folder: Path, monkeypatch
     """Nor is root's by an ordinary user: whether it is needed is told by a hash of root's number."""
     from holo.blueprints.garbage import collect_builds
     from holo.hololib import Library
-    from holo.space import Holotree
+    from holo.holotree import Holotree
 
     holo("init", "--space", "one", requirements(folder, "tabulate"))
     holo("catalogs", "--remove", holo("catalogs", "--json").json()["catalogs"][0]["name"])
@@ -552,7 +552,7 @@ def test_a_name_beside_another_users_is_not_too_long(holo: Holo, monkeypatch: py
 @local
 def test_the_stage_is_there_before_the_tools_are(holo: Holo) -> None:
     from holo.blueprints.stage import new_stage
-    from holo.space import Holotree
+    from holo.holotree import Holotree
 
     tree = Holotree(str(holo.home))
     with new_stage(tree, "0123456789abcdef") as stage:

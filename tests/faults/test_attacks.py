@@ -21,7 +21,7 @@ from holo import platform
 from holo.api import Hololib
 from holo.checkout.engine import Engine
 from holo.errors import HoloError
-from holo.space import Holotree
+from holo.holotree import Holotree
 from support.cli import Holo
 from support.filesystems import Filesystem, Mounts
 from support.forks import Forks, User

@@ -253,7 +253,7 @@ def shown(path: Path) -> str:
 
 def place(record: str) -> str:
     """The folder of the space that a lost record was about."""
-    from holo.space import Holotree
+    from holo.holotree import Holotree
 
     name = os.path.basename(record).removesuffix(".json")
     return os.path.basename(Holotree("/").default_path(name)) if "." not in name else ""

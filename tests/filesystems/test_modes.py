@@ -110,7 +110,7 @@ class Modes:
 
 
 def default_name(space: str) -> str:
-    from holo.space import Holotree
+    from holo.holotree import Holotree
 
     return os.path.basename(Holotree("/").default_path(space))
 

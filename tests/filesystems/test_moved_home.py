@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from holo import platform
-from holo.space import Holotree
+from holo.holotree import Holotree
 from support import compare, filesystems, records, trees
 from support.cli import Result
 from support.filesystems import Filesystem

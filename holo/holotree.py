@@ -1,0 +1,554 @@
+"""The spaces of a home: where they are, what is known about each, and the locks of those who work on them.
+
+A space looks exactly like the recorded tree, so nothing of holo is inside it. What holo knows about it is
+in ``holotree/.spaces/<name>.json`` beside a lock of the same name; the space itself is in
+``holotree/<folder>``, whose length is the same for every name, or wherever the user said.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import replace
+
+from holo import digest as digests
+from holo import platform
+from holo.errors import Conflict, HoloError, NotFound, advice_at_home, choice, hints
+from holo.files import NOT_DAMAGE, SMALL, draft_of, open_file, read, read_file, write_atomically
+from holo.hololib.layout import NAME, check_name
+from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, say_waiting
+from holo.owners import is_mine, is_ours, only_we_wrote
+from holo.platform import probe
+from holo.remove import remove_at
+from holo.space import Space, Standing, decode, encode
+from holo.walk import absolute, make_folders, refuse_symlinks
+
+_MARK = ".mark"
+_INODES = ".inodes"
+_BESIDE = (_MARK, ".origin", _INODES)
+"""What a space has besides its record and its lock."""
+
+_COVER = ".cover"
+
+PLACES = (".venv", "node_modules")
+"""What tools look for in a project. A space that is there is found without its name."""
+
+_SLUG = 12
+_HASH = 10
+
+
+class OthersSpace(Conflict):
+    """The name is that of another user's space."""
+
+
+class DamagedRecord(HoloError):
+    """What is known about a space cannot be read. Commands for other spaces do without."""
+
+
+def _anothers(name: str, path: str) -> OthersSpace:
+    return OthersSpace(
+        f"space {name!r} is another user's, or others can change what is known about it: {path}",
+        "Choose another name with --space. If it is yours, let nobody else write to that file.",
+    )
+
+
+class Holotree:
+    """All spaces below one home."""
+
+    def __init__(self, home: str) -> None:
+        self.home = absolute(home)
+        self.path = os.path.join(self.home, "holotree")
+        self._records = os.path.join(self.path, ".spaces")
+        refuse_symlinks(self.path, self._records)
+
+    def folder(self) -> str:
+        """The folder of what is known about spaces, made if it is not there."""
+        try:
+            make_folders(self._records)
+        except OSError as error:
+            raise HoloError(f"cannot make {self._records}: {error.strerror}", advice_at_home(error)) from error
+        return self._records
+
+    def default_path(self, name: str) -> str:
+        """Where a space lives unless the user says otherwise. The length is the same for every name."""
+        slug = name[:_SLUG].ljust(_SLUG, "_")
+        return os.path.join(self.path, f"{slug}_{digests.of(name.encode())[:_HASH]}")
+
+    def is_default(self, space: Space) -> bool:
+        """Whether a space lives at its default place, which is this home's whoever says so."""
+        return space.path == self.default_path(space.name)
+
+    def moved_along(self, path: str, home: str) -> str:
+        """Where that is now what was at ``path`` when ``home`` was the path of this home."""
+        above = os.path.join(home, "")
+        if home == self.home or not path.startswith(above):
+            return path
+        return absolute(os.path.join(self.home, path.removeprefix(above)))
+
+    @staticmethod
+    def is_place(folder: str) -> bool:
+        """Whether a folder in the holotree has a name as :meth:`default_path` makes them."""
+        return re.fullmatch(rf"[A-Za-z0-9_.+-]{{{_SLUG}}}_[0-9a-f]{{{_HASH}}}", folder) is not None
+
+    def lock(
+        self, name: str, on_wait: OnWait = say_waiting, *, exclusive: bool = True, wait: bool = True
+    ) -> AbstractContextManager[object]:
+        """Who changes a space is alone with it. The kernel frees the lock when its holder dies.
+
+        Without ``wait``, raises :class:`InUseError` if somebody else holds it.
+        """
+        path = os.path.join(self._records, check_name(name, "space") + ".lock")
+        return locked(path, f"space {name!r}", exclusive=exclusive, wait=wait, on_wait=on_wait)
+
+    def hold_mount_point(self, name: str, on_wait: OnWait = say_waiting) -> AbstractContextManager[object]:
+        """Keep the directory at a space's path in place while some process sees another one mounted over it.
+
+        The space itself may change. But to rename or remove a directory moves or ends all that is mounted on it, in
+        every mount namespace (rename(2), umount(2)).
+        """
+        return locked(self._cover_path(name), f"the path of space {name!r}", exclusive=False, on_wait=on_wait)
+
+    @contextmanager
+    def try_lock_mount_point(self, name: str) -> Iterator[bool]:
+        """Whether nobody covers the space's path; then nobody will while the block runs."""
+        path = self._cover_path(name)
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(path, f"the path of space {name!r}", exclusive=True, wait=False))
+            except InUseError:
+                yield False
+            else:
+                held.callback(_unlink_own, path)  # before the lock is let go
+                yield True
+
+    def remove_mount_point(self, name: str, path: str, *, is_made: bool) -> None:
+        """Remove the empty directory at a space's path, unless somebody covers it: made for that, or no space's."""
+        with self.try_lock_mount_point(name) as is_free:
+            if is_free and is_empty_directory(path):
+                with suppress(InUseError), self.lock(name, wait=False):
+                    if is_made or not os.path.lexists(self.record_path(name)):
+                        with suppress(OSError):  # somebody has put something there
+                            os.rmdir(path)
+                self.drop_lock(name)
+
+    def drop_lock(self, name: str) -> None:
+        """Remove the lock of a space that is gone, or never was, unless somebody is at work on it."""
+        with suppress(InUseError), self.lock(name, wait=False):
+            if not os.path.lexists(self.record_path(name)):
+                _unlink_own(os.path.join(self._records, name + ".lock"))
+
+    def find(self, name: str) -> Space | None:
+        """The space of that name, or ``None``. Below the home it is where it is now, whatever the home's path was.
+
+        Raises :class:`DamagedRecord` if what is known of it cannot be read, and :class:`Conflict` if others can have
+        written it: a restore empties the directory it names.
+        """
+        path = self.record_path(check_name(name, "space"))
+        try:
+            space = self._read(path, name)
+            if space is None:  # what a power cut may leave of it
+                space = self._read(self._mark_path(name), name)
+        except FileNotFoundError:
+            return self._marked(name)
+        except ValueError:
+            space = None
+        if space is None:
+            raise DamagedRecord(f"what holo knows about space {name!r} is damaged: {path}", self._way_out(name))
+        return space
+
+    def _way_out(self, name: str) -> str:
+        if self._marked(name) is not None:
+            return "Write it anew with `holo check --repair`. The next restore reads all of the space."
+        return (
+            f"Delete the space with `holo delete --space {name}` and make it again. If it was not at "
+            f"{self.default_path(name)}, its directory is left where it is."
+        )
+
+    def find_anyhow(self, name: str) -> Space | None:
+        """As :meth:`find`; of a space whose record is damaged, what is likely."""
+        try:
+            return self.find(name)
+        except DamagedRecord:
+            # Where most spaces are, unless the mark knows better.
+            path = self.default_path(name)
+            guess = Space(
+                name=name,
+                path=path,
+                home=self.home,
+                made_for=path,
+                catalog="",
+                digest="",
+                state="damaged",
+                requested="",
+                used="",
+                reason=None,
+            )
+            return replace(self._marked(name) or guess, state="damaged")
+
+    def _marked(self, name: str) -> Space | None:
+        """What the mark alone says of a space, whose record a power cut or a user has removed; nothing if copied."""
+        with suppress(FileNotFoundError, HoloError, ValueError):
+            space = self._read(self._mark_path(name), name, prove=True)
+            return space if space is not None and space.standing != "copied" else None
+        return None
+
+    def _read(self, path: str, name: str, *, anyones: bool = False, prove: bool = False) -> Space | None:
+        """What a file says of a space; ``None`` if it says nothing at all. Raises :class:`ValueError` if it is damaged.
+
+        ``anyones``: also if others can have written it. ``prove``: find out whether it was copied in any case.
+        """
+        try:
+            descriptor = open_file(path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            is_expected = is_mine if isinstance(error, PermissionError) else is_ours
+            if not anyones and not is_expected(os.lstat(path)):
+                raise _anothers(name, path) from error
+            raise self._unreadable(name, path, error) from error
+        try:
+            if not anyones and not only_we_wrote(os.fstat(descriptor)):
+                raise _anothers(name, path)
+            space = decode(read(descriptor, SMALL), name)
+            if space is None:
+                return None
+            space = replace(space, path=self.moved_along(space.path, space.home))
+            if not prove and self.is_default(space):
+                return space
+            return replace(space, standing=self._standing(space, platform.identity(descriptor)))
+        except OSError as error:
+            raise self._unreadable(name, path, error) from error
+        finally:
+            os.close(descriptor)
+
+    def _unreadable(self, name: str, path: str, error: OSError) -> HoloError:
+        message = f"cannot read what holo knows about space {name!r}, {path}: {error.strerror}"
+        if error.errno in NOT_DAMAGE and not isinstance(error, PermissionError):
+            return HoloError(message)
+        return DamagedRecord(message, self._way_out(name) if path == self.record_path(name) else None)
+
+    def _standing(self, space: Space, identity: str) -> Standing:
+        """``identity``: that of the file the space was read from."""
+        if identity:
+            return "own" if identity == space.identity else "copied"
+        return "unproven" if self._is_here(space.home) else "copied"
+
+    def _is_here(self, home: str) -> bool:
+        return home == self.home or os.path.realpath(home) == os.path.realpath(self.home)
+
+    def owner(self, space: Space) -> str | None:
+        """The other home that a directory belongs to, if this one was copied from there and that still has it.
+
+        A copy of a whole filesystem has the same inodes, so what is known about a space does not look like a copy.
+        """
+        if self.is_default(space) or self._is_here(space.home):
+            return None
+        with suppress(HoloError, OSError):
+            other = Holotree(space.home).at(space.path)
+            return space.home if other is not None and other.standing != "copied" else None
+        return None
+
+    def refuse_copied(self, space: Space) -> None:
+        """Raise :class:`Conflict` if only a copy says that a directory outside the holotree is this home's space.
+
+        It belongs to the home that was copied, or, if that came from somebody else, is anything: a restore would
+        empty it.
+        """
+        record = self.record_path(space.name)
+        if (owner := self.owner(space)) is not None:
+            raise Conflict(
+                f"space {space.name!r} at {space.path} belongs to the home {owner}, from which this one was copied",
+                f"Use it there: HOLO_HOME={owner}. To forget it here, remove {record}.",
+            )
+        if space.standing == "copied":
+            raise Conflict(
+                f"only a file that was copied says that {space.path} is space {space.name!r} of this home: {record}",
+                "If this home is a copy or a backup of one of yours, `holo check --adopt` takes over its spaces. "
+                "Otherwise remove that file.",
+            )
+
+    def refuse_unproven(self, space: Space, hint: str) -> None:
+        """Raise :class:`Conflict` if nothing but what is known about a space, which may be a copy, names its place."""
+        if space.standing == "unproven":
+            raise Conflict(
+                f"nothing proves that {space.path} is space {space.name!r}: on the filesystem of {self._records} "
+                "a copied file looks like its original",
+                f"{hint} If that is not your space, remove {self.record_path(space.name)}.",
+            )
+
+    def refuse_moved(self, space: Space) -> None:
+        """Raise :class:`Conflict` if programs in a space would be looked for, and changed, where it was before."""
+        if space.is_moved:
+            raise Conflict(
+                f"space {space.name!r} was moved along with its home from {space.made_for} to {space.path}, and its "
+                "files still name the old path",
+                f"`holo restore --space {space.name}` makes it right.",
+            )
+
+    def refuse_unfinished(self, space: Space) -> None:
+        """Raise :class:`Conflict` if what is missing in a space would be found in other environments."""
+        if space.state != "pristine":
+            raise Conflict(
+                f"the last restore of space {space.name!r} has not ended: not everything is in {space.path}",
+                f"`holo restore --space {space.name}` ends it. --force works in it as it is.",
+            )
+
+    def adopt(self, space: Space) -> None:
+        """Let a space that only a copy tells of be this home's. The next restore believes nothing in it."""
+        space = replace(space, home=self.home, stamp=-1, boot="")
+        self.save(space)
+        self._mark(space)
+
+    def get(self, name: str) -> Space:
+        """The space of that name. Raises :class:`NotFound`."""
+        space = self.find(name)
+        if space is None:
+            raise self.unknown(name, f"To make one: `holo init --space {name} SOURCE`.")
+        return space
+
+    def unknown(self, name: str, hint: str | None = None) -> NotFound:
+        """The error about a name that no space has. Raises :class:`UsageError` for one that none can have."""
+        check_name(name, "space")
+        return NotFound(f"there is no space {name!r} in {self.path}", hints(choice("Spaces", name, self.names()), hint))
+
+    def names(self) -> list[str]:
+        try:
+            files = os.listdir(self._records)
+        except FileNotFoundError:
+            return []
+        found = {file.removesuffix(".json") for file in files if file.endswith(".json")}
+        marked = {file.removesuffix(_MARK) for file in files if file.endswith(_MARK)} - found
+        found.update(name for name in marked if NAME.fullmatch(name) and self._marked(name) is not None)
+        return sorted(name for name in found if NAME.fullmatch(name))
+
+    def spaces(self) -> list[Space]:
+        """The spaces of this user, and root's; also those whose records are damaged."""
+        found = []
+        for name in self.names():
+            with suppress(OthersSpace):
+                found.append(self.find_anyhow(name))
+        return [space for space in found if space is not None]
+
+    def holders(self) -> dict[str, list[str]]:
+        """The names of every user's spaces, by the digests of their catalogs.
+
+        What is known of another's counts as well, for to believe it can only keep more. Raises :class:`HoloError` if
+        one cannot be read.
+        """
+        found: dict[str, list[str]] = {}
+        for name in self.names():
+            try:
+                space = self.find(name)
+            except OthersSpace:
+                space = self._anyones(name)
+            if space is not None:
+                found.setdefault(space.digest, []).append(name)
+        return found
+
+    def _anyones(self, name: str) -> Space | None:
+        path = self.record_path(name)
+        cause: Exception | None = None
+        try:
+            space = self._read(path, name, anyones=True) or self._read(self._mark_path(name), name, anyones=True)
+        except FileNotFoundError:
+            return None
+        except (HoloError, ValueError) as error:
+            cause = error
+        else:
+            if space is not None:
+                return space
+        raise HoloError(
+            f"it is not known which catalog another user's space {name!r} holds, for this cannot be read: {path}",
+            "Let that user or root repair or remove it, or collect no catalogs by their last use.",
+        ) from cause
+
+    def at(self, path: str) -> Space | None:
+        """The space that lives at ``path``, if any."""
+        real = os.path.realpath(path)
+        return next((space for space in self.spaces() if os.path.realpath(space.path) == real), None)
+
+    def near(self, folder: str) -> list[Space]:
+        """The spaces that are a folder's :data:`PLACES`, in their order; else those of the nearest one above it.
+
+        A space whose directory is gone is still one. What somebody else has put in its place is none.
+        """
+        placed: dict[str, Space] = {}
+        for name in filter(self._is_placed, self.names()):
+            with suppress(OthersSpace):
+                space = self.find_anyhow(name)
+                if space is not None and not _is_replaced(space):
+                    parent, place = os.path.split(space.path)
+                    placed[os.path.join(os.path.realpath(parent), place)] = space
+        folder = os.path.realpath(folder)
+        while True:
+            paths = [os.path.join(folder, place) for place in PLACES]
+            spaces = [placed.get(path) or (self.at(path) if os.path.islink(path) else None) for path in paths]
+            found = [space for space in spaces if space is not None]
+            parent = os.path.dirname(folder)
+            if found or parent == folder:
+                return found
+            folder = parent
+
+    def _is_placed(self, name: str) -> bool:
+        """Whether a space may be one of :data:`PLACES`. To parse what is known of every space takes much longer."""
+        for path in (self.record_path(name), self._mark_path(name)):
+            with suppress(OSError):
+                if data := read_file(path, SMALL)[0]:
+                    return any(f'{place}"'.encode() in data for place in PLACES)
+        return False
+
+    def save(self, space: Space) -> None:
+        """Replace what is known about a space, in one step.
+
+        That is not waited for: a power cut may leave an empty file, or none. So what a space is, which seldom changes,
+        is kept beside it, on the disk before the space itself is.
+        """
+        path = self.record_path(space.name)
+        try:
+            make_folders(self._records)
+            space = replace(space, home=self.home)
+            self._write(path, space, durable=False)
+            if space.state == "restoring":  # after it: a mark without a record tells of one that was lost
+                self._mark(space)
+        except OSError as error:
+            raise HoloError(f"cannot write {path}: {error.strerror}") from error
+
+    def _mark(self, space: Space) -> None:
+        path = self._mark_path(space.name)
+        wanted = space.lasting()
+        with suppress(FileNotFoundError, HoloError, ValueError):
+            known = self._read(path, space.name, prove=True)
+            is_copied = known is None or known.standing == "copied"
+            if known is not None and not is_copied and replace(known, identity="", standing="own") == wanted:
+                return
+        self._write(path, wanted, durable=True)
+
+    @staticmethod
+    def _write(path: str, space: Space, *, durable: bool) -> None:
+        write_atomically(path, lambda file: encode(space, platform.identity(file)), durable=durable)
+
+    def save_inodes(self, name: str, inodes: bytes) -> str:
+        """Keep the inodes of a space's directories; returns their digest, which the record is to hold.
+
+        A record with another digest does without: so the two need not be written in one step.
+        """
+        path = self._inodes_path(name)
+        try:
+            write_atomically(path, lambda _: inodes, durable=False)
+        except OSError as error:
+            raise HoloError(f"cannot write {path}: {error.strerror}") from error
+        return digests.of(inodes)
+
+    def inodes(self, space: Space, most: int) -> bytes | None:
+        """What was kept by :meth:`save_inodes` for this record, if that is at most so many bytes."""
+        with suppress(OSError):
+            found, _ = read_file(self._inodes_path(space.name), most)
+            return found if digests.of(found) == space.inodes else None
+        return None
+
+    def tidy(self, *, dry_run: bool) -> tuple[int, int]:
+        """Remove drafts of killed commands, and the locks of spaces that are gone; returns how many of each.
+
+        Whoever works on a space holds its lock, and is left alone; so is what cannot be locked. That nobody tries out
+        what the disk can do is for the caller to ensure, with the library's lock. A dry run only counts.
+        """
+        try:
+            files = os.listdir(self._records)
+        except FileNotFoundError:
+            return 0, 0
+        drafts: dict[str, list[str]] = {}
+        for file in files:
+            name, kind = os.path.splitext(draft_of(file))
+            if kind in (".json", *_BESIDE) and NAME.fullmatch(name):
+                drafts.setdefault(name, []).append(file)
+            else:
+                name, kind = os.path.splitext(file)
+                if kind in (".lock", *_BESIDE) and NAME.fullmatch(name):
+                    drafts.setdefault(name, [])
+        trials = [os.path.join(self._records, file) for file in files if file.startswith(probe.NAME)]
+        trials += [os.path.join(self.path, name) for name in os.listdir(self.path) if name.startswith(probe.DOCTOR)]
+        for path in trials:
+            if not dry_run:
+                remove_at(path)
+        removed, locks = len(trials), self._tidy_covers(files, dry_run=dry_run)
+        for name, doomed in drafts.items():
+            if doomed or self._is_gone(name):
+                with suppress(InUseError, CannotLockError), self.lock(name, wait=False):
+                    is_gone = self._is_gone(name)
+                    doomed += [name + kind for kind in _BESIDE if is_gone]
+                    # By now, whoever held the lock until this moment may have removed some of them.
+                    paths = [os.path.join(self._records, file) for file in doomed]
+                    there = [path for path in paths if os.path.lexists(path)]
+                    removed += len(there)
+                    locks += is_gone and name + ".lock" in files
+                    if not dry_run:
+                        for path in [*there, *([os.path.join(self._records, name + ".lock")] if is_gone else [])]:
+                            with suppress(PermissionError):  # Windows removes nothing that is open
+                                os.unlink(path)
+        return removed, locks
+
+    def _is_gone(self, name: str) -> bool:
+        return not os.path.lexists(self.record_path(name)) and self._marked(name) is None
+
+    def _tidy_covers(self, files: list[str], *, dry_run: bool) -> int:
+        """Remove covers that nobody holds: their holder was killed, and what told of the run is gone."""
+        count = 0
+        for file in files:
+            if file.endswith(_COVER) and NAME.fullmatch(file.removesuffix(_COVER)):
+                path = os.path.join(self._records, file)
+                with suppress(InUseError, CannotLockError), locked(path, path, exclusive=True, wait=False):
+                    count += 1
+                    if not dry_run:
+                        _unlink_own(path)
+        return count
+
+    def forget(self, name: str) -> None:
+        for path in (self._mark_path(name), self.origin_path(name), self._inodes_path(name), self.record_path(name)):
+            remove_at(path)
+
+    def record_path(self, name: str) -> str:
+        """The file that says what is known of a space."""
+        return os.path.join(self._records, name + ".json")
+
+    def origin_path(self, name: str) -> str:
+        """The file that says which blueprint a space was made from (see :mod:`holo.blueprints.memory`)."""
+        return os.path.join(self._records, name + ".origin")
+
+    def _mark_path(self, name: str) -> str:
+        return os.path.join(self._records, name + _MARK)
+
+    def _inodes_path(self, name: str) -> str:
+        return os.path.join(self._records, name + _INODES)
+
+    def _cover_path(self, name: str) -> str:
+        return os.path.join(self._records, check_name(name, "space") + _COVER)
+
+
+def _is_replaced(space: Space) -> bool:
+    """Whether something else than the last restore left is at a space's path, as far as that can be told."""
+    if space.state != "pristine":  # a restore that was killed may just have replaced it
+        return False
+    try:
+        root = platform.open_root(space.path)
+    except OSError:
+        return os.path.lexists(space.path)
+    try:
+        identity = platform.identity(root)
+    finally:
+        platform.close_directory(root)
+    return space.root not in ("", identity) and identity != "" and not is_empty_directory(space.path)
+
+
+def is_empty_directory(path: str) -> bool:
+    try:
+        with os.scandir(path) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
+
+
+def _unlink_own(path: str) -> None:
+    with suppress(FileNotFoundError, PermissionError):  # another user's, in a shared library; Windows
+        os.unlink(path)
