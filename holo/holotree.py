@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from holo import digest as digests
 from holo import platform
-from holo.errors import Conflict, HoloError, NotFound, advice_at_home, choice, hints
+from holo.errors import Conflict, HoloError, NotFound, advice_at_home, choice, hints, os_errors_as
 from holo.files import NOT_DAMAGE, SMALL, draft_of, open_file, read, read_file, write_atomically
 from holo.hololib.layout import NAME, check_name
 from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, say_waiting
@@ -30,7 +30,7 @@ _INODES = ".inodes"
 _BESIDE = (_MARK, ".origin", _INODES)
 """What a space has besides its record and its lock."""
 
-_COVER = ".cover"
+_MOUNT_LOCK = ".cover"
 
 PLACES = (".venv", "node_modules")
 """What tools look for in a project. A space that is there is found without its name."""
@@ -77,11 +77,11 @@ class Holotree:
         return os.path.join(self.path, f"{slug}_{digests.of(name.encode())[:_HASH]}")
 
     def is_default(self, space: Space) -> bool:
-        """Whether a space lives at its default place, which is this home's whoever says so."""
+        """Whether a space is at its default place, which always belongs to this home."""
         return space.path == self.default_path(space.name)
 
     def moved_along(self, path: str, home: str) -> str:
-        """Where that is now what was at ``path`` when ``home`` was the path of this home."""
+        """Where something is now that was at ``path`` when this home was at ``home``."""
         above = os.path.join(home, "")
         if home == self.home or not path.startswith(above):
             return path
@@ -89,13 +89,13 @@ class Holotree:
 
     @staticmethod
     def is_place(folder: str) -> bool:
-        """Whether a folder in the holotree has a name as :meth:`default_path` makes them."""
+        """Whether a folder in the holotree has a name that :meth:`default_path` could give."""
         return re.fullmatch(rf"[A-Za-z0-9_.+-]{{{_SLUG}}}_[0-9a-f]{{{_HASH}}}", folder) is not None
 
     def lock(
         self, name: str, on_wait: OnWait = say_waiting, *, exclusive: bool = True, wait: bool = True
     ) -> AbstractContextManager[object]:
-        """Who changes a space is alone with it. The kernel frees the lock when its holder dies.
+        """Lock a space: exclusively to change it. The kernel frees the lock when its holder dies.
 
         Without ``wait``, raises :class:`InUseError` if somebody else holds it.
         """
@@ -108,12 +108,12 @@ class Holotree:
         The space itself may change. But to rename or remove a directory moves or ends all that is mounted on it, in
         every mount namespace (rename(2), umount(2)).
         """
-        return locked(self._cover_path(name), f"the path of space {name!r}", exclusive=False, on_wait=on_wait)
+        return locked(self._mount_lock_path(name), f"the path of space {name!r}", exclusive=False, on_wait=on_wait)
 
     @contextmanager
     def try_lock_mount_point(self, name: str) -> Iterator[bool]:
-        """Whether nobody covers the space's path; then nobody will while the block runs."""
-        path = self._cover_path(name)
+        """Whether nothing is mounted over the space's path; then nothing will be while the block runs."""
+        path = self._mount_lock_path(name)
         with ExitStack() as held:
             try:
                 held.enter_context(locked(path, f"the path of space {name!r}", exclusive=True, wait=False))
@@ -124,7 +124,10 @@ class Holotree:
                 yield True
 
     def remove_mount_point(self, name: str, path: str, *, is_made: bool) -> None:
-        """Remove the empty directory at a space's path, unless somebody covers it: made for that, or no space's."""
+        """Remove the empty directory at a space's path, if it was made as a mount point or there is no such space.
+
+        It stays while something is mounted over it.
+        """
         with self.try_lock_mount_point(name) as is_free:
             if is_free and is_empty_directory(path):
                 with suppress(InUseError), self.lock(name, wait=False):
@@ -134,7 +137,7 @@ class Holotree:
                 self.drop_lock(name)
 
     def drop_lock(self, name: str) -> None:
-        """Remove the lock of a space that is gone, or never was, unless somebody is at work on it."""
+        """Remove the lock of a space that does not exist, unless somebody holds it."""
         with suppress(InUseError), self.lock(name, wait=False):
             if not os.path.lexists(self.record_path(name)):
                 _unlink_own(os.path.join(self._records, name + ".lock"))
@@ -148,7 +151,7 @@ class Holotree:
         path = self.record_path(check_name(name, "space"))
         try:
             space = self._read(path, name)
-            if space is None:  # what a power cut may leave of it
+            if space is None:  # a power cut may leave it empty
                 space = self._read(self._mark_path(name), name)
         except FileNotFoundError:
             return self._marked(name)
@@ -167,7 +170,7 @@ class Holotree:
         )
 
     def find_anyhow(self, name: str) -> Space | None:
-        """As :meth:`find`; of a space whose record is damaged, what is likely."""
+        """As :meth:`find`; if the record is damaged, a guess."""
         try:
             return self.find(name)
         except DamagedRecord:
@@ -188,16 +191,17 @@ class Holotree:
             return replace(self._marked(name) or guess, state="damaged")
 
     def _marked(self, name: str) -> Space | None:
-        """What the mark alone says of a space, whose record a power cut or a user has removed; nothing if copied."""
+        """The space as its mark alone describes it, when its record was lost; ``None`` if the mark was copied."""
         with suppress(FileNotFoundError, HoloError, ValueError):
             space = self._read(self._mark_path(name), name, prove=True)
             return space if space is not None and space.standing != "copied" else None
         return None
 
     def _read(self, path: str, name: str, *, anyones: bool = False, prove: bool = False) -> Space | None:
-        """What a file says of a space; ``None`` if it says nothing at all. Raises :class:`ValueError` if it is damaged.
+        """Read a record or a mark; ``None`` if a power cut left it empty. Raises :class:`ValueError` if it is damaged.
 
-        ``anyones``: also if others can have written it. ``prove``: find out whether it was copied in any case.
+        ``anyones``: even if others can have written it. ``prove``: find out whether it was copied even at the default
+        place.
         """
         try:
             descriptor = open_file(path)
@@ -230,7 +234,7 @@ class Holotree:
         return DamagedRecord(message, self._way_out(name) if path == self.record_path(name) else None)
 
     def _standing(self, space: Space, identity: str) -> Standing:
-        """``identity``: that of the file the space was read from."""
+        """``identity`` is that of the file that the space was read from."""
         if identity:
             return "own" if identity == space.identity else "copied"
         return "unproven" if self._is_here(space.home) else "copied"
@@ -251,10 +255,10 @@ class Holotree:
         return None
 
     def refuse_copied(self, space: Space) -> None:
-        """Raise :class:`Conflict` if only a copy says that a directory outside the holotree is this home's space.
+        """Raise :class:`Conflict` if only a copied record says that a directory outside the holotree is this home's.
 
-        It belongs to the home that was copied, or, if that came from somebody else, is anything: a restore would
-        empty it.
+        The directory belongs to the home that was copied. If the copy came from somebody else, it can be any directory,
+        and a restore would empty it.
         """
         record = self.record_path(space.name)
         if (owner := self.owner(space)) is not None:
@@ -270,7 +274,7 @@ class Holotree:
             )
 
     def refuse_unproven(self, space: Space, hint: str) -> None:
-        """Raise :class:`Conflict` if nothing but what is known about a space, which may be a copy, names its place."""
+        """Raise :class:`Conflict` if only the record of a space, which may be a copy, says where it is."""
         if space.standing == "unproven":
             raise Conflict(
                 f"nothing proves that {space.path} is space {space.name!r}: on the filesystem of {self._records} "
@@ -279,7 +283,7 @@ class Holotree:
             )
 
     def refuse_moved(self, space: Space) -> None:
-        """Raise :class:`Conflict` if programs in a space would be looked for, and changed, where it was before."""
+        """Raise :class:`Conflict` if the files of a space still name the path where it was before."""
         if space.is_moved:
             raise Conflict(
                 f"space {space.name!r} was moved along with its home from {space.made_for} to {space.path}, and its "
@@ -288,7 +292,7 @@ class Holotree:
             )
 
     def refuse_unfinished(self, space: Space) -> None:
-        """Raise :class:`Conflict` if what is missing in a space would be found in other environments."""
+        """Raise :class:`Conflict` if a space is incomplete: programs it lacks would be found in other environments."""
         if space.state != "pristine":
             raise Conflict(
                 f"the last restore of space {space.name!r} has not ended: not everything is in {space.path}",
@@ -296,7 +300,7 @@ class Holotree:
             )
 
     def adopt(self, space: Space) -> None:
-        """Let a space that only a copy tells of be this home's. The next restore believes nothing in it."""
+        """Make a space that only a copied record tells of this home's. The next restore trusts nothing in it."""
         space = replace(space, home=self.home, stamp=-1, boot="")
         self.save(space)
         self._mark(space)
@@ -334,8 +338,8 @@ class Holotree:
     def holders(self) -> dict[str, list[str]]:
         """The names of every user's spaces, by the digests of their catalogs.
 
-        What is known of another's counts as well, for to believe it can only keep more. Raises :class:`HoloError` if
-        one cannot be read.
+        Records of other users count as well: trusting them can only keep more. Raises :class:`HoloError` if one cannot
+        be read.
         """
         found: dict[str, list[str]] = {}
         for name in self.names():
@@ -372,7 +376,7 @@ class Holotree:
     def near(self, folder: str) -> list[Space]:
         """The spaces that are a folder's :data:`PLACES`, in their order; else those of the nearest one above it.
 
-        A space whose directory is gone is still one. What somebody else has put in its place is none.
+        A space whose directory is gone still counts, unless something else is in its place.
         """
         placed: dict[str, Space] = {}
         for name in filter(self._is_placed, self.names()):
@@ -392,7 +396,7 @@ class Holotree:
             folder = parent
 
     def _is_placed(self, name: str) -> bool:
-        """Whether a space may be one of :data:`PLACES`. To parse what is known of every space takes much longer."""
+        """Whether a space may be one of :data:`PLACES`. To decode the record of every space takes much longer."""
         for path in (self.record_path(name), self._mark_path(name)):
             with suppress(OSError):
                 if data := read_file(path, SMALL)[0]:
@@ -402,18 +406,16 @@ class Holotree:
     def save(self, space: Space) -> None:
         """Replace what is known about a space, in one step.
 
-        That is not waited for: a power cut may leave an empty file, or none. So what a space is, which seldom changes,
-        is kept beside it, on the disk before the space itself is.
+        The record is not synced: a power cut may leave it empty, or lose it. So the part of it that seldom changes is
+        kept beside it as a mark, which is on the disk before the space itself is.
         """
         path = self.record_path(space.name)
-        try:
+        with os_errors_as(f"cannot write {path}"):
             make_folders(self._records)
             space = replace(space, home=self.home)
             self._write(path, space, durable=False)
             if space.state == "restoring":  # after it: a mark without a record tells of one that was lost
                 self._mark(space)
-        except OSError as error:
-            raise HoloError(f"cannot write {path}: {error.strerror}") from error
 
     def _mark(self, space: Space) -> None:
         path = self._mark_path(space.name)
@@ -435,14 +437,12 @@ class Holotree:
         A record with another digest does without: so the two need not be written in one step.
         """
         path = self._inodes_path(name)
-        try:
-            write_atomically(path, lambda _: inodes, durable=False)
-        except OSError as error:
-            raise HoloError(f"cannot write {path}: {error.strerror}") from error
+        with os_errors_as(f"cannot write {path}"):
+            write_atomically(path, inodes)
         return digests.of(inodes)
 
     def inodes(self, space: Space, most: int) -> bytes | None:
-        """What was kept by :meth:`save_inodes` for this record, if that is at most so many bytes."""
+        """The inodes that :meth:`save_inodes` kept for this record, if they are at most so many bytes."""
         with suppress(OSError):
             found, _ = read_file(self._inodes_path(space.name), most)
             return found if digests.of(found) == space.inodes else None
@@ -451,8 +451,8 @@ class Holotree:
     def tidy(self, *, dry_run: bool) -> tuple[int, int]:
         """Remove drafts of killed commands, and the locks of spaces that are gone; returns how many of each.
 
-        Whoever works on a space holds its lock, and is left alone; so is what cannot be locked. That nobody tries out
-        what the disk can do is for the caller to ensure, with the library's lock. A dry run only counts.
+        Spaces that somebody has locked, or that cannot be locked, are left alone. The caller holds the library's lock,
+        so nobody else is probing the filesystem. A dry run only counts.
         """
         try:
             files = os.listdir(self._records)
@@ -472,7 +472,7 @@ class Holotree:
         for path in trials:
             if not dry_run:
                 remove_at(path)
-        removed, locks = len(trials), self._tidy_covers(files, dry_run=dry_run)
+        removed, locks = len(trials), self._tidy_mount_locks(files, dry_run=dry_run)
         for name, doomed in drafts.items():
             if doomed or self._is_gone(name):
                 with suppress(InUseError, CannotLockError), self.lock(name, wait=False):
@@ -492,11 +492,11 @@ class Holotree:
     def _is_gone(self, name: str) -> bool:
         return not os.path.lexists(self.record_path(name)) and self._marked(name) is None
 
-    def _tidy_covers(self, files: list[str], *, dry_run: bool) -> int:
-        """Remove covers that nobody holds: their holder was killed, and what told of the run is gone."""
+    def _tidy_mount_locks(self, files: list[str], *, dry_run: bool) -> int:
+        """Remove locks of mount points that nobody holds: their holder was killed, and the note of its run is gone."""
         count = 0
         for file in files:
-            if file.endswith(_COVER) and NAME.fullmatch(file.removesuffix(_COVER)):
+            if file.endswith(_MOUNT_LOCK) and NAME.fullmatch(file.removesuffix(_MOUNT_LOCK)):
                 path = os.path.join(self._records, file)
                 with suppress(InUseError, CannotLockError), locked(path, path, exclusive=True, wait=False):
                     count += 1
@@ -522,12 +522,12 @@ class Holotree:
     def _inodes_path(self, name: str) -> str:
         return os.path.join(self._records, name + _INODES)
 
-    def _cover_path(self, name: str) -> str:
-        return os.path.join(self._records, check_name(name, "space") + _COVER)
+    def _mount_lock_path(self, name: str) -> str:
+        return os.path.join(self._records, check_name(name, "space") + _MOUNT_LOCK)
 
 
 def _is_replaced(space: Space) -> bool:
-    """Whether something else than the last restore left is at a space's path, as far as that can be told."""
+    """Whether the directory at a space's path is not the one that the last restore left, as far as that can be told."""
     if space.state != "pristine":  # a restore that was killed may just have replaced it
         return False
     try:

@@ -34,7 +34,7 @@ from holo.check.reader import FOREIGN, Reader, Seen, State
 from holo.check.report import CheckReport, Kind, Problem
 from holo.check.rights import excessive_rights, take_rights
 from holo.check.sources import Sources, refuse_missing
-from holo.errors import HoloError
+from holo.errors import HoloError, os_errors_as
 from holo.files import NOT_DAMAGE, SMALL, read_file
 from holo.hololib import CatalogSummary, Library
 from holo.hololib.catalogs import read_catalog_file
@@ -84,16 +84,13 @@ def check(library: Library, tree: Holotree, options: Options) -> CheckReport:
                 raise tree.unknown(name)
             locks.enter_context(tree.lock(name, options.on_wait, exclusive=False))
         locks.enter_context(locked_library(library, exclusive=options.repair, on_wait=options.on_wait))
-        try:
+        doing = "repair" if options.repair else "check"
+        with os_errors_as(f"cannot {doing} the library {library.path}", name_file=True):
             if options.repair:
                 locks.enter_context(library.unsettled.record("Nothing was repaired."))
             report = _Check(library, tree, options).run()
             if options.repair:
                 library.settle()
-        except OSError as error:
-            doing = "repair" if options.repair else "check"
-            where = f" ({error.filename})" if error.filename else ""
-            raise HoloError(f"cannot {doing} the library {library.path}{where}: {error.strerror}") from error
     report.seconds = round(time.monotonic() - started, 3)
     return report
 

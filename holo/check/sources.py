@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,11 +21,10 @@ from holo.files import read_file
 from holo.hololib import Library
 from holo.hololib.blobs import WORTH_COMPRESSING, Blobs, ContentMismatch
 from holo.hololib.catalogs import LARGEST
+from holo.hololib.layout import blob_digest, is_shard
 from holo.relocation.patch import Relocator
 from holo.space import Space
 from holo.walk import Walker, absolute, open_directory
-
-_SHARD = re.compile(r"[0-9a-f]{2}")
 
 
 class _Place(NamedTuple):
@@ -181,10 +179,10 @@ def _library_in(path: str) -> str | None:
     """The folder of blobs in ``path``, a home, a library or that folder itself; ``None`` if there is none."""
     for folder in (os.path.join(path, "hololib", "library"), os.path.join(path, "library"), path):
         with suppress(OSError):
-            shards = [name for name in os.listdir(folder) if _SHARD.fullmatch(name)]
+            shards = [name for name in os.listdir(folder) if is_shard(name)]
             for shard in shards:
                 with suppress(OSError):
-                    if any(digests.is_digest(name.removesuffix(".zst")) for name in os.listdir(f"{folder}/{shard}")):
+                    if any(blob_digest(shard, name) for name in os.listdir(f"{folder}/{shard}")):
                         return folder
     return None
 

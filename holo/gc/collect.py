@@ -32,7 +32,7 @@ def collect(
     """Collect the garbage of a library, whose lock the caller holds: shared for a dry run, else exclusively.
 
     ``known`` is what :func:`needs` found before the lock, ``holders`` are the spaces by the digests of their
-    catalogs. Raises :class:`HoloError` when something cannot be removed; what is left then is valid.
+    catalogs. Raises :class:`HoloError` if something cannot be removed; the library is valid all the same.
     """
     started = time.monotonic()
     with os_errors_as(f"cannot collect garbage in {library.path}", name_file=True):
@@ -77,7 +77,7 @@ def collect(
 
 
 def _measure(library: Library, files: Iterable[File]) -> tuple[int, int]:
-    """Bytes that removing the files frees for certain, and bytes that others share with them."""
+    """Bytes that removing the files certainly frees, and bytes that they share with other files."""
     freed = all_shared = 0
     for folder, group in groupby(files, key=lambda file: file.folder):
         with library.opened(*folder.split("/")) as directory:
@@ -105,14 +105,14 @@ def _remove(library: Library, decision: Decision, files: list[File]) -> None:
                 except OSError as error:
                     raise HoloError(
                         f"cannot remove {os.path.join(library.path, folder, file.name)}: {error.strerror}",
-                        "What is left is valid. Run it again as somebody who may remove that.",
+                        "The library is still valid. Run this again as a user who may remove that file.",
                     ) from error
     for digest in decision.golden:
         remove_golden(library.path, digest)
 
 
 class _Rights:
-    """What this user may remove: in a sticky folder only what is his own, or all of it if the folder is."""
+    """What this user may remove: in a sticky folder their own files, or everything if they own the folder."""
 
     def __init__(self, library: Library) -> None:
         self._path = library.path

@@ -55,10 +55,10 @@ def decide(
     policy: Policy,
     now: float,
 ) -> Decision:
-    """Everything that no catalog needs, when those that the policy tells to go are gone.
+    """The catalogs that the policy selects, and everything that no other catalog needs.
 
-    ``holders`` are the spaces that hold a catalog, by its digest; it stays then. If it is not known what is needed,
-    only drafts go: all else may be what a catalog needs that can be repaired, or what can repair it.
+    A catalog stays if there are spaces that hold it: ``holders``, by its digest. If not all catalogs can be read, only
+    drafts go: anything else may be needed by a catalog that can be repaired, or may help to repair it.
     """
     if there.damage:
         return Decision([], [], [], [], there.drafts, [], [])
@@ -84,19 +84,19 @@ def _catalogs_to_go(
     policy: Policy,
     now: float,
 ) -> tuple[list[str], list[str]]:
-    """The catalogs that go, and those that would if no space held them; the least recently used first."""
+    """The selected catalogs that go, and those that spaces hold; the least recently used first."""
     by_use = sorted(there.catalogs, key=lambda digest: (there.catalogs[digest], digest))
-    told: set[str] = set()
+    selected: set[str] = set()
     if policy.keep_days is not None:
-        told.update(digest for digest in by_use if there.catalogs[digest] < now - policy.keep_days * 86_400)
+        selected.update(digest for digest in by_use if there.catalogs[digest] < now - policy.keep_days * 86_400)
     if policy.keep_last is not None:
-        told.update(by_use[: max(0, len(by_use) - policy.keep_last)])
+        selected.update(by_use[: max(0, len(by_use) - policy.keep_last)])
     if policy.max_size is not None:
-        staying = [digest for digest in by_use if digest not in told or digest in holders]
-        told.update(_until_it_fits(there, needed, holders, staying, policy.max_size))
+        staying = [digest for digest in by_use if digest not in selected or digest in holders]
+        selected.update(_until_it_fits(there, needed, holders, staying, policy.max_size))
     return (
-        [digest for digest in by_use if digest in told and digest not in holders],
-        [digest for digest in by_use if digest in told and digest in holders],
+        [digest for digest in by_use if digest in selected and digest not in holders],
+        [digest for digest in by_use if digest in selected and digest in holders],
     )
 
 
@@ -107,7 +107,7 @@ def _until_it_fits(
     catalogs: list[str],
     most: int,
 ) -> Iterator[str]:
-    """The first catalogs, without which what the rest needs fits; those in the way that spaces hold as well."""
+    """As many catalogs, in order, as have to go until the rest fits; with those among them that spaces hold."""
     users = Counter[object]()
     for digest in catalogs:
         users.update(needed[digest].blobs)

@@ -23,7 +23,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         if min(self.keep_days or 0, self.keep_last or 0, self.max_size or 0) < 0:
-            raise UsageError("what to keep cannot be less than nothing")
+            raise UsageError("--keep-days, --keep-last and --max-size must not be negative")
 
 
 def parse_size(text: str) -> int:

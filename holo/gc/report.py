@@ -27,34 +27,34 @@ class Use(NamedTuple):
 
 @dataclass(frozen=True)
 class GcReport:
-    """What was removed, or would be. A dry run tells the same as a run in its place."""
+    """What was removed, or would be. A dry run reports the same as a real one would."""
 
     dry_run: bool
     catalogs: list[Use]
     kept: list[Use]
-    """that the policy told to go, but that spaces hold, or that are another user's"""
+    """that the policy selects, but that spaces hold, or that are another user's"""
     blobs: int
     """both forms of a content count"""
     links: int
     golden: int
     drafts: int
-    """what killed commands left"""
+    """leftovers of killed commands"""
     locks: int
-    """files of locks of spaces that are gone, and of throw-away environments that are"""
+    """lock files of spaces and of throw-away environments that are gone"""
     layers: int
-    """what throw-away environments were mounted over (see :mod:`holo.trees.overlay`)"""
+    """lower layers of throw-away environments (see :mod:`holo.trees.overlay`)"""
     bytes_freed: int
     """on the disk, certainly: neither hardlinked nor reflinked from elsewhere"""
     bytes_shared: int
-    """of removed files that share them with others, and free them when the last of these is gone"""
+    """of removed files, but shared with others: they are free when the last of these is gone"""
     bytes_left: int
     """occupied by the blobs and link forms that stay"""
     unknown: list[str]
-    """paths of what is in the library and not of it; left alone"""
+    """paths in the library that holo does not know, and leaves alone"""
     others: int
-    """what would go as well, but is another user's in a shared library"""
+    """garbage that belongs to other users of a shared library"""
     damage: list[Damage]
-    """why only drafts went, if that is so"""
+    """why only drafts were removed, if so"""
     seconds: float
 
     def to_json(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from itertools import chain
 from holo import digest as digests
 from holo import platform
 from holo.content import Hole, Piece, pieces_of
-from holo.errors import HoloError, IntegrityError
+from holo.errors import HoloError, IntegrityError, os_errors_as
 from holo.hololib.shards import NO_FILE, Shards
 from holo.platform import Directory
 
@@ -48,7 +48,7 @@ class Blobs:
         self.path = library
         self._before_deriving = before_deriving
         self.may_be_torn = False
-        """whether a seal is not to be believed: some content may never have reached the disk"""
+        """whether seals cannot be trusted: some content may never have reached the disk"""
         self.shards = Shards(library)
         self.directory = self.shards.directory
         self._owners = platform.owners()
@@ -59,24 +59,24 @@ class Blobs:
         self.shards.close()
 
     def has(self, digest: str, size: int, *, compressed: bool = True) -> bool:
-        """Whether either form is there; only the raw one is looked for unless ``compressed``.
+        """Whether the library has the content, in either form, or raw only unless ``compressed``.
 
-        A raw form without its seal is not: it was never finished, or changed. In a shared library, what another user
-        put there counts only if its content is right; likewise everything where a power cut may have left torn blobs.
+        A raw form without its seal does not count: it was never finished, or it was changed. Another user's, in a
+        shared library, counts only if its content is right, and so does every one after a power cut.
         """
         name = raw_name(digest)
         forms = [(name, is_sealed), *([(name + ".zst", _may_be_compressed)] if compressed else [])]
         for form, is_whole in forms:
             status = self._status(digest, form)
             if status is not None and is_whole(status, size):
-                return (not self.may_be_torn and self._is_trusted(status)) or self._is_genuine(digest, size)
+                return (not self.may_be_torn and self._is_trusted(status)) or self._content_matches(digest, size)
         return False
 
     def _is_trusted(self, status: os.stat_result) -> bool:
-        """Whether nobody but this user, and root, can have written it or given it its name."""
+        """Whether only this user and root can have written the file or linked it here."""
         return status.st_uid in self._owners and status.st_nlink == 1
 
-    def _is_genuine(self, digest: str, size: int) -> bool:
+    def _content_matches(self, digest: str, size: int) -> bool:
         try:
             for _ in self.chunks(digest, size):
                 pass
@@ -101,7 +101,7 @@ class Blobs:
     def add(self, digest: str, chunks: Iterable[Piece], size: int, *, compress: bool) -> None:
         """Store content given in pieces. Raises :class:`ContentMismatch` if they do not have that digest.
 
-        The compressed form has no holes; what has some is to be stored raw.
+        The compressed form cannot have holes: store sparse files raw.
         """
         if compress:
             compressed = _compress(chunks, size, digest)
@@ -161,7 +161,7 @@ class Blobs:
                 time.sleep(pause)
             raise IntegrityError(
                 f"blob {digest} in {self.path} is another user's and not what it should be",
-                "Let them remove it, or whom the library belongs to.",
+                "Ask them, or the owner of the library, to remove it.",
             ) from error
 
     def _write(self, folder: Directory, draft: str, chunks: Iterable[Piece], *, seal: bool = False) -> None:
@@ -179,10 +179,8 @@ class Blobs:
         Files there may have any mode and time: they come from an archive or a version control system.
         """
         for digest, size in wanted.items():
-            try:
+            with os_errors_as(f"cannot write to the library {self.path}"):
                 self.add(digest, self.foreign_chunks(library, digest, size), size, compress=False)
-            except OSError as error:
-                raise HoloError(f"cannot write to the library {self.path}: {error.strerror}") from error
 
     @staticmethod
     def foreign_chunks(library: str, digest: str, size: int) -> Iterator[Piece]:
@@ -250,17 +248,17 @@ class Blobs:
         descriptor = self.open_raw(digest, size)
         if descriptor is not None:
             try:
-                yield from self._verified(pieces_of(descriptor, size), digest, size)
+                yield from self._verified_chunks(pieces_of(descriptor, size), digest, size)
             finally:
                 os.close(descriptor)
             return
         descriptor = self._open_compressed(digest, size)
         try:
-            yield from self._verified(_decompress(descriptor, size), digest, size)
+            yield from self._verified_chunks(_decompress(descriptor, size), digest, size)
         finally:
             os.close(descriptor)
 
-    def _verified(self, chunks: Iterable[Piece], digest: str, size: int) -> Iterator[Piece]:
+    def _verified_chunks(self, chunks: Iterable[Piece], digest: str, size: int) -> Iterator[Piece]:
         try:
             yield from verified_chunks(chunks, digest, size)
         except ContentMismatch as error:

@@ -1,4 +1,4 @@
-"""The catalogs of a library: published by one rename, found by name or digest, removed with all that is theirs."""
+"""The catalogs of a library: published by one rename, found by name or digest, removed with all of theirs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class CatalogSummary:
 
 
 class ForeignFile(HoloError):
-    """A catalog, or the name of one, is another user's, who lets nobody else read it."""
+    """A catalog, or the name of one, belongs to another user and is not readable."""
 
 
 class Catalogs:
@@ -62,7 +62,7 @@ class Catalogs:
     def publish(self, catalog: Catalog, name: str | None) -> str | None:
         """Make a catalog exist, under ``name`` if there is one. All its blobs must be in the library.
 
-        Everything written so far is made durable first; then the catalog appears by one rename. Returns the digest of
+        Everything written so far is made durable first; then one rename makes the catalog appear. Returns the digest of
         the other catalog that the name meant until now, if any. Raises :class:`CatalogInvalid` for one that could not
         be loaded again.
         """
@@ -77,7 +77,7 @@ class Catalogs:
                 f"a catalog of {catalog.totals.files:,} files is too large: {len(catalog.to_json()):,} bytes",
                 f"The most is {LARGEST:,} bytes. Record parts of the tree on their own.",
             )
-        # What is there before the sync is durable after it. Later it may be another record's, which is not done yet.
+        # A file that is there before the sync is durable after it. A later one may be of a record that still runs.
         is_known = _holds(path, catalog.to_json())
         known = self.sound_summary(name) if name is not None else None
         self._settle()
@@ -89,9 +89,9 @@ class Catalogs:
         return known.digest if known is not None and known.digest != catalog.digest else None
 
     def mark_used(self, digest: str) -> None:
-        """Note that this user uses a catalog now: ``used/<digest>-<user>``.
+        """Note that this user uses a catalog now, in ``used/<digest>-<user>``.
 
-        In a library of somebody else that may be impossible, and is no failure.
+        In somebody else's library this may be impossible, and that is no failure.
         """
         with suppress(OSError, HoloError):
             folder = platform.open_root(library_folder(self._library, "used"))
@@ -119,7 +119,7 @@ class Catalogs:
         return catalog
 
     def read(self, digest: str) -> Catalog:
-        """Load a catalog to see what it needs, not to restore it: whoever made it, and whatever rights it gives."""
+        """Load a catalog to see what it needs, not to restore it: any owner, and any rights of its files, will do."""
         return self._load(digest)[0]
 
     def directories(self, digest: str) -> list[tuple[str, int, int]]:
@@ -257,7 +257,7 @@ class Catalogs:
         return self._read_name(name) if NAME.fullmatch(name) else None
 
     def sound_summary(self, name: str) -> CatalogSummary | None:
-        """The same for who can do without: ``None`` also if the file is damaged, or only another user can read it."""
+        """The same, or ``None`` if the file is damaged, or only another user can read it."""
         with suppress(CatalogInvalid, ForeignFile):
             return self.summary(name)
         return None
@@ -351,7 +351,7 @@ def _cannot_read(what: str, path: str, error: OSError) -> HoloError:
 
 @contextmanager
 def _leaving_others() -> Iterator[None]:
-    """What another user has in a shared library stays there, and is garbage until they collect it."""
+    """Skip what belongs to another user in a shared library: it is garbage until they collect it."""
     try:
         yield
     except HoloError as error:
@@ -389,7 +389,7 @@ def _summarize(catalog: Catalog, name: str | None, recorded: float | None = None
 def _write_durably(path: str, data: bytes) -> None:
     """Write a file that is either wholly there, also after a power cut, or not at all."""
     try:
-        # Who shares the library can read it, and nobody else can change it, whatever the umask.
+        # Other users of the library can read it, and only its owner can change it, whatever the umask.
         write_atomically(path, data, durable=True, exact_mode=0o644)
     except OSError as error:
         others = error.errno == errno.EPERM  # in the sticky folder of a shared library

@@ -31,7 +31,7 @@ LinkKey: TypeAlias = "tuple[str, int, int]"
 
 _MARK = re.compile(r"([0-9a-f]{64})(?:-[0-9]+)?")
 _PASSING = (DRAFT, probe.NAME, probe.DOCTOR)
-"""Begin the names of what exists only while a command runs."""
+"""Prefixes of names that exist only while a command runs."""
 
 
 class Needs(NamedTuple):
@@ -42,7 +42,7 @@ class Needs(NamedTuple):
 
 
 class File(NamedTuple):
-    """Something to be removed by its name, most often a file."""
+    """Something that can be removed by its name, most often a file."""
 
     folder: str
     """below the library"""
@@ -64,9 +64,9 @@ class Inventory:
     links: dict[LinkKey, list[File]] = field(default_factory=dict)
     """of one or several users"""
     golden: dict[str, bool] = field(default_factory=dict)
-    """digests that have a golden tree, or (``False``) only what remains beside one"""
+    """digests that have a golden tree, or (``False``) only its outline"""
     marks: list[tuple[str, str]] = field(default_factory=list)
-    """those of last uses, by one user each: name and digest"""
+    """of last uses, one for each user: name and digest"""
     drafts: list[File] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     damage: list[Damage] = field(default_factory=list)
@@ -80,7 +80,7 @@ def needs(library: Library, known: Mapping[str, Needs] | None = None) -> tuple[d
     known = known or {}
     found: dict[str, Needs] = {}
     damage: list[Damage] = []
-    same: dict[str, str] = {}  # contents that many catalogs have take memory once
+    same: dict[str, str] = {}  # digests that many catalogs have take memory once
     for name, _ in _entries(library, "catalog"):
         digest = catalog_digest(name)
         if not digest:
@@ -205,7 +205,7 @@ def _entries(library: Library, *path: str) -> Iterator[tuple[str, os.stat_result
 
 
 class Damage(NamedTuple):
-    """Why nobody knows what one catalog needs, and what to do about it."""
+    """Why it is unknown what one catalog needs, and what to do about it."""
 
     what: str
     way_out: str

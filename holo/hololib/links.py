@@ -5,7 +5,7 @@ every space the blob's, which makes bytecode stale (CPython compares the source'
 executable bit; and an edit through a hardlink would reach the truth. So hardlinked spaces share these
 files instead: their names say which mode and mtime they must have, a change shows in one stat, and a
 damaged one is dropped and made again from its blob, which no space can reach. Each user has their own (the
-last part of the name), for who owns a file can change it wherever it is linked.
+last part of the name), because the owner of a file can change it wherever it is linked.
 
 They cost no data blocks where the library can reflink, and one copy per content elsewhere (with a
 compressed library: what an inflated blob would cost anyway).
@@ -31,7 +31,7 @@ _ATTEMPTS = 8
 """A link to a file that another process replaces at this moment is refused, for that has no name any more (ENOENT)."""
 
 READ_ONLY = 0o555
-"""What is left of a file's mode when it is shared by hardlink."""
+"""The part of a file's mode that it keeps when it is shared by hardlink."""
 
 
 class Links:
@@ -64,7 +64,7 @@ class Links:
         except OSError as error:
             if error.errno != errno.EMLINK:
                 raise
-            # It has as many names as it can have. Spaces keep it, and from now on another takes its place here.
+            # It has as many names as it can have. Spaces keep it, and a new file takes its place here.
         else:
             status = platform.status(directory, name)
             is_sound = (
@@ -75,7 +75,7 @@ class Links:
             )
             if is_sound and not (verify and _is_wrong(directory, name, row)):
                 return
-            # Edited through some hardlink: spaces that have it keep it, nobody gets it any more.
+            # Edited through some hardlink: spaces that have it keep it, but no other gets it.
             platform.remove_file(directory, name)
         for attempts_left in reversed(range(_ATTEMPTS)):
             self._make(row, shared, verify=verify)
@@ -88,7 +88,7 @@ class Links:
                 return
 
     def is_form(self, row: FileRow, status: os.stat_result) -> bool:
-        """Whether a file is the one that :meth:`link` would link for this row, if nobody has changed that."""
+        """Whether a file is the one that :meth:`link` would link for this row, provided that is unchanged."""
         try:
             form = platform.status(self.directory, self._name(row))
         except OSError:
@@ -96,7 +96,7 @@ class Links:
         return (form.st_dev, form.st_ino) == (status.st_dev, status.st_ino)
 
     def _name(self, row: FileRow) -> str:
-        # Each user has their own, for whom a file belongs to can change it whenever they like.
+        # Each user has their own, because the owner of a file can change it at any time.
         return f"{row[4][:2]}/{row[4]}-{row[1] & READ_ONLY:03o}-{row[3]}-{self._user}"
 
     @cached_property

@@ -42,7 +42,7 @@ def locked(
     Yields its descriptor: a process that inherits it holds the lock as well. Without ``wait``, raises
     :class:`InUseError` if somebody else holds it.
 
-    Who may not write there can still share the lock. If there is no lock file then, nobody ever could write.
+    A user without write permission can still share the lock. If there is no lock file then, nobody ever could write.
 
     The holder writes its process id and start time into the file, for the message only: the lock itself is
     the kernel's and never outlives its process. Whoever holds it exclusively may remove the file.
@@ -102,7 +102,7 @@ def _open(path: str, *, exclusive: bool) -> int | None:
             with suppress(FileExistsError):  # another process was faster
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o666)
                 if os.name == "posix" and is_mine(os.fstat(descriptor)):
-                    os.fchmod(descriptor, 0o644)  # whatever the umask, who shares the library can lock it
+                    os.fchmod(descriptor, 0o644)  # whatever the umask, other users of the library can lock it
                 break
         refuse_second_name(descriptor)
         return descriptor

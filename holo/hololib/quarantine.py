@@ -1,4 +1,4 @@
-"""Where what is bad goes: out of the way, and never deleted."""
+"""Damaged files are moved here, out of the way, and never deleted."""
 
 from __future__ import annotations
 

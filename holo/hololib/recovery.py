@@ -65,7 +65,7 @@ def _recover(library: Library, say: OnWait) -> None:
     from holo.hololib.quarantine import Quarantine
     from holo.hololib.unsettled import remove_torn
 
-    say(f"the system or the disk failed while {library.path} was written: reading what was new")
+    say(f"unclean shutdown: verifying recent files in {library.path}")
     since = library.unsettled.earliest_change()
     quarantine = Quarantine(library.path)
     needed = cache(_needed)
@@ -82,7 +82,7 @@ def _recover(library: Library, say: OnWait) -> None:
     def remove_link(name: str) -> None:
         os.unlink(os.path.join(library.path, "links", name))
 
-    with os_errors_as(f"cannot read what is new in {library.path}"):
+    with os_errors_as(f"cannot verify recent files in {library.path}"):
         platform.sync_filesystem(library.blobs.directory)
         is_settled = all(
             [

@@ -1,4 +1,4 @@
-"""The folders ``00`` to ``ff`` of blobs and of link forms: opened once, and written to through what was opened."""
+"""The folders ``00`` to ``ff`` of blobs and of link forms: opened once, and written to through the open folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Shards:
 
     A folder is opened before anything is written there, so that no symlink in its place leads the writing
     elsewhere. A worker process keeps it open, for opening it for each of 20,000 files takes a twentieth of the time;
-    it ends with its command, and until then nobody moves the folders.
+    it ends with its command, and nobody moves the folders before that.
     """
 
     def __init__(self, path: str) -> None:

@@ -1,18 +1,19 @@
-"""Notes of what may not have reached the disk yet, for the one who comes after a power cut.
+"""Notes of what may not have reached the disk yet, to be read after a power cut.
 
 Blobs and link forms are written without waiting for the disk; a single sync makes all those of a record durable
 before its catalog appears. Until then a file may have its name, size, mode and time on the disk, but not its
-content. As long as the system runs nobody can see that, so it matters in another boot only. Whoever writes such
+content. While the system runs nobody can see that, so it matters only after another boot. Whoever writes such
 files leaves a note first:
 
-    unsettled/<boot>-<user>   derived files were made, which nobody waits for: link forms, inflated blobs
-    unsettled/<boot>-<...>    a record is at work; the note goes when everything is on the disk
-    unsettled/failed-<...>    the disk refused to take everything
+    unsettled/<boot>-<user>   derived files were made, which are not synced: link forms, inflated blobs
+    unsettled/<boot>-<...>    a record is running; it removes the note when everything is on the disk
+    unsettled/failed-<...>    the disk reported an error
 
-A note of another boot (or of a failure) means that some files that changed since then may be torn. Whoever has the
-library to himself next reads those and removes the torn ones, which no catalog needs yet. (What one needs goes to the
-quarantine: it was damaged, not torn.) What cannot be read, or is another user's, stays in doubt, and so do the notes.
-Only one's own notes count, and root's, as only their files are believed without reading them.
+A note of another boot (or of a failure) means that files which changed since then may be torn. Whoever next locks the
+library exclusively reads them and removes the torn ones (:mod:`holo.hololib.recovery`). No catalog needs these yet: a
+file that one does need was damaged, not torn, and goes to the quarantine. Files that cannot be read, and those of
+other users, stay in doubt, and then the notes stay as well. Only the notes of this user and of root count, because only
+their files are trusted without reading them.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Unsettled:
     def record(self, unless: str) -> Iterator[None]:
         """Keep a note while the block runs. It stays if the block fails.
 
-        ``unless`` says what it means for the user if not even the note can be written: raises :class:`HoloError` then.
+        Raises :class:`HoloError` if the note cannot be written; ``unless`` tells the user what that means.
         """
         try:
             path = self._note(f"{self._boot}-{temporary_name()}")
@@ -60,7 +61,7 @@ class Unsettled:
         os.unlink(path)
 
     def note_derived(self) -> None:
-        """To be called before a derived file is made. Raises :class:`OSError`."""
+        """Call this before making a derived file. Raises :class:`OSError`."""
         if not self._has_derived:
             name = f"{self._boot}-{platform.user_id()}"
             if name not in self._notes():
@@ -72,8 +73,8 @@ class Unsettled:
             self._has_derived = True
 
     def note_write_error(self) -> None:
-        """What was written is not on the disk, although the system says that it is in memory."""
-        with suppress(OSError):  # where nothing at all can be written, the failure itself is what is told
+        """Note that written data did not reach the disk, although reading it back from memory works."""
+        with suppress(OSError):  # if nothing can be written at all, the caller reports that failure
             self._note(f"failed-{temporary_name()}")
 
     def may_be_torn(self) -> bool:
@@ -81,11 +82,11 @@ class Unsettled:
         return any(not name.startswith(self._boot) for name in self._notes())
 
     def earliest_change(self) -> int:
-        """The time (ns) from which on changed files may be torn."""
+        """The time (ns) since which changed files may be torn."""
         return min(self._notes().values(), default=time.time_ns()) - _CLOCK_STEP_NS
 
     def clear(self) -> None:
-        """Everything was looked at, and nobody is writing."""
+        """Remove the notes: every file was checked, and nobody is writing."""
         for name in self._notes():
             os.unlink(os.path.join(self._folder, name))
         self._has_derived = False
@@ -116,10 +117,10 @@ class Unsettled:
 def remove_torn(
     directory: Directory, since: int, content_matches: Callable[[int, str], bool], remove: Callable[[str], object]
 ) -> bool:
-    """Read every file ``ab/...`` in ``directory`` that changed since then (ctime, ns); ``remove`` what is not genuine.
+    """Read every file ``ab/...`` in ``directory`` whose ctime is not before ``since`` (ns); ``remove`` the torn ones.
 
-    Returns whether that could be done with all of them: the disk may refuse to give one, and another user's may not be
-    read or removed. Drafts are nobody's and stay.
+    Returns whether all of them could be checked: the disk may fail to read one, and another user's may not be readable
+    or removable. Drafts stay.
     """
     is_settled = True
     with platform.listing(directory) as entries:

@@ -74,7 +74,7 @@ def test_blobs_of_a_record_that_ended_with_the_power(holo: Holo, compression: st
     blobs[0].write_bytes(sound)
     holo.launcher = another_boot(holo.root)
     result = holo("record", source, "--name", "env", "--json")
-    assert "reading what was new" in result.stderr
+    assert "verifying recent files" in result.stderr
     assert catalogs(holo)
     assert torn(holo) == notes(holo) == []
     assert not (holo.library / "quarantine").exists()
@@ -205,7 +205,7 @@ def test_notes_of_others_are_theirs(holo: Holo) -> None:
         if not mine:
             os.chown(note, 12345, 12345)
         said = holo("init", "--space", name, "env").stderr
-        assert ("reading what was new" in said) is mine
+        assert ("verifying recent files" in said) is mine
         assert (name in notes(holo)) is not mine
 
 
