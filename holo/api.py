@@ -395,7 +395,6 @@ class Hololib:
         Raises :class:`IntegrityError` if a catalog is damaged, so that it is not known what is needed; only drafts,
         locks and layers are removed then.
         """
-
         from holo.gc import collect_garbage
         from holo.gc.policy import Policy, parse_size
 
@@ -436,15 +435,12 @@ class Hololib:
         if sources and not repair:
             raise UsageError("sources are for a repair only", "Add --repair.")
         return check(
-            self.home.library,
-            self.home.spaces,
+            self.home,
             Options(
                 repair=repair,
                 sources=[os.fspath(source) for source in sources],
                 spaces=spaces if spaces is not None else [space.name for space in selection.near(self.home)],
-                workers=self.home.workers,
                 on_progress=on_progress,
-                on_wait=self.home.on_wait,
             ),
         )
 
@@ -456,7 +452,7 @@ class Hololib:
         """
         from holo.check.adopt import adopt
 
-        return adopt(self.home.library, self.home.spaces, spaces, self.home.workers, self.home.on_wait)
+        return adopt(self.home, spaces)
 
     def _options(
         self,

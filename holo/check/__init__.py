@@ -36,14 +36,15 @@ from holo.check.rights import excessive_rights, take_rights
 from holo.check.sources import Sources, refuse_missing
 from holo.errors import HoloError, os_errors_as
 from holo.files import NOT_DAMAGE, SMALL, read_file
-from holo.hololib import CatalogSummary, Library
+from holo.hololib import CatalogSummary
 from holo.hololib.catalogs import read_catalog_file
 from holo.hololib.golden import remove_golden
 from holo.hololib.layout import FOLDERS, catalog_digest, catalog_name, is_shard
-from holo.hololib.locks import InUseError, OnWait, say_waiting
+from holo.hololib.locks import InUseError
 from holo.hololib.quarantine import Quarantine
 from holo.hololib.recovery import locked_library
-from holo.holotree import Holotree, OthersSpace
+from holo.holotree import OthersSpace
+from holo.home import Home
 from holo.owners import is_mine, is_others
 from holo.space import Space
 from holo.trees.held import is_whole, remove_held
@@ -65,30 +66,29 @@ class Options:
     """directories and libraries to look in for lost content"""
     spaces: Sequence[str] = ()
     """names of spaces to compare with their catalogs as well"""
-    workers: int = 1
     on_progress: Callable[[int, int], object] | None = None
-    on_wait: OnWait = say_waiting
 
 
-def check(library: Library, tree: Holotree, options: Options) -> CheckReport:
+def check(home: Home, options: Options) -> CheckReport:
     """Read everything and report what is wrong.
 
     Raises :class:`~holo.errors.NotFound` for a space or a source that is not there, and :class:`HoloError` if
     something cannot be read or repaired for want of permission, space and the like.
     """
     started = time.monotonic()
+    library, tree = home.library, home.spaces
     refuse_missing(options.sources)
     with ExitStack() as locks:
         for name in sorted({*options.spaces}):
             if name not in tree.names():
                 raise tree.unknown(name)
-            locks.enter_context(tree.lock(name, options.on_wait, exclusive=False))
-        locks.enter_context(locked_library(library, exclusive=options.repair, on_wait=options.on_wait))
+            locks.enter_context(tree.lock(name, home.on_wait, exclusive=False))
+        locks.enter_context(locked_library(library, exclusive=options.repair, on_wait=home.on_wait))
         doing = "repair" if options.repair else "check"
         with os_errors_as(f"cannot {doing} the library {library.path}", name_file=True):
             if options.repair:
                 locks.enter_context(library.unsettled.record("Nothing was repaired."))
-            report = _Check(library, tree, options).run()
+            report = _Check(home, options).run()
             if options.repair:
                 library.settle()
     report.seconds = round(time.monotonic() - started, 3)
@@ -98,13 +98,14 @@ def check(library: Library, tree: Holotree, options: Options) -> CheckReport:
 class _Check:
     """One check, from the first file to the last."""
 
-    def __init__(self, library: Library, tree: Holotree, options: Options) -> None:
-        self._library = library
-        self._tree = tree
-        self._layers = Layers(tree.path)
+    def __init__(self, home: Home, options: Options) -> None:
+        self._library = home.library
+        self._tree = home.spaces
+        self._layers = Layers(home.spaces.path)
+        self._workers = home.workers
         self._options = options
         self._report = CheckReport()
-        self._quarantine = Quarantine(library.path)
+        self._quarantine = Quarantine(home.library.path)
         self._spaces: dict[str, Space] = {}
         self._names: defaultdict[str, list[CatalogSummary]] = defaultdict(list)
         """by the digest of the catalog they mean"""
@@ -350,7 +351,7 @@ class _Check:
         sizes: dict[str, int] = {}  # of content that is there
         wrong: list[Seen] = []
         try:
-            for seen_here in pool.run(Reader(self._library.path, folders, needed), shards, self._options.workers):
+            for seen_here in pool.run(Reader(self._library.path, folders, needed), shards, self._workers):
                 for seen in seen_here:
                     self._count(seen, needed)
                     if seen.state is State.SOUND and seen.folder == "library":
@@ -447,7 +448,7 @@ class _Check:
 
     def _check_golden(self, digest: str) -> None:
         self._report.golden += 1
-        found = [*golden_differences(self._library, self._library.catalogs.load(digest), self._options.workers)]
+        found = [*golden_differences(self._library, self._library.catalogs.load(digest), self._workers)]
         problem = self._note_golden(os.path.join(self._library.path, "golden", digest), digest, found)
         if problem is not None and self._options.repair:
             remove_golden(self._library.path, digest)
@@ -459,7 +460,7 @@ class _Check:
         if not is_whole(path):
             return  # just being made, or removed
         self._report.golden += 1
-        found = [*tree_differences(self._library, path, self._library.catalogs.load(digest), self._options.workers)]
+        found = [*tree_differences(self._library, path, self._library.catalogs.load(digest), self._workers)]
         problem = self._note_golden(path, digest, found)
         if problem is not None and self._options.repair and remove_held(path):  # unless it is in use
             problem.repaired = _MADE_AGAIN
@@ -476,7 +477,7 @@ class _Check:
             self._note("space", space.path, "its catalog is not in the library", [space.digest]).spaces = [space.name]
             return
         catalog = self._library.catalogs.read(space.digest)
-        for path, what in space_differences(self._library, space, catalog, self._options.workers):
+        for path, what in space_differences(self._library, space, catalog, self._workers):
             problem = self._note("space", os.path.join(space.path, path) if path else space.path, what)
             problem.catalogs, problem.spaces = [space.catalog], [space.name]
 

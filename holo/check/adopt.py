@@ -14,10 +14,8 @@ from dataclasses import dataclass
 
 from holo.check.differences import count_as_recorded
 from holo.errors import HoloError
-from holo.hololib import Library
-from holo.hololib.locks import OnWait
 from holo.hololib.recovery import locked_library
-from holo.holotree import Holotree
+from holo.home import Home
 from holo.owners import is_ours
 from holo.restore.place import refuse_place
 from holo.space import Space
@@ -37,18 +35,19 @@ class Adoption:
         return {"space": self.space, "path": self.path, "catalog": self.catalog, "refused": self.refused}
 
 
-def adopt(library: Library, tree: Holotree, names: Sequence[str], workers: int, on_wait: OnWait) -> list[Adoption]:
+def adopt(home: Home, names: Sequence[str]) -> list[Adoption]:
     """Adopt the spaces of these ``names``, or all, that only a copy tells of.
 
     Returns what became of each of those. Raises :class:`~holo.errors.NotFound` for a name that there is not.
     """
+    library, tree = home.library, home.spaces
     known = tree.names()
     for name in names:
         if name not in known:
             raise tree.unknown(name)
     found = []
     for name in names or known:
-        with tree.lock(name, on_wait), locked_library(library, exclusive=False, on_wait=on_wait):
+        with tree.lock(name, home.on_wait), locked_library(library, exclusive=False, on_wait=home.on_wait):
             try:
                 space = tree.get(name)
             except HoloError:
@@ -56,22 +55,23 @@ def adopt(library: Library, tree: Holotree, names: Sequence[str], workers: int, 
                     raise
                 continue  # another user's, or damaged, as `holo check` says
             if space.standing == "copied" or tree.owner(space) is not None:
-                refused = _why_not(library, tree, space, workers)
+                refused = _why_not(home, space)
                 if refused is None:
                     tree.adopt(space)
                 found.append(Adoption(name, space.path, space.catalog, refused))
     return found
 
 
-def _why_not(library: Library, tree: Holotree, space: Space, workers: int) -> str | None:
-    if (owner := tree.owner(space)) is not None:
+def _why_not(home: Home, space: Space) -> str | None:
+    library = home.library
+    if (owner := home.spaces.owner(space)) is not None:
         return f"it belongs to the home {owner}, from which this one was copied"
     try:
-        refuse_place(library, tree, space.path)
+        refuse_place(library, home.spaces, space.path)
         if not is_ours(os.lstat(space.path)):
             return "the directory is another user's"
         catalog = library.catalogs.load(space.digest)
-        found, files = count_as_recorded(library, space, catalog, workers), catalog.totals.files
+        found, files = count_as_recorded(library, space, catalog, home.workers), catalog.totals.files
     except OSError as error:
         return f"the directory cannot be read: {error.strerror}"
     except HoloError as error:

@@ -5,7 +5,7 @@
       library/ab/<digest>.zst    the same content, compressed; a blob exists if either form does
       catalog/<digest>.json      published last, by one rename, when all its blobs are durable
       names/<name>.json          which catalog a name means, and its summary for listings
-      used/<digest>              empty; its mtime says when that catalog was used last
+      used/<digest>-<user>       empty; its mtime says when that user used the catalog last
       links/ab/...               derived: files that a user's hardlinked spaces share (see holo.hololib.links)
 
 ``library``, ``catalog`` and ``names`` are the truth; everything else can be deleted at any time. A file that

@@ -84,7 +84,7 @@ class Catalogs:
         if not is_known:
             _write_durably(path, catalog.to_json())
         if name is not None and (known is None or known.digest != catalog.digest):
-            _write_durably(self.name_path(name), seal(json.dumps(asdict(_summarize(catalog, name))).encode()))
+            _write_durably(self.name_path(name), _encode(_summarize(catalog, name)))
         self.mark_used(catalog.digest)
         return known.digest if known is not None and known.digest != catalog.digest else None
 
@@ -306,26 +306,16 @@ class Catalogs:
     def _read_name(self, name: str) -> CatalogSummary | None:
         path = self.name_path(name)
         try:
-            values: dict[str, Any] = json.loads(unseal(read_file(path, SMALL)[0]))
-            summary = CatalogSummary(**values)
-            numbers = (summary.files, summary.directories, summary.symlinks, summary.bytes)
-            if (
-                summary.name != name
-                or not digests.is_digest(summary.digest)
-                or not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
-                or not type(summary.prefix) is type(summary.recorded) is str
-            ):
-                raise ValueError
+            return _decode(read_file(path, SMALL)[0], name)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise _cannot_read("", path, error) from error
-        except (ValueError, TypeError, AttributeError, RecursionError):
+        except ValueError:
             raise CatalogInvalid(
                 f"{path} is damaged",
                 "`holo check --repair` writes it anew, or moves it away; the catalog can still be used by its digest.",
             ) from None
-        return summary
 
 
 def read_catalog_file(path: str, *, follow: bool = False) -> tuple[bytes, bool]:
@@ -384,6 +374,28 @@ def _summarize(catalog: Catalog, name: str | None, recorded: float | None = None
         prefix=catalog.prefix,
         recorded=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(recorded)),
     )
+
+
+def _encode(summary: CatalogSummary) -> bytes:
+    return seal(json.dumps(asdict(summary)).encode())
+
+
+def _decode(data: bytes, name: str) -> CatalogSummary:
+    """The summary in the file of a name. Raises :class:`ValueError` if that is damaged, or about another name."""
+    try:
+        values: dict[str, Any] = json.loads(unseal(data))
+        summary = CatalogSummary(**values)
+    except (TypeError, RecursionError) as error:
+        raise ValueError("it is no summary") from error
+    numbers = (summary.files, summary.directories, summary.symlinks, summary.bytes)
+    if (
+        summary.name != name
+        or not type(summary.digest) is type(summary.prefix) is type(summary.recorded) is str
+        or not digests.is_digest(summary.digest)
+        or not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
+    ):
+        raise ValueError("it is not about that name, or says what cannot be")
+    return summary
 
 
 def _write_durably(path: str, data: bytes) -> None:
