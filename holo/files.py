@@ -71,6 +71,19 @@ def read_file(path: str, most: int, *, follow: bool = False) -> tuple[bytes, os.
         os.close(descriptor)
 
 
+def names_in(folder: str) -> list[str]:
+    """The names in a folder, in order; none if it is not there."""
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
+def paths_in(folder: str) -> list[str]:
+    """The paths of everything in a folder, in order; none if it is not there."""
+    return [os.path.join(folder, name) for name in names_in(folder)]
+
+
 def refuse_second_name(descriptor: int) -> None:
     """Close a file that was opened for writing, and raise :class:`OSError` (EMLINK), if it has a second name.
 

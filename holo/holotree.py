@@ -16,7 +16,7 @@ from dataclasses import replace
 from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, HoloError, NotFound, advice_at_home, choice, hints, os_errors_as
-from holo.files import NOT_DAMAGE, SMALL, draft_of, open_file, read, read_file, write_atomically
+from holo.files import NOT_DAMAGE, SMALL, draft_of, names_in, open_file, read, read_file, write_atomically
 from holo.hololib.layout import NAME, check_name
 from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, say_waiting
 from holo.owners import is_mine, is_ours, only_we_wrote
@@ -318,10 +318,7 @@ class Holotree:
         return NotFound(f"there is no space {name!r} in {self.path}", hints(choice("Spaces", name, self.names()), hint))
 
     def names(self) -> list[str]:
-        try:
-            files = os.listdir(self._records)
-        except FileNotFoundError:
-            return []
+        files = names_in(self._records)
         found = {file.removesuffix(".json") for file in files if file.endswith(".json")}
         marked = {file.removesuffix(_MARK) for file in files if file.endswith(_MARK)} - found
         found.update(name for name in marked if NAME.fullmatch(name) and self._marked(name) is not None)
@@ -468,7 +465,7 @@ class Holotree:
                 if kind in (".lock", *_BESIDE) and NAME.fullmatch(name):
                     drafts.setdefault(name, [])
         trials = [os.path.join(self._records, file) for file in files if file.startswith(probe.NAME)]
-        trials += [os.path.join(self.path, name) for name in os.listdir(self.path) if name.startswith(probe.DOCTOR)]
+        trials += [os.path.join(self.path, name) for name in names_in(self.path) if name.startswith(probe.DOCTOR)]
         for path in trials:
             if not dry_run:
                 remove_at(path)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from holo.bench.scratch import is_abandoned, scratches
 from holo.blueprints.garbage import running_builds
 from holo.errors import Conflict, HoloError
+from holo.files import paths_in
 from holo.hololib import Library
 from holo.hololib.inventory import take_inventory
 from holo.hololib.layout import FOLDERS, LOCKS
@@ -87,7 +88,7 @@ def uninstall(home: Home, *, spaces: bool, dry_run: bool) -> UninstallReport:
     if not dry_run:
         _remove_folders(library, tree, report)
     known = {library.path, tree.path, *report.removed, *(space.path for space in report.spaces)}
-    for path in _entries(tree.home):
+    for path in paths_in(tree.home):
         if path not in known:
             report.left.setdefault(path, "it is not holo's")
     return report
@@ -132,7 +133,7 @@ def _around(kept: list[str], path: str) -> Iterator[str]:
     if not any(f"{other}/".startswith(f"{path}/") for other in kept):
         yield path
     elif path not in kept:
-        for entry in _entries(path):
+        for entry in paths_in(path):
             yield from _around(kept, entry)
 
 
@@ -140,7 +141,7 @@ def _beside_spaces(tree: Holotree, rest: set[str], report: UninstallReport) -> l
     """What is in the holotree besides the spaces and what is known of them."""
     places = {tree.default_path(name) for name in tree.names()}
     doomed = []
-    for path in _entries(tree.path):
+    for path in paths_in(tree.path):
         name = os.path.basename(path)
         is_rest = _REST_OF_A_SPACE.fullmatch(name) is not None or name.startswith(probe.DOCTOR)
         if (path in rest or is_rest) and not is_others(path):
@@ -199,7 +200,7 @@ def _remove_folders(library: Library, tree: Holotree, report: UninstallReport) -
         try:
             os.rmdir(path)
         except OSError as error:
-            if not _entries(path) and os.path.lexists(path):
+            if not paths_in(path) and os.path.lexists(path):
                 report.left[path] = f"it is empty, but {error.strerror}"
 
 
@@ -213,9 +214,3 @@ def _is_shared(path: str) -> bool:
         if os.path.basename(folder) == "golden":  # each tree is its maker's
             names.clear()
     return False
-
-
-def _entries(folder: str) -> list[str]:
-    with suppress(FileNotFoundError):
-        return sorted(os.path.join(folder, name) for name in os.listdir(folder))
-    return []

@@ -35,7 +35,7 @@ from holo.check.report import CheckReport, Kind, Problem
 from holo.check.rights import excessive_rights, take_rights
 from holo.check.sources import Sources, refuse_missing
 from holo.errors import HoloError, os_errors_as
-from holo.files import NOT_DAMAGE, SMALL, read_file
+from holo.files import NOT_DAMAGE, SMALL, paths_in, read_file
 from holo.hololib import CatalogSummary
 from holo.hololib.catalogs import read_catalog_file
 from holo.hololib.golden import remove_golden
@@ -194,7 +194,7 @@ class _Check:
 
     def _check_records(self) -> None:
         # First the folders: a space is on record before its folder is there, and as long as it is.
-        folders = [path for path in _below(self._tree.path) if self._tree.is_place(os.path.basename(path))]
+        folders = [path for path in paths_in(self._tree.path) if self._tree.is_place(os.path.basename(path))]
         known = set()
         for name in self._tree.names():
             known.add(self._tree.default_path(name))
@@ -247,7 +247,7 @@ class _Check:
     # -- names and catalogs -------------------------------------------------------------------------------
 
     def _check_names(self) -> None:
-        for path in _below(os.path.join(self._library.path, "names")):
+        for path in paths_in(os.path.join(self._library.path, "names")):
             name = catalog_name(os.path.basename(path))
             if not name:
                 self._garbage(path)
@@ -264,7 +264,7 @@ class _Check:
         folder = os.path.join(self._library.path, "catalog")
         missing = set(self._names)
         lost: dict[str, Problem] = {}
-        for path in _below(folder):
+        for path in paths_in(folder):
             digest = catalog_digest(os.path.basename(path))
             if not digest:
                 self._garbage(path)
@@ -331,7 +331,7 @@ class _Check:
         """The folders ``ab`` of blobs and of link forms."""
         shards = []
         for folder in ("library", "links"):
-            for path in _below(os.path.join(self._library.path, folder)):
+            for path in paths_in(os.path.join(self._library.path, folder)):
                 name = os.path.basename(path)
                 if is_shard(name):
                     shards.append((folder, name))
@@ -437,7 +437,7 @@ class _Check:
         """The digests of the sound catalogs that have a golden tree. Those of other users are theirs to check."""
         folder = os.path.join(self._library.path, "golden")
         found = []
-        for path in _below(folder):
+        for path in paths_in(folder):
             name = os.path.basename(path)
             if name in self._contents:
                 if is_mine(os.lstat(path)):
@@ -506,11 +506,3 @@ def _read_catalog(path: str, digest: str) -> Catalog:
     if digests.of(data) != digest:
         raise HoloError("its bytes do not have that digest")
     return Catalog.from_json(data, path)
-
-
-def _below(folder: str) -> list[str]:
-    """The paths of what is in a folder, in order; nothing if it is not there."""
-    try:
-        return [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
-    except FileNotFoundError:
-        return []

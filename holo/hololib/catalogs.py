@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from holo import digest as digests
 from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError, choice, os_errors_as
-from holo.files import NOT_DAMAGE, SMALL, read_file, seal, sync_folder, unseal, write_atomically
+from holo.files import NOT_DAMAGE, SMALL, names_in, read_file, seal, sync_folder, unseal, write_atomically
 from holo.hololib.golden import remove_golden
 from holo.hololib.layout import NAME, catalog_digest, catalog_name, check_name, library_folder
 from holo.hololib.reference import CatalogRef
@@ -230,7 +230,7 @@ class Catalogs:
         The names go first, also after a power cut: a name without its catalog means that the catalog was lost.
         """
         names, marks = self._meanings(), defaultdict[str, list[str]](list)
-        for mark in _files(os.path.join(self._library, "used")):
+        for mark in names_in(os.path.join(self._library, "used")):
             marks[mark.partition("-")[0]].append(mark)
         for digest in digests:
             for name in names.get(digest, ()):
@@ -264,7 +264,7 @@ class Catalogs:
 
     def digests(self) -> set[str]:
         """The digests of all catalogs."""
-        return set(filter(None, map(catalog_digest, _files(os.path.join(self._library, "catalog")))))
+        return set(filter(None, map(catalog_digest, names_in(os.path.join(self._library, "catalog")))))
 
     def path(self, digest: str) -> str:
         """The file that a catalog is in."""
@@ -276,7 +276,7 @@ class Catalogs:
 
     def names(self) -> Iterator[str]:
         """The names of catalogs, in no order."""
-        return filter(None, map(catalog_name, _files(os.path.join(self._library, "names"))))
+        return filter(None, map(catalog_name, names_in(os.path.join(self._library, "names"))))
 
     def names_of(self, digest: str) -> list[str]:
         """The names that mean a catalog, and damaged ones that still tell its digest."""
@@ -354,13 +354,6 @@ def _holds(path: str, data: bytes) -> bool:
         return read_file(path, len(data))[0] == data
     except OSError:
         return False
-
-
-def _files(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except FileNotFoundError:
-        return []
 
 
 def _summarize(catalog: Catalog, name: str | None, recorded: float | None = None) -> CatalogSummary:

@@ -8,16 +8,13 @@ import os
 from holo import digest as digests
 from holo import platform
 from holo.errors import HoloError, advice
+from holo.files import names_in
 from holo.remove import remove
 
 
 def golden_trees(library: str) -> set[str]:
     """The digests of the catalogs that have a golden tree."""
-    try:
-        names = os.listdir(os.path.join(library, "golden"))
-    except FileNotFoundError:
-        return set()
-    return {name for name in names if digests.is_digest(name)}
+    return set(filter(digests.is_digest, names_in(os.path.join(library, "golden"))))
 
 
 def remove_golden(library: str, digest: str) -> None:
