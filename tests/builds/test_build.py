@@ -709,20 +709,20 @@ def test_ctrl_c_at_any_moment_of_a_build(holo: Holo, folder: Path, torture: bool
 @local
 def test_what_is_remembered_is_believed_if_it_can_be_true(holo: Holo, tmp_path: Path) -> None:
     """It may have come with the library: sealed, and a user's own, but of any form."""
-    library = Hololib(holo.home)
-    library, builds = library.home.library, holo.library / "builds"
-    digest = library.record(small(tmp_path / "tree"), "env").digest
-    space = library.init("one", "env")
+    hololib = Hololib(holo.home)
+    library, builds = hololib.home.library, holo.library / "builds"
+    digest = hololib.record(small(tmp_path / "tree"), "env").digest
+    space = hololib.init("one", "env")
     library.folder("builds")
-    known = library.space(space.space)
+    known = hololib.space(space.space)
     blueprint, packages = Blueprint(str(project(tmp_path)), "pyproject"), Packages("python", ["a", "b"])
     remember(library, blueprint, BuildOptions(), "env", digest, Inputs())
     note(str(builds / "x.parts"), digest, packages)
     (seen,) = builds.glob("*.seen")
-    origin = Path(library.home.spaces.origin_path("one"))
+    origin = Path(hololib.home.spaces.origin_path("one"))
     write_own(str(origin), {"blueprint": "/x", "compile": True, "digest": digest})
     assert (recall(library, blueprint, BuildOptions()), nearest(library, packages)) == (("env", digest), digest)
-    assert origin_of(library.home.spaces, known) == Origin("/x", True, digest)
+    assert origin_of(hololib.home.spaces, known) == Origin("/x", True, digest)
     memory = records.read(seen) | {"files": {}, "variables": {}}
     write_own(str(seen), memory)
     assert recall(library, blueprint, BuildOptions()) == ("env", digest)
@@ -740,6 +740,6 @@ def test_what_is_remembered_is_believed_if_it_can_be_true(holo: Holo, tmp_path: 
         for whole in (seen, builds / "x.parts", origin):
             write_own(str(whole), value)  # type: ignore[arg-type]
         assert (recall(library, blueprint, BuildOptions()), nearest(library, packages)) == (None, None)
-        assert origin_of(library.home.spaces, known) is None
+        assert origin_of(hololib.home.spaces, known) is None
     write_own(str(origin), {"blueprint": 5, "compile": True, "digest": digest})
-    assert origin_of(library.home.spaces, known) is None
+    assert origin_of(hololib.home.spaces, known) is None
