@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,13 @@ except holo.NotFound as error:
     print(error)
 """
     assert "no-such-catalog" in run(holo, code)
+
+
+def test_both_commands_are_one_program() -> None:
+    """`holo` may be another one, which has the name on the public index."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["name"] == "holotree"
+    assert project["scripts"] == dict.fromkeys(("holo", "holotree"), "holo.__main__:main")
 
 
 @pytest.mark.parametrize("name", holo_package.__all__)

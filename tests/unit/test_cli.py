@@ -73,10 +73,11 @@ def test_every_command_explains_itself(holo: Holo, command: str) -> None:
     assert len(holo(command, "--help").stdout.splitlines()) > 3
 
 
-def test_console_script_is_the_same(holo: Holo) -> None:
-    script = Path(sys.executable).with_name("holo")
+@pytest.mark.parametrize("name", ["holo", "holotree"])
+def test_console_script_is_the_same(holo: Holo, name: str) -> None:
+    script = Path(sys.executable).with_name(name)
     if not script.exists():
-        pytest.skip("holo is not installed here")
+        pytest.skip(f"{name} is not installed here")
     said = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
     assert said.stdout == holo("--version").stdout
 

@@ -83,10 +83,11 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
-def test_nobody_is_told_to_install_what_has_holos_name_elsewhere() -> None:
-    """In a registry that is another program."""
-    for path in [*PAGES, *(ROOT / "holo").rglob("*.py")]:
-        assert re.findall(r"install (?:-\S+ )*['\"]?holo\b(?!/).*", path.read_text(encoding="utf-8")) == [], path
+def test_nobody_is_told_to_install_holo_from_a_registry() -> None:
+    """There `holo` is another program, and `holotree` is nobody's until a release."""
+    for path in [*PAGES, *(ROOT / "holo").rglob("*.py"), ROOT / "pyproject.toml"]:
+        told = re.findall(r"install (?:-\S+ )*['\"]?holo(?:tree)?\b(?!/).*", path.read_text(encoding="utf-8"))
+        assert told == [], path
 
 
 def test_every_setting_and_variable_is_documented() -> None:
