@@ -9,8 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from types import FrameType
 
+from holo import signals
 from holo.errors import HoloError
 from holo.walk import absolute
 
@@ -36,18 +38,16 @@ class Runner:
 
     def __init__(self) -> None:
         self.folder = ""
+        self._heeding = ExitStack()
         self._stopped_by = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Runner:
-        numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
-        heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-        self._before = {number: signal.signal(number, self._stop) for number in heeded}
+        self._heeding.enter_context(signals.handled_by(self._stop))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._heeding.close()
         self.check()
 
     def _stop(self, number: int, _: FrameType | None) -> None:

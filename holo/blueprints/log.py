@@ -9,12 +9,11 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
-from holo import streams
+from holo import signals, streams
 from holo.blueprints.canonical import hidden
 from holo.errors import HoloError
 
@@ -54,7 +53,7 @@ class Log:
         self._keep(b"$ " + shlex.join(command).encode("utf-8", "surrogateescape") + b"\n")
         process = None
         try:
-            with _signals_held_back():  # one that came while it is started would leave a tool that nobody ends
+            with signals.deferred():  # one that came while it is started would leave a tool that nobody ends
                 process = self._start(command, env, cwd)
             self._pass_on(process)
             code = process.wait()
@@ -130,25 +129,6 @@ def _words(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
         if poll is not None and end is None and process.poll() is not None:
             end = time.monotonic() + _LAST_WORDS
     yield b"warning: it has left a process behind, which is not waited for\n"
-
-
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Let handlers of signals that end a program wait for the end of the block. A tool would inherit blocked ones."""
-    came: list[int] = []
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():  # where no handler ever runs
-        numbers = []
-    handlers = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
-    for number in handlers:
-        signal.signal(number, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -7,7 +7,6 @@ and nothing else; each command imports what it uses.
 from __future__ import annotations
 
 import gc
-import signal
 import sys
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
-from holo import __version__, streams
+from holo import __version__, signals, streams
 from holo.errors import INTERRUPTED, HoloError, IntegrityError, UsageError, advice, printable
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class _CommandEnded(Exception):
 def main() -> NoReturn:
     """The entry point: run the command, and turn every failure into one message and an exit code."""
     gc.disable()  # a command ends before garbage matters, and looking for it among all rows takes long
-    install_signal_handlers()
+    signals.install_handlers()
     _print_every_name()
     called = _register_only(sys.argv[1:2])
     try:
@@ -153,51 +152,9 @@ def _register_only(called: list[str]) -> str:
     return " ".join(["holo", *called]) if found else "holo"
 
 
-_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""What ends a command as Ctrl-C does: its time is over, its job is cancelled, its terminal is closed."""
-
-_stopped_by: list[int] = []
-"""The signal that has done so."""
-
-
-def install_signal_handlers() -> None:
-    if sys.platform != "win32" and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited, and nobody could wait for a child
-    for number in _ENDING:
-        if signal.getsignal(number) == signal.SIG_DFL:  # not what nohup has us ignore
-            signal.signal(number, _stop)
-    sys.unraisablehook = _reraise_lost_interrupt
-
-
-def _stop(number: int, _: object) -> None:
-    if not _stopped_by:
-        _stopped_by.append(number)
-        for other in _ENDING:  # `timeout` sends two, and the second would cut short what the first has cleaned up
-            signal.signal(other, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-
-_SOON = 0.001
-"""Seconds. Enough to be out of what swallows an interrupt."""
-
-
-def _reraise_lost_interrupt(lost: sys.UnraisableHookArgs) -> None:
-    """Interrupt once more: Python shows what is raised in a finalizer or in a weak reference's callback, and goes on.
-
-    An import has such a callback, too (``importlib._bootstrap._get_module_lock``).
-    """
-    if sys.platform == "win32" or not issubclass(lost.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(lost)
-        return
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, _SOON)
-
-
 def _interrupted() -> int:
-    _stopped_by.append(signal.SIGINT)
-    for number in {signal.SIGINT, getattr(signal, "SIGALRM", signal.SIGINT)}:
-        signal.signal(number, signal.SIG_IGN)  # impatience would cut the explanation short
-    return _fail(INTERRUPTED, None, 128 + _stopped_by[0])
+    signals.ignore()  # impatience would cut the explanation short
+    return _fail(INTERRUPTED, None, signals.code_of_interrupt())
 
 
 def _fail(message: str, hint: str | None, code: int) -> int:
@@ -224,8 +181,7 @@ def _reporting(*, is_done: bool = True) -> Iterator[None]:
             raise
         if not lost.is_unwanted:
             streams.say(f"warning: {lost.message}. The report is lost, but what it reports is done.")
-    for number in (signal.SIGINT, *_ENDING):  # the work is done and told: nothing is left that could be interrupted
-        signal.signal(number, signal.SIG_IGN)
+    signals.ignore()  # the work is done and told: nothing is left that could be interrupted
 
 
 def _show_version(wanted: bool) -> None:
@@ -399,13 +355,11 @@ def run(
     if ephemeral:
         if force:
             raise UsageError("--force is for spaces", "A throw-away environment is whole: leave it out.")
-        from holo.ephemeral.process import exit_like
-
         code = Hololib().run_ephemeral(
             command, space, catalog=catalog, blueprint=blueprint, compile=compiled, keep=keep, record=record_it
         )
         sys.stdout.flush()
-        raise _CommandEnded(exit_like(code))
+        raise _CommandEnded(signals.exit_like(code))
     if catalog is not None or keep is not None or record_it:
         raise UsageError("--catalog, --keep and --record are for throw-away environments", "Add --ephemeral.")
     library = Hololib()

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from holo import activation, platform, streams
+from holo import activation, platform, signals, streams
 from holo.errors import HoloError
 from holo.trees.overlay import OVERLAY
 
@@ -60,18 +60,6 @@ def run(command: list[str], place: Place, at_end: AtEnd | None) -> int:
     if at_end is not None:
         _finish(at_end, platform.open_root(place.path), place.path)
     return code
-
-
-def exit_like(code: int) -> int:
-    """End this process as the command did whose :func:`run` returned ``code``; an exit code is left to the caller."""
-    if code < 0 and sys.platform != "win32":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # one core is enough
-        if -code != signal.SIGKILL:
-            signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    return code if code >= 0 else 128 - code
 
 
 def _environ(place: Place) -> dict[str, str]:
@@ -135,18 +123,18 @@ else:
             self._others = set() if self._is_alone else {*namespaces.children()}  # of a program that uses holo
 
         def run(self, at_end: AtEnd | None) -> int:
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON | {signal.SIGCHLD})
-            namespaces.adopt_orphans(True)
-            try:
-                self._start(before)
-                code = self._wait()
-                self._end_the_rest()
-                if at_end is not None and self._root is not None:
-                    _finish(at_end, self._root, self._place.path)
-                _forget_signals()
-            finally:
-                namespaces.adopt_orphans(False)
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            with signals.blocked(_PASSED_ON | {signal.SIGCHLD}) as before:
+                namespaces.adopt_orphans(True)
+                try:
+                    self._start(before)
+                    code = self._wait()
+                    self._end_the_rest()
+                    if at_end is not None and self._root is not None:
+                        _finish(at_end, self._root, self._place.path)
+                    while signal.sigtimedwait(_PASSED_ON, 0) is not None:
+                        pass  # it was for the command as well, which had ended, and must not cost its result
+                finally:
+                    namespaces.adopt_orphans(False)
             return code
 
         def _start(self, mask: set[int | signal.Signals]) -> None:
@@ -261,11 +249,6 @@ else:
                 with suppress(OSError):  # what listed them
                     if descriptor > 2 and descriptor not in but and not os.get_inheritable(descriptor):
                         os.close(descriptor)
-
-    def _forget_signals() -> None:
-        """What came after the command had ended was for it as well, and must not cost its result."""
-        while signal.sigtimedwait(_PASSED_ON, 0) is not None:
-            pass
 
     def _pair() -> tuple[socket.socket, socket.socket]:
         import socket

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn, TypeVar
 
-from holo import streams
+from holo import signals, streams
 from holo.errors import HoloError
 from holo.platform import CAN_FORK
 
@@ -28,9 +28,6 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _NUMBER = struct.Struct("=I")
-
-_ENDING = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
-"""Signals that end a program in order, if it has a handler."""
 
 _F_GETPIPE_SZ = 1032
 """fcntl(2), Linux. A pipe holds 64 KiB, or less for a user with very many pipes (pipe(7))."""
@@ -91,8 +88,7 @@ def _run_in_processes(
         streams.flush()
         parent = os.getpid()
         # None must come between a fork and the list of children, nor find a handler of ours in a worker.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-        try:
+        with signals.blocked() as mask:
             for _ in range(workers):
                 receive, send = os.pipe()
                 child = os.fork()
@@ -100,8 +96,6 @@ def _run_in_processes(
                     _work(function, tasks, queue, stride, send, parent, mask, in_child)
                 os.close(send)
                 children[receive] = child
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         yield from _collect(children)
     finally:
         os.close(queue)
@@ -126,11 +120,7 @@ def _work(
     """The life of a forked worker. Never returns, never runs the parent's clean-up."""
     status = 1
     try:
-        # Such a signal can be for the whole process group. What it means is the parent's to say, which ends us then.
-        for number in _ENDING:
-            if callable(signal.getsignal(number)):
-                signal.signal(number, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signals.leave_to_parent(mask)
         try:
             if in_child is not None:
                 in_child()

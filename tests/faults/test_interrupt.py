@@ -86,7 +86,8 @@ def test_terminated_before_any_call(
 def test_a_signal_that_is_inherited_as_ignored_stays_so() -> None:
     """As nohup leaves SIGHUP."""
     code = (
-        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from holo import cli; cli._heed_signals();"
+        "import signal; from holo import signals; signal.signal(signal.SIGHUP, signal.SIG_IGN);"
+        "signals.install_handlers();"
         "print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, callable(signal.getsignal(signal.SIGTERM)))"
     )
     holo = Path(__file__).parents[2]
@@ -124,7 +125,7 @@ def test_an_interrupt_that_a_callback_swallows_comes_again(name: str, again: boo
     """Python prints what is raised there, and goes on; imports have such callbacks."""
     code = f"""
 import signal, sys, time
-from holo import cli
+from holo import cli, signals
 
 class Callback:
     def __del__(self):
@@ -134,7 +135,7 @@ class Slow:
     def __del__(self):
         time.sleep(0.1)
 
-cli._heed_signals()
+signals.install_handlers()
 try:
     Callback()
     {"Slow()" if again else ""}
