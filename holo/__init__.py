@@ -18,12 +18,15 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from holo.api import Hololib
+    from holo.bench import BenchReport, BenchResult
     from holo.catalog import Catalog, Totals
     from holo.check.adopt import Adoption
     from holo.check.report import CheckReport, Problem
-    from holo.checkout.plan import Plan
+    from holo.checkout.plan import Fill, Plan, Removal
     from holo.checkout.strategy import Decision, Method
     from holo.cloning import CloneReport, clone
+    from holo.doctor import Capability, Diagnosis
+    from holo.doctor.advice import Folder
     from holo.errors import (
         CatalogInvalid,
         Conflict,
@@ -35,22 +38,27 @@ if TYPE_CHECKING:
         StrategyUnavailable,
         UsageError,
     )
+    from holo.filetimes import FileTimes
     from holo.gc.report import GcReport, Use
     from holo.hololib.catalogs import CatalogSummary
+    from holo.hololib.inventory import Damage
     from holo.hololib.reference import CatalogRef
     from holo.record import RecordReport
     from holo.restore import DryRun
     from holo.restore.report import RestoreReport
-    from holo.settings import Strategy
+    from holo.settings import Setting, Settings, Strategy
     from holo.space import Space
     from holo.uninstall import UninstallReport
 
 _HOMES = {
     "api": ("Hololib",),
+    "bench": ("BenchReport", "BenchResult"),
     "catalog": ("Catalog", "Totals"),
     "check.adopt": ("Adoption",),
     "check.report": ("CheckReport", "Problem"),
     "cloning": ("CloneReport", "clone"),
+    "doctor": ("Capability", "Diagnosis"),
+    "doctor.advice": ("Folder",),
     "errors": (
         "CatalogInvalid",
         "Conflict",
@@ -62,21 +70,26 @@ _HOMES = {
         "StrategyUnavailable",
         "UsageError",
     ),
+    "filetimes": ("FileTimes",),
     "gc.report": ("GcReport", "Use"),
     "hololib.catalogs": ("CatalogSummary",),
+    "hololib.inventory": ("Damage",),
     "hololib.reference": ("CatalogRef",),
     "record": ("RecordReport",),
     "restore": ("DryRun",),
-    "checkout.plan": ("Plan",),
+    "checkout.plan": ("Fill", "Plan", "Removal"),
     "restore.report": ("RestoreReport",),
     "checkout.strategy": ("Decision", "Method"),
-    "settings": ("Strategy",),
+    "settings": ("Setting", "Settings", "Strategy"),
     "space": ("Space",),
     "uninstall": ("UninstallReport",),
 }
 
 __all__ = [
     "Adoption",
+    "BenchReport",
+    "BenchResult",
+    "Capability",
     "Catalog",
     "CatalogInvalid",
     "CatalogRef",
@@ -84,8 +97,13 @@ __all__ = [
     "CheckReport",
     "CloneReport",
     "Conflict",
+    "Damage",
     "Decision",
+    "Diagnosis",
     "DryRun",
+    "FileTimes",
+    "Fill",
+    "Folder",
     "GcReport",
     "HoloError",
     "Hololib",
@@ -96,7 +114,10 @@ __all__ = [
     "Problem",
     "RecordReport",
     "RelocationImpossible",
+    "Removal",
     "RestoreReport",
+    "Setting",
+    "Settings",
     "SourceChanged",
     "Space",
     "Strategy",

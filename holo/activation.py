@@ -183,7 +183,7 @@ def _is_inside(path: str | None, root: str | None) -> bool:
     return (_normal(path) + os.sep).startswith(_normal(root) + os.sep)
 
 
-def render(changes: Variables, shell: Shell) -> str:
+def render(changes: Variables, shell: str) -> str:
     """The changes as code for ``shell``, one statement for each.
 
     The text has bytes that are not UTF-8 as Python's surrogate escapes, so write it with
@@ -197,7 +197,7 @@ def render(changes: Variables, shell: Shell) -> str:
     elif shell == "powershell":
         form, unset, quote = "$Env:{} = {}\n", "Remove-Item Env:{} -ErrorAction Ignore\n", _quote_powershell
     else:
-        raise UsageError(f"flag --shell: unknown shell {shell!r}; use {', '.join(SHELLS)}")
+        raise UsageError(f"--shell: unknown shell {shell!r}; use {', '.join(SHELLS)}")
     return "".join(
         unset.format(name) if value is None else form.format(name, quote(value)) for name, value in changes.items()
     )

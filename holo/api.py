@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import TypeAlias
 
+    from holo.bench import BenchReport
     from holo.catalog import Catalog
     from holo.check import CheckReport
     from holo.check.adopt import Adoption
+    from holo.doctor import Diagnosis
     from holo.ephemeral import Environment
     from holo.gc.report import GcReport
     from holo.platform import Directory
@@ -197,6 +199,31 @@ class Hololib:
         if not force:
             activation.check_python(made.path, made.name)
         return made
+
+    def variables(self, space: Space) -> dict[str, str | None]:
+        """What makes a space the current environment: variables to set, and with ``None`` those to unset."""
+        from holo import activation
+
+        return activation.variables(space.path, space.name, os.environ)
+
+    def shell_code(self, space: Space, shell: str = "sh") -> str:
+        """The same as code that a shell (``sh``, ``fish`` or ``powershell``) evaluates.
+
+        Bytes that are not UTF-8 are in the text as Python's surrogate escapes.
+        """
+        from holo import activation
+
+        return activation.render(self.variables(space), shell)
+
+    def run_in(self, space: Space, command: Sequence[str] | None = None) -> int:
+        """Run a command in a space, by default the user's shell; returns its exit code.
+
+        On POSIX this process becomes the command, and never returns.
+        """
+        from holo import activation
+
+        wanted = list(command) if command is not None else [activation.shell(os.environ)]
+        return activation.run(wanted, activation.apply(self.variables(space), os.environ))
 
     def hidden_modules(self, space: Space) -> str | None:
         """What to say of a space of packages that Node.js does not find by ``import``; ``None`` if there is nothing."""
@@ -380,6 +407,11 @@ class Hololib:
         Layers(self.home.spaces.path).collect(self.home.library.catalogs.digests(), dry_run=False)
         return removed
 
+    def spaces_without_catalog(self, digest: str) -> list[Space]:
+        """The spaces of a catalog that is gone: they cannot be restored any more."""
+        found = [space for space in self.home.spaces.spaces() if space.digest == digest]
+        return found if found and all(summary.digest != digest for summary in self.catalogs()) else []
+
     def gc(
         self,
         *,
@@ -453,6 +485,20 @@ class Hololib:
         from holo.check.adopt import adopt
 
         return adopt(self.home, spaces)
+
+    def diagnose(self, directory: PathLike | None = None) -> Diagnosis:
+        """What the library and a folder can do together, and how fast; by default the folder of the spaces."""
+        from holo import doctor
+
+        folder = doctor.named(os.fspath(directory)) if directory is not None else self.home.spaces.path
+        with self._using_library():  # the samples would be garbage
+            return doctor.examine(self.home.library.folder("library"), folder)
+
+    def bench(self, directory: PathLike | None = None, *, on_progress: OnProgress | None = None) -> BenchReport:
+        """Measure record and restore beside ``cp``, with that tree or with a generated one, below the home."""
+        from holo.bench import measure
+
+        return measure(self.settings.home, os.fspath(directory) if directory is not None else None, on_progress)
 
     def _options(
         self,

@@ -48,7 +48,7 @@ _FULL_COPIES = (["cp", "-a", "--reflink=never"], ["cp", "-a"])
 
 
 @dataclass(frozen=True)
-class Result:
+class BenchResult:
     """One command: the median of its times. ``used`` is how files were made; ``reason`` is why not as asked for."""
 
     name: str
@@ -68,14 +68,14 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchReport:
     """The result of :func:`measure`. Speed-ups are against ``baseline``, the full copy."""
 
     files: int
     bytes: int
     generated: bool
     filesystem: str
-    results: list[Result]
+    results: list[BenchResult]
     baseline: str
 
     def to_json(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Report:
         }
 
 
-def measure(home: str, directory: str | None = None, on_progress: OnProgress | None = None) -> Report:
+def measure(home: str, directory: str | None = None, on_progress: OnProgress | None = None) -> BenchReport:
     """Measure with ``directory``, or with a generated tree, on the filesystem of ``home``.
 
     Nothing is left below ``home``, however this ends, and what a killed one left is removed first. Raises
@@ -134,7 +134,7 @@ class _Bench:
         self._round = 0
         self._done = 0
 
-    def run(self) -> Report:
+    def run(self) -> BenchReport:
         if self._directory is None:
             generate(self._path("tree"), self._runner.check)
         recorded = json.loads(self._runner.run(self._record(), home="home")[1])
@@ -146,7 +146,7 @@ class _Bench:
             self._runner.run([*copy, os.path.realpath(self._directory), "tree"])
         for self._round in range(_ROUNDS + 1):
             self._measure()
-        return Report(
+        return BenchReport(
             files=files,
             bytes=size,
             generated=self._directory is None,
@@ -188,11 +188,11 @@ class _Bench:
         if self._on_progress is not None:
             self._on_progress(self._done, (_ROUNDS + 1) * (1 + 3 * len(Strategy) + len(self._peers)))
 
-    def _results(self, files: int) -> Iterator[Result]:
+    def _results(self, files: int) -> Iterator[BenchResult]:
         full_copy = statistics.median(self._timings[_name(self._peers[0][0])].seconds)
         for timing in sorted(self._timings.values(), key=lambda timing: timing.kind):
             seconds = statistics.median(timing.seconds)
-            yield Result(
+            yield BenchResult(
                 name=timing.name,
                 command=shown(timing.command),
                 used=timing.used,

@@ -15,7 +15,7 @@ from holo.files import write_atomically
 from holo.walk import absolute
 
 if TYPE_CHECKING:
-    from holo.bench import Report
+    from holo.bench import BenchReport
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _CYAN, _PLAIN = "\x1b[36m", "\x1b[0m"
@@ -36,7 +36,7 @@ _STYLE = """
 """
 
 
-def table(report: Report) -> None:
+def table(report: BenchReport) -> None:
     """What was measured, and what that means beside the full copy."""
     print(f"{_title(report)}\n")
     numbers = [
@@ -60,7 +60,7 @@ def table(report: Report) -> None:
         print(textwrap.fill(line, _width()))
 
 
-def bars(report: Report) -> None:
+def bars(report: BenchReport) -> None:
     """Seconds as bars, as wide as the terminal; holo's in colour where there are colours."""
     slowest = max(result.seconds for result in report.results)
     names = max(len(result.name) for result in report.results)
@@ -97,12 +97,12 @@ def check(path: str) -> None:
         raise UsageError(f"--output: cannot write to {folder}", "Name another folder.")
 
 
-def save(report: Report, path: str) -> None:
+def save(report: BenchReport, path: str) -> None:
     """Write the picture, all of it or nothing."""
     write_atomically(os.path.realpath(path), _picture(report).encode())
 
 
-def _picture(report: Report) -> str:
+def _picture(report: BenchReport) -> str:
     """SVG whose colours follow the reader's light or dark mode. It has no background of its own."""
     left, length, line = 210, 350, 24
     slowest = max(result.seconds for result in report.results)
@@ -129,10 +129,10 @@ def _picture(report: Report) -> str:
     return "\n".join(parts)
 
 
-def _title(report: Report) -> str:
+def _title(report: BenchReport) -> str:
     generated = "generated tree" if report.generated else "tree"
     return f"{generated} of {render.count(report.files, 'file')}, {render.size(report.bytes)}, on {report.filesystem}"
 
 
-def _note(report: Report) -> str:
+def _note(report: BenchReport) -> str:
     return f"Medians of whole commands. Speed-up: against {report.baseline}. Damaged: 1 % of the files."

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from holo.bench import Report, Result
+from holo.bench import BenchReport, BenchResult
 from holo.cli import chart
 from support import compare, trees
 from support.cli import Holo
@@ -155,16 +155,16 @@ class Terminal(io.TextIOWrapper):
 @pytest.mark.parametrize(("is_terminal", "no_color"), [(True, ""), (True, "1"), (False, "")])
 def test_for_people(monkeypatch: pytest.MonkeyPatch, encoding: str, is_terminal: bool, no_color: str) -> None:
     results = [
-        Result("init smart", "holo init", "copy", 1.0, 100, 0.25, "reflink does not work here: " + "because " * 9),
-        Result("cp -a", "cp -a tree copy", "copy", 0.25, 400, 1, None),
-        Result("cp -al", "cp -al tree copy", "hardlink", 0.0001, 1_000_000, 2500, None),
+        BenchResult("init smart", "holo init", "copy", 1.0, 100, 0.25, "reflink does not work here: " + "because " * 9),
+        BenchResult("cp -a", "cp -a tree copy", "copy", 0.25, 400, 1, None),
+        BenchResult("cp -al", "cp -al tree copy", "hardlink", 0.0001, 1_000_000, 2500, None),
     ]
     stdout = Terminal(encoding, is_terminal=is_terminal)
     monkeypatch.setattr("sys.stdout", stdout)
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", no_color)
-    report = Report(100, 5_000_000, False, "ext4", results, "cp -a")
+    report = BenchReport(100, 5_000_000, False, "ext4", results, "cp -a")
     chart.table(report)
     chart.bars(report)
     lines = stdout.lines()
