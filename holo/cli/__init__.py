@@ -315,15 +315,12 @@ def variables(
     as_json: Json = False,
 ) -> None:
     """Print the variables that make a space the current environment, as shell code."""
-    import os
-
-    from holo import activation
     from holo.api import Hololib
     from holo.cli import render
 
-    found = Hololib().space_to_run_in(space, force=force)
-    changes = activation.variables(found.path, found.name, os.environ)
-    render.document(changes) if as_json else render.raw(activation.render(changes, render.shell(shell)))
+    library = Hololib()
+    found = library.space_to_run_in(space, force=force)
+    render.document(library.variables(found)) if as_json else render.raw(library.shell_code(found, shell))
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -347,9 +344,6 @@ def run(
     force: Unfit = False,
 ) -> None:
     """Run a command in a space; its exit code is passed on."""
-    import os
-
-    from holo import activation
     from holo.api import Hololib
 
     if ephemeral:
@@ -365,24 +359,19 @@ def run(
     library = Hololib()
     found = library.space_to_run_in(space, blueprint, compile=compiled, force=force)
     _warn_of_hidden_modules(library, found)
-    changes = activation.variables(found.path, found.name, os.environ)
     sys.stdout.flush()
-    raise _CommandEnded(activation.run(command, activation.apply(changes, os.environ)))
+    raise _CommandEnded(library.run_in(found, command))
 
 
 @app.command()
 def shell(space: SpaceToWorkIn = None, force: Unfit = False) -> None:
     """Start a shell in a space; its exit code is passed on."""
-    import os
-
-    from holo import activation
     from holo.api import Hololib
 
     library = Hololib()
     found = library.space_to_run_in(space, force=force)
     _warn_of_hidden_modules(library, found)
-    changes = activation.variables(found.path, found.name, os.environ)
-    raise _CommandEnded(activation.run([activation.shell(os.environ)], activation.apply(changes, os.environ)))
+    raise _CommandEnded(library.run_in(found))
 
 
 def _warn_of_hidden_modules(library: Hololib, space: Space) -> None:
@@ -456,9 +445,9 @@ def catalogs(
         return
     if remove is not None:
         name, digest = library.remove_catalog(remove)
-        orphans = [space.name for space in library.home.spaces.spaces() if space.digest == digest]
-        if orphans and all(summary.digest != digest for summary in library.catalogs()):
-            render.warn(f"spaces of this catalog stay, but cannot be restored any more: {', '.join(orphans)}")
+        if orphans := library.spaces_without_catalog(digest):
+            names = ", ".join(space.name for space in orphans)
+            render.warn(f"spaces of this catalog stay, but cannot be restored any more: {names}")
         with _reporting():
             if as_json:
                 render.document({"name": name, "digest": digest})
@@ -545,15 +534,11 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Show what the library and a folder can do together, how fast, and what to change."""
-    from holo import doctor as physician
     from holo.api import Hololib
     from holo.cli import render
-    from holo.hololib.recovery import locked_library
 
     library = Hololib()
-    folder = physician.named(directory) if directory is not None else library.home.spaces.path
-    with locked_library(library.home.library, exclusive=False):  # its samples would be garbage
-        diagnosis = physician.examine(library.home.library.folder("library"), folder)
+    diagnosis = library.diagnose(directory)
     golden = len(library.golden_trees())
     if as_json:
         render.document(diagnosis.to_json() | {"golden_trees": golden})
@@ -571,13 +556,12 @@ def bench(
 ) -> None:
     """Measure record and restore on this disk, beside cp."""
     from holo.api import Hololib
-    from holo.bench import measure
     from holo.cli import chart, render
 
     if output is not None:
         chart.check(output)
     with render.progress("measuring", as_json) as on_progress:
-        report = measure(Hololib().settings.home, directory, on_progress)
+        report = Hololib().bench(directory, on_progress=on_progress)
     if output is not None:
         chart.save(report, output)
     if as_json:
@@ -610,10 +594,10 @@ def clone(
 @app.command()
 def settings(as_json: Json = False) -> None:
     """Show every setting, its value and where that comes from."""
-    from holo import settings as settings_module
+    from holo.api import Hololib
     from holo.cli import render
 
-    loaded = settings_module.load()
+    loaded = Hololib().settings
     effective = loaded.effective()
     if as_json:
         render.document(

@@ -13,12 +13,11 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from holo import streams
-from holo.errors import UsageError, printable
+from holo.errors import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from holo.activation import Shell
     from holo.check.adopt import Adoption
     from holo.check.report import CheckReport
     from holo.cloning import CloneReport
@@ -44,16 +43,6 @@ def raw(text: str) -> None:
 
 def warn(message: str) -> None:
     streams.say(f"warning: {message}")
-
-
-def shell(name: str) -> Shell:
-    """Check the name of a shell."""
-    from holo.activation import SHELLS
-
-    for known in SHELLS:
-        if name == known:
-            return known
-    raise UsageError(f"--shell: unknown shell {name!r}; use {', '.join(SHELLS)}")
 
 
 def count(number: int, noun: str) -> str:
