@@ -13,13 +13,16 @@ endif
 # mkfs and its kin live where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help demo test torture lint bench tools clean
+.PHONY: help demo docs test torture lint bench tools clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: $(STAMP) ## record a real virtualenv, restore it, use it
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
+
+docs: $(STAMP) tools ## run the console blocks of README.md and docs/, and write what they print; as root
+	@cd tests && ../$(BIN)/python -m support.consoles --write
 
 test: $(STAMP) tools ## run the tests, on real filesystems where it may mount them
 	@$(BIN)/pytest -q --numprocesses auto --maxprocesses 8

@@ -6,8 +6,6 @@ import fcntl
 import itertools
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from support import filesystems
+from support import filesystems, venvs
 from support.cli import Holo
 from support.faults import Supervisor
 from support.filesystems import Filesystem, Mounts, Unavailable
@@ -172,15 +170,6 @@ def real_venv_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (base / "real-venv.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
-            clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-            commands: list[list[str | Path]] = [
-                [sys.executable, "-m", "venv", "--clear", source],
-                [source / "bin" / "pip", "install", "--quiet", "numpy", "rich"],
-                [source / "bin" / "python", "-m", "compileall", "-q", source / "lib"],
-            ]
-            for command in commands:
-                built = subprocess.run(command, env=clean, capture_output=True, text=True, check=False)
-                if built.returncode != 0:
-                    pytest.fail(f"cannot build a virtualenv: {built.stdout}{built.stderr}")
+            venvs.make(source)
             done.touch()
     return source

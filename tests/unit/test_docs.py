@@ -16,7 +16,9 @@ import typer.main
 
 from holo.cli import app
 from holo.settings import load
+from support import consoles
 from support.cli import Holo
+from support.filesystems import Filesystem
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("catalogs/*.md")])
@@ -111,6 +113,34 @@ def test_python_examples_run(holo: Holo, name: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert str(holo.holotree) in done.stdout
+
+
+# -- console blocks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("filesystem", ["btrfs"], indirect=True)
+@pytest.mark.parametrize("page", consoles.PAGES, ids=lambda path: path.name)
+def test_console_blocks_are_current(page: Path, filesystem: Filesystem, tmp_path: Path, real_venv_source: Path) -> None:
+    world = consoles.World(filesystem.root / "ada", tmp_path)
+    world.furnish(real_venv_source)
+    text = page.read_text(encoding="utf-8")
+    assert consoles.differences(text, consoles.rendered(text, world)) == [], "`make docs` writes the blocks anew"
+
+
+@pytest.mark.parametrize(
+    ("shown", "real", "is_current"),
+    [
+        ("1,234 files in 0.31 s", "98 files in 12 s", True),
+        ("space a is b (376673b1aec7)", "space a is b (91136aed9b6c)", True),
+        ("5 files: 5 reflinked", "5 files: 5 copied", False),
+        ("5 files: 0 copied", "5 files: 5 copied", False),
+        ("0.5 MB", "0 B", False),
+        ("space job-1", "space job-2", False),
+    ],
+)
+def test_what_differs_between_machines_is_current(shown: str, real: str, is_current: bool) -> None:
+    text, now = (f"```console\n$ holo list\n{line}\n```\n" for line in (shown, real))
+    assert (consoles.differences(text, now) == []) == is_current
 
 
 # -- reliability ------------------------------------------------------------------------------------------
