@@ -15,10 +15,10 @@ from holo.checkout.strategy import Method
 from holo.checkout.tally import Tally
 from holo.content import Hole, Piece
 from holo.hololib import Library
-from holo.hololib.blobs import CHUNK, write_all, write_sparse
+from holo.hololib.blobs import CHUNK, write_sparse
 from holo.hololib.links import READ_ONLY
 from holo.platform import Directory
-from holo.relocation.patch import Relocator
+from holo.relocation.patch import Relocator, patch_file
 
 _KEPT_BYTES = 64 << 20
 """Patched content kept in memory between the check before the first write and the write itself."""
@@ -184,13 +184,8 @@ class Materializer:
         target = self._blobs.clone(digest, size, directory, name, 0o600, verify=self._verify)
         if target is None:
             return False
-        edits = self._relocator.edits(relocation, b"", path)
         try:
-            for start, end in regions:
-                os.lseek(target, start, os.SEEK_SET)
-                content = os.read(target, end - start)
-                os.lseek(target, start, os.SEEK_SET)
-                write_all(target, self._relocator.patch_region(content, (start, end), edits))
+            patch_file(target, self._relocator, relocation, path)
         except BaseException:
             os.close(target)
             platform.remove_file(directory, name)

@@ -18,11 +18,10 @@ from holo.catalog import Relocation as Places
 from holo.cloning.filler import nothing_made
 from holo.cloning.search import Found, chunks_of, places_in, search
 from holo.errors import HoloError, UsageError
-from holo.hololib.blobs import write_all
 from holo.platform import Directory
 from holo.relocation.bytecode import STALE, is_bytecode, source_of
 from holo.relocation.foreign import links_out
-from holo.relocation.patch import Relocator, unquoted
+from holo.relocation.patch import Relocator, patch_file, unquoted
 from holo.walk import Walker
 
 _WAY_OUT = ", or clone without --relocate"
@@ -134,29 +133,14 @@ class Relocation:
             if places is None or not self._relocator.applies(places):
                 return False
             self._relocator.refuse_impossible({path: places}, _WAY_OUT)
-            self._patch(file, places, path)
+            if self._relocator.is_unquoted(chunks_of(file), places, path):
+                self._unquoted.append(path)
+            patch_file(file, self._relocator, places, path)
         if status.st_nlink > 1:
             done.add(inode)
         self.patched += 1
         self.patched_bytes += status.st_size
         return True
-
-    def _patch(self, file: int, places: Places, path: str) -> None:
-        if self._relocator.is_unquoted(chunks_of(file), places, path):
-            self._unquoted.append(path)
-        regions = self._relocator.regions(places)
-        if regions is None:
-            patched = b"".join(map(bytes, self._relocator.patch(chunks_of(file), places, path)))
-            os.lseek(file, 0, os.SEEK_SET)
-            write_all(file, patched)
-            os.ftruncate(file, len(patched))
-            return
-        edits = self._relocator.edits(places, b"", path)
-        for start, end in regions:
-            os.lseek(file, start, os.SEEK_SET)
-            content = os.read(file, end - start)
-            os.lseek(file, start, os.SEEK_SET)
-            write_all(file, self._relocator.patch_region(content, (start, end), edits))
 
     def _move_links(self, walker: Walker, paths: set[str]) -> None:
         for path in sorted(paths):

@@ -1,7 +1,7 @@
 """Patch the recorded prefix to a new path: compute the edits, check the content against them, then splice.
 
-Nothing here writes. :meth:`Relocator.check` must have seen the whole content before the first byte of
-:meth:`Relocator.patch` is written, so that bad offsets never leave half a file.
+A :class:`Relocator` writes nothing. :meth:`Relocator.check` must have seen the whole content before the first byte of
+:meth:`Relocator.patch` is written, or :func:`patch_file` is called, so that bad offsets never leave half a file.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import TypeAlias
 
+from holo import platform
 from holo.catalog import BYTECODE_HEADER, Relocation
-from holo.content import Hole, Piece
+from holo.content import Hole, Piece, pieces_of
 from holo.errors import CatalogInvalid, RelocationImpossible
+from holo.hololib.blobs import write_all
 from holo.relocation import is_plain, leads_into, listed, shebang
 
 SHEBANG_LIMIT = shebang.limit()
@@ -169,14 +171,6 @@ class Relocator:
             return None
         return [(offset, offset + len(self.old)) for offset in relocation.offsets]
 
-    @staticmethod
-    def patch_region(content: bytes, region: tuple[int, int], edits: list[Edit]) -> bytes:
-        """One of the :meth:`regions` patched by the :meth:`edits` of its file; the length stays."""
-        start, end = region
-        first, last = bisect_left(edits, start, key=itemgetter(0)), bisect_right(edits, end, key=itemgetter(0))
-        inside = [(low - start, high - start, new) for low, high, new in edits[first:last]]
-        return b"".join(map(bytes, splice(content, (), inside)))
-
     def edits(self, relocation: Relocation, head: bytes, path: str) -> list[Edit]:
         """The edits of the file at ``path``, in order; ``head``: its beginning, if a line or a text is changed."""
         length = len(self.old)
@@ -214,6 +208,35 @@ class Relocator:
 
         quoted = replacements(path, head, below, len(self.old), self.new)
         return [self.new] * (len(offsets) - len(below)) + quoted if quoted is not None else None
+
+
+def patch_file(descriptor: int, relocator: Relocator, relocation: Relocation, path: str) -> None:
+    """Patch the file at ``path`` in the tree, which is open for reading and writing, without a check.
+
+    If everything keeps its place, only the :meth:`Relocator.regions` are written, and the file shares the other blocks
+    as before.
+    """
+    regions = relocator.regions(relocation)
+    if regions is None:
+        pieces = pieces_of(descriptor, os.fstat(descriptor).st_size)
+        patched = b"".join(map(bytes, relocator.patch(pieces, relocation, path)))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        write_all(descriptor, patched)
+        os.ftruncate(descriptor, len(patched))
+        return
+    edits = relocator.edits(relocation, b"", path)
+    for start, end in regions:
+        content = platform.read_at(descriptor, end - start, start)
+        os.lseek(descriptor, start, os.SEEK_SET)
+        write_all(descriptor, _patch_region(content, start, edits))
+
+
+def _patch_region(content: bytes, start: int, edits: list[Edit]) -> bytes:
+    """The stretch of a file that begins at ``start``, patched by those of the file's edits that lie in it."""
+    end = start + len(content)
+    first, last = bisect_left(edits, start, key=itemgetter(0)), bisect_right(edits, end, key=itemgetter(0))
+    inside = [(low - start, high - start, new) for low, high, new in edits[first:last]]
+    return b"".join(map(bytes, splice(content, (), inside)))
 
 
 def unquoted(files: list[str]) -> str:

@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from holo.catalog import Catalog, Relocation
 from holo.errors import CatalogInvalid, RelocationImpossible
 from holo.relocation.find import find as find_any
-from holo.relocation.patch import SHEBANG_LIMIT, Relocator, splice
+from holo.relocation.patch import SHEBANG_LIMIT, Relocator, patch_file, splice
 
 OLD = "/opt/env"
 EQUAL, SHORTER, LONGER = "/srv/new", "/n", "/a/much/longer/place"
@@ -47,6 +48,15 @@ def patched(old: str, new: str, content: bytes, sizes: list[int] | None = None, 
     assert relocation is not None
     chunks = cut(content, sizes or [], first=relocation.ends[0] if relocation.kind == "text" and relocation.ends else 1)
     return b"".join(Relocator(old, new).patch(chunks, relocation, path))
+
+
+def patched_in_place(relocator: Relocator, content: bytes, relocation: Relocation) -> bytes:
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        patch_file(file.fileno(), relocator, relocation, "bin/script")
+        file.seek(0)
+        return file.read()
 
 
 def by_hand(old: bytes, new: bytes, content: bytes, relocation: Relocation) -> bytes:
@@ -85,6 +95,7 @@ def test_any_chunks_give_what_is_done_by_hand(content: bytes, new: str, sizes: l
     assert patched(OLD, new, content, sizes) == expected
     assert patched(OLD, new, content) == expected
     assert Relocator(OLD, new).size(relocation, len(content)) == len(expected)
+    assert patched_in_place(Relocator(OLD, new), content, relocation) == expected
     if relocation.kind != "text":
         assert len(expected) == len(content)
 
@@ -281,7 +292,7 @@ def test_bytecode_of_a_patched_source_is_made_stale(new: str) -> None:
     assert b"".join(relocator.patch(cut(content, [5], first=1), bytecode, "x.pyc")) == expected
     assert relocator.size(bytecode, len(content)) == len(content)
     assert relocator.regions(bytecode) == [(4, 16)]
-    assert relocator.patch_region(content[4:16], (4, 16), relocator.edits(bytecode, b"", "x.pyc")) == bytes(12)
+    assert patched_in_place(relocator, content, bytecode) == expected
 
 
 @pytest.mark.parametrize(
