@@ -11,15 +11,17 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 
 from holo import platform
+from holo.catalog import BYTECODE_HEADER
 from holo.catalog import Relocation as Places
 from holo.cloning.filler import nothing_made
 from holo.cloning.search import Found, chunks_of, places_in, search
 from holo.errors import HoloError, UsageError
 from holo.platform import Directory
-from holo.relocation.bytecode import STALE, is_bytecode, source_of
+from holo.relocation.bytecode import STALE, Names, compiled_from, has_source
 from holo.relocation.foreign import links_out
 from holo.relocation.patch import Relocator, patch_file, unquoted
 from holo.walk import Walker
@@ -64,7 +66,8 @@ class Relocation:
         self._found = self._search(source, 0)
         walker = Walker(source)
         try:
-            for path in [path for path in self._found.places if is_bytecode(path) and _has(walker, source_of(path))]:
+            names = _names_below(walker)
+            for path in [path for path in self._found.places if has_source(path, names)]:
                 del self._found.places[path]
         finally:
             walker.close()
@@ -99,14 +102,11 @@ class Relocation:
 
     def _patch_files(self, walker: Walker, paths: set[str]) -> None:
         done: set[tuple[int, int]] = set()
-        patched: set[str] = set()
-        for path in sorted(paths):
-            if is_bytecode(path) and _has(walker, source_of(path)):
-                continue
-            if self._patch_one(walker, path, None, done):
-                patched.add(path)
-        for path in sorted(patched):
-            for compiled in _compiled_from(walker, path):
+        names = _names_below(walker)
+        to_patch = [path for path in sorted(paths) if not has_source(path, names)]
+        patched = [path for path in to_patch if self._patch_one(walker, path, None, done)]
+        for path in patched:
+            for compiled in compiled_from(path, names):
                 self._patch_one(walker, compiled, STALE, done)
 
     def _patch_one(self, walker: Walker, path: str, places: Places | None, done: set[tuple[int, int]]) -> bool:
@@ -175,25 +175,19 @@ class Relocation:
         platform.set_times(directory, own)
 
 
-def _has(walker: Walker, path: str) -> bool:
-    folder, _, name = path.rpartition("/")
-    try:
-        return stat.S_ISREG(platform.status(walker.open(folder), name).st_mode)
-    except OSError:
-        return False
+def _names_below(walker: Walker) -> Names:
+    @cache
+    def names(folder: str) -> set[str]:
+        found = set()
+        with suppress(OSError), platform.listing(walker.open(folder)) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # it has just gone
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode) and status.st_size >= BYTECODE_HEADER:
+                        found.add(entry.name)
+        return found
 
-
-def _compiled_from(walker: Walker, source: str) -> list[str]:
-    """The bytecode of a source."""
-    if not source.endswith(".py"):
-        return []
-    folder = os.path.join(os.path.dirname(source), "__pycache__")
-    try:
-        with platform.listing(walker.open(folder)) as entries:
-            found = [f"{folder}/{entry.name}" for entry in entries if is_bytecode(entry.name)]
-    except OSError:
-        return []
-    return sorted(path for path in found if source_of(path) == source)
+    return names
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from holo import platform
 from holo.catalog import BYTECODE_HEADER, Catalog, DirectoryRow, FileRow, Relocation
@@ -29,7 +30,7 @@ from holo.hololib.shards import DRAFT, temporary_name
 from holo.platform import probe
 from holo.record.ingest import Batch, Ingest, Ingested
 from holo.record.scan import Tree, refuse_special, scan
-from holo.relocation.bytecode import STALE, is_bytecode, source_of
+from holo.relocation.bytecode import STALE, compiled_from, has_source
 from holo.relocation.foreign import links_out
 from holo.walk import Walker, absolute, refuse_mounts_inside
 from holo.workers import pool
@@ -248,19 +249,16 @@ def _hardlinks(found: dict[str, list[Ingested]]) -> list[list[str]]:
 
 
 def _settle_bytecode(relocations: dict[str, Relocation], found: dict[str, list[Ingested]]) -> None:
-    """Bytecode is made stale if its source is patched, and is no program if it has a source."""
+    """Patch no bytecode that has a source, but make it stale if that source is patched."""
 
+    @cache
     def names(folder: str) -> set[str]:
         return {item.row[0] for item in found.get(folder, ()) if item.row[2] >= BYTECODE_HEADER}
 
-    for path in [path for path in relocations if is_bytecode(path)]:
-        folder, _, name = source_of(path).rpartition("/")
-        if name in names(folder):
-            del relocations[path]
-    for source in [path for path in relocations if path.endswith(".py")]:
-        folder = os.path.join(os.path.dirname(source), "__pycache__")
-        compiled = (f"{folder}/{name}" for name in names(folder) if is_bytecode(name))
-        relocations.update((path, STALE) for path in compiled if source_of(path) == source)
+    for path in [path for path in relocations if has_source(path, names)]:
+        del relocations[path]
+    for source in [*relocations]:
+        relocations.update(dict.fromkeys(compiled_from(source, names), STALE))
 
 
 def _assemble(tree: Tree, found: dict[str, list[Ingested]], prefix: str, *, keep_setid: bool) -> Catalog:

@@ -1,18 +1,24 @@
-"""Bytecode of CPython: which source it is of, and what in it is no path that is ever used.
+"""Bytecode of CPython: which source it was compiled from, and when it is patched.
 
-The path of its source is in nearly every ``.pyc``, and CPython corrects that when it loads it. All other paths in it
-come from the source. So bytecode whose source is patched is made stale by its header (PEP 552), and compiled again.
-Bytecode without a source is a program like any other.
+Nearly every ``.pyc`` contains the path of its source, which CPython corrects when it loads the file. All other paths in
+it come from the source. So bytecode with a source is never searched for paths: it is shared as it is, or, if its source
+is patched, made stale by its header (PEP 552), so that CPython compiles the source again. Bytecode without a source is
+a program like any other.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Collection
+from typing import TypeAlias
 
 from holo.catalog import Relocation
 
 STALE = Relocation("bytecode", [], [])
 """Bytecode to be compiled again. Its header says of the source: checked by its time and size, which are 0."""
+
+Names: TypeAlias = Callable[[str], Collection[str]]
+"""The names of the files in a folder of the tree that are as long as the header of bytecode, or longer."""
 
 
 def is_bytecode(name: str) -> bool:
@@ -35,10 +41,27 @@ def source_of(bytecode: str) -> str:
     return f"{folder.removesuffix('__pycache__')}{stem}.py"
 
 
-def program(path: str, content: bytes | None, prefix: bytes, found: Relocation) -> Relocation | None:
-    """What must be patched in the bytecode at ``path``, if it has no source; ``None`` if that is nothing.
+def has_source(path: str, names: Names) -> bool:
+    """Whether the file at ``path`` is bytecode, and its source is in the tree."""
+    if not is_bytecode(path):
+        return False
+    folder, _, name = source_of(path).rpartition("/")
+    return name in names(folder)
 
-    ``found`` are the occurrences of ``prefix`` in its ``content`` (``None``: it is too large to look).
+
+def compiled_from(source: str, names: Names) -> list[str]:
+    """The bytecode that was compiled from the file at ``source``: to be made :data:`STALE` if that is patched."""
+    if not source.endswith(".py"):
+        return []
+    folder = os.path.join(os.path.dirname(source), "__pycache__")
+    compiled = [f"{folder}/{name}" for name in names(folder) if is_bytecode(name)]
+    return sorted(path for path in compiled if source_of(path) == source)
+
+
+def program(path: str, content: bytes | None, prefix: bytes, found: Relocation) -> Relocation | None:
+    """Where to patch the bytecode at ``path`` if it has no source; ``None`` if it names nothing but that source.
+
+    ``found`` are the occurrences of ``prefix`` in its ``content`` (``None``: the file is too large to look).
     """
     own = prefix + b"/" + os.fsencode(source_of(path))
     if content is not None and all(content.startswith(own, offset) for offset in found.offsets):
