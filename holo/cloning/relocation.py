@@ -18,11 +18,13 @@ from holo import platform
 from holo.catalog import BYTECODE_HEADER
 from holo.catalog import Relocation as Places
 from holo.cloning.filler import nothing_made
-from holo.cloning.search import Found, chunks_of, places_in, search
+from holo.cloning.search import Found, inspect, search
+from holo.content import pieces_of
 from holo.errors import HoloError, UsageError
 from holo.platform import Directory
 from holo.relocation.bytecode import STALE, Names, compiled_from, has_source
 from holo.relocation.foreign import links_out
+from holo.relocation.inspection import Inspector
 from holo.relocation.patch import Relocator, patch_file, unquoted
 from holo.walk import Walker
 
@@ -38,6 +40,7 @@ class Relocation:
         if source == os.sep:
             raise UsageError("the path of / is in everything", "Clone it without --relocate.")
         self._shown = source
+        self._inspector = Inspector(source)
         self._relocator = Relocator(source, target)
         self._workers = workers
         self._found = Found()
@@ -96,7 +99,7 @@ class Relocation:
             walker.close()
 
     def _search(self, root: Directory, since: int) -> Found:
-        return search(root, self._shown, self._relocator.old, since, self._workers)
+        return search(root, self._inspector, since, self._workers)
 
     # -- patching -----------------------------------------------------------------------------------------------
 
@@ -112,28 +115,30 @@ class Relocation:
     def _patch_one(self, walker: Walker, path: str, places: Places | None, done: set[tuple[int, int]]) -> bool:
         folder, _, name = path.rpartition("/")
         try:
-            return self._patch_file(walker.open(folder), name, path, places, done)
+            return self._patch_file(walker.open(folder), folder, name, places, done)
         except OSError as error:
             shown = os.path.join(self._shown, path)
             raise HoloError(f"cannot relocate {shown}: {error.strerror}", nothing_made(error)) from error
 
     def _patch_file(
-        self, directory: Directory, name: str, path: str, places: Places | None, done: set[tuple[int, int]]
+        self, directory: Directory, folder: str, name: str, places: Places | None, done: set[tuple[int, int]]
     ) -> bool:
         """Patch a file at these places, or, if they are not known, wherever it has the path in it."""
         try:
             status = platform.status(directory, name)
         except FileNotFoundError:  # it went in the meantime
             return False
+        path = f"{folder}/{name}" if folder else name
         inode = (status.st_dev, status.st_ino)  # a snapshot may have others inside, with the same numbers
         if not stat.S_ISREG(status.st_mode) or inode in done:
             return False
         with _opened_to_change(directory, name, status) as file:
-            places = places or places_in(file, path, self._relocator.old)
+            if places is None:
+                places, _ = inspect(self._inspector, file, status.st_size, folder, name)
             if places is None or not self._relocator.applies(places):
                 return False
             self._relocator.refuse_impossible({path: places}, _WAY_OUT)
-            if self._relocator.is_unquoted(chunks_of(file), places, path):
+            if self._relocator.is_unquoted(pieces_of(file, status.st_size), places, path):
                 self._unquoted.append(path)
             patch_file(file, self._relocator, places, path)
         if status.st_nlink > 1:

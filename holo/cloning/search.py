@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 from holo import platform
 from holo.catalog import Relocation
 from holo.cloning.filler import nothing_made
-from holo.content import Piece, pieces_of
+from holo.content import pieces_of
 from holo.errors import HoloError
 from holo.hololib.blobs import CHUNK
 from holo.platform import Directory
 from holo.relocation import leads_into
-from holo.relocation.bytecode import is_bytecode, program
-from holo.relocation.find import Opaque, PrefixFinder, find
-from holo.relocation.foreign import may_point_outside, other_spellings, outside
+from holo.relocation.foreign import may_point_outside
+from holo.relocation.inspection import Inspector
 from holo.walk import Walker
 from holo.workers.treewalk import visit_all
 
@@ -45,16 +43,16 @@ class Found:
             setattr(self, each.name, mine | theirs if isinstance(mine, dict) else mine + theirs)
 
 
-def search(root: Directory, shown: str, prefix: bytes, since: int, workers: int) -> Found:
-    """Look for ``prefix`` in what changed from ``since`` on (ns; 0: in everything) below ``root``.
+def search(root: Directory, inspector: Inspector, since: int, workers: int) -> Found:
+    """Inspect what changed from ``since`` on (ns; 0: everything) below ``root``, the tree of the inspector.
 
-    ``shown`` is the path of ``root`` for messages. Raises :class:`HoloError` naming what cannot be read.
+    Raises :class:`HoloError` naming what cannot be read.
     """
     try:
         again = platform.open_child(root, ".")  # Btrfs lists what there was when a directory was opened
     except OSError as error:
-        raise HoloError(f"cannot read {shown}: {error.strerror}", nothing_made(error)) from error
-    found, visitor = Found(), _Search(again, shown, prefix, since)
+        raise HoloError(f"cannot read {inspector.path}: {error.strerror}", nothing_made(error)) from error
+    found, visitor = Found(), _Search(again, inspector, since)
     try:
         for part in visit_all(visitor, workers):
             found.add(part)
@@ -64,36 +62,22 @@ def search(root: Directory, shown: str, prefix: bytes, since: int, workers: int)
     return found
 
 
-def chunks_of(file: int) -> Iterator[Piece]:
-    """The content of an open file."""
-    return pieces_of(file, os.fstat(file).st_size)
-
-
-def places_in(file: int, path: str, prefix: bytes) -> Relocation | None:
-    """Where ``prefix`` is to be patched in the open file at ``path`` in the tree, or ``None``."""
-    finder = PrefixFinder(prefix, bytecode=is_bytecode(path))
-    for chunk in chunks_of(file):
-        finder.feed(chunk)
-    places = finder.finish()
-    if places is None or isinstance(places, Opaque):
-        return None
-    if is_bytecode(path):
-        size = os.fstat(file).st_size
-        return program(path, os.pread(file, size, 0) if size <= CHUNK else None, prefix, places)
-    return places
+def inspect(inspector: Inspector, file: int, size: int, folder: str, name: str) -> tuple[Relocation | None, list[str]]:
+    """Where an open file is to be patched, and the warnings about it."""
+    if size > CHUNK:
+        return inspector.judge(inspector.look_through(pieces_of(file, size), name), None, folder, name)
+    content = platform.read_at(file, size, 0)
+    return inspector.judge(inspector.look_into(content, name), content, folder, name)
 
 
 class _Search:
     """Looks into all files of a tree. A visitor of :mod:`holo.workers.treewalk`."""
 
-    def __init__(self, root: Directory, shown: str, prefix: bytes, since: int) -> None:
+    def __init__(self, root: Directory, inspector: Inspector, since: int) -> None:
         """Only what changed from ``since`` on (ns) is read."""
         self._walker = Walker(root)
-        self._shown = shown
-        self._prefix = prefix
-        self._path = os.fsdecode(prefix)
+        self._inspector = inspector
         self._since = since
-        self._foreign = other_spellings(self._path)
         self._found = Found()
         self.seen = 0
 
@@ -128,56 +112,27 @@ class _Search:
                     elif entry.is_symlink():
                         found.symlinks += 1
                         target = platform.read_link(directory, name)
-                        if leads_into(target, self._path):
+                        if leads_into(target, self._inspector.path):
                             found.links.append(base + name)
                         elif target.startswith(("/", "..")):
                             found.links_elsewhere.append((base + name, target))
         except OSError as error:
-            shown = os.path.join(self._shown, base + name)
+            shown = os.path.join(self._inspector.path, base + name)
             raise HoloError(f"cannot read {shown}: {error.strerror}", nothing_made(error)) from error
         found.directories += len(below)
         return below
 
     def _file(self, directory: Directory, folder: str, name: str) -> None:
-        path = f"{folder}/{name}" if folder else name
         file = platform.open_file(directory, name)
         try:
-            status = os.fstat(file)
-            size = status.st_size
+            size = os.fstat(file).st_size
             self._found.files += 1
             self._found.bytes += size
-            if size > CHUNK:
-                self._large(file, path)
-            elif size >= len(self._prefix) or self._foreign or may_point_outside(folder, name):
-                self._small(os.read(file, size), folder, name, path)
+            if size < self._inspector.shortest and not may_point_outside(folder, name):
+                return
+            places, warnings = inspect(self._inspector, file, size, folder, name)
         finally:
             os.close(file)
-
-    def _small(self, content: bytes, folder: str, name: str, path: str) -> None:
-        self._note(path, content, find(self._prefix, content, bytecode=is_bytecode(name)))
-        self._warn(path, [what for what, needle in self._foreign if needle in content])
-        if may_point_outside(folder, name):
-            self._found.warnings += outside(path, content, self._path)
-
-    def _large(self, file: int, path: str) -> None:
-        finder = PrefixFinder(self._prefix, bytecode=is_bytecode(path))
-        foreign = [(what, PrefixFinder(needle)) for what, needle in self._foreign]
-        for chunk in chunks_of(file):
-            finder.feed(chunk)
-            for _, other in foreign:
-                other.feed(chunk)
-        self._note(path, None, finder.finish())
-        self._warn(path, [what for what, other in foreign if other.finish() is not None])
-
-    def _note(self, path: str, content: bytes | None, places: Relocation | Opaque | None) -> None:
-        if isinstance(places, Opaque):
-            self._found.warnings.append(places.warning(path))
-            return
-        if places is not None and is_bytecode(path):
-            places = program(path, content, self._prefix, places)
         if places is not None:
-            self._found.places[path] = places
-
-    def _warn(self, path: str, foreign: list[str]) -> None:
-        if not is_bytecode(path):
-            self._found.warnings += [f"{path} contains {what}, which is not patched" for what in foreign]
+            self._found.places[f"{folder}/{name}" if folder else name] = places
+        self._found.warnings += warnings
