@@ -17,20 +17,19 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from holo import digest as digests
 from holo import platform
 from holo.catalog import FileRow, Relocation
-from holo.content import pieces_of
+from holo.content import Piece, pieces_of
 from holo.errors import HoloError, SourceChanged, advice
 from holo.hololib.blobs import CHUNK, WORTH_COMPRESSING, Blobs, ContentMismatch
 from holo.platform import Directory
-from holo.relocation.bytecode import is_bytecode, program
-from holo.relocation.find import Opaque, PrefixFinder, find
-from holo.relocation.foreign import may_point_outside, other_spellings, outside
+from holo.relocation.foreign import may_point_outside
+from holo.relocation.inspection import Inspector, Seen
 from holo.walk import Walker
 
 _ATTEMPTS = 5
@@ -60,13 +59,11 @@ class _Content(NamedTuple):
 
     status: os.stat_result
     digest: str
-    relocation: Relocation | Opaque | None
+    seen: Seen | None
     xattrs: dict[str, bytes]
     stored: bool
     small: bytes | None
     """all of it, if that is not much"""
-    foreign: list[str]
-    """which other spellings of the prefix are in it"""
 
 
 @dataclass
@@ -99,8 +96,7 @@ class Ingest:
         self._reflink = reflink
         self._tells_quiet = reflink and platform.can_detect_writers(blobs.directory)
         self._compress = compress
-        self._prefix = os.fsencode(prefix)
-        self._foreign = other_spellings(prefix)
+        self._inspector = Inspector(prefix)
 
     def __call__(self, batches: list[Batch]) -> list[tuple[str, list[Ingested]]]:
         """Ingest some batches: directories' paths, each with results of files in it. Other names are among them."""
@@ -163,33 +159,18 @@ class Ingest:
 
     def _named(self, content: _Content, folder: str, name: str) -> Ingested:
         """What the content becomes under one of the file's names."""
-        status, relocation, xattrs = content.status, content.relocation, content.xattrs
+        status, seen, xattrs = content.status, content.seen, content.xattrs
         mode = stat.S_IMODE(status.st_mode)
+        relocation: Relocation | None = None
         warnings: list[str] = []
-        if relocation is not None or content.foreign or may_point_outside(folder, name):
-            relocation, warnings = self._judged(content, folder, name)
+        if seen is not None or may_point_outside(folder, name):
+            # Whether that of bytecode matters depends on its source, which the caller knows.
+            relocation, warnings = self._inspector.judge(seen, content.small, folder, name)
         if xattrs:
             mode, xattrs = platform.without_acls(mode, xattrs)
         row = (name, mode, status.st_size, status.st_mtime_ns, content.digest)
         inode = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
         return Ingested(row, relocation, xattrs, content.stored, inode, tuple(warnings))
-
-    def _judged(self, content: _Content, folder: str, name: str) -> tuple[Relocation | None, list[str]]:
-        """What is to be patched in a file that names the prefix, or another place; and what is to be said of it."""
-        path = _join(folder, name)
-        relocation = content.relocation
-        warnings: list[str] = []
-        if isinstance(relocation, Opaque):
-            warnings.append(relocation.warning(path))
-            relocation = None
-        if is_bytecode(name) and relocation is not None:
-            # Whether this one matters depends on its source, which the caller knows.
-            relocation = program(path, content.small, self._prefix, relocation)
-        elif content.foreign:
-            warnings += [f"{path} contains {what}, which is not patched" for what in content.foreign]
-        if content.small is not None and may_point_outside(folder, name):
-            warnings += outside(path, content.small, self._prefix_text)
-        return relocation, warnings
 
     def _read(self, source: int, directory: Directory, name: str) -> _Content:
         before = os.fstat(source)
@@ -198,18 +179,18 @@ class Ingest:
         size = before.st_size
         # Before it is read, and after its status: who opens it for writing from now on moves the ctime.
         times_tell = self._tells_quiet and not _is_recent(before) and platform.has_no_writer(source)
-        relocation: Relocation | Opaque | None
         is_sparse = platform.has_holes(source, size)  # before the reading; it takes a microsecond
         if size <= CHUNK and not is_sparse:
             small = platform.read_at(source, size + 1, 0)
             if len(small) != size:
                 raise _Changed
             digest = digests.of(small)
-            relocation = find(self._prefix, small, bytecode=is_bytecode(name))
-            foreign = [what for what, needle in self._foreign if needle in small]
+            seen = self._inspector.look_into(small, name)
         else:
             small = None
-            digest, relocation, foreign = self._read_large(source, size, bytecode=is_bytecode(name))
+            hasher = digests.Hasher()
+            seen = self._inspector.look_through(_hashed(pieces_of(source, size), hasher), name)
+            digest = hasher.hexdigest()
         # What is never compressed is not looked for in that form: it takes a thirtieth of a record's time.
         stored = not self._blobs.has(digest, size, compressed=size > WORTH_COMPRESSING)
         if stored:
@@ -217,20 +198,7 @@ class Ingest:
         else:
             _check_unchanged(source, before)
         xattrs = platform.get_xattrs(source, acls=True)
-        return _Content(before, digest, relocation, xattrs, stored, small, foreign)
-
-    def _read_large(
-        self, source: int, size: int, *, bytecode: bool
-    ) -> tuple[str, Relocation | Opaque | None, list[str]]:
-        hasher = digests.Hasher()
-        finder = PrefixFinder(self._prefix, bytecode=bytecode)
-        foreign = [(what, PrefixFinder(needle)) for what, needle in self._foreign]
-        for piece in pieces_of(source, size):
-            hasher.update(piece)
-            finder.feed(piece)
-            for _, other in foreign:
-                other.feed(piece)
-        return hasher.hexdigest(), finder.finish(), [what for what, other in foreign if other.finish() is not None]
+        return _Content(before, digest, seen, xattrs, stored, small)
 
     def _store(
         self,
@@ -266,6 +234,13 @@ class Ingest:
         except ContentMismatch:
             raise _Changed from None
         _check_unchanged(source, before)
+
+
+def _hashed(pieces: Iterable[Piece], hasher: digests.Hasher) -> Iterator[Piece]:
+    """The same pieces, each hashed on its way."""
+    for piece in pieces:
+        hasher.update(piece)
+        yield piece
 
 
 def _join(folder: str, name: str) -> str:
