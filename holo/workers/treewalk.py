@@ -1,9 +1,9 @@
-"""Visit all directories of a tree with all workers, while the tree is still being found.
+"""Walk a tree with all workers, which share the directories while they find them (work stealing).
 
-A list of the tree beforehand would cost as much as a tenth of the cloning. So every worker visits, depth first, what
-it has found itself; who has nothing left says so by a byte in a pipe, and who sees the byte and has more than one
-directory gives away the one it found first, which is the highest and so the largest as a rule. When there are as
-many bytes as workers, nobody has anything, and nothing is on its way.
+Listing the tree beforehand would cost a tenth of a clone. So each worker visits the directories that it has found
+itself, depth first. A worker that has none left announces that it is idle by a byte in a pipe. A worker that takes the
+byte gives away one directory: the one it found first, which is nearest to the root and so the largest as a rule. When
+the pipe holds as many bytes as there are workers, all are idle and no directory is on its way: the walk is over.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from holo.workers import pool
 Result_co = TypeVar("Result_co", covariant=True)
 
 _WORTH_A_FORK = 200
-"""Entries from which on workers are faster than doing it here: two forks cost some 5 ms."""
+"""Entries from which on workers are faster than this process alone: two forks cost some 5 ms."""
 
 _END = b"\0"
-"""What no path can be."""
+"""The message that ends the walk of one worker. No path is that."""
 
 _LONGEST = 4096
-"""Bytes that a pipe passes on in one piece (PIPE_BUF of Linux); a longer path is not given away."""
+"""Bytes that a pipe passes on in one piece (PIPE_BUF of Linux). A longer path is not given away."""
 
 
 class Visitor(Protocol[Result_co]):
-    """What is done with every directory."""
+    """Does something in every directory."""
 
     seen: int
     """how many entries were in the directories visited"""
 
     def visit(self, path: str) -> list[str]:
-        """Do what is to be done in the directory at ``path`` ("" is the root). Returns the paths of those in it."""
+        """Visit the directory at ``path`` ("" is the root). Returns the paths of the directories in it."""
 
     def result(self) -> Result_co:
-        """What came of it since the last call, which is the end of a stretch: nothing is held open after it."""
+        """Close everything, and return the result of the visits since the last call."""
 
     def in_worker(self) -> None:
-        """Run first in a process of our own."""
+        """Called first in each forked worker."""
 
 
 def visit_all(visitor: Visitor[Result_co], workers: int) -> Iterator[Result_co]:
-    """Visit every directory of a tree, each after the one it is in. Yields a result of this process and each worker.
+    """Visit every directory of a tree, each after its parent. Yields a result of this process and of each worker.
 
-    A process that must not be forked does it alone.
+    A process that must not be forked visits them all by itself.
     """
     forks = pool.forks(workers)
     found = [""]
@@ -60,34 +60,34 @@ def visit_all(visitor: Visitor[Result_co], workers: int) -> Iterator[Result_co]:
 
 
 def _visit_in_workers(visitor: Visitor[Result_co], found: list[str], workers: int) -> Iterator[Result_co]:
-    crew = _Crew(workers)
+    stealing = _WorkStealingPool(workers)
 
     def work(number: int) -> Result_co:
         mine = found if number == 0 else []
-        for path in crew.directories(mine):
+        for path in stealing.directories(mine):
             mine += visitor.visit(path)
         return visitor.result()
 
     def in_worker() -> None:
-        crew.in_worker()
+        stealing.in_worker()
         visitor.in_worker()
 
     try:
         # As many tasks as workers: none ends before all have begun, so each worker has one.
         yield from pool.run(work, range(workers), workers, in_worker)
     finally:
-        crew.close()
+        stealing.close()
 
 
-class _Crew:
-    """What the workers share, made before they are forked."""
+class _WorkStealingPool:
+    """The pipes of the workers, made before they are forked."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._idle, self._announce_idle = os.pipe()
         os.set_blocking(self._idle, False)
-        self._receiver, self._sender = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)  # what is one write is one read, pipe(2)
-        os.set_blocking(self._receiver, False)  # several wait for the same, and one gets it
+        self._receiver, self._sender = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)  # one read gets one write, pipe(2)
+        os.set_blocking(self._receiver, False)  # several wait for the same message, and one gets it
         self._alive, self._parent = os.pipe()  # nothing is ever written: it breaks when the parent is gone
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class _Crew:
         self._waiting.register(self._receiver, select.POLLIN)
 
     def directories(self, found: list[str]) -> Iterator[str]:
-        """The next directory to visit, taken from ``found``, to which the caller adds; then those of others."""
+        """Yield directories from ``found``, to which the caller adds new ones, then those that others give away."""
         parent = os.getppid()
         while True:
             while found:
@@ -110,7 +110,7 @@ class _Crew:
                     self._share(found)
                 yield found.pop()
                 if os.getppid() != parent:
-                    os._exit(1)  # it was killed
+                    os._exit(1)  # the parent was killed
             path = self._receive()
             if path is None:
                 return
@@ -122,13 +122,13 @@ class _Crew:
             return
         try:
             os.read(self._idle, 1)
-        except BlockingIOError:  # everybody is busy
+        except BlockingIOError:  # no worker is idle
             return
         os.write(self._sender, path)
         del found[0]
 
     def _receive(self) -> str | None:
-        """Wait for a directory of another's; ``None`` when there are no more."""
+        """Wait for a directory from another worker; ``None`` when the walk is over."""
         os.write(self._announce_idle, b".")
         if self._count_idle() == self._workers and self._claim_termination():
             for _ in range(self._workers):
@@ -136,14 +136,14 @@ class _Crew:
         while True:
             if any(descriptor == self._alive for descriptor, _ in self._waiting.poll()):
                 os._exit(1)
-            with suppress(BlockingIOError):  # another was faster
+            with suppress(BlockingIOError):  # another worker was faster
                 message = os.read(self._receiver, _LONGEST)
                 return None if message == _END else os.fsdecode(message)
 
     def _claim_termination(self) -> bool:
-        """Whether it is for us to say that this is the end: several may see at once that nobody has anything.
+        """Whether this worker is the one to tell all that the walk is over. Several may see at once that all are idle.
 
-        A pipe holds 16 pieces, and those of more than one would be too many for as many readers as there are.
+        If more than one told them, there would be more messages than readers, and a pipe holds 16 messages.
         """
         try:
             return len(os.read(self._idle, self._workers)) == self._workers

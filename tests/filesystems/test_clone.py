@@ -25,7 +25,7 @@ import holo
 from holo import platform
 from holo.cloning import clone
 from holo.cloning.filler import Filler
-from holo.workers.treewalk import _Crew
+from holo.workers.treewalk import _WorkStealingPool
 from support import compare, fiemap
 from support.cli import Holo
 from support.filesystems import Filesystem, Mounts, subvolume
@@ -267,22 +267,22 @@ def test_any_tree(filesystem: Filesystem, tree: dict[bytes, Any], relocate: bool
             assert unlike(source, copy, before) == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a crew of processes")
+@pytest.mark.skipif(sys.platform != "linux", reason="forked workers")
 def test_the_end_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers may see at once that nobody has anything. More ends than workers would fill the pipe in the end."""
-    crew = _Crew(2)
-    parent = os.dup(crew._parent)
+    pool = _WorkStealingPool(2)
+    parent = os.dup(pool._parent)
     try:
-        crew.in_worker()
-        os.write(crew._announce_idle, b".")
-        assert crew._receive() is None
-        monkeypatch.setattr(crew, "_count_idle", lambda: 2)
-        assert crew._receive() is None
+        pool.in_worker()
+        os.write(pool._announce_idle, b".")
+        assert pool._receive() is None
+        monkeypatch.setattr(pool, "_count_idle", lambda: 2)
+        assert pool._receive() is None
         with pytest.raises(BlockingIOError):
-            os.read(crew._receiver, 10)
+            os.read(pool._receiver, 10)
     finally:
-        crew._parent = parent
-        crew.close()
+        pool._parent = parent
+        pool.close()
 
 
 # -- Btrfs ----------------------------------------------------------------------------------------------------------
