@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+PYTEST := $(BIN)/pytest -q --numprocesses auto --maxprocesses 8
 
 # `make PYTHON=python3.13 test` makes the environment anew if it was made by another interpreter.
 ifneq ($(PYTHON),$(shell cat $(STAMP) 2>/dev/null))
@@ -13,10 +14,10 @@ endif
 # mkfs and its kin live where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help demo docs test torture lint bench tools clean
+.PHONY: help demo docs test test-unit test-filesystems test-faults test-builds torture lint bench tools clean
 
 help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(STAMP) ## record a real virtualenv, restore it, use it
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
@@ -25,10 +26,22 @@ docs: $(STAMP) tools ## run the console blocks of README.md and docs/, and write
 	@cd tests && ../$(BIN)/python -m support.consoles --write
 
 test: $(STAMP) tools ## run the tests, on real filesystems where it may mount them
-	@$(BIN)/pytest -q --numprocesses auto --maxprocesses 8
+	@$(PYTEST)
+
+test-unit: $(STAMP) ## run the tests that need neither root nor a filesystem of their own
+	@$(PYTEST) tests/unit
+
+test-filesystems: $(STAMP) tools ## run the tests on real filesystems
+	@$(PYTEST) tests/filesystems
+
+test-faults: $(STAMP) tools ## run the tests of kills, errors, power cuts, attacks and hostile input
+	@$(PYTEST) tests/faults
+
+test-builds: $(STAMP) tools ## run the tests of environments that uv, npm and conda build
+	@$(PYTEST) tests/builds
 
 torture: $(STAMP) tools ## break everything that can break, everywhere, and count what is lost
-	@$(BIN)/pytest -q --numprocesses auto --maxprocesses 8 -m torture --torture
+	@$(PYTEST) -m torture --torture
 
 lint: $(STAMP) ## check style, types and the direction of imports
 	@$(BIN)/ruff check --quiet
