@@ -256,6 +256,30 @@ def parse_quickly(data: bytes) -> Document | None:
     return document
 
 
+# The quote of the first name either begins it, or ends the string before it. In the second case one of the characters
+# that may follow a string begins what is taken for the name.
+_NEXT_DIRECTORY = rb']],\["([^"\\]*+(?:\\.[^"\\]*+)*+)",(\d++),(-?\d++),\['
+_ROOT = rb'"directories":\[\["",(\d++),(-?\d++),\['
+_AFTER_STRING = (b",", b"]", b"}", b":")
+
+
+def directories_in(data: bytes) -> list[tuple[str, int, int]]:
+    """The path, the mode and the mtime in ns of each directory of a document that :meth:`Catalog.to_json` made.
+
+    The files are passed over, so it takes a fifth of the time of parsing all of it.
+    """
+    root = re.search(_ROOT, data)
+    rows = [(b"", *root.groups()), *re.findall(_NEXT_DIRECTORY, data)] if root is not None else []
+    if not rows or any(path.startswith(_AFTER_STRING) for path, _, _ in rows):  # not canonical, or in doubt
+        return [(unescape(path), mode, time) for path, mode, time, _, _ in json.loads(data)["directories"]]
+    return [(_decoded(path), int(mode), int(time)) for path, mode, time in rows]
+
+
+def _decoded(text: bytes) -> str:
+    """A name or a path as it stands between the quotes of a document."""
+    return unescape(json.loads(b'"%b"' % text)) if b"\\" in text else text.decode()
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):

@@ -125,14 +125,14 @@ class Catalogs:
     def directories(self, digest: str) -> list[tuple[str, int, int]]:
         """The path, the mode and the mtime in ns of each directory of a catalog, parents before children.
 
-        In a quarter of the time of :meth:`read`: what this user or root has published was checked then.
+        Far faster than :meth:`read`: what this user or root has published was checked then.
         """
-        from holo.catalog import unescape
+        from holo.catalog import directories_in
 
         data, is_own = self._document(digest)
         if not is_own:
             return [row[:3] for row in self.read(digest).directories]
-        return [(unescape(path), mode, time) for path, mode, time, _, _ in json.loads(data)["directories"]]
+        return directories_in(data)
 
     def _load(self, digest: str) -> tuple[Catalog, bool]:
         from holo.catalog import Catalog

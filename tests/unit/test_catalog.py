@@ -12,7 +12,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from holo import digest as digests
-from holo.catalog import Catalog, DirectoryRow, FileRow, Relocation, SymlinkRow, _Invalid, escape, unescape
+from holo.catalog import (
+    Catalog,
+    DirectoryRow,
+    FileRow,
+    Relocation,
+    SymlinkRow,
+    _Invalid,
+    directories_in,
+    escape,
+    unescape,
+)
 from holo.catalog_model import Kind, json_schema
 from holo.errors import CatalogInvalid
 
@@ -132,6 +142,34 @@ def test_what_is_written_is_read(catalog: Catalog) -> None:
     assert again.xattrs == catalog.xattrs
     assert again.digest == catalog.digest == digests.of(data)
     assert again.to_json() == data
+
+
+# Pieces of the document itself, and what JSON or holo writes in another way.
+PIECES = ["]],[", ",", "]", "[", "}", ":", "0", ",5,6,[", '"', "\\", "\\x80", "\n", "é", "\udcff", "directories", ":[["]
+
+
+@given(st.lists(st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join), min_size=8, max_size=8))
+@settings(max_examples=300, deadline=None)
+@example(["]],[", ",5,6,[", "]],[", "f", "d", "e", ",f", "/p"])  # a symlink and its target that look like a directory
+@example(["]],[", ",5,6,[", "]],[", "f", "d", "e", "f", "/p"])
+def test_directories_are_found_among_all_other_text(names: list[str]) -> None:
+    """Whatever files, symlinks and directories are called."""
+    link, target, file, other, first, second, third, prefix = names
+    row: FileRow = (file, 0o644, 0, -5, digests.EMPTY)
+    twin: FileRow = (other, 0o644, 0, -5, digests.EMPTY)
+    catalog = Catalog(
+        "/" + prefix,
+        [
+            ("", 0o755, 7, [row, twin], [(link, target, 5), (target, link, 6)]),
+            (first, 0o755, -8, [], [(link, target, 5)]),
+            (f"{first}/{second}", 0o700, 9, [row], []),
+            (third, 0, 0, [], []),
+        ],
+        {file: Relocation("text", [5, 6], []), other: Relocation("text", [5], [])},
+        [[file, other], [link, target]],
+        {file: {"user." + link: b"x"}, other: {"user." + target: b""}},
+    )
+    assert directories_in(catalog.to_json()) == [each[:3] for each in catalog.directories]
 
 
 def mutate(data: st.DataObject, catalog: Catalog) -> None:
