@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import typer.main
 
+import holo as holo_package
 from holo.cli import app
 from holo.settings import load
 from support import consoles
@@ -71,6 +72,12 @@ def test_every_command_and_option_is_documented() -> None:
             for option in (*parameter.opts, *parameter.secondary_opts)
             if option[:2] == "--"
         }, name
+
+
+def test_the_whole_api_is_documented() -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    public = {*holo_package.__all__, *(name for name in vars(holo_package.Hololib) if name[0] != "_")}
+    assert {name for name in public if name[0] != "_" and not re.search(rf"\b{name}\b", text)} == set()
 
 
 @page
