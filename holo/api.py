@@ -112,26 +112,28 @@ class Hololib:
         capabilities, in a catalog file. ``compile``: whether a blueprint's bytecode is compiled; without it, as when
         the space was made of that blueprint, else yes. The other arguments are those of :meth:`restore`.
         """
-        from holo.blueprints.choices import build_options
-        from holo.blueprints.spaces import init_space
+        from holo.blueprints.memory import look_up
 
         options = self._options(strategy, strict, verify, force, on_progress, yes=yes)
         text = os.fspath(source) if source is not None else None
         path = selection.place_named(to)
         self._sweep()
-        known = self.home.spaces.find(space)
+        known = look_up(self.home.spaces, space)
         if selection.blueprint_named(self.home, text, known, path) is None:
-            selection.catalog_named(self.home, text, known)  # what does not exist is told before anything is made
+            selection.catalog_named(self.home, text, known.space)  # what does not exist is told before anything is made
         with self._alone_with(space):
-            known = self.home.spaces.find(space)
+            known = look_up(self.home.spaces, space)
             blueprint = selection.blueprint_named(self.home, text, known, path)
-            if blueprint is not None or selection.catalog_named(self.home, text, known) is None:
+            if blueprint is not None or selection.catalog_named(self.home, text, known.space) is None:
                 self._refuse_place(space, path, options)  # before anything is recorded or built
-            if blueprint is not None:
-                chosen = build_options(self.home, blueprint, known, path, compile)
-                return init_space(self.home, blueprint, space, known, path, chosen, options, may_change=force)
-            _refuse_compile(compile)
-            return self._init_from_catalog(space, text, known, path, options, keep_setid=keep_setid)
+            if blueprint is None:
+                _refuse_compile(compile)
+                return self._init_from_catalog(space, text, known.space, path, options, keep_setid=keep_setid)
+            from holo.blueprints.choices import build_options
+            from holo.blueprints.spaces import init_space
+
+            chosen = build_options(blueprint, known, path, compile)
+            return init_space(self.home, blueprint, space, known, path, chosen, options, may_change=force)
 
     def catalog_of_blueprint(self, path: PathLike, *, compile: bool = True) -> CatalogRef:  # noqa: A002
         """The catalog of a blueprint, which is built if the library does not have it."""
@@ -158,17 +160,17 @@ class Hololib:
         """
         from holo.blueprints.blueprint import named
         from holo.blueprints.choices import build_options
-        from holo.blueprints.memory import recall
+        from holo.blueprints.memory import look_up, recall
 
         self._sweep()
         blueprint = named(os.fspath(path))
         name = space or selection.space_for(self.home, blueprint)
-        known = self.home.spaces.find(name)
-        if is_whole(known):
-            chosen = build_options(self.home, blueprint, known, None, compile)
+        known = look_up(self.home.spaces, name)
+        if is_whole(known.space):
+            chosen = build_options(blueprint, known, None, compile)
             current = recall(self.home.library, blueprint, chosen)
-            if current is not None and current.digest == known.digest:
-                return known
+            if current is not None and current.digest == known.space.digest:
+                return known.space
         from holo.blueprints.spaces import update_space
 
         options = self._options(None, strict=False, verify=False, force=False, on_progress=None)
@@ -617,6 +619,7 @@ class Hololib:
         compile: bool | None,  # noqa: A002
     ) -> Environment:
         """What a command in a throw-away environment is to find, built if need be, and where."""
+        from holo.blueprints.memory import look_up
         from holo.ephemeral import Environment
 
         named = os.fspath(blueprint) if blueprint is not None else None
@@ -624,10 +627,10 @@ class Hololib:
             name, found = selection.space_to_run(self.home, space, named)
         else:
             name, found = space or selection.near_or_default(self.home), None
-        known = self.home.spaces.find(name)
-        if known is not None:
-            self.home.spaces.refuse_copied(known)
-        path = known.path if known is not None else self.home.spaces.default_path(name)
+        known = look_up(self.home.spaces, name)
+        if known.space is not None:
+            self.home.spaces.refuse_copied(known.space)
+        path = known.space.path if known.space is not None else self.home.spaces.default_path(name)
         if found is None:
             _refuse_compile(compile)
             return Environment(name, path, selection.catalog_for(self.home, name, catalog))
@@ -635,8 +638,8 @@ class Hololib:
         from holo.blueprints.modules import place_for
         from holo.blueprints.spaces import built
 
-        path = (place_for(self.home.spaces, found) if known is None else None) or path
-        with built(self.home, found, build_options(self.home, found, known, path, compile)) as made:
+        path = (place_for(self.home.spaces, found) if known.space is None else None) or path
+        with built(self.home, found, build_options(found, known, path, compile)) as made:
             return Environment(name, path, self.home.library.catalogs.resolve(made.digest))
 
     def _refuse_taken(self, name: str, *, record: bool) -> None:

@@ -12,6 +12,7 @@ from holo.walk import absolute, current_directory
 
 if TYPE_CHECKING:
     from holo.blueprints.blueprint import Blueprint
+    from holo.blueprints.memory import Known
     from holo.home import Home
     from holo.space import Space
 
@@ -142,20 +143,18 @@ def catalog_named(home: Home, source: str | None, known: Space | None) -> Catalo
     return None
 
 
-def blueprint_named(home: Home, source: str | None, known: Space | None, to: str | None) -> Blueprint | None:
+def blueprint_named(home: Home, source: str | None, known: Known, to: str | None) -> Blueprint | None:
     """The blueprint that a source is, if any. Without a source: the space's own; for a new one, the nearest."""
     from holo.blueprints import blueprint
-    from holo.blueprints.memory import origin_of
 
     if source is not None:
         is_catalog = os.sep not in source and home.library.catalogs.is_catalog(source)
         return blueprint.recognise(source) if os.path.isfile(source) and not is_catalog else None
-    if known is None:
+    if known.space is None:
         return blueprint.nearest(current_directory(), of_npm=os.path.basename(to or "") == "node_modules")
-    made_from = origin_of(home.spaces, known)
-    if made_from is None or not os.path.isfile(made_from.blueprint):
+    if known.origin is None or not os.path.isfile(known.origin.blueprint):
         return None
-    return blueprint.recognise(made_from.blueprint)
+    return blueprint.recognise(known.origin.blueprint)
 
 
 def say_what_is_taken(home: Home, source: str | None, known: Space | None) -> None:

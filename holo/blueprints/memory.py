@@ -71,6 +71,24 @@ def origin_of(tree: Holotree, space: Space) -> Origin | None:
     return None
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of a space of some name: read once, and handed on."""
+
+    space: Space | None
+    origin: Origin | None
+
+    def is_from(self, blueprint: Blueprint) -> bool:
+        """Whether the space was made from that blueprint, and holds what it was made with."""
+        return self.origin is not None and self.origin.blueprint == blueprint.path
+
+
+def look_up(tree: Holotree, name: str) -> Known:
+    """Read what is known of a space."""
+    space = tree.find(name)
+    return Known(space, origin_of(tree, space) if space is not None else None)
+
+
 def save_origin(tree: Holotree, space: str, origin: Origin) -> None:
     write_own(tree.origin_path(space), asdict(origin))
 

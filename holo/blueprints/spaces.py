@@ -10,7 +10,7 @@ from holo.blueprints.blueprint import Blueprint
 from holo.blueprints.builder import BuildOptions
 from holo.blueprints.choices import build_options
 from holo.blueprints.make import Wanted, build, find
-from holo.blueprints.memory import Origin, origin_of, save_origin
+from holo.blueprints.memory import Known, Origin, look_up, save_origin
 from holo.blueprints.modules import place_for
 from holo.errors import Conflict
 from holo.hololib import CatalogRef
@@ -36,7 +36,7 @@ def init_space(
     home: Home,
     blueprint: Blueprint,
     space: str,
-    known: Space | None,
+    known: Known,
     path: str | None,
     chosen: BuildOptions,
     options: Options,
@@ -47,8 +47,12 @@ def init_space(
 
     ``may_change``: also if it holds another catalog. If not, that is refused before anything is built.
     """
-    if known is not None and not may_change:
-        _refuse_change(home, known, blueprint, chosen)
+    if (
+        known.space is not None
+        and not may_change
+        and find(home.library, blueprint, chosen).digest != known.space.digest
+    ):
+        raise _holds_another(known.space, blueprint, is_from_it=known.is_from(blueprint))
     with built(home, blueprint, chosen) as catalog:
         report = restore(home, space, catalog, path, options)
         save_origin(home.spaces, space, Origin(blueprint.path, chosen.compile, catalog.digest))
@@ -58,14 +62,13 @@ def init_space(
 def update_space(home: Home, blueprint: Blueprint, name: str, compile_: bool | None, options: Options) -> Space:
     """Let a space hold what a blueprint says, if that is not what it holds, or if it is not whole."""
     with home.spaces.lock(name, home.on_wait):
-        known = home.spaces.find(name)
-        to = place_for(home.spaces, blueprint) if known is None else None
-        chosen = build_options(home, blueprint, known, to, compile_)
-        if is_whole(known) and find(home.library, blueprint, chosen).digest == known.digest:
-            return known
-        origin = origin_of(home.spaces, known) if known is not None else None
-        is_its_own = origin is not None and origin.blueprint == blueprint.path
-        if is_its_own and is_whole(known):
+        known = look_up(home.spaces, name)
+        to = place_for(home.spaces, blueprint) if known.space is None else None
+        chosen = build_options(blueprint, known, to, compile_)
+        if is_whole(known.space) and find(home.library, blueprint, chosen).digest == known.space.digest:
+            return known.space
+        is_its_own = known.is_from(blueprint)
+        if is_its_own and is_whole(known.space):
             home.on_wait(f"updating space {name} to match {blueprint.path}; local changes are discarded")
         init_space(home, blueprint, name, known, to, chosen, options, may_change=is_its_own)
         if to is not None:
@@ -73,18 +76,14 @@ def update_space(home: Home, blueprint: Blueprint, name: str, compile_: bool | N
     return home.spaces.get(name)
 
 
-def _refuse_change(home: Home, known: Space, blueprint: Blueprint, chosen: BuildOptions) -> None:
-    """Raise :class:`Conflict` if a space does not hold what a blueprint says."""
-    if find(home.library, blueprint, chosen).digest == known.digest:
-        return
-    way_out = f"`holo init --space {known.name} --force {quote(blueprint.path)}` turns it into that."
-    origin = origin_of(home.spaces, known)
-    if origin is not None and origin.blueprint == blueprint.path:
-        raise Conflict(
-            f"space {known.name!r} holds {known.catalog!r}, and {blueprint.path} has changed since",
+def _holds_another(space: Space, blueprint: Blueprint, *, is_from_it: bool) -> Conflict:
+    way_out = f"`holo init --space {space.name} --force {quote(blueprint.path)}` turns it into that."
+    if is_from_it:
+        return Conflict(
+            f"space {space.name!r} holds {space.catalog!r}, and {blueprint.path} has changed since",
             f"{way_out} What was changed in the space is lost then.",
         )
-    raise Conflict(
-        f"space {known.name!r} holds catalog {known.catalog!r}, which is not what {blueprint.path} says",
+    return Conflict(
+        f"space {space.name!r} holds catalog {space.catalog!r}, which is not what {blueprint.path} says",
         f"{way_out} Or choose another name with --space.",
     )
