@@ -29,54 +29,54 @@ class Space:
 
     name: str
     path: str
-    """where it is. Below its home it moves along when that is moved or copied"""
+    """where it is now. A space below its home moves with that"""
     home: str
-    """the home that this was written in"""
+    """the home that wrote this record"""
     made_for: str
-    """where it was at the last restore: the path that its files name"""
+    """where it was at the last restore: its files name this path"""
     catalog: str
     """the catalog's name when it was restored"""
     digest: str
     state: State
-    """``restoring``: a restore has begun and not ended. ``pristine``: at the last restore's end it was whole. Never on
-    record are ``damaged``: that cannot be read, and the rest of this is only likely; and ``missing`` and ``changed``:
-    so a pristine one looks now (see :mod:`holo.glance`)"""
+    """``restoring``: a restore began and did not end. ``pristine``: the last restore ended. The others are never
+    written: ``damaged`` if the record cannot be read, and the other fields are a guess; ``missing`` and ``changed`` if
+    a glance at a pristine space shows that (:mod:`holo.glance`)"""
     requested: str
-    """strategy asked for at the last restore, and what was used, and why that was not the same"""
+    """the strategy that the last restore was asked for, the one that it used, and the reason if they differ"""
     used: str
     reason: str | None
     stamp: int = 0
-    """ctime in ns up to which changes are known: see :mod:`holo.checkout.proof`"""
+    """the ctime (ns) up to which changes are known (:mod:`holo.checkout.proof`)"""
     root: str = ""
-    """the identity of the directory that the last restore left at the path"""
+    """the identity of the directory that the last restore left there"""
     inodes: str = ""
-    """the digest of what :meth:`holo.holotree.Holotree.inodes` returns"""
+    """the digest of :meth:`holo.holotree.Holotree.inodes`"""
     clock: int = 0
     """:func:`holo.platform.clock_offset` at the last restore"""
     times: FileTimes = EXACT
-    """what the filesystem of the space does to times"""
+    """how the filesystem of the space rounds times"""
     restored: str = ""
-    """when that was: UTC, ISO 8601"""
+    """when the last restore ended: UTC, ISO 8601"""
     boot: str = ""
-    """in which boot of the system that was. What was written in another may not have reached the disk."""
+    """the boot of the system during the last restore. Files written in an earlier boot may not have reached the disk"""
     identity: str = ""
-    """that of the file this was written to, which a copy of it does not have (:func:`holo.platform.identity`)"""
+    """that of the record's own file (:func:`holo.platform.identity`), which a copy of the file does not share"""
     modes: list[tuple[int, int]] = field(default_factory=list)
-    """pairs of a type and mode (st_mode) that was set there, and what the filesystem made of it if that is another"""
+    """pairs of a type and mode (st_mode) that was set, and the one that the filesystem kept instead"""
     draft: str = ""
-    """while a restore replaces the whole space: the name beside it of the tree that is to be removed in the end"""
+    """while a restore replaces the whole space: the name, beside it, of the tree to remove in the end"""
     standing: Standing = "own"
-    """not written, but found out when it is read: whether ``path`` is known to be this home's. At its default place it
-    always is. ``copied``: only a copy of what another home, or this one, wrote says so. ``unproven``: the filesystem
-    does not tell a copy from what was copied."""
+    """not written, but found out when the record is read: whether ``path`` belongs to this home. The default place
+    always does. ``copied``: only the copy of a record says so. ``unproven``: the filesystem cannot tell a copied file
+    from its original."""
 
     @property
     def unkept_modes(self) -> dict[int, int]:
-        """What is in ``modes``."""
+        """``modes`` as a mapping."""
         return dict(self.modes)
 
     def with_modes(self, seen: Mapping[int, int]) -> Space:
-        """``seen``: what became of each mode that was set just now."""
+        """With the modes that the filesystem kept for those just set (``seen``)."""
         found = {**self.unkept_modes, **seen}
         return replace(self, modes=[(mode, kept) for mode, kept in sorted(found.items()) if mode != kept])
 
@@ -93,7 +93,7 @@ class Space:
         )
 
     def lasting(self) -> Space:
-        """What of this seldom changes: it is on the disk before the space itself is."""
+        """The part of the record that seldom changes: it is on the disk before the space itself is."""
         return replace(
             self,
             stamp=-1,
@@ -111,12 +111,12 @@ class Space:
 
     @property
     def is_moved(self) -> bool:
-        """Whether its files name a path that does not lead to it any more: its home was moved or copied."""
+        """Whether its files name a path that no longer leads to it, because its home was moved or copied."""
         return self.made_for != self.path and os.path.realpath(self.made_for) != os.path.realpath(self.path)
 
     @property
     def shown_state(self) -> str:
-        """The state, or why nothing is done with the space as it is: ``copied`` or ``moved``."""
+        """The state, or the reason why commands refuse the space: ``copied`` or ``moved``."""
         if self.standing == "copied":
             return "copied"
         return "moved" if self.is_moved and self.state != "missing" else self.state
@@ -133,14 +133,14 @@ class Space:
 
 
 def encode(space: Space, identity: str) -> bytes:
-    """The content of a file, whose :func:`holo.platform.identity` is given, that says what is known about a space."""
+    """The record of a space, for a file with that :func:`holo.platform.identity`."""
     values = asdict(replace(space, identity=identity))
     del values["standing"]
     return seal(json.dumps(values).encode())
 
 
 def decode(data: bytes, name: str) -> Space | None:
-    """What the content of a file says of the space of that name; ``None`` if it is empty or zeros, after a power cut.
+    """The space of that name, from its record; ``None`` if a power cut left that empty or full of zeros.
 
     Raises :class:`ValueError` if it is damaged, or about another space.
     """
@@ -148,14 +148,14 @@ def decode(data: bytes, name: str) -> Space | None:
         return None
     try:
         values: dict[str, Any] = json.loads(unseal(data))
-        # What a newer version of holo has added is left out: without it less is believed, not more.
+        # Fields that a newer version of holo added are left out: without them less is trusted, not more.
         values = {key: value for key, value in values.items() if key in Space.__dataclass_fields__}
         space = Space(**values | {"times": FileTimes(*values.get("times", ()))})
         is_sound = _is_sound(space, name)
     except (TypeError, AttributeError, RecursionError) as error:
-        raise ValueError("it does not say what is known about a space") from error
+        raise ValueError("it is not the record of a space") from error
     if not is_sound:
-        raise ValueError("it is not about that space, or says what cannot be")
+        raise ValueError("it is the record of another space, or holds impossible values")
     return replace(space, standing="own")
 
 

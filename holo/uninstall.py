@@ -44,13 +44,13 @@ class UninstallReport:
     home: str
     dry_run: bool
     removed: list[str] = field(default_factory=list)
-    """paths of what is no space"""
+    """paths, except of spaces"""
     spaces: list[Space] = field(default_factory=list)
-    """that were deleted"""
+    """deleted, or would be"""
     left: dict[str, str] = field(default_factory=dict)
-    """paths of what stays, and why"""
+    """paths that stay, and why"""
     failed: bool = False
-    """whether something stays that was to go"""
+    """whether something could not be removed"""
 
     def to_json(self) -> dict[str, object]:
         """The document ``holo uninstall --json`` prints."""
@@ -95,9 +95,9 @@ def uninstall(home: Home, *, spaces: bool, dry_run: bool) -> UninstallReport:
 
 
 def _rest_of_commands(library: Library, tree: Holotree) -> set[str]:
-    """The paths of what builds and throw-away environments leave.
+    """The paths that builds and throw-away environments left behind.
 
-    Raises :class:`Conflict` if one of them is at work: no lock of the library keeps them away.
+    Raises :class:`Conflict` if one of them is running: they do not hold a lock of the library.
     """
     layers = Layers(tree.path)
     for run in layers.working():
@@ -113,7 +113,7 @@ def _rest_of_commands(library: Library, tree: Holotree) -> set[str]:
 
 
 def _library(library: Library, report: UninstallReport) -> list[str]:
-    """What of the library is to go, in this order."""
+    """The paths of the library to remove, in order."""
     if not os.path.isdir(library.path):
         return []
     if _is_shared(library.path):
@@ -129,7 +129,7 @@ def _library(library: Library, report: UninstallReport) -> list[str]:
 
 
 def _around(kept: list[str], path: str) -> Iterator[str]:
-    """The path, or else those below it, in which there is nothing that is kept."""
+    """The path, or the paths below it, that contain nothing to keep."""
     if not any(f"{other}/".startswith(f"{path}/") for other in kept):
         yield path
     elif path not in kept:
@@ -138,7 +138,7 @@ def _around(kept: list[str], path: str) -> Iterator[str]:
 
 
 def _beside_spaces(tree: Holotree, rest: set[str], report: UninstallReport) -> list[str]:
-    """What is in the holotree besides the spaces and what is known of them."""
+    """What the holotree contains besides spaces and their records."""
     places = {tree.default_path(name) for name in tree.names()}
     doomed = []
     for path in paths_in(tree.path):
@@ -153,7 +153,7 @@ def _beside_spaces(tree: Holotree, rest: set[str], report: UninstallReport) -> l
 
 
 def _scratches(home: str, report: UninstallReport) -> list[str]:
-    """What killed benches have left."""
+    """What killed benches left behind."""
     doomed = []
     for path in scratches(home):
         if is_abandoned(path):
@@ -165,7 +165,7 @@ def _scratches(home: str, report: UninstallReport) -> list[str]:
 
 
 def _spaces(tree: Holotree, report: UninstallReport) -> Iterator[Space]:
-    """The spaces that are this user's and this home's."""
+    """The spaces that belong to this user and this home."""
     known = {space.name: space for space in tree.spaces()}
     for name in tree.names():
         if name not in known:
@@ -192,7 +192,7 @@ def _delete(home: Home, space: Space, report: UninstallReport) -> None:
 
 
 def _remove_folders(library: Library, tree: Holotree, report: UninstallReport) -> None:
-    """Remove the folders of which nothing is left; what is known of spaces, with the last of them."""
+    """Remove the folders that are empty now; and the records' folder, if no space is left."""
     records = os.path.join(tree.path, ".spaces")
     if not tree.names() and os.path.isdir(records) and not _is_shared(records):
         remove_at(records)
@@ -205,7 +205,7 @@ def _remove_folders(library: Library, tree: Holotree, report: UninstallReport) -
 
 
 def _is_shared(path: str) -> bool:
-    """Whether it is another user's, or somebody else has something in it."""
+    """Whether it, or anything in it, belongs to another user."""
     if is_others(path):
         return True
     for folder, names, files in os.walk(path):

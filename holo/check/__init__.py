@@ -1,18 +1,18 @@
-"""Check: read everything, say what is wrong and whom it concerns; repair it with what is at hand.
+"""Check: read everything, report damage and what it affects, and repair it from what is at hand.
 
-    rights     nobody may write to more of the library than they may write to its own folder
-    records    what is known of spaces
-    names      and the catalogs they mean: now it is known which content is needed, and by whom
-    contents   every blob and link form is read, in parallel; what is needed must be there
+    rights     no file may be writable for more users than the library's own folder
+    records    every record of a space
+    names      every name, and the catalog it means: this tells which content is needed, and by which spaces
+    contents   every blob and link form, in parallel; all needed content must be there
     golden     every golden tree is compared with its catalog
-    spaces     those that were asked for are compared with theirs
+    spaces     the spaces that were named are compared with theirs
 
-A repair follows each of these steps at once, in this order: what is bad is moved into the quarantine, then
-what is lost is looked for. Content is hashed on its way back into the library, so a source may be anything.
-A repair that is killed leaves a library with less damage or the same, and the next one goes on.
+Each step repairs what it found before the next begins: it moves damaged files to the quarantine, then looks for lost
+content. Content is hashed on its way back into the library, so a source may be anything. A repair that is killed
+leaves no more damage than before, and the next one continues.
 
-What it does not do: it does not change spaces. `holo restore --verify` brings one back to its catalog. What is
-another user's alone (spaces, golden trees, link forms that only they can read) is left to them.
+A check does not change spaces: `holo restore --verify` brings one back to its catalog. Files that only another user can
+read (spaces, golden trees, link forms) are left to them.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class _Check:
         return problem
 
     def _put_away(self, problem: Problem, path: str, name: str) -> bool:
-        """Whether it is out of the way: others' files can be where only they can move them."""
+        """Move a file to the quarantine, if it is there; returns whether this user may."""
         if os.path.lexists(path):
             try:
                 problem.quarantined = self._quarantine.take(path, name)
@@ -166,7 +166,7 @@ class _Check:
             self._report.garbage_bytes += os.lstat(path).st_size
             self._report.garbage_files += 1
 
-    # -- who may write to what ----------------------------------------------------------------------------
+    # -- rights -------------------------------------------------------------------------------------------
 
     def _check_rights(self) -> None:
         """Folders and files of the library that more users may write to than to the library's own folder.
@@ -190,7 +190,7 @@ class _Check:
         else:
             problem.repaired = "taken away"
 
-    # -- what is known of spaces --------------------------------------------------------------------------
+    # -- records of spaces --------------------------------------------------------------------------------
 
     def _check_records(self) -> None:
         # First the folders: a space is on record before its folder is there, and as long as it is.
@@ -222,7 +222,7 @@ class _Check:
                 self._note("record", path, "nothing is known of this space: make it again with --force, or remove it")
 
     def _has_lost_its_record(self, name: str) -> bool:
-        """Whether only its mark tells of a space, unless it is just being made."""
+        """Whether a space has a mark but no record, and is not just being made."""
         path = self._tree.record_path(name)
         if os.path.lexists(path):
             return False
@@ -238,7 +238,7 @@ class _Check:
             return
         if not self._put_away(problem, problem.path, f"spaces/{name}.json"):
             return
-        space = self._tree.find(name)  # what its mark says
+        space = self._tree.find(name)  # from its mark
         if space is not None:
             self._tree.save(space)
             self._spaces[name] = space
@@ -312,7 +312,7 @@ class _Check:
                 lost[digest].repaired = f"restored from {origin}"
 
     def _repair_name(self, problem: Problem) -> None:
-        """Write a name again, if what is left of the file still says whose and of which catalog it was."""
+        """Write a name again, if the rest of its file still tells the name and the catalog."""
         name = os.path.basename(problem.path).removesuffix(".json")
         try:
             left, _ = read_file(problem.path, SMALL)
@@ -455,7 +455,7 @@ class _Check:
             problem.repaired = _MADE_AGAIN
 
     def _check_tree(self, digest: str) -> None:
-        """What this user's throw-away environments are mounted over. Those of other users are theirs."""
+        """Check a tree that this user's throw-away environments are mounted over."""
         path = os.path.join(self._layers.trees, digest)
         if not is_whole(path):
             return  # just being made, or removed
@@ -488,7 +488,7 @@ def _listed(names: Collection[str]) -> str:
 
 
 def _what(error: HoloError | OSError, path: str, damaged: str) -> str:
-    """What is wrong with a file that could not be read. Raises what tells of this process, and nothing about it."""
+    """What is wrong with a file that could not be read. Raises an error that is about this process instead."""
     cause = error if isinstance(error, OSError) else error.__cause__
     if isinstance(cause, PermissionError) and is_others(path):
         return FOREIGN

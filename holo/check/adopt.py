@@ -23,7 +23,7 @@ from holo.space import Space
 
 @dataclass(frozen=True)
 class Adoption:
-    """What became of one space."""
+    """The outcome for one space."""
 
     space: str
     path: str
@@ -36,9 +36,9 @@ class Adoption:
 
 
 def adopt(home: Home, names: Sequence[str]) -> list[Adoption]:
-    """Adopt the spaces of these ``names``, or all, that only a copy tells of.
+    """Adopt those of the named spaces, or of all, that only a copied record tells of; returns the outcome for each.
 
-    Returns what became of each of those. Raises :class:`~holo.errors.NotFound` for a name that there is not.
+    Raises :class:`~holo.errors.NotFound` for a name that no space has.
     """
     library, tree = home.library, home.spaces
     known = tree.names()

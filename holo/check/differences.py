@@ -56,7 +56,7 @@ def tree_differences(library: Library, path: str, catalog: Catalog, workers: int
 
 
 def _times_in(folder: str) -> FileTimes:
-    """What times the filesystem keeps on which a folder of holo's is, whose own time means nothing."""
+    """How the filesystem of a folder of holo's keeps times. The folder's own time is changed by trying it out."""
     try:
         directory = open_directory(folder)
     except OSError:
@@ -85,7 +85,7 @@ def space_differences(library: Library, space: Space, catalog: Catalog, workers:
 
 
 def count_as_recorded(library: Library, space: Space, catalog: Catalog, workers: int) -> int:
-    """How many files of a space are what the last restore made of them. Raises :class:`OSError`."""
+    """How many files of a space are as the last restore left them. Raises :class:`OSError`."""
     root = open_directory(space.path)
     try:
         findings = survey(root, _as_restored(space, catalog), library.blobs, workers).findings

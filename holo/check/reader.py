@@ -30,7 +30,7 @@ class State(Enum):
     GARBAGE = 4
     """nothing that holo would ever take for a blob or a link form"""
     UNREADABLE = 5
-    """of another user, who lets nobody else read it: it may be sound"""
+    """of another user, and readable only for them: it may be sound"""
 
 
 class Seen(NamedTuple):
@@ -41,7 +41,7 @@ class Seen(NamedTuple):
     name: str
     """with its folder: ``ab/...``"""
     digest: str
-    """of the content it should have; "" if its name tells of none"""
+    """of the content it should have; "" if its name holds none"""
     state: State
     what: str
     """what is wrong with it"""

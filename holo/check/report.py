@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Kind = Literal["catalog", "name", "blob", "link", "golden", "record", "space", "rights"]
-"""What is damaged: a catalog, what a name means, a blob, a link form, a golden tree, what is known of a space, the
-space itself, or who may write to something in the library."""
+"""What is damaged: a catalog, a name, a blob, a link form, a golden tree, the record of a space, the space itself, or
+the rights to write to something in the library."""
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Problem:
     path: str
     what: str
     catalogs: list[str] = field(default_factory=list)
-    """the names of those that need what is damaged; of one without a name, the first 12 digits of its digest"""
+    """those that need the damaged file, by name; one without a name, by the first 12 digits of its digest"""
     spaces: list[str] = field(default_factory=list)
     """the spaces of these catalogs"""
     repaired: str | None = None
@@ -40,14 +40,14 @@ class CheckReport:
     golden: int = 0
     spaces: int = 0
     garbage_files: int = 0
-    """what no catalog needs; it harms nothing"""
+    """files that no catalog needs; they do no harm"""
     garbage_bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing is wrong any more."""
+        """Whether every problem was repaired."""
         return all(problem.repaired is not None for problem in self.problems)
 
     def to_json(self) -> dict[str, Any]:

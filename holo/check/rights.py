@@ -1,4 +1,4 @@
-"""Who may write to what in a library."""
+"""Rights to write to the files of a library."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _WRITE = 0o022
 
 
 def excessive_rights(library: str, folder: str) -> dict[str, int]:
-    """What is in a folder of the library and gives others more rights to write than the library's own folder does.
+    """The files in a folder of the library that are writable for more users than the library's own folder, by name.
 
-    By name, with these rights. A sticky folder gives none: what is another's in it, nobody can rename or remove.
+    With each, the rights that are too much. A sticky folder gives none, as nobody can rename or remove the files of
+    others in it.
     """
     found: dict[str, int] = {}
     with suppress(FileNotFoundError):

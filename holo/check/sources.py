@@ -36,7 +36,7 @@ class _Place(NamedTuple):
     path: str
     """below the root"""
     back: tuple[Relocator, Relocation] | None
-    """what undoes the patches that a space's path needs"""
+    """how to undo the patches for the path of a space"""
 
 
 def refuse_missing(paths: Sequence[str]) -> None:
@@ -66,7 +66,7 @@ class Sources:
     def catalog(self, digest: str) -> tuple[Catalog, str] | None:
         """A catalog of another library or, under another one's name, in the quarantine; and where it was."""
         paths = [os.path.join(os.path.dirname(library), "catalog", digest + ".json") for library in self._libraries]
-        for folder in self._put_away("catalog"):
+        for folder in self._quarantined("catalog"):
             paths += glob(os.path.join(glob_escape(folder), "*.json"))
         for path in paths:
             with suppress(OSError, HoloError):
@@ -115,7 +115,7 @@ class Sources:
         return None
 
     def _offers(self, digest: str, size: int) -> Iterator[tuple[str, Callable[[], Iterable[Piece]]]]:
-        """Where it may be, and what reads it there, as often as is asked for."""
+        """Where the content may be, and a function that reads it there, any number of times."""
         yield "its other form", partial(self._library.blobs.chunks, digest, size)
         links = os.path.join(self._library.path, "links", digest[:2])
         with suppress(OSError):
@@ -124,18 +124,18 @@ class Sources:
                     yield "a link form", partial(_read, _Place("", links, name, None))
         for place in self._places.get(digest, ()):
             yield place.origin, partial(_read, place)
-        # What could not be read and was put away can be sound, if it was the reading that failed.
-        for library in self._libraries + self._put_away("library"):
+        # A file that went to the quarantine because it could not be read may be sound after all.
+        for library in self._libraries + self._quarantined("library"):
             yield library, partial(Blobs.foreign_chunks, library, digest, size)
 
-    def _put_away(self, name: str) -> list[str]:
-        """The folders of that name in the quarantine, which every repair may have made."""
+    def _quarantined(self, name: str) -> list[str]:
+        """The folders of that name in the quarantine; each repair may have made one."""
         found = glob(os.path.join(glob_escape(self._quarantine), "*", name))
         return [path for path in found if not os.path.islink(path) and not os.path.islink(os.path.dirname(path))]
 
 
 def _way_back(prefix: str, path: str, relocation: Relocation | None) -> tuple[Relocator, Relocation] | None:
-    """How to undo what was patched in a file of a space for ``path``. Whether that worked, the digest tells."""
+    """How to undo the patches in a file of a space at ``path``. The digest tells whether that worked."""
     if relocation is None or not Relocator(prefix, path).applies(relocation):
         return None
     growth = len(os.fsencode(path)) - len(os.fsencode(prefix))
@@ -144,7 +144,7 @@ def _way_back(prefix: str, path: str, relocation: Relocation | None) -> tuple[Re
 
 
 def _read(place: _Place) -> Iterator[Piece]:
-    """What a file has, in pieces; not through a symlink. Raises :class:`OSError`, :class:`ContentMismatch`."""
+    """The content of a file, in pieces; not through a symlink. Raises :class:`OSError`, :class:`ContentMismatch`."""
     root = open_directory(place.root)
     walker = Walker(root)
     try:
@@ -168,7 +168,7 @@ def _read(place: _Place) -> Iterator[Piece]:
 
 
 def _readable(chunks: Iterable[Piece]) -> Iterator[Piece]:
-    """An error in reading is the source's fault; one in writing would be the library's."""
+    """Report an error in reading as the source's fault; one in writing is the library's."""
     try:
         yield from chunks
     except OSError as error:

@@ -379,7 +379,7 @@ def _decode(data: bytes, name: str) -> CatalogSummary:
         values: dict[str, Any] = json.loads(unseal(data))
         summary = CatalogSummary(**values)
     except (TypeError, RecursionError) as error:
-        raise ValueError("it is no summary") from error
+        raise ValueError("it is not the summary of a catalog") from error
     numbers = (summary.files, summary.directories, summary.symlinks, summary.bytes)
     if (
         summary.name != name
@@ -387,7 +387,7 @@ def _decode(data: bytes, name: str) -> CatalogSummary:
         or not digests.is_digest(summary.digest)
         or not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
     ):
-        raise ValueError("it is not about that name, or says what cannot be")
+        raise ValueError("it is about another name, or holds impossible values")
     return summary
 
 
