@@ -1,4 +1,4 @@
-"""What this disk does with a tree: record and restore with every strategy, beside the copies that ``cp`` makes.
+"""Measure record and restore with every strategy on this disk, and copies by ``cp`` for comparison.
 
 Whole commands are measured, from start to exit, as a user runs them. Everything is in one scratch folder below
 HOLO_HOME, for that is the disk that counts. The measured tree is only read; ``cp`` works on a copy of it, since
@@ -234,7 +234,7 @@ class _Bench:
             )
 
     def _settle(self) -> None:
-        """Nobody shall pay for writing what the command before left unwritten."""
+        """Write out what the last command left unwritten, so that the next one does not pay for it."""
         directory = platform.open_root(self._runner.folder)
         try:
             platform.sync_filesystem(directory)

@@ -1,4 +1,4 @@
-"""Run commands one at a time, time them whole, and stop in order when told to."""
+"""Run commands one at a time, time them from start to exit, and stop cleanly on a signal."""
 
 from __future__ import annotations
 

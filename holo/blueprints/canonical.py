@@ -1,4 +1,4 @@
-"""What canonical documents of all kinds have in common, and the key that is made of one."""
+"""Canonical documents of all kinds: their key, the system, and URLs without secrets."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from holo import digest as digests
 
 _USER = re.compile(r"(?<=://)[^/\s\"']+@")
 _QUERY = re.compile(r"""(://[^\s"'`<>?#\\]*)\?((?:[^\s"'`<>#\\]|\\u0026)*)""")
-"""A URL up to its query, and that; some programs write its ``&`` so in JSON."""
+"""A URL up to its query, and the query; some programs escape its ``&`` in JSON."""
 
 _TOKEN_IN_PATH = re.compile(r"(?<=/t/)[^/\s\"']+(?=/)")
-"""As conda's servers have them."""
+"""The form that conda's servers use."""
 
 _CREDENTIAL = re.compile(
     "x(amz|goog).*|.*(token|signature|secret|passwo?r?d|credentials?|authorization|apikey|accesskey(id)?)"
     "|auth|jwt|sig|expires"
 )
-"""Names, without dashes and the like, of parameters that say who asks, and never for what."""
+"""Names of parameters, without dashes and the like, that say who asks, never what for."""
 
 _DIGEST = re.compile("~[0-9a-f]{16}")
 
@@ -30,22 +30,22 @@ _DIGEST = re.compile("~[0-9a-f]{16}")
 def key_of(document: dict[str, object]) -> str:
     """The key of a canonical document: equal for equal ones, whatever the order of their fields. 64 hex digits.
 
-    What JSON has no form for, dates of TOML, counts as the text of it.
+    Values that JSON cannot express, such as dates of TOML, count as their text.
     """
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), default=str)
     return digests.of(text.encode())
 
 
 def without_credentials(text: str) -> str:
-    """``text`` without what is known to be a credential in its URLs.
+    """``text`` without known credentials in its URLs.
 
-    Who asks makes no difference, and each job of a CI is another.
+    Who asks makes no difference to the result, and each job of a CI has credentials of its own.
     """
     return _QUERY.sub(lambda found: _with_query(found[1], _parameters(found[2])), _USER.sub("", text))
 
 
 def without_secrets(text: str) -> str:
-    """The same, with digests for the other values in queries: any may be a secret, but one may tell two files apart."""
+    """The same, with digests for the other values in queries: they may be secrets, or tell two files apart."""
     return _QUERY.sub(
         lambda found: _with_query(found[1], [_digested(item) for item in _parameters(found[2])]), _USER.sub("", text)
     )
@@ -59,12 +59,12 @@ def document_without_secrets(document: dict[str, object]) -> dict[str, object]:
 
 
 def hidden(text: str) -> str:
-    """``text`` as it may be shown: stars for everything in its URLs that may be a secret."""
+    """``text`` for display: with stars for everything in its URLs that may be a secret."""
     return _QUERY.sub(r"\1?***", _TOKEN_IN_PATH.sub("***", _USER.sub("***@", text)))
 
 
 def without_queries(text: str) -> str:
-    """``text`` as it may be kept in an environment: nothing in its URLs that may be a secret."""
+    """``text`` for an environment: without anything in its URLs that may be a secret."""
     return _QUERY.sub(r"\1", _USER.sub("", text))
 
 
@@ -91,7 +91,7 @@ def _with_query(url: str, parameters: list[str]) -> str:
 
 
 def this_system() -> dict[str, str]:
-    """What decides which binary packages fit: operating system, processor, and on Linux the C library."""
+    """The operating system, the processor and the C library: they decide which binary packages fit."""
     libc = ""
     if sys.platform == "linux":
         try:

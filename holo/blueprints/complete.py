@@ -1,4 +1,4 @@
-"""After a build: whether what was asked for is there. A tool that was led elsewhere reports no failure."""
+"""Check after a build that the packages are there: a tool that installed them elsewhere reports no failure."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def distributions(stage: str) -> set[str]:
 
 
 def conda_packages(stage: str) -> set[str]:
-    """The packages that are noted in a conda environment."""
+    """The packages in a conda environment."""
     found = glob.glob(os.path.join(glob.escape(stage), "conda-meta", "*-*-*.json"))
     return {os.path.basename(path).rsplit("-", 2)[0].lower() for path in found}
 
 
 def check(asked: Iterable[str], there: Collection[str], log: Log) -> None:
-    """Raise :class:`HoloError` if something that was asked for is not there."""
+    """Raise :class:`HoloError` if a package that was asked for is not there."""
     missing = sorted(set(asked).difference(there))
     if missing:
         raise HoloError(

@@ -1,4 +1,4 @@
-"""Build conda.yaml and environment.yml, by the tool that is there."""
+"""Build conda.yaml and environment.yml with the tool that is installed."""
 
 from __future__ import annotations
 
@@ -56,33 +56,30 @@ _TOKEN = re.compile(r"/t/[^/]+(?=/)")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"'\\]+")
 
 _FOREIGN = re.compile("VIRTUAL_ENV.*|CONDA_.*|PIP_(TARGET|PREFIX|ROOT|PYTHON|REPORT|REQUIREMENT|EDITABLE)")
-"""Variables of another environment, which would make commands look for things, or install them, there.
-
-Besides those that would lead uv elsewhere.
-"""
+"""Variables that would make commands use another environment, or install into it, besides those for uv."""
 
 _BYTECODE = ("PYTHONPYCACHEPREFIX", "PYTHONOPTIMIZE", "PYTHONDONTWRITEBYTECODE")
-"""Variables by which the Python of a package's script writes its bytecode elsewhere, or another one."""
+"""Variables that would make the Python of a package's script write its bytecode elsewhere, or other bytecode."""
 
 _PIPS_OWN = {"PIP_USER": "0", "PIP_DRY_RUN": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
-"""Variables, for they come before pip's configuration files."""
+"""Variables, because these override pip's configuration files."""
 
 _ELSEWHERE = re.compile(r"(?:global|install)\.(?:target|prefix|root|python)=.*")
-"""Settings of these files that no variable takes back."""
+"""Settings in these files that no variable overrides."""
 
 
 def canonical(blueprint: Blueprint, inputs: Inputs, options: BuildOptions) -> dict[str, object]:
-    """What decides the result; not the tool, which is told so much that it makes no difference that is meant."""
+    """What decides the result. The tool does not: all of them get the same instructions."""
     found = conda_file.parse(inputs.text(blueprint.path), blueprint.path)
     return {
-        "builder": "conda 2",  # counted up when what is made of the same blueprint changes
+        "builder": "conda 2",  # counted up when the same blueprint would give another environment
         "channels": [_TOKEN.sub("", without_secrets(channel)) for channel in found.channels],
         "specs": [_TOKEN.sub("", without_secrets(spec)) for spec in found.specs],
         "pip": requirements.of_lines(found.pip, f"{blueprint.path}, pip", inputs).canonical(),
         "pip variables": _installer(found, blueprint.folder, inputs) if found.pip else None,
         "variables": found.variables,
         "rccPostInstall": found.post_install,
-        # What the tools believe of this system, rather than what they see.
+        # What the tools are told about this system, instead of what they detect.
         "overrides": [inputs.variable("CONDA_SUBDIR") or "", inputs.variables_with("CONDA_OVERRIDE_")],
         "system": this_system(),
         "compile": options.compile,
@@ -90,7 +87,7 @@ def canonical(blueprint: Blueprint, inputs: Inputs, options: BuildOptions) -> di
 
 
 def _installer(found: CondaFile, folder: str, inputs: Inputs) -> list[object]:
-    """What besides the lines for pip decides what it installs, or uv if that is in the environment."""
+    """What else decides which packages pip installs for its lines, or uv if the environment has it."""
     variables = {name: without_secrets(inputs.variable(name) or "") for name in _PIPS}
     limits = [path for path in variables["PIP_CONSTRAINT"].split() if "://" not in path]
     contents = [inputs.digest(os.path.join(folder, path)) for path in limits]
@@ -104,7 +101,7 @@ def packages(document: dict[str, object]) -> None:
 
 
 def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]:
-    """Packages first, then what pip is to install, then RCC's commands; these two in the activated environment."""
+    """Install the packages; then, in the activated environment, run pip and RCC's commands."""
     found = conda_file.parse(Inputs().text(blueprint.path), blueprint.path)
     name, command = _create(found, stage)
     if name in _TOOLS:
@@ -127,7 +124,7 @@ def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> 
     return [f"{blueprint.path}: {key!r} means nothing to holo, and is ignored" for key in found.unknown]
 
 
-# What cannot be compiled, templates say, is left as it is. Not every tool compiles what it installs.
+# Files that cannot be compiled, such as templates, are skipped. Not every tool compiles what it installs.
 _COMPILE = """
 import compileall, sysconfig
 for path in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
@@ -249,13 +246,13 @@ def _python(stage: str) -> str:
 
 
 def _absolute(line: str, folder: str) -> str:
-    """A line of requirements that may include a file: for pip its path is relative to the file with the line."""
+    """A line of requirements, with the path of a file that it includes made absolute: the line itself moves."""
     option = _INCLUDE.match(line)
     return f"{option[1]} {shlex.quote(os.path.join(folder, line[option.end() :].strip()))}" if option else line
 
 
 def _found(command: list[str], environ: dict[str, str]) -> list[str]:
-    """The command with its program looked up on the environment's PATH, not on the caller's."""
+    """The command, with its program found on the environment's PATH instead of the caller's."""
     program = shutil.which(command[0], path=environ["PATH"])
     if program is None:
         raise HoloError(

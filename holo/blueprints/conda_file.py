@@ -1,4 +1,4 @@
-"""What a conda environment file says: environment.yml, or RCC's conda.yaml. Any file is read, and nothing believed.
+"""Parse a conda environment file: environment.yml, or RCC's conda.yaml. Nothing in it is trusted.
 
 Keys: https://docs.conda.io/projects/conda/en/stable/user-guide/tasks/manage-environments.html, and RCC's
 ``rccPostInstall`` (its docs/recipes.md).
@@ -18,7 +18,7 @@ _LARGEST = 1 << 18
 """Bytes: an exported environment of a thousand packages has a fifth. YAML is parsed at some 100 kB in a second."""
 
 _KNOWN = ("name", "prefix", "channels", "dependencies", "variables", "rccPostInstall")
-"""``name`` and ``prefix`` say where the environment is to be, which is holo's business."""
+"""``name`` and ``prefix`` say where the environment shall be, which holo decides."""
 
 _NAME = re.compile(r"(?:.*::)?\s*([A-Za-z0-9_.-]+)")
 _PACKAGE = re.compile(r"(?:[^\s\[]*::)?\s*(?!__)([A-Za-z0-9_.-]+)(?<!\.conda)(?<!\.bz2)(?:[\s=<>!~\[].*)?")
@@ -27,7 +27,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class CondaFile:
-    """The content of an environment file, cleaned up: equal for files that mean the same."""
+    """The content of an environment file, normalized: equal for files that mean the same."""
 
     channels: list[str]
     """the most important first"""
@@ -39,14 +39,14 @@ class CondaFile:
     post_install: list[str]
     """commands, each to be split as a shell does"""
     unknown: list[str]
-    """keys that mean nothing to holo"""
+    """keys that holo ignores"""
 
     def names(self) -> set[str]:
         """The packages that are asked for."""
         return {found[1].lower() for spec in self.specs if (found := _NAME.match(spec))}
 
     def packages(self) -> set[str]:
-        """Those that must be in the environment: neither a file's, nor virtual, nor any that a pattern fits."""
+        """The packages that must be in the environment: neither from a file nor virtual nor meant by a pattern."""
         return {found[1].lower() for spec in self.specs if (found := _PACKAGE.fullmatch(spec))}
 
 
@@ -78,7 +78,7 @@ def parse(text: str, path: str) -> CondaFile:
 
 
 class _Reader:
-    """Takes a document apart, and says where it is wrong."""
+    """Takes a document apart, and reports where it is wrong."""
 
     def __init__(self, path: str) -> None:
         self._path = path

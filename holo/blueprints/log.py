@@ -1,4 +1,4 @@
-"""Run the tools of a build: their output is shown as it comes, and kept."""
+"""Run the tools of a build. Their output is shown at once, and kept in a log."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from holo.errors import HoloError
 
 _LONGEST_LINE = 1 << 16
 _QUIET = 100
-"""Milliseconds without a word before it is asked whether a tool is still there."""
+"""Milliseconds without output before holo checks whether a tool is still running."""
 _GRACE = 5
-"""Seconds for a tool to end when it is told to."""
+"""Seconds that a tool gets to end."""
 _LAST_WORDS = 2
-"""Seconds for what it said before it ended."""
+"""Seconds to read the last output of a tool that has ended."""
 
 
 class Log:
     """The log of one build, a new file. ``inherited`` are descriptors that the tools keep open: the lock of the
-    build, which then is held for as long as anybody writes to the stage, whatever becomes of holo."""
+    build, which is then held for as long as any of them runs, even if holo is killed."""
 
     def __init__(self, path: str, inherited: Sequence[int] = ()) -> None:
         self.path = path
@@ -37,7 +37,7 @@ class Log:
         try:
             with suppress(FileNotFoundError):
                 os.unlink(path)
-            self._file = os.open(path, flags, 0o600)  # what tools print is nobody else's business
+            self._file = os.open(path, flags, 0o600)  # the output is private
         except OSError as error:
             raise HoloError(f"cannot write the log {path}: {error.strerror}") from error
 
@@ -45,7 +45,7 @@ class Log:
         os.close(self._file)
 
     def say(self, message: str) -> None:
-        """A line of our own, shown and kept."""
+        """Show and keep a line of holo's own."""
         self._write(message.encode("utf-8", "surrogateescape") + b"\n")
 
     def run(self, command: Sequence[str], *, env: Mapping[str, str], cwd: str, name: str | None = None) -> None:
@@ -53,11 +53,11 @@ class Log:
         self._keep(b"$ " + shlex.join(command).encode("utf-8", "surrogateescape") + b"\n")
         process = None
         try:
-            with signals.deferred():  # one that came while it is started would leave a tool that nobody ends
+            with signals.deferred():  # a signal during the start would leave a tool that nobody ends
                 process = self._start(command, env, cwd)
             self._pass_on(process)
             code = process.wait()
-        except BaseException:  # Ctrl-C reaches the tools as well, but not every tool listens; others are for us alone
+        except BaseException:  # Ctrl-C reaches the tools as well, but some ignore it; other signals reach only holo
             if process is not None:
                 _end(process)
             raise
@@ -85,7 +85,7 @@ class Log:
             raise HoloError(f"cannot run {command[0]}: {error.strerror}") from error
 
     def _pass_on(self, process: subprocess.Popen[bytes]) -> None:
-        """By lines, so that no secret is cut in two; a progress bar's end with a carriage return."""
+        """By lines, so that no secret is cut in two. Those of a progress bar end with a carriage return."""
         left = b""
         for piece in _words(process):
             *lines, left = re.split(rb"(?<=[\r\n])", left + piece)
@@ -112,10 +112,10 @@ def _hidden(data: bytes) -> bytes:
 
 
 def _words(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
-    """What a tool says until it has ended. What it leaves behind may hold the pipe, and go on to write, forever."""
+    """The output of a tool until it ends. A process that it leaves behind may hold the pipe forever."""
     assert process.stdout is not None
     source = process.stdout.fileno()
-    poll = select.poll() if os.name == "posix" else None  # elsewhere a pipe cannot be asked: its end is waited for
+    poll = select.poll() if os.name == "posix" else None  # elsewhere a pipe cannot be polled, only read to its end
     if poll is not None:
         poll.register(source, select.POLLIN)
     end: float | None = None
@@ -132,9 +132,9 @@ def _words(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a tool and what it has started; what takes more than 5 seconds is killed. Nothing of it writes afterwards."""
+    """End a tool and all its descendants, killing those that take more than 5 seconds. None writes afterwards."""
     doomed = _stop(process.pid) if sys.platform == "linux" else []
-    handles = _handles(doomed)  # as long as they are stopped: of one that has ended, the number can be another's
+    handles = _handles(doomed)  # while they are stopped: the number of an ended process can become another's
     process.terminate()
     for pid in doomed:
         _send(pid, signal.SIGTERM, signal.SIGCONT)
@@ -149,13 +149,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _handles(doomed: list[int]) -> list[int]:
     found = []
     for pid in doomed:
-        with suppress(OSError):  # before Linux 5.3 there are none: it is told to end, and not killed
+        with suppress(OSError):  # before Linux 5.3 there are none: the process is asked to end, and never killed
             found.append(os.pidfd_open(pid))
     return found
 
 
 def _wait_for(handles: list[int]) -> None:
-    """Wait for processes to end, and kill those that take too long."""
+    """Wait for processes to end. Kill those that take too long."""
     end = time.monotonic() + _GRACE
     for handle in handles:
         waiting = select.poll()
@@ -167,7 +167,7 @@ def _wait_for(handles: list[int]) -> None:
 
 
 def _stop(process: int) -> list[int]:
-    """Stop a process and all that it has started, so that none starts another one unseen. Returns which."""
+    """Stop a process and all its descendants, so that none can start another one unnoticed. Returns their numbers."""
     from holo.platform.namespaces import descendants
 
     stopped: list[int] = []

@@ -1,9 +1,9 @@
 """Where Node.js finds the packages of a space.
 
-It looks for them in folders that are called ``node_modules``, in a script's folder and in those above it, and for what
-is imported nowhere else (https://nodejs.org/api/esm.html): ``NODE_PATH`` is for ``require``. So a space of npm's
-packages can be the ``node_modules`` of its project. Anywhere else it has a folder of that name in it, for packages look
-for each other in the same way.
+It looks in the folders called ``node_modules`` beside a script and above it. For ``import`` it looks nowhere else
+(https://nodejs.org/api/esm.html): ``NODE_PATH`` is only for ``require``. So a space of npm packages can be the
+``node_modules`` of its project. A space anywhere else contains a folder of that name, because packages look for each
+other in the same way.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def subfolder_at(blueprint: Blueprint, path: str | None) -> str:
 
 
 def place_for(tree: Holotree, blueprint: Blueprint) -> str | None:
-    """Where in its project a new space of a blueprint is to be; ``None`` if that does not matter, or cannot be."""
+    """The place in its project for a new space of a blueprint; ``None`` if none is needed, or none is free."""
     path = os.path.join(blueprint.folder, MODULES)
     if not subfolder_at(blueprint, path) or not os.access(blueprint.folder, os.W_OK):
         return None
@@ -37,7 +37,7 @@ def place_for(tree: Holotree, blueprint: Blueprint) -> str | None:
 
 
 def hidden(tree: Holotree, space: Space) -> str | None:
-    """What to say of a space whose packages cannot be imported in its project."""
+    """The warning for a space whose packages cannot be imported in its project."""
     inner = os.path.join(space.path, MODULES)
     origin = origin_of(tree, space) if os.path.isdir(inner) else None
     blueprint = recognise(origin.blueprint) if origin is not None and os.path.isfile(origin.blueprint) else None

@@ -1,7 +1,7 @@
-"""Build package-lock.json with ``npm ci``: a space holds ``node_modules``, and what of both files has made it.
+"""Build package-lock.json with ``npm ci``: a space contains ``node_modules``, and the two files that it was built from.
 
-So its ``package.json`` is not the project's: it has the fields that decide what is installed, and no others. A space
-that is itself called ``node_modules`` holds what is in that folder, and nothing else.
+Its ``package.json`` is not the project's: it has only the fields that decide what is installed. A space that is itself
+called ``node_modules`` contains nothing but the content of that folder.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _FIELDS = (
     *("bundleDependencies", "bundledDependencies", "overrides", "allowScripts", "engines", "devEngines"),
     *("os", "cpu", "libc", "config"),
 )
-"""What npm ci looks at in package.json (docs.npmjs.com, "package.json"), besides scripts. Not the version: it changes
-with every release, and what is installed does not."""
+"""The fields of package.json that npm ci reads (docs.npmjs.com, "package.json"), besides scripts. Not the version: it
+changes with every release, and the installed packages do not."""
 
 _SCRIPTS = ("preinstall", "install", "postinstall")
-"""Of the project's scripts that npm ci runs, those about what is installed. The others (prepare ...) build the project
-itself, which is not in a space."""
+"""The project's scripts that npm ci runs for the installed packages. The others (prepare ...) build the project itself,
+which is not in a space."""
 
 _SETTINGS = (
     *(
@@ -59,35 +59,35 @@ _SETTINGS = (
     *("ignore-scripts", "script-shell", "allow-scripts", "strict-allow-scripts", "dangerously-allow-all-scripts"),
     *("allow-directory", "allow-file", "allow-git", "allow-remote"),
 )
-"""What decides what npm ci installs (docs.npmjs.com, "config"). None of it is a secret, as a registry's token is."""
+"""The settings that decide what npm ci installs (docs.npmjs.com, "config"). None of them is a secret."""
 
 _FOREIGN = re.compile(
     "npm_(package|lifecycle)_.*|npm_config_(local_prefix|workspace)|NODE_PATH|INIT_CWD", re.IGNORECASE
 )
-"""Variables that would lead npm elsewhere. It sets some of them itself for what it runs."""
+"""Variables that would make npm install elsewhere. It sets some of them for the programs that it runs."""
 
 _HERE = ("--location=project", "--no-global", "--no-workspaces", "--no-dry-run", "--no-package-lock-only")
-"""Options that come before variables and .npmrc, by which npm would install elsewhere, or nothing."""
+"""Options that override variables and .npmrc, which could make npm install elsewhere, or nothing."""
 
 
 @dataclass(frozen=True)
 class _Project:
     package: dict[str, object]
-    """package.json, as far as it decides"""
+    """the fields of package.json that decide the result"""
     lock: dict[str, object]
     scripts: dict[str, object]
-    """those of the project itself that run"""
+    """the project's own scripts that npm ci runs"""
 
 
 def canonical(blueprint: Blueprint, inputs: Inputs, options: BuildOptions) -> dict[str, object]:
-    """What decides the result. Both files count by what they say, not by how it is written down."""
+    """What decides the result. Both files count by their content, not by their formatting."""
     project = _read(blueprint, inputs)
     variables = {name: value for name in _variables(_SETTINGS) if (value := inputs.variable(name)) is not None}
     users = [value for name in _variables(["userconfig"]) if (value := inputs.variable(name))]
     home = inputs.variable("HOME") or os.path.expanduser("~")
     files = [users[0] if users else os.path.join(home, ".npmrc"), os.path.join(blueprint.folder, ".npmrc")]
     return {
-        "builder": "npm 2",  # counted up when what is made of the same blueprint changes
+        "builder": "npm 2",  # counted up when the same blueprint would give another environment
         "package": project.package,
         "lock": project.lock,
         "settings": [setting for file in files for setting in _settings(inputs.optional(file) or b"")],
@@ -103,7 +103,7 @@ def packages(document: dict[str, object]) -> None:
 
 
 def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]:
-    """Runs the scripts of packages, as npm does, and those of the project that are about what is installed."""
+    """Runs the scripts of packages, as npm does, and the project's own in :data:`_SCRIPTS`."""
     npm = shutil.which("npm")
     if npm is None:
         raise ToolMissing("npm is not on PATH, and package-lock.json is for it", "Install Node.js with npm.")
@@ -113,7 +113,7 @@ def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> 
         with open(os.path.join(stage, name), "w", encoding="utf-8") as file:
             json.dump(content, file, indent=2)
             file.write("\n")
-    # It says where the packages are, and may hold a password for that, which is not to be recorded.
+    # It names the registries, and may hold passwords for them, which must not be recorded.
     npmrc = os.path.join(stage, ".npmrc")
     with open(npmrc, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as copy:
         copy.write(inputs.optional(os.path.join(blueprint.folder, ".npmrc")) or b"")
@@ -132,7 +132,7 @@ def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> 
 
 
 def _read(blueprint: Blueprint, inputs: Inputs) -> _Project:
-    """Both files. Raises :class:`UsageError` for what npm or holo cannot build."""
+    """Read both files. Raises :class:`UsageError` if npm or holo cannot build them."""
     path = os.path.join(blueprint.folder, "package.json")
     lock, package = _object(blueprint.path, inputs), _object(path, inputs)  # first what was named
     packages = lock.get("packages")
@@ -161,7 +161,7 @@ def _read(blueprint: Blueprint, inputs: Inputs) -> _Project:
 
 
 def _asked(project: _Project) -> set[str]:
-    """The packages that no setting leaves out."""
+    """The packages that no setting can leave out."""
     needed, optional = (project.package.get(name) for name in ("dependencies", "optionalDependencies"))
     names = {*needed} if isinstance(needed, dict) else set()
     return names - {*optional} if isinstance(optional, dict) else names
@@ -171,7 +171,7 @@ _ONLY_PACKAGES = "A space is restored without the folders that these would be li
 
 
 def _outside(packages: dict[str, object]) -> Iterator[str]:
-    """The packages of a lock that are somewhere in the project, or elsewhere on this machine."""
+    """The locked packages that are folders or files of the project, or elsewhere on this machine."""
     for name, entry in packages.items():
         resolved = entry.get("resolved") if isinstance(entry, dict) else None
         local = isinstance(resolved, str) and resolved.startswith("file:")
@@ -198,7 +198,7 @@ def _variables(settings: Sequence[str]) -> Iterator[str]:
 
 
 def _settings(npmrc: bytes) -> Iterator[str]:
-    """The settings in a file that decide, in its order."""
+    """The settings in a file that decide the result, in their order."""
     for line in npmrc.decode("utf-8", "replace").splitlines():
         name, equals, value = line.partition("=")
         if name.strip().removesuffix("[]") in _SETTINGS:

@@ -1,7 +1,7 @@
-"""Environments of Python, made by uv: requirements.txt, pyproject.toml with or without uv.lock, PEP 723 scripts.
+"""Build Python environments with uv: from requirements.txt, pyproject.toml with or without uv.lock, PEP 723 scripts.
 
-Only what a project depends on is installed, not the project itself nor anything else from a folder: that stays where
-it is, and changes.
+An environment contains what a project depends on, but neither the project nor any other package in a folder of sources:
+these stay where they are, and change.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _FACTS = (
     "import json, sys; print(json.dumps([sys.implementation.name, sys.version, "
     "sys.implementation.cache_tag, getattr(sys, 'abiflags', ''), sys.base_prefix]))"
 )
-"""What of an interpreter decides what fits it."""
+"""The properties of an interpreter that decide which packages fit it."""
 
 # -- the environment of uv ------------------------------------------------------------------------------------------
 
@@ -48,9 +48,9 @@ _FOREIGN = re.compile(
     r"|SYSTEM_PYTHON|BREAK_SYSTEM_PACKAGES|FROZEN|LOCKED|NO_SYNC|(NO|ONLY)_INSTALL_(PROJECT|WORKSPACE|LOCAL)"
     r"|COMPILE_BYTECODE|LINK_MODE|VENV_CLEAR|ENV_FILE|NO_ENV_FILE)"
 )
-"""Variables that would lead uv, or the bytecode of the Python it runs, elsewhere, or say again what we say.
+"""Variables that would make uv install elsewhere, or its Python write bytecode elsewhere, or that our options override.
 
-The choice of a backend for keyring, where passwords of indexes may be, begins as Python's own variables do.
+PYTHON_KEYRING_BACKEND is none of them: the keyring may have the passwords of indexes.
 """
 
 _INDECISIVE = re.compile(
@@ -59,18 +59,18 @@ _INDECISIVE = re.compile(
     r"|INSECURE_HOST|PUBLISH_.*|TOOL_.*|INIT_.*|INSTALL_DIR|INSTALLER_.*|GITHUB_TOKEN|HIDE_BUILD_OUTPUT|SHOW_.*"
     r"|INDEX_.*_(USERNAME|PASSWORD)|PYTHON_(DOWNLOADS|CACHE_DIR|INSTALL_.*|BIN_DIR)|PREVIEW.*|NO_MODIFY_PATH|RUN_.*)"
 )
-"""Variables of uv that decide how it works and not what comes of it. Any other one counts, as it might."""
+"""Variables that decide how uv works, but not the result. All others count, since they might decide it."""
 
 _LISTS_OF_FILES = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE")
 
 _YES = ("y", "yes", "t", "true", "on", "1")
-"""What uv takes for a yes in a variable."""
+"""Values of a variable that mean yes to uv."""
 
 _PLACES = ("UV_FIND_LINKS", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL")
 
 
 def find_uv() -> str:
-    """The path of uv: the one installed with holo, else the one on PATH. Raises :class:`ToolMissing`."""
+    """The uv that is installed with holo, else the one on PATH. Raises :class:`ToolMissing`."""
     with suppress(ImportError, FileNotFoundError):
         import uv
 
@@ -85,7 +85,7 @@ def find_uv() -> str:
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables with which uv installs where it is told to."""
+    """The environment to run uv in, without variables that would lead it elsewhere."""
     kept = {name: value for name, value in environ.items() if not _FOREIGN.fullmatch(name)}
     return {**kept, "PYC_INVALIDATION_MODE": "TIMESTAMP"}
 
@@ -97,7 +97,7 @@ def canonical(blueprint: Blueprint, inputs: Inputs, options: BuildOptions) -> di
     """See :mod:`holo.blueprints.builder`."""
     content = _READERS[blueprint.kind](blueprint, inputs)
     return {
-        "builder": "uv 2",  # counted up when what is made of the same blueprint changes
+        "builder": "uv 2",  # counted up when the same blueprint would give another environment
         "system": this_system(),
         "content": content,
         "configuration": configuration(blueprint.folder, inputs),
@@ -112,7 +112,7 @@ def _requirements(blueprint: Blueprint, inputs: Inputs) -> object:
 
 
 def _script(blueprint: Blueprint, inputs: Inputs) -> object:
-    """The metadata of a script (https://peps.python.org/pep-0723/), and what ``uv lock --script`` made of it."""
+    """The metadata of a script (https://peps.python.org/pep-0723/), and its lock, which ``uv lock --script`` makes."""
     found = script_metadata(inputs.text(blueprint.path), blueprint.path)
     _refuse_local_sources(found, blueprint.path)
     wanted = {name: found.get(name) for name in ("requires-python", "tool")}
@@ -133,9 +133,9 @@ def script_metadata(text: str, path: str) -> Table:
 
 
 def _project(blueprint: Blueprint, inputs: Inputs) -> object:
-    """A project: what it asks for, or what its lock says.
+    """The dependencies of a project, or its lock.
 
-    The versions of the project itself, and of what else is not installed, do not matter.
+    The versions of packages that are not installed, such as the project itself, do not matter.
     """
     document = _toml(inputs.text(blueprint.path), blueprint.path)
     project = document.get("project")
@@ -180,7 +180,7 @@ def _workspace(folder: str, inputs: Inputs) -> str | None:
 
 
 def _shape(root: str, inputs: Inputs) -> Table | None:
-    """The ``[tool.uv.workspace]`` of a folder, ``None`` if it is no root of a workspace."""
+    """The ``[tool.uv.workspace]`` of a folder; ``None`` if it is not the root of a workspace."""
     data = inputs.optional(_pyproject(root))
     if data is None or b"workspace" not in data:
         return None
@@ -189,7 +189,7 @@ def _shape(root: str, inputs: Inputs) -> Table | None:
 
 
 def _is_member(folder: str, root: str, workspace: Table) -> bool:
-    """Whether uv takes a folder for a member of the workspace at ``root``."""
+    """Whether uv considers a folder a member of the workspace at ``root``."""
     path, where = os.path.relpath(folder, root), _pyproject(root)
     members = map(os.path.normpath, _texts(workspace, "members", where))
     excluded = map(os.path.normpath, _texts(workspace, "exclude", where))
@@ -200,7 +200,7 @@ def _is_member(folder: str, root: str, workspace: Table) -> bool:
 
 
 def _fits(path: str, glob: str) -> bool:
-    """Whether a path is one of a glob's, part by part. All ways at once, so that none takes long."""
+    """Whether a glob matches a path, part by part. Follows all ways to match at once, so that no glob takes long."""
     parts, globs = path.split(os.sep), glob.split(os.sep)
     reached = {0}
     for part in parts:
@@ -213,7 +213,7 @@ def _fits(path: str, glob: str) -> bool:
 
 
 def _past_stars(reached: set[int], globs: list[str]) -> set[int]:
-    """With what is reached by ``**`` being nothing."""
+    """The positions ``reached``, and those that follow if each ``**`` matches nothing."""
     found = set(reached)
     for number, glob in enumerate(globs):
         if glob == "**" and number in found:
@@ -238,7 +238,7 @@ def _locked_packages(lock: Table) -> list[Table]:
 
 
 def _is_local(package: Table) -> bool:
-    """Whether a package of a lock is made of a folder's sources."""
+    """Whether a locked package is built from a folder of sources."""
     source = package.get("source")
     return isinstance(source, dict) and not source.keys().isdisjoint({"editable", "virtual", "directory"})
 
@@ -255,7 +255,7 @@ def _refuse_local_sources(document: Table, path: str) -> None:
 
 
 def configuration(folder: str, inputs: Inputs) -> object:
-    """What of uv's configuration decides the result: its variables, and the files that it reads."""
+    """The variables and configuration files of uv that decide the result."""
     variables: dict[str, object] = {}
     for name, value in sorted(inputs.variables_with("UV_").items()):
         if _FOREIGN.fullmatch(name) or _INDECISIVE.fullmatch(name) or name == "UV_CONFIG_FILE":
@@ -270,7 +270,7 @@ def configuration(folder: str, inputs: Inputs) -> object:
 
 
 def refuse_elsewhere(folder: str, inputs: Inputs) -> None:
-    """Raise :class:`UsageError` if the files have ``uv pip`` install elsewhere, which no option of it takes back."""
+    """Raise :class:`UsageError` if a file makes ``uv pip`` install elsewhere, which no option overrides."""
     for path, table in _configurations(folder, inputs):
         pip = table.get("pip")
         settings = pip if isinstance(pip, dict) else {}
@@ -283,9 +283,9 @@ def refuse_elsewhere(folder: str, inputs: Inputs) -> None:
 
 
 def _configurations(folder: str, inputs: Inputs) -> list[tuple[str, Table]]:
-    """The files that uv reads settings from, with these.
+    """The files that uv reads settings from, and the settings in each.
 
-    Which: https://docs.astral.sh/uv/concepts/configuration-files/
+    See https://docs.astral.sh/uv/concepts/configuration-files/
     """
     named = inputs.variable("UV_CONFIG_FILE")
     if named:
@@ -301,7 +301,7 @@ def _configurations(folder: str, inputs: Inputs) -> list[tuple[str, Table]]:
 
 
 def _counted(settings: object) -> str:
-    """Settings as they count in the key."""
+    """Settings as a text that counts in the key."""
     return without_secrets(json.dumps(settings, sort_keys=True, default=str))
 
 
@@ -322,7 +322,7 @@ def _nearest_configuration(folder: str, inputs: Inputs) -> tuple[str, Table] | N
 
 
 def _placed(table: Table, folder: str) -> Table:
-    """The table, with its folder if it says that packages are in one below that: ``./wheels`` of which project?"""
+    """The table, and its folder if it names a path relative to that: ``./wheels`` differs from project to project."""
     pip = table.get("pip")
     tables = [table, pip] if isinstance(pip, dict) else [table]
     values = [one.get(name) for one in tables for name in ("find-links", "index-url", "extra-index-url", "index")]
@@ -339,7 +339,7 @@ def _is_relative(place: str) -> bool:
 
 
 def _shared_configurations(inputs: Inputs) -> list[str]:
-    """Where the user's and the system's uv.toml are."""
+    """The paths of the user's and the system's uv.toml."""
     if sys.platform == "win32":
         return [
             os.path.join(inputs.variable("APPDATA") or "", "uv", "uv.toml"),
@@ -352,19 +352,19 @@ def _shared_configurations(inputs: Inputs) -> list[str]:
 
 
 def _interpreter(blueprint: Blueprint, inputs: Inputs) -> tuple[str, list[str]]:
-    """The interpreter that uv chooses for a blueprint, and what of it decides what fits.
+    """The interpreter that uv chooses for a blueprint, and what counts of it.
 
-    Its path is in the environment, so it counts.
+    Its path does, because the environment contains it.
     """
     folder = place = blueprint.folder
     places = [os.path.dirname(_shared_configurations(inputs)[0])]  # `uv python pin --global`
     while place not in places:
         places.append(place)
         place = os.path.dirname(place)
-    for place in places:  # where uv looks for them
+    for place in places:  # uv looks for these in all of them
         for name in (".python-version", ".python-versions"):
             inputs.optional(os.path.join(place, name))
-    chosen: object = inputs.variable("UV_PYTHON")  # which `uv python find` does not look at
+    chosen: object = inputs.variable("UV_PYTHON")  # `uv python find` ignores it
     options = []
     if blueprint.kind == "script":
         chosen = chosen or script_metadata(inputs.text(blueprint.path), blueprint.path).get("requires-python")
@@ -372,7 +372,7 @@ def _interpreter(blueprint: Blueprint, inputs: Inputs) -> tuple[str, list[str]]:
     wanted = [*options, *([str(chosen)] if chosen else [])]
     environ = environment(inputs.environ)
     inputs.variable("PATH")
-    inputs.watch(_answer([find_uv(), "python", "dir"], environ, folder))  # what uv installs it prefers
+    inputs.watch(_answer([find_uv(), "python", "dir"], environ, folder))  # uv prefers what it has installed
     path = _answer([find_uv(), "python", "find", "--system", "--resolve-links", *wanted], environ, folder)
     inputs.watch(path)
     facts = _answer([path, "-I", "-S", "-c", _FACTS], environ, folder)
@@ -380,7 +380,7 @@ def _interpreter(blueprint: Blueprint, inputs: Inputs) -> tuple[str, list[str]]:
 
 
 def _answer(command: list[str], environ: Mapping[str, str], folder: str) -> str:
-    """What a program prints. Raises :class:`HoloError` with its last words."""
+    """The output of a program. Raises :class:`HoloError` with the end of its error output."""
     done = subprocess.run(command, env=environ, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode != 0:
         words = done.stderr.decode(errors="replace")
@@ -421,7 +421,7 @@ def packages(document: dict[str, Any]) -> Packages | None:
     content = document["content"]
     lines = _lines_of(content)
     if "UV_VENV_SEED" in json.dumps(document["configuration"]) or not lines:
-        return None  # uv would remove what it seeds
+        return None  # uv would remove pip, which it has put there
     base = [document[name] for name in ("builder", "system", "python", "compile", "configuration")]
     return Packages([*base, sorted(_sources_of(content))], sorted(lines))
 
@@ -455,7 +455,7 @@ def _sources_of(content: Any) -> set[str]:
     return {json.dumps(item, sort_keys=True, default=str) for item in found if item}
 
 
-# -- making it ------------------------------------------------------------------------------------------------------
+# -- building -------------------------------------------------------------------------------------------------------
 
 
 def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]:
@@ -502,7 +502,7 @@ def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> 
 
 
 _LEAVES_OUT = re.compile("override-dependencies|exclude-dependencies|UV_OVERRIDE|UV_EXCLUDE(?!_NEWER)")
-"""Settings by which a package can be left out that the blueprint asks for."""
+"""Settings that can leave out a package that the blueprint asks for."""
 
 
 def _check(blueprint: Blueprint, inputs: Inputs, stage: str, log: Log) -> None:
@@ -516,7 +516,7 @@ def _check(blueprint: Blueprint, inputs: Inputs, stage: str, log: Log) -> None:
 
 
 def _asked(blueprint: Blueprint, inputs: Inputs) -> set[str]:
-    """The packages that a blueprint asks for, whatever the system is."""
+    """The packages that a blueprint asks for on any system."""
     path, not_installed = blueprint.path, set[str]()
     if blueprint.kind == "requirements":
         lines = sorted(requirements.read(path, inputs).requirements)
@@ -536,10 +536,10 @@ def _default_groups(blueprint: Blueprint, inputs: Inputs) -> list[str]:
     document = _toml(inputs.text(blueprint.path), blueprint.path)
     groups = document.get("dependency-groups")
     table = _tool_uv(document) or {}
-    there = {"dev"} if table.get("dev-dependencies") else set()  # as it was written before there were groups
+    there = {"dev"} if table.get("dev-dependencies") else set()  # the form from before there were groups
     there |= groups.keys() if isinstance(groups, dict) else set()
     chosen = table.get("default-groups", ["dev"])
-    if not isinstance(chosen, list):  # "all"; what is neither is for uv to refuse
+    if not isinstance(chosen, list):  # "all"; uv refuses anything else
         return sorted(there)
     named = {requirements.normalized(str(name)) for name in chosen}
     return sorted(name for name in there if requirements.normalized(name) in named)
@@ -551,9 +551,10 @@ def _local_packages(lock: str, inputs: Inputs) -> list[str]:
 
 
 def _link_mode(folder: str) -> str:
-    """How uv brings files from its cache.
+    """How uv is to get files from its cache.
 
-    Where it cannot clone it would link, and whoever links the same files meanwhile would change them under the record.
+    By default it hardlinks where it cannot clone. Whoever links the same files meanwhile would change their inodes
+    while they are recorded.
     """
     directory = platform.open_root(folder)
     try:

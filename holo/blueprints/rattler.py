@@ -12,15 +12,15 @@ import sys
 
 import rattler
 
-# No file of an environment may be a link to the cache: what a command changes there would be changed everywhere.
+# No file of an environment may be a link into the cache: to change it would change all environments.
 _NO_LINKS = "allow-hard-links = false\nallow-symbolic-links = false\n"
 
 _DEFAULTS = ("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r")
-"""What conda means by ``defaults``, but on Windows."""
+"""The meaning of ``defaults`` for conda, except on Windows."""
 
 
 def main(arguments: list[str]) -> int:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever runs this says what has happened
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the caller reports it
     end = arguments.index("--")
     try:
         asyncio.run(_create(arguments[0], arguments[1:end], arguments[end + 1 :]))

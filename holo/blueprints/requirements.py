@@ -1,4 +1,4 @@
-"""requirements.txt in a canonical form: what of it decides what is installed, and nothing else.
+"""requirements.txt in a canonical form: only what decides which packages are installed.
 
 The format: https://pip.pypa.io/en/stable/reference/requirements-file-format/. Comments, blank lines, the order of
 requirements and the spelling of names and spaces decide nothing; the order of options (of indexes, say) may.
@@ -19,7 +19,7 @@ from holo.blueprints.inputs import Inputs
 from holo.errors import UsageError
 
 _DEEPEST = 20
-"""Files that include each other."""
+"""Levels of files that include each other."""
 
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _OPTION = re.compile(r"(--?[A-Za-z][A-Za-z-]*)(?:\s*=\s*|\s+|$)(.*)", re.DOTALL)
@@ -29,22 +29,22 @@ _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _INCLUDES = {"-r": "requirements", "--requirement": "requirements", "-c": "constraints", "--constraint": "constraints"}
 
 _PLACES = ("-f", "--find-links", "-i", "--index-url", "--extra-index-url")
-"""Options that say where packages are, which may be a folder."""
+"""Options that say where packages are; that may be a folder."""
 
 
 @dataclass
 class Requirements:
-    """What files and lines of requirements say."""
+    """The content of files and lines of requirements."""
 
     requirements: set[str] = field(default_factory=set)
     constraints: set[str] = field(default_factory=set)
     included: set[str] = field(default_factory=set)
-    """what a file of constraints includes with ``-r``: constraints for uv, requirements for pip"""
+    """lines that a file of constraints includes with ``-r``: constraints for uv, requirements for pip"""
     options: list[str] = field(default_factory=list)
     files: set[str] = field(default_factory=set)
     """digests of packages in local files"""
     variables: dict[str, str] = field(default_factory=dict)
-    """digests of the values of variables that are named, but for credentials"""
+    """digests of the values of variables that lines refer to, without credentials"""
 
     def canonical(self) -> dict[str, object]:
         return {
@@ -58,7 +58,7 @@ class Requirements:
 
 
 def read(path: str, inputs: Inputs) -> Requirements:
-    """What a file says, with all that it includes. Raises :class:`UsageError`, and NotFound for what is missing."""
+    """Read a file and all that it includes. Raises :class:`UsageError`, and NotFound if a file is missing."""
     found = Requirements()
     _read(path, inputs, found, "requirements", ())
     return found
@@ -106,7 +106,7 @@ def _take(
         return
     text, *options = re.split(r"\s+(?=--[a-z])", line)
     hashes = [" ".join(_option_parts(option, where)) for option in options]
-    # Of what is in included files uv and pip look from the folder that they run in, the first file's.
+    # uv and pip resolve paths in included files from the folder that they run in, that of the first file.
     requirement = _requirement(text, where, above[0] if above else file, inputs, found)
     getattr(found, kind).add(" ".join([requirement, *sorted(hashes)]))
 
@@ -143,14 +143,14 @@ def _option(
     if not value or "://" in value:
         raise UsageError(f"{where}: only a local file can be included, not {hidden(value)!r}")
     path = os.path.normpath(os.path.join(os.path.dirname(file), value))
-    if len(above) == 0:  # lines of another file, whose own includes are theirs to tell
+    if len(above) == 0:  # lines of another file, which counts as the first
         above = (file,)
     included = _INCLUDES[name]
     _read(path, inputs, found, "included" if included == "requirements" != kind else included, above)
 
 
 def _requirement(text: str, where: str, file: str, inputs: Inputs, found: Requirements) -> str:
-    """A requirement, spelled as all its equals are."""
+    """A requirement in its canonical spelling."""
     text, _, marker = text.partition(" ;") if "://" in text or "@" in text else text.partition(";")
     marker = " ".join(marker.replace("'", '"').split())
     text = text.strip()
@@ -177,12 +177,12 @@ def normalized(name: str) -> str:
 
 
 def distribution(requirement: str) -> str | None:
-    """The package that a requirement asks for; ``None`` if its name is not in it, or a marker decides."""
+    """The package that a requirement asks for; ``None`` if it has no name, or depends on a marker."""
     found = _NAMED.fullmatch(requirement.strip())
     if found is None or ";" in requirement or found[3][:1] not in ("", *"(<>=!~@-"):
         return None
     name = found[1]
-    if name.endswith(_ARCHIVE):  # that of a wheel begins with it
+    if name.endswith(_ARCHIVE):  # the name of a wheel begins with it
         return normalized(name.partition("-")[0]) if name.endswith(".whl") else None
     return normalized(name)
 
@@ -202,7 +202,7 @@ def _versions(text: str, where: str) -> str:
 
 
 _CHOSEN = re.compile(r"\s*(\[[^\]]*\]|#.*)$")
-"""What of an archive is meant: extras, or a fragment that names a folder in it."""
+"""Extras, or a fragment that names a folder in an archive."""
 
 _ARCHIVE = (".whl", ".tar.gz", ".tgz", ".zip", ".tar.bz2", ".tar.xz", ".tar")
 
