@@ -1,8 +1,8 @@
-"""What the user chose: flag, else environment, else settings.yaml, else default, and which it was.
+"""The settings in force, and the source of each: a flag, else the environment, else settings.yaml, else the default.
 
-Every source is checked, even one that a better one overrides: a mistake should not stay hidden until
-the day the flag is left out. Commands that run at every shell prompt load this module, so it imports
-little, and YAML only when there is a file to read.
+Every source is checked, even if another overrides it: a mistake should not stay hidden until the day the flag is left
+out. Commands that run at every shell prompt load this module, so it imports little, and YAML only when there is a file
+to read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_WORKERS = 256
 _LARGEST = 1 << 16
-"""Bytes of a settings file: a hundred times what all keys need; YAML is parsed at some 100 kB in a second."""
+"""Bytes of a settings file: a hundred times the space that all keys need. Parsing 100 kB of YAML takes a second."""
 
 COMPRESSIONS = ("auto", "raw", "zstd")
 
@@ -34,7 +34,7 @@ _HOME, _STRATEGY, _COMPRESSION, _WORKERS = _KEYS = (
 )
 
 _LONGEST_HOME = 3500
-"""Bytes: PATH_MAX of Linux, less what is below it."""
+"""Bytes: PATH_MAX of Linux, less the paths below home."""
 
 T = TypeVar("T")
 _Candidate = tuple[str | None, str]
@@ -50,7 +50,7 @@ class Strategy(enum.StrEnum):
 
     @classmethod
     def parse(cls, value: str, source: str) -> Strategy:
-        """The strategy that ``value`` names; ``source`` is where it was written, for the error."""
+        """The strategy called ``value``; the error names ``source``, where the user wrote it."""
         strategy = _STRATEGY_NAMES.get(value)
         if strategy is None:
             raise UsageError(f"{source}: unknown strategy {value!r}; use {_either(_STRATEGY_NAMES)}")
@@ -155,7 +155,7 @@ def _parse_workers(value: str, source: str) -> int:
 
 
 def _usable_processors() -> int:
-    """How many processors this process may use: fewer than the machine has, in a container or taskset."""
+    """The number of processors that this process may use: a container or taskset may allow fewer than there are."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -181,7 +181,7 @@ def _settings_file(env: Mapping[str, str]) -> str:
 
 
 def _read(file: str) -> dict[str, str] | None:
-    """What is written in the file, by dotted key, as text; ``None`` if the file does not exist."""
+    """The values in the file as text, by dotted key; ``None`` if the file does not exist."""
     if file == os.devnull:
         return {}
     try:
@@ -205,7 +205,7 @@ def _read(file: str) -> dict[str, str] | None:
 
 
 def _flatten(value: object, key: str, file: str, found: dict[str, str]) -> None:
-    """Put the values below ``key`` into ``found``, refusing whatever is not a known key or not a text."""
+    """Put the values below ``key`` into ``found``. Raises :class:`UsageError` for an unknown key, or no text."""
     sections = {known.rpartition(".")[0] for known in _KEYS}
     if key in sections:
         # A section whose keys are all commented out reads as empty text.
