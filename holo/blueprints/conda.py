@@ -19,7 +19,7 @@ from holo.blueprints.builder import ToolMissing, beside_holo
 from holo.blueprints.canonical import this_system, without_queries, without_secrets
 from holo.blueprints.credentials import strip_credentials, strip_package_credentials
 from holo.blueprints.inputs import Inputs
-from holo.blueprints.python import configuration, environment, refuse_elsewhere
+from holo.blueprints.uv import configuration, environment, refuse_elsewhere
 from holo.errors import Conflict, HoloError, UsageError
 from holo.owners import is_ours
 

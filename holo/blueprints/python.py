@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -21,74 +20,30 @@ from holo import platform
 from holo.blueprints import complete, requirements
 from holo.blueprints.blueprint import Blueprint
 from holo.blueprints.blueprint import parse_toml as _toml
-from holo.blueprints.builder import BuildOptions, Packages, ToolMissing, beside_holo
-from holo.blueprints.canonical import hidden, this_system, without_secrets
+from holo.blueprints.builder import BuildOptions, Packages
+from holo.blueprints.canonical import hidden, this_system
 from holo.blueprints.credentials import strip_package_credentials
 from holo.blueprints.inputs import Inputs
 from holo.blueprints.log import Log
+from holo.blueprints.uv import (
+    Table,
+    configuration,
+    counted,
+    environment,
+    find_uv,
+    pyproject,
+    refuse_elsewhere,
+    shared_configurations,
+    tool_uv,
+)
 from holo.errors import HoloError, UsageError
 from holo.platform import probe
-
-Table = dict[str, Any]
-
-_UV = "uv>=0.8"
-"""As the extra ``uv`` has it."""
 
 _FACTS = (
     "import json, sys; print(json.dumps([sys.implementation.name, sys.version, "
     "sys.implementation.cache_tag, getattr(sys, 'abiflags', ''), sys.base_prefix]))"
 )
 """The properties of an interpreter that decide which packages fit it."""
-
-# -- the environment of uv ------------------------------------------------------------------------------------------
-
-_FOREIGN = re.compile(
-    r"VIRTUAL_ENV|CONDA_PREFIX|CONDA_DEFAULT_ENV|PYTHON(?!_KEYRING).*|PYC_INVALIDATION_MODE"
-    r"|UV_(PYTHON|PROJECT_ENVIRONMENT|PROJECT|WORKING_DIR(ECTORY)?|NO_PROJECT|ISOLATED|ACTIVE"
-    r"|SYSTEM_PYTHON|BREAK_SYSTEM_PACKAGES|FROZEN|LOCKED|NO_SYNC|(NO|ONLY)_INSTALL_(PROJECT|WORKSPACE|LOCAL)"
-    r"|COMPILE_BYTECODE|LINK_MODE|VENV_CLEAR|ENV_FILE|NO_ENV_FILE)"
-)
-"""Variables that would make uv install elsewhere, or its Python write bytecode elsewhere, or that our options override.
-
-PYTHON_KEYRING_BACKEND is none of them: the keyring may have the passwords of indexes.
-"""
-
-_INDECISIVE = re.compile(
-    r"UV_(CACHE_DIR|NO_CACHE|CONCURRENT_.*|(UPLOAD_)?HTTP_.*|REQUEST_TIMEOUT|OFFLINE|NATIVE_TLS|SYSTEM_CERTS|NO_PROGRESS"
-    r"|NO_COLOR|NO_WRAP|LOG_CONTEXT|STACK_SIZE|LOCK_TIMEOUT|COMPILE_BYTECODE_TIMEOUT|KEYRING_PROVIDER|CREDENTIALS_DIR"
-    r"|INSECURE_HOST|PUBLISH_.*|TOOL_.*|INIT_.*|INSTALL_DIR|INSTALLER_.*|GITHUB_TOKEN|HIDE_BUILD_OUTPUT|SHOW_.*"
-    r"|INDEX_.*_(USERNAME|PASSWORD)|PYTHON_(DOWNLOADS|CACHE_DIR|INSTALL_.*|BIN_DIR)|PREVIEW.*|NO_MODIFY_PATH|RUN_.*)"
-)
-"""Variables that decide how uv works, but not the result. All others count, since they might decide it."""
-
-_LISTS_OF_FILES = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE")
-
-_YES = ("y", "yes", "t", "true", "on", "1")
-"""Values of a variable that mean yes to uv."""
-
-_PLACES = ("UV_FIND_LINKS", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL")
-
-
-def find_uv() -> str:
-    """The uv that is installed with holo, else the one on PATH. Raises :class:`ToolMissing`."""
-    with suppress(ImportError, FileNotFoundError):
-        import uv
-
-        return os.fspath(uv.find_uv_bin())
-    found = shutil.which("uv")
-    if found is None:
-        raise ToolMissing(
-            "Python blueprints are built with uv, which is not there",
-            f"Put it on PATH, or install it beside holo: {beside_holo(_UV)}",
-        )
-    return found
-
-
-def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment to run uv in, without variables that would lead it elsewhere."""
-    kept = {name: value for name, value in environ.items() if not _FOREIGN.fullmatch(name)}
-    return {**kept, "PYC_INVALIDATION_MODE": "TIMESTAMP"}
-
 
 # -- what decides the result ----------------------------------------------------------------------------------------
 
@@ -116,7 +71,7 @@ def _script(blueprint: Blueprint, inputs: Inputs) -> object:
     found = script_metadata(inputs.text(blueprint.path), blueprint.path)
     _refuse_local_sources(found, blueprint.path)
     wanted = {name: found.get(name) for name in ("requires-python", "tool")}
-    wanted["tool"] = _counted(_tool_uv(found))
+    wanted["tool"] = counted(tool_uv(found))
     dependencies = requirements.of_lines(_texts(found, "dependencies", blueprint.path), blueprint.path, inputs)
     return [wanted, dependencies.canonical(), _lock(blueprint.path + ".lock", inputs)]
 
@@ -156,10 +111,10 @@ def _project(blueprint: Blueprint, inputs: Inputs) -> object:
         dependencies = requirements.of_lines(
             _texts(project, "dependencies", blueprint.path), blueprint.path, inputs
         ).canonical()
-        return [wanted["requires-python"], dependencies, groups, _counted(_tool_uv(document))]
+        return [wanted["requires-python"], dependencies, groups, counted(tool_uv(document))]
     lock = _lock(os.path.join(root, "uv.lock"), inputs)
-    shared = None if root == blueprint.folder else _tool_uv(_toml(inputs.text(_pyproject(root)), _pyproject(root)))
-    return [project.get("name"), wanted, groups, _counted(_tool_uv(document)), _counted(shared), lock]
+    shared = None if root == blueprint.folder else tool_uv(_toml(inputs.text(pyproject(root)), pyproject(root)))
+    return [project.get("name"), wanted, groups, counted(tool_uv(document)), counted(shared), lock]
 
 
 def _workspace(folder: str, inputs: Inputs) -> str | None:
@@ -171,7 +126,7 @@ def _workspace(folder: str, inputs: Inputs) -> str | None:
     root = above = folder
     while _shape(above, inputs) is None and (parent := os.path.dirname(above)) != above:
         above = parent
-        if inputs.optional(_pyproject(above)) is not None:
+        if inputs.optional(pyproject(above)) is not None:
             workspace = _shape(above, inputs)
             if workspace is not None and _is_member(folder, above, workspace):
                 root = above
@@ -181,16 +136,16 @@ def _workspace(folder: str, inputs: Inputs) -> str | None:
 
 def _shape(root: str, inputs: Inputs) -> Table | None:
     """The ``[tool.uv.workspace]`` of a folder; ``None`` if it is not the root of a workspace."""
-    data = inputs.optional(_pyproject(root))
+    data = inputs.optional(pyproject(root))
     if data is None or b"workspace" not in data:
         return None
-    found = (_tool_uv(_toml(data.decode("utf-8", "replace"), _pyproject(root))) or {}).get("workspace")
+    found = (tool_uv(_toml(data.decode("utf-8", "replace"), pyproject(root))) or {}).get("workspace")
     return found if isinstance(found, dict) else None
 
 
 def _is_member(folder: str, root: str, workspace: Table) -> bool:
     """Whether uv considers a folder a member of the workspace at ``root``."""
-    path, where = os.path.relpath(folder, root), _pyproject(root)
+    path, where = os.path.relpath(folder, root), pyproject(root)
     members = map(os.path.normpath, _texts(workspace, "members", where))
     excluded = map(os.path.normpath, _texts(workspace, "exclude", where))
     # uv looks for members on the disk, where a star ends at a slash; that of an exclusion does not.
@@ -244,7 +199,7 @@ def _is_local(package: Table) -> bool:
 
 
 def _refuse_local_sources(document: Table, path: str) -> None:
-    sources = (_tool_uv(document) or {}).get("sources", {})
+    sources = (tool_uv(document) or {}).get("sources", {})
     for name, source in sources.items() if isinstance(sources, dict) else ():
         for one in source if isinstance(source, list) else [source]:
             if isinstance(one, dict) and not one.keys().isdisjoint({"path", "workspace"}):
@@ -254,110 +209,13 @@ def _refuse_local_sources(document: Table, path: str) -> None:
                 )
 
 
-def configuration(folder: str, inputs: Inputs) -> object:
-    """The variables and configuration files of uv that decide the result."""
-    variables: dict[str, object] = {}
-    for name, value in sorted(inputs.variables_with("UV_").items()):
-        if _FOREIGN.fullmatch(name) or _INDECISIVE.fullmatch(name) or name == "UV_CONFIG_FILE":
-            continue
-        variables[name] = without_secrets(value)
-        if name in _PLACES and any(map(_is_relative, re.split(r"[\s,]+", value.strip()))):
-            variables[name] = [without_secrets(value), folder]
-        if name in _LISTS_OF_FILES:
-            variables[name] = [inputs.digest(os.path.join(folder, file)) for file in value.split()]
-    tables = [_placed(table, os.path.dirname(path)) for path, table in _configurations(folder, inputs)]
-    return [variables, _counted(tables)]
-
-
-def refuse_elsewhere(folder: str, inputs: Inputs) -> None:
-    """Raise :class:`UsageError` if a file makes ``uv pip`` install elsewhere, which no option overrides."""
-    for path, table in _configurations(folder, inputs):
-        pip = table.get("pip")
-        settings = pip if isinstance(pip, dict) else {}
-        for name in settings.keys() & {"target", "prefix"}:
-            raise UsageError(
-                f"{path}: `{name} = {json.dumps(settings[name], default=str)}` for `uv pip` has packages installed "
-                "there, and not in the environment",
-                f"Take it out of the file, and say it where it is meant: `uv pip install --{name} ...`",
-            )
-
-
-def _configurations(folder: str, inputs: Inputs) -> list[tuple[str, Table]]:
-    """The files that uv reads settings from, and the settings in each.
-
-    See https://docs.astral.sh/uv/concepts/configuration-files/
-    """
-    named = inputs.variable("UV_CONFIG_FILE")
-    if named:
-        path = os.path.join(folder, named)
-        return [(path, _toml(inputs.text(path), path))]
-    if (inputs.variable("UV_NO_CONFIG") or "").lower() in _YES:
-        return []
-    found = [_nearest_configuration(folder, inputs)]
-    for path in _shared_configurations(inputs):
-        data = inputs.optional(path)
-        found.append((path, _toml(data.decode("utf-8", "replace"), path)) if data is not None else None)
-    return [item for item in found if item is not None]
-
-
-def _counted(settings: object) -> str:
-    """Settings as a text that counts in the key."""
-    return without_secrets(json.dumps(settings, sort_keys=True, default=str))
-
-
-def _nearest_configuration(folder: str, inputs: Inputs) -> tuple[str, Table] | None:
-    while True:
-        own = inputs.optional(path := os.path.join(folder, "uv.toml"))
-        if own is not None:
-            return path, _toml(own.decode("utf-8", "replace"), path)
-        project = inputs.optional(_pyproject(folder))
-        if project is not None and b"tool" in project:
-            table = _tool_uv(_toml(project.decode("utf-8", "replace"), _pyproject(folder)))
-            if table is not None:
-                return _pyproject(folder), table
-        parent = os.path.dirname(folder)
-        if parent == folder:
-            return None
-        folder = parent
-
-
-def _placed(table: Table, folder: str) -> Table:
-    """The table, and its folder if it names a path relative to that: ``./wheels`` differs from project to project."""
-    pip = table.get("pip")
-    tables = [table, pip] if isinstance(pip, dict) else [table]
-    values = [one.get(name) for one in tables for name in ("find-links", "index-url", "extra-index-url", "index")]
-    for value in values:
-        for place in value if isinstance(value, list) else [value]:
-            text = place.get("url") if isinstance(place, dict) else place
-            if isinstance(text, str) and _is_relative(text):
-                return {**table, "": folder}
-    return table
-
-
-def _is_relative(place: str) -> bool:
-    return "://" not in place and not os.path.isabs(place)
-
-
-def _shared_configurations(inputs: Inputs) -> list[str]:
-    """The paths of the user's and the system's uv.toml."""
-    if sys.platform == "win32":
-        return [
-            os.path.join(inputs.variable("APPDATA") or "", "uv", "uv.toml"),
-            os.path.join(inputs.variable("SYSTEMDRIVE") or "C:", "ProgramData", "uv", "uv.toml"),
-        ]
-    home = inputs.variable("HOME") or os.path.expanduser("~")
-    user = inputs.variable("XDG_CONFIG_HOME") or os.path.join(home, ".config")
-    shared = (inputs.variable("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
-    return [os.path.join(place, "uv", "uv.toml") for place in (user, *shared, "/etc")]
-
-
 def _interpreter(blueprint: Blueprint, inputs: Inputs) -> tuple[str, list[str]]:
     """The interpreter that uv chooses for a blueprint, and what counts of it.
 
     Its path does, because the environment contains it.
     """
     folder = place = blueprint.folder
-    places = [os.path.dirname(_shared_configurations(inputs)[0])]  # `uv python pin --global`
+    places = [os.path.dirname(shared_configurations(inputs)[0])]  # `uv python pin --global`
     while place not in places:
         places.append(place)
         place = os.path.dirname(place)
@@ -390,16 +248,6 @@ def _answer(command: list[str], environ: Mapping[str, str], folder: str) -> str:
             "Install one: `uv python install VERSION`; or choose one with UV_PYTHON or .python-version.",
         )
     return done.stdout.decode(errors="surrogateescape").strip()
-
-
-def _pyproject(folder: str) -> str:
-    return os.path.join(folder, "pyproject.toml")
-
-
-def _tool_uv(document: Table) -> Table | None:
-    tool = document.get("tool")
-    table = tool.get("uv") if isinstance(tool, dict) else None
-    return table if isinstance(table, dict) else None
 
 
 def _texts(table: Table, name: str, path: str) -> list[str]:
@@ -535,7 +383,7 @@ def _default_groups(blueprint: Blueprint, inputs: Inputs) -> list[str]:
     """The groups that `uv sync` installs: https://docs.astral.sh/uv/concepts/projects/dependencies/#default-groups"""
     document = _toml(inputs.text(blueprint.path), blueprint.path)
     groups = document.get("dependency-groups")
-    table = _tool_uv(document) or {}
+    table = tool_uv(document) or {}
     there = {"dev"} if table.get("dev-dependencies") else set()  # the form from before there were groups
     there |= groups.keys() if isinstance(groups, dict) else set()
     chosen = table.get("default-groups", ["dev"])

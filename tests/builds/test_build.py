@@ -62,7 +62,7 @@ def lock(folder: Path) -> None:
 
 
 def uv() -> str:
-    from holo.blueprints.python import find_uv
+    from holo.blueprints.uv import find_uv
 
     return find_uv()
 

@@ -25,7 +25,7 @@ from holo.blueprints.blueprint import Blueprint
 from holo.blueprints.builder import BuildOptions, ToolMissing
 from holo.blueprints.canonical import key_of
 from holo.blueprints.inputs import Inputs
-from holo.blueprints.python import find_uv
+from holo.blueprints.uv import find_uv
 from holo.errors import UsageError
 from holo.hololib.locks import InUseError, locked
 from support.builds import interrupted_at, killed_at_any_moment, start

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from holo.blueprints.complete import distributions
-from holo.blueprints.python import find_uv
 from holo.blueprints.requirements import distribution
+from holo.blueprints.uv import find_uv
 from support import trees, wheels
 from support.cli import Holo, Result
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from holo.blueprints.python import find_uv
+from holo.blueprints.uv import find_uv
 from support import disks, records, trees, wheels
 from support.cli import Holo
 

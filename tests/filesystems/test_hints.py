@@ -440,7 +440,7 @@ def test_a_refused_command_leaves_nothing_behind(holo: Holo, source: Path) -> No
 
 def test_what_builds_is_installed_beside_holo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bare `pip` may be of another environment, and holo's name means another program in a registry."""
-    from holo.blueprints import conda, conda_file, python
+    from holo.blueprints import conda, conda_file, uv
     from holo.blueprints.builder import ToolMissing
 
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -448,7 +448,7 @@ def test_what_builds_is_installed_beside_holo(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(conda, "find_spec", lambda _: None)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     found = conda_file.parse("{channels: [a], dependencies: [b]}", "conda.yaml")
-    for extra, find in (("uv", python.find_uv), ("conda", lambda: conda._create(found, "/stage"))):
+    for extra, find in (("uv", uv.find_uv), ("conda", lambda: conda._create(found, "/stage"))):
         with pytest.raises(ToolMissing) as caught:
             find()
         words = shlex.split(str(caught.value.hint).split(": ")[1])
