@@ -121,7 +121,7 @@ def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> 
     if options.compile and os.path.exists(python):
         log.run([python, "-I", "-c", _COMPILE], env=environ, cwd=stage)
     _strip_credentials(stage)
-    return [f"{blueprint.path}: {key!r} means nothing to holo, and is ignored" for key in found.unknown]
+    return [f"{blueprint.path}: {key!r} is not a key that holo knows, so it is ignored" for key in found.unknown]
 
 
 # Files that cannot be compiled, such as templates, are skipped. Not every tool compiles what it installs.
@@ -229,7 +229,7 @@ def _refuse_elsewhere(command: list[str], environ: dict[str, str], folder: str) 
         if _ELSEWHERE.fullmatch(line):
             raise UsageError(
                 f"a configuration file of pip has packages installed elsewhere: {line}",
-                "Take it out, and say it where it is meant: `pip install --target ...`. "
+                "Remove it, and use an option where you mean it: `pip install --target ...`. "
                 "`pip config debug` shows which file it is in.",
             )
 

@@ -33,7 +33,7 @@ def strip_credentials(paths: Iterable[str], clean: Callable[[str], str] = withou
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise HoloError(f"the build failed: no credentials can be taken out of {path}: {error.strerror}") from None
+            raise HoloError(f"the build failed: cannot remove credentials from {path}: {error.strerror}") from None
     return changed
 
 

@@ -128,7 +128,7 @@ def _words(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
             break
         if poll is not None and end is None and process.poll() is not None:
             end = time.monotonic() + _LAST_WORDS
-    yield b"warning: it has left a process behind, which is not waited for\n"
+    yield b"warning: it left a process behind; holo does not wait for that\n"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

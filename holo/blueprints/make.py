@@ -142,7 +142,9 @@ def read_log(library: Library, name: str) -> bytes:
                 return read_file(path, _LONGEST_LOG)[0]
         except OSError as error:
             raise HoloError(f"cannot read the log {path}: {error.strerror}") from error
-    raise NotFound(f"there is no log of a build of {name!r}", "Only what was built from a blueprint here has one.")
+    raise NotFound(
+        f"there is no log of a build of {name!r}", "Only catalogs that were built here from a blueprint have one."
+    )
 
 
 def _known(library: Library, wanted: Wanted) -> CatalogRef | None:

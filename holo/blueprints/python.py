@@ -95,14 +95,14 @@ def _project(blueprint: Blueprint, inputs: Inputs) -> object:
     document = _toml(inputs.text(blueprint.path), blueprint.path)
     project = document.get("project")
     if not isinstance(project, dict):
-        raise UsageError(f"{blueprint.path} has no [project], so it does not say what is needed")
+        raise UsageError(f"{blueprint.path} has no [project], so it lists no dependencies")
     root = _workspace(blueprint.folder, inputs)
     if root is None:
         refuse_elsewhere(blueprint.folder, inputs)
         _refuse_local_sources(document, blueprint.path)
         if "dependencies" in project.get("dynamic", ()):
             raise UsageError(
-                f"{blueprint.path}: the dependencies are dynamic, and nobody knows what decides them",
+                f"{blueprint.path}: the dependencies are dynamic, so holo cannot tell what decides them",
                 "Lock them: run `uv lock` in the project.",
             )
     wanted = {name: project.get(name) for name in ("requires-python", "dependencies", "optional-dependencies")}
@@ -341,7 +341,7 @@ def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> 
             *("--python", python, *compiled),
             UV_PROJECT_ENVIRONMENT=stage,
         )
-        warnings = [f"not installed, for it is made of a folder's sources: {name}" for name in local]
+        warnings = [f"not installed, because it is built from a folder of sources: {name}" for name in local]
     with suppress(FileNotFoundError):
         os.unlink(os.path.join(stage, ".lock"))  # uv's own, while it installs
     _check(blueprint, inputs, stage, log)

@@ -59,7 +59,7 @@ def find_uv() -> str:
     found = shutil.which("uv")
     if found is None:
         raise ToolMissing(
-            "Python blueprints are built with uv, which is not there",
+            "Python blueprints are built with uv, which is not installed",
             f"Put it on PATH, or install it beside holo: {beside_holo(_UV)}",
         )
     return found
@@ -95,7 +95,7 @@ def refuse_elsewhere(folder: str, inputs: Inputs) -> None:
             raise UsageError(
                 f"{path}: `{name} = {json.dumps(settings[name], default=str)}` for `uv pip` has packages installed "
                 "there, and not in the environment",
-                f"Take it out of the file, and say it where it is meant: `uv pip install --{name} ...`",
+                f"Remove it from the file, and use an option where you mean it: `uv pip install --{name} ...`",
             )
 
 
