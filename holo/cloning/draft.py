@@ -1,8 +1,8 @@
-"""The tree that is being made: under another name beside its place, locked, and given its name by one rename.
+"""The draft of a clone: made under another name in the folder of its target, locked, and published by one rename.
 
-Whoever is killed leaves a draft that nobody holds a lock on, and the next clone in that folder removes it. On a shared
-filesystem (SMB, FUSE) a lock may not be seen by other machines, which tell by the boot that a draft is not theirs; so
-after a restart only a clone to the same place removes it.
+A killed clone leaves a draft without a lock, which the next clone in that folder removes. On a shared filesystem (SMB,
+FUSE), other machines may not see a lock. So a draft also bears the boot that it was made in, and a draft of another
+boot is removed only by a clone to the same target.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from holo.platform import Directory
 from holo.remove import remove
 
 _DRAFT = re.compile(r"\.holo-clone-([0-9a-f]{8})-([0-9a-f]{8})-[0-9a-f]{8}")
-"""Of a boot, and for a place."""
+"""Hashes of the boot and of the target's name, and a random number."""
 
 
 class Draft:
-    """A draft of what is to be ``name`` in the open ``folder``."""
+    """The draft of ``name`` in the open ``folder``."""
 
     def __init__(self, folder: Directory, name: str) -> None:
         self._folder = folder
@@ -35,7 +35,7 @@ class Draft:
 
     @property
     def root(self) -> Directory:
-        """The draft, open, once it is made."""
+        """The open draft, after :meth:`make`."""
         assert self._root is not None
         return self._root
 
@@ -45,7 +45,7 @@ class Draft:
             drafts = [draft for entry in entries if (draft := _DRAFT.fullmatch(entry.name))]
         names = [draft[0] for draft in drafts if draft[1] == self._boot or draft[2] == self._place]
         for name in names:
-            with suppress(OSError):  # another user's, or on a filesystem without locks: then nobody can tell
+            with suppress(OSError):  # another user's, or on a filesystem without locks, where it may be in use
                 found = platform.open_child(self._folder, name)
                 try:
                     if is_ours(platform.status(found, "")) and platform.lock_directory(found):
@@ -54,9 +54,9 @@ class Draft:
                     platform.close_directory(found)
 
     def make(self, make: Callable[[Directory, str], object]) -> None:
-        """Let ``make`` make the draft in a folder under a name, and open it. Nothing is left if that fails.
+        """Call ``make`` with a folder and a name, and open the draft that it makes there. A failure leaves nothing.
 
-        Until it is open it is not locked, so that is to be one system call: others may take it for a leftover.
+        ``make`` should be one system call: until the draft is opened and locked, other clones take it for a leftover.
         """
         while self._root is None:
             self._draft = f".holo-clone-{self._boot}-{self._place}-{os.urandom(4).hex()}"
@@ -68,7 +68,7 @@ class Draft:
                 raise
 
     def _open(self) -> None:
-        """Open and lock it; not if somebody took it for a leftover in the moment between making and locking it."""
+        """Open and lock the draft, unless another clone has removed it as a leftover before it was locked."""
         try:
             self._root = platform.open_child(self._folder, self._draft)
         except FileNotFoundError:
@@ -85,12 +85,12 @@ class Draft:
             return False
 
     def publish(self) -> None:
-        """Give it its name. Raises :class:`FileExistsError` if that is taken."""
+        """Rename the draft to its target. Raises :class:`FileExistsError` if that exists."""
         platform.rename_new(self._folder, self._draft, self._name)
         self._draft = ""
 
     def close(self) -> None:
-        """Remove it, unless it is published, and let go of it."""
+        """Remove the draft, unless it is published, and close it."""
         try:
             if self._draft:
                 remove(self._folder, self._draft)

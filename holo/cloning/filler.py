@@ -1,9 +1,9 @@
-"""Clone a tree file by file: each worker lists a directory and makes at once what is in it.
+"""Clone a tree file by file: each worker lists a directory and makes its entries at once.
 
-The loop asks the kernel for as little as it can: per file an open and a create, a look before and after, one question
-for extended attributes, the clone and the times. Modes are given when files are created. Owner, attributes and other
-modes are set only where they differ. A directory is given its own when all that is in it has been made, for what is
-made in the directories below it does not change it any more.
+The loop makes as few system calls as it can: per file an open and a create, fstat before and after, one listing of
+extended attributes, the reflink and the times. Files are created with their modes. Owners, extended attributes and
+other modes are set only where they differ. A directory gets its attributes when all its entries have been made:
+entries made in the directories below do not change it any more.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from holo import platform
+from holo.cloning.errors import NOTHING_MADE, nothing_made
 from holo.cloning.report import Made, Name
-from holo.errors import HoloError, SourceChanged, UsageError, advice
+from holo.errors import HoloError, SourceChanged, UsageError
 from holo.platform import Directory
 from holo.walk import Walker
 from holo.workers import pool
@@ -30,23 +31,22 @@ _SPECIAL = 0o7000
 _ATTEMPTS = 5
 
 _LARGE = 1 << 16
-"""Bytes of a file with several names from which on it is copied in the end, when it is known which are one file: until
-then two workers may both have made it."""
+"""Size from which on a file with several names is copied last, once. Before all its names are known, two workers may
+both copy it."""
 
 _THIS_FILE = frozenset({errno.EINVAL, errno.ETXTBSY})
-"""What a clone answers that is about one file alone: nodatacow on Btrfs, a swap file."""
+"""Errors of a reflink that concern one file alone: nodatacow on Btrfs, a swap file."""
 
 _DEFAULT_ACL = "system.posix_acl_default"
 
-NOTHING_MADE = "Nothing was made."
 _LET_IT_END = f"{NOTHING_MADE} Stop what changes it, and clone again."
 
 
 class Filler:
-    """Fills one new directory from another. Made before the workers are forked, used in them."""
+    """Fills a new directory with clones of all entries of another. Made before the workers are forked, used in them."""
 
     def __init__(self, source: Directory, target: Directory, shown: tuple[str, str], since: int) -> None:
-        """``shown``: both paths, for messages. What changed from ``since`` on (ns) is reported as fresh."""
+        """``shown``: both paths, for messages. Files that changed from ``since`` on (ns) are reported as fresh."""
         self._source, self._target = source, target
         self._shown_source, self._shown_target = shown
         self._since = since
@@ -62,7 +62,7 @@ class Filler:
         self.seen = 0
 
     def fill(self, workers: int) -> Made:
-        """Clone everything. Raises :class:`HoloError` naming the path; what was made until then is left."""
+        """Clone everything. Raises :class:`HoloError` naming the path, and then leaves the part that was made."""
         made = Made()
         try:
             for part in visit_all(self, workers):
@@ -72,14 +72,14 @@ class Filler:
             touched = self._copy_the_rest(made, workers)
             touched |= self._link(made)
             self._finish_last({*made.unfinished, *touched})
-        finally:  # to remove what was made takes descriptors, too
+        finally:  # removing the draft takes descriptors, too
             made.add(self.result())
         return made
 
     # -- one directory ------------------------------------------------------------------------------------------
 
     def in_worker(self) -> None:
-        """Run in a process of our own: modes can be given to open(2) exactly."""
+        """Called in a forked worker, which can clear its umask, so that open(2) sets modes exactly."""
         os.umask(0)
         self._inexact = _SPECIAL
 
@@ -90,7 +90,7 @@ class Filler:
         return made
 
     def visit(self, path: str) -> list[str]:
-        """Make what is in the directory ``path``, which was made already; the directories in it are made empty."""
+        """Make the entries of the directory ``path``, which exists already. The directories in it are made empty."""
         base = path + "/" if path else ""
         self._at = ""
         try:
@@ -105,7 +105,7 @@ class Filler:
             raise UsageError(
                 f"{self._shown_target} lies inside {self._shown_source}, through a mount", "Clone to another place."
             )
-        owner = (own.st_uid, own.st_gid)  # what is created in there belongs to the same
+        owner = (own.st_uid, own.st_gid)  # entries created in it get the same
         below = []
         with platform.listing(source) as entries:
             for entry in entries:
@@ -126,10 +126,10 @@ class Filler:
     def _finish(
         self, source: Directory, target: Directory, path: str, status: os.stat_result, own: os.stat_result | None = None
     ) -> None:
-        """Give a directory what its source has. ``own``: how it is now, unless nothing is to be made in it any more."""
+        """Give a directory the attributes of its source. ``own``: its status, unless no entry will be made in it."""
         names = platform.xattrs_of(source)
         mode = stat.S_IMODE(status.st_mode)
-        # The root keeps others out until the end. A default ACL would go on to what is made later.
+        # The root keeps others out until the end. Entries made later would inherit a default ACL.
         if own is not None and (not path or mode & 0o700 != 0o700 or _DEFAULT_ACL in names):
             self._made.unfinished.append(path)
             return
@@ -141,7 +141,7 @@ class Filler:
         platform.set_times(target, status)
 
     def _set_owner(self, target: int | Directory, status: os.stat_result, mode: int) -> int:
-        """Returns the mode: what lets others act as the owner is for no other owner."""
+        """Returns the mode to set: without setuid and setgid if the owner cannot be kept."""
         if platform.set_owner(target, status):
             return mode
         self._made.lost_owners += 1
@@ -160,7 +160,7 @@ class Filler:
                 status = os.fstat(old)
                 if not stat.S_ISREG(status.st_mode):
                     break
-                if status.st_nlink > 1 and self._is_known(status, target, base, name):
+                if status.st_nlink > 1 and self._link_or_leave(status, target, base, name):
                     return
                 shared = self._make(old, status, target, name, owner)
                 now = os.fstat(old)
@@ -176,7 +176,7 @@ class Filler:
     def _make(
         self, old: int, status: os.stat_result, target: Directory, name: str, owner: tuple[int, int]
     ) -> bool | None:
-        """Make one file. Whether it shares its content, or ``None`` if it has none."""
+        """Make one file. Returns whether it shares its content; ``None`` if it is empty."""
         mode = stat.S_IMODE(status.st_mode)
         names = platform.xattrs_of(old)
         moved = (status.st_uid, status.st_gid) != owner
@@ -227,13 +227,13 @@ class Filler:
             self._known[inode] = path
             made.names.append(Name(inode, path, size, made=True, shared=shared))
 
-    def _is_known(self, status: os.stat_result, target: Directory, base: str, name: str) -> bool:
-        """Whether the file has another name that was made here, and now this one, or is left for the end."""
+    def _link_or_leave(self, status: os.stat_result, target: Directory, base: str, name: str) -> bool:
+        """Make another name of a file that this worker has made, or leave a large file for the end; else ``False``."""
         inode = (status.st_dev, status.st_ino)
         leader = self._known.get(inode)
         if leader is not None:
             if not self._link_to(leader, target, name):
-                return False  # from here on the names are those of another file
+                return False  # the following names will be links to a second file
             self._made.names.append(Name(inode, base + name, status.st_size, made=False, leader=leader))
             self._made.hardlinked += 1
             self._made.shared_bytes += status.st_size
@@ -264,10 +264,10 @@ class Filler:
         self._made.lost_owners += not owner
         self._made.lost_attributes += not attributes
 
-    # -- what is done in the end --------------------------------------------------------------------------------
+    # -- after the walk -----------------------------------------------------------------------------------------
 
     def _copy_the_rest(self, made: Made, workers: int) -> set[str]:
-        """Copy the files that were left, each once. Returns the directories in which something was made."""
+        """Copy the files that were left, each once. Returns the directories of the new entries."""
         leaders = {name.inode for name in made.names if name.made}
         left: dict[tuple[int, int], Name] = {}
         for name in made.names:
@@ -284,14 +284,14 @@ class Filler:
             folder, _, name = path.rpartition("/")
             try:
                 source, target = self._sources.open(folder), self._targets.open(folder)
-                # Whom it will belong to is not known here, so it is always set.
+                # The owner that the file will have is not known here, so it is always set.
                 self._file(source, target, folder + "/" if folder else "", name, (-1, -1))
             except OSError as error:
                 raise self._explain(error, path) from error
         return self.result()
 
     def _link(self, made: Made) -> set[str]:
-        """Make one file of those that are one in the source. Returns the directories in which something was made."""
+        """Link the names that are one file in the source. Returns the directories of the new entries."""
         leaders: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
         touched = set()
         for name in sorted(made.names, key=lambda name: not name.made):
@@ -307,7 +307,7 @@ class Filler:
                     self._uncount(made, name)
                     made.hardlinked += 1
                     made.shared_bytes += name.size
-                else:  # that one has all the names it can have, so there is one more
+                else:  # that file cannot have more names, so there is a second one
                     files += filter(None, (name.leader, name.path))
                     made.divided.append(name.path)
                     if not name.is_there:
@@ -318,7 +318,7 @@ class Filler:
         return touched
 
     def _relink(self, leader: str, target: Directory, last: str, name: Name) -> bool:
-        """Make the name one of the file at ``leader``; ``False`` if that cannot have more."""
+        """Make the name a hardlink of the file at ``leader``; ``False`` if that cannot have more names."""
         if not name.is_there:
             return self._link_to(leader, target, last)
         draft = f".holo-link-{os.urandom(4).hex()}"
@@ -328,7 +328,7 @@ class Filler:
         return True
 
     def _link_to(self, leader: str, target: Directory, name: str) -> bool:
-        """Make ``name`` a hardlink of the file at ``leader``; ``False`` if that has all the names it can have."""
+        """Make ``name`` a hardlink of the file at ``leader``; ``False`` if that cannot have more names."""
         folder, _, leader_name = leader.rpartition("/")
         try:
             platform.link(self._leaders.open(folder), leader_name, target, name)
@@ -353,7 +353,7 @@ class Filler:
             made.written_bytes -= name.size
 
     def _finish_last(self, paths: Iterable[str]) -> None:
-        """Children before parents: a finished directory may be one that its owner cannot enter."""
+        """Finish directories, children before parents: the owner may not be able to enter a finished one."""
         for path in sorted(paths, reverse=True):
             try:
                 source, target = self._sources.open(path), self._targets.open(path)
@@ -371,8 +371,3 @@ class Filler:
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
             return SourceChanged(message, f"It has gone while it was cloned. {_LET_IT_END}")
         return HoloError(message, nothing_made(error))
-
-
-def nothing_made(error: OSError) -> str:
-    """The hint about an error that ended a clone."""
-    return f"{advice(error) or ''} {NOTHING_MADE}".lstrip()

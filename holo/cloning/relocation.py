@@ -1,8 +1,8 @@
-"""Move a cloned tree: find its own path in the source, patch it in the clone.
+"""Relocate a cloned tree: find its own path in the source, patch it in the clone.
 
-The search reads all files in parallel, before anything is made. It tells which files have the path in them, and
-whether they can be patched at all. What is patched, later, is the clone: private, and no longer changing. So every
-file in question is read again there, and so is each that changed in the source after the search had begun.
+The search reads all files in parallel, before anything is made. It finds the files that contain the path, and tells
+whether all of them can be patched. They are patched later, in the clone, which is private and no longer changes. So
+each of them is read again there, and so is every file that changed in the source after the search had begun.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from contextlib import contextmanager, suppress
 from functools import cache
 
 from holo import platform
-from holo.catalog import BYTECODE_HEADER
-from holo.catalog import Relocation as Places
-from holo.cloning.filler import nothing_made
+from holo.catalog import BYTECODE_HEADER, Relocation, Totals
+from holo.cloning.errors import errors_as
+from holo.cloning.report import Relocated
 from holo.cloning.search import Found, inspect, search
 from holo.content import pieces_of
-from holo.errors import HoloError, UsageError
+from holo.errors import UsageError
 from holo.platform import Directory
 from holo.relocation.bytecode import STALE, Names, compiled_from, has_source
 from holo.relocation.foreign import links_out
@@ -33,8 +33,8 @@ _WAY_OUT = ", or clone without --relocate"
 _CAPABILITY = "security.capability"
 
 
-class Relocation:
-    """The way of one tree from its path to another."""
+class TreeRelocator:
+    """Relocates the clone of one tree to its new path."""
 
     def __init__(self, source: str, target: str, workers: int) -> None:
         if source == os.sep:
@@ -46,32 +46,19 @@ class Relocation:
         self._found = Found()
         self._unquoted: list[str] = []
         self.since = 0
-        """when the search began (ns): what has changed since then may have been read too early"""
-        self.patched = 0
-        self.patched_bytes = 0
-
-    @property
-    def warnings(self) -> list[str]:
-        found = [*dict.fromkeys(self._found.warnings), *self._relocator.left_alone(self._found.places)]
-        found += links_out(sorted(self._found.links_elsewhere), self._shown)
-        return sorted([*found, unquoted(self._unquoted)] if self._unquoted else found)
-
-    @property
-    def totals(self) -> tuple[int, int, int, int]:
-        """Files, symlinks, directories, and bytes of content."""
-        found = self._found
-        return found.files, found.symlinks, found.directories, found.bytes
+        """when the search began (ns): files that have changed since then may have been read too early"""
+        self._patched = 0
+        self._patched_bytes = 0
 
     def search(self, source: Directory) -> None:
-        """Read everything. Raises :class:`HoloError` naming what cannot be read."""
+        """Search the source. Raises :class:`HoloError` naming a path that cannot be read."""
         self._source = source
         self.since = time.time_ns() - platform.CLOCK_LAG_NS
         self._found = self._search(source, 0)
         walker = Walker(source)
         try:
-            names = _names_below(walker)
-            for path in [path for path in self._found.places if has_source(path, names)]:
-                del self._found.places[path]
+            names, places = _names_below(walker), self._found.places
+            self._found.places = {path: places[path] for path in places if not has_source(path, names)}
         finally:
             walker.close()
 
@@ -80,13 +67,13 @@ class Relocation:
         self._relocator.refuse_impossible(self._found.places, _WAY_OUT)
 
     def apply(self, clone: Directory, fresh: Iterable[str] | None) -> None:
-        """Patch the clone; bytecode goes with its source.
+        """Patch the clone.
 
-        ``fresh``: what changed after the search; ``None`` if that is to be found out here.
+        ``fresh``: paths that changed after the search; ``None``: they are searched for here.
         """
         if fresh is None:
-            # To look at the source is cheap, its inodes are in memory. A change in it, which may have been undone by
-            # now, is what makes it worth to load all those of the clone.
+            # To look at the source is cheap: its inodes are in memory. Those of the clone are loaded only if something
+            # has changed in the source. Even a change that has been undone since may be in the clone.
             late = self._search(self._source, self.since)
             if late.changed:
                 late = self._search(clone, self.since)
@@ -97,6 +84,16 @@ class Relocation:
             self._move_links(walker, {*self._found.links, *fresh})
         finally:
             walker.close()
+
+    def relocated(self) -> Relocated:
+        """The results of the search and the patches."""
+        found = self._found
+        warnings = [*dict.fromkeys(found.warnings), *self._relocator.left_alone(found.places)]
+        warnings += links_out(sorted(found.links_elsewhere), self._shown)
+        if self._unquoted:
+            warnings.append(unquoted(self._unquoted))
+        totals = Totals(found.files, found.directories, found.symlinks, found.bytes)
+        return Relocated(self._patched, self._patched_bytes, totals, sorted(warnings))
 
     def _search(self, root: Directory, since: int) -> Found:
         return search(root, self._inspector, since, self._workers)
@@ -112,24 +109,21 @@ class Relocation:
             for compiled in compiled_from(path, names):
                 self._patch_one(walker, compiled, STALE, done)
 
-    def _patch_one(self, walker: Walker, path: str, places: Places | None, done: set[tuple[int, int]]) -> bool:
+    def _patch_one(self, walker: Walker, path: str, places: Relocation | None, done: set[tuple[int, int]]) -> bool:
         folder, _, name = path.rpartition("/")
-        try:
+        with errors_as(f"cannot relocate {os.path.join(self._shown, path)}"):
             return self._patch_file(walker.open(folder), folder, name, places, done)
-        except OSError as error:
-            shown = os.path.join(self._shown, path)
-            raise HoloError(f"cannot relocate {shown}: {error.strerror}", nothing_made(error)) from error
 
     def _patch_file(
-        self, directory: Directory, folder: str, name: str, places: Places | None, done: set[tuple[int, int]]
+        self, directory: Directory, folder: str, name: str, places: Relocation | None, done: set[tuple[int, int]]
     ) -> bool:
-        """Patch a file at these places, or, if they are not known, wherever it has the path in it."""
+        """Patch a file at ``places``; ``None``: wherever it contains the path. Returns whether it was patched."""
         try:
             status = platform.status(directory, name)
-        except FileNotFoundError:  # it went in the meantime
+        except FileNotFoundError:  # it was removed in the meantime
             return False
         path = f"{folder}/{name}" if folder else name
-        inode = (status.st_dev, status.st_ino)  # a snapshot may have others inside, with the same numbers
+        inode = (status.st_dev, status.st_ino)  # a snapshot may contain others, with the same inode numbers
         if not stat.S_ISREG(status.st_mode) or inode in done:
             return False
         with _opened_to_change(directory, name, status) as file:
@@ -143,19 +137,15 @@ class Relocation:
             patch_file(file, self._relocator, places, path)
         if status.st_nlink > 1:
             done.add(inode)
-        self.patched += 1
-        self.patched_bytes += status.st_size
+        self._patched += 1
+        self._patched_bytes += status.st_size
         return True
 
     def _move_links(self, walker: Walker, paths: set[str]) -> None:
         for path in sorted(paths):
             folder, _, name = path.rpartition("/")
-            try:
+            with errors_as(f"cannot relocate {os.path.join(self._shown, path)}"):
                 self._move_link(walker.open(folder), name)
-            except OSError as error:
-                raise HoloError(
-                    f"cannot relocate {os.path.join(self._shown, path)}: {error.strerror}", nothing_made(error)
-                ) from error
 
     def _move_link(self, directory: Directory, name: str) -> None:
         try:
@@ -197,7 +187,7 @@ def _names_below(walker: Walker) -> Names:
 
 @contextmanager
 def _opened_to_change(directory: Directory, name: str, status: os.stat_result) -> Iterator[int]:
-    """A file open for reading and writing, whatever its mode; afterwards it has all its attributes again."""
+    """Open a file for reading and writing, whatever its mode, and restore all its attributes afterwards."""
     mode = stat.S_IMODE(status.st_mode)
     reader = platform.open_file(directory, name)
     try:
@@ -207,7 +197,7 @@ def _opened_to_change(directory: Directory, name: str, status: os.stat_result) -
         file = platform.open_to_change(directory, name)
         try:
             yield file
-            if _CAPABILITY in xattrs:  # a write takes it away, and setuid too
+            if _CAPABILITY in xattrs:  # a write removes it, and setuid too
                 platform.set_xattr(file, _CAPABILITY, xattrs[_CAPABILITY])
             platform.set_file(file, status.st_mtime_ns, mode)
             platform.set_times(file, status)

@@ -1,9 +1,12 @@
-"""What a clone did, in the form the command line prints and the API returns."""
+"""What a clone did: the counts of its workers, and the report that the command line prints and the API returns."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
+
+from holo.catalog import Totals
 
 
 class Name(NamedTuple):
@@ -14,27 +17,27 @@ class Name(NamedTuple):
     path: str
     size: int
     made: bool
-    """as a file of its own; else it is a link, or left for the end, when it is known which other names there are"""
+    """as a separate file; else it is a hardlink, or left until all names of the file are known"""
     leader: str = ""
-    """the path that it was linked to"""
+    """the path of the file that it is a hardlink of"""
     shared: bool | None = None
-    """as what it was counted: reflinked, copied, or ``None`` for empty"""
+    """whether it was counted as reflinked or as copied; ``None``: as empty"""
 
     @property
     def is_there(self) -> bool:
-        """Whether some file has the name already."""
+        """Whether the name exists already."""
         return self.made or bool(self.leader)
 
 
 @dataclass
 class Made:
-    """What one worker did, or all of them. Files are counted once, bytes are of content."""
+    """The counts of one worker, or of all. Files are counted once; bytes are those of content."""
 
     reflinked: int = 0
     hardlinked: int = 0
     copied: int = 0
     empty: int = 0
-    """files that are neither, or both"""
+    """files without content, which are neither"""
     shared_bytes: int = 0
     written_bytes: int = 0
     symlinks: int = 0
@@ -43,7 +46,7 @@ class Made:
     lost_attributes: int = 0
     names: list[Name] = field(default_factory=list)
     divided: list[str] = field(default_factory=list)
-    """where one more file begins, because one cannot have as many names as in the source"""
+    """names at which a second file begins, because one file cannot have as many names as in the source"""
     unfinished: list[str] = field(default_factory=list)
     """directories whose attributes are still to be set"""
     fresh: list[str] = field(default_factory=list)
@@ -60,12 +63,24 @@ class Made:
                 setattr(self, each.name, mine + theirs)
 
 
+class Relocated(NamedTuple):
+    """What ``relocate`` found in the source and changed in the clone."""
+
+    files: int
+    """that were patched"""
+    bytes: int
+    """of those files"""
+    totals: Totals
+    """of the source"""
+    warnings: list[str]
+
+
 @dataclass(frozen=True)
 class CloneReport:
-    """A cloned tree. ``reflinked + hardlinked + copied == total``, unless nobody counted.
+    """A cloned tree. ``reflinked + hardlinked + copied == total``, if the files were counted.
 
-    A snapshot is one step, whatever is in it: without ``relocate`` the numbers are ``None`` then. ``hardlinked`` are
-    names of files that have another name in the tree already. ``relocated`` files are among the copied.
+    Those of a snapshot are counted only with ``relocate``; otherwise the numbers are ``None``. ``hardlinked`` are
+    further names of files that were made under another name. ``relocated`` files are among the copied.
     """
 
     source: str
@@ -73,7 +88,7 @@ class CloneReport:
     used: str
     """``snapshot``, ``reflink`` or ``copy``"""
     reason: str | None
-    """why it is not the first way that there is, or not for all files"""
+    """why a better strategy was not used, or not for all files"""
     total: int | None
     reflinked: int | None
     hardlinked: int | None
@@ -106,3 +121,88 @@ class CloneReport:
             "warnings": list(self.warnings),
             "seconds": self.seconds,
         }
+
+
+def report_on(
+    source: str,
+    target: str,
+    made: Made | None,
+    refused: Sequence[str],
+    relocated: Relocated | None,
+    seconds: float,
+) -> CloneReport:
+    """The report on a clone that was ``made`` file by file, or (``None``) as a snapshot.
+
+    ``refused``: why it is no snapshot, if it could have been one.
+    """
+    patched, patched_bytes = (relocated.files, relocated.bytes) if relocated else (0, 0)
+    warnings = list(relocated.warnings) if relocated else []
+    reasons = list(refused)
+    total: int | None
+    reflinked: int | None
+    hardlinked: int | None
+    symlinks: int | None
+    directories: int | None
+    shared: int | None
+    if made is None:
+        used = "snapshot"
+        copied, written = patched, patched_bytes
+        total = reflinked = hardlinked = symlinks = directories = shared = None
+        if relocated:
+            total, directories, symlinks, size = relocated.totals
+            reflinked, hardlinked, shared = total - patched, 0, size - patched_bytes
+    else:
+        used = "reflink" if made.reflinked or not made.copied else "copy"
+        # A patched file no longer shares its content.
+        moved = min(patched, made.reflinked)
+        reflinked, copied = made.reflinked - moved, made.copied + moved
+        if used == "reflink":
+            reflinked += made.empty
+        else:
+            copied += made.empty
+        hardlinked, symlinks, directories = made.hardlinked, made.symlinks, made.directories
+        total = reflinked + copied + hardlinked
+        moved_bytes = patched_bytes if moved else 0
+        shared, written = made.shared_bytes - moved_bytes, made.written_bytes + moved_bytes
+        warnings += _losses(made)
+        reasons += _why_copied(source, target, made, used)
+    return CloneReport(
+        source=source,
+        path=target,
+        used=used,
+        reason="; ".join(reasons) or None,
+        total=total,
+        reflinked=reflinked,
+        hardlinked=hardlinked,
+        copied=copied,
+        relocated=patched,
+        symlinks=symlinks,
+        directories=directories,
+        bytes_total=shared + written if shared is not None else None,
+        bytes_shared=shared,
+        bytes_written=written,
+        warnings=tuple(warnings),
+        seconds=round(seconds, 3),
+    )
+
+
+def _why_copied(source: str, target: str, made: Made, used: str) -> list[str]:
+    why = ", ".join(dict.fromkeys(made.reasons))
+    if not why:
+        return []
+    if used == "copy":
+        return [f"reflink does not work from {source} to {target} ({why})"]
+    return [f"reflink does not work for {made.copied:,} of the files ({why})"]
+
+
+def _losses(made: Made) -> list[str]:
+    lost = []
+    if made.lost_owners:
+        lost.append(f"{made.lost_owners:,} entries belong to you now: only root can keep another's ownership")
+    if made.lost_attributes:
+        lost.append(f"extended attributes or ACLs of {made.lost_attributes:,} entries could not be kept there")
+    lost += [
+        f"{path} and other names of one file are those of several now: that filesystem does not allow one so many"
+        for path in made.divided
+    ]
+    return lost

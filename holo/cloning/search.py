@@ -1,4 +1,4 @@
-"""Look for a path in all files of a tree, and for symlinks that lead there, with all workers."""
+"""Search all files of a tree for its path, and its symlinks for those that lead there, with all workers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 
 from holo import platform
 from holo.catalog import Relocation
-from holo.cloning.filler import nothing_made
+from holo.cloning.errors import errors_as, nothing_made
 from holo.content import pieces_of
 from holo.errors import HoloError
 from holo.hololib.blobs import CHUNK
@@ -21,20 +21,20 @@ from holo.workers.treewalk import visit_all
 
 @dataclass
 class Found:
-    """What one worker found, or all of them."""
+    """The results of one worker, or of all."""
 
     places: dict[str, Relocation] = field(default_factory=dict)
-    """where the path is in the files that have it"""
+    """the occurrences of the path, by file"""
     links: list[str] = field(default_factory=list)
-    """symlinks that lead to it"""
+    """symlinks that lead into the tree by its path"""
     links_elsewhere: list[tuple[str, str]] = field(default_factory=list)
-    """others that may lead out of the tree: (path, target)"""
+    """symlinks that may lead out of the tree: (path, target)"""
     files: int = 0
     directories: int = 0
     symlinks: int = 0
     bytes: int = 0
     changed: int = 0
-    """entries, directories among them, that changed since the time from which on files were to be read"""
+    """entries, directories among them, that changed since the time from which files are searched"""
     warnings: list[str] = field(default_factory=list)
 
     def add(self, other: Found) -> None:
@@ -44,14 +44,12 @@ class Found:
 
 
 def search(root: Directory, inspector: Inspector, since: int, workers: int) -> Found:
-    """Inspect what changed from ``since`` on (ns; 0: everything) below ``root``, the tree of the inspector.
+    """Inspect all entries below ``root`` that changed at the time ``since`` (ns; 0: all entries) or later.
 
-    Raises :class:`HoloError` naming what cannot be read.
+    Raises :class:`HoloError` naming a path that cannot be read.
     """
-    try:
-        again = platform.open_child(root, ".")  # Btrfs lists what there was when a directory was opened
-    except OSError as error:
-        raise HoloError(f"cannot read {inspector.path}: {error.strerror}", nothing_made(error)) from error
+    with errors_as(f"cannot read {inspector.path}"):
+        again = platform.open_child(root, ".")  # Btrfs lists a directory as it was when it was opened
     found, visitor = Found(), _Search(again, inspector, since)
     try:
         for part in visit_all(visitor, workers):
@@ -63,7 +61,7 @@ def search(root: Directory, inspector: Inspector, since: int, workers: int) -> F
 
 
 def inspect(inspector: Inspector, file: int, size: int, folder: str, name: str) -> tuple[Relocation | None, list[str]]:
-    """Where an open file is to be patched, and the warnings about it."""
+    """The places to patch in an open file, and the warnings about it."""
     if size > CHUNK:
         return inspector.judge(inspector.look_through(pieces_of(file, size), name), None, folder, name)
     content = platform.read_at(file, size, 0)
@@ -71,10 +69,10 @@ def inspect(inspector: Inspector, file: int, size: int, folder: str, name: str) 
 
 
 class _Search:
-    """Looks into all files of a tree. A visitor of :mod:`holo.workers.treewalk`."""
+    """Inspects all files of a tree. A visitor of :mod:`holo.workers.treewalk`."""
 
     def __init__(self, root: Directory, inspector: Inspector, since: int) -> None:
-        """Only what changed from ``since`` on (ns) is read."""
+        """Only entries that changed from ``since`` on (ns) are read."""
         self._walker = Walker(root)
         self._inspector = inspector
         self._since = since

@@ -434,18 +434,18 @@ def test_what_changes_after_the_search_is_relocated(
     if snapshot:
         subvolume(source)
     small(source)
-    from holo.cloning.relocation import Relocation
+    from holo.cloning.relocation import TreeRelocator
 
-    refuse = Relocation.refuse_impossible
+    refuse = TreeRelocator.refuse_impossible
 
-    def change(self: Relocation) -> None:
+    def change(self: TreeRelocator) -> None:
         refuse(self)
         write(source / "late", f"{source}/late\n")
         write(source / "bin" / "hello", "no path in it any more\n", mode=0o755)
         os.symlink(source / "lib", source / "late-link")
         settle(source)
 
-    monkeypatch.setattr(Relocation, "refuse_impossible", change)
+    monkeypatch.setattr(TreeRelocator, "refuse_impossible", change)
     clone(source, filesystem.root / "elsewhere", relocate=True)
     assert compare.differences(source, filesystem.root / "elsewhere") == []
 
