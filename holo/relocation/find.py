@@ -1,10 +1,10 @@
 """Find every occurrence of the prefix in a file's content, given in pieces of any size.
 
 An occurrence is the prefix as a whole path: ``/opt/env`` is found in ``/opt/env/bin``, ``-L/opt/env`` and
-``/opt/env:/bin``, but neither in its sibling ``/opt/env-old``, whose name merely begins the same way, nor at the end of
-another path, ``/srv/opt/env``. Patching those would make them point to something that never existed.
+``/opt/env:/bin``. It is not found in its sibling ``/opt/env-old``, whose name merely begins the same way, nor at the
+end of another path, ``/srv/opt/env``. Patched, those would point to a place that never existed.
 
-In binary files a length or an opcode may stand before the path (pickle), or another string (Rust). So there anything
+In binary files, a length or an opcode (pickle) or another string (Rust) may come directly before the path. So any byte
 may, unless the path is as short as ``/env``.
 """
 
@@ -19,14 +19,14 @@ from holo.relocation import shebang
 
 _NAME = rb"A-Za-z0-9_\-\x80-\xff"
 
-# Some bytes are part of a name only if that goes on: "/opt/env.bak", but "It is in /opt/env."
+# Some bytes belong to a name only if more of it follows: "/opt/env.bak", but "It is in /opt/env."
 _GOES_ON = re.compile(rb"[%b~]|[.+@%%#][%b]" % (_NAME, _NAME))
 _LOOKAHEAD = 2
 
 _FLAGS = rb"[A-Za-z]|isystem|iquote|idirafter|isysroot|include|imacros|rpath|rpath-link"
 """Options of compilers and linkers that take a path without a blank before it."""
 
-# What may stand directly before a path although it looks like a name: such an option, or an escape like "\n".
+# These look like a name, but may come directly before a path: such an option, or an escape like "\n".
 _NOT_A_NAME = re.compile(rb"(?:(?<![%b./])-(?:%b)|(?<!\\)(?:\\\\)*\\[abfnrtv])\Z" % (_NAME, _FLAGS))
 _GOES_ON_HERE = re.compile(rb"[%b.+~]\Z" % _NAME)
 _EXPANSION = (b"}", b")")
@@ -38,19 +38,19 @@ _CERTAINLY_ELSEWHERE = re.compile(rb"(?:[A-Za-z0-9_\-]{3}|/[A-Za-z0-9_\-.+@~]+)\
 _ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 
 _LOOKBEHIND = 64
-"""Bytes before an occurrence that are looked at: more than the longest of the above."""
+"""Bytes before an occurrence that are looked at: more than the longest match of the patterns above."""
 
 _HEAD = 4096
-"""Bytes kept of the beginning: enough for a shebang, and for what tells a format."""
+"""Bytes kept of the beginning: enough for a shebang, and to recognize a format."""
 
 
 class Opaque(NamedTuple):
-    """The prefix is in a file of a format that nobody but its own programs can change."""
+    """The prefix is in a file of a format that only its own programs can change."""
 
     format: str
 
     def warning(self, path: str) -> str:
-        """What to say of such a file."""
+        """The warning about such a file."""
         return f"{path} is {self.format} that contains the recorded path, which is not patched there"
 
 
@@ -66,20 +66,20 @@ _OPAQUE = {
     b"\xfd7zXZ\0": "compressed data",
     b"\x28\xb5\x2f\xfd": "compressed data",
 }
-"""Formats with checksums, or an order that depends on content, by what they begin with."""
+"""Formats with checksums, or with an order that depends on content, by their first bytes."""
 
 _EXECUTABLE = (b"\x7fELF", b"!<arch>\n", b"MZ", *(bytes.fromhex(m) for m in ("feedface", "feedfacf", "cefaedfe")))
 _EXECUTABLE += (bytes.fromhex("cffaedfe"), bytes.fromhex("cafebabe"))
-"""What programs and libraries begin with: ELF, ar, PE, Mach-O. A path in one of them is there to be used."""
+"""First bytes of programs and libraries: ELF, ar, PE, Mach-O. They use the paths that they contain."""
 
 
 def continues_name(after: bytes) -> bool:
-    """Whether ``after`` (the two bytes behind a path, fewer at the end) continues its last component."""
+    """Whether ``after`` (the two bytes after a path, fewer at the end of a file) continues its last component."""
     return _GOES_ON.match(after) is not None
 
 
 def begins_path(before: bytes, *, shallow: bool = False) -> bool:
-    """Whether a path begins behind ``before`` (up to 64 bytes), rather than going on there.
+    """Whether a path begins after ``before`` (up to 64 bytes), rather than continues there.
 
     ``shallow``: the path has one component. ``${root}/venv`` is not likely to mean it; ``$(DESTDIR)/opt/env`` is.
     """
@@ -94,10 +94,10 @@ def begins_path(before: bytes, *, shallow: bool = False) -> bool:
 
 
 def is_counted(before: bytes, length: int) -> bool:
-    """Whether ``before`` ends with the length of what follows, as serialized strings have it.
+    """Whether ``before`` ends with ``length``, as in a serialized string.
 
-    Four or eight bytes of any order, or one behind a type that says so: z and Z of marshal (whose eighth bit tells that
-    it can be referred to), U and 0x8c of pickle, 0xd9 of MessagePack.
+    That is a number of four or eight bytes in any order, or of one byte after a type that has such: z and Z of marshal
+    (with the eighth bit set in a string that can be referred to), U and 0x8c of pickle, 0xd9 of MessagePack.
     """
     if len(before) >= 2 and before[-1] == length and before[-2] in b"zZ\xfa\xdaU\x8c\xd9":
         return True
@@ -106,7 +106,7 @@ def is_counted(before: bytes, length: int) -> bool:
 
 
 def _may_begin_in_binary(before: bytes) -> bool:
-    """Whether a path of one component that does not certainly begin behind ``before`` may do so in a binary file."""
+    """Whether a path of one component may begin after ``before`` in a binary file, although it does not look so."""
     return not before.endswith((b"/", *_EXPANSION)) and _CERTAINLY_ELSEWHERE.search(before) is None
 
 
@@ -114,20 +114,20 @@ class PrefixFinder:
     """Feed the pieces in order, then :meth:`finish`. Memory does not grow with the file."""
 
     def __init__(self, prefix: bytes, *, bytecode: bool = False) -> None:
-        """``bytecode``: before a path stands its length, and behind it, at once, something else."""
+        """``bytecode``: a path comes after its length, and the next object directly after the path."""
         self._prefix = prefix
         self._is_shallow = prefix.count(b"/") == 1
         self._bytecode = bytecode
         self._offsets: list[int] = []
         self._doubtful: set[int] = set()
-        """those of them that only count in a binary file"""
+        """the offsets that count only in a binary file"""
         self._ends: list[int] = []
         self._binary = False
-        self._is_there = False  # whatever stands around it: what is opaque may separate paths in its own way
+        self._is_there = False  # whatever is around it: an opaque format may separate paths in its own way
         self._head = b""
         self._position = 0  # of the next piece
-        self._carry = b""  # the end of the last piece, where an occurrence may have begun, and what stands before it
-        self._next = 0  # nothing before this can be an occurrence: it was looked at, or is part of one
+        self._carry = b""  # the end of the last piece: an occurrence that may have begun there, and the bytes before it
+        self._next = 0  # no further occurrence begins before this
 
     def feed(self, piece: Piece) -> None:
         if isinstance(piece, Hole):
@@ -138,7 +138,7 @@ class PrefixFinder:
         self._search(self._carry + piece if self._carry else piece, piece, final=False)
 
     def finish(self) -> Relocation | Opaque | None:
-        """The occurrences; or what forbids to patch them; ``None`` when there are none."""
+        """The occurrences; the format, if that forbids to patch them; ``None`` if there are none."""
         self._search(self._carry, b"", final=True)
         if self._binary:
             return self._in_binary()
@@ -146,7 +146,7 @@ class PrefixFinder:
         return Relocation("text", offsets, self._shebang(offsets[0])) if offsets else None
 
     def _goes_on(self, before: bytes, after: bytes) -> bool:
-        """Whether the last component of a path goes on. In binary files the next string may stand there at once."""
+        """Whether the last component of a path goes on. In a binary file, the next string may follow directly."""
         if not continues_name(after) or is_counted(before, len(self._prefix)):
             return False
         return not (self._head.startswith(_EXECUTABLE) and after[:1].isalpha() and not self._is_shallow)
@@ -172,14 +172,14 @@ class PrefixFinder:
         return next((name for magic, name in _OPAQUE.items() if self._head.startswith(magic)), None)
 
     def _behind_shebang(self) -> int | None:
-        """Where a ZIP archive begins that follows a first line, as :mod:`zipapp` makes it."""
+        """Where a ZIP archive begins after a first line, as :mod:`zipapp` writes it."""
         if not self._head.startswith(b"#!"):
             return None
         at = self._head.find(b"\nPK\x03\x04")
         return at + 1 if at >= 0 else None
 
     def _pass_over(self, hole: Hole) -> None:
-        """No path has a NUL in it, so nothing of an occurrence is among these zeros: a few stand for all of them."""
+        """Search a few zeros instead of all: no path contains NUL, so no occurrence reaches further into them."""
         undecided = len(self._prefix) + _LOOKAHEAD
         few = bytes(hole[:undecided])
         self.feed(few)
@@ -187,7 +187,7 @@ class PrefixFinder:
         self._next = max(self._next, self._position - undecided)
 
     def _shebang(self, first: int) -> list[int]:
-        """Where a ``#!`` line that begins with the prefix ends, as a list of one; else no element."""
+        """Where the ``#!`` line ends that leads to the first occurrence, as a list of one; ``[]`` without one."""
         if b"\n" in self._prefix or not shebang.leads_to(self._head[:first]):
             return []
         end = self._head.find(b"\n", first + len(self._prefix))
@@ -197,7 +197,7 @@ class PrefixFinder:
         length = len(self._prefix)
         self._position += len(piece)
         start = self._position - len(window)
-        # An occurrence is decided only when the bytes behind it are here, or will never be.
+        # An occurrence can be judged only with the bytes after it, or when no more will come.
         decidable = len(window) - (0 if final else length + _LOOKAHEAD - 1)
         at = window.find(self._prefix, self._next - start)
         while 0 <= at < decidable:

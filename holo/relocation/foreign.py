@@ -1,4 +1,8 @@
-"""What leads out of a tree and is not patched: other spellings of its path, symlinks, editable installs, a past."""
+"""Warnings about paths that relocation does not patch.
+
+These are other spellings of the tree's path, and paths that lead out of the tree: symlinks, editable installs, an
+interpreter that is gone, the place where an environment stood before.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ _OF_SYSTEM = ("/usr", "/usr/local")
 
 
 def other_spellings(prefix: str) -> list[tuple[str, bytes]]:
-    """Spellings of the prefix that are reported, not patched: (what it is, needle)."""
+    """Spellings of the prefix that are reported, not patched: (description, needle)."""
     raw = os.fsencode(prefix)
     real = os.path.realpath(prefix)
     found = {raw: "the prefix"}
@@ -36,20 +40,20 @@ def other_spellings(prefix: str) -> list[tuple[str, bytes]]:
 
 
 def may_point_outside(folder: str, name: str) -> bool:
-    """Whether that file may say that something of its tree is elsewhere, for :func:`outside` to read."""
+    """Whether :func:`outside` is to read that file, for its kind may name places outside of the tree."""
     if folder.endswith("bin") and folder[-4:-3] in ("", "/"):
         return True
     return name.endswith(_PATHS) or name in _READ_BY_NAME
 
 
 def outside(path: str, content: bytes, prefix: str) -> Iterator[str]:
-    """What a file at ``path`` below ``prefix`` says that leads out of the tree: warnings."""
+    """Warnings about the places outside of the tree that a file at ``path`` below ``prefix`` names."""
     name = os.path.basename(path)
     if name in _READ_BY_NAME:
         yield from _READ_BY_NAME[name](path, content, prefix)
     elif name.endswith(_PATHS):
         for line in os.fsdecode(content).splitlines():
-            # Relative ones count from the .pth itself (site.addpackage); lines with code begin with "import".
+            # Relative paths start at the folder of the .pth (site.addpackage); lines with code begin with "import".
             if line.startswith("/") or (name.endswith(".pth") and line.startswith("..")):
                 yield from _editable(path, os.path.normpath(os.path.join(prefix, os.path.dirname(path), line)), prefix)
     else:
@@ -114,7 +118,7 @@ def _editable(path: str, target: str, prefix: str) -> Iterator[str]:
 
 
 def _made_elsewhere(path: str, origin: str, prefix: str) -> Iterator[str]:
-    """``path`` is a file in the folder ``bin`` of an environment, and names one at ``origin``."""
+    """``path``, in the folder ``bin`` of an environment, names an environment at ``origin``."""
     environment = os.path.normpath(os.path.join(prefix, os.path.dirname(path), ".."))
     if origin != environment and os.path.lexists(os.path.join(environment, "bin", "python")):
         yield f"{environment} was made at {origin}: its scripts lead there"

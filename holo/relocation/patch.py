@@ -26,10 +26,10 @@ Edit: TypeAlias = tuple[int, int, bytes]
 """Replace content[start:end] by these bytes."""
 
 _SOURCE_STAMP: Edit = (4, BYTECODE_HEADER, bytes(BYTECODE_HEADER - 4))
-"""Behind the magic number: flags, then the source's time and size. CPython compares these, and no source has them."""
+"""After the magic number: flags, then the time and size of the source. No source has these, so CPython compiles it."""
 
 _LINES = ("text", "zipapp")
-"""Kinds with a first line, in which a path may become longer."""
+"""Kinds of files that may have a shebang, and in which a path may become longer."""
 
 
 class Relocator:
@@ -54,7 +54,7 @@ class Relocator:
         return relocation.kind != "data" or self._growth <= 0
 
     def left_alone(self, relocations: Mapping[str, Relocation]) -> list[str]:
-        """A warning about the data files in which the old path stays, for the new one is longer; or nothing."""
+        """A warning about the data files that keep the old path, because the new one is longer; ``[]`` without such."""
         files = sorted(path for path, item in relocations.items() if item.kind == "data" and not self.applies(item))
         if not files:
             return []
@@ -77,13 +77,13 @@ class Relocator:
             )
 
     def symlink(self, target: str) -> str:
-        """The target of a symlink, moved if it leads into the prefix."""
+        """The new target of a symlink: another one if it leads into the prefix."""
         if leads_into(target, self._old_text):
             return self._new_text + target[len(self._old_text) :]
         return target
 
     def size(self, relocation: Relocation, size: int) -> int | None:
-        """The size of the patched file, or ``None`` if only its content tells (what must change, or be quoted)."""
+        """The size of the patched file; ``None`` if it depends on the content: a shebang to rewrite, paths to quote."""
         if relocation.kind not in _LINES:
             return size
         if self._shebang_breaks(relocation) or not self._is_plain:
@@ -100,7 +100,7 @@ class Relocator:
         return self.new != self.old and (too_long or shebang.is_broken_by(relocation.offsets[0], self.new))
 
     def check(self, chunks: Iterable[Piece], relocation: Relocation, path: str) -> None:
-        """Raise :class:`CatalogInvalid` unless the content is what the relocation says of it.
+        """Raise :class:`CatalogInvalid` unless the relocation is true of the content.
 
         It must hold the prefix at every offset, and a C string or shebang line must end where the catalog says.
         """
@@ -108,11 +108,11 @@ class Relocator:
         ending = b"\n" if relocation.kind in _LINES else b"\0"
         prefixes = deque(relocation.offsets)
         strings = deque(zip(relocation.offsets, relocation.ends, strict=False))
-        tail = b""  # where a prefix may have begun
+        tail = b""  # in which a prefix may have begun
         start = 0
-        last = -1  # the end of a string that was found last
+        last = -1  # the end of the last string
         for piece in chunks:
-            # Of a hole, as many zeros as end every string and are no prefix.
+            # A few zeros stand for a hole: they end every string, and cannot be in a prefix.
             chunk = bytes(piece[: length + 1]) if isinstance(piece, Hole) else piece
             here = start + len(chunk)
             if not start and relocation.kind in _LINES and strings and not _is_shebang(chunk, strings[0][0]):
@@ -157,14 +157,14 @@ class Relocator:
         return splice(first, stream, self.edits(relocation, head, path))
 
     def is_unquoted(self, chunks: Iterable[Piece], relocation: Relocation, path: str) -> bool:
-        """Whether the new path has characters that may mean something in a text whose language nobody here knows."""
+        """Whether the new path needs quotes, and the file is a text in a language that :mod:`quoting` does not know."""
         if relocation.kind != "text" or self._is_plain:
             return False
         head = next(iter(chunks), b"")
         return isinstance(head, Hole) or self._quoted(relocation, head, path) is None
 
     def regions(self, relocation: Relocation) -> list[tuple[int, int]] | None:
-        """The stretches of the content that change, if all others keep their place; ``None`` if they do not."""
+        """The ranges of bytes that change; ``None`` if bytes after them change their place."""
         if relocation.kind == "bytecode":
             return [_SOURCE_STAMP[:2]]
         if relocation.kind in _LINES and (self._growth or not self._is_plain or self._shebang_breaks(relocation)):
@@ -172,19 +172,19 @@ class Relocator:
         return [(offset, offset + len(self.old)) for offset in relocation.offsets]
 
     def edits(self, relocation: Relocation, head: bytes, path: str) -> list[Edit]:
-        """The edits of the file at ``path``, in order; ``head``: its beginning, if a line or a text is changed."""
+        """The edits of the file at ``path``, in order. ``head``: its beginning, for a shebang or a text with quotes."""
         length = len(self.old)
         if relocation.kind == "bytecode":
             return [_SOURCE_STAMP]
         if relocation.kind in ("binary", "data"):
-            # Nothing behind a path may move, for it can be a counted string, the tail of another one, or a table. More
-            # slashes are the same path; where a C string ends with it, NULs keep that as short as it should be.
+            # No byte after a path may move: it may be counted, or belong to another string or a table. So the path is
+            # padded: with slashes, which leave it the same path, or with NULs where a C string ends with it.
             padded = [
                 self.new.ljust(length, b"\0" if end == offset + length else b"/")
                 for offset, end in zip(relocation.offsets, relocation.ends, strict=True)
             ]
         elif relocation.kind == "zipapp":
-            # The offsets in an archive count from where it was: more before it can be told, less cannot.
+            # Readers of an archive cope with more bytes before it than its offsets tell, but not with fewer.
             padded = [self.new.ljust(length, b"/")] * len(relocation.offsets)
         else:
             padded = self._quoted(relocation, head, path) or [self.new] * len(relocation.offsets)
@@ -198,7 +198,7 @@ class Relocator:
         return [(0, end, line), *(edit for edit in edits if edit[0] >= end)]
 
     def _quoted(self, relocation: Relocation, head: bytes, path: str) -> list[bytes] | None:
-        """What goes to each offset of a text; ``None`` if nobody knows how the path is to be quoted there."""
+        """The new path, quoted for each offset of a text; ``None`` if it is not known how to quote it there."""
         offsets = relocation.offsets
         if self._is_plain:
             return [self.new] * len(offsets)
@@ -232,7 +232,7 @@ def patch_file(descriptor: int, relocator: Relocator, relocation: Relocation, pa
 
 
 def _patch_region(content: bytes, start: int, edits: list[Edit]) -> bytes:
-    """The stretch of a file that begins at ``start``, patched by those of the file's edits that lie in it."""
+    """The bytes of a file from ``start`` on, patched by the edits that lie in them."""
     end = start + len(content)
     first, last = bisect_left(edits, start, key=itemgetter(0)), bisect_right(edits, end, key=itemgetter(0))
     inside = [(low - start, high - start, new) for low, high, new in edits[first:last]]
@@ -249,7 +249,7 @@ def unquoted(files: list[str]) -> str:
 
 def splice(first: Piece, rest: Iterable[Piece], edits: list[Edit]) -> Iterator[Piece]:
     """Apply sorted, non-overlapping edits to content that comes in chunks."""
-    position = 0  # in the original content, of the next byte not yet given out
+    position = 0  # in the original content, of the next byte to yield
     pending = iter(edits)
     edit = next(pending, None)
     chunk = first
@@ -259,7 +259,7 @@ def splice(first: Piece, rest: Iterable[Piece], edits: list[Edit]) -> Iterator[P
         end = start + len(chunk)
         parts: list[Piece] = []
         while edit is not None and edit[0] <= end:
-            # An edit that begins exactly at the end belongs here only if nothing follows; it is the same bytes.
+            # An edit that begins exactly at the end belongs to the next chunk, unless it only inserts.
             if edit[0] == end and edit[1] > end:
                 break
             if edit[0] > position:
@@ -282,5 +282,5 @@ def splice(first: Piece, rest: Iterable[Piece], edits: list[Edit]) -> Iterator[P
 
 
 def _is_shebang(head: bytes, offset: int) -> bool:
-    """Whether the content begins with ``#!`` and what may stand before the path at ``offset``."""
+    """Whether the content begins with a shebang that leads to the path at ``offset``."""
     return offset > len(head) or shebang.leads_to(head[:offset])

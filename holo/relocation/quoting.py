@@ -1,8 +1,7 @@
-"""Put a path into a text whose language gives some of its characters a meaning.
+"""Quote a path for the places of a text where it goes, by the rules of the text's language.
 
-Only for paths with such characters: a blank, a quote, ``$``, a backtick and their like. Each language has a function
-that gets the content and the offsets of the old path, and returns what to put at each of them; ``None`` where it
-cannot tell.
+Only paths with a blank, a quote, ``$``, a backtick or the like need this. The function of a language gets the content
+and the offsets of the old path. It returns the replacement for each of them, or ``None`` if it does not know one.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Literal, TypeAlias
 
 _RAW_SUFFIXES = (".pth", ".egg-link", ".txt", ".md", ".rst", ".html", ".bat")
 _RAW_NAMES = ("RECORD", "pyvenv.cfg")
-"""Files in which a path is read as it stands, to the end of the line, or by people (or by Windows, elsewhere)."""
+"""Files without quotes: a path ends with the line, or the file is for people, or for Windows."""
 
 _FIRST_LINE = re.compile(
     rb"#![ \t]*(?:[^\n]*[/ \t])?(python|pypy|sh|bash|dash|zsh|ksh|fish|t?csh)[0-9.]*(?:[ \t][^\n]*)?\n"
@@ -32,9 +31,9 @@ Language: TypeAlias = Callable[[bytes, Sequence[int], int, bytes], Replacements]
 
 
 def replacements(path: str, content: bytes, offsets: Sequence[int], length: int, new: bytes) -> Replacements:
-    """What to put at each of the ``offsets``, where a path of ``length`` bytes is; ``None`` if nobody knows.
+    """The replacement at each of the ``offsets`` of a path of ``length`` bytes; ``None`` if one is not known.
 
-    ``path``: of the file, whose name may tell the language. ``content``: at least up to the last offset.
+    ``path``: of the file, whose name may tell the language. ``content``: at least up to the end of the last path.
     """
     if offsets and offsets[-1] + length > len(content):
         return None
@@ -158,7 +157,7 @@ def _in_shell(shell: Shell, content: bytes, offsets: Sequence[int], length: int,
 
 
 def in_single_quotes(shell: Shell, new: bytes) -> bytes:
-    """What stands for ``new`` between single quotes of a shell."""
+    """``new`` escaped for single quotes of a shell."""
     if shell == "fish":
         new = new.replace(b"\\", b"\\\\")
     elif shell == "csh":
@@ -171,30 +170,30 @@ _OPENERS = re.compile(
 )
 _OPENERS_IN_DOUBLE_QUOTES = re.compile(rb"(?P<group>\$\()|(?P<brace>\$\{)|(?P<quote>`)")
 _CLOSERS = {"group": ")", "brace": "}", "unknown": "", "comment": "\n"}
-"""By what opens something: what closes it. $'...' and texts of many lines (<<) have rules of their own."""
+"""The closer of each opener. $'...' and here-documents (<<) have rules of their own, and no closer here."""
 
 
 _ESCAPES = {"sh": ("word", ")", "`", "}", '"'), "csh": ("word", ")", "`"), "fish": ("word", ")", "'", '"')}
-"""In what a backslash takes the next character's meaning away."""
+"""The contexts in which a backslash escapes the next character."""
 
 
 def _contexts(shell: Shell, content: bytes, offsets: Sequence[int], length: int) -> list[str]:
-    """What each offset is in: a word, single or double quotes, a comment (``#``), or ``?``."""
+    """The context of each offset: a word, single or double quotes, a comment (``#``), or ``?``."""
     found: list[str] = []
     names = {"word": "word", ")": "word", "'": "'", '"': '"', "\n": "#"}
-    open_ = ["word"]  # what is open, by what closes it
+    open_ = ["word"]  # the closers of all that is open
     position = 0
     for offset in offsets:
         while position < offset:
             position += _step(shell, content, position, open_)
-        # A backslash right before it makes it something else.
+        # A backslash before the path escapes its first character.
         found.append(names.get(open_[-1], "?") if position == offset else "?")
         position = offset + length
     return found
 
 
 def _step(shell: Shell, content: bytes, position: int, open_: list[str]) -> int:
-    """Read what is at ``position``, and note what it opens or closes. Returns its length."""
+    """Read one token at ``position``, and note what it opens or closes. Returns its length."""
     inside = open_[-1]
     char = chr(content[position])
     if char == "\\" and inside in _ESCAPES[shell]:

@@ -1,12 +1,12 @@
-"""First lines that cannot hold the path of their interpreter, and what works in their place.
+"""Rewrite a shebang that cannot contain the new path of its interpreter.
 
-The kernel ends an interpreter's path at white space, and takes a line of a certain length only. Then the line finds
-the interpreter by where the script is, which no blank, quote or length can break:
+The kernel ends the interpreter's path at white space, and limits the length of the line. A rewritten line finds the
+interpreter relative to the script instead, which no blank, quote or length can break:
 
     #!/usr/bin/env -S sh -c 'exec "$(dirname "$(readlink -f "$0")")/python3" "$0" "$@"'
 
-It stays one line, so that what may only stand on the first two (PEP 263), or before all else (a docstring, ``from
-__future__``), stays where it is. The form that pip writes takes three.
+It stays one line, so that an encoding (PEP 263) stays on the first two lines, and a docstring or ``from __future__``
+stays the first statement. The form that pip writes takes three lines.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from functools import cache
 _BEFORE = re.compile(rb"#![ \t]*(?:/usr/bin/env[ \t]+(?:-S[ \t]*)?(?P<quote>[\"']?))?\Z")
 
 _HARMLESS = re.compile(rb"[A-Za-z0-9_@%+=:,./-]*")
-"""What means nothing to env, sh or Python: the safe characters of :func:`shlex.quote`."""
+"""Characters without a meaning to env, sh and Python: the safe ones of :func:`shlex.quote`."""
 
 
 def leads_to(before: bytes) -> bool:
-    """Whether the interpreter's path follows this beginning of a file."""
+    """Whether a file that begins like this goes on with the path of its interpreter."""
     return _BEFORE.match(before) is not None
 
 
 def limit(system: str = sys.platform, release: str | None = None) -> int:
-    """The length (bytes) of the longest first line that this kernel takes.
+    """The length (bytes) of the longest shebang that this kernel accepts.
 
     BINPRM_BUF_SIZE of Linux is 256 since 5.1 and was 128; one byte of it is the newline. macOS: 512 (imgact_shell).
     """
@@ -42,14 +42,14 @@ def limit(system: str = sys.platform, release: str | None = None) -> int:
 
 
 def is_broken_by(at: int, new: bytes) -> bool:
-    """Whether the interpreter's path, at byte ``at`` of the line, cannot be ``new`` because of what is in it."""
+    """Whether ``new`` as the interpreter's path, at byte ``at``, would break the line by its characters."""
     if at > len(b"/usr/bin/env"):  # env -S, which takes quotes, "$" and "#" for its own
         return _HARMLESS.fullmatch(new) is None
     return re.search(rb"\s", new) is not None
 
 
 def rewrite(line: bytes, at: int, old: bytes, new: bytes, path: str) -> bytes:
-    """A first line that works in the place of ``line``, which names an interpreter below ``old`` at byte ``at``.
+    """The shebang to replace ``line``, which names an interpreter below ``old`` at byte ``at``.
 
     ``path``: of the script, relative to the root that moves to ``new``.
     """
