@@ -1,13 +1,12 @@
 """Record a tree: scan it, read every file once on all cores, publish the catalog last.
 
-    tree    = scan(directory)                 what is there; sockets and the like are refused here
+    tree    = scan(directory)                 its entries; sockets and the like are refused here
     batches = the files, cut into pieces of work
     workers: read, hash, find the prefix, store new content
-    catalog = the scan + what the workers found
+    catalog = the scan + the results of the workers
     publish: make everything durable, then one rename
 
-What it does not guarantee: the tree is not frozen. Every file is recorded as it was at one moment, but two
-files may be recorded at two moments.
+The tree is not frozen. Every file is recorded as it was at one moment, but two files may be recorded at two moments.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from functools import cache
 
 from holo import platform
 from holo.catalog import BYTECODE_HEADER, Catalog, DirectoryRow, FileRow, Relocation
-from holo.errors import HoloError, NotFound, UsageError
+from holo.errors import HoloError, NotFound, UsageError, os_errors_as
 from holo.hololib import Library
 from holo.hololib.blobs import Blobs
 from holo.hololib.layout import check_name
 from holo.hololib.shards import DRAFT, temporary_name
 from holo.platform import probe
 from holo.record.ingest import Batch, Ingest, Ingested
-from holo.record.scan import Tree, refuse_special, scan
+from holo.record.scan import ScannedTree, refuse_special, scan
 from holo.relocation.bytecode import STALE, compiled_from, has_source
 from holo.relocation.foreign import links_out
 from holo.walk import Walker, absolute, refuse_mounts_inside
@@ -42,7 +41,7 @@ _TASK_FILES = 64
 _UNMOUNT = "Unmount it first, or record that by itself. Nothing was recorded."
 
 _WRITE_BACK = 32 << 20
-"""Bytes stored after which the disk is set to work: it writes while the workers read on, so little is left to do."""
+"""Bytes stored after which the disk begins to write them, while the workers read on: so little is left for the end."""
 
 OnProgress = Callable[[int, int], object]
 """Called with (files done, files in all)."""
@@ -94,11 +93,11 @@ def record(
     on_progress: OnProgress | None = None,
     approve: Callable[[str, str], object] = lambda name, digest: None,
 ) -> RecordReport:
-    """Record ``directory`` under ``name`` (default: the directory's own, made fit).
+    """Record ``directory`` under ``name`` (default: :func:`default_name`).
 
-    ``root`` is that directory, open, where only somebody else can see it at that path; it stays the caller's.
-    The caller holds the library's lock, shared: until the end, what is stored belongs to no catalog. Recording the
-    same tree again stores nothing and yields the same digest. ``approve`` is called with the catalog's name and digest
+    ``root`` is that directory, open, if it has that path only in another mount namespace; the caller closes it. The
+    caller holds a shared lock of the library, for until the end the new blobs belong to no catalog. Recording the same
+    tree again stores nothing and yields the same digest. ``approve`` is called with the catalog's name and digest
     before it is published, and may raise. Raises :class:`NotFound`, :class:`UsageError`,
     :class:`~holo.errors.Conflict` (something is mounted inside), :class:`~holo.errors.SourceChanged` or
     :class:`HoloError`; nothing is published then.
@@ -107,7 +106,7 @@ def record(
     prefix = absolute(directory)
     name = check_name(name, "catalog") if name is not None else default_name(prefix)
     _refuse_library(library, prefix)
-    covers = root is not None  # with what is mounted below that path
+    covers = root is not None  # including the mounts below that path
     if not covers:
         refuse_mounts_inside(prefix, _UNMOUNT)
     try:
@@ -125,20 +124,32 @@ def record(
             if not covers:  # something may have been mounted there, and read
                 refuse_mounts_inside(prefix, _UNMOUNT)
             approve(name, catalog.digest)
-            before = library.catalogs.publish(catalog, name)
+            replaced = library.catalogs.publish(catalog, name)
     finally:
         platform.close_directory(root)
-    everything = [item for items in found.values() for item in items]
-    contents = {item.row[4] for item in everything}
-    new = {item.row[4] for item in everything if item.stored}
-    links = ((os.path.join(folder.path, name), to) for folder in tree.folders for name, to, _ in folder.symlinks)
-    warnings = [warning for item in everything for warning in item.warnings] + links_out(links, prefix)
-    if before is not None:
-        warnings.append(f"the name {name} meant the catalog {before[:12]} until now, which is kept under its digest")
+    return _report(name, tree, found, catalog, replaced, time.monotonic() - started)
+
+
+def _report(
+    name: str,
+    tree: ScannedTree,
+    found: dict[str, list[Ingested]],
+    catalog: Catalog,
+    replaced: str | None,
+    seconds: float,
+) -> RecordReport:
+    """``replaced``: the digest of the catalog that had the name until now."""
+    items = [item for folder in found.values() for item in folder]
+    contents = {item.row[4] for item in items}
+    new = {item.row[4] for item in items if item.stored}
+    links = ((os.path.join(folder.path, link), to) for folder in tree.folders for link, to, _ in folder.symlinks)
+    warnings = [warning for item in items for warning in item.warnings] + links_out(links, catalog.prefix)
+    if replaced is not None:
+        warnings.append(f"the name {name} meant the catalog {replaced[:12]} until now, which is kept under its digest")
     return RecordReport(
         name=name,
         digest=catalog.digest,
-        prefix=prefix,
+        prefix=catalog.prefix,
         files=catalog.totals.files,
         directories=catalog.totals.directories,
         symlinks=catalog.totals.symlinks,
@@ -147,12 +158,12 @@ def record(
         blobs_deduplicated=len(contents) - len(new),
         relocated=sum(relocation.kind != "bytecode" for relocation in catalog.relocations.values()),
         warnings=tuple(dict.fromkeys(warnings)),
-        seconds=round(time.monotonic() - started, 3),
+        seconds=round(seconds, 3),
     )
 
 
 def default_name(prefix: str) -> str:
-    """A catalog name made of a directory's: ``/home/me/.venv`` is ``venv``."""
+    """The catalog name for a directory: ``venv`` for ``/home/me/.venv``."""
     name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", os.path.basename(prefix)).lstrip(".+-")[:64]
     return name or "environment"
 
@@ -167,13 +178,16 @@ def _refuse_library(library: Library, prefix: str) -> None:
 
 
 def _ingest(
-    library: Library, root: platform.Directory, prefix: str, tree: Tree, workers: int, on_progress: OnProgress | None
+    library: Library,
+    root: platform.Directory,
+    prefix: str,
+    tree: ScannedTree,
+    workers: int,
+    on_progress: OnProgress | None,
 ) -> dict[str, list[Ingested]]:
     blobs = library.blobs
-    try:
+    with os_errors_as(f"cannot write to the library {blobs.path}"):
         raw = library.keeps_raw
-    except OSError as error:
-        raise HoloError(f"cannot write to the library {blobs.path}: {error.strerror}") from error
     reflink = raw and _can_clone(root, tree, blobs)
     ingest = Ingest(root, prefix, blobs, tree.other_names, reflink=reflink, compress=not raw)
     found: dict[str, list[Ingested]] = {folder.path: [] for folder in tree.folders}
@@ -183,7 +197,7 @@ def _ingest(
         for path, items in results:
             found[path] += items
             done += len(items)
-            if not reflink:  # whose content is on the disk already
+            if not reflink:  # the content of a reflink is on the disk already
                 unwritten += sum(item.row[2] for item in items if item.stored)
         if unwritten >= _WRITE_BACK:
             library.settle()
@@ -193,10 +207,10 @@ def _ingest(
     return found
 
 
-def _can_clone(root: platform.Directory, tree: Tree, blobs: Blobs) -> bool:
-    """Whether files of the tree can be cloned into the library: tried with the first one that has content.
+def _can_clone(root: platform.Directory, tree: ScannedTree, blobs: Blobs) -> bool:
+    """Whether files of the tree can be reflinked into the library. The first one with content is tried.
 
-    The tree is the user's, so no file of our own is put there.
+    The tree belongs to the user, so no test file is put there.
     """
     walker = Walker(root)
     draft = DRAFT + temporary_name()
@@ -207,20 +221,20 @@ def _can_clone(root: platform.Directory, tree: Tree, blobs: Blobs) -> bool:
                     try:
                         probe.clone_file(walker.open(folder.path), name, blobs.directory, draft)
                     except OSError as error:
-                        if error.errno == errno.ETXTBSY:  # a swap file in use, which tells nothing of the others
+                        if error.errno == errno.ETXTBSY:  # a swap file in use; others may work
                             continue
                         raise
                     platform.remove_file(blobs.directory, draft)
                     return True
         return False
     except OSError:
-        return False  # what else is wrong with that file, recording it will tell
+        return False  # if that file has another problem, recording it will tell
     finally:
         walker.close()
 
 
-def _batches(tree: Tree) -> list[list[Batch]]:
-    """Cut the files into tasks, neighbours together. Many small ones: nobody knows yet how large the files are."""
+def _batches(tree: ScannedTree) -> list[list[Batch]]:
+    """Cut the files into tasks, neighbours together. The tasks are small, for the sizes of files are not known yet."""
     tasks: list[list[Batch]] = []
     task: list[Batch] = []
     left = _TASK_FILES
@@ -261,7 +275,7 @@ def _settle_bytecode(relocations: dict[str, Relocation], found: dict[str, list[I
         relocations.update(dict.fromkeys(compiled_from(source, names), STALE))
 
 
-def _assemble(tree: Tree, found: dict[str, list[Ingested]], prefix: str, *, keep_setid: bool) -> Catalog:
+def _assemble(tree: ScannedTree, found: dict[str, list[Ingested]], prefix: str, *, keep_setid: bool) -> Catalog:
     kept = 0o7777 if keep_setid else 0o1777
     directories: list[DirectoryRow] = []
     relocations: dict[str, Relocation] = {}
@@ -280,7 +294,7 @@ def _assemble(tree: Tree, found: dict[str, list[Ingested]], prefix: str, *, keep
             xattrs[folder.path] = folder.xattrs
         directories.append((folder.path, folder.mode & kept, folder.mtime_ns, rows, folder.symlinks))
     _settle_bytecode(relocations, found)
-    # A source and bytecode may be one file, and are patched differently: then they become two.
+    # Names of one file that are patched differently, as a source and bytecode, become two files.
     groups = [
         group for group in _hardlinks(found) if all(relocations.get(p) == relocations.get(group[0]) for p in group)
     ]

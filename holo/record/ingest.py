@@ -88,7 +88,7 @@ class Ingest:
         reflink: bool,
         compress: bool,
     ) -> None:
-        """``other_names``: see :class:`holo.record.scan.Tree`."""
+        """``other_names``: see :class:`holo.record.scan.ScannedTree`."""
         self._root = root
         self._other_names = other_names
         self._prefix_text = prefix

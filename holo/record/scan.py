@@ -1,4 +1,4 @@
-"""Walk a tree once: what is there, in a fixed order, without reading any content."""
+"""Scan a tree: list all its entries once, in a fixed order, without reading any content."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from holo import platform
 from holo.catalog import MAX_DEPTH
 from holo.errors import HoloError
 from holo.platform import Directory
-
-_LISTED = 20
+from holo.relocation import listed
 
 
 @dataclass
@@ -22,36 +21,36 @@ class Folder:
     mode: int
     mtime_ns: int
     files: list[str] = field(default_factory=list)
-    """names, in order; who reads a file looks at it as well, so it is not looked at here"""
+    """names, in order; their status is read later, with the content"""
     symlinks: list[tuple[str, str, int]] = field(default_factory=list)
     """(name, target, mtime in ns), by name"""
     xattrs: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass
-class Tree:
+class ScannedTree:
     """A scanned tree. ``folders`` are in depth-first order, parents before children."""
 
     folders: list[Folder] = field(default_factory=list)
     special: list[str] = field(default_factory=list)
     """sockets, fifos and devices, as "path (kind)" """
     other_names: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    """of files that have several: by the path of the first name, which is in its folder's ``files``, the others,
-    which are not, as (folder, name)"""
+    """further names of files, as (folder, name), by the path of the first name; only the first is among the ``files``
+    of a folder"""
 
 
-def scan(root: Directory, shown: str) -> Tree:
+def scan(root: Directory, shown: str) -> ScannedTree:
     """Scan the tree below ``root``; ``shown`` is its path for messages.
 
     Raises :class:`HoloError` naming the directory that cannot be read.
     """
-    tree = Tree()
+    tree = ScannedTree()
     _scan(root, shown, "", tree, {})
     return tree
 
 
-def _scan(directory: Directory, root: str, path: str, tree: Tree, paths: dict[int, dict[int, str]]) -> None:
-    """``paths`` of the files that were met: by device and inode number."""
+def _scan(directory: Directory, root: str, path: str, tree: ScannedTree, paths: dict[int, dict[int, str]]) -> None:
+    """``paths``: the first path of each file so far, by device and inode number."""
     folder = Folder(path, 0, 0)
     tree.folders.append(folder)
     base = path + "/" if path else ""
@@ -68,7 +67,7 @@ def _scan(directory: Directory, root: str, path: str, tree: Tree, paths: dict[in
         met = paths.setdefault(status.st_dev, {})
         for entry in found:
             if entry.is_file(follow_symlinks=False):
-                # The listing tells the inode number, so only a file whose number was met before is looked at.
+                # A listing contains inode numbers, so only a file whose number has occurred before needs a stat.
                 here = base + entry.name
                 first = met.setdefault(entry.inode(), here)
                 if first is here or entry.stat(follow_symlinks=False).st_nlink == 1:
@@ -105,11 +104,10 @@ def _kind(mode: int) -> str:
     return "device"
 
 
-def refuse_special(tree: Tree) -> None:
+def refuse_special(tree: ScannedTree) -> None:
     """Raise :class:`HoloError` naming the sockets, fifos and devices, if there are any."""
     if tree.special:
-        more = len(tree.special) - _LISTED
-        names = ", ".join(tree.special[:_LISTED]) + (f" and {more} more" if more > 0 else "")
         raise HoloError(
-            f"not files, directories or symlinks: {names}", "To leave them out: `holo record DIR --skip-special`."
+            f"not files, directories or symlinks: {listed(tree.special)}",
+            "To leave them out: `holo record DIR --skip-special`.",
         )

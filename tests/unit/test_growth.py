@@ -22,7 +22,7 @@ from holo.gc.policy import Policy
 from holo.hololib import Library
 from holo.hololib import catalogs as catalogs_module
 from holo.record import _batches, record
-from holo.record.scan import Folder, Tree
+from holo.record.scan import Folder, ScannedTree
 from holo.relocation.patch import Relocator
 from support import trees
 
@@ -91,7 +91,7 @@ def test_cutting_the_files_of_one_directory_into_tasks() -> None:
     def work(count: int) -> int:
         steps.count = 0
         names = Names(map(str, range(64 * count)))
-        tasks = _batches(Tree([Folder("", 0o755, 0, names)]))
+        tasks = _batches(ScannedTree([Folder("", 0o755, 0, names)]))
         assert [name for task in tasks for batch in task for name in batch.names] == names
         return steps.count
 
