@@ -1,13 +1,13 @@
 """Look into a file once: where the path of its tree is to be patched, and which warnings it deserves.
 
-A record and a clone that is relocated do this with every file, so it costs a file without the path two searches for
-bytes at most, and nothing is made for it.
+A record, and a clone that is relocated, do this with every file. A small file without the path costs one search for
+bytes, and one for each other spelling of the path.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from holo.catalog import Relocation
@@ -21,7 +21,7 @@ class Seen(NamedTuple):
     """What was seen in some content, whatever the names of the file."""
 
     places: Relocation | Opaque | None
-    foreign: Sequence[str]
+    foreign: list[str]
     """which other spellings of the path it contains"""
 
 
@@ -38,7 +38,7 @@ class Inspector:
     def look_into(self, content: bytes, name: str) -> Seen | None:
         """Search all the content of a file with that name; ``None`` if nothing was seen."""
         places = find(self._prefix, content, bytecode=is_bytecode(name)) if self._prefix in content else None
-        foreign = [what for what, needle in self._foreign if needle in content] if self._foreign else ()
+        foreign = [what for what, needle in self._foreign if needle in content] if self._foreign else []
         return Seen(places, foreign) if places is not None or foreign else None
 
     def look_through(self, pieces: Iterable[Piece], name: str) -> Seen | None:

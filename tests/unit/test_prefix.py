@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from holo import digest as digests
 from holo.catalog import Catalog, Relocation
+from holo.relocation.bytecode import compiled_from, has_source
 from holo.relocation.find import Opaque, PrefixFinder, begins_path, continues_name, find
+from holo.relocation.inspection import Inspector
 
 NAME = rb"A-Za-z0-9_\-\x80-\xff"
 ENV = b"/opt/env"
@@ -343,3 +345,26 @@ def test_memory_does_not_grow_with_the_file() -> None:
         finder.feed(b"/opt/en" * 1000)
     kept = [value for value in vars(finder).values() if isinstance(value, bytes)]
     assert sum(map(len, kept)) < 10_000
+
+
+@given(st.lists(st.sampled_from([ENV, b"/opt/env-old", b"\0", b"\n", b"x"])).map(b"".join), SIZES)
+@settings(max_examples=150, deadline=None)
+def test_an_inspector_sees_the_same_in_pieces(content: bytes, sizes: list[int]) -> None:
+    inspector = Inspector("/opt/env")
+    for name in ("x.txt", "x.pyc"):
+        assert inspector.look_through(cut(content, sizes), name) == inspector.look_into(content, name)
+
+
+def test_bytecode_and_its_source() -> None:
+    cache = ["x.cpython-311.pyc", "x.cpython-311.opt-1.pyc", "x.y.cpython-311.pyc", "gone.cpython-311.pyc", "x.txt"]
+    tree = {"": ["setup.py", "setup.pyc"], "a": ["x.py", "x.y.py"], "a/__pycache__": cache}
+
+    def names(folder: str) -> list[str]:
+        return tree.get(folder, [])
+
+    assert compiled_from("a/x.py", names) == [f"a/__pycache__/{name}" for name in (cache[1], cache[0])]
+    assert compiled_from("a/x.y.py", names) == [f"a/__pycache__/{cache[2]}"]
+    assert compiled_from("a/x", names) == compiled_from("setup.py", names) == []
+    assert [name for name in cache if has_source(f"a/__pycache__/{name}", names)] == cache[:3]
+    assert has_source("setup.pyc", names)
+    assert not has_source("setup.py", names)
