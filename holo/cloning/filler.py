@@ -251,7 +251,7 @@ class Filler:
             if status.st_ctime_ns >= self._since:
                 self._made.fresh.append(base + name)
         elif stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
-            raise SourceChanged(f"{self._shown(base + name)} has just become something else", _LET_IT_END)
+            raise SourceChanged(f"{self._shown(base + name)} has changed its type while it was cloned", _LET_IT_END)
         else:
             try:
                 platform.make_special(target, name, status)
@@ -369,5 +369,5 @@ class Filler:
     def _explain(self, error: OSError, path: str) -> HoloError:
         message = f"cannot clone {self._shown(path)}: {error.strerror}"
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
-            return SourceChanged(message, f"It has gone while it was cloned. {_LET_IT_END}")
+            return SourceChanged(message, f"It was removed while it was cloned. {_LET_IT_END}")
         return HoloError(message, nothing_made(error))

@@ -38,7 +38,7 @@ class TreeRelocator:
 
     def __init__(self, source: str, target: str, workers: int) -> None:
         if source == os.sep:
-            raise UsageError("the path of / is in everything", "Clone it without --relocate.")
+            raise UsageError("/ is a part of every path", "Clone it without --relocate.")
         self._shown = source
         self._inspector = Inspector(source)
         self._relocator = Relocator(source, target)

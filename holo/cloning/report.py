@@ -202,7 +202,7 @@ def _losses(made: Made) -> list[str]:
     if made.lost_attributes:
         lost.append(f"extended attributes or ACLs of {made.lost_attributes:,} entries could not be kept there")
     lost += [
-        f"{path} and other names of one file are those of several now: that filesystem does not allow one so many"
+        f"{path} and other names of one file are several files now: that filesystem does not allow so many names of one"
         for path in made.divided
     ]
     return lost

@@ -73,9 +73,9 @@ def links_out(links: Iterable[tuple[str, str]], prefix: str) -> list[str]:
             relative.append(f"{path} -> {target}")
     found = []
     if relative:
-        found.append(f"symlinks lead out of the tree, and from another place to somewhere else: {listed(relative)}")
+        found.append(f"relative symlinks lead out of the tree, and elsewhere from another place: {listed(relative)}")
     if gone:
-        found.append(f"symlinks lead to what is not there: {listed(gone)}")
+        found.append(f"symlinks are dangling: {listed(gone)}")
     return found
 
 
@@ -91,7 +91,7 @@ def _of_direct_url(path: str, content: bytes, prefix: str) -> Iterator[str]:
 def _of_configuration(path: str, content: bytes, _: str) -> Iterator[str]:
     found = re.search(rb"^home[ \t]*=[ \t]*(/.*?)\s*$", content, re.MULTILINE)
     if found is not None and not os.path.isdir(found[1]):
-        yield f"{path} names an interpreter in {os.fsdecode(found[1])}, which is not there"
+        yield f"{path} names an interpreter in {os.fsdecode(found[1])}, which does not exist"
 
 
 def _of_activation(path: str, content: bytes, prefix: str) -> Iterator[str]:
@@ -121,4 +121,4 @@ def _made_elsewhere(path: str, origin: str, prefix: str) -> Iterator[str]:
     """``path``, in the folder ``bin`` of an environment, names an environment at ``origin``."""
     environment = os.path.normpath(os.path.join(prefix, os.path.dirname(path), ".."))
     if origin != environment and os.path.lexists(os.path.join(environment, "bin", "python")):
-        yield f"{environment} was made at {origin}: its scripts lead there"
+        yield f"{environment} was made at {origin}: its scripts point there"

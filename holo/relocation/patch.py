@@ -241,10 +241,8 @@ def _patch_region(content: bytes, start: int, edits: list[Edit]) -> bytes:
 
 def unquoted(files: list[str]) -> str:
     """A warning about files of which :meth:`Relocator.is_unquoted` is true."""
-    return (
-        "the new path has characters that may mean something in these files, and how to quote them there is not known: "
-        + listed(sorted(files))
-    )
+    names = listed(sorted(files))
+    return f"the new path may need quotes in these files, and holo does not know how to quote it there: {names}"
 
 
 def splice(first: Piece, rest: Iterable[Piece], edits: list[Edit]) -> Iterator[Piece]:

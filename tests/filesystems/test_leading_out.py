@@ -53,7 +53,7 @@ def test_an_environment_that_was_moved(holo: Holo, warnings: Warnings, without: 
     tree = holo.root / "project"
     tree.mkdir()
     source.rename(tree / ".venv")
-    assert warnings(tree) == [f"{tree}/.venv was made at {source}: its scripts lead there"]
+    assert warnings(tree) == [f"{tree}/.venv was made at {source}: its scripts point there"]
 
 
 def test_relative_symlinks(holo: Holo, warnings: Warnings) -> None:
@@ -68,7 +68,7 @@ def test_relative_symlinks(holo: Holo, warnings: Warnings) -> None:
     }.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).symlink_to(target)
-    said = ["symlinks lead out of the tree, and from another place to somewhere else: @o/lib -> ../../packages/lib"]
+    said = ["relative symlinks lead out of the tree, and elsewhere from another place: @o/lib -> ../../packages/lib"]
     assert warnings(tree) == said
 
 
@@ -84,8 +84,8 @@ def test_an_interpreter_that_is_gone(holo: Holo, warnings: Warnings) -> None:
     shutil.rmtree(python.parent)
     shutil.rmtree(holo.root / "clone", ignore_errors=True)
     assert warnings(tree) == [
-        f"pyvenv.cfg names an interpreter in {python.parent}, which is not there",
-        f"symlinks lead to what is not there: bin/python -> {python}",
+        f"pyvenv.cfg names an interpreter in {python.parent}, which does not exist",
+        f"symlinks are dangling: bin/python -> {python}",
     ]
 
 
