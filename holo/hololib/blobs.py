@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from itertools import chain
 
 from holo import digest as digests
 from holo import platform
@@ -65,12 +64,12 @@ class Blobs:
         shared library, counts only if its content is right, and so does every one after a power cut.
         """
         name = raw_name(digest)
-        forms = [(name, is_sealed), *([(name + ".zst", _may_be_compressed)] if compressed else [])]
-        for form, is_whole in forms:
-            status = self._status(digest, form)
-            if status is not None and is_whole(status, size):
-                return (not self.may_be_torn and self._is_trusted(status)) or self._content_matches(digest, size)
-        return False
+        status = self._status(digest, name)
+        if status is None or not is_sealed(status, size):
+            status = self._status(digest, name + ".zst") if compressed else None
+            if status is None or not _may_be_compressed(status, size):
+                return False
+        return (not self.may_be_torn and self._is_trusted(status)) or self._content_matches(digest, size)
 
     def _is_trusted(self, status: os.stat_result) -> bool:
         """Whether only this user and root can have written the file or linked it here."""
@@ -245,26 +244,17 @@ class Blobs:
         Raises :class:`IntegrityError` when the stored bytes are not ``size`` bytes of that digest, and when
         there is no such blob.
         """
-        descriptor = self.open_raw(digest, size)
-        if descriptor is not None:
-            try:
-                yield from self._verified_chunks(pieces_of(descriptor, size), digest, size)
-            finally:
-                os.close(descriptor)
-            return
-        descriptor = self._open_compressed(digest, size)
+        descriptor, read = self.open_raw(digest, size), pieces_of
+        if descriptor is None:
+            descriptor, read = self._open_compressed(digest, size), _decompress
         try:
-            yield from self._verified_chunks(_decompress(descriptor, size), digest, size)
-        finally:
-            os.close(descriptor)
-
-    def _verified_chunks(self, chunks: Iterable[Piece], digest: str, size: int) -> Iterator[Piece]:
-        try:
-            yield from verified_chunks(chunks, digest, size)
+            yield from verified_chunks(read(descriptor, size), digest, size)
         except ContentMismatch as error:
             raise self.damaged(digest, str(error)) from None
         except OSError as error:
             raise self._unreadable(digest, error) from error
+        finally:
+            os.close(descriptor)
 
     def _unreadable(self, digest: str, error: OSError) -> HoloError:
         return HoloError(f"cannot read blob {digest} in {self.path}: {error.strerror}")
@@ -401,20 +391,31 @@ class ContentMismatch(Exception):
 _MISMATCH = "the stored bytes do not have that digest"
 
 
-def verified_chunks(chunks: Iterable[Piece], digest: str, size: int) -> Iterator[Piece]:
+def verified_chunks(chunks: Iterable[Piece], digest: str, size: int) -> Iterable[Piece]:
     """Pass ``chunks`` on; raise :class:`ContentMismatch` instead of giving out the last one if they are wrong."""
-    pieces = iter(chunks)
-    first = next(pieces, b"")
-    if isinstance(first, bytes) and len(first) == size:  # most content is one piece
-        if next(pieces, None) is not None or digests.of(first) != digest:
-            raise ContentMismatch(_MISMATCH)
-        if first:
-            yield first
-        return
+    return _verified_in_memory(chunks, digest, size) if size <= CHUNK else _verified_on_the_way(chunks, digest, size)
+
+
+def _verified_in_memory(chunks: Iterable[Piece], digest: str, size: int) -> list[Piece]:
+    """Most content is one piece, and a generator for it would take as long as its hashing."""
+    pieces = [*chunks]
+    if len(pieces) == 1 and isinstance(pieces[0], bytes):
+        found = digests.of(pieces[0])
+    else:
+        hasher = digests.Hasher()
+        for piece in pieces:
+            hasher.update(piece)
+        found = hasher.hexdigest()
+    if found != digest or sum(map(len, pieces)) != size:
+        raise ContentMismatch(_MISMATCH)
+    return pieces
+
+
+def _verified_on_the_way(chunks: Iterable[Piece], digest: str, size: int) -> Iterator[Piece]:
     hasher = digests.Hasher()
     left = size
     held: Piece | None = None
-    for chunk in chain((first,), pieces):
+    for chunk in chunks:
         if held is not None:
             yield held
         hasher.update(chunk)

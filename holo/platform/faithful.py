@@ -69,7 +69,12 @@ def has_holes(descriptor: int, size: int) -> bool:
 
     To be asked before it is read: on XFS, what was read of blocks that were allocated ahead is data from then on.
     """
-    return size > 0 and _seek(descriptor, 0, os.SEEK_HOLE, size) < size
+    try:
+        return size > 0 and os.lseek(descriptor, 0, os.SEEK_HOLE) < size
+    except OSError as error:
+        if error.errno not in _NO_HOLES:
+            raise
+        return False
 
 
 def copy_content(source: int, target: int, status: os.stat_result) -> None:

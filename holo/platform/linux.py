@@ -161,9 +161,8 @@ def clone_content(source: int, target: int) -> None:
     fcntl.ioctl(target, FICLONE, source)
 
 
-def read_at(descriptor: int, count: int, offset: int) -> bytes:
-    """Read at most ``count`` bytes of an open file from ``offset`` on; none at its end."""
-    return os.pread(descriptor, count, offset)
+read_at = os.pread
+"""Read at most so many bytes of an open file from an offset on; none at its end."""
 
 
 def copy_range(source: int, target: int, offset: int, count: int) -> int:
