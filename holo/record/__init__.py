@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 
 from holo import platform
 from holo.catalog import BYTECODE_HEADER, Catalog, DirectoryRow, FileRow, Relocation
@@ -283,7 +284,7 @@ def _assemble(tree: ScannedTree, found: dict[str, list[Ingested]], prefix: str, 
     for folder in tree.folders:
         base = folder.path + "/" if folder.path else ""
         rows: list[FileRow] = []
-        for item in sorted(found[folder.path], key=lambda item: item.row[0]):
+        for item in sorted(found[folder.path], key=attrgetter("row")):  # by name, for no two are alike
             name, mode, size, mtime, digest = item.row
             rows.append((name, mode & kept, size, mtime, digest))
             if item.relocation is not None:

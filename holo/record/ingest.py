@@ -17,9 +17,10 @@ import errno
 import os
 import stat
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from holo import digest as digests
 from holo import platform
@@ -66,6 +67,10 @@ class _Content(NamedTuple):
     """all of it, if that is not much"""
 
 
+_Found: TypeAlias = defaultdict[str, list[Ingested]]
+"""What files became, by the path of their folder."""
+
+
 @dataclass
 class Batch:
     """Some files of one directory."""
@@ -101,13 +106,12 @@ class Ingest:
     def __call__(self, batches: list[Batch]) -> list[tuple[str, list[Ingested]]]:
         """Ingest some batches: directories' paths, each with results of files in it. Other names are among them."""
         walker, aside = Walker(self._root), Walker(self._root)
-        found: dict[str, list[Ingested]] = {}
+        found: _Found = defaultdict(list)
         try:
             for batch in batches:
                 directory = self._open(walker, batch.path)
                 for name in batch.names:
-                    for folder, item in self._ingest(directory, batch.path, name, aside):
-                        found.setdefault(folder, []).append(item)
+                    self._ingest(directory, batch.path, name, aside, found)
         finally:
             walker.close()
             aside.close()
@@ -119,11 +123,12 @@ class Ingest:
         except OSError as error:
             raise HoloError(f"cannot read {os.path.join(self._prefix_text, folder)}: {error.strerror}") from error
 
-    def _ingest(self, directory: Directory, folder: str, name: str, aside: Walker) -> list[tuple[str, Ingested]]:
-        """What the file became, by the folder of each of its names. ``aside`` opens those folders."""
+    def _ingest(self, directory: Directory, folder: str, name: str, aside: Walker, found: _Found) -> None:
+        """Add what the file became to the folder of each of its names. ``aside`` opens those folders."""
         for attempt in range(_ATTEMPTS):
             try:
-                return self._attempt(directory, folder, name, aside)
+                self._attempt(directory, folder, name, aside, found)
+                return
             except _Changed:
                 time.sleep(0.02 * 2**attempt)
             except OSError as error:
@@ -139,7 +144,7 @@ class Ingest:
             "Stop what writes to it, or remove it, and record again.",
         )
 
-    def _attempt(self, directory: Directory, folder: str, name: str, aside: Walker) -> list[tuple[str, Ingested]]:
+    def _attempt(self, directory: Directory, folder: str, name: str, aside: Walker, found: _Found) -> None:
         others = self._other_names.get(_join(folder, name), ()) if self._other_names else ()
         names: list[tuple[str, str]] = []
         replaced: list[tuple[str, str]] = []
@@ -150,19 +155,18 @@ class Ingest:
                 (names if _is_at(content.status, aside, *other) else replaced).append(other)
         finally:
             os.close(source)
-        found = [(folder, self._named(content, folder, name))]
+        found[folder].append(self._named(content, folder, name))
         for place, own in names:
-            found.append((place, self._named(content, place, own)))
+            found[place].append(self._named(content, place, own))
         for place, own in replaced:  # by something else since the tree was scanned
-            found += self._ingest(self._open(aside, place), place, own, aside)
-        return found
+            self._ingest(self._open(aside, place), place, own, aside, found)
 
     def _named(self, content: _Content, folder: str, name: str) -> Ingested:
         """What the content becomes under one of the file's names."""
         status, seen, xattrs = content.status, content.seen, content.xattrs
         mode = stat.S_IMODE(status.st_mode)
         relocation: Relocation | None = None
-        warnings: list[str] = []
+        warnings: Sequence[str] = ()
         if seen is not None or may_point_outside(folder, name):
             # Whether that of bytecode matters depends on its source, which the caller knows.
             relocation, warnings = self._inspector.judge(seen, content.small, folder, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from holo import platform
 from holo.catalog import MAX_DEPTH
@@ -63,17 +64,18 @@ def _scan(directory: Directory, root: str, path: str, tree: ScannedTree, paths: 
         xattrs = platform.get_xattrs(directory, acls=True)
         folder.mode, folder.xattrs = platform.without_acls(stat.S_IMODE(status.st_mode), xattrs)
         with platform.listing(directory) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+            found = sorted(entries, key=attrgetter("name"))
         met = paths.setdefault(status.st_dev, {})
         for entry in found:
             if entry.is_file(follow_symlinks=False):
                 # A listing contains inode numbers, so only a file whose number has occurred before needs a stat.
-                here = base + entry.name
+                name = entry.name
+                here = base + name
                 first = met.setdefault(entry.inode(), here)
                 if first is here or entry.stat(follow_symlinks=False).st_nlink == 1:
-                    folder.files.append(entry.name)
+                    folder.files.append(name)
                 else:
-                    tree.other_names.setdefault(first, []).append((path, entry.name))
+                    tree.other_names.setdefault(first, []).append((path, name))
             elif entry.is_dir(follow_symlinks=False):
                 children.append(entry.name)
             elif entry.is_symlink():
