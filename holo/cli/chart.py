@@ -15,7 +15,7 @@ from holo.files import write_atomically
 from holo.walk import absolute
 
 if TYPE_CHECKING:
-    from holo.bench import BenchReport
+    from holo import BenchReport
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _CYAN, _PLAIN = "\x1b[36m", "\x1b[0m"

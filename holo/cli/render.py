@@ -18,16 +18,19 @@ from holo.errors import printable
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from holo.check.adopt import Adoption
-    from holo.check.report import CheckReport
-    from holo.cloning import CloneReport
-    from holo.doctor import Diagnosis
-    from holo.gc.report import GcReport, Use
-    from holo.hololib import CatalogSummary
-    from holo.record import RecordReport
-    from holo.restore import DryRun
-    from holo.restore.report import RestoreReport
-    from holo.uninstall import UninstallReport
+    from holo import (
+        Adoption,
+        CatalogSummary,
+        CheckReport,
+        CloneReport,
+        Diagnosis,
+        DryRun,
+        GcReport,
+        RecordReport,
+        RestoreReport,
+        UninstallReport,
+        Use,
+    )
 
 
 def document(value: object) -> None:

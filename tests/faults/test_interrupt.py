@@ -125,7 +125,8 @@ def test_an_interrupt_that_a_callback_swallows_comes_again(name: str, again: boo
     """Python prints what is raised there, and goes on; imports have such callbacks."""
     code = f"""
 import signal, sys, time
-from holo import cli, signals
+from holo import signals
+from holo.cli import program
 
 class Callback:
     def __del__(self):
@@ -141,7 +142,7 @@ try:
     {"Slow()" if again else ""}
     time.sleep(30)
 except KeyboardInterrupt:
-    sys.exit(cli._interrupted())
+    sys.exit(program._interrupted())
 """
     holo = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=holo, capture_output=True, text=True, check=False)

@@ -19,7 +19,7 @@ import pytest
 import typer.main
 import zstandard
 
-from holo.cli import app
+from holo.cli.commands import load_all
 from holo.digest import of
 from support import compare, filesystems, trees
 from support.cli import Holo
@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.parametrize("filesystem", ["btrfs", "ext4", "xfs"], indirect=True),
 ]
 
-COMMANDS: Any = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: Any = typer.main.get_command(load_all()).commands  # type: ignore[attr-defined]
 PROCESSES = 8
 SECONDS = {"btrfs": 4, "ext4": 2, "xfs": 2}
 LONG_SECONDS = 60

@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 import typer
 
-from holo.cli import app
+from holo.cli.commands import load_all
 from support import compare, trees
 from support.cli import Argument, Holo, Result
 from support.filesystems import Filesystem, unmount
 from support.forks import Forks, User
 
 ROOT = Path(__file__).parents[2]
-COMMANDS: Any = typer.main.get_command(app)
+COMMANDS: Any = typer.main.get_command(load_all())
 
 local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount, and become an ordinary user")

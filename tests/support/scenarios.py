@@ -22,7 +22,7 @@ import zstandard
 from blake3 import blake3
 
 from holo.catalog import Catalog
-from holo.cli import app
+from holo.cli.commands import load_all
 from support import compare, contents
 from support.cli import Holo
 from support.faults import Outcome, Supervisor
@@ -565,7 +565,7 @@ _ALL = [
 ]
 
 
-_COMMANDS = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+_COMMANDS = {command.name for command in load_all().registered_commands}
 
 SCENARIOS = [scenario for scenario in _ALL if scenario.command[0] in _COMMANDS]
 

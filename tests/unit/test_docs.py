@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import typer.main
+import typer.testing
 
 import holo as holo_package
-from holo.cli import app
+from holo.cli.commands import load_all
 from holo.settings import load
 from support import consoles
 from support.cli import Holo
@@ -23,7 +24,7 @@ from support.filesystems import Filesystem
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("catalogs/*.md")])
-COMMANDS: Any = typer.main.get_command(app)  # a group of click's, which some versions of Typer bring along themselves
+COMMANDS: Any = typer.main.get_command(load_all())  # a group of click's, which some versions of Typer bring along
 
 page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -54,6 +55,32 @@ def test_every_command_shown_parses(command: str) -> None:
         COMMANDS.commands[name].make_context(name, arguments)
     else:
         assert name in (*COMMANDS.commands, "COMMAND")
+
+
+def examples_in_help() -> list[str]:
+    found = []
+    for command in COMMANDS.commands.values():
+        begin, heading, *lines = command.epilog.splitlines()
+        assert (begin, heading) == ("\b", "Examples:")  # the first keeps the lines as they are
+        found += [line.strip() for line in lines]
+    return found
+
+
+@pytest.mark.parametrize("example", examples_in_help())
+def test_every_example_in_a_help_parses(example: str) -> None:
+    assert len(example) <= 74
+    call = re.search(r"holo [^|)]*", example)
+    assert call is not None
+    _, name, *arguments = shlex.split(call[0].removesuffix('"'), comments=True)
+    COMMANDS.commands[name].make_context(name, arguments)
+
+
+def test_the_list_of_commands_is_whole_and_short() -> None:
+    """Every command is in a group, with a sentence that fits a terminal of 80 columns."""
+    said = typer.testing.CliRunner().invoke(load_all(), ["--help"], env={"COLUMNS": "80"}, prog_name="holo").stdout
+    listed = re.findall(r"^  (\S+) +[A-Z].*\.$", said.partition("Record and restore:")[2], re.MULTILINE)
+    assert sorted(listed) == sorted(COMMANDS.commands)
+    assert "..." not in said.partition("Record and restore:")[2]
 
 
 def test_the_commands_above_are_found() -> None:

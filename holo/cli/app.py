@@ -1,0 +1,98 @@
+"""The Typer application, without its commands: how they are added, listed, and how they end."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from holo import __version__, signals, streams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import TypeVar
+
+    Function = TypeVar("Function", bound=Callable[..., None])
+
+
+class _Grouped(TyperGroup):
+    """Lists the commands in groups, each with its first sentence."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        width = max(map(len, self.commands))
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for name, known in self.commands.items():
+            sentence = known.get_short_help_str(limit=1000)
+            groups.setdefault(getattr(known, "rich_help_panel", ""), []).append((name.ljust(width), sentence))
+        for group, lines in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(lines)
+
+
+app = typer.Typer(
+    name="holo",
+    cls=_Grouped,
+    help="Record an environment once; restore exact private copies of it in milliseconds.",
+    epilog="`holo help COMMAND` explains a command.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def command(
+    name: str, group: str, examples: Sequence[str], *, options_anywhere: bool = True
+) -> Callable[[Function], Function]:
+    """Add a function as a command. ``options_anywhere``: also behind an argument."""
+    return app.command(
+        name,
+        rich_help_panel=group,
+        epilog="\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in examples)]),
+        context_settings={"allow_interspersed_args": options_anywhere},
+    )
+
+
+class CommandEnded(Exception):
+    """The user's command has ended. Its exit code is ours, whatever it is: 130 as well."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+@contextmanager
+def reporting(*, is_done: bool = True) -> Iterator[None]:
+    """Print the report of work that is done. The exit code is of the work: a report that is lost is a warning.
+
+    Where nothing was done, but to find out what is printed, its loss is a failure.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        if not is_done:
+            raise
+    except streams.Unwritten as lost:
+        if not is_done:
+            raise
+        if not lost.is_unwanted:
+            streams.say(f"warning: {lost.message}. The report is lost, but what it reports is done.")
+    signals.ignore()  # the work is done and told: nothing is left that could be interrupted
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"holo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _holo(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass

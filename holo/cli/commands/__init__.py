@@ -1,0 +1,39 @@
+"""One function per command: parse, call :class:`holo.Hololib`, render.
+
+Only what is called is imported, and shown to Typer, which looks at the parameters of every command it knows for 8 ms.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from holo.cli.app import app
+
+if TYPE_CHECKING:
+    import typer
+
+_MODULES = {
+    "environments": ("record", "init", "restore", "list", "delete", "clone"),
+    "running": ("run", "shell", "variables"),
+    "library": ("catalogs", "gc", "check"),
+    "machine": ("doctor", "bench", "settings", "uninstall"),
+}
+
+
+def is_command(name: str) -> bool:
+    return any(name in names for names in _MODULES.values())
+
+
+def load(name: str) -> None:
+    """Add a command to the application."""
+    module = next(module for module, names in _MODULES.items() if name in names)
+    import_module(f"{__name__}.{module}")
+    app.registered_commands = [command for command in app.registered_commands if command.name == name]
+
+
+def load_all() -> typer.Typer:
+    """Add all commands to the application, in the order in which they are listed."""
+    for module in _MODULES:
+        import_module(f"{__name__}.{module}")
+    return app

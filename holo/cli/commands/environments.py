@@ -1,0 +1,205 @@
+"""Commands that make spaces, restore them, and clone directories."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from holo.cli.app import command, reporting
+from holo.cli.options import (
+    Compile,
+    Force,
+    Json,
+    KeepSetid,
+    SpaceName,
+    SpaceToRestore,
+    StrategyName,
+    Strict,
+    To,
+    Verify,
+    Yes,
+)
+from holo.errors import UsageError, printable
+
+_GROUP = "Record and restore"
+
+
+@command("record", _GROUP, ["holo record .venv --name app"])
+def record(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="The tree to record.")],
+    name: Annotated[
+        Optional[str], typer.Option("--name", help="Name of the catalog (default: the directory's).")
+    ] = None,
+    skip_special: Annotated[bool, typer.Option("--skip-special", help="Leave out sockets, fifos and devices.")] = False,
+    keep_setid: KeepSetid = False,
+    as_json: Json = False,
+) -> None:
+    """Record a directory tree as a catalog."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    with render.progress("recording", as_json) as on_progress:
+        report = Hololib().record(
+            directory, name, skip_special=skip_special, keep_setid=keep_setid, on_progress=on_progress
+        )
+    for warning in report.warnings:
+        render.warn(warning)
+    with reporting():
+        render.document(report.to_json()) if as_json else render.recorded(report)
+
+
+@command("init", _GROUP, ["holo init --space job-1 app", "holo init --space web requirements.txt --to .venv"])
+def init(
+    space: SpaceName,
+    source: Annotated[
+        Optional[str],
+        typer.Argument(
+            help="Catalog name or digest prefix, catalog file, directory (recorded first) or blueprint "
+            "(default: the nearest blueprint, else the only catalog)."
+        ),
+    ] = None,
+    to: To = None,
+    strategy: StrategyName = None,
+    strict: Strict = False,
+    verify: Verify = False,
+    force: Force = False,
+    yes: Yes = False,
+    keep_setid: KeepSetid = False,
+    compiled: Compile = None,
+    as_json: Json = False,
+) -> None:
+    """Make a space from a catalog, a directory or a blueprint."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    with render.progress("restoring", as_json) as on_progress:
+        report = Hololib().init(
+            space,
+            source,
+            to=to,
+            strategy=strategy,
+            strict=strict,
+            verify=verify,
+            force=force,
+            yes=yes,
+            keep_setid=keep_setid,
+            compile=compiled,
+            on_progress=on_progress,
+        )
+    with reporting():
+        render.restored(report, as_json)
+
+
+@command(
+    "restore",
+    _GROUP,
+    [
+        "holo restore                          # the nearest .venv or node_modules",
+        "holo restore --space job-1 --dry-run",
+        "holo restore --space job-1 --catalog app",
+    ],
+)
+def restore(
+    space: SpaceToRestore = None,
+    catalog: Annotated[
+        Optional[str], typer.Option("--catalog", metavar="REF", help="Turn it into this catalog.")
+    ] = None,
+    to: To = None,
+    strategy: StrategyName = None,
+    strict: Strict = False,
+    verify: Verify = False,
+    force: Force = False,
+    yes: Yes = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring a space back to pristine, or turn it into another catalog."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    library = Hololib()
+    if dry_run:
+        planned = library.dry_run(
+            space, catalog=catalog, to=to, strategy=strategy, strict=strict, verify=verify, force=force, yes=yes
+        )
+        render.document(planned.to_json()) if as_json else render.planned(planned)
+        return
+    with render.progress("restoring", as_json) as on_progress:
+        report = library.restore(
+            space,
+            catalog=catalog,
+            to=to,
+            strategy=strategy,
+            strict=strict,
+            verify=verify,
+            force=force,
+            yes=yes,
+            on_progress=on_progress,
+        )
+    with reporting():
+        render.restored(report, as_json)
+
+
+@command("list", _GROUP, ["holo list", "holo list --json"])
+def list_spaces(as_json: Json = False) -> None:
+    """List the spaces."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    spaces = Hololib().spaces()
+    if as_json:
+        render.document({"spaces": [space.to_json() for space in spaces]})
+    else:
+        render.columns(
+            ("SPACE", "CATALOG", "STATE", "PATH"),
+            [(space.name, space.catalog, space.shown_state, space.path) for space in spaces],
+        )
+
+
+@command("delete", _GROUP, ["holo delete job-1"])
+def delete(
+    name: Annotated[
+        Optional[str],
+        typer.Argument(metavar="[SPACE]", help="Name of the space (default: the nearest .venv or node_modules)."),
+    ] = None,
+    space: Annotated[Optional[str], typer.Option("--space", help="The same.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Delete a space."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    if name is not None and space is not None:
+        raise UsageError("two spaces are named", "Name one: `holo delete SPACE`.")
+    gone = Hololib().delete(name if name is not None else space)
+    if gone.state == "damaged":
+        render.warn(
+            f"what holo knew about space {gone.name} was damaged: if the space was not at {gone.path}, its directory "
+            "is still there"
+        )
+    with reporting():
+        if as_json:
+            render.document({"space": gone.name, "path": gone.path})
+        else:
+            print(f"deleted space {gone.name} at {printable(gone.path)}")
+
+
+@command("clone", _GROUP, ["holo clone ../main/.venv .venv --relocate"])
+def clone(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="The directory to clone.")],
+    target: Annotated[str, typer.Argument(metavar="DST", help="The place of the clone, where nothing is yet.")],
+    relocate: Annotated[
+        bool, typer.Option("--relocate", help="Patch the path of SRC inside the files and symlinks, too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Clone a directory tree by snapshot, reflinks or copies. No library is needed."""
+    from holo import clone as clone_tree
+    from holo.cli import render
+
+    report = clone_tree(source, target, relocate=relocate)
+    for warning in report.warnings:
+        render.warn(warning)
+    with reporting():
+        render.document(report.to_json()) if as_json else render.cloned(report)

@@ -1,0 +1,115 @@
+"""Commands about what the library holds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from holo.cli.app import command, reporting
+from holo.cli.options import Json
+from holo.errors import HoloError, IntegrityError, UsageError
+
+_GROUP = "Look after the library"
+
+
+@command("catalogs", _GROUP, ["holo catalogs", "holo catalogs app --log", "holo catalogs --remove app"])
+def catalogs(
+    reference: Annotated[Optional[str], typer.Argument(metavar="[REF]", help="Only this catalog.")] = None,
+    log: Annotated[bool, typer.Option("--log", help="Print the log of its build.")] = False,
+    remove: Annotated[Optional[str], typer.Option("--remove", metavar="REF", help="Remove this catalog.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List catalogs, remove one, or print the log of its build."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    library = Hololib()
+    if log:
+        if reference is None:
+            raise UsageError("--log needs a catalog", "Name it: holo catalogs NAME --log")
+        render.log(library.build_log(reference), as_json)
+        return
+    if remove is not None:
+        name, digest = library.remove_catalog(remove)
+        if orphans := library.spaces_without_catalog(digest):
+            names = ", ".join(space.name for space in orphans)
+            render.warn(f"spaces of this catalog stay, but cannot be restored any more: {names}")
+        with reporting():
+            if as_json:
+                render.document({"name": name, "digest": digest})
+            else:
+                print(f"removed catalog {name} ({digest[:12]})")
+        return
+    render.catalogs(library.catalogs(reference), library.golden_trees(), as_json)
+
+
+@command("gc", _GROUP, ["holo gc --dry-run", "holo gc --keep-days 30 --max-size 20GB"])
+def collect_garbage(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
+    ] = False,
+    keep_days: Annotated[
+        Optional[int], typer.Option("--keep-days", metavar="N", min=0, help="Remove catalogs not used in N days.")
+    ] = None,
+    keep_last: Annotated[
+        Optional[int], typer.Option("--keep-last", metavar="N", min=0, help="Remove all but the N catalogs last used.")
+    ] = None,
+    max_size: Annotated[
+        Optional[str],
+        typer.Option("--max-size", metavar="SIZE", help="Remove the catalogs used longest ago until it fits (20GB)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Remove what no catalog needs, and catalogs by their last use."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    report = Hololib().gc(dry_run=dry_run, keep_days=keep_days, keep_last=keep_last, max_size=max_size)
+    with reporting(is_done=not dry_run):
+        render.document(report.to_json()) if as_json else render.collected(report)
+
+
+@command("check", _GROUP, ["holo check", "holo check --repair --from /mnt/backup/hololib", "holo check --space job-1"])
+def check(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Move away what is bad, and restore it from what is at hand.")
+    ] = False,
+    source: Annotated[
+        Optional[list[str]],
+        typer.Option("--from", metavar="PATH", help="A library or directory to repair from (repeatable)."),
+    ] = None,
+    space: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--space",
+            metavar="NAME",
+            help="Compare this space with its catalog, too (repeatable; default: the nearest .venv and node_modules).",
+        ),
+    ] = None,
+    adopt: Annotated[
+        bool,
+        typer.Option(
+            "--adopt", help="Instead, let the spaces elsewhere of a home that was copied belong to this copy (--space)."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Read everything in the library, and say what is damaged."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    if adopt:
+        if repair or source:
+            raise UsageError("--adopt checks and repairs nothing", "Run it without --repair and --from.")
+        adoptions = Hololib().adopt(space or ())
+        render.document({"spaces": [item.to_json() for item in adoptions]}) if as_json else render.adopted(adoptions)
+        if any(item.refused for item in adoptions):
+            raise typer.Exit(HoloError.exit_code)
+        return
+    with render.progress("checking", as_json) as on_progress:
+        report = Hololib().check(repair=repair, sources=source or (), spaces=space or None, on_progress=on_progress)
+    with reporting():
+        render.document(report.to_json()) if as_json else render.checked(report)
+    if not report.is_sound:
+        raise typer.Exit(IntegrityError.exit_code)

@@ -1,0 +1,123 @@
+"""Commands about this machine, and holo on it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from holo import streams
+from holo.cli.app import command, reporting
+from holo.cli.options import Json
+from holo.errors import HoloError, UsageError
+
+if TYPE_CHECKING:
+    from holo import UninstallReport
+
+_GROUP = "This machine"
+
+
+@command("doctor", _GROUP, ["holo doctor ~/projects"])
+def doctor(
+    directory: Annotated[Optional[str], typer.Argument(metavar="DIR", help="Where spaces will be.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the library and a folder can do, and how fast.
+
+    And what to change, so that they can do more.
+    """
+    from holo.api import Hololib
+    from holo.cli import render
+
+    library = Hololib()
+    diagnosis = library.diagnose(directory)
+    golden = len(library.golden_trees())
+    if as_json:
+        render.document(diagnosis.to_json() | {"golden_trees": golden})
+    else:
+        render.diagnosis(diagnosis, golden)
+
+
+@command("bench", _GROUP, ["holo bench --output chart.svg"])
+def bench(
+    directory: Annotated[
+        Optional[str], typer.Argument(metavar="DIR", help="The tree to measure with (default: a generated one).")
+    ] = None,
+    output: Annotated[Optional[str], typer.Option("--output", metavar="FILE", help="Write a chart as SVG.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure record and restore on this disk, beside cp."""
+    from holo.api import Hololib
+    from holo.cli import chart, render
+
+    if output is not None:
+        chart.check(output)
+    with render.progress("measuring", as_json) as on_progress:
+        report = Hololib().bench(directory, on_progress=on_progress)
+    if output is not None:
+        chart.save(report, output)
+    if as_json:
+        render.document(report.to_json())
+    else:
+        chart.table(report)
+        chart.bars(report)
+
+
+@command("settings", _GROUP, ["holo settings"])
+def settings(as_json: Json = False) -> None:
+    """Show every setting, its value and where that comes from."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    loaded = Hololib().settings
+    effective = loaded.effective()
+    if as_json:
+        render.document(
+            {
+                "settings": [{"key": item.key, "value": item.value, "source": item.source} for item in effective],
+                "file": loaded.file,
+            }
+        )
+    else:
+        render.columns(("SETTING", "VALUE", "FROM"), [(item.key, str(item.value), item.source) for item in effective])
+
+
+@command("uninstall", _GROUP, ["holo uninstall --dry-run"])
+def uninstall(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete the spaces, too, without a question.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove the library, and after a question the spaces.
+
+    That is all that holo ever made.
+    """
+    from holo.api import Hololib
+    from holo.cli import render
+
+    library = Hololib()
+    report = library.uninstall(spaces=True, dry_run=True)
+    if not dry_run:
+        wanted = yes or (bool(report.spaces) and _ask_for_spaces(report, as_json))
+        report = library.uninstall(spaces=wanted)
+    with reporting(is_done=not dry_run):
+        render.document(report.to_json()) if as_json else render.uninstalled(report)
+    if report.failed:
+        raise typer.Exit(HoloError.exit_code)
+
+
+def _ask_for_spaces(planned: UninstallReport, as_json: bool) -> bool:
+    from holo.cli import render
+
+    number = render.count(len(planned.spaces), "space")
+    if as_json or not sys.stdin.isatty():
+        raise UsageError(
+            f"{number} would go as well, with all that was done in them, and nobody can be asked",
+            "Add --yes if that is right. `holo uninstall --dry-run` shows all that would go.",
+        )
+    for space in planned.spaces:
+        streams.say(f"space {space.name} at {space.path}")
+    return typer.confirm(f"Delete {number}, too, with all that was done there?", err=True)

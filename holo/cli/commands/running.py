@@ -1,0 +1,105 @@
+"""Commands that work in a space."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from holo import signals
+from holo.cli.app import CommandEnded, command
+from holo.cli.options import Compile, Json, SpaceToWorkIn, Unfit
+from holo.errors import UsageError
+
+if TYPE_CHECKING:
+    from holo import Hololib, Space
+
+_GROUP = "Work in a space"
+
+
+@command(
+    "run",
+    _GROUP,
+    [
+        "holo run -- python train.py",
+        "holo run --space job-1 -- pytest -q",
+        "holo run --ephemeral --blueprint requirements.txt -- pytest -q",
+    ],
+    options_anywhere=False,
+)
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND ...", help="The command and its arguments.")],
+    space: SpaceToWorkIn = None,
+    blueprint: Annotated[
+        Optional[str], typer.Option("--blueprint", metavar="FILE", help="Run in a space of what this file asks for.")
+    ] = None,
+    compiled: Compile = None,
+    ephemeral: Annotated[
+        bool, typer.Option("--ephemeral", help="In a pristine environment at the space's path, gone afterwards.")
+    ] = False,
+    catalog: Annotated[
+        Optional[str], typer.Option("--catalog", metavar="REF", help="With --ephemeral: of this catalog.")
+    ] = None,
+    keep: Annotated[
+        Optional[str], typer.Option("--keep", metavar="NAME", help="With --ephemeral: make a space of the result.")
+    ] = None,
+    record_it: Annotated[bool, typer.Option("--record", help="With --keep: only a catalog.")] = False,
+    force: Unfit = False,
+) -> None:
+    """Run a command in a space. Its exit code is passed on."""
+    from holo.api import Hololib
+
+    if ephemeral:
+        if force:
+            raise UsageError("--force is for spaces", "A throw-away environment is whole: leave it out.")
+        code = Hololib().run_ephemeral(
+            command, space, catalog=catalog, blueprint=blueprint, compile=compiled, keep=keep, record=record_it
+        )
+        sys.stdout.flush()
+        raise CommandEnded(signals.exit_like(code))
+    if catalog is not None or keep is not None or record_it:
+        raise UsageError("--catalog, --keep and --record are for throw-away environments", "Add --ephemeral.")
+    library = Hololib()
+    found = library.space_to_run_in(space, blueprint, compile=compiled, force=force)
+    _warn_of_hidden_modules(library, found)
+    sys.stdout.flush()
+    raise CommandEnded(library.run_in(found, command))
+
+
+@command("shell", _GROUP, ["holo shell --space job-1"])
+def shell(space: SpaceToWorkIn = None, force: Unfit = False) -> None:
+    """Start a shell in a space. Its exit code is passed on."""
+    from holo.api import Hololib
+
+    library = Hololib()
+    found = library.space_to_run_in(space, force=force)
+    _warn_of_hidden_modules(library, found)
+    raise CommandEnded(library.run_in(found))
+
+
+def _warn_of_hidden_modules(library: Hololib, space: Space) -> None:
+    warning = library.hidden_modules(space)
+    if warning is not None:
+        from holo.cli import render
+
+        render.warn(warning)
+
+
+@command("variables", _GROUP, ['eval "$(holo variables --space job-1)"', "holo variables --shell fish | source"])
+def variables(
+    space: SpaceToWorkIn = None,
+    shell: Annotated[str, typer.Option("--shell", help="sh, fish or powershell.")] = "sh",
+    force: Unfit = False,
+    as_json: Json = False,
+) -> None:
+    """Print the variables of a space as shell code.
+
+    In a shell that evaluates it, the space is the current environment.
+    """
+    from holo.api import Hololib
+    from holo.cli import render
+
+    library = Hololib()
+    found = library.space_to_run_in(space, force=force)
+    render.document(library.variables(found)) if as_json else render.raw(library.shell_code(found, shell))

@@ -1,0 +1,91 @@
+"""The program: run the command that was called, and turn every failure into one message and an exit code."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from io import TextIOWrapper
+from typing import NoReturn
+
+import typer
+
+from holo import signals, streams
+from holo.cli import commands
+from holo.cli.app import CommandEnded, app
+from holo.errors import INTERRUPTED, HoloError, UsageError, advice
+
+
+def main() -> NoReturn:
+    """The entry point: run the command, and turn every failure into one message and an exit code."""
+    gc.disable()  # a command ends before garbage matters, and looking for it among all rows takes long
+    signals.install_handlers()
+    _print_every_name()
+    try:
+        streams.prepare()
+        code = _run(sys.argv[1:])
+    except CommandEnded as ended:
+        code = ended.code
+    except HoloError as error:
+        if isinstance(error, streams.Unwritten) and error.is_unwanted:
+            code = 141  # what SIGPIPE would have said
+        else:
+            code = _fail(error.message, error.hint, error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _interrupted()
+    except MemoryError:
+        code = _fail("out of memory", "Run it again with fewer `workers` (settings.yaml).", 1)
+    except OSError as error:
+        code = _fail(f"{error.filename or 'a file'}: {error.strerror or error}", advice(error), 1)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # the argument parser's
+            message = error.format_message()
+            message = message[:1].lower() + message[1:].removesuffix(".")
+            code = _fail(message, f"See `{_called()} --help`.", UsageError.exit_code)
+        elif sys.flags.dev_mode:
+            raise
+        else:
+            code = _fail(
+                f"{type(error).__name__}: {error}", "This is a mistake in holo. `python -X dev -m holo` shows where.", 1
+            )
+    import os
+
+    os._exit(code if isinstance(code, int) else 0)
+
+
+def _print_every_name() -> None:
+    """What the encoding of stdout does not have is escaped, as on stderr: it is no failure of what was done."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _run(arguments: list[str]) -> object:
+    """Run the command; what it returns, as an exit code if it is a number."""
+    if arguments and commands.is_command(arguments[0]):
+        commands.load(arguments[0])
+    elif arguments not in (["--version"], ["-V"]):
+        commands.load_all()
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    code = app(arguments, prog_name="holo", standalone_mode=False)
+    if code == 130:  # what some versions of Typer make of Ctrl-C, without a word
+        return _interrupted()
+    sys.stdout.flush()
+    return code
+
+
+def _called() -> str:
+    """The command that was called, as it is to be named."""
+    name = "".join(sys.argv[1:2])
+    return f"holo {name}" if commands.is_command(name) else "holo"
+
+
+def _interrupted() -> int:
+    signals.ignore()  # impatience would cut the explanation short
+    return _fail(INTERRUPTED, None, signals.code_of_interrupt())
+
+
+def _fail(message: str, hint: str | None, code: int) -> int:
+    streams.say(f"error: {message}")
+    if hint:
+        streams.say(f"hint: {hint}")
+    return code
