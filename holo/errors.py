@@ -30,9 +30,9 @@ def printable(text: str) -> str:
 
 
 _MAKE_ROOM = "Free some space on that filesystem."
-_OTHER_HOME = "Name a home that you may write to with HOLO_HOME or `home` in settings.yaml."
-_BE_ALLOWED = "Look at its owner and mode, and at those of the folders above it."
-_NO_FOLDER = "Something else may stand there, or where a folder above it should be: look at it."
+_OTHER_HOME = "Choose a home that you may write to, with HOLO_HOME or `home` in settings.yaml."
+_BE_ALLOWED = "Check its owner and mode, and those of the folders above it."
+_NO_FOLDER = "Something other than a folder may be there, or in the place of a folder above it."
 _ADVICE = {
     errno.ENOSPC: _MAKE_ROOM,
     errno.EDQUOT: _MAKE_ROOM,
@@ -42,9 +42,9 @@ _ADVICE = {
     errno.EEXIST: _NO_FOLDER,
     errno.ENOTDIR: _NO_FOLDER,
     errno.EINTR: "Run it again.",
-    errno.EIO: "Look into the system's log (`dmesg`) for what the disk reports; then run `holo check`.",
-    errno.EMFILE: "A deep tree takes many open files at once: allow more with `ulimit -n 4096`, and run it again.",
-    errno.ENFILE: "Too many files are open in the whole system: end some programs.",
+    errno.EIO: "See what the disk reports in the system's log (`dmesg`), then run `holo check`.",
+    errno.EMFILE: "A deep tree needs many open files at once: allow more with `ulimit -n 4096`, and run it again.",
+    errno.ENFILE: "Too many files are open on this system: end some programs.",
 }
 
 

@@ -35,7 +35,7 @@ class _Grouped(TyperGroup):
 app = typer.Typer(
     name="holo",
     cls=_Grouped,
-    help="Record an environment once; restore exact private copies of it in milliseconds.",
+    help="Record an environment once; restore exact private copies in milliseconds.",
     epilog="`holo help COMMAND` explains a command.",
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,

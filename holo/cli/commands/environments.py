@@ -29,7 +29,7 @@ _GROUP = "Record and restore"
 def record(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="The tree to record.")],
     name: Annotated[
-        Optional[str], typer.Option("--name", help="Name of the catalog (default: the directory's).")
+        Optional[str], typer.Option("--name", metavar="NAME", help="Name of the catalog (default: the directory's).")
     ] = None,
     skip_special: Annotated[bool, typer.Option("--skip-special", help="Leave out sockets, fifos and devices.")] = False,
     keep_setid: KeepSetid = False,
@@ -55,8 +55,9 @@ def init(
     source: Annotated[
         Optional[str],
         typer.Argument(
+            metavar="[SOURCE]",
             help="Catalog name or digest prefix, catalog file, directory (recorded first) or blueprint "
-            "(default: the nearest blueprint, else the only catalog)."
+            "(default: the nearest blueprint, else the only catalog).",
         ),
     ] = None,
     to: To = None,
@@ -103,7 +104,7 @@ def init(
 def restore(
     space: SpaceToRestore = None,
     catalog: Annotated[
-        Optional[str], typer.Option("--catalog", metavar="REF", help="Turn it into this catalog.")
+        Optional[str], typer.Option("--catalog", metavar="REF", help="Turn the space into this catalog.")
     ] = None,
     to: To = None,
     strategy: StrategyName = None,
@@ -111,7 +112,7 @@ def restore(
     verify: Verify = False,
     force: Force = False,
     yes: Yes = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change, and change nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Bring a space back to pristine, or turn it into another catalog."""
@@ -163,7 +164,7 @@ def delete(
         Optional[str],
         typer.Argument(metavar="[SPACE]", help="Name of the space (default: the nearest .venv or node_modules)."),
     ] = None,
-    space: Annotated[Optional[str], typer.Option("--space", help="The same.")] = None,
+    space: Annotated[Optional[str], typer.Option("--space", metavar="NAME", help="The same as SPACE.")] = None,
     as_json: Json = False,
 ) -> None:
     """Delete a space."""
@@ -188,9 +189,9 @@ def delete(
 @command("clone", _GROUP, ["holo clone ../main/.venv .venv --relocate"])
 def clone(
     source: Annotated[str, typer.Argument(metavar="SRC", help="The directory to clone.")],
-    target: Annotated[str, typer.Argument(metavar="DST", help="The place of the clone, where nothing is yet.")],
+    target: Annotated[str, typer.Argument(metavar="DST", help="Where to make the clone. Nothing may be there yet.")],
     relocate: Annotated[
-        bool, typer.Option("--relocate", help="Patch the path of SRC inside the files and symlinks, too.")
+        bool, typer.Option("--relocate", help="Also replace the path of SRC in files and symlinks.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -57,11 +57,11 @@ def collect_garbage(
     ] = None,
     max_size: Annotated[
         Optional[str],
-        typer.Option("--max-size", metavar="SIZE", help="Remove the catalogs used longest ago until it fits (20GB)."),
+        typer.Option("--max-size", metavar="SIZE", help="Remove the least recently used until the rest fits (20GB)."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Remove what no catalog needs, and catalogs by their last use."""
+    """Remove what no catalog needs, and catalogs by last use."""
     from holo.api import Hololib
     from holo.cli import render
 
@@ -73,29 +73,30 @@ def collect_garbage(
 @command("check", _GROUP, ["holo check", "holo check --repair --from /mnt/backup/hololib", "holo check --space job-1"])
 def check(
     repair: Annotated[
-        bool, typer.Option("--repair", help="Move away what is bad, and restore it from what is at hand.")
+        bool, typer.Option("--repair", help="Quarantine what is damaged, and restore it from intact copies.")
     ] = False,
     source: Annotated[
         Optional[list[str]],
-        typer.Option("--from", metavar="PATH", help="A library or directory to repair from (repeatable)."),
+        typer.Option("--from", metavar="PATH", help="Library or directory to repair from (repeatable)."),
     ] = None,
     space: Annotated[
         Optional[list[str]],
         typer.Option(
             "--space",
             metavar="NAME",
-            help="Compare this space with its catalog, too (repeatable; default: the nearest .venv and node_modules).",
+            help="Also compare this space with its catalog (repeatable; default: the nearest .venv and node_modules).",
         ),
     ] = None,
     adopt: Annotated[
         bool,
         typer.Option(
-            "--adopt", help="Instead, let the spaces elsewhere of a home that was copied belong to this copy (--space)."
+            "--adopt",
+            help="Check nothing: let this copy of a home take over its spaces elsewhere (all, or those of --space).",
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Read everything in the library, and say what is damaged."""
+    """Read everything in the library, and report what is damaged."""
     from holo.api import Hololib
     from holo.cli import render
 

@@ -25,7 +25,7 @@ def doctor(
 ) -> None:
     """Show what the library and a folder can do, and how fast.
 
-    And what to change, so that they can do more.
+    Also say what to change to make it faster.
     """
     from holo.api import Hololib
     from holo.cli import render
@@ -88,13 +88,10 @@ def uninstall(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete the spaces, too, without a question.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Also delete the spaces, without asking.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove the library, and after a question the spaces.
-
-    That is all that holo ever made.
-    """
+    """Remove everything that holo made; ask before the spaces."""
     from holo.api import Hololib
     from holo.cli import render
 
@@ -115,9 +112,9 @@ def _ask_for_spaces(planned: UninstallReport, as_json: bool) -> bool:
     number = render.count(len(planned.spaces), "space")
     if as_json or not sys.stdin.isatty():
         raise UsageError(
-            f"{number} would go as well, with all that was done in them, and nobody can be asked",
-            "Add --yes if that is right. `holo uninstall --dry-run` shows all that would go.",
+            f"{number} would be deleted as well, with all changes in them, and there is no terminal to ask on",
+            "Add --yes to delete them. `holo uninstall --dry-run` shows everything that would be removed.",
         )
     for space in planned.spaces:
         streams.say(f"space {space.name} at {space.path}")
-    return typer.confirm(f"Delete {number}, too, with all that was done there?", err=True)
+    return typer.confirm(f"Delete {number} as well, with all changes in them?", err=True)

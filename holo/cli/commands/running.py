@@ -32,19 +32,23 @@ def run(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND ...", help="The command and its arguments.")],
     space: SpaceToWorkIn = None,
     blueprint: Annotated[
-        Optional[str], typer.Option("--blueprint", metavar="FILE", help="Run in a space of what this file asks for.")
+        Optional[str], typer.Option("--blueprint", metavar="FILE", help="Run in a space built from this file.")
     ] = None,
     compiled: Compile = None,
     ephemeral: Annotated[
-        bool, typer.Option("--ephemeral", help="In a pristine environment at the space's path, gone afterwards.")
+        bool,
+        typer.Option(
+            "--ephemeral", help="Run in a pristine environment at the space's path, and discard it afterwards."
+        ),
     ] = False,
     catalog: Annotated[
-        Optional[str], typer.Option("--catalog", metavar="REF", help="With --ephemeral: of this catalog.")
+        Optional[str], typer.Option("--catalog", metavar="REF", help="With --ephemeral: use this catalog.")
     ] = None,
     keep: Annotated[
-        Optional[str], typer.Option("--keep", metavar="NAME", help="With --ephemeral: make a space of the result.")
+        Optional[str],
+        typer.Option("--keep", metavar="NAME", help="With --ephemeral: keep the result as a space of this name."),
     ] = None,
-    record_it: Annotated[bool, typer.Option("--record", help="With --keep: only a catalog.")] = False,
+    record_it: Annotated[bool, typer.Option("--record", help="With --keep: keep only a catalog.")] = False,
     force: Unfit = False,
 ) -> None:
     """Run a command in a space. Its exit code is passed on."""
@@ -89,13 +93,13 @@ def _warn_of_hidden_modules(library: Hololib, space: Space) -> None:
 @command("variables", _GROUP, ['eval "$(holo variables --space job-1)"', "holo variables --shell fish | source"])
 def variables(
     space: SpaceToWorkIn = None,
-    shell: Annotated[str, typer.Option("--shell", help="sh, fish or powershell.")] = "sh",
+    shell: Annotated[str, typer.Option("--shell", metavar="NAME", help="sh, fish or powershell.")] = "sh",
     force: Unfit = False,
     as_json: Json = False,
 ) -> None:
     """Print the variables of a space as shell code.
 
-    In a shell that evaluates it, the space is the current environment.
+    A shell that evaluates it has the space as its current environment.
     """
     from holo.api import Hololib
     from holo.cli import render
