@@ -66,10 +66,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"| {promise} | {what} | {count:,} | {lost[promise, what]} |")
 
 
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
     """Holo, loaded once: each command is a fork of it."""
-    forks = Forks(tmp_path_factory.mktemp("forks"))
+    forks = Forks()
     yield forks
     forks.close()
 

@@ -124,7 +124,7 @@ class Stage:
         """In what the next clone to that place does not succeed, or does not clean up."""
         if os.path.lexists(self.copy):
             self.clear()
-        outcome = self.run()
+        outcome = self.run(watched=False)
         found = [f"again: exit {outcome.code}: {outcome.stderr}"] if outcome.code else self.unlike()
         return found + [f"left in the end: {name}" for name in self.left()]
 
@@ -235,14 +235,14 @@ def planting(folder: Path, name: str, victim: Path) -> Iterator[mmap.mmap]:
 @pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
 @pytest.mark.parametrize(("place", "relocate"), [("lib", False), ("lib/deep/er", False), ("lib", True)])
 def test_symlinks_planted_all_the_time(
-    filesystem: Filesystem, place: str, relocate: bool, tmp_path: Path, torture: bool, faults: Note
+    filesystem: Filesystem, place: str, relocate: bool, torture: bool, faults: Note
 ) -> None:
     root = filesystem.root
     grow_tree(root).rename(root / "source")
     victim = tempt(root)
     before = state(victim)
     env = Holo(root).environment()
-    forks = Forks(tmp_path)
+    forks = Forks()
     more = ["--relocate"] if relocate else []
     faults(7, "holo clone, symlinks exchanged for directories", 0)
     with planting(root, place, victim) as count:

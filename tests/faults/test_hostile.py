@@ -12,8 +12,6 @@ import os
 import posixpath
 import random
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ from holo.catalog import Catalog, Relocation, _Invalid, parse_quickly
 from holo.catalog_model import parse
 from holo.errors import CatalogInvalid
 from support.cli import Holo
+from support.forks import Forks
 
 TIME = 1_600_000_000_000_000_000
 GREETING = b"hello\n"
@@ -162,21 +161,6 @@ def as_lists(document: Any) -> Any:
 
 # -- the command line -------------------------------------------------------------------------------------
 
-_RUNNER = """
-import json, os, sys
-import holo.api, holo.catalog_model, holo.cli, holo.cli.render, holo.hololib.blobs, holo.record, holo.restore
-for line in sys.stdin:
-    home, output, *arguments = json.loads(line)
-    child = os.fork()
-    if not child:
-        os.environ["HOLO_HOME"] = home
-        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 1)
-        os.dup2(1, 2)
-        sys.argv[1:] = arguments
-        holo.cli.main()
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -191,15 +175,11 @@ class Outcome:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """`holo init --space x evil.json` of every case, each in a process and a HOLO_HOME of its own.
-
-    The processes are forked from one that has holo loaded: 250 starts of Python would take a minute.
-    """
+def outcomes(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> dict[str, Outcome]:
+    """`holo init --space x evil.json` of every case, each in a process and a HOLO_HOME of its own."""
     root = tmp_path_factory.mktemp("hostile")
-    everything = {**CASES, "sound": Case("", RESTORABLE, CONTENTS)}
-    orders = []
-    for name, case in everything.items():
+    found = {}
+    for name, case in {**CASES, "sound": Case("", RESTORABLE, CONTENTS)}.items():
         place = root / name
         (place / "library").mkdir(parents=True)
         (place / "evil.json").write_bytes(case.data)
@@ -207,21 +187,10 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
             digest = digests.of(content)
             (place / "library" / digest[:2]).mkdir(exist_ok=True)
             (place / "library" / digest[:2] / digest).write_bytes(content)
-        orders.append([f"{place}/home", f"{place}/output", "init", "--space", "x", f"{place}/evil.json"])
-    done = subprocess.run(
-        [sys.executable, "-c", _RUNNER],
-        input="".join(json.dumps(order) + "\n" for order in orders),
-        env=Holo(root).environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    codes = [int(line) for line in done.stdout.split()]
-    return {
-        name: Outcome(code, (root / name / "output").read_text(errors="surrogateescape"), root / name / "home")
-        for name, code in zip(everything, codes, strict=True)
-    }
+        holo = Holo(place)
+        result = forks.run("init", "--space", "x", place / "evil.json", env=holo.environment())
+        found[name] = Outcome(result.code, result.stdout + result.stderr, holo.home)
+    return found
 
 
 def test_the_sound_catalog_is_restored(outcomes: dict[str, Outcome]) -> None:

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -24,6 +22,7 @@ from holo.digest import of
 from support import compare, filesystems, trees
 from support.cli import Holo
 from support.filesystems import Filesystem
+from support.forks import Forks
 
 pytestmark = [
     pytest.mark.torture,
@@ -73,23 +72,15 @@ class Process:
         self._own = [f"own-{number}-{letter}" for letter in "ab"]
         self._sources = sources
         self._origins = origins
-        self._zygote = subprocess.Popen(
-            [sys.executable, "-m", "support.zygote"],
-            env=holo.environment({"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}),
-            cwd=holo.root,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._forks = Forks()
         self.done: Counter[str] = Counter()
         self.failure: BaseException | None = None
 
     def is_ready(self) -> bool:
-        assert self._zygote.stdout is not None
-        return self._zygote.stdout.readline() == "ready\n"
+        return self._forks.run("--version", env=self._holo.environment()).code == 0
 
     def close(self) -> None:
-        self._zygote.communicate()
+        self._forks.close()
 
     def work(self, until: float, over: threading.Event) -> None:
         actions = [
@@ -113,19 +104,16 @@ class Process:
 
     def run(self, *arguments: str) -> Any:
         """The document that a command printed; ``None`` if it asked for something that another removed."""
-        assert self._zygote.stdin is not None
-        assert self._zygote.stdout is not None
-        self._zygote.stdin.write(json.dumps([*arguments, "--json"]) + "\n")
-        self._zygote.stdin.flush()
-        code, stdout, stderr = json.loads(self._zygote.stdout.readline())
+        env, cwd = self._holo.environment(), self._holo.root
+        result = self._forks.run(*arguments, "--json", env=env, cwd=cwd, memory=0, seconds=0)
         self.done[arguments[0]] += 1
-        stderr = re.sub(r"^(waiting|warning:) .*\n", "", stderr, flags=re.MULTILINE)
-        if code == 1 and REMOVED_BY_ANOTHER.fullmatch(stderr.strip()):
+        stderr = re.sub(r"^(waiting|warning:) .*\n", "", result.stderr, flags=re.MULTILINE)
+        if result.code == 1 and REMOVED_BY_ANOTHER.fullmatch(stderr.strip()):
             self.done["refused"] += 1
             return None
-        assert code == 0, f"holo {' '.join(arguments)}: exit {code}\n{stdout}{stderr}"
+        assert result.code == 0, f"holo {' '.join(arguments)}: exit {result.code}\n{result.stdout}{stderr}"
         assert stderr == ""
-        return json.loads(stdout)
+        return result.json()
 
     def source(self) -> str:
         return self._random.choice(SOURCES)

@@ -310,9 +310,9 @@ def test_who_is_not_in_the_group_is_told(shared: Shared) -> None:
     assert "app" in shared(STRANGER, "catalogs").stdout
 
 
-def test_two_record_the_same_at_the_same_time(shared: Shared, tmp_path: Path, torture: bool) -> None:
+def test_two_record_the_same_at_the_same_time(shared: Shared, torture: bool) -> None:
     """Nobody replaces what the other is writing, nor fails because of it."""
-    both = Forks(tmp_path)
+    both = Forks()
     try:
         for number in range(20 if torture else 2):
             for user in (ADA, BOB):

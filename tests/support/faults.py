@@ -5,8 +5,8 @@ hands it to us, before it has done anything. We count it, and let it happen, or 
 kill. So the counter sees what the kernel sees, in whatever way Python or a library came to make the call, and
 counts over the whole family of processes.
 
-A run costs no start of Python: a server process (this module as a program) imports holo once and forks for
-every command. ``Supervisor.run`` is what tests use.
+A run costs no start of Python: it is a fork of :mod:`support.server`, which does the watching, too.
+``Supervisor.run`` is what tests use.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ import json
 import os
 import select
 import signal
-import socket
 import struct
 import subprocess
-import sys
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
+
+from support.forks import Forks
 
 # Per call: its number on x86-64 (None where there is no such call), on all newer machines, and where it names a
 # file: f0 = a descriptor as argument 0, p0 = a path as argument 0, a0 = a directory and a path from argument 0 on.
@@ -147,17 +146,10 @@ class Supervisor:
     """Runs commands of holo, with or without a fault."""
 
     def __init__(self) -> None:
-        support = Path(__file__).resolve().parent.parent
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "support.faults"],
-            env={**os.environ, "PYTHONPATH": f"{support}:{support.parent}"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._forks = Forks()
 
     def close(self) -> None:
-        self._server.communicate(timeout=TIMEOUT)  # the end of its stdin is the end of it
+        self._forks.close()
 
     def run(
         self,
@@ -172,6 +164,7 @@ class Supervisor:
         reads: bool = False,
         only: Sequence[str] = (),
         tune: Mapping[str, int] | None = None,
+        watched: bool = True,
     ) -> Outcome:
         """Run ``holo *arguments`` in ``root``, with a fault before the call number ``at`` (from 1; 0: none).
 
@@ -181,36 +174,33 @@ class Supervisor:
         that moment: ``command`` is run to its end, before the call.
         What counts are the calls on files below ``root`` that may change something, with ``reads`` the others as
         well, and of these ``only`` the named ones. ``tune`` sets constants of holo, by their dotted names: a small
-        tree then does what only a large one does.
+        tree then does what only a large one does. What is not ``watched`` is faster, and has no fault and no calls.
         """
-        request = {
-            "root": str(root),
-            "arguments": list(map(str, arguments)),
-            "environment": dict(environment),
-            "at": at,
-            "kill": kill,
-            "error": error,
-            "command": list(map(str, command)),
-            "reads": reads,
-            "only": list(only),
-            "tune": dict(tune or {}),
-        }
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        answer = json.loads(self._server.stdout.readline())
+        answer = self._forks.order(
+            "supervise",
+            root=str(root),
+            arguments=list(map(str, arguments)),
+            cwd=str(root),
+            env=dict(environment),
+            at=at,
+            kill=kill,
+            error=error,
+            command=list(map(str, command)),
+            reads=reads,
+            only=list(only),
+            tune=dict(tune or {}),
+            watched=watched,
+        )
         return Outcome(**{**answer, "calls": [Call(*call) for call in answer["calls"]]})
 
 
-# -- the server ---------------------------------------------------------------------------------------------------
+# -- in the server ---------------------------------------------------------------------------------------------------
 
 _MACHINES = {"x86_64": (0, 0xC000003E, 317), "aarch64": (1, 0xC00000B7, 277)}
 """Per machine: the column of its numbers above, its number in linux/audit.h, and that of seccomp(2)."""
 
 # linux/seccomp.h, linux/prctl.h
 _PR_SET_NO_NEW_PRIVS = 38
-_PR_SET_CHILD_SUBREAPER = 36
 _SET_MODE_FILTER = 1
 _NEW_LISTENER = 1 << 3
 _ALLOW = 0x7FFF0000
@@ -237,9 +227,12 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.POINTER(_Instruction)))
 
 
-def _install(numbers: list[int]) -> int:
+def install(reads: bool, only: Sequence[str]) -> int:
     """From now on, these calls of this process and its children wait for who serves the returned descriptor."""
-    _, machine, seccomp = _MACHINES[os.uname().machine]
+    column, machine, seccomp = _MACHINES[os.uname().machine]
+    table = {**CHANGES, **(READS if reads else {})}
+    rows = [row for name, row in table.items() if not only or name in only]
+    numbers = [number for row in rows if (number := row[column]) is not None]
     load, equal, give = 0x20, 0x15, 0x06  # BPF_LD | BPF_W | BPF_ABS, BPF_JMP | BPF_JEQ | BPF_K, BPF_RET | BPF_K
     program = [(load, 0, 0, 4), (equal, 1, 0, machine), (give, 0, 0, _ALLOW), (load, 0, 0, 0)]
     program += [(equal, len(numbers) - index, 0, number) for index, number in enumerate(numbers)]
@@ -255,10 +248,10 @@ def _install(numbers: list[int]) -> int:
     return listener
 
 
-class _Watch:
-    """Answers for the calls of one family of processes."""
+class Watch:
+    """Answers for the calls of one family of processes, or only waits for its end if there is no listener."""
 
-    def __init__(self, listener: int, leader: int, request: dict[str, Any]) -> None:
+    def __init__(self, listener: int | None, leader: int, request: dict[str, Any]) -> None:
         self._listener = listener
         self._leader = leader
         self._root = request["root"]
@@ -274,7 +267,8 @@ class _Watch:
     def watch(self) -> tuple[int, list[tuple[str, str, int, bool]], bool]:
         """Serve until the whole family is gone. Returns the leader's status, the calls, and whether somebody hung."""
         poller = select.poll()
-        poller.register(self._listener, select.POLLIN)
+        if self._listener is not None:
+            poller.register(self._listener, select.POLLIN)
         leader = os.pidfd_open(self._leader)
         poller.register(leader, select.POLLIN)
         status: int | None = None
@@ -282,8 +276,8 @@ class _Watch:
         deadline = time.monotonic() + TIMEOUT
         while True:
             events = dict(poller.poll(1000 if status is None else 2))
-            if events.get(self._listener, 0) & select.POLLIN:
-                self._serve()
+            if self._listener is not None and events.get(self._listener, 0) & select.POLLIN:
+                self._serve(self._listener)
                 continue
             try:
                 while (found := os.waitpid(-1, os.WNOHANG)) != (0, 0):
@@ -300,10 +294,10 @@ class _Watch:
         assert status is not None
         return status, self._calls, hung
 
-    def _serve(self) -> None:
+    def _serve(self, listener: int) -> None:
         buffer = bytearray(_NOTIFICATION.size)
         try:
-            fcntl.ioctl(self._listener, _RECEIVE, buffer)
+            fcntl.ioctl(listener, _RECEIVE, buffer)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EINTR):  # it was killed in the meantime
                 return
@@ -316,7 +310,7 @@ class _Watch:
             except (FileNotFoundError, ProcessLookupError):
                 return  # killed
         try:
-            fcntl.ioctl(self._listener, _SEND, _RESPONSE.pack(identity, 0, -code, 0 if code else _CONTINUE))
+            fcntl.ioctl(listener, _SEND, _RESPONSE.pack(identity, 0, -code, 0 if code else _CONTINUE))
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
@@ -395,85 +389,3 @@ class _Watch:
 def _signed(argument: int) -> int:
     """A descriptor is an int, in an argument of 64 bits."""
     return ctypes.c_int(argument & 0xFFFFFFFF).value
-
-
-def _run(request: dict[str, Any]) -> dict[str, Any]:
-    stdout, stderr = os.memfd_create("stdout"), os.memfd_create("stderr")
-    ours, theirs = socket.socketpair()
-    leader = os.fork()
-    if leader == 0:
-        ours.close()
-        _become(request, theirs, stdout, stderr)
-    theirs.close()
-    with ours:
-        _, listeners, _, _ = socket.recv_fds(ours, 1, 1)
-    if not listeners:  # no seccomp here, or somebody listens already: containers of LXD, say
-        raise RuntimeError(os.pread(stderr, 1 << 16, 0).decode())
-    (listener,) = listeners
-    status, calls, hung = _Watch(listener, leader, request).watch()
-    os.close(listener)
-    texts = []
-    for stream in (stdout, stderr):
-        size = os.fstat(stream).st_size
-        texts.append(os.pread(stream, size, 0).decode(errors="surrogateescape"))
-        os.close(stream)
-    code = os.waitstatus_to_exitcode(status)
-    return {"code": code, "stdout": texts[0], "stderr": texts[1], "calls": calls, "hung": hung}
-
-
-def _become(request: dict[str, Any], theirs: socket.socket, stdout: int, stderr: int) -> NoReturn:
-    """Be the command."""
-    try:
-        import holo.cli
-
-        os.setsid()
-        os.chdir(request["root"])
-        os.environ.clear()
-        os.environ.update(request["environment"])
-        for name, value in request["tune"].items():
-            module, _, constant = name.rpartition(".")
-            assert isinstance(getattr(sys.modules[module], constant), int)
-            setattr(sys.modules[module], constant, value)
-        nowhere = os.open(os.devnull, os.O_RDONLY)
-        for number, stream in enumerate((nowhere, stdout, stderr)):
-            os.dup2(stream, number)
-            os.close(stream)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        column = _MACHINES[os.uname().machine][0]
-        table = {**CHANGES, **(READS if request["reads"] else {})}
-        listener = _install([number for row in table.values() if (number := row[column]) is not None])
-        socket.send_fds(theirs, [b"x"], [listener])
-        os.close(listener)
-        theirs.close()
-        sys.argv = ["holo", *request["arguments"]]
-        holo.cli.main()
-    except BaseException:  # noqa: BLE001 - holo never raises, so it is about us
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(99)
-
-
-def _serve() -> None:
-    import importlib
-    import pkgutil
-
-    import holo.cli
-
-    # All of it at once, so that what a run opens is its own files and not our code.
-    for module in pkgutil.walk_packages(holo.__path__, "holo."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-    for name in ("zstandard", "urllib.parse", "pydantic"):
-        importlib.import_module(name)
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal it is for pytest, which closes our stdin
-    for line in sys.stdin:
-        answers.write(json.dumps(_run(json.loads(line))) + "\n")
-        answers.flush()
-
-
-if __name__ == "__main__":
-    _serve()

@@ -105,7 +105,7 @@ class World:
 
     def do(self, *arguments: str | Path) -> Any:
         """A command without a fault, which must succeed."""
-        outcome = self.run(*arguments)
+        outcome = self.run(*arguments, watched=False)
         assert outcome.code == 0, f"holo {arguments}: {outcome}"
         assert not outcome.hung, f"holo {arguments} hangs"
         return outcome.json()
