@@ -18,7 +18,7 @@ from support import filesystems, venvs
 from support.cli import Holo
 from support.faults import Supervisor
 from support.filesystems import Filesystem, Mounts, Unavailable
-from support.forks import Forks
+from support.forks import ForkedHolo, Forks
 
 STRATEGIES = ("smart", "reflink", "hardlink", "copy")
 
@@ -152,9 +152,9 @@ def strategy(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def holo(filesystem: Filesystem) -> Holo:
+def holo(filesystem: Filesystem, forks: Forks) -> Holo:
     """The command line, with a HOLO_HOME of its own on the filesystem under test."""
-    return Holo(filesystem.root)
+    return ForkedHolo(filesystem.root, forks)
 
 
 @pytest.fixture(scope="session")

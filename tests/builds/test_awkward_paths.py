@@ -16,6 +16,7 @@ from holo.relocation import shebang
 from support import trees
 from support.cli import Holo
 from support.filesystems import Mounts
+from support.forks import ForkedHolo, Forks
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's rules for #! are Linux's")
 
@@ -37,11 +38,11 @@ SHOW = 'printf "%s\\n" "$VIRTUAL_ENV"; which python; python -c "import sys; prin
 
 
 @pytest.fixture(scope="module")
-def recorded(mounts: Mounts) -> Holo:
+def recorded(mounts: Mounts, forks: Forks) -> Holo:
     """A library with one environment of each maker, and a package with programs in them."""
     root = mounted(mounts, "local") / "awkward"
     root.mkdir()
-    holo = Holo(root)
+    holo = ForkedHolo(root, forks)
     uv = Path(sys.executable).with_name("uv")
     for name, command in MAKERS.items():
         made = root / name

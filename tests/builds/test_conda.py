@@ -30,7 +30,8 @@ from holo.errors import UsageError
 from holo.hololib.locks import InUseError, locked
 from support.builds import interrupted_at, killed_at_any_moment, start
 from support.channels import PLACEHOLDER, Channel, File, running_pip, running_python, script
-from support.cli import Holo, Result
+from support.cli import Result
+from support.forks import ForkedHolo, Forks
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the packages hold POSIX programs")
 
@@ -40,13 +41,13 @@ Note = Callable[[int, str, int], None]
 class Project:
     """A folder with a conda.yaml, and what building it needs."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, forks: Forks) -> None:
         self.folder = root / "project"
         self.folder.mkdir()
         self.cache = root / "cache"
         self.file = self.folder / "conda.yaml"
         self.environ = {"RATTLER_CACHE_DIR": str(self.cache), "PATH": os.defpath}
-        self.holo = Holo(root)
+        self.holo = ForkedHolo(root, forks)
         self._root = root
 
     def channel(self, name: str) -> Channel:
@@ -72,8 +73,8 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
+def project(tmp_path: Path, forks: Forks) -> Project:
+    return Project(tmp_path, forks)
 
 
 @pytest.fixture

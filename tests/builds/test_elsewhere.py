@@ -16,7 +16,8 @@ from holo.blueprints.complete import distributions
 from holo.blueprints.requirements import distribution
 from holo.blueprints.uv import find_uv
 from support import trees, wheels
-from support.cli import Holo, Result
+from support.cli import Result
+from support.forks import ForkedHolo, Forks
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX paths and programs")
 
@@ -27,8 +28,8 @@ SCRIPT = '# /// script\n# dependencies = ["leaf"]\n# ///\n'
 class World:
     """A project that needs the package ``leaf``, from a folder of wheels, and settings of its own."""
 
-    def __init__(self, root: Path) -> None:
-        self.holo = Holo(root)
+    def __init__(self, root: Path, forks: Forks) -> None:
+        self.holo = ForkedHolo(root, forks)
         self.folder = root / "project"
         self.folder.mkdir()
         self.config = root / "config"
@@ -62,8 +63,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def world(tmp_path: Path, forks: Forks) -> World:
+    return World(tmp_path, forks)
 
 
 # -- uv -------------------------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ from holo.blueprints.canonical import key_of
 from holo.blueprints.inputs import Inputs
 from holo.errors import NotFound, UsageError
 from support.builds import interrupted_at, killed_at_any_moment, start
-from support.cli import Holo, Result
+from support.cli import Result
+from support.forks import ForkedHolo, Forks
 
 needs_npm = pytest.mark.skipif(
     shutil.which("npm") is None and os.environ.get("CI") != "true", reason="npm is not installed"
@@ -56,8 +57,8 @@ def locked(needed: dict[str, str], packages: dict[str, Any], **more: Any) -> dic
 class Project:
     """A folder with a package.json and its lock."""
 
-    def __init__(self, root: Path) -> None:
-        self.holo = Holo(root)
+    def __init__(self, root: Path, forks: Forks) -> None:
+        self.holo = ForkedHolo(root, forks)
         self.folder = root / "project"
         self.folder.mkdir()
         self.lock = self.folder / "package-lock.json"
@@ -81,8 +82,8 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
+def project(tmp_path: Path, forks: Forks) -> Project:
+    return Project(tmp_path, forks)
 
 
 # -- spaces -----------------------------------------------------------------------------------------------

@@ -14,12 +14,13 @@ from conftest import mounted
 from support import compare, filesystems
 from support.cli import Holo
 from support.filesystems import Mounts
+from support.forks import ForkedHolo, Forks
 
 Recorded = Callable[[str], Holo]
 
 
 @pytest.fixture(scope="session")
-def recorded(mounts: Mounts, real_venv_source: Path) -> Recorded:
+def recorded(mounts: Mounts, real_venv_source: Path, forks: Forks) -> Recorded:
     """A library on the named filesystem that holds the virtualenv as `venv`, made when first asked for."""
     made: dict[str, Holo] = {}
 
@@ -27,7 +28,7 @@ def recorded(mounts: Mounts, real_venv_source: Path) -> Recorded:
         if name not in made:
             root = mounted(mounts, name) / "real"
             root.mkdir()
-            made[name] = Holo(root)
+            made[name] = ForkedHolo(root, forks)
             made[name]("record", real_venv_source, "--name", "venv")
         return made[name]
 

@@ -11,7 +11,7 @@ import pytest
 
 from holo.blueprints.uv import find_uv
 from support import disks, records, trees, wheels
-from support.cli import Holo
+from support.forks import ForkedHolo, Forks
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a PATH and programs of POSIX")
 
@@ -22,8 +22,8 @@ EPHEMERAL = ["run", "--ephemeral", "--space", "web", "--"]
 class World:
     """A recorded environment and a space ``web`` of it, on a PATH on which other programs come later."""
 
-    def __init__(self, root: Path) -> None:
-        self.holo = Holo(root)
+    def __init__(self, root: Path, forks: Forks) -> None:
+        self.holo = ForkedHolo(root, forks)
         self.outside = root / "outside"
         self.ran = root / "ran"
         for name in ("pip", "pip3", "python", "python3", "python3.99", "npm"):
@@ -50,8 +50,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def world(tmp_path: Path, forks: Forks) -> World:
+    return World(tmp_path, forks)
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_at_any_moment_of_a_command(
         numbers = spread(len(calls), 200 if torture else 5)
         faults(7, "something mounted in a space while holo works", len(numbers))
         for number in numbers:
-            assert run("init", "--space", "one", "env", "--to", space).code == 0
+            holo("init", "--space", "one", "env", "--to", space)
             change(space)
             outcome = run(*command, "--space", "one", at=number)
             still = points_below(holo.root)
@@ -120,7 +120,7 @@ def test_at_any_moment_of_a_command(
                 problems.append(f"{where}, {outcome.calls[-1]}: {outcome.code} {outcome.stderr}")
             unmount_all(holo.root)
             if outcome.code != 0:
-                assert run("restore", "--space", "one").code == 0
+                holo("restore", "--space", "one")
                 assert compare.differences(holo.root / "source", space, library=holo.library) == []
     assert problems == []
     assert met == {"extra", "extra/m", "lib/deep", "extra/single"}

@@ -17,6 +17,7 @@ from support import compare, disks, fiemap, trees
 from support.cli import Argument, Holo, Result, another_boot
 from support.disks import Disk
 from support.filesystems import Unavailable
+from support.forks import ForkedHolo, Forks
 from support.libraries import catalogs
 
 pytestmark = [
@@ -110,9 +111,11 @@ def fill(root: Path, leave: int) -> Path:
 
 @pytest.mark.parametrize(("name", "options"), [("ext4", []), ("btrfs", ["--mixed"])], ids=["ext4", "btrfs"])
 @pytest.mark.parametrize("kind", ["record", "init", "restore"])
-def test_full_disk(name: str, options: list[str], kind: str, make_disk: MakeDisk, torture: bool, faults: Note) -> None:
+def test_full_disk(
+    name: str, options: list[str], kind: str, make_disk: MakeDisk, torture: bool, faults: Note, forks: Forks
+) -> None:
     disk = make_disk(name, 64 << 20, *options)
-    holo = Holo(disk.root)
+    holo = ForkedHolo(disk.root, forks)
     source, first = tree(disk.root / "source"), trees.small(disk.root / "first")
     holo("record", first, "--name", "first")
     if kind != "record":
@@ -157,9 +160,9 @@ def empty(space: Path) -> None:
             shutil.rmtree(child)
 
 
-def test_a_full_disk_says_what_was_not_done(below: Path, faults: Note) -> None:
+def test_a_full_disk_says_what_was_not_done(below: Path, faults: Note, forks: Forks) -> None:
     """Each command says it of itself. No inode is left, not even for the first note."""
-    holo = Holo(below)
+    holo = ForkedHolo(below, forks)
     source = trees.small(below / "source")
     holo("record", source, "--name", "env")
     space = Path(holo("init", "--space", "one", "env", "--json").json()["path"])
@@ -188,9 +191,11 @@ def test_a_full_disk_says_what_was_not_done(below: Path, faults: Note) -> None:
 
 
 @pytest.mark.parametrize("compression", ["raw", "zstd"])
-def test_library_on_a_read_only_mount(compression: str, make_disk: MakeDisk, torture: bool, faults: Note) -> None:
+def test_library_on_a_read_only_mount(
+    compression: str, make_disk: MakeDisk, torture: bool, faults: Note, forks: Forks
+) -> None:
     disk = make_disk("btrfs", 128 << 20)
-    holo = Holo(disk.root)
+    holo = ForkedHolo(disk.root, forks)
     holo.settings.write_text(f"library:\n  compression: {compression}\n")
     source = tree(disk.root / "source")
     holo("record", source, "--name", "env")
@@ -215,9 +220,9 @@ def test_library_on_a_read_only_mount(compression: str, make_disk: MakeDisk, tor
     holo("record", source, "--name", "again")
 
 
-def test_everything_on_a_read_only_mount(make_disk: MakeDisk, folder: Path, faults: Note) -> None:
+def test_everything_on_a_read_only_mount(make_disk: MakeDisk, folder: Path, faults: Note, forks: Forks) -> None:
     disk = make_disk("ext4", 64 << 20)
-    holo = Holo(disk.root)
+    holo = ForkedHolo(disk.root, forks)
     source = tree(disk.root / "source")
     holo("record", source, "--name", "env")
     holo("init", "--space", "old", "env")
@@ -243,9 +248,9 @@ def test_everything_on_a_read_only_mount(make_disk: MakeDisk, folder: Path, faul
 
 
 @pytest.mark.parametrize("forbidden", ["source/folder-3", "home/hololib", "home/holotree", "elsewhere"])
-def test_folder_without_permission(forbidden: str, make_disk: MakeDisk, faults: Note) -> None:
+def test_folder_without_permission(forbidden: str, make_disk: MakeDisk, faults: Note, forks: Forks) -> None:
     disk = make_disk("ext4", 64 << 20)
-    holo = Holo(disk.root)
+    holo = ForkedHolo(disk.root, forks)
     source = tree(disk.root / "source")
     (disk.root / "elsewhere").mkdir()
     holo("record", source, "--name", "env")
@@ -277,9 +282,9 @@ def test_folder_without_permission(forbidden: str, make_disk: MakeDisk, faults: 
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_few_open_files(strategy: str, make_disk: MakeDisk, torture: bool, faults: Note) -> None:
+def test_few_open_files(strategy: str, make_disk: MakeDisk, torture: bool, faults: Note, forks: Forks) -> None:
     disk = make_disk("btrfs", 512 << 20)
-    holo = Holo(disk.root)
+    holo = ForkedHolo(disk.root, forks)
     source = tree(disk.root / "source")
     deep = source / "/".join("deep" for _ in range(80))
     trees.write(deep / "file", b"deep down")
@@ -309,11 +314,13 @@ def test_few_open_files(strategy: str, make_disk: MakeDisk, torture: bool, fault
 
 
 @pytest.mark.parametrize("name", ["ext4", "xfs", "btrfs"])
-def test_device_that_stops_taking_data(name: str, make_disk: MakeDisk, folder: Path, below: Path, faults: Note) -> None:
+def test_device_that_stops_taking_data(
+    name: str, make_disk: MakeDisk, folder: Path, below: Path, faults: Note, forks: Forks
+) -> None:
     """The image lies on a tmpfs that is full: what the filesystem in it has promised cannot be kept."""
     faults(2, f"device that takes no data: {name}", 1)
     disk = make_disk(name, 320 << 20, folder=below / "d")
-    holo = Holo(folder)
+    holo = ForkedHolo(folder, forks)
     holo.home = disk.root / "home"
     holo.library = holo.home / "hololib"
     source, first = tree(disk.root / "source", files=400), trees.small(disk.root / "first")
@@ -334,11 +341,11 @@ def test_device_that_stops_taking_data(name: str, make_disk: MakeDisk, folder: P
     assert compare.differences(source, Path(path), library=holo.library) == []
 
 
-def test_device_that_lost_data_only(make_disk: MakeDisk, folder: Path, below: Path, faults: Note) -> None:
+def test_device_that_lost_data_only(make_disk: MakeDisk, folder: Path, below: Path, faults: Note, forks: Forks) -> None:
     """The filesystem goes on, and has in memory what the disk did not take: the next record must not rely on it."""
     faults(1, "device that lost data and went on", 1)
     disk = make_disk("ext4", 96 << 20, "-b", "4096", folder=below / "d")
-    holo = Holo(folder)
+    holo = ForkedHolo(folder, forks)
     holo.home = disk.root / "home"
     holo.library = holo.home / "hololib"
     holo.settings.write_text("library:\n  compression: raw\n")
@@ -367,11 +374,11 @@ def test_device_that_lost_data_only(make_disk: MakeDisk, folder: Path, below: Pa
 
 @pytest.mark.parametrize("strategy", ["copy", "hardlink"])
 def test_space_whose_content_never_reached_the_disk(
-    strategy: str, make_disk: MakeDisk, folder: Path, faults: Note
+    strategy: str, make_disk: MakeDisk, folder: Path, faults: Note, forks: Forks
 ) -> None:
     """Size, mode, mtime and ctime are those of the last restore, only the content is not there."""
     disk = make_disk("ext4", 64 << 20, "-b", "4096")
-    holo = Holo(folder)
+    holo = ForkedHolo(folder, forks)
     holo.home = disk.root / "home"
     holo.library = holo.home / "hololib"
     source = tree(disk.root / "source", files=20)
@@ -397,11 +404,13 @@ def test_space_whose_content_never_reached_the_disk(
 
 
 @pytest.mark.parametrize("strategy", ["copy", "hardlink"])
-def test_device_that_cannot_be_read(strategy: str, make_disk: MakeDisk, folder: Path, faults: Note) -> None:
+def test_device_that_cannot_be_read(
+    strategy: str, make_disk: MakeDisk, folder: Path, faults: Note, forks: Forks
+) -> None:
     """The image ends before the blobs do."""
     faults(2, "device that cannot be read", 1)
     disk = make_disk("ext4", 64 << 20, "-b", "4096")
-    holo = Holo(folder)
+    holo = ForkedHolo(folder, forks)
     holo.home = disk.root / "home"
     holo.library = holo.home / "hololib"
     source = tree(disk.root / "source")

@@ -18,6 +18,7 @@ import pytest
 from support import compare, trees
 from support.cli import Argument, Holo
 from support.filesystems import Filesystem
+from support.forks import ForkedHolo, Forks
 
 pytestmark = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
 
@@ -56,12 +57,14 @@ def files(folder: Path) -> dict[str, bytes]:
     ],
     ids=str,
 )
-def test_the_exit_code_is_of_what_was_done(holo: Holo, source: Path, way: str, env: dict[str, str]) -> None:
+def test_the_exit_code_is_of_what_was_done(
+    holo: Holo, source: Path, way: str, env: dict[str, str], forks: Forks
+) -> None:
     """Work is done to its end, whether its report can be written or not; what only tells something fails if it can't.
 
     Nothing of what should have been printed is in a file.
     """
-    plain = Holo(holo.root)
+    plain = ForkedHolo(holo.root, forks)
     holo.launcher = WAYS[way]
     loses = not way.startswith("stderr")
     space, copy = holo.root / "space", holo.root / "copy"
@@ -112,7 +115,7 @@ def test_the_exit_code_is_of_what_was_done(holo: Holo, source: Path, way: str, e
 
 
 @pytest.mark.parametrize("way", ["stdout-closed", "stderr-closed", "all-closed", "stdout-full"])
-def test_a_command_gets_the_streams_as_the_caller_left_them(holo: Holo, source: Path, way: str) -> None:
+def test_a_command_gets_the_streams_as_the_caller_left_them(holo: Holo, source: Path, way: str, forks: Forks) -> None:
     looks = """
 import os, stat, sys
 def look(number):
@@ -124,7 +127,7 @@ def look(number):
 found = [look(number) for number in (0, 1, 2)]
 open(sys.argv[1], "w").write(repr(found))
 """
-    plain = Holo(holo.root)
+    plain = ForkedHolo(holo.root, forks)
     plain("init", "--space", "one", source)
     seen, expected = holo.root / "seen", holo.root / "expected"
     as_started = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -137,8 +140,8 @@ open(sys.argv[1], "w").write(repr(found))
 
 
 @pytest.mark.parametrize("how", ["2>&-", "2>/dev/full", "<&- >&- 2>&-"])
-def test_a_message_that_nobody_gets_does_not_stop_a_restore(holo: Holo, source: Path, how: str) -> None:
-    plain = Holo(holo.root)
+def test_a_message_that_nobody_gets_does_not_stop_a_restore(holo: Holo, source: Path, how: str, forks: Forks) -> None:
+    plain = ForkedHolo(holo.root, forks)
     space = Path(plain("init", "--space", "one", source, "--json").json()["path"])
     (space / "lib" / "data.txt").unlink()
     lock = next(holo.holotree.rglob("one.lock"))

@@ -550,13 +550,15 @@ def test_a_held_lock_is_waited_for_with_a_message(holo: Holo, space: Path) -> No
     with locks[0].open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         waiting = holo.start("restore", "--space", "one")
-        time.sleep(2)
+        assert waiting.stderr is not None
+        said = waiting.stderr.readline()
+        assert "wait" in said
+        assert "one" in said
+        time.sleep(0.5)
         assert waiting.poll() is None, "restored a space that another process held"
         assert not (space / "lib" / "data.txt").exists()
-    _, stderr = waiting.communicate(timeout=30)
+    waiting.communicate(timeout=30)
     assert waiting.returncode == 0
-    assert "wait" in stderr
-    assert "one" in stderr
     assert (space / "lib" / "data.txt").exists()
 
 
