@@ -1,8 +1,7 @@
 """Every behaviour of a restore, with every strategy, on every filesystem.
 
 The tree is `trees.nasty`, so each behaviour is tested with all that an environment may contain. It is
-recorded once per filesystem; each test works on a copy of that library or, where it must end pristine
-anyway, on a space that it takes over from the test before.
+recorded once per filesystem; each test works on a copy of that library.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +26,13 @@ from conftest import mounted
 from support import compare, fiemap, filesystems, trees
 from support.cli import Holo, Result
 from support.filesystems import Filesystem, Mounts
+from support.forks import ForkedHolo, Forks
 
 BLOCK = 4096
 
 
 @dataclass
-class Station:
+class RecordedLibrary:
     """A library that holds the catalogs `nasty` and `other`, and the trees they were recorded from."""
 
     holo: Holo
@@ -65,7 +65,7 @@ class Station:
 
 
 @pytest.fixture(scope="session")
-def templates(mounts: Mounts) -> Callable[[str], tuple[Path, Filesystem]]:
+def templates(mounts: Mounts, forks: Forks) -> Callable[[str], tuple[Path, Filesystem]]:
     """A folder with `home`, `source...` and `other...` for a filesystem, made when first asked for."""
     made: dict[str, tuple[Path, Filesystem]] = {}
 
@@ -78,7 +78,7 @@ def templates(mounts: Mounts) -> Callable[[str], tuple[Path, Filesystem]]:
             trees.nasty(source, xattrs=filesystem.xattrs)
             subprocess.run(["cp", "-a", source, other], check=True)
             vary(other)
-            holo = Holo(root)
+            holo = ForkedHolo(root, forks)
             holo("record", source, "--name", "nasty")
             holo("record", other, "--name", "other")
             made[name] = root, filesystem
@@ -115,67 +115,40 @@ def vary(other: Path) -> None:
     trees.settle(other)
 
 
-def station_at(root: Path, template: Path, filesystem: Filesystem, strategy: str) -> Station:
-    subprocess.run(["cp", "-a", template / "home", root / "home"], check=True)
-    return Station(Holo(root), *sources(template), filesystem, strategy)
-
-
 @pytest.fixture
-def station(templates: Callable[[str], tuple[Path, Filesystem]], filesystem: Filesystem, strategy: str) -> Station:
+def recorded(
+    templates: Callable[[str], tuple[Path, Filesystem]], filesystem: Filesystem, forks: Forks, strategy: str
+) -> RecordedLibrary:
     """A library of its own for one test."""
     template, _ = templates(filesystem.name)
-    return station_at(filesystem.root, template, filesystem, strategy)
-
-
-@pytest.fixture(scope="session")
-def taken_over() -> dict[tuple[str, str], tuple[Station, Path]]:
-    return {}
+    subprocess.run(["cp", "-a", template / "home", filesystem.root / "home"], check=True)
+    return RecordedLibrary(ForkedHolo(filesystem.root, forks), *sources(template), filesystem, strategy)
 
 
 @pytest.fixture
-def pristine(
-    request: pytest.FixtureRequest,
-    mounts: Mounts,
-    templates: Callable[[str], tuple[Path, Filesystem]],
-    strategy: str,
-    taken_over: dict[tuple[str, str], tuple[Station, Path]],
-) -> Iterator[tuple[Station, Path]]:
-    """A pristine space, left by an earlier test. A test that fails leaves nothing to the next."""
-    name = request.param
-    template, filesystem = templates(name)
-    found = taken_over.pop((name, strategy), None)
-    if found is None:
-        root = mounts.get(name) / f"pristine-{strategy}"
-        filesystems.remove(root)
-        root.mkdir()
-        station = station_at(root, template, filesystem, strategy)
-        found = station, Path(station.init().json()["path"])
-    yield found
-    if not found[0].differences(found[1]):
-        taken_over[name, strategy] = found
-
-
-on_every_filesystem = pytest.mark.parametrize("pristine", filesystems.NAMES, indirect=True)
+def pristine(recorded: RecordedLibrary) -> tuple[RecordedLibrary, Path]:
+    """The same, with a space of `nasty`."""
+    return recorded, Path(recorded.init().json()["path"])
 
 
 # ---------------------------------------------------------------- a new space
 
 
-def test_new_space_equals_its_source(station: Station) -> None:
-    path = Path(station.init().json()["path"])
-    assert station.differences(path) == []
+def test_new_space_equals_its_source(recorded: RecordedLibrary) -> None:
+    path = Path(recorded.init().json()["path"])
+    assert recorded.differences(path) == []
 
 
 @pytest.mark.parametrize("strategy", ["smart", "reflink", "copy"], indirect=True)
-def test_rsync_finds_only_the_relocated(station: Station) -> None:
-    path = Path(station.init().json()["path"])
-    prefix = os.fsencode(station.source)
+def test_rsync_finds_only_the_relocated(recorded: RecordedLibrary) -> None:
+    path = Path(recorded.init().json()["path"])
+    prefix = os.fsencode(recorded.source)
     relocated = {
-        os.path.relpath(os.fsdecode(file), station.source)
-        for file in fiemap.regular_files(station.source)
+        os.path.relpath(os.fsdecode(file), recorded.source)
+        for file in fiemap.regular_files(recorded.source)
         if prefix in Path(os.fsdecode(file)).read_bytes() and not file.endswith(b".pyc")
     }
-    found = compare.rsync_differences(station.source, path)
+    found = compare.rsync_differences(recorded.source, path)
     files = {line[12:].split(" => ")[0] for line in found if line[1] == "f"}
     assert files == relocated
     symlinks = {line[12:].split(" -> ")[0] for line in found if line.startswith("cL")}
@@ -185,9 +158,9 @@ def test_rsync_finds_only_the_relocated(station: Station) -> None:
     assert len(found) == len(files) + len(symlinks)
 
 
-def test_report_of_a_new_space_adds_up(station: Station) -> None:
-    report = station.init().json()
-    found = compare.walk(station.source).values()
+def test_report_of_a_new_space_adds_up(recorded: RecordedLibrary) -> None:
+    report = recorded.init().json()
+    found = compare.walk(recorded.source).values()
     sizes = [entry.st_size for entry in found if stat.S_ISREG(entry.st_mode)]
     files = report["files"]
     assert (report["space"], report["catalog"]) == ("one", "nasty")
@@ -201,27 +174,27 @@ def test_report_of_a_new_space_adds_up(station: Station) -> None:
     assert report["seconds"] > 0
 
 
-def test_report_says_what_was_used(station: Station) -> None:
-    report = station.init().json()
+def test_report_says_what_was_used(recorded: RecordedLibrary) -> None:
+    report = recorded.init().json()
     strategy, files = report["strategy"], report["files"]
-    assert strategy["requested"] == station.strategy
-    if station.links:
+    assert strategy["requested"] == recorded.strategy
+    if recorded.links:
         assert strategy["used"] == "hardlink"
         assert files["hardlinked"] > files["copied"]
-    elif station.clones:
-        assert strategy["used"] == ("snapshot" if station.filesystem.name == "btrfs" else "reflink")
+    elif recorded.clones:
+        assert strategy["used"] == ("snapshot" if recorded.filesystem.name == "btrfs" else "reflink")
         assert files["reflinked"] > files["copied"]
     else:
         assert strategy["used"] == "copy"
         assert files["reflinked"] == files["hardlinked"] == 0
-    assert bool(strategy["reason"]) is (station.strategy in ("smart", "reflink") and not station.clones)
+    assert bool(strategy["reason"]) is (recorded.strategy in ("smart", "reflink") and not recorded.clones)
 
 
 @pytest.mark.parametrize("filesystem", ["btrfs", "xfs"], indirect=True)
 @pytest.mark.parametrize("strategy", ["smart", "reflink"], indirect=True)
-def test_content_is_physically_shared(station: Station) -> None:
+def test_content_is_physically_shared(recorded: RecordedLibrary) -> None:
     """Every file that is not relocated shares all its blocks, and the space has almost none of its own."""
-    path = Path(station.init().json()["path"])
+    path = Path(recorded.init().json()["path"])
     prefix = os.fsencode(path)
     own_blocks = 0
     for file in fiemap.regular_files(path):
@@ -235,9 +208,9 @@ def test_content_is_physically_shared(station: Station) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["hardlink"], indirect=True)
-def test_hardlinks_are_links_into_the_library_and_read_only(station: Station) -> None:
-    path = Path(station.init().json()["path"])
-    library = {(found.st_dev, found.st_ino) for found in compare.walk(station.holo.library).values()}
+def test_hardlinks_are_links_into_the_library_and_read_only(recorded: RecordedLibrary) -> None:
+    path = Path(recorded.init().json()["path"])
+    library = {(found.st_dev, found.st_ino) for found in compare.walk(recorded.holo.library).values()}
     for file in [path / "sizes" / "large", *(path / "names").iterdir()]:
         found = file.lstat()
         if stat.S_ISREG(found.st_mode):
@@ -245,9 +218,9 @@ def test_hardlinks_are_links_into_the_library_and_read_only(station: Station) ->
             assert found.st_mode & 0o222 == 0
 
 
-def test_relocated_files_are_shared_with_nothing(station: Station) -> None:
-    path = Path(station.init().json()["path"])
-    outside = compare.walk(station.holo.library).values()
+def test_relocated_files_are_shared_with_nothing(recorded: RecordedLibrary) -> None:
+    path = Path(recorded.init().json()["path"])
+    outside = compare.walk(recorded.holo.library).values()
     inodes = {(found.st_dev, found.st_ino) for found in outside}
     prefix = os.fsencode(path)
     seen = 0
@@ -259,37 +232,37 @@ def test_relocated_files_are_shared_with_nothing(station: Station) -> None:
     assert seen > 10
 
 
-def test_without_reflinks_the_strategy_reflink_warns_once(station: Station) -> None:
-    shown = station.init().stderr
+def test_without_reflinks_the_strategy_reflink_warns_once(recorded: RecordedLibrary) -> None:
+    shown = recorded.init().stderr
     warnings = [line for line in shown.splitlines() if line.startswith("warning")]
-    if station.strategy == "reflink" and not station.filesystem.reflinks:
+    if recorded.strategy == "reflink" and not recorded.filesystem.reflinks:
         assert len(warnings) == 1
         assert "reflink" in warnings[0]
     else:
         assert warnings == []
 
 
-def test_strict_fails_before_writing_where_the_strategy_is_not_to_be_had(station: Station) -> None:
-    impossible = station.strategy in ("smart", "reflink") and not station.filesystem.reflinks
-    before = compare.walk(station.holo.holotree).keys() if station.holo.holotree.exists() else set()
-    refused = station.init("one", "nasty", "--strict", code=1 if impossible else 0)
+def test_strict_fails_before_writing_where_the_strategy_is_not_to_be_had(recorded: RecordedLibrary) -> None:
+    impossible = recorded.strategy in ("smart", "reflink") and not recorded.filesystem.reflinks
+    before = compare.walk(recorded.holo.holotree).keys() if recorded.holo.holotree.exists() else set()
+    refused = recorded.init("one", "nasty", "--strict", code=1 if impossible else 0)
     if impossible:
         assert refused.stdout == ""
         assert "reflink" in refused.stderr
-        after = compare.walk(station.holo.holotree) if station.holo.holotree.exists() else {}
+        after = compare.walk(recorded.holo.holotree) if recorded.holo.holotree.exists() else {}
         assert [name for name in after.keys() - before if not name.startswith(b".")] == []
-        assert station.holo("list", "--json").json() == {"spaces": []}
+        assert recorded.holo("list", "--json").json() == {"spaces": []}
 
 
-def test_script_in_the_space_runs_from_there(station: Station) -> None:
-    path = Path(station.init().json()["path"])
+def test_script_in_the_space_runs_from_there(recorded: RecordedLibrary) -> None:
+    path = Path(recorded.init().json()["path"])
     said = subprocess.run([path / "bin" / "hello"], capture_output=True, text=True, check=True)
     assert said.stdout == f"hello from {path}\n"
 
 
-def test_bytecode_is_still_valid(station: Station) -> None:
+def test_bytecode_is_still_valid(recorded: RecordedLibrary) -> None:
     """Python rewrites a .pyc that it finds stale, so an import that changes nothing compiled nothing."""
-    path = Path(station.init().json()["path"])
+    path = Path(recorded.init().json()["path"])
     package = path / "lib" / "python"
     before = compare.snapshot(package)
     code = f"import sys; sys.path.insert(0, {str(package)!r}); import module; print(module.where())"
@@ -304,17 +277,17 @@ def test_bytecode_is_still_valid(station: Station) -> None:
     assert compare.snapshot(package) == before
 
 
-def test_space_of_equal_path_length(station: Station) -> None:
-    target = station.filesystem.root / "t"
-    target = target.with_name("t".ljust(len(str(station.source)) - len(str(target)) + 1, "t"))
-    assert len(str(target)) == len(str(station.source))
-    station.init("one", "nasty", "--to", str(target))
-    assert station.differences(target) == []
+def test_space_of_equal_path_length(recorded: RecordedLibrary) -> None:
+    target = recorded.filesystem.root / "t"
+    target = target.with_name("t".ljust(len(str(recorded.source)) - len(str(target)) + 1, "t"))
+    assert len(str(target)) == len(str(recorded.source))
+    recorded.init("one", "nasty", "--to", str(target))
+    assert recorded.differences(target) == []
 
 
-def test_binary_files_cannot_take_a_longer_path(station: Station) -> None:
-    target = Path(str(station.filesystem.root / "t").ljust(len(str(station.source)) + 1, "t"))
-    refused = station.init("one", "nasty", "--to", str(target), code=1)
+def test_binary_files_cannot_take_a_longer_path(recorded: RecordedLibrary) -> None:
+    target = Path(str(recorded.filesystem.root / "t").ljust(len(str(recorded.source)) + 1, "t"))
+    refused = recorded.init("one", "nasty", "--to", str(target), code=1)
     assert not target.exists()
     assert "prefixes/binary/terminated" in refused.stderr
     assert "longer" in refused.stderr
@@ -323,31 +296,28 @@ def test_binary_files_cannot_take_a_longer_path(station: Station) -> None:
 # ---------------------------------------------------------------- an unchanged space
 
 
-@on_every_filesystem
-def test_unchanged_space_is_not_touched(pristine: tuple[Station, Path]) -> None:
-    station, path = pristine
+def test_unchanged_space_is_not_touched(pristine: tuple[RecordedLibrary, Path]) -> None:
+    recorded, path = pristine
     before = compare.snapshot(path)
-    files = station.restore().json()["files"]
+    files = recorded.restore().json()["files"]
     assert compare.snapshot(path) == before
     assert files["unchanged"] == files["total"]
     assert files["reflinked"] == files["hardlinked"] == files["copied"] == files["removed"] == 0
 
 
-@on_every_filesystem
-def test_init_of_an_existing_space_is_a_restore(pristine: tuple[Station, Path]) -> None:
-    station, path = pristine
+def test_init_of_an_existing_space_is_a_restore(pristine: tuple[RecordedLibrary, Path]) -> None:
+    recorded, path = pristine
     before = compare.snapshot(path)
-    report = station.init().json()
+    report = recorded.init().json()
     assert report["path"] == str(path)
     assert report["files"]["unchanged"] == report["files"]["total"]
     assert compare.snapshot(path) == before
 
 
-@on_every_filesystem
-def test_unchanged_space_passes_verification(pristine: tuple[Station, Path]) -> None:
-    station, path = pristine
+def test_unchanged_space_passes_verification(pristine: tuple[RecordedLibrary, Path]) -> None:
+    recorded, path = pristine
     before = compare.snapshot(path)
-    files = station.restore("one", "--verify").json()["files"]
+    files = recorded.restore("one", "--verify").json()["files"]
     assert files["unchanged"] == files["total"]
     assert compare.snapshot(path) == before
 
@@ -578,21 +548,20 @@ def attributes_changed(space: Path, outside: Path) -> None:
     os.removexattr(space / "xattrs" / "folder", "user.holo.folder")
 
 
-@on_every_filesystem
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_damage_is_repaired(pristine: tuple[Station, Path], tmp_path: Path, kind: str) -> None:
-    station, path = pristine
+def test_damage_is_repaired(pristine: tuple[RecordedLibrary, Path], tmp_path: Path, kind: str) -> None:
+    recorded, path = pristine
     # On the same filesystem, so that links between the two are possible.
     outside = path.parent.parent.parent / "outside"
     filesystems.remove(outside)
     trees.write(outside / "file", b"not holo's")
     DAMAGES[kind](path, outside)
     precious = compare.snapshot(outside)
-    assert station.differences(path), "the damage is none"
+    assert recorded.differences(path), "the damage is none"
 
-    files = station.restore().json()["files"]
+    files = recorded.restore().json()["files"]
 
-    assert station.differences(path) == []
+    assert recorded.differences(path) == []
     after = compare.snapshot(outside)
     if kind == "file-became-a-hardlink-to-the-outside":
         # Its link count fell, which shows in the change time; nothing else may.
@@ -603,14 +572,13 @@ def test_damage_is_repaired(pristine: tuple[Station, Path], tmp_path: Path, kind
     assert made + files["unchanged"] == files["total"]
 
 
-@on_every_filesystem
-def test_repair_touches_only_what_differs(pristine: tuple[Station, Path]) -> None:
-    station, path = pristine
+def test_repair_touches_only_what_differs(pristine: tuple[RecordedLibrary, Path]) -> None:
+    recorded, path = pristine
     (path / "names" / "with space").unlink()
     (path / "names" / "extra").write_text("extra")
     before = compare.snapshot(path)
 
-    report = station.restore().json()
+    report = recorded.restore().json()
 
     files = report["files"]
     after = compare.snapshot(path)
@@ -623,9 +591,8 @@ def test_repair_touches_only_what_differs(pristine: tuple[Station, Path]) -> Non
     assert files["removed"] == 1
 
 
-@on_every_filesystem
-def test_change_hidden_from_stat_is_found_by_verify(pristine: tuple[Station, Path]) -> None:
-    station, path = pristine
+def test_change_hidden_from_stat_is_found_by_verify(pristine: tuple[RecordedLibrary, Path]) -> None:
+    recorded, path = pristine
     for name in ("sizes/block", "prefixes/text/only"):
         file = path / name
         found = file.stat()
@@ -633,59 +600,57 @@ def test_change_hidden_from_stat_is_found_by_verify(pristine: tuple[Station, Pat
             opened.seek(found.st_size // 2)
             opened.write(b"!")
         os.utime(file, ns=(found.st_mtime_ns, found.st_mtime_ns))
-    assert station.differences(path)
-    station.restore("one", "--verify")
-    assert station.differences(path) == []
+    assert recorded.differences(path)
+    recorded.restore("one", "--verify")
+    assert recorded.differences(path) == []
 
 
-@on_every_filesystem
-def test_attribute_of_a_shared_file_is_found_by_verify(pristine: tuple[Station, Path]) -> None:
+def test_attribute_of_a_shared_file_is_found_by_verify(pristine: tuple[RecordedLibrary, Path]) -> None:
     """On a hardlinked file only the change time tells, which every other link moves as well."""
-    station, path = pristine
-    if not station.filesystem.xattrs:
+    recorded, path = pristine
+    if not recorded.filesystem.xattrs:
         pytest.skip("no attributes on this filesystem")
     os.setxattr(path / "xattrs" / "plain", "user.holo.extra", b"extra")
-    assert station.differences(path)
-    station.restore("one", "--verify")
-    assert station.differences(path) == []
+    assert recorded.differences(path)
+    recorded.restore("one", "--verify")
+    assert recorded.differences(path) == []
 
 
-@on_every_filesystem
-def test_dry_run_changes_nothing(pristine: tuple[Station, Path]) -> None:
-    station, path = pristine
+def test_dry_run_changes_nothing(pristine: tuple[RecordedLibrary, Path]) -> None:
+    recorded, path = pristine
     (path / "sizes" / "block").unlink()
     (path / "extra").write_text("extra")
     before = compare.snapshot(path)
 
-    plan = station.restore("one", "--dry-run").json()
+    plan = recorded.restore("one", "--dry-run").json()
 
     assert compare.snapshot(path) == before
     assert "extra" in plan["remove"]
     assert [file["path"] for file in plan["files"]] == ["sizes/block"]
     assert plan["unchanged"] > 50
-    station.restore()
-    assert station.differences(path) == []
+    recorded.restore()
+    assert recorded.differences(path) == []
 
 
-def test_running_executable_is_replaced(station: Station) -> None:
+def test_running_executable_is_replaced(recorded: RecordedLibrary) -> None:
     """The kernel lets nobody write to a program that runs (ETXTBSY), but it can be replaced."""
-    path = Path(station.init().json()["path"])
+    path = Path(recorded.init().json()["path"])
     program = path / "names" / "with space"
     program.unlink()
     shutil.copy("/bin/sleep", program)
     with subprocess.Popen([program, "60"]) as running:
         try:
-            station.restore()
-            assert station.differences(path) == []
+            recorded.restore()
+            assert recorded.differences(path) == []
             assert running.poll() is None
         finally:
             running.kill()
 
 
-def test_paths_beyond_path_max(station: Station) -> None:
+def test_paths_beyond_path_max(recorded: RecordedLibrary) -> None:
     """Such a path cannot be named in one system call, only walked to."""
-    depth, name, holo = 25, "d" * 200, station.holo
-    source = station.filesystem.root / "deep"
+    depth, name, holo = 25, "d" * 200, recorded.holo
+    source = recorded.filesystem.root / "deep"
     source.mkdir()
     here = os.open(source, os.O_RDONLY)
     for _ in range(depth):
@@ -697,7 +662,7 @@ def test_paths_beyond_path_max(station: Station) -> None:
     os.close(here)
 
     holo("record", source, "--name", "deep")
-    path = Path(station.init("one", "deep").json()["path"])
+    path = Path(recorded.init("one", "deep").json()["path"])
 
     here = os.open(path, os.O_RDONLY)
     for _ in range(depth):
@@ -706,7 +671,7 @@ def test_paths_beyond_path_max(station: Station) -> None:
         assert file.read() == b"deep down\n" * 1000
     os.unlink("bottom", dir_fd=here)
     os.close(here)
-    files = station.restore().json()["files"]
+    files = recorded.restore().json()["files"]
     assert (files["total"], files["unchanged"]) == (1, 0)
     holo("delete", "--space", "one")
     assert not path.exists()
@@ -721,27 +686,27 @@ def descend(here: int, name: str) -> int:
 # ---------------------------------------------------------------- another catalog
 
 
-def test_another_catalog_is_refused_without_force(station: Station) -> None:
-    path = Path(station.init().json()["path"])
+def test_another_catalog_is_refused_without_force(recorded: RecordedLibrary) -> None:
+    path = Path(recorded.init().json()["path"])
     before = compare.snapshot(path)
-    refused = station.init("one", "other", code=1)
+    refused = recorded.init("one", "other", code=1)
     assert "--force" in refused.stderr
     assert compare.snapshot(path) == before
 
 
 @pytest.mark.parametrize("command", ["init --force", "restore --catalog"])
-def test_switch_touches_only_what_differs(station: Station, command: str) -> None:
-    path = Path(station.init().json()["path"])
+def test_switch_touches_only_what_differs(recorded: RecordedLibrary, command: str) -> None:
+    path = Path(recorded.init().json()["path"])
     before = compare.snapshot(path)
 
     if command == "init --force":
-        report = station.init("one", "other", "--force").json()
+        report = recorded.init("one", "other", "--force").json()
     else:
-        report = station.restore("one", "--catalog", "other").json()
+        report = recorded.restore("one", "--catalog", "other").json()
 
     assert report["catalog"] == "other"
     # What was copied from the source still holds the source's path; the other tree's own becomes the space's.
-    assert other_differences(station, path) == []
+    assert other_differences(recorded, path) == []
     after = compare.snapshot(path)
     same = [b"names/with space", b"modes/file-0755", b"hardlinks/b/stranger", b"symlinks/folder/file"]
     for name in same:
@@ -751,30 +716,30 @@ def test_switch_touches_only_what_differs(station: Station, command: str) -> Non
     assert files["removed"] > 0
 
 
-def other_differences(station: Station, space: Path) -> list[str]:
-    return compare.differences(station.other, space, old=station.other, library=station.holo.library)
+def other_differences(recorded: RecordedLibrary, space: Path) -> list[str]:
+    return compare.differences(recorded.other, space, old=recorded.other, library=recorded.holo.library)
 
 
-def test_switch_there_and_back(station: Station) -> None:
-    path = Path(station.init().json()["path"])
-    station.init("one", "other", "--force")
-    station.init("one", "nasty", "--force")
-    assert station.differences(path) == []
+def test_switch_there_and_back(recorded: RecordedLibrary) -> None:
+    path = Path(recorded.init().json()["path"])
+    recorded.init("one", "other", "--force")
+    recorded.init("one", "nasty", "--force")
+    assert recorded.differences(path) == []
 
 
-def test_failed_switch_is_completed_by_the_next(station: Station) -> None:
+def test_failed_switch_is_completed_by_the_next(recorded: RecordedLibrary) -> None:
     """What was left as it was belongs to the one catalog, what was made to the other."""
-    path = Path(station.init().json()["path"])
-    content = (station.other / "names" / "new").read_bytes()
-    blobs = [blob for blob in (station.holo.library / "library").rglob("*") if blob.is_file()]
+    path = Path(recorded.init().json()["path"])
+    content = (recorded.other / "names" / "new").read_bytes()
+    blobs = [blob for blob in (recorded.holo.library / "library").rglob("*") if blob.is_file()]
     (blob,) = (blob for blob in blobs if is_content(blob, content))
-    away = blob.rename(station.holo.root / "away")
+    away = blob.rename(recorded.holo.root / "away")
 
-    station.init("one", "other", "--force", code=3)
+    recorded.init("one", "other", "--force", code=3)
     away.rename(blob)
-    station.init("one", "other", "--force")
+    recorded.init("one", "other", "--force")
 
-    assert other_differences(station, path) == []
+    assert other_differences(recorded, path) == []
 
 
 def is_content(blob: Path, content: bytes) -> bool:
@@ -785,9 +750,9 @@ def is_content(blob: Path, content: bytes) -> bool:
 # ---------------------------------------------------------------- several spaces
 
 
-def test_edits_in_one_space_do_not_show_in_another(station: Station) -> None:
-    one, two = (Path(station.init(name).json()["path"]) for name in ("one", "two"))
-    library, untouched = compare.snapshot(station.holo.library), compare.snapshot(two)
+def test_edits_in_one_space_do_not_show_in_another(recorded: RecordedLibrary) -> None:
+    one, two = (Path(recorded.init(name).json()["path"]) for name in ("one", "two"))
+    library, untouched = compare.snapshot(recorded.holo.library), compare.snapshot(two)
     for file in fiemap.regular_files(one):
         if os.lstat(file).st_mode & 0o200:  # a hardlinked file is read-only, which is how it is protected
             with open(file, "r+b") as opened:
@@ -795,68 +760,68 @@ def test_edits_in_one_space_do_not_show_in_another(station: Station) -> None:
                 opened.truncate(6)
     (one / "names").rename(one / "renamed")
     assert compare.snapshot(two) == untouched
-    assert compare.snapshot(station.holo.library) == library
-    assert station.differences(two) == []
+    assert compare.snapshot(recorded.holo.library) == library
+    assert recorded.differences(two) == []
 
 
 @pytest.mark.parametrize("strategy", ["hardlink"], indirect=True)
-def test_edit_of_a_hardlinked_file_is_noticed_and_does_not_spread(station: Station) -> None:
+def test_edit_of_a_hardlinked_file_is_noticed_and_does_not_spread(recorded: RecordedLibrary) -> None:
     """A determined user writes through the read-only link. The next use of that content must not trust it."""
-    one, two = (Path(station.init(name).json()["path"]) for name in ("one", "two"))
+    one, two = (Path(recorded.init(name).json()["path"]) for name in ("one", "two"))
     file = one / "sizes" / "block"
     file.chmod(0o644)
     file.write_bytes(b"written through the link")
 
-    station.init("three")
-    assert station.differences(station.space("three")) == []
+    recorded.init("three")
+    assert recorded.differences(recorded.space("three")) == []
     for name, path in (("one", one), ("two", two)):
-        station.restore(name)
-        assert station.differences(path) == []
+        recorded.restore(name)
+        assert recorded.differences(path) == []
 
 
-def test_strategy_may_change_between_restores(station: Station) -> None:
-    path = Path(station.init().json()["path"])
+def test_strategy_may_change_between_restores(recorded: RecordedLibrary) -> None:
+    path = Path(recorded.init().json()["path"])
     for strategy in ("copy", "hardlink", "smart"):
         shutil.rmtree(path / "sizes")
-        holo = station.holo
+        holo = recorded.holo
         holo("restore", "--space", "one", "--strategy", strategy)
-        assert station.differences(path) == []
+        assert recorded.differences(path) == []
 
 
 # ---------------------------------------------------------------- trouble
 
 
-def blob_of_the_large_file(station: Station) -> Path:
-    blobs = (path for path in (station.holo.library / "library").rglob("*") if path.is_file())
+def blob_of_the_large_file(recorded: RecordedLibrary) -> Path:
+    blobs = (path for path in (recorded.holo.library / "library").rglob("*") if path.is_file())
     (blob,) = (path for path in blobs if path.stat().st_blocks * 512 > trees.LARGE_SIZE / 2)
     return blob
 
 
-def test_missing_blob_is_an_error_that_names_it(station: Station) -> None:
-    blob = blob_of_the_large_file(station)
+def test_missing_blob_is_an_error_that_names_it(recorded: RecordedLibrary) -> None:
+    blob = blob_of_the_large_file(recorded)
     blob.unlink()
-    failed = station.init(code=3)
+    failed = recorded.init(code=3)
     assert blob.name[:64] in failed.stderr
-    states = [space["state"] for space in station.holo("list", "--json").json()["spaces"]]
+    states = [space["state"] for space in recorded.holo("list", "--json").json()["spaces"]]
     assert "pristine" not in states
 
 
-def test_damaged_blob_is_found_by_verify(station: Station) -> None:
-    blob = blob_of_the_large_file(station)
+def test_damaged_blob_is_found_by_verify(recorded: RecordedLibrary) -> None:
+    blob = blob_of_the_large_file(recorded)
     blob.chmod(0o644)
     with blob.open("r+b") as opened:
         opened.seek(1_000_000)
         opened.write(b"DAMAGED")
-    failed = station.init("one", "nasty", "--verify", code=3)
+    failed = recorded.init("one", "nasty", "--verify", code=3)
     assert blob.name[:64] in failed.stderr
 
 
 @pytest.mark.parametrize("moment", [0.15, 0.25, 0.4])
-def test_killed_restore_is_completed_by_the_next(station: Station, moment: float) -> None:
-    arguments = ("init", "--space", "one", "nasty", "--strategy", station.strategy)
+def test_killed_restore_is_completed_by_the_next(recorded: RecordedLibrary, moment: float) -> None:
+    arguments = ("init", "--space", "one", "nasty", "--strategy", recorded.strategy)
     process = subprocess.Popen(
         [sys.executable, "-m", "holo", *arguments],
-        env=station.holo.environment(),
+        env=recorded.holo.environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -865,6 +830,6 @@ def test_killed_restore_is_completed_by_the_next(station: Station, moment: float
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    path = Path(station.init().json()["path"])
-    assert station.differences(path) == []
-    assert [space["state"] for space in station.holo("list", "--json").json()["spaces"]] == ["pristine"]
+    path = Path(recorded.init().json()["path"])
+    assert recorded.differences(path) == []
+    assert [space["state"] for space in recorded.holo("list", "--json").json()["spaces"]] == ["pristine"]
