@@ -127,7 +127,7 @@ def conda(recorded: Holo) -> Holo:
     return recorded
 
 
-def test_a_conda_prefix(conda: Holo, place: Path) -> None:
+def test_conda_prefix_works_in_every_shell(conda: Holo, place: Path) -> None:
     target = place / "env"
     said = conda("init", "--space", "s", "conda", "--to", target)
     try:
@@ -182,7 +182,7 @@ print(__doc__, sys.argv[1:], sys.flags.isolated)
         ("#!/usr/bin/env {}/bin/python3", 0),
     ],
 )
-def test_a_script_keeps_what_stands_on_its_first_lines(recorded: Holo, folder: str, line: str, isolated: int) -> None:
+def test_script_keeps_its_encoding_and_docstring(recorded: Holo, folder: str, line: str, isolated: int) -> None:
     source = recorded.root / "scripts"
     (source / "bin").mkdir(parents=True)
     (source / "bin" / "python3").symlink_to(sys.executable)
@@ -208,7 +208,7 @@ def test_a_script_keeps_what_stands_on_its_first_lines(recorded: Holo, folder: s
 
 
 @pytest.mark.parametrize("length", [127, 128, 255, 256])
-def test_the_longest_line_that_this_kernel_takes(tmp_path: Path, length: int) -> None:
+def test_shebang_limit_is_that_of_this_kernel(tmp_path: Path, length: int) -> None:
     """Otherwise it cuts the path, and finds nothing there, or another program."""
     folder = tmp_path / "".ljust(length - len(f"#!{tmp_path}//python"), "x")
     folder.mkdir()
@@ -233,5 +233,5 @@ def test_the_longest_line_that_this_kernel_takes(tmp_path: Path, length: int) ->
         ("darwin", "23.1.0", 512),
     ],
 )
-def test_what_other_kernels_take(system: str, release: str, limit: int) -> None:
+def test_shebang_limits_of_other_kernels(system: str, release: str, limit: int) -> None:
     assert shebang.limit(system, release) == limit

@@ -69,7 +69,9 @@ def uv() -> str:
 
 @local
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
-def test_an_error_in_what_is_no_space(filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_error_in_a_tree_that_is_no_space_has_no_hint(
+    filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
     """A stage, or the tree of a throw-away environment: nobody could `holo restore` it."""
     monkeypatch.setenv("HOLO_SETTINGS", os.devnull)
     source = small(filesystem.root / "source")
@@ -274,7 +276,7 @@ def test_running_as_it_is_imports_nothing_to_build(holo: Holo, folder: Path) -> 
 
 
 @local
-def test_a_stale_lock_and_an_impossible_requirement_fail_and_leave_only_the_log(holo: Holo, folder: Path) -> None:
+def test_failed_build_leaves_only_its_log(holo: Holo, folder: Path) -> None:
     locked_project(folder)
     project(folder, "iniconfig")
     stale = holo("init", "--space", "one", folder / "pyproject.toml", code=1)
@@ -294,7 +296,7 @@ def test_a_stale_lock_and_an_impossible_requirement_fail_and_leave_only_the_log(
 
 
 @local
-def test_below_a_workspace_without_being_of_it(holo: Holo, folder: Path) -> None:
+def test_project_below_a_workspace_need_not_be_a_member(holo: Holo, folder: Path) -> None:
     """With the development dependencies as they were written before there were groups."""
     (holo.root / "pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["other"]\n')
     (holo.root / "uv.lock").write_text("version = 1\n")
@@ -304,7 +306,7 @@ def test_below_a_workspace_without_being_of_it(holo: Holo, folder: Path) -> None
 
 
 @local
-def test_without_compiling_there_is_no_bytecode(holo: Holo, folder: Path) -> None:
+def test_no_compile_leaves_no_bytecode(holo: Holo, folder: Path) -> None:
     requirements(folder, "tabulate")
     plain = holo("init", "--space", "plain", "requirements.txt", "--no-compile", "--json", cwd=folder).json()
     assert list(Path(plain["path"]).rglob("*.pyc")) == []
@@ -328,7 +330,7 @@ def content(holo: Holo, space: str) -> dict[str, bytes]:
 
 
 @local
-def test_a_layer_makes_the_same_as_nothing(holo: Holo, folder: Path, tmp_path: Path) -> None:
+def test_build_from_a_seed_equals_a_build_from_nothing(holo: Holo, folder: Path, tmp_path: Path) -> None:
     """Something in it is another version, something is not wanted any more, and something is new."""
     holo("init", "--space", "base", requirements(folder, "tabulate<0.9.1", "iniconfig", "markupsafe", "six", "attrs"))
     wanted = requirements(folder, "tabulate>=0.9", "idna", "markupsafe", "six", "attrs")
@@ -441,7 +443,7 @@ def test_removed_and_collected_catalogs_are_built_again(holo: Holo, folder: Path
 
 
 @local
-def test_credentials_are_nowhere(holo: Holo, folder: Path) -> None:
+def test_credentials_of_a_build_are_stored_nowhere(holo: Holo, folder: Path) -> None:
     url = "http://ada:sesame@127.0.0.1:1/simple"
     requirements(folder, f"--extra-index-url {url}", "tabulate")
     failed = holo(
@@ -482,7 +484,7 @@ def test_a_pipe_for_a_blueprint_is_no_blueprint(holo: Holo, folder: Path) -> Non
 
 
 @local
-def test_no_interpreter_fits(holo: Holo, folder: Path) -> None:
+def test_missing_interpreter_is_one_error(holo: Holo, folder: Path) -> None:
     path = project(folder)
     path.write_text(path.read_text().replace(">=3.11", ">=3.99"))
     refused = holo("init", "--space", "one", path, code=1)
@@ -494,7 +496,7 @@ def test_no_interpreter_fits(holo: Holo, folder: Path) -> None:
 
 
 @local
-def test_what_killed_builds_leave_is_collected(holo: Holo, folder: Path) -> None:
+def test_gc_removes_what_killed_builds_left(holo: Holo, folder: Path) -> None:
     holo("init", "--space", "one", requirements(folder, "tabulate"))
     builds = holo.library / "builds"
     kept = sorted(builds.iterdir())
@@ -523,7 +525,7 @@ def test_any_build_removes_the_stages_of_killed_ones(holo: Holo, folder: Path) -
 
 @local
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
-def test_what_is_anothers_is_not_collected(holo: Holo, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gc_leaves_builds_of_other_users(holo: Holo, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is root's by an ordinary user: whether it is needed is told by a hash of root's number."""
     from holo.blueprints.garbage import collect_builds
     from holo.hololib import Library
@@ -539,7 +541,7 @@ def test_what_is_anothers_is_not_collected(holo: Holo, folder: Path, monkeypatch
 
 
 @local
-def test_a_name_beside_another_users_is_not_too_long(holo: Holo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stage_name_beside_another_users_is_not_too_long(holo: Holo, monkeypatch: pytest.MonkeyPatch) -> None:
     from holo.blueprints import make
     from holo.hololib import Library
     from holo.hololib.layout import NAME
@@ -550,7 +552,7 @@ def test_a_name_beside_another_users_is_not_too_long(holo: Holo, monkeypatch: py
 
 
 @local
-def test_the_stage_is_there_before_the_tools_are(holo: Holo) -> None:
+def test_stage_exists_before_the_tools_start(holo: Holo) -> None:
     from holo.blueprints.stage import new_stage
     from holo.holotree import Holotree
 
@@ -562,7 +564,7 @@ def test_the_stage_is_there_before_the_tools_are(holo: Holo) -> None:
 
 
 @local
-def test_a_damaged_base_is_no_reason_to_fail(holo: Holo, folder: Path) -> None:
+def test_damaged_seed_makes_a_build_begin_from_nothing(holo: Holo, folder: Path) -> None:
     holo("init", "--space", "base", requirements(folder, "tabulate"))
     for path in (holo.library / "library").rglob("*"):
         if path.is_file():
@@ -574,7 +576,7 @@ def test_a_damaged_base_is_no_reason_to_fail(holo: Holo, folder: Path) -> None:
 
 @local
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
-def test_what_another_user_built_is_not_run(holo: Holo, folder: Path) -> None:
+def test_builds_of_another_user_are_not_used(holo: Holo, folder: Path) -> None:
     path = requirements(folder, "tabulate")
     first = holo("init", "--space", "one", path, "--json").json()
     os.chown(holo.library / "names" / f"{first['catalog']}.json", 12345, 12345)
@@ -707,7 +709,7 @@ def test_ctrl_c_at_any_moment_of_a_build(holo: Holo, folder: Path, torture: bool
 
 
 @local
-def test_what_is_remembered_is_believed_if_it_can_be_true(holo: Holo, tmp_path: Path) -> None:
+def test_remembered_build_is_believed_only_if_possible(holo: Holo, tmp_path: Path) -> None:
     """It may have come with the library: sealed, and a user's own, but of any form."""
     hololib = Hololib(holo.home)
     library, builds = hololib.home.library, holo.library / "builds"

@@ -96,7 +96,7 @@ def hello(project: Project) -> Channel:
 # -- spaces -----------------------------------------------------------------------------------------------
 
 
-def test_a_space_from_a_channel(project: Project, hello: Channel) -> None:
+def test_space_is_built_from_a_channel(project: Project, hello: Channel) -> None:
     project.write(name="ignored", channels=[hello.url], dependencies=["hello=1.0"])
     built = project.init("one")
     assert "hello-1.0-0.conda" in built.stderr, "the tool's own words are shown"
@@ -114,7 +114,7 @@ def test_a_space_from_a_channel(project: Project, hello: Channel) -> None:
 
 
 @pytest.mark.parametrize("first", ["old", "new"])
-def test_the_first_channel_counts(project: Project, first: str) -> None:
+def test_first_channel_takes_precedence(project: Project, first: str) -> None:
     """Even if the second has a newer version."""
     for name, version in {"old": "1.0", "new": "2.0"}.items():
         project.channel(name).add("tool", {"share/from": File(name.encode())}, version=version)
@@ -124,7 +124,7 @@ def test_the_first_channel_counts(project: Project, first: str) -> None:
     assert (project.space("space") / "share/from").read_text() == first
 
 
-def test_the_activated_environment(project: Project, hello: Channel) -> None:
+def test_activation_scripts_set_the_environment(project: Project, hello: Channel) -> None:
     command = "sh -c 'echo \"$HELLO_HOME $OWN $NEWER\" > seen; hello >> seen'"
     project.environ |= {"NEWER": "caller", "CALLER": "caller"}
     project.write(
@@ -138,7 +138,7 @@ def test_the_activated_environment(project: Project, hello: Channel) -> None:
     assert project.run("space", "sh", "-c", 'echo "$HELLO_HOME $OWN"') == f"{space}/share/hello it's\n"
 
 
-def test_an_activation_that_ends_the_shell(project: Project) -> None:
+def test_activation_script_that_exits_is_an_error(project: Project) -> None:
     channel = project.channel("channel")
     channel.add("ends", {"etc/conda/activate.d/ends.sh": File(b"exit 0\n")})
     project.write(channels=[channel.url], dependencies=["ends"])
@@ -146,7 +146,7 @@ def test_an_activation_that_ends_the_shell(project: Project) -> None:
     assert project.is_clean()
 
 
-def test_an_activation_that_sets_nothing(project: Project) -> None:
+def test_activation_script_may_set_nothing(project: Project) -> None:
     """Then nothing is kept, least of all the environment that the script saw."""
     channel = project.channel("channel")
     channel.add("silent", {"etc/conda/activate.d/silent.sh": File(b": nothing\n")})
@@ -182,7 +182,7 @@ class WithoutToken(SimpleHTTPRequestHandler):
         pass
 
 
-def test_what_a_command_changes_is_not_the_cache(project: Project, hello: Channel) -> None:
+def test_command_cannot_change_the_package_cache(project: Project, hello: Channel) -> None:
     command = "sh -c 'echo changed >> share/hello/plain; chmod 600 share/needed'"
     project.write(channels=[hello.url], dependencies=["hello"], rccPostInstall=[command])
     project.init("space")
@@ -263,7 +263,7 @@ def test_uv_is_led_elsewhere_by_a_file(project: Project, python: Channel) -> Non
 # -- failures ---------------------------------------------------------------------------------------------
 
 
-def test_a_command_that_fails(project: Project, hello: Channel) -> None:
+def test_failing_post_install_command_is_one_error(project: Project, hello: Channel) -> None:
     project.write(channels=[hello.url], dependencies=["hello"], rccPostInstall=["sh -c 'echo about to fail; exit 3'"])
     failed = project.init("space", code=1)
     assert "about to fail" in failed.stderr
@@ -273,7 +273,7 @@ def test_a_command_that_fails(project: Project, hello: Channel) -> None:
     assert project.is_clean()
 
 
-def test_what_a_command_leaves_behind_is_not_waited_for(project: Project, hello: Channel) -> None:
+def test_build_does_not_wait_for_background_processes(project: Project, hello: Channel) -> None:
     """But it may still write to the stage, so the next build waits until it is gone."""
     pid = project.folder / "pid"
     command = f"sh -c 'sleep 100 & echo $! > {pid}; echo last words; exit 3'"
@@ -302,7 +302,7 @@ def test_what_a_command_leaves_behind_is_not_waited_for(project: Project, hello:
         (["hello", "uv", {"pip": ["six"]}], [], "packages for pip, but no python in the environment"),
     ],
 )
-def test_what_cannot_be_built(
+def test_impossible_environment_is_one_error(
     project: Project, hello: Channel, dependencies: list[Any], commands: list[str], says: str
 ) -> None:
     hello.add("uv", {"bin/uv": script("#!/bin/sh\nexit 1\n")})
@@ -311,7 +311,7 @@ def test_what_cannot_be_built(
     assert project.is_clean()
 
 
-def test_a_tool_that_installs_nothing(project: Project, tmp_path: Path) -> None:
+def test_tool_that_installs_nothing_is_an_error(project: Project, tmp_path: Path) -> None:
     """As by a setting of its that nobody knows."""
     (tmp_path / "conda").write_text(STAND_IN)
     (tmp_path / "conda").chmod(0o755)
@@ -321,7 +321,7 @@ def test_a_tool_that_installs_nothing(project: Project, tmp_path: Path) -> None:
     assert project.is_clean()
 
 
-def test_ctrl_c_ends_everything(project: Project, hello: Channel) -> None:
+def test_ctrl_c_ends_build_and_tools(project: Project, hello: Channel) -> None:
     """As a terminal sends it: to the whole process group."""
     project.write(channels=[hello.url], dependencies=["hello"], rccPostInstall=["sh -c 'echo started; sleep 600; :'"])
     said = interrupted_at("started", start(project.holo, project.file, project.environ))
@@ -330,7 +330,7 @@ def test_ctrl_c_ends_everything(project: Project, hello: Channel) -> None:
 
 
 @pytest.mark.torture
-def test_killed_at_any_moment(project: Project, hello: Channel, torture: bool, faults: Note) -> None:
+def test_killed_build_is_completed_by_the_next(project: Project, hello: Channel, torture: bool, faults: Note) -> None:
     count = 40 if torture else 2
     faults(2, "kill -9 of a build by py-rattler or npm", count)
     project.write(channels=[hello.url], dependencies=["hello"], rccPostInstall=["sh -c 'hello > said'"])
@@ -361,7 +361,7 @@ touch "$2/conda-meta/y-2-0.json" "$2/conda-meta/z-1-0.json"
         (["conda"], "conda"),
     ],
 )
-def test_a_tool_on_path(project: Project, tmp_path: Path, there: list[str], used: str) -> None:
+def test_tool_on_path_builds(project: Project, tmp_path: Path, there: list[str], used: str) -> None:
     """The command line, not the tool: none of them can be had from a package index."""
     for name in there:
         (tmp_path / name).write_text(STAND_IN)
@@ -382,7 +382,7 @@ def test_a_tool_on_path(project: Project, tmp_path: Path, there: list[str], used
     assert {f"{tool}_{variable}" for tool in ("CONDA", "MAMBA") for variable in variables} <= set(lines)
 
 
-def test_no_tool_at_all(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tool_is_one_error(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(project.folder))
     monkeypatch.setattr(conda, "find_spec", lambda _: None)
     found = conda_file.parse("{channels: [a], dependencies: [b]}", "conda.yaml")
@@ -435,7 +435,7 @@ def lines(document: dict[str, Any], comment: str) -> str:
 @given(
     document=_documents, pip=st.lists(st.text("abc", min_size=1), unique=True), random=st.randoms(use_true_random=False)
 )
-def test_how_it_is_written_does_not_matter(document: dict[str, Any], pip: list[str], random: Any) -> None:
+def test_spelling_does_not_change_the_key(document: dict[str, Any], pip: list[str], random: Any) -> None:
     document["dependencies"] += [{"pip": pip}] if pip else []
     expected = key(yaml.safe_dump(document))
     assert key(json.dumps(document)) == expected
@@ -451,7 +451,7 @@ def test_how_it_is_written_does_not_matter(document: dict[str, Any], pip: list[s
 
 @settings(max_examples=50, deadline=None)
 @given(document=_documents, more=_specs)
-def test_what_it_says_matters(document: dict[str, Any], more: str) -> None:
+def test_content_changes_the_key(document: dict[str, Any], more: str) -> None:
     dependencies = document["dependencies"]
     changes: list[dict[str, Any]] = [
         {},
@@ -472,7 +472,7 @@ def test_what_it_says_matters(document: dict[str, Any], more: str) -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_what_the_tools_are_told_matters(tmp_path: Path) -> None:
+def test_settings_of_tools_change_the_key(tmp_path: Path) -> None:
     limits = tmp_path / "limits.txt"
     limits.write_text("a<1\n")
     document = "{channels: [x], dependencies: [python, %s, {pip: [a]}]}"
@@ -492,7 +492,7 @@ def test_what_the_tools_are_told_matters(tmp_path: Path) -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_tokens_do_not_matter() -> None:
+def test_tokens_do_not_change_the_key() -> None:
     document = "{channels: ['https://%s/chan'], dependencies: [x]}"
     plain = key(document % "host")
     assert key(document % "host/t/secret") == plain
@@ -506,7 +506,7 @@ def test_tokens_do_not_matter() -> None:
     )
 
 
-def test_the_file_of_rcc() -> None:
+def test_files_of_rcc_are_understood() -> None:
     """The example of its documentation."""
     text = """\
 channels:
@@ -533,7 +533,7 @@ rccPostInstall:
     )
 
 
-def test_what_conda_says_otherwise() -> None:
+def test_files_of_conda_are_understood() -> None:
     text = "{channels: [defaults, ./mine, nodefaults, defaults], dependencies: [3.10, {pip: [six]}], platforms: [x]}"
     found = conda_file.parse(text, "/project/environment.yml")
     assert found.channels == ["defaults", "/project/mine"]
@@ -575,7 +575,7 @@ def test_what_conda_says_otherwise() -> None:
         ("a: &a [x, x]\nchannels: &b [*a, *a]\ndependencies: [*b, *b]", "it must be a text"),
     ],
 )
-def test_a_file_that_is_wrong(text: str, says: str) -> None:
+def test_wrong_file_is_one_error(text: str, says: str) -> None:
     with pytest.raises(UsageError) as caught:
         conda_file.parse(text, "/project/conda.yaml")
     assert says in caught.value.message
@@ -594,7 +594,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["-e .", "--editable=../x", "./folder"])
-def test_what_pip_would_take_from_a_folder(project: Project, line: str) -> None:
+def test_pip_lines_that_name_a_folder_are_refused(project: Project, line: str) -> None:
     (project.folder / "folder").mkdir()
     project.write(channels=["a"], dependencies=["python", {"pip": [line]}])
     assert f"{project.file}, pip" in project.init("space", code=2).stderr

@@ -162,7 +162,7 @@ def test_a_token_is_neither_shown_nor_kept(holo: Holo, served: tuple[Path, str],
     assert digests["one"] == digests["two"] == digest
 
 
-def test_the_list_of_files_is_right(holo: Holo, served: tuple[Path, str], tmp_path: Path) -> None:
+def test_list_of_installed_files_is_right(holo: Holo, served: tuple[Path, str], tmp_path: Path) -> None:
     folder, url = served
     wheel(folder / WHEEL)
     blueprint = requirements(tmp_path, f"{url}/{WHEEL}?token={TOKEN}")
@@ -175,7 +175,7 @@ def test_the_list_of_files_is_right(holo: Holo, served: tuple[Path, str], tmp_pa
     assert row[1:] == [f"sha256={digest}", str(note.stat().st_size)]
 
 
-def test_what_fails_tells_no_token(holo: Holo, served: tuple[Path, str], tmp_path: Path) -> None:
+def test_failing_build_shows_no_token(holo: Holo, served: tuple[Path, str], tmp_path: Path) -> None:
     _, url = served
     blueprint = requirements(tmp_path, f"{url}/{WHEEL}?token={TOKEN}")  # there is no such file
     failed = holo("init", "--space", "one", blueprint, code=1, env={"UV_CACHE_DIR": str(tmp_path / "cache")})
@@ -193,14 +193,14 @@ def test_what_fails_tells_no_token(holo: Holo, served: tuple[Path, str], tmp_pat
         f"-r 'https://host/?sig={TOKEN}",
     ],
 )
-def test_no_refusal_tells_a_token(holo: Holo, tmp_path: Path, line: str) -> None:
+def test_refused_blueprint_shows_no_token(holo: Holo, tmp_path: Path, line: str) -> None:
     path = tmp_path / "requirements.txt"
     path.write_text(line + "\n")
     refused = holo("init", "--space", "one", path, code=2)
     is_clean(holo, refused)
 
 
-def test_no_refusal_of_a_conda_file_tells_a_token(holo: Holo, tmp_path: Path) -> None:
+def test_refused_conda_file_shows_no_token(holo: Holo, tmp_path: Path) -> None:
     path = tmp_path / "conda.yaml"
     for channel in (f"--https://host/?token={TOKEN}", f"-https://ada:{TOKEN}@host"):
         path.write_text(f"channels: ['{channel}']\ndependencies: [python]\n")
@@ -218,7 +218,7 @@ def key(folder: Path, text: str, **environ: str) -> str:
     return key_of(document)
 
 
-def test_what_counts_in_a_key(tmp_path: Path, filesystem: object) -> None:
+def test_credentials_do_not_change_the_key(tmp_path: Path, filesystem: object) -> None:
     url = "https://host/x.whl"
     same = [f"x @ {url}?token={TOKEN}{number}&version=1\n" for number in range(2)]
     same += [f"x @ {url}?version=1&X-Amz-Signature={TOKEN}&Expires=12&api_key={TOKEN}\n", f"x @ {url}?version=1\n"]
@@ -250,7 +250,7 @@ def test_what_counts_in_a_key(tmp_path: Path, filesystem: object) -> None:
         ("https://host/t/s/channel what?s", "https://host/t/s/channel what?s", "https://host/t/***/channel what?s"),
     ],
 )
-def test_what_is_left_of_a_text(text: str, kept: str, shown: str, filesystem: object) -> None:
+def test_credentials_are_removed_from_texts(text: str, kept: str, shown: str, filesystem: object) -> None:
     assert without_queries(text) == kept
     assert hidden(text) == shown
     assert without_secrets(without_secrets(text)) == without_secrets(text)

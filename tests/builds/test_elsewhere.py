@@ -143,7 +143,7 @@ def test_variables_that_lead_elsewhere(world: World, tmp_path: Path, kind: str) 
     assert "building" not in world.init(blueprint, "two").stderr, "and it is the same as without them"
 
 
-def test_settings_that_uv_is_told_again(world: World) -> None:
+def test_settings_are_passed_on_to_uv(world: World) -> None:
     world.write("uv.toml", 'link-mode = "symlink"\n[pip]\nsystem = true\nlink-mode = "symlink"\npython = "3.999"\n')
     space = world.space(world.write("requirements.txt", "leaf\n"))
     assert world.has_leaf(space)
@@ -195,7 +195,7 @@ def test_the_hint_about_uv_python(world: World) -> None:
 # -- what is missing ------------------------------------------------------------------------------------------
 
 
-def test_what_was_asked_for_is_not_there(world: World, tmp_path: Path) -> None:
+def test_missing_package_after_a_build_is_an_error(world: World, tmp_path: Path) -> None:
     """A tool that is led elsewhere in a way that nobody knows yet, and says that all is well."""
     fake = trees.write(
         tmp_path / "fake" / "uv",
@@ -219,7 +219,7 @@ def test_what_was_asked_for_is_not_there(world: World, tmp_path: Path) -> None:
     assert world.is_clean()
 
 
-def test_what_settings_leave_out_is_not_missing(world: World) -> None:
+def test_package_excluded_by_settings_is_not_missing(world: World) -> None:
     wheels.make(world.folder.parent / "wheels", "twig")
     world.write("overrides.txt", "twig; sys_platform == 'none'\n")
     blueprint = world.write("requirements.txt", "leaf\ntwig\n")

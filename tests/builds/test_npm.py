@@ -90,7 +90,7 @@ def project(tmp_path: Path, forks: Forks) -> Project:
 
 
 @needs_npm
-def test_two_spaces(project: Project) -> None:
+def test_two_spaces_of_one_lock(project: Project) -> None:
     project.write(NEEDED, LOCKED, type="module", scripts={"prepare": "exit 1"})
     assert "added 2 packages" in project.init("one").stderr
     assert project.init("two").stderr == "", "it is not built again"
@@ -123,7 +123,7 @@ def test_a_shrinkwrap_is_a_lock(project: Project) -> None:
 
 
 @needs_npm
-def test_what_the_project_says_about_installing(project: Project) -> None:
+def test_settings_and_scripts_of_the_project_are_followed(project: Project) -> None:
     (project.folder / ".npmrc").write_text("//registry.example/:_authToken=TheSecret\nforeground-scripts=true\n")
     scripts = {"postinstall": "echo ran > postinstall", "prepare": "echo ran > prepare"}
     project.write({}, {}, scripts=scripts)
@@ -239,7 +239,7 @@ def test_a_node_modules_of_the_user_is_left_alone(esm: Project, kind: str) -> No
 
 
 @needs_npm
-def test_a_space_elsewhere_says_that_nothing_is_imported_from_it(esm: Project) -> None:
+def test_space_outside_the_project_warns_about_imports(esm: Project) -> None:
     esm.init("lint")
     run = ("run", "--space", "lint", "--", "acorn", "--help")
     place = esm.folder / "node_modules"
@@ -261,7 +261,7 @@ def test_a_project_in_a_space(esm: Project) -> None:
 
 
 @needs_npm
-def test_packages_for_node_do_not_stand_for_what_python_needs(esm: Project) -> None:
+def test_node_space_does_not_hide_a_python_blueprint(esm: Project) -> None:
     esm.holo("run", "--", "true", cwd=esm.folder)
     (esm.folder / "requirements.txt").write_text("no such package\n")
     assert f"{esm.folder / 'requirements.txt'}" in esm.holo("run", "--", "true", cwd=esm.folder, code=2).stderr
@@ -300,7 +300,9 @@ def test_vite_builds_a_project(project: Project) -> None:
         ({"acorn": "8.14.0"}, {"node_modules/acorn": {"version": "8.14.0", "integrity": "sha512-AAAA"}}, "EINTEGRITY"),
     ],
 )
-def test_what_npm_refuses(project: Project, wanted: dict[str, str], packages: dict[str, Any], says: str) -> None:
+def test_npm_failure_is_one_error(
+    project: Project, wanted: dict[str, str], packages: dict[str, Any], says: str
+) -> None:
     project.write(wanted, packages)
     refused = project.init("space", code=1).stderr
     assert says in refused
@@ -309,7 +311,7 @@ def test_what_npm_refuses(project: Project, wanted: dict[str, str], packages: di
 
 
 @needs_npm
-def test_ctrl_c_ends_everything(project: Project) -> None:
+def test_ctrl_c_ends_build_and_npm(project: Project) -> None:
     """As a terminal sends it: to the whole process group."""
     (project.folder / ".npmrc").write_text("foreground-scripts=true\n")
     project.write({}, {}, scripts={"postinstall": "echo started; sleep 600; :"})
@@ -319,7 +321,7 @@ def test_ctrl_c_ends_everything(project: Project) -> None:
 
 
 @needs_npm
-def test_sigterm_ends_everything(project: Project) -> None:
+def test_sigterm_ends_build_and_npm(project: Project) -> None:
     """Also what npm has started: only holo is told, as by the end of a job of CI."""
     (project.folder / ".npmrc").write_text("foreground-scripts=true\n")
     project.write({}, {}, scripts={"postinstall": "echo started; sleep 600; :"})
@@ -330,7 +332,7 @@ def test_sigterm_ends_everything(project: Project) -> None:
 
 @pytest.mark.torture
 @needs_npm
-def test_killed_at_any_moment(project: Project, torture: bool, faults: Note) -> None:
+def test_killed_build_is_completed_by_the_next(project: Project, torture: bool, faults: Note) -> None:
     count = 40 if torture else 2
     faults(2, "kill -9 of a build by py-rattler or npm", count)
     project.write(NEEDED, LOCKED, scripts={"postinstall": "acorn --silent package.json || echo ran > ran"})
@@ -388,7 +390,7 @@ def shuffled(value: Any, random: Any) -> Any:
 
 @settings(deadline=None)
 @given(needed=_needed, packages=_packages, random=st.randoms(use_true_random=False))
-def test_how_it_is_written_does_not_matter(needed: dict[str, str], packages: dict[str, Any], random: Any) -> None:
+def test_spelling_does_not_change_the_key(needed: dict[str, str], packages: dict[str, Any], random: Any) -> None:
     scripts = {"postinstall": "x"}
     expected = key(package(needed, scripts=scripts), locked(needed, packages))
     changed = package(needed, scripts=scripts | {"test": "y", "prepare": "z"}, description="more", type="module")
@@ -407,7 +409,7 @@ def test_how_it_is_written_does_not_matter(needed: dict[str, str], packages: dic
 
 @settings(deadline=None)
 @given(needed=_needed, packages=_packages)
-def test_what_it_says_matters(needed: dict[str, str], packages: dict[str, Any]) -> None:
+def test_content_changes_the_key(needed: dict[str, str], packages: dict[str, Any]) -> None:
     wanted, lock = package(needed), locked(needed, packages)
     keys = [
         key(wanted, lock),
@@ -427,7 +429,7 @@ def test_what_it_says_matters(needed: dict[str, str], packages: dict[str, Any]) 
     assert len(set(keys)) == len(keys)
 
 
-def test_nothing_secret_is_in_the_canonical_form() -> None:
+def test_canonical_form_holds_no_secrets() -> None:
     files = {"package.json": "{}", "package-lock.json": '{"packages": {}}', ".npmrc": "_password=TheSecret\nomit=dev"}
     found = json.dumps(canonical(files, npm_config__auth="TheSecret"))
     assert "TheSecret" not in found
@@ -451,24 +453,24 @@ def test_nothing_secret_is_in_the_canonical_form() -> None:
         ),
     ],
 )
-def test_files_that_are_refused(package: str, lock: str, says: str) -> None:
+def test_wrong_lock_is_one_error(package: str, lock: str, says: str) -> None:
     with pytest.raises(UsageError) as caught:
         canonical({"package.json": package, "package-lock.json": lock})
     assert says in f"{caught.value.message} {caught.value.hint}"
 
 
-def test_a_lock_alone() -> None:
+def test_lock_without_package_json() -> None:
     with pytest.raises(NotFound, match=r"/project/package\.json"):
         canonical({"package-lock.json": '{"packages": {}}'})
 
 
-def test_what_was_named_is_looked_at_first() -> None:
+def test_named_blueprint_is_read_first() -> None:
     with pytest.raises(UsageError, match=r"package-lock\.json is not valid JSON"):
         canonical({"package-lock.json": "{"})
 
 
 @needs_npm
-def test_the_version_of_node(tmp_path: Path) -> None:
+def test_node_version_changes_the_key(tmp_path: Path) -> None:
     version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
     assert npm._node(str(tmp_path), Inputs()) == version.partition(".")[0]
     with pytest.raises(ToolMissing, match="node is not on PATH"):

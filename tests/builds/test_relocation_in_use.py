@@ -85,7 +85,7 @@ def output(*command: str | Path, **environment: str) -> str:
 
 
 @FITS
-def test_a_c_program_and_its_library(source: Path, moved: Callable[[int], Path], growth: int) -> None:
+def test_c_program_finds_its_library(source: Path, moved: Callable[[int], Path], growth: int) -> None:
     for name, text in (("library.c", LIBRARY), ("program.c", PROGRAM)):
         trees.write(source / name, text)
     for folder in ("lib", "bin"):
@@ -102,7 +102,7 @@ def test_a_c_program_and_its_library(source: Path, moved: Callable[[int], Path],
 
 @FITS
 @pytest.mark.skipif(shutil.which("rustc") is None, reason="no rustc")
-def test_a_rust_program(source: Path, moved: Callable[[int], Path], growth: int) -> None:
+def test_rust_program_runs(source: Path, moved: Callable[[int], Path], growth: int) -> None:
     trees.write(source / "program.rs", RUST)
     environment = {**os.environ, "ROOT": str(source)}
     subprocess.run(
@@ -124,7 +124,7 @@ def test_a_program_cannot_take_a_longer_path(source: Path, moved: Callable[..., 
 
 
 @GROWTH
-def test_a_zipapp(source: Path, moved: Callable[[int], Path], growth: int) -> None:
+def test_zipapp_runs(source: Path, moved: Callable[[int], Path], growth: int) -> None:
     application = source / "app"
     trees.write(application / "__main__.py", f"print('from', {str(source)!r})\n")
     (source / "bin").mkdir()
@@ -160,7 +160,7 @@ def test_archives_and_databases_are_left_alone_and_reported(
 
 
 @GROWTH
-def test_a_pickle(source: Path, moved: Callable[[int], Path], growth: int) -> None:
+def test_pickle_takes_the_new_path_or_keeps_the_old(source: Path, moved: Callable[[int], Path], growth: int) -> None:
     value = {"root": str(source), "files": [f"{source}/{number}" for number in range(300)], "tail": "end"}
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         (source / f"{protocol}.pickle").write_bytes(pickle.dumps(value, protocol))
@@ -193,7 +193,9 @@ def loaded(path: Path) -> tuple[str, ...]:
 @GROWTH
 @pytest.mark.parametrize("mode", ["TIMESTAMP", "CHECKED_HASH", "UNCHECKED_HASH"])
 @pytest.mark.parametrize("name", ["module.py", "gunicorn.conf.py"])
-def test_bytecode_of_a_source(source: Path, moved: Callable[[int], Path], growth: int, mode: str, name: str) -> None:
+def test_bytecode_with_its_source_names_the_new_path(
+    source: Path, moved: Callable[[int], Path], growth: int, mode: str, name: str
+) -> None:
     trees.write(source / name, MODULE.format(root=str(source)))
     compiled(source, name, mode)
     target = moved(growth)
@@ -201,7 +203,9 @@ def test_bytecode_of_a_source(source: Path, moved: Callable[[int], Path], growth
 
 
 @GROWTH
-def test_bytecode_without_a_source(source: Path, moved: Callable[..., Path], growth: int) -> None:
+def test_bytecode_without_a_source_cannot_take_a_longer_path(
+    source: Path, moved: Callable[..., Path], growth: int
+) -> None:
     trees.write(source / "module.py", MODULE.format(root=str(source)))
     compile_ = "import py_compile as p; p.compile('module.py', 'module.pyc', doraise=True)"
     subprocess.run([sys.executable, "-c", compile_], check=True, cwd=source)
@@ -215,7 +219,7 @@ def test_bytecode_without_a_source(source: Path, moved: Callable[..., Path], gro
 
 
 @GROWTH
-def test_bytecode_without_a_source_that_holds_no_other_path(
+def test_bytecode_without_a_source_runs_if_it_holds_no_path(
     source: Path, moved: Callable[[int], Path], growth: int
 ) -> None:
     trees.write(source / "module.py", "def where():\n    return 'here'\n")
@@ -227,7 +231,7 @@ def test_bytecode_without_a_source_that_holds_no_other_path(
 
 
 @GROWTH
-def test_a_clone(holo: Holo, source: Path, growth: int) -> None:
+def test_clone_relocates_the_same_artefacts(holo: Holo, source: Path, growth: int) -> None:
     trees.write(source / "gunicorn.conf.py", MODULE.format(root=str(source)))
     compiled(source, "gunicorn.conf.py", "UNCHECKED_HASH")
     with sqlite3.connect(source / ".coverage") as database:

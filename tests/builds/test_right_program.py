@@ -66,7 +66,7 @@ def venv(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_uv_that_came_with_holo(world: World, venv: Path) -> None:
+def test_uv_of_holo_is_used_when_not_on_path(world: World, venv: Path) -> None:
     """It need not be on PATH; a program that is not there at all has no hint."""
     world.init(venv)
     (world.outside / "uv").unlink()
@@ -81,7 +81,7 @@ def test_the_uv_that_came_with_holo(world: World, venv: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [HERE, EPHEMERAL], ids=["run", "ephemeral"])
-def test_a_program_of_another_environment(world: World, venv: Path, how: list[str]) -> None:
+def test_program_of_another_environment_is_refused(world: World, venv: Path, how: list[str]) -> None:
     space = world.init(venv)
     for command in (["pip", "install", "cowsay"], ["pip3", "--version"]):
         said = world.refused(*how, *command, code=127)
@@ -123,7 +123,7 @@ def test_uv_works_on_the_space(world: World, venv: Path, tmp_path: Path, variabl
 
 
 @pytest.mark.parametrize("command", [["python", "-V"], ["sh", "-c", "python3 -V"]], ids=["python", "sh"])
-def test_the_interpreter_is_gone(world: World, venv: Path, tmp_path: Path, command: list[str]) -> None:
+def test_missing_interpreter_is_an_error(world: World, venv: Path, tmp_path: Path, command: list[str]) -> None:
     space = world.init(venv)
     base = tmp_path / "base" / "python"
     base.unlink()
@@ -143,7 +143,7 @@ def test_the_interpreter_is_gone(world: World, venv: Path, tmp_path: Path, comma
     assert world(*HERE, *command).startswith("Python 3"), "what the hint says"
 
 
-def test_the_interpreter_was_removed_from_the_space(world: World, venv: Path) -> None:
+def test_interpreter_removed_from_the_space_is_an_error(world: World, venv: Path) -> None:
     space = world.init(venv)
     for name in ("python", "python3"):
         (space / "bin" / name).unlink()
@@ -154,7 +154,7 @@ def test_the_interpreter_was_removed_from_the_space(world: World, venv: Path) ->
     assert world(*HERE, "python", "-c", "import sys; print(sys.prefix)") == f"{space}\n"
 
 
-def test_a_conda_environment(world: World, tmp_path: Path) -> None:
+def test_conda_environment_may_have_no_python(world: World, tmp_path: Path) -> None:
     """One that never had a Python is none whose Python is gone, but neither is another's its own."""
     source = tmp_path / "env"
     trees.write(source / "conda-meta" / "history", "")
@@ -177,7 +177,7 @@ def test_other_spaces_take_what_is_on_path(world: World, tmp_path: Path) -> None
     assert world.ran.read_text().split() == [f"{world.outside}/{name}" for name in ("npm", "python3", "pip")]
 
 
-def test_an_unfinished_space(world: World, venv: Path) -> None:
+def test_unfinished_space_is_not_run(world: World, venv: Path) -> None:
     space = world.init(venv)
     records.edit(world.holo.holotree / ".spaces" / "web.json", state="restoring")
     for command in ([*HERE, "python", "-V"], ["variables", "--space", "web"], ["shell", "--space", "web"]):

@@ -77,7 +77,7 @@ class Repository:
 
 
 @pytest.mark.parametrize("filesystem", ["btrfs", "xfs", "ext4"], indirect=True)
-def test_the_flow(filesystem: Filesystem, holo: Holo, real_venv_source: Path) -> None:
+def test_documented_worktree_flow_works(filesystem: Filesystem, holo: Holo, real_venv_source: Path) -> None:
     repository = Repository(holo, real_venv_source)
     clone, record, spaces = blocks("sh")
     repository.sh(clone)

@@ -271,7 +271,7 @@ SETTINGS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.torture
 @local
 @pytest.mark.parametrize("name", SETTINGS)
-def test_settings_can_at_worst_be_an_error(
+def test_hostile_settings_are_one_error(
     filesystem: Filesystem, name: str, forks: Forks, faults: Callable[[int, str, int], None]
 ) -> None:
     faults(7, "hostile settings and variables", 1)
@@ -308,7 +308,7 @@ VARIABLES: dict[str, tuple[dict[str, str], int]] = {
 @pytest.mark.torture
 @local
 @pytest.mark.parametrize("name", VARIABLES)
-def test_variables_can_at_worst_be_an_error(
+def test_hostile_variables_are_one_error(
     filesystem: Filesystem, name: str, forks: Forks, faults: Callable[[int, str, int], None]
 ) -> None:
     faults(7, "hostile settings and variables", 1)
@@ -386,7 +386,7 @@ def test_names_do_not_act_on_the_terminal(filesystem: Filesystem, forks: Forks) 
 
 @local
 @pytest.mark.parametrize("force", [False, True])
-def test_places_that_are_no_space(filesystem: Filesystem, forks: Forks, force: bool) -> None:
+def test_directory_that_is_no_space_is_refused(filesystem: Filesystem, forks: Forks, force: bool) -> None:
     root = filesystem.root
     tree = grow(root)
     holo = Holo(root)
@@ -423,7 +423,7 @@ def test_places_that_are_no_space(filesystem: Filesystem, forks: Forks, force: b
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
 @pytest.mark.parametrize("filesystem", ["ext4"], indirect=True)
-def test_a_space_in_a_folder_of_somebody_elses(filesystem: Filesystem, mounts: Mounts, forks: Forks) -> None:
+def test_space_in_a_folder_of_another_user(filesystem: Filesystem, mounts: Mounts, forks: Forks) -> None:
     """Like /tmp on a filesystem of its own: files can be made there, but its mode and time not be set."""
     user = User(1001)
     other = mounts.get("tmpfs") / f"public-{os.urandom(4).hex()}"

@@ -197,7 +197,7 @@ def attempt(bench: Bench, home: Path, kind: str, strategy: str, *, verify: bool)
 
 
 @pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
-def test_no_damage_goes_unseen(
+def test_every_damage_is_found_and_never_restored(
     filesystem: Filesystem, holo: Holo, torture: bool, faults: Callable[[int, str, int], None]
 ) -> None:
     bench = Bench(filesystem)

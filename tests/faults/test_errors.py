@@ -122,7 +122,7 @@ def test_a_full_disk_does_not_keep_a_space_from_being_deleted(
 
 
 @each_scenario("init-force-xfs")
-def test_what_is_below_a_directory_that_cannot_be_read_is_made_anew_with_it(
+def test_unreadable_directory_is_made_anew_with_its_content(
     scenario: Scenario, filesystem: Filesystem, supervisor: Supervisor
 ) -> None:
     world = scenario.world(supervisor, filesystem)
@@ -137,7 +137,7 @@ def test_what_is_below_a_directory_that_cannot_be_read_is_made_anew_with_it(
 
 
 @each_scenario("init-elsewhere-btrfs")
-def test_a_folder_that_cannot_be_looked_at_is_not_taken_for_missing(
+def test_unreadable_folder_is_not_taken_for_missing(
     scenario: Scenario, filesystem: Filesystem, supervisor: Supervisor
 ) -> None:
     """Or the strategy would be that of the folder above, which is on another filesystem."""
@@ -200,7 +200,7 @@ def limited(holo: Holo, limit: str, *arguments: str | Path) -> subprocess.Comple
     [("--nofile=64", wide, True), ("--nofile=64", deep, False), ("--fsize=100000", large, False)],
     ids=["few-files-wide", "few-files-deep", "small-files"],
 )
-def test_limits_of_the_process(
+def test_exhausted_process_limits_are_one_error(
     holo: Holo,
     filesystem: Filesystem,
     limit: str,

@@ -45,7 +45,7 @@ def library(tmp_path: Path) -> Hololib:
     return Hololib(tmp_path / "home")
 
 
-def test_any_change_of_bytes(
+def test_any_change_of_catalog_bytes_is_refused_or_harmless(
     library: Hololib, tmp_path: Path, torture: bool, faults: Callable[[int, str, int], None]
 ) -> None:
     library.record(trees.nasty(tmp_path / "source", xattrs=True), "env")
@@ -91,7 +91,7 @@ def mutate(document: dict[str, Any], values: list[Any], randomly: random.Random)
         container[key] = copy.deepcopy(randomly.choice(values))
 
 
-def test_what_is_accepted_stays_inside(
+def test_accepted_catalog_writes_only_into_its_space(
     library: Hololib, tmp_path: Path, torture: bool, faults: Callable[[int, str, int], None]
 ) -> None:
     outside = tmp_path / "outside"

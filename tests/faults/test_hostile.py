@@ -114,7 +114,7 @@ each = pytest.mark.parametrize("name", CASES)
 each_readable = pytest.mark.parametrize("name", READABLE)
 
 
-def test_there_are_enough_and_each_is_its_own() -> None:
+def test_cases_are_many_and_distinct() -> None:
     assert len(CASES) > 200
     assert len({case.reason for case in CASES.values()}) == len(CASES)
     assert len({case.data for case in CASES.values()}) == len(CASES)
@@ -128,7 +128,7 @@ def test_the_sound_catalog_is_sound() -> None:
 
 
 @each_readable
-def test_it_is_refused(name: str) -> None:
+def test_hostile_catalog_is_refused(name: str) -> None:
     with pytest.raises(CatalogInvalid) as caught:
         Catalog.from_json(CASES[name].data, "/somewhere/evil.json")
     message = str(caught.value)
@@ -202,7 +202,9 @@ def test_the_sound_catalog_is_restored(outcomes: dict[str, Outcome]) -> None:
 
 @pytest.mark.torture
 @each
-def test_the_command_says_so_and_writes_nothing(name: str, outcomes: dict[str, Outcome], faults: Note) -> None:
+def test_command_refuses_hostile_catalog_and_writes_nothing(
+    name: str, outcomes: dict[str, Outcome], faults: Note
+) -> None:
     faults(7, "hostile catalogs", 1)
     outcome = outcomes[name]
     assert outcome.code == 1, outcome.output
@@ -344,7 +346,7 @@ SNIPPETS += [b"-", b"9" * 20, b"1e9", b"true", b"null", b'"",', b'"..",', b'"/",
 @pytest.mark.torture
 @given(st.lists(st.tuples(st.integers(0, len(SOUND_BYTES)), st.integers(0, 30), st.sampled_from(SNIPPETS)), max_size=4))
 @settings(counted, max_examples=300)
-def test_any_change_of_bytes(faults: Note, changes: list[tuple[int, int, bytes]]) -> None:
+def test_any_change_of_bytes_is_refused_or_sound(faults: Note, changes: list[tuple[int, int, bytes]]) -> None:
     faults(7, FUZZ, 1)
     data = SOUND_BYTES
     for start, length, new in changes:
@@ -355,7 +357,7 @@ def test_any_change_of_bytes(faults: Note, changes: list[tuple[int, int, bytes]]
 @pytest.mark.torture
 @given(st.binary(max_size=60))
 @settings(counted, max_examples=100)
-def test_any_bytes(faults: Note, data: bytes) -> None:
+def test_any_bytes_are_refused_or_sound(faults: Note, data: bytes) -> None:
     faults(7, FUZZ, 1)
     refused_or_sound(data)
 
@@ -399,7 +401,7 @@ def mutate(document: dict[str, Any], randomly: random.Random) -> None:
 @pytest.mark.torture
 @given(st.randoms(use_true_random=True), st.integers(1, 3))
 @settings(counted, max_examples=500)
-def test_any_change_of_structure(faults: Note, randomly: random.Random, changes: int) -> None:
+def test_any_change_of_structure_is_refused_or_sound(faults: Note, randomly: random.Random, changes: int) -> None:
     faults(7, FUZZ, 1)
     document = copy.deepcopy(SOUND)
     for _ in range(changes):

@@ -296,7 +296,7 @@ PAIRS += [(name, filesystem) for name, case in CASES.items() if "only" not in ca
 
 
 @pytest.mark.parametrize(("name", "filesystem"), PAIRS, indirect=["filesystem"])
-def test_the_worst_is_a_clear_error(
+def test_hostile_library_is_a_clear_error(
     filesystem: Filesystem, name: str, forks: Forks, torture: bool, faults: Callable[[int, str, int], None]
 ) -> None:
     case = CASES[name]
@@ -350,7 +350,7 @@ def is_right(home: Home, space: str, dropped: int) -> None:
             assert content == (source / name).read_bytes()
 
 
-def test_every_case_is_its_own() -> None:
+def test_cases_are_distinct() -> None:
     assert len(CASES) >= 60
     assert len({case["reason"] for case in CASES.values()}) == len(CASES)
     for name, case in CASES.items():

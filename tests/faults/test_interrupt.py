@@ -96,7 +96,7 @@ def test_a_signal_that_is_inherited_as_ignored_stays_so() -> None:
 
 
 @pytest.mark.parametrize("filesystem", ["local"], indirect=True)
-def test_a_command_goes_on_that_is_started_to_survive_signals(holo: Holo) -> None:
+def test_command_started_by_nohup_survives_signals(holo: Holo) -> None:
     """By nohup, or as a background job of a shell script. What it starts survives them, too."""
     source = small(holo.root / "source")
     space = Path(holo("init", "--space", "one", source, "--json").json()["path"])
@@ -232,7 +232,7 @@ class Terminal:
 @each_scenario(
     *("record-ext4", "init-first-btrfs", "init-ext4", "restore-ext4", "gc-ext4", "check-ext4", "ephemeral-first-ext4")
 )
-def test_ctrl_c_in_a_terminal(
+def test_ctrl_c_in_a_terminal_ends_a_restore(
     scenario: Scenario, filesystem: Filesystem, supervisor: Supervisor, torture: bool, faults: Note
 ) -> None:
     world = scenario.world(supervisor, filesystem, workers=2, files=5000 if torture else 800)
@@ -267,7 +267,7 @@ def test_ctrl_c_in_a_terminal(
 
 
 @pytest.mark.parametrize("filesystem", ["ext4"], indirect=True)
-def test_ctrl_c_in_a_clone(filesystem: Filesystem, holo: Holo, torture: bool, faults: Note) -> None:
+def test_ctrl_c_in_a_terminal_ends_a_clone(filesystem: Filesystem, holo: Holo, torture: bool, faults: Note) -> None:
     """It is there as a whole, or nothing of it is."""
     source, copy = environment(holo.root / "source", 1, files=5000 if torture else 800), holo.root / "copy"
     faults(2, "Ctrl-C in a terminal", 0)
@@ -295,7 +295,9 @@ def test_ctrl_c_in_a_clone(filesystem: Filesystem, holo: Holo, torture: bool, fa
 
 
 @each_scenario("record-ext4", "init-ext4")
-def test_a_terminal_that_is_closed(scenario: Scenario, filesystem: Filesystem, supervisor: Supervisor) -> None:
+def test_closing_the_terminal_ends_a_command(
+    scenario: Scenario, filesystem: Filesystem, supervisor: Supervisor
+) -> None:
     """Nobody is there to be told anything."""
     world = scenario.world(supervisor, filesystem, workers=2, files=800)
     scenario.prepare(world)
@@ -307,7 +309,7 @@ def test_a_terminal_that_is_closed(scenario: Scenario, filesystem: Filesystem, s
 
 
 @pytest.mark.parametrize("filesystem", ["ext4"], indirect=True)
-def test_ctrl_c_in_a_bench(filesystem: Filesystem, holo: Holo, torture: bool, faults: Note) -> None:
+def test_ctrl_c_in_a_terminal_ends_a_bench(filesystem: Filesystem, holo: Holo, torture: bool, faults: Note) -> None:
     """It has commands of its own to stop, and a folder to remove."""
     source = small(holo.root / "source")
     moments = 20 if torture else 2
@@ -324,7 +326,7 @@ def test_ctrl_c_in_a_bench(filesystem: Filesystem, holo: Holo, torture: bool, fa
     assert problems == []
 
 
-def test_ctrl_c_while_a_tool_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_a_tool_starts_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then it runs already, and nobody knows of it yet."""
     started = []
 
@@ -343,7 +345,7 @@ def test_ctrl_c_while_a_tool_is_started(tmp_path: Path, monkeypatch: pytest.Monk
         os.kill(started[0], signal.SIGKILL)
 
 
-def test_ctrl_c_while_holo_is_loaded(tmp_path: Path) -> None:
+def test_ctrl_c_while_holo_loads_is_explained(tmp_path: Path) -> None:
     """The line is the same before holo has read its own code."""
     (tmp_path / "typer.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
     holo = Path(__file__).parents[2]

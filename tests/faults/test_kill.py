@@ -53,7 +53,7 @@ def test_a_command_killed_before_any_of_its_calls(
 
 @pytest.mark.parametrize("kill", ["one", "group"])
 @each_scenario("record-ext4", "init-xfs", "init-first-btrfs", "restore-other-ext4")
-def test_workers_killed(
+def test_killed_worker_is_one_error_or_recovered(
     scenario: Scenario, filesystem: Filesystem, kill: str, supervisor: Supervisor, torture: bool, faults: Note
 ) -> None:
     """``one``: the parent must notice that a worker is gone, and the workers that their parent is."""
@@ -72,7 +72,9 @@ HARMLESS = {"close", "lseek", "fcntl", "dup", "chdir", "getcwd", "execve", "poll
 
 
 @each_scenario("record-xfs", "init-first-btrfs", "restore-ext4", "remove-btrfs")
-def test_the_counter_misses_nothing(scenario: Scenario, filesystem: Filesystem, supervisor: Supervisor) -> None:
+def test_supervisor_counts_every_call_that_strace_sees(
+    scenario: Scenario, filesystem: Filesystem, supervisor: Supervisor
+) -> None:
     """strace sees the same calls on files of ours as the supervisor, and none that it does not know."""
     world = scenario.world(supervisor, filesystem)
     scenario.prepare(world)

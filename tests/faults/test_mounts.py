@@ -90,7 +90,7 @@ def state_of(holo: Holo, name: str) -> str | None:
 
 @pytest.mark.torture
 @pytest.mark.parametrize("command", [("restore",), ("restore", "--strategy", "copy"), ("delete",)], ids="-".join)
-def test_at_any_moment_of_a_command(
+def test_mount_in_a_space_at_any_moment_is_not_touched(
     holo: Holo, space: Path, data: Path, supervisor: Supervisor, command: tuple[str, ...], torture: bool, faults: Note
 ) -> None:
     """Before a call that opens, lists or removes something."""
@@ -128,7 +128,7 @@ def test_at_any_moment_of_a_command(
 
 @pytest.mark.parametrize("strategy", ["smart", "copy"])
 @pytest.mark.parametrize("command", ["restore", "delete"])
-def test_over_the_space_itself(
+def test_mount_over_a_space_is_not_touched(
     holo: Holo, space: Path, data: Path, supervisor: Supervisor, command: str, strategy: str
 ) -> None:
     """When what was there has just been looked at: the space is said to be changed then."""
@@ -148,7 +148,7 @@ def test_over_the_space_itself(
     assert compare.differences(holo.root / "source", space, library=holo.library) == []
 
 
-def test_half_a_second_into_a_restore(holo: Holo, data: Path) -> None:
+def test_mount_during_a_restore_is_not_touched(holo: Holo, data: Path) -> None:
     """As the user has it who found this: at no chosen moment, while something large is removed."""
     holo("record", trees.small(holo.root / "source"), "--name", "env")
     space = holo.root / "space"
@@ -189,7 +189,7 @@ def test_a_space_that_is_a_mount_point(holo: Holo, space: Path, filesystem: File
 
 
 @pytest.mark.parametrize("command", ["restore", "delete"])
-def test_something_else_at_the_place_of_a_space(holo: Holo, space: Path, data: Path, command: str) -> None:
+def test_mount_at_the_place_of_a_space_is_refused(holo: Holo, space: Path, data: Path, command: str) -> None:
     """Mounted before the command began: the space is what the last restore left there, not the path."""
     before = compare.snapshot(data)
     with mounted(data, space):
@@ -211,7 +211,7 @@ def test_something_else_at_the_place_of_a_space(holo: Holo, space: Path, data: P
     [("restore", "--space", "one"), ("delete", "--space", "one"), ("record", "space"), ("clone", "space", "copy")],
     ids=lambda command: command[0],
 )
-def test_a_list_that_cannot_be_read_refuses(holo: Holo, space: Path, data: Path, command: tuple[str, ...]) -> None:
+def test_unreadable_mount_list_refuses_changes(holo: Holo, space: Path, data: Path, command: tuple[str, ...]) -> None:
     before, catalogs = compare.snapshot(data), holo("catalogs", "--json").stdout
     with mounted(data, space / "extra" / "m"):
         holo.launcher = WITHOUT_PROC
@@ -226,7 +226,7 @@ def test_a_list_that_cannot_be_read_refuses(holo: Holo, space: Path, data: Path,
 
 
 @local
-def test_a_new_space_needs_no_list(holo: Holo, space: Path) -> None:
+def test_new_space_needs_no_mount_list(holo: Holo, space: Path) -> None:
     holo.launcher = WITHOUT_PROC
     new = holo.root / "new"
     holo("init", "--space", "two", "env", "--to", new)
@@ -291,7 +291,7 @@ def test_a_tree_may_be_a_mount_point(holo: Holo, filesystem: Filesystem, command
         "holotree/.ephemeral-0/trees/1111111111111111111111111111111111111111111111111111111111111111.draft/m",
     ],
 )
-def test_garbage_in_which_something_is_mounted(holo: Holo, space: Path, data: Path, where: str) -> None:
+def test_garbage_with_a_mount_inside_is_kept(holo: Holo, space: Path, data: Path, where: str) -> None:
     point = holo.home / where
     point.mkdir(parents=True)
     (holo.holotree / ".ephemeral-0").mkdir(exist_ok=True)
@@ -312,7 +312,7 @@ def test_garbage_in_which_something_is_mounted(holo: Holo, space: Path, data: Pa
 
 
 @pytest.mark.parametrize("has_openat2", [True, False], ids=["openat2", "fdinfo"])
-def test_open_unmounted(filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch, has_openat2: bool) -> None:
+def test_open_refuses_mount_points(filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch, has_openat2: bool) -> None:
     def missing() -> Any:
         def openat2(parent: int, name: str, flags: int) -> int:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))

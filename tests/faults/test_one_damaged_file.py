@@ -76,7 +76,7 @@ DAMAGES: tuple[Callable[[Path], None], ...] = (cut, flip, replace_by_directory, 
     ("damage", "marked"),
     [(cut, True), (cut, False), (flip, True), (replace_by_directory, False), (of_another_form, True)],
 )
-def test_a_damaged_record(sound: Holo, damage: Callable[[Path], None], marked: bool) -> None:
+def test_damaged_record_blocks_no_other_space(sound: Holo, damage: Callable[[Path], None], marked: bool) -> None:
     holo, known = sound, spaces(sound)
     folder = holo.holotree / ".spaces"
     damage(folder / "ones.json")
@@ -115,7 +115,7 @@ def test_a_space_with_a_damaged_record_is_deleted(sound: Holo, damage: Callable[
 
 
 @pytest.mark.parametrize("marked", [True, False], ids=["mark", "no-mark"])
-def test_only_a_place_that_is_known_is_removed(sound: Holo, marked: bool) -> None:
+def test_delete_removes_only_a_known_place(sound: Holo, marked: bool) -> None:
     holo, path = sound, sound.root / "elsewhere"
     holo("init", "--space", "job", "one", "--to", path)
     (holo.holotree / ".spaces" / "job.json").write_text("{")
@@ -136,7 +136,7 @@ def test_the_record_of_a_newer_version_is_used(sound: Holo) -> None:
     holo("delete", "--space", "ones")
 
 
-def test_what_cannot_be_locked_does_not_stop_gc(sound: Holo) -> None:
+def test_lock_that_cannot_be_taken_does_not_stop_gc(sound: Holo) -> None:
     holo = sound
     for path in (
         holo.holotree / ".spaces" / "gone.lock",
@@ -168,7 +168,7 @@ ONE, TWO, NONE = ["one"], ["one", "alias"], list[str]()
     ("damage", "names"),
     [(flip, ONE), (cut, TWO), (newer, NONE), (replace_by_symlink, NONE), (Path.unlink, ONE), (Path.unlink, TWO)],
 )
-def test_a_damaged_catalog(sound: Holo, damage: Callable[[Path], None], names: list[str]) -> None:
+def test_damaged_catalog_blocks_no_other(sound: Holo, damage: Callable[[Path], None], names: list[str]) -> None:
     holo, digest = sound, digest_of(sound, "one")
     if "alias" in names:
         holo("record", holo.root / "one" / "source", "--name", "alias")
@@ -212,7 +212,7 @@ def drop_last_line(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("damage", "code"), [(drop_last_line, 0), (replace_by_directory, 3), (replace_by_symlink, 3)])
-def test_a_damaged_name(sound: Holo, damage: Callable[[Path], None], code: int) -> None:
+def test_damaged_name_blocks_no_other(sound: Holo, damage: Callable[[Path], None], code: int) -> None:
     holo = sound
     damage(holo.library / "names" / "one.json")
     assert "two" in {item["name"] for item in holo("catalogs", "--json").json()["catalogs"]}
@@ -229,7 +229,7 @@ def test_recording_under_a_damaged_name_writes_it_anew(sound: Holo) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give files away")
-def test_anothers_catalog_that_gives_rights_is_only_not_restored(sound: Holo) -> None:
+def test_setuid_catalog_of_another_user_is_not_restored(sound: Holo) -> None:
     holo = sound
     source = trees.small(holo.root / "three" / "source")
     trees.write(source / "tool", b"as somebody else", mode=0o4755)

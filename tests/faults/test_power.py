@@ -118,7 +118,9 @@ def damage(space: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["record", "init", "restore"])
-def test_power_cut(disk: Disk, kind: str, folder: Path, torture: bool, faults: Note) -> None:
+def test_power_cut_loses_nothing_that_was_reported(
+    disk: Disk, kind: str, folder: Path, torture: bool, faults: Note
+) -> None:
     source, begin = prepare(disk, kind)
     chance = random.Random(f"{disk.name} {kind}")
     durations: dict[str, float] = {}
@@ -210,7 +212,7 @@ def check_after(
 
 
 @pytest.mark.parametrize("disk", ["xfs", "ext4"], indirect=True)
-def test_a_space_on_another_disk_is_still_known(disk: Disk, folder: Path, faults: Note) -> None:
+def test_space_on_another_disk_is_known_after_a_power_cut(disk: Disk, folder: Path, faults: Note) -> None:
     """Its files may have reached their disk long before what is known of it has reached that of the library."""
     holo = Holo(disk.root)
     source = trees.small(disk.root / "source")

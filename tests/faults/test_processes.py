@@ -138,7 +138,7 @@ def inside(script: str, sees: str, outside: tuple[str, str], holo: Holo, *comman
 
 
 @pytest.mark.parametrize("sees", SEES)
-def test_a_throw_away_environment_ends_its_own(holo: Holo, outside: tuple[str, str], sees: str) -> None:
+def test_throw_away_environment_ends_only_its_own_processes(holo: Holo, outside: tuple[str, str], sees: str) -> None:
     holo("record", trees.small(holo.root / "source"), "--name", "env")
     holo("init", "--space", "one", "env")
     run = (sys.executable, "-m", "holo", "run", "--ephemeral", "--space", "one", "--", "sh", "-c", LEAVE, "sh")
@@ -153,7 +153,7 @@ def test_a_throw_away_environment_ends_its_own(holo: Holo, outside: tuple[str, s
 
 
 @pytest.mark.parametrize("sees", SEES)
-def test_a_build_ends_its_own(holo: Holo, outside: tuple[str, str], sees: str) -> None:
+def test_build_ends_only_its_own_processes(holo: Holo, outside: tuple[str, str], sees: str) -> None:
     tool = ("sh", "-c", f"{LEAVE}; wait", "sh", str(holo.root))
     said, _ = inside(BUILD, sees, outside, holo, *tool)
     # Where nobody tells who it is that the tool has started, it is not ended, and nor is anything in its place.
@@ -161,7 +161,7 @@ def test_a_build_ends_its_own(holo: Holo, outside: tuple[str, str], sees: str) -
     assert said == ["others", "live", *left]
 
 
-def test_a_tool_that_listens_to_nothing_is_killed(holo: Holo) -> None:
+def test_tool_that_ignores_signals_is_killed(holo: Holo) -> None:
     script = """
 import signal, sys
 from holo.blueprints import log

@@ -111,7 +111,7 @@ def fill(root: Path, leave: int) -> Path:
 
 @pytest.mark.parametrize(("name", "options"), [("ext4", []), ("btrfs", ["--mixed"])], ids=["ext4", "btrfs"])
 @pytest.mark.parametrize("kind", ["record", "init", "restore"])
-def test_full_disk(
+def test_full_disk_is_one_error_and_can_be_repeated(
     name: str, options: list[str], kind: str, make_disk: MakeDisk, torture: bool, faults: Note, forks: Forks
 ) -> None:
     disk = make_disk(name, 64 << 20, *options)
@@ -160,7 +160,7 @@ def empty(space: Path) -> None:
             shutil.rmtree(child)
 
 
-def test_a_full_disk_says_what_was_not_done(below: Path, faults: Note, forks: Forks) -> None:
+def test_full_disk_message_names_what_is_missing(below: Path, faults: Note, forks: Forks) -> None:
     """Each command says it of itself. No inode is left, not even for the first note."""
     holo = ForkedHolo(below, forks)
     source = trees.small(below / "source")
@@ -191,7 +191,7 @@ def test_a_full_disk_says_what_was_not_done(below: Path, faults: Note, forks: Fo
 
 
 @pytest.mark.parametrize("compression", ["raw", "zstd"])
-def test_library_on_a_read_only_mount(
+def test_read_only_library_is_one_error(
     compression: str, make_disk: MakeDisk, torture: bool, faults: Note, forks: Forks
 ) -> None:
     disk = make_disk("btrfs", 128 << 20)
@@ -220,7 +220,7 @@ def test_library_on_a_read_only_mount(
     holo("record", source, "--name", "again")
 
 
-def test_everything_on_a_read_only_mount(make_disk: MakeDisk, folder: Path, faults: Note, forks: Forks) -> None:
+def test_read_only_home_is_one_error(make_disk: MakeDisk, folder: Path, faults: Note, forks: Forks) -> None:
     disk = make_disk("ext4", 64 << 20)
     holo = ForkedHolo(disk.root, forks)
     source = tree(disk.root / "source")
@@ -248,7 +248,7 @@ def test_everything_on_a_read_only_mount(make_disk: MakeDisk, folder: Path, faul
 
 
 @pytest.mark.parametrize("forbidden", ["source/folder-3", "home/hololib", "home/holotree", "elsewhere"])
-def test_folder_without_permission(forbidden: str, make_disk: MakeDisk, faults: Note, forks: Forks) -> None:
+def test_forbidden_folder_is_one_error(forbidden: str, make_disk: MakeDisk, faults: Note, forks: Forks) -> None:
     disk = make_disk("ext4", 64 << 20)
     holo = ForkedHolo(disk.root, forks)
     source = tree(disk.root / "source")
@@ -282,7 +282,9 @@ def test_folder_without_permission(forbidden: str, make_disk: MakeDisk, faults: 
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_few_open_files(strategy: str, make_disk: MakeDisk, torture: bool, faults: Note, forks: Forks) -> None:
+def test_low_descriptor_limit_is_one_error_or_enough(
+    strategy: str, make_disk: MakeDisk, torture: bool, faults: Note, forks: Forks
+) -> None:
     disk = make_disk("btrfs", 512 << 20)
     holo = ForkedHolo(disk.root, forks)
     source = tree(disk.root / "source")
@@ -314,7 +316,7 @@ def test_few_open_files(strategy: str, make_disk: MakeDisk, torture: bool, fault
 
 
 @pytest.mark.parametrize("name", ["ext4", "xfs", "btrfs"])
-def test_device_that_stops_taking_data(
+def test_write_error_of_the_device_is_one_error(
     name: str, make_disk: MakeDisk, folder: Path, below: Path, faults: Note, forks: Forks
 ) -> None:
     """The image lies on a tmpfs that is full: what the filesystem in it has promised cannot be kept."""
@@ -341,7 +343,9 @@ def test_device_that_stops_taking_data(
     assert compare.differences(source, Path(path), library=holo.library) == []
 
 
-def test_device_that_lost_data_only(make_disk: MakeDisk, folder: Path, below: Path, faults: Note, forks: Forks) -> None:
+def test_lost_writes_of_the_device_are_noticed(
+    make_disk: MakeDisk, folder: Path, below: Path, faults: Note, forks: Forks
+) -> None:
     """The filesystem goes on, and has in memory what the disk did not take: the next record must not rely on it."""
     faults(1, "device that lost data and went on", 1)
     disk = make_disk("ext4", 96 << 20, "-b", "4096", folder=below / "d")
@@ -404,7 +408,7 @@ def test_space_whose_content_never_reached_the_disk(
 
 
 @pytest.mark.parametrize("strategy", ["copy", "hardlink"])
-def test_device_that_cannot_be_read(
+def test_read_error_of_the_device_is_one_error(
     strategy: str, make_disk: MakeDisk, folder: Path, faults: Note, forks: Forks
 ) -> None:
     """The image ends before the blobs do."""

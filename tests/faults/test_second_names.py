@@ -50,7 +50,7 @@ def put(victim: Path, place: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
-def test_a_lock(holo: Holo, victim: Path, place: str, command: tuple[str, ...]) -> None:
+def test_lock_with_a_second_name_is_not_written(holo: Holo, victim: Path, place: str, command: tuple[str, ...]) -> None:
     put(victim, holo.home / place)
     said = holo(*command, code=1).stderr
     assert is_untouched(victim)
@@ -61,7 +61,7 @@ def test_a_lock(holo: Holo, victim: Path, place: str, command: tuple[str, ...]) 
     holo(*command)
 
 
-def test_a_lock_that_is_made_meanwhile(holo: Holo, victim: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_that_appears_meanwhile_is_not_written(holo: Holo, victim: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody else is faster, when it has just been seen that there is none."""
     from holo.errors import HoloError
     from holo.hololib.locks import locked
@@ -80,7 +80,7 @@ def test_a_lock_that_is_made_meanwhile(holo: Holo, victim: Path, monkeypatch: py
     assert is_untouched(victim)
 
 
-def test_a_mark_of_use(holo: Holo, victim: Path) -> None:
+def test_use_mark_with_a_second_name_is_not_written(holo: Holo, victim: Path) -> None:
     """It is replaced: without one that is new, gc could take the catalog for one that nobody uses."""
     (mark,) = (holo.library / "used").iterdir()
     put(victim, mark)
@@ -90,7 +90,7 @@ def test_a_mark_of_use(holo: Holo, victim: Path) -> None:
     assert mark.stat().st_mtime_ns > trees.SOME_TIME
 
 
-def test_a_note_of_what_is_not_on_the_disk(holo: Holo, victim: Path) -> None:
+def test_unsettled_note_that_is_a_symlink_is_refused(holo: Holo, victim: Path) -> None:
     """Where none can be left, nothing is made that would need it."""
     note = holo.library / "unsettled" / f"{platform.boot_id()}-{os.geteuid()}"
     note.unlink()

@@ -206,7 +206,9 @@ class Process:
         self.run(*self._random.choice(commands))
 
 
-def test_storm(holo: Holo, filesystem: Filesystem, torture: bool, faults: Callable[[int, str, int], None]) -> None:
+def test_concurrent_commands_fail_only_for_what_others_removed(
+    holo: Holo, filesystem: Filesystem, torture: bool, faults: Callable[[int, str, int], None]
+) -> None:
     # The path is longer than a space's, so that binaries can be patched.
     sources = {name: make_source(holo.root / ("sources".ljust(100, "-")) / name, name) for name in SOURCES}
     origins = {holo("record", source, "--json").json()["digest"]: source for source in sources.values()}

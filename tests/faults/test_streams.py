@@ -57,7 +57,7 @@ def files(folder: Path) -> dict[str, bytes]:
     ],
     ids=str,
 )
-def test_the_exit_code_is_of_what_was_done(
+def test_exit_code_tells_what_was_done_not_what_was_printed(
     holo: Holo, source: Path, way: str, env: dict[str, str], forks: Forks
 ) -> None:
     """Work is done to its end, whether its report can be written or not; what only tells something fails if it can't.
@@ -225,7 +225,7 @@ def test_a_command_whose_reader_sleeps_can_be_stopped(holo: Holo, source: Path, 
 IN_A_DELETED_DIRECTORY: tuple[Argument, ...] = ("sh", "-c", 'mkdir gone; cd gone; rmdir ../gone; exec "$@"', "sh")
 
 
-def test_a_deleted_current_directory_matters_only_where_it_is_meant(holo: Holo, source: Path) -> None:
+def test_deleted_current_directory_matters_only_if_named(holo: Holo, source: Path) -> None:
     holo("record", source, "--name", "env")
     space = Path(holo("init", "--space", "one", "env", "--json").json()["path"])
     (space / "lib" / "data.txt").unlink()

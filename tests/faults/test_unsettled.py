@@ -59,7 +59,7 @@ def killed_record(holo: Holo, source: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["raw", "zstd"])
-def test_blobs_of_a_record_that_ended_with_the_power(holo: Holo, compression: str, faults: Note) -> None:
+def test_blobs_of_a_record_cut_by_a_power_failure_are_verified(holo: Holo, compression: str, faults: Note) -> None:
     holo.settings.write_text(f"library:\n  compression: {compression}\n")
     source = trees.small(holo.root / "source")
     trees.write(source / "large", os.urandom(3 << 20))
@@ -82,7 +82,7 @@ def test_blobs_of_a_record_that_ended_with_the_power(holo: Holo, compression: st
     assert compare.differences(source, path, library=holo.library) == []
 
 
-def test_what_a_catalog_needs_is_not_deleted(holo: Holo, faults: Note) -> None:
+def test_blob_that_a_catalog_needs_is_not_deleted(holo: Holo, faults: Note) -> None:
     source = trees.small(holo.root / "source")
     holo("record", source, "--name", "env")
     (holo.library / "unsettled" / "another-boot").touch()
@@ -96,7 +96,7 @@ def test_what_a_catalog_needs_is_not_deleted(holo: Holo, faults: Note) -> None:
     faults(1, "damaged blobs of a finished record", 1)
 
 
-def test_what_the_disk_does_not_give_now_stays_in_doubt(holo: Holo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_blob_stays_in_doubt(holo: Holo, monkeypatch: pytest.MonkeyPatch) -> None:
     holo("record", trees.small(holo.root / "source"), "--name", "env")
     (holo.library / "unsettled" / "another-boot").touch()
     before = stored(holo)
@@ -117,7 +117,7 @@ def test_what_the_disk_does_not_give_now_stays_in_doubt(holo: Holo, monkeypatch:
     assert notes(holo) == []
 
 
-def test_record_of_this_boot_is_gone_on_with(holo: Holo) -> None:
+def test_record_of_this_boot_is_continued(holo: Holo) -> None:
     source = trees.small(holo.root / "source")
     killed_record(holo, source)
     result = holo("record", source, "--name", "env", "--json")
@@ -177,7 +177,7 @@ def test_damaged_form_gives_way_to_the_other(holo: Holo, faults: Note) -> None:
         assert compare.differences(source, path, library=holo.library) == []
 
 
-def test_who_may_not_remove_them_hashes(holo: Holo, faults: Note) -> None:
+def test_user_who_may_not_remove_blobs_hashes_them(holo: Holo, faults: Note) -> None:
     """A library on a read-only mount, with what a record left that ended with the power."""
     faults(3, "torn blobs in a read-only library", 1)
     source = trees.small(holo.root / "source")
@@ -195,7 +195,7 @@ def test_who_may_not_remove_them_hashes(holo: Holo, faults: Note) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
-def test_notes_of_others_are_theirs(holo: Holo) -> None:
+def test_notes_of_other_users_are_left_alone(holo: Holo) -> None:
     """Their blobs are hashed anyway, and a note with an old time would let everybody read the whole library."""
     source = trees.small(holo.root / "source")
     holo("record", source, "--name", "env")

@@ -57,7 +57,7 @@ def state(tree: Path) -> dict[bytes, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
-def test_report(holo: Holo, filesystem: Filesystem, source: Path) -> None:
+def test_report_of_a_bench_is_true(holo: Holo, filesystem: Filesystem, source: Path) -> None:
     before = state(source)
     picture = filesystem.root / "chart.svg"
     done = holo("bench", source, "--json", "--output", picture)
@@ -107,7 +107,7 @@ def test_report(holo: Holo, filesystem: Filesystem, source: Path) -> None:
         ("bench-*/copy/*", signal.SIGINT),
     ],
 )
-def test_interrupted(holo: Holo, source: Path, moment: str, number: signal.Signals) -> None:
+def test_interrupted_bench_leaves_nothing(holo: Holo, source: Path, moment: str, number: signal.Signals) -> None:
     process = holo.start("bench", *([] if "package" in moment else [source]))
     wait_for(holo, process, moment)
     process.send_signal(number)
@@ -125,7 +125,7 @@ def wait_for(holo: Holo, process: subprocess.Popen[str], pattern: str) -> None:
 
 
 @on_btrfs
-def test_what_a_killed_one_left_is_removed_by_the_next(holo: Holo, source: Path, impossible: Path) -> None:
+def test_leftovers_of_a_killed_bench_are_removed_by_the_next(holo: Holo, source: Path, impossible: Path) -> None:
     process = holo.start("bench", source)
     wait_for(holo, process, "bench-*/home/hololib/golden/[0-9a-f]*")
     process.kill()
@@ -153,7 +153,7 @@ class Terminal(io.TextIOWrapper):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 @pytest.mark.parametrize(("is_terminal", "no_color"), [(True, ""), (True, "1"), (False, "")])
-def test_for_people(monkeypatch: pytest.MonkeyPatch, encoding: str, is_terminal: bool, no_color: str) -> None:
+def test_output_for_people(monkeypatch: pytest.MonkeyPatch, encoding: str, is_terminal: bool, no_color: str) -> None:
     results = [
         BenchResult("init smart", "holo init", "copy", 1.0, 100, 0.25, "reflink does not work here: " + "because " * 9),
         BenchResult("cp -a", "cp -a tree copy", "copy", 0.25, 400, 1, None),
@@ -192,7 +192,7 @@ def test_nothing_is_left_after_an_error(holo: Holo, impossible: Path) -> None:
 
 
 @locally
-def test_what_another_bench_uses_stays(holo: Holo, impossible: Path) -> None:
+def test_folders_of_a_running_bench_stay(holo: Holo, impossible: Path) -> None:
     (holo.home / "bench-0123abcd").mkdir(parents=True)
     (holo.home / "bench-0123abcd" / "tree").mkdir()
     (holo.home / "bench-press.txt").touch()

@@ -25,7 +25,7 @@ def content(prefix: bytes) -> bytes:
 @cloning
 @pytest.mark.parametrize("length", ["shorter", "equal"])
 @pytest.mark.parametrize("strategy", ["reflink", "copy", "hardlink"], indirect=True)
-def test_large_binary(holo: Holo, filesystem: object, strategy: str, length: str) -> None:
+def test_large_binary_is_relocated(holo: Holo, filesystem: object, strategy: str, length: str) -> None:
     space = holo.root / "space"
     source = holo.root / ("longer-than-space" if length == "shorter" else "equal")
     old, new = os.fsencode(source), os.fsencode(space)

@@ -175,7 +175,7 @@ def test_damage_shows_without_reading(blobs: Blobs, damage: str) -> None:
         read(blobs, SMALL)
 
 
-def test_half_a_raw_blob_does_not_hide_the_compressed_one(blobs: Blobs) -> None:
+def test_truncated_raw_blob_does_not_hide_the_compressed_one(blobs: Blobs) -> None:
     """A record that clones was killed, and the next one compressed."""
     raw = add(blobs, SMALL)
     raw.unlink()
@@ -328,7 +328,7 @@ def test_a_bomb_is_an_integrity_error_and_takes_little_memory(blobs: Blobs, bomb
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_never_more_than_a_chunk_beyond_the_size(tmp_path: Path) -> None:
+def test_inflating_reads_at_most_a_chunk_beyond_the_size(tmp_path: Path) -> None:
     path = tmp_path / "bomb"
     path.write_bytes(zeros(64 * CHUNK, claim=True))
     with path.open("rb") as file:
@@ -453,21 +453,21 @@ def test_blobs_of_another_library_are_taken(blobs: Blobs, foreign: Path) -> None
 
 @pytest.mark.parametrize("wrong", [b"", SMALL[:-1], SMALL + b"x", SMALL.upper(), bytes(5 * CHUNK)])
 @pytest.mark.parametrize("suffix", ["", ".zst"])
-def test_a_damaged_blob_of_another_library_is_not(blobs: Blobs, foreign: Path, wrong: bytes, suffix: str) -> None:
+def test_damaged_blob_of_another_library_is_not_taken(blobs: Blobs, foreign: Path, wrong: bytes, suffix: str) -> None:
     put(foreign, digests.of(SMALL), zstandard.ZstdCompressor().compress(wrong) if suffix else wrong, suffix)
     with pytest.raises(IntegrityError, match=str(foreign)):
         blobs.take(str(foreign), {digests.of(SMALL): len(SMALL)})
     assert files(blobs.path) == set()
 
 
-def test_a_blob_that_another_library_lacks(blobs: Blobs, foreign: Path) -> None:
+def test_blob_missing_in_another_library_is_an_error(blobs: Blobs, foreign: Path) -> None:
     with pytest.raises(IntegrityError, match=f"{digests.of(SMALL)} is not in {foreign}"):
         blobs.take(str(foreign), {digests.of(SMALL): len(SMALL)})
     assert files(blobs.path) == set()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
-def test_many_make_and_link_one_form_at_once(tmp_path: Path) -> None:
+def test_concurrent_writers_make_one_hardlink_source(tmp_path: Path) -> None:
     """Each may replace the file that another is about to link."""
     content = b"x" * 5000
     row = ("file", 0o644, len(content), 1_234_567_890, digests.of(content))

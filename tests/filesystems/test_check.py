@@ -157,7 +157,7 @@ def test_garbage_is_counted_and_no_damage(used: UsedLibrary) -> None:
 
 
 @local
-def test_options_that_do_not_fit(used: UsedLibrary) -> None:
+def test_wrong_options_are_refused(used: UsedLibrary) -> None:
     with pytest.raises(UsageError, match="for a repair only"):
         used.check(sources=[used.root])
     with pytest.raises(NotFound, match="no directory"):
@@ -333,7 +333,7 @@ def test_repaired_from_any_directory(used: UsedLibrary) -> None:
 
 
 @local
-def test_what_lies_under_another_name_is_found_in_the_quarantine(used: UsedLibrary) -> None:
+def test_blob_stored_under_another_name_is_found_in_the_quarantine(used: UsedLibrary) -> None:
     used.lose_copies()
     damage.swap(used.blob(DATA), used.blob(OTHER), RANDOM)
     for problem in assert_repaired(used).problems:
@@ -343,7 +343,7 @@ def test_what_lies_under_another_name_is_found_in_the_quarantine(used: UsedLibra
 
 @local
 @raw_and_zstd
-def test_what_was_put_away_for_an_error_that_has_passed_is_restored(used: UsedLibrary) -> None:
+def test_blob_quarantined_for_a_passing_error_is_restored(used: UsedLibrary) -> None:
     used.lose_copies()
     blob = used.blob(DATA)
     away = used.holo.library / "quarantine" / "earlier" / blob.relative_to(used.holo.library)
@@ -354,7 +354,7 @@ def test_what_was_put_away_for_an_error_that_has_passed_is_restored(used: UsedLi
 
 
 @local
-def test_a_folder_of_blobs_that_is_a_file(used: UsedLibrary) -> None:
+def test_shard_that_is_a_file_is_repaired(used: UsedLibrary) -> None:
     shard = used.blob(DATA).parent
     shutil.rmtree(shard)
     shard.write_bytes(b"not a folder")
@@ -641,7 +641,7 @@ def test_a_space_is_compared_with_its_catalog(used: UsedLibrary) -> None:
 
 
 @local
-def test_a_space_that_is_gone_or_unfinished(used: UsedLibrary) -> None:
+def test_missing_or_unfinished_space_is_reported(used: UsedLibrary) -> None:
     shutil.rmtree(used.two)
     records.edit(used.holo.holotree / ".spaces" / "one.json", state="restoring")
     report = used.check(spaces=["one", "two"])
@@ -652,7 +652,7 @@ def test_a_space_that_is_gone_or_unfinished(used: UsedLibrary) -> None:
 
 
 @local
-def test_a_record_that_names_no_way_there_is(used: UsedLibrary) -> None:
+def test_record_with_an_unknown_method_is_no_problem(used: UsedLibrary) -> None:
     """As one by a later version may."""
     records.edit(used.holo.holotree / ".spaces" / "one.json", used="teleport")
     assert used.check(spaces=["one"]).problems == []
@@ -680,7 +680,7 @@ def test_a_space_whose_blob_is_damaged_is_compared_after_the_repair(used: UsedLi
     ],
     ids=["library", "repair", "space"],
 )
-def test_waits_for_its_turn(used: UsedLibrary, lock: str, mode: int, arguments: list[str]) -> None:
+def test_check_waits_for_the_library_lock(used: UsedLibrary, lock: str, mode: int, arguments: list[str]) -> None:
     with (used.holo.home / lock).open("r") as held:
         fcntl.flock(held, mode)
         process = used.holo.start("check", *arguments)

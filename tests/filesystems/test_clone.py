@@ -255,7 +255,7 @@ def grow(root: bytes, tree: dict[bytes, Any], links: list[bytes]) -> None:
 @pytest.mark.parametrize("filesystem", ["xfs", "ext4"], indirect=True)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tree=entries, relocate=st.booleans())
-def test_any_tree(filesystem: Filesystem, tree: dict[bytes, Any], relocate: bool) -> None:
+def test_any_random_tree_is_cloned_exactly(filesystem: Filesystem, tree: dict[bytes, Any], relocate: bool) -> None:
     with tempfile.TemporaryDirectory(dir=filesystem.root) as folder:
         source, copy = Path(folder, "source"), Path(folder, "copied")
         grow(os.fsencode(source), tree, [])
@@ -268,7 +268,7 @@ def test_any_tree(filesystem: Filesystem, tree: dict[bytes, Any], relocate: bool
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forked workers")
-def test_the_end_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_worker_announces_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers may see at once that nobody has anything. More ends than workers would fill the pipe in the end."""
     pool = _WorkStealingPool(2)
     parent = os.dup(pool._parent)
@@ -346,7 +346,7 @@ def test_files_of_two_subvolumes_have_the_same_numbers(filesystem: Filesystem) -
 
 
 @root_only
-def test_between_filesystems(mounts: Mounts) -> None:
+def test_clone_to_another_filesystem(mounts: Mounts) -> None:
     base = mounts.get("btrfs") / f"from-{os.urandom(4).hex()}"
     base.mkdir()
     source = nested(base)
@@ -364,7 +364,7 @@ def test_between_filesystems(mounts: Mounts) -> None:
 
 @pytest.mark.parametrize("name", ["copied", "copy"])
 @also_snapshots
-def test_relocated(filesystem: Filesystem, name: str, snapshot: bool) -> None:
+def test_relocated_clone_names_its_own_path(filesystem: Filesystem, name: str, snapshot: bool) -> None:
     """To a path as long as the source's, and to a shorter one."""
     source = filesystem.root / "source"
     nasty(filesystem.root / "made", xattrs=filesystem.xattrs)
@@ -427,7 +427,7 @@ def test_a_longer_path_in_texts(filesystem: Filesystem) -> None:
 
 
 @also_snapshots
-def test_what_changes_after_the_search_is_relocated(
+def test_file_changed_after_the_search_is_relocated(
     filesystem: Filesystem, snapshot: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = filesystem.root / "source"
@@ -462,7 +462,7 @@ def test_editable_installs_are_reported(filesystem: Filesystem) -> None:
 
 
 @local
-def test_places_that_are_taken(filesystem: Filesystem, forks: Forks) -> None:
+def test_taken_place_is_refused(filesystem: Filesystem, forks: Forks) -> None:
     root, env = filesystem.root, Holo(filesystem.root).environment()
     source = small(root / "source")
     (root / "file").write_text("precious")
@@ -479,7 +479,7 @@ def test_places_that_are_taken(filesystem: Filesystem, forks: Forks) -> None:
 
 
 @local
-def test_what_cannot_be_cloned(filesystem: Filesystem, forks: Forks) -> None:
+def test_source_that_cannot_be_cloned_is_refused(filesystem: Filesystem, forks: Forks) -> None:
     root, env = filesystem.root, Holo(filesystem.root).environment()
     source = small(root / "source")
     (root / "link-into").symlink_to(source / "lib")
@@ -613,7 +613,7 @@ def test_drafts_of_killed_clones(filesystem: Filesystem) -> None:
 
 @root_only
 @on_disks
-def test_an_ordinary_user(filesystem: Filesystem, forks: Forks) -> None:
+def test_ordinary_user_clones(filesystem: Filesystem, forks: Forks) -> None:
     user = User(1001, umask=0o027)
     root = filesystem.root
     for folder in root.parents:
@@ -670,7 +670,7 @@ def test_subvolumes_of_ordinary_users(filesystem: Filesystem, forks: Forks) -> N
 
 
 @local
-def test_few_descriptors(filesystem: Filesystem, holo: Holo) -> None:
+def test_low_descriptor_limit_is_enough_or_one_error(filesystem: Filesystem, holo: Holo) -> None:
     """A deep tree takes two for each level: said in one line. A wide one takes few."""
     wide, deep = filesystem.root / "wide", filesystem.root / "deep"
     for number in range(300):
@@ -693,7 +693,7 @@ def test_few_descriptors(filesystem: Filesystem, holo: Holo) -> None:
 
 
 @local
-def test_a_full_disk(filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_no_clone(filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     source = small(filesystem.root / "source")
 
     def full(*_: object) -> None:
@@ -728,7 +728,7 @@ def test_many_directories_are_shared_out(filesystem: Filesystem, monkeypatch: py
 
 
 @local
-def test_the_command(filesystem: Filesystem, holo: Holo) -> None:
+def test_command_reports_what_was_done(filesystem: Filesystem, holo: Holo) -> None:
     source = small(filesystem.root / "source")
     report = holo("clone", source, "copy", "--relocate", "--json", cwd=filesystem.root).json()
     assert report["source"] == str(source)
@@ -741,6 +741,6 @@ def test_the_command(filesystem: Filesystem, holo: Holo) -> None:
     assert not holo.home.exists()
 
 
-def test_it_is_public() -> None:
+def test_clone_is_part_of_the_api() -> None:
     assert holo.clone is clone
     assert isinstance(holo.CloneReport, type)

@@ -31,7 +31,7 @@ def pair(root: Path) -> tuple[Path, Path]:
     return library, target
 
 
-def test_each_filesystem(filesystem: Filesystem) -> None:
+def test_doctor_knows_each_filesystem(filesystem: Filesystem) -> None:
     library, target = pair(filesystem.root)
     started = time.monotonic()
     found = examine(str(library), str(target))
@@ -56,7 +56,7 @@ def test_each_filesystem(filesystem: Filesystem) -> None:
     assert os.listdir(library) == os.listdir(target) == []
 
 
-def test_across_filesystems(mounts: Mounts, tmp_path: Path) -> None:
+def test_nothing_is_shared_across_filesystems(mounts: Mounts, tmp_path: Path) -> None:
     library, target = mounted(mounts, "btrfs"), mounted(mounts, "ext4")
     found = examine(str(library), str(target))
     for way in ("reflink", "hardlink", "snapshot"):
@@ -66,7 +66,7 @@ def test_across_filesystems(mounts: Mounts, tmp_path: Path) -> None:
     assert "HOLO_HOME" in found.advice[0]
 
 
-def test_across_subvolumes(mounts: Mounts) -> None:
+def test_reflinks_work_across_subvolumes(mounts: Mounts) -> None:
     """Two subvolumes have two device numbers, but are one filesystem: what counts is what works."""
     from holo.platform import btrfs
 
@@ -97,7 +97,7 @@ def test_folders_that_do_not_exist_yet(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_what_a_killed_one_left_goes(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_doctor_are_removed(tmp_path: Path) -> None:
     names = [".holo-doctor-old", ".holo-doctor-new", "other-old"]
     for name in names:
         (tmp_path / name).mkdir()
@@ -116,7 +116,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_json(tmp_path: Path) -> None:
+def test_json_report(tmp_path: Path) -> None:
     document = json.loads(json.dumps(examine(str(tmp_path), str(tmp_path)).to_json()))
     assert list(document) == ["library", "target", "capabilities", "advice"]
     assert list(document["library"]) == list(document["target"]) == ["path", "filesystem"]
@@ -154,7 +154,7 @@ def test_a_real_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("snapshot", errno.EPERM, "btrfs", "Operation not permitted"),
     ],
 )
-def test_reasons(way: str, code: int, filesystem: str, says: str) -> None:
+def test_reasons_are_explained(way: str, code: int, filesystem: str, says: str) -> None:
     folder = Folder("/somewhere", filesystem)
     assert says in explain(way, OSError(code, "x"), folder, folder)
 

@@ -341,7 +341,7 @@ def test_a_real_virtualenv(filesystem: Filesystem, real_venv_source: Path) -> No
 
 
 @local
-def test_of_a_blueprint(filesystem: Filesystem) -> None:
+def test_environment_of_a_blueprint(filesystem: Filesystem) -> None:
     """Built once, and no space is made."""
     holo = Holo(filesystem.root)
     project = holo.root / "project"
@@ -366,7 +366,7 @@ def test_of_a_blueprint(filesystem: Filesystem) -> None:
 
 @local
 @as_user
-def test_exit_codes(home: Home) -> None:
+def test_exit_code_is_that_of_the_command(home: Home) -> None:
     for code in (0, 1, 3, 77):
         home.ephemeral("sh", "-c", f"exit {code}", code=code)
     assert home.ephemeral("sh", "-c", "exit 130", code=130).stderr == "", "nobody interrupted holo"
@@ -424,7 +424,7 @@ def test_a_signal_that_ends_the_command_ends_holo(home: Home) -> None:
 
 @local
 @pytest.mark.parametrize("user", [ROOT], ids=["root"], indirect=True)
-def test_the_terminal_goes(home: Home) -> None:
+def test_closing_the_terminal_ends_the_command(home: Home) -> None:
     """As at the end of `ssh -t`, where holo leads the session, and is the only one that the system tells."""
     script = "trap 'exit 7' HUP; echo ready; while :; do sleep 0.05; done"
     command = [sys.executable, "-m", "holo", "run", "--ephemeral", "--space", "web", "--", "sh", "-c", script]
@@ -494,7 +494,7 @@ def test_a_catalog_that_goes_while_its_layers_are_made(home: Home, monkeypatch: 
     assert home.left() == []
 
 
-def test_the_real_space_goes_on_meanwhile(home: Home) -> None:
+def test_real_space_can_be_used_meanwhile(home: Home) -> None:
     """Restored (exchanged, on Btrfs), deleted, made again: nobody takes away what the command sees."""
     with home.inside() as inside:
         before = compare.snapshot(inside.seen)
@@ -640,7 +640,7 @@ def test_ctrl_c_when_the_command_has_ended_costs_nothing(home: Home) -> None:
 
 @as_user
 @pytest.mark.parametrize("command", [("list",), ("init", "--space", "other", "env")], ids=["list", "init"])
-def test_killed(home: Home, command: tuple[str, ...]) -> None:
+def test_killed_holo_leaves_nothing_running(home: Home, command: tuple[str, ...]) -> None:
     with home.inside(script="sleep 50 & echo > $HOLO_SPACE_PATH/new") as inside:
         os.kill(inside.holo, signal.SIGKILL)
         inside.is_killed = True

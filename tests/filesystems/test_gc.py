@@ -317,7 +317,7 @@ def three(holo: Holo) -> dict[str, str]:
 
 
 @local
-def test_policies(three: dict[str, str], holo: Holo) -> None:
+def test_policy_removes_exactly_what_it_says(three: dict[str, str], holo: Holo) -> None:
     library = Hololib(holo.home)
     policies: list[tuple[dict[str, Any], str]] = [
         ({}, "old middle new"),
@@ -380,7 +380,7 @@ def test_a_space_whose_record_others_can_change_holds_its_catalog(three: dict[st
     assert (kept["digest"], kept["spaces"]) == (three["new"], ["one"])
 
 
-def test_who_holds_what_must_be_known_for_a_policy(three: dict[str, str], holo: Holo) -> None:
+def test_policy_needs_every_record_of_a_space(three: dict[str, str], holo: Holo) -> None:
     holo("init", "--space", "job", "old")
     (holo.holotree / ".spaces" / "job.json").write_text("{")
     library = Hololib(holo.home)
@@ -447,18 +447,18 @@ def test_all_names_of_a_removed_catalog_go(holo: Holo) -> None:
         ("10B", 10),
     ],
 )
-def test_sizes(text: str, size: int) -> None:
+def test_size_is_parsed(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1", "1e9", "20XB", "1,5GB", "20iB", "٣GB"])
-def test_what_is_no_size(text: str) -> None:
+def test_wrong_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_size(text)
 
 
 @local
-def test_wrong_usage(holo: Holo) -> None:
+def test_wrong_usage_is_refused(holo: Holo) -> None:
     assert "20XB" in holo("gc", "--max-size", "20XB", code=2).stderr
     holo("gc", "--keep-last", "-1", code=2)
     holo("gc", "--keep-days", "x", code=2)

@@ -166,7 +166,7 @@ def test_throw_away_environments_of_both(shared: Shared) -> None:
         assert list((own / "runs").iterdir()) == []
 
 
-def test_a_space_is_no_ones_to_write_to_but_its_users(shared: Shared) -> None:
+def test_space_is_writable_only_for_its_user(shared: Shared) -> None:
     """Where the umask lets one's own group write: a setgid holotree must not make the others that group."""
     ada = User(ADA.uid, ADA.groups, 0o002)
     tree = shared.tree(ada)
@@ -184,7 +184,7 @@ def test_a_space_is_no_ones_to_write_to_but_its_users(shared: Shared) -> None:
                 assert as_user(BOB, partial(target.write_bytes, WRONG)) != "done"
 
 
-def test_names_are_who_took_them_first(shared: Shared) -> None:
+def test_name_belongs_to_the_user_who_took_it_first(shared: Shared) -> None:
     shared(ADA, "record", shared.tree(ADA), "--name", "app")
     shared(ADA, "init", "--space", "user", "app")
     assert "names/app.json" in shared(BOB, "record", shared.tree(BOB), "--name", "app", code=1).stderr
@@ -204,7 +204,7 @@ def test_names_are_who_took_them_first(shared: Shared) -> None:
     shared(ADA, "restore")
 
 
-def test_each_checks_and_collects_what_is_theirs(shared: Shared) -> None:
+def test_each_user_checks_and_collects_their_own_files(shared: Shared) -> None:
     root = User(0)
     spaces = shared.home / "holotree/.spaces"
     for user in (ADA, BOB):
@@ -303,7 +303,7 @@ def test_each_removes_their_own_torn_blobs(shared: Shared) -> None:
         shared.is_right(user, name(user), shared.tree(user))
 
 
-def test_who_is_not_in_the_group_is_told(shared: Shared) -> None:
+def test_user_outside_the_group_gets_a_clear_error(shared: Shared) -> None:
     shared(ADA, "record", shared.tree(ADA), "--name", "app")
     assert "Permission denied" in shared(STRANGER, "init", "--space", "mine", "app", code=1).stderr
     assert "Permission denied" in shared(STRANGER, "record", shared.tree(STRANGER), code=1).stderr
@@ -375,7 +375,7 @@ def as_user(user: User, action: Callable[[], object]) -> str:
     return outcome
 
 
-def test_what_is_anothers_cannot_be_changed(shared: Shared, faults: Callable[[int, str, int], None]) -> None:
+def test_files_of_another_user_cannot_be_changed(shared: Shared, faults: Callable[[int, str, int], None]) -> None:
     shared(ADA, "record", shared.tree(ADA), "--name", "app")
     for strategy in ("smart", "hardlink"):
         shared(ADA, "init", "--space", strategy, "app", "--strategy", strategy)
@@ -487,7 +487,7 @@ def test_wrong_blob_of_another_is_not_restored(
     assert blob.stat().st_uid == ADA.uid
 
 
-def test_check_goes_on_past_what_is_anothers(shared: Shared, faults: Callable[[int, str, int], None]) -> None:
+def test_check_continues_past_files_of_another_user(shared: Shared, faults: Callable[[int, str, int], None]) -> None:
     """Bob's blobs are wrong in every way; Ada hears of each, repairs her own, and root repairs the rest."""
     faults(6, "another user's wrong files", 6)
     shared(BOB, "record", shared.tree(BOB), "--name", "bobs")

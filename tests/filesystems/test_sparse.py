@@ -90,7 +90,9 @@ SIZES = st.lists(
 @example([("data", BLOCK), ("zeros", 3 * BLOCK), ("data", 10)], [BLOCK])
 @example([("data", 10), ("hole", 40 * BLOCK), ("zeros", 5), ("data", 1)], [300_000])
 @settings(max_examples=80, deadline=None)
-def test_one_digest_by_every_way(tmp_path_factory: pytest.TempPathFactory, layout: Layout, sizes: list[int]) -> None:
+def test_digest_is_the_same_by_every_way_of_reading(
+    tmp_path_factory: pytest.TempPathFactory, layout: Layout, sizes: list[int]
+) -> None:
     """In pieces of any size, with holes or with zeros that take space, raw or compressed."""
     folder = tmp_path_factory.mktemp("ways")
     path = write(folder / "file", layout)
@@ -135,7 +137,7 @@ def cut(piece: Piece, sizes: list[int]) -> Iterator[Piece]:
     [b"", bytes(BLOCK - 1), b"x" + bytes(2 * BLOCK - 2), b"x" * BLOCK + bytes(BLOCK - 1)],
     ids=["nothing", "less than a block", "in no whole block", "a last block that is not whole"],
 )
-def test_few_zeros_are_hashed(content: bytes) -> None:
+def test_short_runs_of_zeros_are_hashed(content: bytes) -> None:
     assert digests.of(content) == blake3(content).hexdigest()
 
 
@@ -221,7 +223,7 @@ def test_a_hole_is_passed_on_whatever_is_cut_out_of_it() -> None:
     ]
 
 
-def test_where_nobody_tells_all_is_data() -> None:
+def test_without_hole_detection_all_is_data() -> None:
     """lseek(2) has no SEEK_HOLE in /proc."""
     with open("/proc/self/status", "rb") as file:
         with pytest.raises(OSError, match="Invalid argument"):
@@ -358,7 +360,7 @@ def islands(path: Path) -> bytes:
         return b"".join(os.pread(file.fileno(), end - start, start) for start, end in data_map(path))
 
 
-def test_20_gb_cost_nothing(holo: Holo, strategy: str) -> None:
+def test_holes_of_20_gb_cost_nothing(holo: Holo, strategy: str) -> None:
     source, space, other, clone = (holo.root / name for name in ("the-source", "space", "other", "clone"))
     huge(source / "plain", holo.root / "elsewhere")
     huge(source / "relocated", source)

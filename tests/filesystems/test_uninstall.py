@@ -49,7 +49,7 @@ def left_by_killed_commands(holo: Holo) -> None:
 
 
 @pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
-def test_everything_goes(used: Holo) -> None:
+def test_uninstall_removes_everything(used: Holo) -> None:
     holo = used
     left_by_killed_commands(holo)
     stage = next(holo.holotree.glob(".build-*"))
@@ -72,7 +72,7 @@ def test_everything_goes(used: Holo) -> None:
 
 @as_root
 @pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
-def test_an_ordinary_user_needs_nobody_for_it(filesystem: Filesystem, forks: Forks) -> None:
+def test_ordinary_user_uninstalls_alone(filesystem: Filesystem, forks: Forks) -> None:
     """On Btrfs `rm -rf` of a home fails, for the golden trees are read-only. What docs/strategies.md says works."""
     for folder in filesystem.root.parents:
         folder.chmod(folder.stat().st_mode | 0o011)
@@ -102,7 +102,7 @@ def test_an_ordinary_user_needs_nobody_for_it(filesystem: Filesystem, forks: For
 
 
 @local
-def test_nobody_can_be_asked(used: Holo) -> None:
+def test_without_a_terminal_spaces_need_yes(used: Holo) -> None:
     holo = used
     before = compare.walk(holo.root).keys()
     for arguments in ((), ("--json",)):
@@ -174,7 +174,7 @@ def test_the_spaces_are_last_and_after_a_question(used: Holo) -> None:
 
 
 @local
-def test_what_is_not_of_holo_stays(used: Holo) -> None:
+def test_foreign_files_stay(used: Holo) -> None:
     holo = used
     mine = [
         trees.write(holo.home / "notes"),
@@ -227,7 +227,7 @@ def mounted(point: Path) -> Iterator[None]:
 
 @as_root
 @local
-def test_what_fails_is_told_and_can_be_done_again(used: Holo) -> None:
+def test_failed_removal_is_reported_and_can_be_repeated(used: Holo) -> None:
     holo = used
     space = next(holo.holotree.glob("one_*"))
     with mounted(space / "m"):
@@ -259,7 +259,7 @@ def test_it_waits_for_no_command_that_runs(used: Holo) -> None:
 
 @as_root
 @local
-def test_what_others_have_in_a_library_stays(used: Holo) -> None:
+def test_files_of_other_users_in_a_library_stay(used: Holo) -> None:
     holo = used
     blob = next(path for path in (holo.library / "library").rglob("*") if path.is_file())
     os.chown(blob, 1001, 1001)

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX paths and shel
 # --- variables --------------------------------------------------------------------------------
 
 
-def test_a_plain_space() -> None:
+def test_plain_space_puts_bin_on_path() -> None:
     assert variables("/s", "tools", {"PATH": "/usr/bin:/bin"}) == {
         "PATH": "/s/bin:/usr/bin:/bin",
         "HOLO_SPACE": "tools",
@@ -43,7 +43,7 @@ def test_a_plain_space() -> None:
     }
 
 
-def test_a_virtualenv(tmp_path: Path) -> None:
+def test_virtualenv_sets_virtual_env(tmp_path: Path) -> None:
     (tmp_path / "pyvenv.cfg").touch()
     found = variables(str(tmp_path), "ml", {"PATH": "/bin", "PYTHONHOME": "/elsewhere"})
     assert found["VIRTUAL_ENV"] == str(tmp_path)
@@ -53,7 +53,7 @@ def test_a_virtualenv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sign", ["pyvenv.cfg", "conda-meta"])
-def test_another_python_is_not_meant(tmp_path: Path, sign: str) -> None:
+def test_python_space_drops_settings_of_another_python(tmp_path: Path, sign: str) -> None:
     """By uv and pip, that is; where a space has none, it may be."""
     environ = {"PATH": "/bin", "UV_PYTHON": "3.12", "UV_SYSTEM_PYTHON": "1", "PIP_PYTHON": "/usr/bin/python3"}
     assert environ.items() <= apply(variables(str(tmp_path), "n", environ), environ).items() | {("PATH", "/bin")}
@@ -62,7 +62,7 @@ def test_another_python_is_not_meant(tmp_path: Path, sign: str) -> None:
     assert left.keys().isdisjoint({"UV_PYTHON", "UV_SYSTEM_PYTHON", "PIP_PYTHON"})
 
 
-def test_a_conda_prefix(tmp_path: Path) -> None:
+def test_conda_prefix_sets_conda_variables(tmp_path: Path) -> None:
     (tmp_path / "conda-meta").mkdir()
     found = variables(str(tmp_path), "ml", {"PATH": "/bin", "VIRTUAL_ENV": "/home/ada/.venv"})
     assert found["CONDA_PREFIX"] == str(tmp_path)
@@ -107,7 +107,7 @@ def test_conda_variables(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"env_vars": []}', '{"env_vars": null}', "[" * 100_000, "\xff"])
-def test_a_broken_conda_state_is_none(tmp_path: Path, text: str) -> None:
+def test_broken_conda_state_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "conda-meta").mkdir()
     (tmp_path / "conda-meta/state").write_bytes(text.encode("latin-1"))
     assert variables(str(tmp_path), "n", {"PATH": "/bin"}).keys() == {
@@ -128,20 +128,20 @@ def test_a_broken_conda_state_is_none(tmp_path: Path, text: str) -> None:
         ("/s/own:/s/binary", "/s/bin:/s/own:/s/binary"),
     ],
 )
-def test_path(before: str, after: str) -> None:
+def test_path_begins_with_the_space(before: str, after: str) -> None:
     assert variables("/s", "n", {"PATH": before, "HOLO_SPACE_PATH": "/s"})["PATH"] == after
 
 
-def test_path_was_not_set() -> None:
+def test_path_may_be_unset() -> None:
     assert variables("/s", "n", {})["PATH"] == f"/s/bin:{os.defpath}"
 
 
-def test_a_path_that_cannot_be_on_path() -> None:
+def test_colon_in_a_path_is_refused() -> None:
     with pytest.raises(HoloError, match="cannot be on PATH"):
         variables("/a:b", "n", {"PATH": "/bin"})
 
 
-def test_twice_is_once(tmp_path: Path) -> None:
+def test_activating_twice_changes_nothing(tmp_path: Path) -> None:
     for marker in ("pyvenv.cfg", "conda-meta", "node_modules/.bin"):
         (tmp_path / marker).mkdir(parents=True)
     first = variables(str(tmp_path), "n", {"PATH": "/bin"})
@@ -316,7 +316,7 @@ def test_a_broken_pipe_ends_the_command() -> None:
     assert code == -signal.SIGPIPE
 
 
-def test_no_such_command(tmp_path: Path) -> None:
+def test_missing_command_is_exit_code_127(tmp_path: Path) -> None:
     for command in ("nosuch", str(tmp_path / "nosuch"), f"{tmp_path}/no/such"):
         with pytest.raises(CommandNotFound, match=r"nosuch|no/such") as caught:
             run([command], {"PATH": str(tmp_path)})
@@ -331,7 +331,7 @@ def test_no_such_command(tmp_path: Path) -> None:
         ("echo no first line\n", 0o755, "Exec format error"),
     ],
 )
-def test_not_executable(tmp_path: Path, text: str, mode: int, says: str) -> None:
+def test_unexecutable_command_is_exit_code_126(tmp_path: Path, text: str, mode: int, says: str) -> None:
     script(tmp_path / "tool", text, mode)
     handler = signal.getsignal(signal.SIGPIPE)
     with pytest.raises(CommandNotExecutable, match=says) as caught:
@@ -345,6 +345,6 @@ def test_a_directory_is_not_executable(tmp_path: Path) -> None:
         run([str(tmp_path)], {})
 
 
-def test_no_command_at_all() -> None:
+def test_empty_command_is_refused() -> None:
     with pytest.raises(UsageError, match="there is no command to run"):
         run([], {})

@@ -190,7 +190,9 @@ def test_a_folder_of_packages_is_another_one_for_another_file(tmp_path: Path) ->
         ('[[tool.uv.index]]\nurl = "https://one.invalid"\n', {"UV_INDEX": "one=https://one.invalid"}, 1),
     ],
 )
-def test_and_so_it_is_in_uvs_configuration(tmp_path: Path, text: str, environ: dict[str, str], different: int) -> None:
+def test_find_links_in_uv_configuration_is_relative_to_its_file(
+    tmp_path: Path, text: str, environ: dict[str, str], different: int
+) -> None:
     keys = set()
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -247,7 +249,7 @@ def test_credentials_do_not_count(tmp_path: Path) -> None:
         ("<html>", "not a requirement"),
     ],
 )
-def test_what_is_not_built_is_refused(tmp_path: Path, text: str, error: str) -> None:
+def test_unsupported_blueprint_is_refused(tmp_path: Path, text: str, error: str) -> None:
     path = write(tmp_path, requirements_txt=text)
     with pytest.raises((UsageError, NotFound), match=error):
         key(path)
@@ -300,7 +302,7 @@ def project_key(folder: Path, environ: dict[str, str] | None = None) -> str:
 PROJECT = '[project]\nname = "demo"\nversion = "1"\nrequires-python = ">=3.8"\ndependencies = ["idna", "attrs>=20"]\n'
 
 
-def test_of_a_project_only_what_is_installed_counts(tmp_path: Path, interpreter: list[str]) -> None:
+def test_only_installed_parts_of_a_project_change_the_key(tmp_path: Path, interpreter: list[str]) -> None:
     project = tmp_path / "pyproject.toml"
     project.write_text(PROJECT)
     before = project_key(tmp_path)
@@ -368,7 +370,7 @@ def test_the_nearest_blueprint(tmp_path: Path) -> None:
     ],
     ids=["cut", "conflict", "latin-1", "dangling"],
 )
-def test_one_that_cannot_be_read_is_no_reason_to_take_the_next(tmp_path: Path, text: bytes | None, says: str) -> None:
+def test_unreadable_blueprint_does_not_fall_through(tmp_path: Path, text: bytes | None, says: str) -> None:
     (tmp_path / "requirements.txt").write_text("idna\n")
     path = tmp_path / "pyproject.toml"
     path.symlink_to("nowhere") if text is None else path.write_bytes(text)
@@ -380,7 +382,7 @@ def test_one_that_cannot_be_read_is_no_reason_to_take_the_next(tmp_path: Path, t
     "text",
     ['\ufeff[project]\nname = "x"\n', '["project"]\nname = "x"\n', 'project.name = "x"\n', '[project.urls]\na = "b"\n'],
 )
-def test_however_a_project_is_written(tmp_path: Path, text: str) -> None:
+def test_project_is_recognized_however_it_is_written(tmp_path: Path, text: str) -> None:
     (tmp_path / "requirements.txt").write_text("idna\n")
     (tmp_path / "pyproject.toml").write_text(text)
     assert nearest(str(tmp_path)) == Blueprint(str(tmp_path / "pyproject.toml"), "pyproject")
@@ -404,7 +406,7 @@ def test_what_another_user_put_there_has_to_be_named(tmp_path: Path) -> None:
         nearest(str(link.parent))
 
 
-def test_kinds(tmp_path: Path) -> None:
+def test_blueprint_kinds_are_recognized(tmp_path: Path) -> None:
     script = tmp_path / "tool"
     script.write_text("#!/usr/bin/env python\n# /// script\n# dependencies = []\n# ///\n")
     (tmp_path / "plain.py").write_text("print()\n")

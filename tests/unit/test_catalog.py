@@ -193,7 +193,7 @@ def mutate(data: st.DataObject, catalog: Catalog) -> None:
 
 @given(catalogs(), st.data())
 @settings(max_examples=300, deadline=None)
-def test_what_is_put_together_is_held_to_the_rules_of_what_is_read(catalog: Catalog, data: st.DataObject) -> None:
+def test_constructed_catalog_obeys_the_rules_of_the_parser(catalog: Catalog, data: st.DataObject) -> None:
     catalog.check()
     mutate(data, catalog)
     catalog = Catalog(catalog.prefix, catalog.directories, catalog.relocations, catalog.hardlinks, catalog.xattrs)
@@ -208,7 +208,7 @@ def test_what_is_put_together_is_held_to_the_rules_of_what_is_read(catalog: Cata
 
 @given(catalogs())
 @settings(max_examples=50, deadline=None)
-def test_counts(catalog: Catalog) -> None:
+def test_totals_count_the_tree(catalog: Catalog) -> None:
     files = dict(catalog.files())
     assert catalog.totals.files == len(files) == sum(len(row[3]) for row in catalog.directories)
     assert catalog.totals.symlinks == sum(len(row[4]) for row in catalog.directories)
@@ -233,7 +233,7 @@ def test_the_digest_depends_on_everything() -> None:
     assert Catalog(*base).digest == other[0].digest
 
 
-def test_an_unknown_version_is_said_to_be_that() -> None:
+def test_unknown_version_is_named_in_the_error() -> None:
     document = {"version": 2, "prefix": "/opt/env", "trees": []}
     with pytest.raises(CatalogInvalid, match=r"new\.json.* version is 2, .* reads version 1"):
         Catalog.from_json(json.dumps(document).encode(), "new.json")

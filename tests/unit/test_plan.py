@@ -72,7 +72,7 @@ def fill(row: DirectoryRow, files: list[FileRow] | None = None, link_to: str | N
 
 
 @pytest.mark.parametrize("used", [Method.REFLINK, Method.HARDLINK, Method.COPY])
-def test_nothing_is_there(used: Method) -> None:
+def test_empty_place_is_filled(used: Method) -> None:
     what = catalog(SOME)
     made = plan(what, survey_of_empty(what), Relocator(PREFIX, ELSEWHERE), used)
     assert made == steps(
@@ -87,7 +87,7 @@ def test_nothing_is_there(used: Method) -> None:
 
 
 @pytest.mark.parametrize("used", [Method.REFLINK, Method.HARDLINK, Method.COPY])
-def test_everything_is_pristine(used: Method) -> None:
+def test_pristine_tree_needs_nothing(used: Method) -> None:
     made = planned(catalog(SOME), used=used)
     assert made == steps([], [], [], [], {"run": "relocated"}, unchanged=5)
     assert made.is_empty
@@ -198,7 +198,7 @@ def test_removals_come_from_several_directories() -> None:
 # -- private files ----------------------------------------------------------------------------------------
 
 
-def test_what_is_private() -> None:
+def test_private_files_are_not_shared() -> None:
     relocations = {
         "run": SOME["run"],
         "bin/x": Relocation("binary", [0], [1]),
@@ -355,7 +355,7 @@ def test_the_printed_plan() -> None:
     }
 
 
-def test_the_same_question_has_the_same_answer() -> None:
+def test_planning_is_deterministic() -> None:
     what = linked(dict.fromkeys(GROUP, Relocation("text", [0], [])))
     findings = [Finding("", files=[ONE], extra=["x"]), Finding("sub", missing=True, files=[TWO, THREE])]
     assert planned(what, *findings) == planned(what, *findings)

@@ -160,7 +160,7 @@ def test_what_is_found_is_a_valid_relocation(text: tuple[bytes, bytes]) -> None:
         (b"//opt/env", [1]),
     ],
 )
-def test_an_occurrence(content: bytes, offsets: list[int]) -> None:
+def test_prefix_is_found(content: bytes, offsets: list[int]) -> None:
     found = find(ENV, content)
     assert isinstance(found, Relocation)
     assert found.offsets == offsets
@@ -198,7 +198,7 @@ def test_an_occurrence(content: bytes, offsets: list[int]) -> None:
         b"\\\\n/opt/env",
     ],
 )
-def test_no_occurrence(content: bytes) -> None:
+def test_other_text_is_not_found(content: bytes) -> None:
     assert find(ENV, content) is None
     assert in_pieces(ENV, content, [1]) is None
     assert in_pieces(ENV, content, []) is None

@@ -19,7 +19,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "stage"
 
 
-def test_something_comes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_that_appears_during_removal_is_removed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each time when its folder has just been emptied."""
     coming = [place / "late", place / "deep" / "later"]
     real = remove.platform.remove_directory
@@ -35,7 +35,7 @@ def test_something_comes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not place.exists()
 
 
-def test_something_goes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_that_vanishes_during_removal_is_fine(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When it has just been listed; that does not mean that nothing is there."""
     going = [place / "deep" / "file"]
     real = remove.platform.remove_file
@@ -51,7 +51,7 @@ def test_something_goes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not place.exists()
 
 
-def test_it_never_ends(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_new_entries_are_an_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = remove.platform.remove_directory
 
     def remove_directory(directory: Any, name: str) -> None:

@@ -40,7 +40,7 @@ def source_of(result: Settings, key: str) -> str:
 # --- defaults and precedence ------------------------------------------------------------------
 
 
-def test_defaults(tmp_path: Path) -> None:
+def test_defaults_of_all_settings(tmp_path: Path) -> None:
     result = load(tmp_path)
     assert result.strategy is Strategy.SMART
     assert result.compression == "auto"
@@ -133,12 +133,12 @@ def test_strategy_names(tmp_path: Path, name: str, strategy: Strategy) -> None:
 
 
 @pytest.mark.parametrize("name", ["auto", "raw", "zstd"])
-def test_compression(tmp_path: Path, name: str) -> None:
+def test_compression_names(tmp_path: Path, name: str) -> None:
     assert load(tmp_path, f"library: {{compression: {name}}}").compression == name
 
 
 @pytest.mark.parametrize(("text", "workers"), [("1", 1), ("256", 256), ('"8"', 8)])
-def test_workers(tmp_path: Path, text: str, workers: int) -> None:
+def test_worker_counts(tmp_path: Path, text: str, workers: int) -> None:
     assert load(tmp_path, f"workers: {text}").workers == workers
 
 
