@@ -68,17 +68,18 @@ class Catalogs:
         """
         if name is not None:
             check_name(name, "catalog")
-        catalog.check()
+        path = self.path(catalog.digest)
+        # A file that is there before the sync is durable after it. A later one may be of a record that still runs.
+        is_known = _holds(path, catalog.to_json())
+        if not is_known:  # else it was checked when it was published first
+            catalog.check()
         library_folder(self._library, "catalog")
         library_folder(self._library, "names")
-        path = self.path(catalog.digest)
         if len(catalog.to_json()) > LARGEST:
             raise HoloError(
                 f"a catalog of {catalog.totals.files:,} files is too large: {len(catalog.to_json()):,} bytes",
                 f"The most is {LARGEST:,} bytes. Record parts of the tree on their own.",
             )
-        # A file that is there before the sync is durable after it. A later one may be of a record that still runs.
-        is_known = _holds(path, catalog.to_json())
         known = self.sound_summary(name) if name is not None else None
         self._settle()
         if not is_known:
