@@ -196,7 +196,10 @@ def mutate(data: st.DataObject, catalog: Catalog) -> None:
 def test_constructed_catalog_obeys_the_rules_of_the_parser(catalog: Catalog, data: st.DataObject) -> None:
     catalog.check()
     mutate(data, catalog)
-    catalog = Catalog(catalog.prefix, catalog.directories, catalog.relocations, catalog.hardlinks, catalog.xattrs)
+    try:
+        catalog = Catalog(catalog.prefix, catalog.directories, catalog.relocations, catalog.hardlinks, catalog.xattrs)
+    except UnicodeEncodeError:
+        return  # a digest with half a character: there is no document to parse
     try:
         Catalog.from_json(catalog.to_json(), "c.json")
     except CatalogInvalid:
