@@ -153,8 +153,5 @@ def write_atomically(
 
 def sync_folder(path: str) -> None:
     """Let the names in a folder survive a power cut."""
-    folder = platform.open_root(path)
-    try:
+    with platform.closing(platform.open_root(path)) as folder:
         platform.sync_directory(folder)
-    finally:
-        platform.close_directory(folder)

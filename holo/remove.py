@@ -49,14 +49,11 @@ def remove_at(path: str, *, itself: bool = True, is_mount_point: bool = False) -
             os.lstat(path)  # not lexists, to which what cannot be read is not there
         except FileNotFoundError:
             return
-        directory = platform.open_root(parent)
-        try:
+        with platform.closing(platform.open_root(parent)) as directory:
             if itself and not is_mount_point:
                 remove(directory, name)
             else:
                 _empty_at(directory, name, is_mount_point=is_mount_point)
-        finally:
-            platform.close_directory(directory)
 
     try:
         patiently(attempt)
@@ -94,34 +91,27 @@ def remove(directory: Directory, name: str) -> int:
     except PermissionError:
         if not stat.S_ISDIR(platform.status(directory, name).st_mode):  # POSIX lets unlink of a directory say EPERM
             raise
-    child = _open_to_empty(directory, name)
-    try:
+    with platform.closing(_open_to_empty(directory, name)) as child:
         if platform.remove_tree(directory, name):
             return 0
         removed = empty(child)
-    finally:
-        platform.close_directory(child)
     platform.remove_directory(directory, name)
     return removed
 
 
 def _empty_at(directory: Directory, name: str, *, is_mount_point: bool) -> None:
-    child = _open_to_empty(directory, name, platform.open_child if is_mount_point else platform.open_unmounted)
-    try:
+    with platform.closing(
+        _open_to_empty(directory, name, platform.open_child if is_mount_point else platform.open_unmounted)
+    ) as child:
         empty(child)
-    finally:
-        platform.close_directory(child)
 
 
 def empty(directory: Directory) -> int:
     """Remove everything in ``directory``; returns the number of entries that were not directories."""
     removed, is_empty = _empty(directory, directory, 1)
     while not is_empty:
-        again = platform.open_child(directory, ".")  # Btrfs lists what there was when a directory was opened
-        try:
+        with platform.closing(platform.open_child(directory, ".")) as again:
             count, is_empty = _empty(again, again, 1)
-        finally:
-            platform.close_directory(again)
         removed += count
     return removed
 
@@ -137,14 +127,11 @@ def _empty(directory: Directory, top: Directory, level: int) -> tuple[int, bool]
             platform.remove_file(directory, name)
             removed += 1
             continue
-        child = _open_to_empty(directory, name)
-        try:
+        with platform.closing(_open_to_empty(directory, name)) as child:
             if level == _DEEPEST and _move(directory, name, top):
                 is_empty = False
                 continue
             count, all_gone = _empty(child, top, level + 1)
-        finally:
-            platform.close_directory(child)
         removed += count
         is_empty &= all_gone
         platform.remove_directory(directory, name)

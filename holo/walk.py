@@ -77,11 +77,8 @@ def make_folders(path: str) -> None:
 def make_folder(path: str, mode: int = 0o777) -> None:
     """Make a new folder in the same way. Raises :class:`FileExistsError` and every other :class:`OSError`."""
     os.mkdir(path, mode)
-    folder = open_directory(path)
-    try:
+    with platform.closing(open_directory(path)) as folder:
         platform.disinherit(folder, mode)
-    finally:
-        platform.close_directory(folder)
 
 
 def open_directory(path: str, *, changes: bool = False) -> Directory:
@@ -90,11 +87,8 @@ def open_directory(path: str, *, changes: bool = False) -> Directory:
     ``changes``: something is to be changed there, so what is mounted there is not opened.
     """
     parent, name = os.path.split(path)
-    folder = platform.open_root(parent)
-    try:
+    with platform.closing(platform.open_root(parent)) as folder:
         return platform.open_unmounted(folder, name) if changes else platform.open_child(folder, name)
-    finally:
-        platform.close_directory(folder)
 
 
 def mounted_inside(path: str) -> str | None:

@@ -235,11 +235,8 @@ class _Bench:
 
     def _settle(self) -> None:
         """Write out what the last command left unwritten, so that the next one does not pay for it."""
-        directory = platform.open_root(self._runner.folder)
-        try:
+        with platform.closing(platform.open_root(self._runner.folder)) as directory:
             platform.sync_filesystem(directory)
-        finally:
-            platform.close_directory(directory)
 
     def _path(self, name: str) -> str:
         return os.path.join(self._runner.folder, name)

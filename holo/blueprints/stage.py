@@ -69,12 +69,9 @@ def new_stage(tree: Holotree, build: str) -> Iterator[str]:
     try:
         # Before the tools: where several users share the holotree, none of them can put a folder of theirs there.
         os.mkdir(path, 0o755)
-        directory = platform.open_root(path)
-        try:
+        with platform.closing(platform.open_root(path)) as directory:
             platform.disinherit(directory, 0o755)
             platform.own_group(directory)
-        finally:
-            platform.close_directory(directory)
     except OSError as error:
         raise HoloError(f"cannot make {path}: {error.strerror}") from error
     try:

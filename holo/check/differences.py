@@ -86,11 +86,8 @@ def space_differences(library: Library, space: Space, catalog: Catalog, workers:
 
 def count_as_recorded(library: Library, space: Space, catalog: Catalog, workers: int) -> int:
     """How many files of a space are as the last restore left them. Raises :class:`OSError`."""
-    root = open_directory(space.path)
-    try:
+    with platform.closing(open_directory(space.path)) as root:
         findings = survey(root, _as_restored(space, catalog), library.blobs, workers).findings
-    finally:
-        platform.close_directory(root)
     return catalog.totals.files - sum(len(finding.files) for finding in findings)
 
 

@@ -68,14 +68,11 @@ class Reader:
     def __call__(self, task: tuple[str, str]) -> list[Seen]:
         folder, shard = task
         try:
-            directory = platform.open_child(self._folders[folder], shard)
-            try:
+            with platform.closing(platform.open_child(self._folders[folder], shard)) as directory:
                 with platform.listing(directory) as entries:
                     names = sorted(entry.name for entry in entries)
                 seen = (self._look(folder, directory, shard, name) for name in names)
                 return [item for item in seen if item is not None]
-            finally:
-                platform.close_directory(directory)
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):  # the whole folder would go into the quarantine
                 raise self._explained(error, folder, shard) from error

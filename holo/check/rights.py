@@ -47,11 +47,8 @@ def take_rights(path: str, rights: int) -> None:
         status = platform.status(folder, name)
         mode = stat.S_IMODE(status.st_mode) & ~rights
         if stat.S_ISDIR(status.st_mode):
-            directory = platform.open_child(folder, name)
-            try:
+            with platform.closing(platform.open_child(folder, name)) as directory:
                 platform.set_directory(directory, mode, None)
-            finally:
-                platform.close_directory(directory)
         else:
             file = platform.open_file(folder, name)
             try:

@@ -66,17 +66,13 @@ def populate(
 
 def populate_empty(library: Library, catalog: Catalog, relocator: Relocator, path: str, workers: int) -> Tally:
     """Make the empty directory ``path`` equal to a catalog, or a part of one, patched as ``relocator`` says."""
-    with os_errors_as(f"cannot make {path}"):
-        root = platform.open_root(path)
-        try:
-            blobs = library.blobs
-            can_reflink = probe.reflink(blobs.directory, root, blobs.any_raw) is None
-            method = Method.REFLINK if can_reflink else Method.COPY
-            content = Content(library, catalog, relocator, method, verify=library.may_be_torn)
-            todo = plan(catalog, survey_of_empty(catalog), relocator, method)
-            return populate(root, path, prepare(content, todo), workers)
-        finally:
-            platform.close_directory(root)
+    with os_errors_as(f"cannot make {path}"), platform.closing(platform.open_root(path)) as root:
+        blobs = library.blobs
+        can_reflink = probe.reflink(blobs.directory, root, blobs.any_raw) is None
+        method = Method.REFLINK if can_reflink else Method.COPY
+        content = Content(library, catalog, relocator, method, verify=library.may_be_torn)
+        todo = plan(catalog, survey_of_empty(catalog), relocator, method)
+        return populate(root, path, prepare(content, todo), workers)
 
 
 def unpack(library: Library, digest: str, path: str, workers: int) -> None:

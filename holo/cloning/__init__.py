@@ -56,14 +56,11 @@ def clone(source: str | os.PathLike[str], target: str | os.PathLike[str], *, rel
         raise UsageError("the name of a directory is empty", "Name the directory to clone, and the place.")
     paths = _Paths(absolute(os.fspath(source)), absolute(os.fspath(target)))
     _refuse_target(paths.target)
-    tree = _open_source(paths.source)
-    try:
+    with platform.closing(_open_source(paths.source)) as tree:
         _refuse_inside(paths)
         _refuse_mounts(paths)
         relocator = _search(paths, tree, workers) if relocate else None
         made, refused = _make(paths, tree, relocator, workers)
-    finally:
-        platform.close_directory(tree)
     relocated = relocator.relocated() if relocator else None
     return report_on(*paths, made, refused, relocated, time.monotonic() - started)
 
@@ -167,11 +164,8 @@ def _fill(paths: _Paths, tree: Directory, draft: Draft, since: int, workers: int
     """Make the draft file by file. What changes from ``since`` on (ns) is reported as fresh."""
     draft.make(lambda folder, name: platform.make_directory(folder, name, 0o700))
     platform.remove_xattrs(draft.root)
-    again = platform.open_child(tree, ".")  # Btrfs lists a directory as it was when it was opened
-    try:
+    with platform.closing(platform.open_child(tree, ".")) as again:
         made = Filler(again, draft.root, paths, since).fill(workers)
-    finally:
-        platform.close_directory(again)
     _refuse_mounts(paths)  # something may have been mounted there, and read
     return made
 

@@ -45,13 +45,10 @@ class Draft:
             drafts = [draft for entry in entries if (draft := _DRAFT.fullmatch(entry.name))]
         names = [draft[0] for draft in drafts if draft[1] == self._boot or draft[2] == self._place]
         for name in names:
-            with suppress(OSError):  # another user's, or on a filesystem without locks, where it may be in use
-                found = platform.open_child(self._folder, name)
-                try:
-                    if is_ours(platform.status(found, "")) and platform.lock_directory(found):
-                        remove(self._folder, name)
-                finally:
-                    platform.close_directory(found)
+            # An error: another user's, or on a filesystem without locks, where it may be in use.
+            with suppress(OSError), platform.closing(platform.open_child(self._folder, name)) as found:
+                if is_ours(platform.status(found, "")) and platform.lock_directory(found):
+                    remove(self._folder, name)
 
     def make(self, make: Callable[[Directory, str], object]) -> None:
         """Call ``make`` with a folder and a name, and open the draft that it makes there. A failure leaves nothing.

@@ -67,11 +67,8 @@ def scratch(path: str) -> Iterator[Directory]:
             hints(advice(error), "Or name another folder: DIR is that of the spaces, HOLO_HOME that of the library."),
         ) from error
     try:
-        directory = platform.open_root(made)
-        try:
+        with platform.closing(platform.open_root(made)) as directory:
             yield directory
-        finally:
-            platform.close_directory(directory)
     finally:
         shutil.rmtree(made)
 

@@ -85,14 +85,11 @@ def files_per_second_by_snapshot(source: Directory, destination: Directory, name
     if sys.platform == "linux":
         try:
             btrfs.create_subvolume(source, "subvolume")
-            subvolume = platform.open_child(source, "subvolume")
-            try:
+            with platform.closing(platform.open_child(source, "subvolume")) as subvolume:
                 for name in names:
                     reflink(source, subvolume, name)
                 outcome = files_per_second(lambda name: btrfs.snapshot(subvolume, destination, name), ["snapshot"])
                 return outcome if isinstance(outcome, OSError) else outcome * len(names)
-            finally:
-                platform.close_directory(subvolume)
         except OSError as error:
             return error
     return OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))

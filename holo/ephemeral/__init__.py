@@ -238,19 +238,13 @@ def _make_upper(upper: str, layer: str) -> None:
     """A directory looks like its uppermost one, so the root of what a run changes has to look like the recorded one."""
     os.mkdir(upper)
     model = os.lstat(layer)
-    target = open_directory(upper)
-    try:
+    with platform.closing(open_directory(upper)) as target:
         platform.disinherit(target, 0o777)
-        with suppress(PermissionError):  # a root that not even its owner may read; no attributes are on it
-            source = open_directory(layer)
-            try:
-                for name, value in platform.get_xattrs(source).items():
-                    platform.set_xattr(target, name, value)
-            finally:
-                platform.close_directory(source)
+        # A root that not even its owner may read has no attributes.
+        with suppress(PermissionError), platform.closing(open_directory(layer)) as source:
+            for name, value in platform.get_xattrs(source).items():
+                platform.set_xattr(target, name, value)
         platform.set_directory(target, model.st_mode & 0o7777, model.st_mtime_ns)
-    finally:
-        platform.close_directory(target)
 
 
 # -- where that is not possible -------------------------------------------------------------------------------------

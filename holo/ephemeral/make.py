@@ -26,11 +26,8 @@ def make_tree(library: Library, catalog: Catalog, path: str, workers: int) -> Ta
         if any(name.startswith(_RESERVED) for name in values):
             raise NoOverlayError(f"{file or 'its root'} has attributes that mean something to overlayfs")
     made = populate_empty(library, as_recorded(catalog), Relocator(catalog.prefix, catalog.prefix), path, workers)
-    root = platform.open_root(os.path.dirname(path))
-    try:
+    with platform.closing(platform.open_root(os.path.dirname(path))) as root:
         platform.sync_filesystem(root)
-    finally:
-        platform.close_directory(root)
     return made
 
 

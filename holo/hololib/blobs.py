@@ -185,11 +185,8 @@ class Blobs:
     def foreign_chunks(library: str, digest: str, size: int) -> Iterator[Piece]:
         """The content of a blob of another library's folder of blobs, verified like :meth:`chunks`."""
         try:
-            source = platform.open_root(library)
-            try:
+            with platform.closing(platform.open_root(library)) as source:
                 yield from _foreign_chunks(source, library, digest, size)
-            finally:
-                platform.close_directory(source)
         except OSError as error:
             raise HoloError(f"cannot read blob {digest} in {library}: {error.strerror}", _REPAIR) from error
 
@@ -329,12 +326,11 @@ class Blobs:
         with platform.listing(self.directory) as entries:
             folders = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
         for folder in folders:
-            child = platform.open_child(self.directory, folder)
-            try:
-                with platform.listing(child) as entries:
-                    found = next((entry.name for entry in entries if digests.is_digest(entry.name)), None)
-            finally:
-                platform.close_directory(child)
+            with (
+                platform.closing(platform.open_child(self.directory, folder)) as child,
+                platform.listing(child) as entries,
+            ):
+                found = next((entry.name for entry in entries if digests.is_digest(entry.name)), None)
             if found is not None:
                 return f"{folder}/{found}"
         return None

@@ -94,12 +94,11 @@ class Catalogs:
 
         In somebody else's library this may be impossible, and that is no failure.
         """
-        with suppress(OSError, HoloError):
-            folder = platform.open_root(library_folder(self._library, "used"))
-            try:
-                platform.touch(folder, f"{digest}-{platform.user_id()}")
-            finally:
-                platform.close_directory(folder)
+        with (
+            suppress(OSError, HoloError),
+            platform.closing(platform.open_root(library_folder(self._library, "used"))) as folder,
+        ):
+            platform.touch(folder, f"{digest}-{platform.user_id()}")
 
     def has(self, digest: str) -> bool:
         """Whether there is a catalog of that digest."""

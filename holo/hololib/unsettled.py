@@ -106,11 +106,8 @@ class Unsettled:
         path = os.path.join(self._folder, name)
         make_folders(self._folder)
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
-        folder = platform.open_root(self._folder)
-        try:
+        with platform.closing(platform.open_root(self._folder)) as folder:
             platform.sync_directory(folder)
-        finally:
-            platform.close_directory(folder)
         return path
 
 
@@ -126,8 +123,7 @@ def remove_torn(
     with platform.listing(directory) as entries:
         folders = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     for folder in folders:
-        child = platform.open_child(directory, folder)
-        try:
+        with platform.closing(platform.open_child(directory, folder)) as child:
             with platform.listing(child) as entries:
                 found = [entry.name for entry in entries if entry.stat(follow_symlinks=False).st_ctime_ns >= since]
             for name in found:
@@ -138,8 +134,6 @@ def remove_torn(
                     if error.errno not in (errno.EIO, errno.EACCES, errno.EPERM):
                         raise
                     is_settled = False
-        finally:
-            platform.close_directory(child)
     return is_settled
 
 

@@ -9,6 +9,8 @@ opaque to the callers. All functions raise plain :class:`OSError`.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 CLOCK_LAG_NS = 10_000_000
 """ctimes come from the kernel's last tick, which is at most this much behind the clock (CONFIG_HZ=100)."""
@@ -92,3 +94,12 @@ __all__ = [
     "without_acls",
     "xattrs_of",
 ]
+
+
+@contextmanager
+def closing(directory: Directory) -> Iterator[Directory]:
+    """Close an open directory when the block ends."""
+    try:
+        yield directory
+    finally:
+        close_directory(directory)

@@ -107,8 +107,7 @@ def _populate(job: Job, planned: Planned, prepared: Prepared) -> Done:
         os.makedirs(parent, exist_ok=True)
         with suppress(FileExistsError):
             os.mkdir(path, 0o700)
-        root = open_space(job.target, changes=True)
-        try:
+        with platform.closing(open_space(job.target, changes=True)) as root:
             # Many may share the holotree; elsewhere the group is the user's wish.
             if job.target.is_new and parent == spaces.path:
                 platform.own_group(root)
@@ -116,8 +115,6 @@ def _populate(job: Job, planned: Planned, prepared: Prepared) -> Done:
             tally = populate(root, path, prepared, job.home.workers, job.options.on_progress)
             stamp = stamp_before(platform.status(root, "").st_ctime_ns, times)
             identity = platform.identity(root)
-        finally:
-            platform.close_directory(root)
         inodes = save_inodes(job, planned, planned.survey.directories | tally.directories)
         spaces.save(replace(record, times=times).with_modes(tally.modes).finished(stamp, identity, inodes))
     return Done(planned.decision, tally)

@@ -122,12 +122,8 @@ def _past(target: Target, catalog: CatalogRef) -> Space | None:
 @contextmanager
 def opened(target: Target) -> Iterator[platform.Directory]:
     """The root of the space, to be looked at. Raises :class:`HoloError` that names it."""
-    root = open_space(target)
-    try:
-        with os_errors_as(f"cannot read the space {target.path}"):
-            yield root
-    finally:
-        platform.close_directory(root)
+    with platform.closing(open_space(target)) as root, os_errors_as(f"cannot read the space {target.path}"):
+        yield root
 
 
 def open_space(target: Target, *, changes: bool = False) -> platform.Directory:

@@ -162,12 +162,8 @@ def refuse_mounts(path: str, *, is_empty: bool = False) -> bool:
 
 def refuse_another(space: Space, hint: str) -> None:
     """Raise :class:`Conflict` if what is mounted at a space's path is not what the last restore left there."""
-    with os_errors_as(f"cannot open the space {space.path}"):
-        root = open_directory(space.path)
-        try:
-            identity = platform.identity(root)
-        finally:
-            platform.close_directory(root)
+    with os_errors_as(f"cannot open the space {space.path}"), platform.closing(open_directory(space.path)) as root:
+        identity = platform.identity(root)
     if space.root not in ("", identity):
         raise Conflict(f"what is mounted at {space.path} is not space {space.name!r}", hint)
 

@@ -54,11 +54,8 @@ def changed_directories(job: Job) -> list[str]:
         times = outline.parse_times().items()
     else:
         times = ((row[0], row[2]) for row in job.wanted.load().directories)
-    space = open_space(job.target)
-    try:
+    with platform.closing(open_space(job.target)) as space:
         return [path for path, mtime in times if not _has_mtime(space, path, mtime)]
-    finally:
-        platform.close_directory(space)
 
 
 def _take_snapshot(job: Job, decision: Decision, part: Catalog, changed: list[str], folder: Directory) -> Done | None:

@@ -45,15 +45,11 @@ def find_outline(library: Library, digest: str) -> tuple[Outline, Catalog] | Non
     """The outline of a catalog's golden tree and what it parses to, if there is one that is as it was made."""
     golden = _folder(library)
     try:
-        folder = platform.open_root(golden)
-        try:
-            tree = platform.open_child(folder, digest)
-            try:
-                outline = _outline_of_sound(golden, tree, digest)
-            finally:
-                platform.close_directory(tree)
-        finally:
-            platform.close_directory(folder)
+        with (
+            platform.closing(platform.open_root(golden)) as folder,
+            platform.closing(platform.open_child(folder, digest)) as tree,
+        ):
+            outline = _outline_of_sound(golden, tree, digest)
         return (outline, outline.parse_catalog()) if outline is not None else None
     except (OSError, ValueError, CatalogInvalid):
         return None
@@ -104,8 +100,7 @@ class Golden:
 
     def _open(self) -> tuple[Directory, Outline]:
         make_folders(self._path)
-        folder = platform.open_root(self._path)
-        try:
+        with platform.closing(platform.open_root(self._path)) as folder:
             found = self._open_sound(folder)
             if found is not None:
                 return found
@@ -120,8 +115,6 @@ class Golden:
                 remove_golden(self._library.path, self._digest)
                 outline = self._make(self._load(), folder)
                 return platform.open_child(folder, self._digest), outline
-        finally:
-            platform.close_directory(folder)
 
     def _open_sound(self, folder: Directory) -> tuple[Directory, Outline] | None:
         """Open a golden tree; ``None`` if there is none that is as it was made. Raises :class:`OSError`.
@@ -150,12 +143,9 @@ class Golden:
         draft = DRAFT + temporary_name()
         platform.make_tree(folder, draft)
         try:
-            tree = platform.open_child(folder, draft)
-            try:
+            with platform.closing(platform.open_child(folder, draft)) as tree:
                 outline = self._fill(catalog, tree, os.path.join(self._path, draft))
                 _write_outline(outline, folder)
-            finally:
-                platform.close_directory(tree)
             # The name makes it golden, so it comes last: an outline alone does no harm, a golden tree alone would go
             # without for ever. (A read-only subvolume can be renamed in its folder.)
             platform.rename(folder, draft, folder, catalog.digest)

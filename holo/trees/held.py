@@ -124,15 +124,12 @@ def discard(path: str, *, whole: bool = True) -> None:
     parent, name = os.path.split(path)
     draft = name + _DRAFT
     try:
-        folder = open_directory(parent)
-        try:
+        with platform.closing(open_directory(parent)) as folder:
             if whole and not os.path.lexists(path + _DRAFT):
                 _begin_removal(folder, name, draft)
             if os.path.lexists(path + _DRAFT):
                 patiently(lambda: remove(folder, name))
                 patiently(lambda: remove(folder, draft))
-        finally:
-            platform.close_directory(folder)
     except OSError as error:
         raise HoloError(f"cannot remove {path}: {error.strerror}") from error
 
