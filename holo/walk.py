@@ -129,6 +129,12 @@ class Walker:
         self._names: list[str] = []
         self._open: list[Directory] = []
 
+    def __enter__(self) -> Walker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def open(self, path: str) -> Directory:
         """The directory at ``path`` ("" is the root). It stays the walker's: valid until the next call."""
         names = path.split("/") if path else []

@@ -57,8 +57,7 @@ class Engine:
     def _open_up(self, plan: Plan) -> None:
         """Let the directories that are there be written to, and nothing that is made in them inherit an ACL."""
         made = set(plan.directories)
-        walker = Walker(self._root, changes=True)
-        try:
+        with Walker(self._root, changes=True) as walker:
             for fill in plan.fills:
                 if fill.path not in made:
                     with self._explained(fill.path):
@@ -67,12 +66,9 @@ class Engine:
                         mode = platform.status(directory, "").st_mode
                         if mode & 0o700 != 0o700:
                             platform.set_directory(directory, mode & 0o7777 | 0o700, None)
-        finally:
-            walker.close()
 
     def _remove(self, plan: Plan, tally: Tally) -> None:
-        walker = Walker(self._root, changes=True)
-        try:
+        with Walker(self._root, changes=True) as walker:
             for removal in plan.removals:
                 with self._explained(removal.path):
                     directory = walker.open(removal.path)
@@ -82,17 +78,12 @@ class Engine:
                 for name in removal.extra:
                     with self._explained(removal.path, name):
                         tally.removed += remove(directory, name)
-        finally:
-            walker.close()
 
     def _make_directories(self, paths: list[str]) -> None:
-        walker = Walker(self._root, changes=True)
-        try:
+        with Walker(self._root, changes=True) as walker:
             for path in paths:
                 with self._explained(path):
                     _make_directory(walker, path)
-        finally:
-            walker.close()
 
     def _fill(self, plan: Plan, tasks: list[list[Piece]], tally: Tally, on_progress: OnProgress | None) -> None:
         total = sum(len(fill.files) for fill in plan.fills)
@@ -148,8 +139,7 @@ class Engine:
     def _relink(self, plan: Plan, tally: Tally) -> None:
         if not plan.relinks:
             return
-        source, target = Walker(self._root, changes=True), Walker(self._root, changes=True)
-        try:
+        with Walker(self._root, changes=True) as source, Walker(self._root, changes=True) as target:
             for leader, names in plan.relinks:
                 row = plan.linked[leader]
                 linked = leader
@@ -163,9 +153,6 @@ class Engine:
                             self._materializer.make(directory, path.removesuffix(name), (name, *row[1:]), tally)
                             linked = path  # from here on the names are those of another file
                             tally.divided[leader] = len(names) + 1
-        finally:
-            source.close()
-            target.close()
 
     def _count_link(self, leader: str, size: int, plan: Plan, tally: Tally) -> None:
         """One inode with its leader, so it counts as what the leader is."""
@@ -178,13 +165,10 @@ class Engine:
 
     def _finish_last(self, fills: list[Fill], tally: Tally) -> None:
         """Children before parents: a finished directory may be one that its owner cannot enter."""
-        walker = Walker(self._root, changes=True)
-        try:
+        with Walker(self._root, changes=True) as walker:
             for fill in reversed(fills):
                 with self._explained(fill.path):
                     self._finish(walker.open(fill.path), fill, tally, is_new=False)
-        finally:
-            walker.close()
 
     def _finish(self, directory: Directory, fill: Fill, tally: Tally, *, is_new: bool) -> None:
         wanted = self._xattrs.get(fill.path)

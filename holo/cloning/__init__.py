@@ -175,8 +175,7 @@ def _snapshot_below(tree: Directory, copy: Directory) -> None:
     below = platform.trees_below(tree)
     if not below:
         return
-    sources, targets = Walker(tree), Walker(copy)
-    try:
+    with Walker(tree) as sources, Walker(copy) as targets:
         for path in below:
             parent, _, last = path.rpartition("/")
             inner, place = sources.open(path), targets.open(parent)
@@ -185,6 +184,3 @@ def _snapshot_below(tree: Directory, copy: Directory) -> None:
             platform.snapshot(inner, place, last)
             _snapshot_below(inner, targets.open(path))
             platform.set_times(place, status)
-    finally:
-        sources.close()
-        targets.close()

@@ -55,12 +55,9 @@ class TreeRelocator:
         self._source = source
         self.since = time.time_ns() - platform.CLOCK_LAG_NS
         self._found = self._search(source, 0)
-        walker = Walker(source)
-        try:
+        with Walker(source) as walker:
             names, places = _names_below(walker), self._found.places
             self._found.places = {path: places[path] for path in places if not has_source(path, names)}
-        finally:
-            walker.close()
 
     def refuse_impossible(self) -> None:
         """Raise :class:`~holo.errors.RelocationImpossible`, with the list of files, if the new path is too long."""
@@ -78,12 +75,9 @@ class TreeRelocator:
             if late.changed:
                 late = self._search(clone, self.since)
             fresh = [*late.places, *late.links]
-        walker = Walker(clone)
-        try:
+        with Walker(clone) as walker:
             self._patch_files(walker, {*self._found.places, *fresh})
             self._move_links(walker, {*self._found.links, *fresh})
-        finally:
-            walker.close()
 
     def relocated(self) -> Relocated:
         """The results of the search and the patches."""
