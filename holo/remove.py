@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from holo import platform
-from holo.errors import HoloError
+from holo.errors import HoloError, os_errors_as
 from holo.platform import Directory
 
 _DEEPEST = 64
@@ -55,10 +55,8 @@ def remove_at(path: str, *, itself: bool = True, is_mount_point: bool = False) -
             else:
                 _empty_at(directory, name, is_mount_point=is_mount_point)
 
-    try:
+    with os_errors_as(f"cannot remove {path}"):
         patiently(attempt)
-    except OSError as error:
-        raise HoloError(f"cannot remove {path}: {error.strerror}") from error
 
 
 def patiently(attempt: Callable[[], object]) -> None:

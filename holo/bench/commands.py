@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from types import FrameType
 
 from holo import signals
-from holo.errors import HoloError
+from holo.errors import HoloError, os_errors_as
 from holo.walk import absolute
 
 HOLO = [sys.executable, "-P", "-m", "holo"]
@@ -72,7 +72,7 @@ class Runner:
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             environment = _environment(os.path.join(self.folder, home))
             started = time.perf_counter()
-            try:
+            with os_errors_as(f"cannot run {command[0]}"):
                 self._process = subprocess.Popen(
                     command,
                     cwd=self.folder,
@@ -82,8 +82,6 @@ class Runner:
                     stderr=errors,
                     start_new_session=True,
                 )
-            except OSError as error:
-                raise HoloError(f"cannot run {command[0]}: {error.strerror}") from error
             self._pass_on()  # a signal may have come before there was a process to pass it on to
             status = self._process.wait()
             seconds = time.perf_counter() - started

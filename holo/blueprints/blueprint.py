@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from holo import digest as digests
-from holo.errors import Conflict, HoloError, NotFound, UsageError
+from holo.errors import Conflict, HoloError, NotFound, UsageError, os_errors_as
 from holo.files import read_file
 from holo.owners import is_ours
 from holo.walk import absolute
@@ -181,7 +181,5 @@ def _is_project(path: str) -> bool:
 
 
 def _head(path: str) -> bytes:
-    try:
+    with os_errors_as(f"cannot read the blueprint {path}"):
         return read_file(path, LARGEST, follow=True)[0]
-    except OSError as error:
-        raise HoloError(f"cannot read the blueprint {path}: {error.strerror}") from error

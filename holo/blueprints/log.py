@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from holo import signals, streams
 from holo.blueprints.canonical import hidden
-from holo.errors import HoloError
+from holo.errors import HoloError, os_errors_as
 
 _LONGEST_LINE = 1 << 16
 _QUIET = 100
@@ -34,12 +34,10 @@ class Log:
         self.path = path
         self._inherited = tuple(inherited)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
-        try:
+        with os_errors_as(f"cannot write the log {path}"):
             with suppress(FileNotFoundError):
                 os.unlink(path)
             self._file = os.open(path, flags, 0o600)  # the output is private
-        except OSError as error:
-            raise HoloError(f"cannot write the log {path}: {error.strerror}") from error
 
     def close(self) -> None:
         os.close(self._file)
@@ -71,7 +69,7 @@ class Log:
             raise HoloError(f"the build failed: {what} {how}", f"Its log: {self.path}")
 
     def _start(self, command: Sequence[str], env: Mapping[str, str], cwd: str) -> subprocess.Popen[bytes]:
-        try:
+        with os_errors_as(f"cannot run {command[0]}"):
             return subprocess.Popen(
                 command,
                 env=env,
@@ -81,8 +79,6 @@ class Log:
                 stderr=subprocess.STDOUT,
                 pass_fds=self._inherited if os.name == "posix" else (),
             )
-        except OSError as error:
-            raise HoloError(f"cannot run {command[0]}: {error.strerror}") from error
 
     def _pass_on(self, process: subprocess.Popen[bytes]) -> None:
         """By lines, so that no secret is cut in two. Those of a progress bar end with a carriage return."""
@@ -101,10 +97,8 @@ class Log:
             streams.show(data)
 
     def _keep(self, data: bytes) -> None:
-        try:
+        with os_errors_as(f"cannot write the log {self.path}"):
             os.write(self._file, _hidden(data))
-        except OSError as error:
-            raise HoloError(f"cannot write the log {self.path}: {error.strerror}") from error
 
 
 def _hidden(data: bytes) -> bytes:

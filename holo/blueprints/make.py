@@ -32,7 +32,7 @@ from holo.blueprints.registry import builder_of
 from holo.blueprints.seeds import PACKAGES, nearest, note
 from holo.blueprints.stage import KEY_DIGITS, LOCK, LOG, id_of, key_in, new_stage, path_of
 from holo.checkout.populate import unpack
-from holo.errors import Conflict, HoloError, NotFound
+from holo.errors import Conflict, HoloError, NotFound, os_errors_as
 from holo.files import read_file
 from holo.hololib import CatalogRef, Library
 from holo.hololib.locks import locked
@@ -137,11 +137,8 @@ def read_log(library: Library, name: str) -> bytes:
     """The log of the build that made the catalog ``name``. Raises :class:`NotFound`."""
     if (key := key_in(name)) is not None:
         path = path_of(library, id_of(key), LOG)
-        try:
-            with suppress(FileNotFoundError):
-                return read_file(path, _LONGEST_LOG)[0]
-        except OSError as error:
-            raise HoloError(f"cannot read the log {path}: {error.strerror}") from error
+        with os_errors_as(f"cannot read the log {path}"), suppress(FileNotFoundError):
+            return read_file(path, _LONGEST_LOG)[0]
     raise NotFound(
         f"there is no log of a build of {name!r}", "Only catalogs that were built here from a blueprint have one."
     )

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 from holo import digest as digests
 from holo import platform
-from holo.errors import HoloError
+from holo.errors import os_errors_as
 from holo.hololib import Library
 from holo.holotree import Holotree
 from holo.remove import remove_at
@@ -66,14 +66,12 @@ def new_stage(tree: Holotree, build: str) -> Iterator[str]:
     path = os.path.join(tree.path, f".build-{build}")
     tree.folder()
     remove_at(path)
-    try:
+    with os_errors_as(f"cannot make {path}"):
         # Before the tools: where several users share the holotree, none of them can put a folder of theirs there.
         os.mkdir(path, 0o755)
         with platform.closing(platform.open_root(path)) as directory:
             platform.disinherit(directory, 0o755)
             platform.own_group(directory)
-    except OSError as error:
-        raise HoloError(f"cannot make {path}: {error.strerror}") from error
     try:
         yield path
     finally:

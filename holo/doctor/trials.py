@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from holo import platform
 from holo.doctor.advice import Outcome
-from holo.errors import HoloError
+from holo.errors import os_errors_as
 from holo.platform import Directory
 
 if sys.platform == "linux":
@@ -29,7 +29,7 @@ def make_sample(source: Directory) -> list[str]:
     """
     names: list[str] = []
     started = time.perf_counter()
-    try:
+    with os_errors_as("cannot write a sample into the library"):
         while not names or (len(names) < _FILES and time.perf_counter() - started < _SECONDS):
             name = f"{len(names):03d}"
             descriptor = platform.create_file(source, name, 0o600)
@@ -39,8 +39,6 @@ def make_sample(source: Directory) -> list[str]:
             finally:
                 os.close(descriptor)
             names.append(name)
-    except OSError as error:
-        raise HoloError(f"cannot write a sample into the library: {error.strerror}") from error
     return names
 
 

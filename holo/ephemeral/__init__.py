@@ -15,14 +15,14 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holo import platform
 from holo.ephemeral.process import AtEnd, NoOverlayError, Place, try_out
 from holo.ephemeral.process import run as run_process
-from holo.errors import Conflict, HoloError, NotFound, UsageError, advice, hints
+from holo.errors import Conflict, HoloError, NotFound, UsageError, advice, hints, os_errors_as
 from holo.files import SMALL, open_file, read, seal, unseal
 from holo.hololib.locks import InUseError, locked
 from holo.hololib.recovery import locked_library
@@ -63,7 +63,7 @@ def run(home: Home, environment: Environment, command: list[str], at_end: AtEnd 
     """
     layers_of(home).prepare()
     home.library.catalogs.mark_used(environment.catalog.digest)
-    with _named(home), _folder(home) as folder:
+    with _os_errors_named(home), _folder(home) as folder:
         try:
             return _run_over(home, environment, folder, command, at_end)
         except NoOverlayError as error:
@@ -76,30 +76,26 @@ def run(home: Home, environment: Environment, command: list[str], at_end: AtEnd 
 
 def sweep(home: Home) -> None:
     """Remove what killed runs have left. Other runs are let alone. What cannot be removed is told, and stays."""
-    with _told(home):
+    with _failures_told(home):
         layers_of(home).remove_drafts()  # first: the folder of its run is what tells that there may be one
     for name in layers_of(home).working():
         folder = os.path.join(layers_of(home).runs, name)
         lock = locked(folder + ".lock", folder, exclusive=True, wait=False)
-        with _told(home), suppress(InUseError), lock:
+        with _failures_told(home), suppress(InUseError), lock:
             _clear(home, folder)
 
 
 @contextmanager
-def _told(home: Home) -> Iterator[None]:
+def _failures_told(home: Home) -> Iterator[None]:
     try:
-        with _named(home):
+        with _os_errors_named(home):
             yield
     except HoloError as error:
         home.on_wait(f"a killed throw-away environment is still there: {error.message}")
 
 
-@contextmanager
-def _named(home: Home) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise HoloError(f"cannot use {layers_of(home).path} for a throw-away environment: {error.strerror}") from error
+def _os_errors_named(home: Home) -> AbstractContextManager[None]:
+    return os_errors_as(f"cannot use {layers_of(home).path} for a throw-away environment")
 
 
 # -- the folder of one run ------------------------------------------------------------------------------------------

@@ -184,11 +184,11 @@ class Blobs:
     @staticmethod
     def foreign_chunks(library: str, digest: str, size: int) -> Iterator[Piece]:
         """The content of a blob of another library's folder of blobs, verified like :meth:`chunks`."""
-        try:
-            with platform.closing(platform.open_root(library)) as source:
-                yield from _foreign_chunks(source, library, digest, size)
-        except OSError as error:
-            raise HoloError(f"cannot read blob {digest} in {library}: {error.strerror}", _REPAIR) from error
+        with (
+            os_errors_as(f"cannot read blob {digest} in {library}", _REPAIR),
+            platform.closing(platform.open_root(library)) as source,
+        ):
+            yield from _foreign_chunks(source, library, digest, size)
 
     # -- reading ------------------------------------------------------------------------------------------
 

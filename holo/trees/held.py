@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from holo import platform
-from holo.errors import HoloError
+from holo.errors import HoloError, os_errors_as
 from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked
 from holo.platform import Directory
 from holo.remove import patiently, remove, remove_at, unlink
@@ -123,15 +123,12 @@ def discard(path: str, *, whole: bool = True) -> None:
     """
     parent, name = os.path.split(path)
     draft = name + _DRAFT
-    try:
-        with platform.closing(open_directory(parent)) as folder:
-            if whole and not os.path.lexists(path + _DRAFT):
-                _begin_removal(folder, name, draft)
-            if os.path.lexists(path + _DRAFT):
-                patiently(lambda: remove(folder, name))
-                patiently(lambda: remove(folder, draft))
-    except OSError as error:
-        raise HoloError(f"cannot remove {path}: {error.strerror}") from error
+    with os_errors_as(f"cannot remove {path}"), platform.closing(open_directory(parent)) as folder:
+        if whole and not os.path.lexists(path + _DRAFT):
+            _begin_removal(folder, name, draft)
+        if os.path.lexists(path + _DRAFT):
+            patiently(lambda: remove(folder, name))
+            patiently(lambda: remove(folder, draft))
 
 
 def _begin_removal(folder: Directory, name: str, draft: str) -> None:

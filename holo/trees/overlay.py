@@ -24,7 +24,7 @@ from contextlib import suppress
 
 from holo import digest as digests
 from holo import platform
-from holo.errors import Conflict, HoloError
+from holo.errors import Conflict, os_errors_as
 from holo.owners import is_mine
 from holo.walk import make_folder, make_folders, refuse_symlinks
 
@@ -45,7 +45,7 @@ class Layers:
     def prepare(self) -> None:
         """Make the folders. Raises :class:`Conflict` if they could be another user's."""
         refuse_symlinks(self.path, self.trees, self.layers, self.runs)
-        try:
+        with os_errors_as(f"cannot make {self.path}"):
             make_folders(os.path.dirname(self.path))
             with suppress(FileExistsError):
                 make_folder(self.path, 0o700)
@@ -56,8 +56,6 @@ class Layers:
                 raise Conflict(f"{self.path} is not a folder that is yours alone", "Remove it, or let its owner do so.")
             for folder in (self.trees, self.layers, self.runs):
                 make_folders(folder)
-        except OSError as error:
-            raise HoloError(f"cannot make {self.path}: {error.strerror}") from error
 
     def _is_mine_alone(self) -> bool:
         """Whether the folder is there, and nobody else can have put anything into it."""
