@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from holo.record import RecordReport
     from holo.restore import DryRun, Options
     from holo.restore.report import RestoreReport
-    from holo.settings import Strategy
+    from holo.settings import Settings, Strategy
     from holo.uninstall import UninstallReport
 
     PathLike: TypeAlias = str | os.PathLike[str]
@@ -619,7 +619,6 @@ class Hololib:
         compile: bool | None,  # noqa: A002
     ) -> Environment:
         """What a command in a throw-away environment is to find, built if need be, and where."""
-        from holo.blueprints.memory import look_up
         from holo.ephemeral import Environment
 
         named = os.fspath(blueprint) if blueprint is not None else None
@@ -627,19 +626,20 @@ class Hololib:
             name, found = selection.space_to_run(self.home, space, named)
         else:
             name, found = space or selection.near_or_default(self.home), None
-        known = look_up(self.home.spaces, name)
-        if known.space is not None:
-            self.home.spaces.refuse_copied(known.space)
-        path = known.space.path if known.space is not None else self.home.spaces.default_path(name)
+        known = self.home.spaces.find(name)
+        if known is not None:
+            self.home.spaces.refuse_copied(known)
+        path = known.path if known is not None else self.home.spaces.default_path(name)
         if found is None:
             _refuse_compile(compile)
             return Environment(name, path, selection.catalog_for(self.home, name, catalog))
         from holo.blueprints.choices import build_options
+        from holo.blueprints.memory import known_of
         from holo.blueprints.modules import place_for
         from holo.blueprints.spaces import built
 
-        path = (place_for(self.home.spaces, found) if known.space is None else None) or path
-        with built(self.home, found, build_options(found, known, path, compile)) as made:
+        path = (place_for(self.home.spaces, found) if known is None else None) or path
+        with built(self.home, found, build_options(found, known_of(self.home.spaces, known), path, compile)) as made:
             return Environment(name, path, self.home.library.catalogs.resolve(made.digest))
 
     def _refuse_taken(self, name: str, *, record: bool) -> None:
@@ -651,6 +651,11 @@ class Hololib:
             raise Conflict(f"there is a catalog {name!r} already", "Keep the result under another name.")
         if not record and self.home.spaces.find(name) is not None:
             raise Conflict(f"there is a space {name!r} already", "Keep the result under another name.")
+
+
+def load_settings() -> Settings:
+    """What is set, and where: what a :class:`Hololib` made now would go by."""
+    return settings_module.load()
 
 
 def _refuse_compile(wanted: bool | None) -> None:

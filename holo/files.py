@@ -126,16 +126,21 @@ def draft_of(name: str) -> str:
 
 
 def write_atomically(
-    path: str, content: bytes | Callable[[int], bytes], *, durable: bool = False, exact_mode: int | None = None
+    path: str,
+    content: bytes | Callable[[int], bytes],
+    *,
+    durable: bool = False,
+    mode: int = 0o644,
+    exact_mode: int | None = None,
 ) -> None:
     """Write a file that is either wholly there or not at all; with ``durable`` also after a power cut.
 
-    Its mode is 0644 less the umask, unless ``exact_mode`` says another. ``content`` may depend on the open file, and
+    It has the ``mode`` less the umask, or the ``exact_mode``. ``content`` may depend on the open file, and
     gets its descriptor then. Raises :class:`OSError`; the file is what it was then.
     """
     draft = f"{path}.{os.getpid()}.{time.time_ns()}"
     try:
-        with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, 0o644)) as file:  # follows no symlink
+        with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:  # follows no symlink
             file.write(content if isinstance(content, bytes) else content(file.fileno()))
             file.flush()
             if exact_mode is not None:

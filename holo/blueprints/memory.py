@@ -85,7 +85,11 @@ class Known:
 
 def look_up(tree: Holotree, name: str) -> Known:
     """Read what is known of a space."""
-    space = tree.find(name)
+    return known_of(tree, tree.find(name))
+
+
+def known_of(tree: Holotree, space: Space | None) -> Known:
+    """The same, if the record was read already."""
     return Known(space, origin_of(tree, space) if space is not None else None)
 
 

@@ -99,7 +99,7 @@ def check(path: str) -> None:
 
 def save(report: BenchReport, path: str) -> None:
     """Write the picture, all of it or nothing."""
-    write_atomically(os.path.realpath(path), _picture(report).encode())
+    write_atomically(os.path.realpath(path), _picture(report).encode(), mode=0o666)
 
 
 def _picture(report: BenchReport) -> str:

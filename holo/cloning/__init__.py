@@ -123,8 +123,7 @@ def _make(
 ) -> tuple[Made | None, list[str]]:
     """Make the clone. Returns the counts of :func:`_fill`, ``None`` for a snapshot; and why it is no snapshot."""
     parent, name = os.path.split(paths.target)
-    with errors_as(f"cannot clone to {paths.target}"):
-        folder = platform.open_root(parent)
+    with errors_as(f"cannot clone to {paths.target}"), platform.closing(platform.open_root(parent)) as folder:
         draft = Draft(folder, name)
         try:
             draft.remove_leftovers()
@@ -138,7 +137,6 @@ def _make(
             raise _exists(paths.target) from None
         finally:
             draft.close()
-            platform.close_directory(folder)
     return made, refused or []
 
 

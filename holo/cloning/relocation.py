@@ -22,7 +22,7 @@ from holo.cloning.search import Found, inspect, search
 from holo.content import pieces_of
 from holo.errors import UsageError
 from holo.platform import Directory
-from holo.relocation.bytecode import STALE, Names, compiled_from, has_source
+from holo.relocation.bytecode import STALE, Names, compiled_from, has_source, is_bytecode
 from holo.relocation.foreign import links_out
 from holo.relocation.inspection import Inspector
 from holo.relocation.patch import Relocator, patch_file, unquoted
@@ -172,7 +172,8 @@ def _names_below(walker: Walker) -> Names:
             for entry in entries:
                 with suppress(FileNotFoundError):  # it has just gone
                     status = entry.stat(follow_symlinks=False)
-                    if stat.S_ISREG(status.st_mode) and status.st_size >= BYTECODE_HEADER:
+                    has_header = status.st_size >= BYTECODE_HEADER or not is_bytecode(entry.name)
+                    if stat.S_ISREG(status.st_mode) and has_header:
                         found.add(entry.name)
         return found
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from itertools import groupby
 
 from holo import platform
-from holo.errors import os_errors_as
+from holo.errors import HoloError, os_errors_as
 from holo.gc.decide import Decision, decide, not_removable
 from holo.gc.policy import Policy
 from holo.gc.report import GcReport, Use
@@ -99,12 +99,16 @@ def _remove(library: Library, decision: Decision, files: list[File]) -> None:
     marks = [File("used", name) for name in decision.marks]
     for folder, group in groupby([*marks, *files], key=lambda file: file.folder):
         with library.opened(*folder.split("/"), changes=True) as directory:
-            for file in group:
-                with os_errors_as(
-                    f"cannot remove {os.path.join(library.path, folder, file.name)}",
+            name = ""
+            try:
+                for file in group:
+                    name = file.name
+                    remove(directory, name)
+            except OSError as error:
+                raise HoloError(
+                    f"cannot remove {os.path.join(library.path, folder, name)}: {error.strerror}",
                     "The library is still valid. Run this again as a user who may remove that file.",
-                ):
-                    remove(directory, file.name)
+                ) from error
     for digest in decision.golden:
         remove_golden(library.path, digest)
 

@@ -394,7 +394,12 @@ def verified_chunks(chunks: Iterable[Piece], digest: str, size: int) -> Iterable
 
 def _verified_in_memory(chunks: Iterable[Piece], digest: str, size: int) -> list[Piece]:
     """Most content is one piece, and a generator for it would take as long as its hashing."""
-    pieces = [*chunks]
+    pieces, left = [], size
+    for piece in chunks:
+        pieces.append(piece)
+        left -= len(piece)
+        if left < 0:  # whatever else there is need not be read
+            break
     if len(pieces) == 1 and isinstance(pieces[0], bytes):
         found = digests.of(pieces[0])
     else:
@@ -402,7 +407,7 @@ def _verified_in_memory(chunks: Iterable[Piece], digest: str, size: int) -> list
         for piece in pieces:
             hasher.update(piece)
         found = hasher.hexdigest()
-    if found != digest or sum(map(len, pieces)) != size:
+    if found != digest or left:
         raise ContentMismatch(_MISMATCH)
     return pieces
 

@@ -65,7 +65,7 @@ def _recover(library: Library, say: OnWait) -> None:
     from holo.hololib.quarantine import Quarantine
     from holo.hololib.unsettled import remove_torn
 
-    say(f"unclean shutdown: verifying recent files in {library.path}")
+    say(f"recent files in {library.path} may not have reached the disk: verifying them")
     since = library.unsettled.earliest_change()
     quarantine = Quarantine(library.path)
     needed = cache(_needed)

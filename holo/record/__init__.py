@@ -30,7 +30,7 @@ from holo.hololib.shards import DRAFT, temporary_name
 from holo.platform import probe
 from holo.record.ingest import Batch, Ingest, Ingested
 from holo.record.scan import ScannedTree, refuse_special, scan
-from holo.relocation.bytecode import STALE, compiled_from, has_source
+from holo.relocation.bytecode import STALE, compiled_from, has_source, is_bytecode
 from holo.relocation.foreign import links_out
 from holo.walk import Walker, absolute, refuse_mounts_inside
 from holo.workers import pool
@@ -268,7 +268,8 @@ def _settle_bytecode(relocations: dict[str, Relocation], found: dict[str, list[I
 
     @cache
     def names(folder: str) -> set[str]:
-        return {item.row[0] for item in found.get(folder, ()) if item.row[2] >= BYTECODE_HEADER}
+        rows = [item.row for item in found.get(folder, ())]
+        return {name for name, _, size, _, _ in rows if size >= BYTECODE_HEADER or not is_bytecode(name)}
 
     for path in [path for path in relocations if has_source(path, names)]:
         del relocations[path]

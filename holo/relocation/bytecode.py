@@ -18,7 +18,7 @@ STALE = Relocation("bytecode", [], [])
 """Bytecode to be compiled again. Its header says of the source: checked by its time and size, which are 0."""
 
 Names: TypeAlias = Callable[[str], Collection[str]]
-"""The names of the files in a folder of the tree that are as long as the header of bytecode, or longer."""
+"""The names of the files in a folder of the tree, without bytecode that is shorter than its header."""
 
 
 def is_bytecode(name: str) -> bool:

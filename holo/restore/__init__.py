@@ -35,7 +35,7 @@ from holo.restore.marks import marked, record_of, remove_draft, save_inodes, sav
 from holo.restore.place import choose_place
 from holo.restore.planning import Planned, decide_method, make_plan
 from holo.restore.report import DryRun, RestoreReport, report_of
-from holo.restore.supply import changed_directories, supply_snapshot
+from holo.restore.supply import supply_snapshot
 from holo.trees.outline import outline_of
 
 __all__ = ["DryRun", "Options", "RestoreReport", "delete", "dry_run", "restore"]
@@ -71,13 +71,10 @@ def dry_run(home: Home, space: str, catalog: CatalogRef, path: str | None, optio
 
 def _supply_at_once(job: Job) -> Done | None:
     """Make a space that is new, or whose directories show a change, without looking at its files."""
-    if job.wanted.outline is None:
-        return None
-    changed = changed_directories(job)
-    if not job.target.is_new and not changed:
+    if job.wanted.outline is None or not (job.target.is_new or job.changed()):
         return None
     decision = decide_method(job)
-    return supply_snapshot(job, decision, job.wanted.part, changed) if decision.used is Method.REFLINK else None
+    return supply_snapshot(job, decision, job.wanted.part) if decision.used is Method.REFLINK else None
 
 
 def _update(job: Job, looked: int) -> Done:
@@ -92,7 +89,7 @@ def _update(job: Job, looked: int) -> Done:
     prepared = prepare(content, planned.plan)
     is_large = job.target.is_new or planned.plan.size >= _WORTH_A_SNAPSHOT
     if is_large and content.method is Method.REFLINK and not job.verify:
-        done = supply_snapshot(job, planned.decision, outline_of(content.catalog), changed_directories(job))
+        done = supply_snapshot(job, planned.decision, outline_of(content.catalog))
         if done is not None:
             return done
     return _populate(job, planned, prepared)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -70,6 +70,9 @@ class Job:
     past: Space | None
     """the space as the last restore left it, if that proves anything about its files"""
     wanted: Wanted
+    changed: Callable[[], list[str]]
+    """returns the directories that have another mtime, or are gone; it looks at them once at most. What was added or
+    removed shows in them, what was changed within a file does not"""
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,13 @@ class Done:
 def read_job(home: Home, target: Target, catalog: CatalogRef, options: Options) -> Job:
     """Read what a restore needs to know. Raises :class:`RelocationImpossible`, and what reading a catalog raises."""
     verify = options.verify or home.library.may_be_torn
-    return Job(
-        home, target, catalog, options, verify, _past(target, catalog), _wanted(home, target, catalog, options, verify)
-    )
+    wanted = _wanted(home, target, catalog, options, verify)
+
+    @cache
+    def changed() -> list[str]:
+        return [] if target.is_new else _changed(target, wanted)
+
+    return Job(home, target, catalog, options, verify, _past(target, catalog), wanted, changed)
 
 
 def _wanted(home: Home, target: Target, ref: CatalogRef, options: Options, verify: bool) -> Wanted:
@@ -117,6 +124,23 @@ def _past(target: Target, catalog: CatalogRef) -> Space | None:
         return None
     with opened(target) as root:
         return known if still_holds(known, catalog.digest, root) else None
+
+
+def _changed(target: Target, wanted: Wanted) -> list[str]:
+    times: Iterable[tuple[str, int]]
+    if wanted.outline is not None:
+        times = wanted.outline.parse_times().items()
+    else:
+        times = ((row[0], row[2]) for row in wanted.load().directories)
+    with platform.closing(open_space(target)) as space:
+        return [path for path, mtime in times if not _has_mtime(space, path, mtime)]
+
+
+def _has_mtime(root: platform.Directory, path: str, mtime: int) -> bool:
+    try:
+        return platform.status(root, path).st_mtime_ns == mtime
+    except OSError:
+        return False
 
 
 @contextmanager

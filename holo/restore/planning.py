@@ -35,17 +35,18 @@ def make_plan(job: Job, *, dry: bool = False) -> Planned:
     What was decided at the last restore is believed until there is a file to make, and in a dry run: an unchanged
     space is verified without trying anything out in it.
     """
+    proof = proof_of(job.home.spaces, job.past, job.wanted.load()) if job.past is not None else NO_PROOF
     remembered = _remembered(job)
     if remembered is None:
-        return _plan_for(job, decide_method(job))
-    planned = _plan_for(job, remembered)
+        return _plan_for(job, decide_method(job), proof)
+    planned = _plan_for(job, remembered, proof)
     if planned.plan.is_empty or dry:
         return planned
     decision = decide_method(job)
     # Only hardlinked files look different from others, so a survey for another method serves as well.
     if (remembered.used is Method.HARDLINK) == (decision.used is Method.HARDLINK):
         return replace(planned, decision=decision)
-    return _plan_for(job, decision)
+    return _plan_for(job, decision, proof)
 
 
 def decide_method(job: Job) -> Decision:
@@ -82,9 +83,8 @@ def _remembered(job: Job) -> Decision | None:
     return Decision(options.strategy, Method(known.used), known.reason)
 
 
-def _plan_for(job: Job, decision: Decision) -> Planned:
+def _plan_for(job: Job, decision: Decision, proof: Proof) -> Planned:
     catalog, relocator = job.wanted.load(), job.wanted.relocator
-    proof = proof_of(job.home.spaces, job.past, catalog) if job.past is not None else NO_PROOF
     found = _survey(job, decision.used, proof)
     return Planned(decision, plan(catalog, found, relocator, decision.used), found, proof)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -25,43 +24,25 @@ from holo.trees.golden import Golden, patch_snapshot
 from holo.walk import Walker
 
 
-def supply_snapshot(job: Job, decision: Decision, part: Catalog, changed: list[str]) -> Done | None:
+def supply_snapshot(job: Job, decision: Decision, part: Catalog) -> Done | None:
     """Make the space a snapshot of the golden tree; ``None`` if that is not possible here.
 
-    ``part``: the files of the catalog that the space must make anew, as in the tree's outline. ``changed``: what
-    :func:`changed_directories` says.
+    ``part``: the files of the catalog that the space must make anew, as in the tree's outline.
     """
     parent = os.path.dirname(job.target.path)
     with os_errors_as(f"cannot make the folder {parent}"):
         os.makedirs(parent, exist_ok=True)
         folder = platform.open_root(parent)
     try:
-        return _take_snapshot(job, decision, part, changed, folder)
+        return _take_snapshot(job, decision, part, folder)
     finally:
         platform.close_directory(folder)
 
 
-def changed_directories(job: Job) -> list[str]:
-    """The directories of the space that have another mtime, or are not there: something was added or removed there.
-
-    What was changed within a file is not noticed.
-    """
-    if job.target.is_new:
-        return []
-    outline = job.wanted.outline
-    times: Iterable[tuple[str, int]]
-    if outline is not None:
-        times = outline.parse_times().items()
-    else:
-        times = ((row[0], row[2]) for row in job.wanted.load().directories)
-    with platform.closing(open_space(job.target)) as space:
-        return [path for path, mtime in times if not _has_mtime(space, path, mtime)]
-
-
-def _take_snapshot(job: Job, decision: Decision, part: Catalog, changed: list[str], folder: Directory) -> Done | None:
+def _take_snapshot(job: Job, decision: Decision, part: Catalog, folder: Directory) -> Done | None:
     home, target, catalog = job.home, job.target, job.catalog
     name = os.path.basename(target.path)
-    golden = Golden(home.library, catalog.digest, job.wanted.load, home.workers, job.options.on_progress, home.on_wait)
+    golden = Golden(home, catalog.digest, job.wanted.load, job.wanted.outline, job.options.on_progress)
     draft = f".{name}{DRAFT}{os.urandom(4).hex()}"
     record = record_of(job, decision)
     with marked(home.spaces, replace(record, draft=draft)):
@@ -71,7 +52,7 @@ def _take_snapshot(job: Job, decision: Decision, part: Catalog, changed: list[st
         root = platform.open_child(folder, draft)
         try:
             tally = patch_snapshot(root, target.path, home.library, part, job.wanted.relocator, home.workers)
-            tally.removed = _count_extra(job, root, changed)
+            tally.removed = _count_extra(job, root)
             if not _put_in_place(job, folder, draft, name):
                 return None
             stamp = stamp_before(platform.status(root, "").st_ctime_ns, record.times)
@@ -105,15 +86,15 @@ def _put_in_place(job: Job, folder: Directory, draft: str, name: str) -> bool:
     return True
 
 
-def _count_extra(job: Job, snapshot: Directory, changed: list[str]) -> int:
+def _count_extra(job: Job, snapshot: Directory) -> int:
     """How many files and symlinks the changed directories of the old space have more than those of the snapshot."""
-    if not changed:
+    if not job.changed():
         return 0
     space = open_space(job.target)
     walker, reference = Walker(space), Walker(snapshot)
     count = 0
     try:
-        for path in changed:
+        for path in job.changed():
             mine, theirs = _names(walker, path), _names(reference, path)
             for name in mine.keys() - theirs:
                 count += _count_files(walker, f"{path}/{name}" if path else name) if mine[name] else 1
@@ -122,13 +103,6 @@ def _count_extra(job: Job, snapshot: Directory, changed: list[str]) -> int:
         reference.close()
         platform.close_directory(space)
     return count
-
-
-def _has_mtime(root: Directory, path: str, mtime: int) -> bool:
-    try:
-        return platform.status(root, path).st_mtime_ns == mtime
-    except OSError:
-        return False
 
 
 def _count_files(walker: Walker, path: str) -> int:

@@ -27,8 +27,9 @@ from holo.errors import CatalogInvalid, HoloError
 from holo.hololib import Library
 from holo.hololib.blobs import write_all
 from holo.hololib.golden import remove_golden
-from holo.hololib.locks import OnWait, locked
+from holo.hololib.locks import locked
 from holo.hololib.shards import DRAFT, temporary_name
+from holo.home import Home
 from holo.owners import is_mine
 from holo.platform import Directory
 from holo.relocation.patch import Relocator
@@ -60,21 +61,20 @@ class Golden:
 
     def __init__(
         self,
-        library: Library,
+        home: Home,
         digest: str,
         load: Callable[[], Catalog],
-        workers: int,
+        known: Outline | None,
         on_progress: OnProgress | None,
-        on_wait: OnWait,
     ) -> None:
-        """``load`` returns the whole catalog, which is only needed to make the tree."""
-        self._library = library
-        self._path = _folder(library)
+        """``load`` returns the whole catalog, which is only needed to make the tree. ``known``: the tree's outline."""
+        self._home = home
+        self._library = home.library
+        self._path = _folder(home.library)
         self._digest = digest
         self._load = load
-        self._workers = workers
+        self._known = known
         self._on_progress = on_progress
-        self._on_wait = on_wait
 
     def snapshot(self, directory: Directory, name: str) -> Outline | None:
         """Make ``name`` in ``directory`` a writable copy of the golden tree, which is made first if there is none.
@@ -108,7 +108,7 @@ class Golden:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self._path)
             # One maker at a time: who waited finds it made, and what is a draft then is a killed one's.
             what = f"the golden trees of {self._library.path}"
-            with locked(os.path.join(self._path, ".lock"), what, exclusive=True, on_wait=self._on_wait):
+            with locked(os.path.join(self._path, ".lock"), what, exclusive=True, on_wait=self._home.on_wait):
                 found = self._open_sound(folder)
                 if found is not None:
                     return found
@@ -128,6 +128,8 @@ class Golden:
         try:
             if not is_mine(platform.status(tree, "")):
                 raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), self._digest)
+            if self._known is not None and _is_as_made(tree, self._known):
+                return tree, self._known
             with suppress(OSError, ValueError):
                 outline = _outline_of_sound(self._path, tree, self._digest)
                 if outline is not None:
@@ -161,7 +163,7 @@ class Golden:
         recorded = as_recorded(catalog)
         content = Content(self._library, recorded, Relocator(catalog.prefix, catalog.prefix), Method.REFLINK)
         todo = plan(recorded, survey_of_empty(recorded), content.relocator, content.method)
-        tally = populate(tree, shown, prepare(content, todo), self._workers, self._on_progress)
+        tally = populate(tree, shown, prepare(content, todo), self._home.workers, self._on_progress)
         _refuse_inexact(bool(tally.divided or tally.lost))
         if tally.copied:
             # A clone's data is on the disk, and the clone itself at the latest when the next name is: Btrfs writes

@@ -218,6 +218,20 @@ def test_bytecode_without_a_source_cannot_take_a_longer_path(
     assert [os.path.normpath(path) for path in found] == [str(target), str(target), f"{target}/module.pyc"]
 
 
+@pytest.mark.parametrize("growth", [6], ids=["longer"])
+def test_bytecode_of_an_empty_source_is_no_program(source: Path, moved: Callable[[int], Path], growth: int) -> None:
+    """It names another path below the tree: that of the folder in which it was compiled."""
+    package = source / "package"
+    trees.write(package / "__init__.py", "")
+    staged = source / "staged" / "__init__.py"
+    compile_ = f"import py_compile as p; p.compile('{package}/__init__.py', dfile={str(staged)!r}, doraise=True)"
+    subprocess.run([sys.executable, "-c", compile_], check=True)
+    target = moved(growth)
+    assert output(sys.executable, "-c", "import package; print(package.__file__)", PYTHONPATH=str(target)) == (
+        f"{target}/package/__init__.py\n"
+    )
+
+
 @GROWTH
 def test_bytecode_without_a_source_runs_if_it_holds_no_path(
     source: Path, moved: Callable[[int], Path], growth: int

@@ -28,6 +28,7 @@ from holo.hololib.blobs import (
     _compress,
     _decompress,
     raw_name,
+    verified_chunks,
 )
 from support import trees
 from support.cli import Holo
@@ -335,6 +336,20 @@ def test_inflating_reads_at_most_a_chunk_beyond_the_size(tmp_path: Path) -> None
         assert sum(map(len, _decompress(file.fileno(), 2 * CHUNK))) <= 3 * CHUNK
     with path.open("rb") as file, pytest.raises(ContentMismatch):
         list(_decompress(file.fileno(), 100))
+
+
+def test_content_longer_than_its_size_is_not_read_to_its_end() -> None:
+    read = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal read
+        while read < 500:
+            read += 1
+            yield b"x"
+
+    with pytest.raises(ContentMismatch):
+        list(verified_chunks(endless(), digests.of(b"xxxxx"), 5))
+    assert read <= 6
 
 
 # -- round trips ------------------------------------------------------------------------------------------

@@ -67,10 +67,10 @@ def bench(
 @command("settings", _GROUP, ["holo settings"])
 def settings(as_json: Json = False) -> None:
     """Show every setting, its value and where that comes from."""
-    from holo.api import Hololib
+    from holo.api import load_settings
     from holo.cli import render
 
-    loaded = Hololib().settings
+    loaded = load_settings()  # also where no home can be used: this says where it comes from
     effective = loaded.effective()
     if as_json:
         render.document(
