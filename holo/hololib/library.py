@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from holo import platform
-from holo.errors import HoloError
+from holo.errors import HoloError, os_errors_as
 from holo.hololib.catalogs import Catalogs
 from holo.hololib.layout import FOLDERS, library_folder
 from holo.walk import absolute, refuse_symlinks
@@ -76,7 +76,8 @@ class Library:
 
         if self.compression != "auto":
             return self.compression == "raw"
-        return probe.reflink(self.blobs.directory, self.blobs.directory) is None
+        with os_errors_as(f"cannot try out what the library {self.path} can do"):
+            return probe.reflink(self.blobs.directory, self.blobs.directory) is None
 
     @cached_property
     def unsettled(self) -> Unsettled:

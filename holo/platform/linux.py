@@ -497,22 +497,30 @@ _OVERLAY_UUID = slice(8, 24)
 """Of the filesystem beneath; its handle follows (struct ovl_fh in the kernel's fs/overlayfs/overlayfs.h)."""
 
 
+_PASSING = frozenset({errno.EIO, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
+"""Errors that say nothing of what a filesystem can tell, only that it cannot now."""
+
+
 def identity(descriptor: int) -> str:
     """What tells an open file from every copy of it, and nobody can know who makes an archive elsewhere.
 
     That is its inode with the inode's generation, which is random, and on Btrfs, where it is the number of a
     transaction, the UUID of the subvolume: a snapshot has the same inodes. Empty where the filesystem does not tell
-    any of this (FUSE, network filesystems).
+    any of this (FUSE, network filesystems). Raises :class:`OSError` where it tells, but cannot now.
     """
     generation = bytearray(8)
     try:
         fcntl.ioctl(descriptor, _FS_IOC_GETVERSION, generation)
-    except OSError:
+    except OSError as error:
+        if error.errno in _PASSING:
+            raise
         return _handle(descriptor)
     found = f"{os.fstat(descriptor).st_ino}-{int.from_bytes(generation[:4], sys.byteorder)}"
     try:
         volume = btrfs.volume(descriptor)
-    except OSError:
+    except OSError as error:
+        if error.errno in _PASSING:
+            raise
         return found
     return volume and f"{found}-{volume}"
 
@@ -524,7 +532,7 @@ def _handle(descriptor: int) -> str:
     """
     import ctypes  # 2 ms, and only here
 
-    libc = ctypes.CDLL(None)
+    libc = ctypes.CDLL(None, use_errno=True)
     # Without the second flag overlayfs has handles only if it can be exported; Linux before 6.5 does not know it.
     for flags in (_AT_EMPTY_PATH | _AT_HANDLE_FID, _AT_EMPTY_PATH):
         handle = ctypes.create_string_buffer(_HANDLE.pack(128, 0, b""), _HANDLE.size)
@@ -532,6 +540,8 @@ def _handle(descriptor: int) -> str:
             size, kind, content = _HANDLE.unpack(handle.raw)
             is_random = (kind, size) == _OF_TMPFS or (kind == _OF_OVERLAY and any(content[_OVERLAY_UUID]))
             return f"{kind:x}-{content[:size].hex()}" if is_random else ""
+        if (number := ctypes.get_errno()) in _PASSING:
+            raise OSError(number, os.strerror(number))
     return ""
 
 

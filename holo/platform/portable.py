@@ -160,10 +160,10 @@ def clone_content(source: int, target: int) -> None:
     raise _error(errno.ENOSYS)
 
 
-def read_at(descriptor: int, count: int, offset: int) -> bytes:
-    """Read at most ``count`` bytes of an open file from ``offset`` on; none at its end."""
-    os.lseek(descriptor, offset, os.SEEK_SET)
-    return os.read(descriptor, count)
+def read_at(fd: int, length: int, offset: int, /) -> bytes:
+    """Read at most ``length`` bytes of an open file from ``offset`` on; none at its end. As :func:`os.pread`."""
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, length)
 
 
 def copy_range(source: int, target: int, offset: int, count: int) -> int:

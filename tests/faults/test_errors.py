@@ -60,7 +60,7 @@ def wrong_with(scenario: Scenario, world: World, outcome: Outcome, whole: Outcom
         # Where the library takes no new file, it can be read all the same: that was tried, and the report says so.
         if not (outcome.calls and ".holo-probe-" in outcome.calls[-1].path):
             found += other_way(outcome.json(), whole.json())
-    elif outcome.code != 3 or scenario.command[0] != "check":  # which says so of what it could not read
+    elif outcome.code != 3 or scenario.command[0] not in ("check", "gc"):  # which say so of what they could not read
         found.append(f"exit {outcome.code}: {outcome.stderr}")
     return found
 
