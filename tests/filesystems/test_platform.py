@@ -9,7 +9,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,6 +78,26 @@ def test_both_have_what_the_package_promises(system: Any) -> None:
 def test_both_are_called_alike(name: str) -> None:
     signatures = {tuple(inspect.signature(getattr(system, name)).parameters) for system in modules}
     assert len(signatures) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel")
+def test_identity_is_not_made_up_when_the_disk_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another identity than before would be that of a copy."""
+
+    def fail(code: int) -> Callable[..., None]:
+        def ioctl(*_: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        return ioctl
+
+    (tmp_path / "file").touch()
+    with (tmp_path / "file").open() as file:
+        for code in (errno.EIO, errno.ENOMEM, errno.EMFILE):
+            monkeypatch.setattr(linux.fcntl, "ioctl", fail(code))
+            with raises(code):
+                linux.identity(file.fileno())
+        monkeypatch.setattr(linux.fcntl, "ioctl", fail(errno.ENOTTY))
+        assert isinstance(linux.identity(file.fileno()), str)
 
 
 # --- directories ------------------------------------------------------------------------------
