@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from holo.hololib import Library
 from holo.hololib.locks import OnWait, say_waiting
 from holo.holotree import Holotree
 
 
-@dataclass(frozen=True)
-class Home:
+class Home(NamedTuple):
     """A library and the spaces made from it."""
 
     library: Library

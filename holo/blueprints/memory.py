@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from holo import digest as digests
 from holo import platform
@@ -71,8 +71,7 @@ def origin_of(tree: Holotree, space: Space) -> Origin | None:
     return None
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """What is known of a space of some name: read once, and handed on."""
 
     space: Space | None

@@ -11,8 +11,7 @@ from holo.checkout.survey import Survey
 from holo.relocation.patch import Relocator
 
 
-@dataclass(frozen=True)
-class Removal:
+class Removal(NamedTuple):
     """Names to remove from one directory. ``extra`` ones are not in the catalog, ``replaced`` ones are made anew."""
 
     path: str

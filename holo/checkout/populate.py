@@ -6,7 +6,7 @@ plan -> prepare (reads and checks, writes nothing) -> populate
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from holo import platform
 from holo.catalog import Catalog
@@ -22,8 +22,7 @@ from holo.platform import Directory, probe
 from holo.relocation.patch import Relocator
 
 
-@dataclass(frozen=True)
-class Content:
+class Content(NamedTuple):
     """What is to be made, where its bytes come from, and how they get there."""
 
     library: Library
@@ -35,8 +34,7 @@ class Content:
     """hash also what is shared without being read"""
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A plan whose relocated files were held against their blobs, so that only the disk can fail it."""
 
     content: Content

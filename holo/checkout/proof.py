@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from holo import platform
 from holo.catalog import Catalog
@@ -32,8 +32,7 @@ _UNKNOWN = 0
 """No directory has this inode number."""
 
 
-@dataclass(frozen=True)
-class Proof:
+class Proof(NamedTuple):
     """Up to which ctime (ns) files are known, and the directories in which that holds."""
 
     stamp: int

@@ -16,8 +16,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from holo import platform
 from holo.ephemeral.process import AtEnd, NoOverlayError, Place, try_out
@@ -43,8 +42,7 @@ _PASSING = frozenset({errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """What says nothing of a note, only that it cannot be read now: what it tells to undo is left to the next one."""
 
 
-@dataclass(frozen=True)
-class Environment:
+class Environment(NamedTuple):
     """What a command is to find, and where."""
 
     space: str

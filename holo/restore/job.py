@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from holo import platform
 from holo.catalog import Catalog, Totals
@@ -27,8 +26,7 @@ from holo.walk import open_directory
 OnProgress: TypeAlias = Callable[[int, int], object]
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """How to restore."""
 
     strategy: Strategy = Strategy.SMART
@@ -43,8 +41,7 @@ class Options:
     on_progress: OnProgress | None = None
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """The catalog, read as far as this restore needs it."""
 
     outline: Outline | None
@@ -57,8 +54,7 @@ class Wanted:
     """returns the whole catalog, which is read once at most"""
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One restore."""
 
     home: Home
@@ -75,8 +71,7 @@ class Job:
     removed shows in them, what was changed within a file does not"""
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     """What a restore has come to."""
 
     decision: Decision

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from holo import platform
 from holo.errors import Conflict, HoloError, UsageError, os_errors_as
@@ -20,8 +20,7 @@ from holo.walk import absolute, mounted_inside, open_directory
 _HISTORIES = frozenset({".git", ".hg", ".jj", ".svn"})
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """The directory that is to be a space."""
 
     space: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from holo import platform
 from holo.checkout.plan import Plan, plan
@@ -18,8 +18,7 @@ from holo.platform import probe
 from holo.restore.job import Job, opened
 
 
-@dataclass(frozen=True)
-class Planned:
+class Planned(NamedTuple):
     """What is to be done, and what that was planned on."""
 
     decision: Decision
@@ -45,7 +44,7 @@ def make_plan(job: Job, *, dry: bool = False) -> Planned:
     decision = decide_method(job)
     # Only hardlinked files look different from others, so a survey for another method serves as well.
     if (remembered.used is Method.HARDLINK) == (decision.used is Method.HARDLINK):
-        return replace(planned, decision=decision)
+        return planned._replace(decision=decision)
     return _plan_for(job, decision, proof)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from holo.catalog import Catalog, DirectoryRow
 from holo.files import read_file, seal, unseal
@@ -17,8 +17,7 @@ from holo.owners import only_we_wrote
 from holo.relocation import leads_into
 
 
-@dataclass(frozen=True)
-class Outline:
+class Outline(NamedTuple):
     """The document beside a golden tree. Its body is parsed by those who need it."""
 
     digest: str
