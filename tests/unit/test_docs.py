@@ -20,7 +20,6 @@ from holo.cli.commands import load_all
 from holo.settings import load
 from support import consoles
 from support.cli import Holo
-from support.filesystems import Filesystem
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("catalogs/*.md")])
@@ -150,15 +149,6 @@ def test_python_examples_run(holo: Holo, name: str) -> None:
 
 
 # -- console blocks ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("filesystem", ["btrfs"], indirect=True)
-@pytest.mark.parametrize("page", consoles.PAGES, ids=lambda path: path.name)
-def test_console_blocks_are_current(page: Path, filesystem: Filesystem, tmp_path: Path, real_venv_source: Path) -> None:
-    world = consoles.World(filesystem.root / "ada", tmp_path)
-    world.furnish(real_venv_source)
-    text = page.read_text(encoding="utf-8")
-    assert consoles.differences(text, consoles.rendered(text, world)) == [], "`make docs` writes the blocks anew"
 
 
 @pytest.mark.parametrize(
