@@ -17,4 +17,4 @@ class Home(NamedTuple):
     workers: int = 1
     """processes that work side by side"""
     on_wait: OnWait = say_waiting
-    """called with a message before waiting for a lock, and with what else a user is to know"""
+    """called with messages for the user, above all before holo waits for a lock"""

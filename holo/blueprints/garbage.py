@@ -1,4 +1,4 @@
-"""Garbage of builds: what killed ones left, and what is known of catalogs that are gone.
+"""Garbage of builds: what killed builds left, and notes about catalogs that are gone.
 
 Only this user's. An id is a hash, which does not tell whether a file of another user, even of root, is still needed.
 """

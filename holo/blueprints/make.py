@@ -11,7 +11,7 @@ A killed build leaves at most a stage, a log and a lock that nobody holds. The n
 removes them; the next build of any blueprint removes the stage. The tools inherit the lock, so it is free only when
 neither they nor anything that they left behind can still write to the stage.
 
-A catalog that another user built does not count, for whoever uses it runs what is in it: only one's own and root's do.
+Only catalogs that this user or root built count: whoever uses a catalog runs the programs in it.
 """
 
 from __future__ import annotations

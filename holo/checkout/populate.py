@@ -31,7 +31,7 @@ class Content(NamedTuple):
     relocator: Relocator
     method: Method
     verify: bool = False
-    """hash also what is shared without being read"""
+    """hash shared content as well, which is not read otherwise"""
 
 
 class Prepared(NamedTuple):

@@ -1,4 +1,4 @@
-"""Delete a space: its directory, and what is known about it."""
+"""Delete a space: its directory and its record."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from holo.space import Space
 
 
 def delete(home: Home, name: str) -> Space:
-    """Remove a space and what is known about it. Returns what it was.
+    """Remove a space and its record. Returns the record.
 
-    If that is damaged, what is removed is the directory where the space is likely to be.
+    If the record is damaged, this removes the directory where the space is likely to be.
     """
     spaces = home.spaces
     with spaces.lock(name, home.on_wait):

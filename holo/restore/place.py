@@ -27,7 +27,7 @@ class Target(NamedTuple):
     """its name"""
     path: str
     known: Space | None
-    """what is known of the space, if there is one of that name"""
+    """the record of the space, if there is one of that name"""
     is_new: bool
     """nothing is at the path, or an empty directory"""
     is_mount_point: bool

@@ -1,4 +1,4 @@
-"""How content gets into a space, and what is to be done there: survey, then plan. Changes nothing."""
+"""Survey a space, choose the method, and plan the changes. Changes nothing itself."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Golden:
                 return found
             if not os.access(self._path, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self._path)
-            # One maker at a time: who waited finds it made, and what is a draft then is a killed one's.
+            # One maker at a time: whoever waited finds it made, and any draft there is left from a killed maker.
             what = f"the golden trees of {self._library.path}"
             with locked(os.path.join(self._path, ".lock"), what, exclusive=True, on_wait=self._home.on_wait):
                 found = self._open_sound(folder)
