@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from holo.restore.report import RestoreReport
     from holo.settings import Setting, Settings, Strategy
     from holo.space import Space
+    from holo.transport.export import ExportReport
+    from holo.transport.intake import ImportReport
     from holo.uninstall import UninstallReport
 
 _HOMES = {
@@ -82,6 +84,8 @@ _HOMES = {
     "checkout.strategy": ("Decision", "Method"),
     "settings": ("Setting", "Settings", "Strategy"),
     "space": ("Space",),
+    "transport.export": ("ExportReport",),
+    "transport.intake": ("ImportReport",),
     "uninstall": ("UninstallReport",),
 }
 
@@ -101,12 +105,14 @@ __all__ = [
     "Decision",
     "Diagnosis",
     "DryRun",
+    "ExportReport",
     "FileTimes",
     "Fill",
     "Folder",
     "GcReport",
     "HoloError",
     "Hololib",
+    "ImportReport",
     "IntegrityError",
     "Method",
     "NotFound",

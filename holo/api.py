@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from holo.gc.report import GcReport
     from holo.platform import Directory
     from holo.record import RecordReport
-    from holo.restore import DryRun, Options
+    from holo.restore import Carrier, DryRun, Options
     from holo.restore.report import RestoreReport
     from holo.settings import Settings, Strategy
+    from holo.transport.export import ExportReport
+    from holo.transport.intake import ImportReport
     from holo.uninstall import UninstallReport
 
     PathLike: TypeAlias = str | os.PathLike[str]
@@ -265,8 +267,8 @@ class Hololib:
         from holo.restore import restore
 
         options = self._options(strategy, strict, verify, force, on_progress, yes=yes)
-        with self._restoring(space, to, catalog) as (name, path, wanted):
-            return restore(self.home, name, wanted, path, options)
+        with self._restoring(space, to, catalog) as (name, path, wanted, carrier):
+            return restore(self.home, name, wanted, path, options, carrier)
 
     def dry_run(
         self,
@@ -284,8 +286,8 @@ class Hololib:
         from holo.restore import dry_run
 
         options = self._options(strategy, strict, verify, force, None, yes=yes)
-        with self._restoring(space, to, catalog) as (name, path, wanted):
-            return dry_run(self.home, name, wanted, path, options)
+        with self._restoring(space, to, catalog) as (name, path, wanted, carrier):
+            return dry_run(self.home, name, wanted, path, options, carrier)
 
     def run_ephemeral(
         self,
@@ -382,12 +384,68 @@ class Hololib:
         return list(glance(self.home.library, self.home.spaces.spaces()))
 
     def catalogs(self, reference: str | None = None) -> list[CatalogSummary]:
-        """All catalogs, by name, or the one of that name or digest prefix, under all its names."""
+        """All catalogs, by name; or the one of a name or digest prefix, under all its names; or those of a bundle."""
+        if reference is not None and (bundle := selection.bundle_named(self.home, reference)) is not None:
+            from holo.transport.intake import summaries_of
+
+            return summaries_of(bundle)
         found = self.home.library.catalogs.summaries()
         if reference is None:
             return found
         digest = self.home.library.catalogs.resolve(reference).digest
         return [summary for summary in found if summary.digest == digest]
+
+    def export(
+        self,
+        references: Sequence[str],
+        output: PathLike | int,
+        *,
+        known: Sequence[PathLike] = (),
+        compress: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> ExportReport:
+        """Write catalogs (names or digest prefixes) with all their content into a bundle: a file, or a descriptor.
+
+        The same catalogs always give the same bytes. ``known``: catalogs, or bundles, that whoever imports it has
+        already; what those hold is left out. ``compress`` makes it smaller; otherwise a filesystem that shares blocks
+        need not copy any when it is imported.
+        """
+        from holo.transport.export import cargo_of, export
+
+        target = output if isinstance(output, int) else absolute(os.fspath(output))
+        with self._using_library():
+            cargo = cargo_of(self.home.library, references, [os.fspath(item) for item in known])
+            return export(
+                self.home.library, cargo, target, compress=compress, workers=self.home.workers, on_progress=on_progress
+            )
+
+    def import_file(
+        self,
+        file: PathLike | int,
+        name: str | None = None,
+        *,
+        keep_setid: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> ImportReport:
+        """Take the catalogs of a bundle, a file or what a descriptor gives, into the library.
+
+        They have the names that they had, or ``name``, if there is one. Only what the library lacks is read.
+        ``keep_setid`` accepts setuid and setgid bits and capabilities. Raises :class:`IntegrityError` for a bundle that
+        is damaged or not complete; nothing is imported then.
+        """
+        from holo.transport import bundle as bundles
+        from holo.transport.intake import import_bundle
+
+        library = self.home.library
+        with self._using_library():
+            if isinstance(file, int):
+                opened = bundles.received(file, "standard input", library.folder("library"))
+            else:
+                opened = bundles.opened(os.fspath(file))
+            with opened as bundle:
+                return import_bundle(
+                    library, bundle, name, keep_setid=keep_setid, workers=self.home.workers, on_progress=on_progress
+                )
 
     def catalog(self, reference: str) -> Catalog:
         """The catalog of that name or digest prefix, validated."""
@@ -544,8 +602,8 @@ class Hololib:
     @contextmanager
     def _restoring(
         self, space: str | None, to: PathLike | None, catalog: str | None
-    ) -> Iterator[tuple[str, str | None, CatalogRef]]:
-        """The space, the place and the catalog that a restore is about, with both locks held.
+    ) -> Iterator[tuple[str, str | None, CatalogRef, Carrier | None]]:
+        """The space, the place and the catalog that a restore is about, with both locks held; and its bundle, if any.
 
         In this order: who waits for a space does not keep anybody waiting for the library.
         """
@@ -554,7 +612,21 @@ class Hololib:
         selection.catalog_for(self.home, name, catalog)  # what does not exist is told before anything is made
         self._sweep()
         with self._alone_with(name), self._using_library():
-            yield name, path, selection.catalog_for(self.home, name, catalog)
+            wanted = selection.catalog_for(self.home, name, catalog)
+            with self._carried(self.home.spaces.find(name), wanted) as carrier:
+                yield name, path, wanted, carrier
+
+    @contextmanager
+    def _carried(self, known: Space | None, wanted: CatalogRef) -> Iterator[Carrier | None]:
+        """The bundle that a space was restored from, if the library does not have its catalog."""
+        is_carried = known is not None and known.bundle and known.digest == wanted.digest
+        if known is None or not is_carried or self.home.library.catalogs.has(wanted.digest):
+            yield None
+            return
+        from holo.transport.direct import carrier_of
+
+        with carrier_of(known.bundle, wanted.digest) as (_, carrier):
+            yield carrier
 
     def _refuse_place(self, space: str, path: str | None, options: Options) -> None:
         """Raise what a restore would raise about the place of a space, whose lock is held."""
@@ -585,31 +657,44 @@ class Hololib:
 
         with self._using_library():
             selection.say_what_is_taken(self.home, source, known)
-            catalog, warnings = self._obtain(source, known, approve, keep_setid=keep_setid)
-            approve(*catalog)
-            report = restore(self.home, space, catalog, path, options)
-            return replace(report, warnings=(*warnings, *report.warnings))
+            with self._obtained(source, known, approve, keep_setid=keep_setid) as (catalog, carrier, warnings):
+                approve(*catalog)
+                report = restore(self.home, space, catalog, path, options, carrier)
+                return replace(report, warnings=(*warnings, *report.warnings))
 
-    def _obtain(
+    @contextmanager
+    def _obtained(
         self, source: str | None, known: Space | None, approve: Callable[[str, str], object], *, keep_setid: bool
-    ) -> tuple[CatalogRef, tuple[str, ...]]:
-        """The catalog that a source means; recorded or taken in if need be, with warnings.
+    ) -> Iterator[tuple[CatalogRef, Carrier | None, tuple[str, ...]]]:
+        """The catalog that a source means, recorded or taken in if need be; the bundle it stays in; warnings.
 
         ``approve`` is called with its name and digest before that is done, and may raise.
         """
         named = selection.catalog_named(self.home, source, known)
         if named is not None:
-            return named, ()
+            with self._carried(known, named) as carrier:
+                yield named, carrier, ()
+            return
         assert source is not None
         library = self.home.library
         if os.path.isdir(source):
             from holo.record import record
 
             report = record(library, source, keep_setid=keep_setid, workers=self.home.workers, approve=approve)
-            return CatalogRef(report.name, report.digest), report.warnings
+            yield CatalogRef(report.name, report.digest), None, report.warnings
+            return
+        from holo.transport.bundle import is_bundle
+
+        if is_bundle(source):
+            from holo.transport.direct import carrier_of
+
+            with carrier_of(absolute(source), keep_setid=keep_setid) as (catalog, carrier):
+                yield catalog, None if library.catalogs.has(catalog.digest) else carrier, ()
+            return
         from holo.transport.catalog_file import take_in
 
-        return take_in(library, source, approve, keep_setid=keep_setid), ()
+        selection.refuse_other_file(source)
+        yield take_in(library, source, approve, keep_setid=keep_setid, workers=self.home.workers), None, ()
 
     def _environment(
         self,

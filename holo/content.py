@@ -6,8 +6,9 @@ length instead of the zeros.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeAlias
+import os
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeAlias
 
 from holo import platform
 
@@ -36,6 +37,25 @@ class Hole:
 Piece: TypeAlias = bytes | Hole
 
 
+class Section(NamedTuple):
+    """A stretch of an open file, which whoever made the section closes."""
+
+    descriptor: int
+    offset: int
+    length: int
+
+    def pieces(self) -> Iterator[bytes]:
+        """Its bytes; fewer if the file has become shorter. Raises :class:`OSError`."""
+        position, end = self.offset, self.offset + self.length
+        while position < end and (piece := platform.read_at(self.descriptor, min(end - position, _LARGEST), position)):
+            yield piece
+            position += len(piece)
+
+    def part(self, start: int, length: int) -> Section:
+        """So many bytes of it."""
+        return Section(self.descriptor, self.offset + start, length)
+
+
 def pieces_of(descriptor: int, size: int) -> Iterator[Piece]:
     """The first ``size`` bytes of an open file; fewer if it has become shorter. Raises :class:`OSError`."""
     position = 0
@@ -52,3 +72,26 @@ def pieces_of(descriptor: int, size: int) -> Iterator[Piece]:
             position += len(piece)
     if position < size:
         yield Hole(size - position)
+
+
+def write_sparse(descriptor: int, pieces: Iterable[Piece]) -> None:
+    """Write pieces to an empty file: holes become holes, and nothing else does."""
+    ends_in_hole = False
+    for piece in pieces:
+        if isinstance(piece, Hole):
+            end = os.lseek(descriptor, 0, os.SEEK_CUR)
+            os.ftruncate(descriptor, end)  # XFS allocates ahead, and would not take that back
+            os.lseek(descriptor, end + len(piece), os.SEEK_SET)
+            ends_in_hole = True
+        elif piece:
+            write_all(descriptor, piece)
+            ends_in_hole = False
+    if ends_in_hole:
+        os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write all of ``data`` at the file's position."""
+    written = os.write(descriptor, data)
+    while written < len(data):
+        written += os.write(descriptor, memoryview(data)[written:])

@@ -143,13 +143,32 @@ def catalog_named(home: Home, source: str | None, known: Space | None) -> Catalo
     return None
 
 
+def bundle_named(home: Home, source: str) -> str | None:
+    """The path of the bundle that a source is, if any; a catalog of that name comes first."""
+    from holo.transport.bundle import is_bundle
+
+    is_catalog = os.sep not in source and home.library.catalogs.is_catalog(source)
+    return source if not is_catalog and is_bundle(source) else None
+
+
+def refuse_other_file(path: str) -> None:
+    """Raise :class:`UsageError` for a file that is neither a bundle nor a catalog."""
+    from holo.transport.catalog_file import is_catalog_file
+
+    if not is_catalog_file(path):
+        from holo.blueprints.blueprint import unknown
+
+        raise unknown(path)
+
+
 def blueprint_named(home: Home, source: str | None, known: Known, to: str | None) -> Blueprint | None:
     """The blueprint that a source is, if any. Without a source: the space's own; for a new one, the nearest."""
     from holo.blueprints import blueprint
 
     if source is not None:
         is_catalog = os.sep not in source and home.library.catalogs.is_catalog(source)
-        return blueprint.recognise(source) if os.path.isfile(source) and not is_catalog else None
+        may_be = os.path.isfile(source) and not is_catalog and bundle_named(home, source) is None
+        return blueprint.recognise(source) if may_be else None
     if known.space is None:
         return blueprint.nearest(current_directory(), of_npm=os.path.basename(to or "") == "node_modules")
     if known.origin is None or not os.path.isfile(known.origin.blueprint):

@@ -63,6 +63,8 @@ class Space:
     """that of the record's own file (:func:`holo.platform.identity`), which a copy of the file does not share"""
     modes: list[tuple[int, int]] = field(default_factory=list)
     """pairs of a type and mode (st_mode) that was set, and the one that the filesystem kept instead"""
+    bundle: str = ""
+    """the bundle that it was restored from, if the library did not have the catalog"""
     draft: str = ""
     """while a restore replaces the whole space: the name, beside it, of the tree to remove in the end"""
     standing: Standing = "own"
@@ -170,7 +172,7 @@ def _is_sound(space: Space, name: str) -> bool:
         and digests.is_digest(space.digest)
         and all(type(number) is int for number in numbers)
         and space.times.granularity > 0
-        and all(type(text) is str for text in (*texts, space.inodes))
+        and all(type(text) is str for text in (*texts, space.inodes, space.bundle))
         and all(type(mode) is type(kept) is int for mode, kept in space.modes)
         and (space.reason is None or type(space.reason) is str)
     )

@@ -34,6 +34,7 @@ from holo.check.reader import FOREIGN, Reader, Seen, State
 from holo.check.report import CheckReport, Kind, Problem
 from holo.check.rights import excessive_rights, take_rights
 from holo.check.sources import Sources, refuse_missing
+from holo.checkout.contents import Contents
 from holo.errors import HoloError, os_errors_as
 from holo.files import NOT_DAMAGE, SMALL, paths_in, read_file
 from holo.hololib import CatalogSummary
@@ -47,6 +48,7 @@ from holo.holotree import OthersSpace
 from holo.home import Home
 from holo.owners import is_mine, is_others
 from holo.space import Space
+from holo.transport.direct import carrier_of
 from holo.trees.held import is_whole, remove_held
 from holo.trees.overlay import Layers
 from holo.workers import pool
@@ -88,7 +90,7 @@ def check(home: Home, options: Options) -> CheckReport:
         with os_errors_as(f"cannot {doing} the library {library.path}", name_file=True):
             if options.repair:
                 locks.enter_context(library.unsettled.record("Nothing was repaired."))
-            report = _Check(home, options).run()
+            report = _Check(home, options, locks).run()
             if options.repair:
                 library.settle()
     report.seconds = round(time.monotonic() - started, 3)
@@ -98,7 +100,9 @@ def check(home: Home, options: Options) -> CheckReport:
 class _Check:
     """One check, from the first file to the last."""
 
-    def __init__(self, home: Home, options: Options) -> None:
+    def __init__(self, home: Home, options: Options, opened: ExitStack) -> None:
+        """``opened`` closes what is open to the end."""
+        self._opened = opened
         self._library = home.library
         self._tree = home.spaces
         self._layers = Layers(home.spaces.path)
@@ -116,7 +120,9 @@ class _Check:
     def run(self) -> CheckReport:
         self._check_rights()
         self._check_records()
-        self._sources = Sources(self._library, self._spaces.values(), self._options.sources, self._quarantine.path)
+        self._sources = Sources(
+            self._library, self._spaces.values(), self._options.sources, self._quarantine.path, self._opened
+        )
         self._check_names()
         self._check_catalogs()
         golden = self._golden_trees()
@@ -473,11 +479,21 @@ class _Check:
         return self._note("golden", path, what, [digest])
 
     def _check_space(self, space: Space) -> None:
-        if space.digest not in self._contents:
-            self._note("space", space.path, "its catalog is not in the library", [space.digest]).spaces = [space.name]
+        if space.digest in self._contents:
+            self._compare_space(space, self._library.catalogs.read(space.digest), self._library.blobs)
             return
-        catalog = self._library.catalogs.read(space.digest)
-        for path, what in space_differences(self._library, space, catalog, self._workers):
+        what = "its catalog is not in the library"
+        if space.bundle:
+            try:
+                with carrier_of(space.bundle, space.digest) as (_, carrier):
+                    self._compare_space(space, carrier.catalog, carrier.contents)
+                return
+            except HoloError as error:
+                what = f"{what}, and {error.message}"
+        self._note("space", space.path, what, [space.digest]).spaces = [space.name]
+
+    def _compare_space(self, space: Space, catalog: Catalog, contents: Contents) -> None:
+        for path, what in space_differences(contents, space, catalog, self._workers):
             problem = self._note("space", os.path.join(space.path, path) if path else space.path, what)
             problem.catalogs, problem.spaces = [space.catalog], [space.name]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from holo import platform
 from holo.catalog import Catalog
+from holo.checkout.contents import Contents
 from holo.checkout.proof import NO_PROOF
 from holo.checkout.strategy import Method
 from holo.checkout.survey import Expectation, survey
@@ -37,7 +38,7 @@ def golden_differences(library: Library, catalog: Catalog, workers: int) -> Iter
             yield "", "it was changed after it was made"
         if outline.body != body_of(catalog):
             yield "", "its outline is not that of its catalog"
-        yield from _compare(tree, library, _as_recorded(catalog, EXACT), workers)
+        yield from _compare(tree, library.blobs, _as_recorded(catalog, EXACT), workers)
     finally:
         platform.close_directory(tree)
 
@@ -50,7 +51,7 @@ def tree_differences(library: Library, path: str, catalog: Catalog, workers: int
         yield "", f"it cannot be opened: {error.strerror}"
         return
     try:
-        yield from _compare(tree, library, _as_recorded(catalog, _times_in(os.path.dirname(path))), workers)
+        yield from _compare(tree, library.blobs, _as_recorded(catalog, _times_in(os.path.dirname(path))), workers)
     finally:
         platform.close_directory(tree)
 
@@ -67,7 +68,7 @@ def _times_in(folder: str) -> FileTimes:
         platform.close_directory(directory)
 
 
-def space_differences(library: Library, space: Space, catalog: Catalog, workers: int) -> Iterator[tuple[str, str]]:
+def space_differences(contents: Contents, space: Space, catalog: Catalog, workers: int) -> Iterator[tuple[str, str]]:
     """Every difference of a space from its catalog: path in the space, and what is wrong there."""
     if space.state != "pristine":
         yield "", "its last restore has not ended"
@@ -79,7 +80,7 @@ def space_differences(library: Library, space: Space, catalog: Catalog, workers:
         yield "", f"it cannot be opened: {error.strerror}"
         return
     try:
-        yield from _compare(root, library, _as_restored(space, catalog), workers)
+        yield from _compare(root, contents, _as_restored(space, catalog), workers)
     finally:
         platform.close_directory(root)
 
@@ -102,9 +103,9 @@ def _as_recorded(catalog: Catalog, times: FileTimes) -> Expectation:
     return Expectation(as_recorded(catalog), relocator, Method.REFLINK, NO_PROOF, times)
 
 
-def _compare(root: Directory, library: Library, expectation: Expectation, workers: int) -> Iterator[tuple[str, str]]:
+def _compare(root: Directory, contents: Contents, expectation: Expectation, workers: int) -> Iterator[tuple[str, str]]:
     try:
-        findings = survey(root, expectation, library.blobs, workers).findings
+        findings = survey(root, expectation, contents, workers).findings
     except HoloError as error:
         yield "", error.message
         return

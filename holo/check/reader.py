@@ -14,8 +14,10 @@ from holo import platform
 from holo.errors import HoloError
 from holo.files import NOT_DAMAGE
 from holo.filetimes import EXACT, try_out
-from holo.hololib.blobs import ContentMismatch, is_sealed, stored_content
+from holo.hololib.blobs import is_sealed
+from holo.hololib.frames import stored_content
 from holo.hololib.layout import LinkForm, blob_digest, link_form
+from holo.hololib.verified import ContentMismatch
 from holo.owners import is_mine
 from holo.platform import Directory
 

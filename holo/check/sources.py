@@ -6,7 +6,7 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from glob import escape as glob_escape
 from glob import glob
@@ -19,11 +19,15 @@ from holo.content import Hole, Piece, pieces_of
 from holo.errors import HoloError, NotFound
 from holo.files import read_file
 from holo.hololib import Library
-from holo.hololib.blobs import WORTH_COMPRESSING, Blobs, ContentMismatch
+from holo.hololib.blobs import WORTH_COMPRESSING
 from holo.hololib.catalogs import LARGEST
 from holo.hololib.layout import blob_digest, is_shard
+from holo.hololib.verified import ContentMismatch
 from holo.relocation.patch import Relocator
 from holo.space import Space
+from holo.transport.bundle import Bundle, is_bundle
+from holo.transport.bundle import opened as open_bundle
+from holo.transport.source import Folder, verified_pieces
 from holo.walk import Walker, absolute, open_directory
 
 
@@ -42,20 +46,32 @@ class _Place(NamedTuple):
 def refuse_missing(paths: Sequence[str]) -> None:
     """Raise :class:`NotFound` if one of the ``paths`` (``--from``) is not there."""
     for path in map(absolute, paths):
-        if not os.path.isdir(path):
-            raise NotFound(f"there is no directory at {path}", "--from names a library, or a directory with files.")
+        if not os.path.isdir(path) and not is_bundle(path):
+            raise NotFound(
+                f"there is no directory and no bundle at {path}",
+                "--from names a library, a bundle, or a directory with files.",
+            )
 
 
 class Sources:
     """Everything at hand: the library's other forms and derived files, the spaces, and ``paths`` (``--from``)."""
 
-    def __init__(self, library: Library, spaces: Iterable[Space], paths: Sequence[str], quarantine: str) -> None:
-        """``quarantine`` is a folder to look through as well: bytes may be in it under another blob's name."""
+    def __init__(
+        self, library: Library, spaces: Iterable[Space], paths: Sequence[str], quarantine: str, opened: ExitStack
+    ) -> None:
+        """``quarantine`` is a folder to look through as well: bytes may be in it under another blob's name.
+
+        ``opened`` closes the bundles among the paths.
+        """
         self._library = library
         self._spaces = list(spaces)
         self._libraries: list[str] = []
         self._folders: list[str] = []
+        self._bundles: list[Bundle] = []
         for path in map(absolute, paths):
+            if is_bundle(path):
+                self._bundles.append(opened.enter_context(open_bundle(path)))
+                continue
             other = _library_in(path)
             # The user's own symlink is followed, but none in there.
             self._folders.append(os.path.realpath(path)) if other is None else self._libraries.append(other)
@@ -73,6 +89,9 @@ class Sources:
                 data, _ = read_file(path, LARGEST)
                 if digests.of(data) == digest:
                     return Catalog.from_json(data, path), path
+        for bundle in self._bundles:
+            with suppress(OSError, HoloError):
+                return bundle.catalog(digest), bundle.name
         return None
 
     def look_for(self, wanted: Mapping[str, int], catalogs: Iterable[str]) -> None:
@@ -126,7 +145,9 @@ class Sources:
             yield place.origin, partial(_read, place)
         # A file that went to the quarantine because it could not be read may be sound after all.
         for library in self._libraries + self._quarantined("library"):
-            yield library, partial(Blobs.foreign_chunks, library, digest, size)
+            yield library, partial(verified_pieces, Folder(library), digest, size)
+        for bundle in self._bundles:
+            yield bundle.name, partial(verified_pieces, bundle, digest, size)
 
     def _quarantined(self, name: str) -> list[str]:
         """The folders of that name in the quarantine; each repair may have made one."""

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 from holo import platform
 from holo.catalog import Catalog, FileRow, Relocation
 from holo.checkout.attributes import set_xattrs
+from holo.checkout.contents import Contents
 from holo.checkout.plan import Fill
 from holo.checkout.strategy import Method
 from holo.checkout.tally import Tally
-from holo.content import Hole, Piece
-from holo.hololib import Library
-from holo.hololib.blobs import CHUNK, write_sparse
-from holo.hololib.links import READ_ONLY
+from holo.content import Hole, Piece, write_sparse
+from holo.hololib.links import READ_ONLY, Links
+from holo.hololib.verified import CHUNK
 from holo.platform import Directory
 from holo.relocation.patch import Relocator, patch_file
 
@@ -36,11 +36,21 @@ _BLOCK = 4096
 class Materializer:
     """Makes files of one catalog in one space. Made before the workers are forked, used in them."""
 
-    def __init__(self, library: Library, catalog: Catalog, relocator: Relocator, used: Method, *, verify: bool) -> None:
+    def __init__(
+        self,
+        contents: Contents,
+        links: Links | None,
+        catalog: Catalog,
+        relocator: Relocator,
+        used: Method,
+        *,
+        verify: bool,
+    ) -> None:
+        """``links`` are needed for hardlinks only."""
         self.used = used
         self._verify = verify
-        self._blobs = library.blobs
-        self._links = library.links if used is Method.HARDLINK else None
+        self._contents = contents
+        self._links = links if used is Method.HARDLINK else None
         self._catalog = catalog
         self._relocator = relocator
         self._patched: dict[str, bytes] = {}
@@ -68,14 +78,14 @@ class Materializer:
                     relocation = self._relocation(path)
                     if relocation is not None:
                         self._check(path, row, relocation)
-                        if self._relocator.is_unquoted(self._blobs.chunks(row[4], row[2]), relocation, path):
+                        if self._relocator.is_unquoted(self._contents.chunks(row[4], row[2]), relocation, path):
                             self.unquoted.append(path)
 
     def _check(self, path: str, row: FileRow, relocation: Relocation) -> None:
         size, digest = row[2], row[4]
-        self._relocator.check(self._blobs.chunks(digest, size), relocation, path)
+        self._relocator.check(self._contents.chunks(digest, size), relocation, path)
         if size <= CHUNK and self._patched_bytes < _KEPT_BYTES:
-            pieces = [*self._relocator.patch(self._blobs.chunks(digest, size), relocation, path)]
+            pieces = [*self._relocator.patch(self._contents.chunks(digest, size), relocation, path)]
             if not any(isinstance(piece, Hole) for piece in pieces):
                 patched = b"".join(map(bytes, pieces))
                 self._patched[path] = patched
@@ -145,7 +155,7 @@ class Materializer:
         if not size:
             self._finish(platform.create_file(directory, name, mode), mode, mtime, xattrs)
             return True
-        target = self._blobs.clone(digest, size, directory, name, 0o600 if xattrs else mode, verify=self._verify)
+        target = self._contents.clone(digest, size, directory, name, 0o600 if xattrs else mode, verify=self._verify)
         if target is None:
             return False
         self._finish(target, mode, mtime, xattrs)
@@ -153,7 +163,7 @@ class Materializer:
 
     def _make_copy(self, directory: Directory, row: FileRow, xattrs: dict[str, bytes] | None) -> None:
         name, mode, size, mtime, digest = row
-        self._write(directory, name, self._blobs.chunks(digest, size), mode, mtime, xattrs)
+        self._write(directory, name, self._contents.chunks(digest, size), mode, mtime, xattrs)
 
     def _make_patched(
         self, directory: Directory, path: str, row: FileRow, relocation: Relocation, xattrs: dict[str, bytes] | None
@@ -170,7 +180,7 @@ class Materializer:
         if patched is not None:
             chunks = iter((patched,))
         else:
-            chunks = self._relocator.patch(self._blobs.chunks(digest, size), relocation, path)
+            chunks = self._relocator.patch(self._contents.chunks(digest, size), relocation, path)
         self._write(directory, name, chunks, mode, mtime, xattrs)
 
     def _make_patched_clone(
@@ -181,7 +191,7 @@ class Materializer:
         regions = self._relocator.regions(relocation)
         if regions is None or sum(end - start + _BLOCK for start, end in regions) > min(size, _LARGEST_REGIONS):
             return False
-        target = self._blobs.clone(digest, size, directory, name, 0o600, verify=self._verify)
+        target = self._contents.clone(digest, size, directory, name, 0o600, verify=self._verify)
         if target is None:
             return False
         try:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from holo import platform
 from holo.catalog import Catalog
+from holo.checkout.contents import Contents
 from holo.checkout.engine import Engine, OnProgress
 from holo.checkout.materialize import Materializer
 from holo.checkout.plan import Plan, plan
@@ -18,18 +19,21 @@ from holo.checkout.survey import survey_of_empty
 from holo.checkout.tally import Tally
 from holo.errors import os_errors_as
 from holo.hololib import Library
-from holo.platform import Directory, probe
+from holo.hololib.links import Links
+from holo.platform import Directory
 from holo.relocation.patch import Relocator
 
 
 class Content(NamedTuple):
     """What is to be made, where its bytes come from, and how they get there."""
 
-    library: Library
+    contents: Contents
     catalog: Catalog
     """all of it, or the part that the plan is about"""
     relocator: Relocator
     method: Method
+    links: Links | None = None
+    """of the library, if the method is hardlinks"""
     verify: bool = False
     """hash shared content as well, which is not read otherwise"""
 
@@ -45,7 +49,7 @@ class Prepared(NamedTuple):
 def prepare(content: Content, todo: Plan) -> Prepared:
     """Check the recorded offsets of all files to be patched. Raises :class:`CatalogInvalid` before any write."""
     materializer = Materializer(
-        content.library, content.catalog, content.relocator, content.method, verify=content.verify
+        content.contents, content.links, content.catalog, content.relocator, content.method, verify=content.verify
     )
     materializer.check(todo.fills)
     return Prepared(content, todo, materializer)
@@ -65,10 +69,8 @@ def populate(
 def populate_empty(library: Library, catalog: Catalog, relocator: Relocator, path: str, workers: int) -> Tally:
     """Make the empty directory ``path`` equal to a catalog, or a part of one, patched as ``relocator`` says."""
     with os_errors_as(f"cannot make {path}"), platform.closing(platform.open_root(path)) as root:
-        blobs = library.blobs
-        can_reflink = probe.reflink(blobs.directory, root, blobs.any_raw) is None
-        method = Method.REFLINK if can_reflink else Method.COPY
-        content = Content(library, catalog, relocator, method, verify=library.may_be_torn)
+        method = Method.REFLINK if library.blobs.why_no_reflink(root) is None else Method.COPY
+        content = Content(library.blobs, catalog, relocator, method, verify=library.may_be_torn)
         todo = plan(catalog, survey_of_empty(catalog), relocator, method)
         return populate(root, path, prepare(content, todo), workers)
 

@@ -21,11 +21,11 @@ from holo import digest as digests
 from holo import platform
 from holo.catalog import Catalog, FileRow, SymlinkRow
 from holo.checkout.attributes import can_keep
+from holo.checkout.contents import Contents
 from holo.checkout.proof import Proof
 from holo.checkout.strategy import Method
 from holo.errors import HoloError
 from holo.filetimes import EXACT, FileTimes
-from holo.hololib.blobs import Blobs
 from holo.hololib.links import READ_ONLY, Links
 from holo.platform import Directory, probe
 from holo.relocation.patch import Relocator
@@ -106,9 +106,9 @@ _FEWEST_LINKS = 50
 longest in one directory."""
 
 
-def survey(root: Directory, expectation: Expectation, blobs: Blobs, workers: int) -> Survey:
+def survey(root: Directory, expectation: Expectation, contents: Contents, workers: int) -> Survey:
     """Look at every entry of the space below ``root``."""
-    surveyor = _Surveyor(root, expectation, blobs)
+    surveyor = _Surveyor(root, expectation, contents)
     tasks: list[range] = []
     first = count = 0
     directories = expectation.catalog.directories
@@ -194,10 +194,10 @@ def _make_again(paths: set[str], result: Survey, catalog: Catalog) -> None:
 
 
 class _Surveyor:
-    def __init__(self, root: Directory, expectation: Expectation, blobs: Blobs) -> None:
+    def __init__(self, root: Directory, expectation: Expectation, contents: Contents) -> None:
         self._root = root
         self._device = platform.status(root, "").st_dev
-        self._blobs = blobs
+        self._contents = contents
         self._catalog = catalog = expectation.catalog
         self._relocator = expectation.relocator
         self._shown = os.fsdecode(expectation.relocator.new)
@@ -359,7 +359,7 @@ class _Surveyor:
         if relocation is None or not self._relocator.applies(relocation):
             return found == row[4]
         expected = digests.Hasher()
-        for chunk in self._relocator.patch(self._blobs.chunks(row[4], row[2]), relocation, path):
+        for chunk in self._relocator.patch(self._contents.chunks(row[4], row[2]), relocation, path):
             expected.update(chunk)
         return found == expected.hexdigest()
 

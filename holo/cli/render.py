@@ -25,7 +25,9 @@ if TYPE_CHECKING:
         CloneReport,
         Diagnosis,
         DryRun,
+        ExportReport,
         GcReport,
+        ImportReport,
         RecordReport,
         RestoreReport,
         UninstallReport,
@@ -126,6 +128,21 @@ def recorded(report: RecordReport) -> None:
         f"  {count(report.blobs_new, 'new blob')}, {report.blobs_deduplicated:,} in the library before\n"
         f"  {count(report.relocated, 'relocated file')}"
     )
+
+
+def exported(report: ExportReport) -> None:
+    names = ", ".join(name for name, _ in report.catalogs)
+    print(
+        f"exported {names} to {printable(report.file)} in {report.seconds:.2f} s\n"
+        f"  {count(report.blobs, 'blob')}, {report.left_out:,} left out\n"
+        f"  {size(report.bytes_content)} of content in {size(report.bytes_written)}"
+    )
+
+
+def imported(report: ImportReport) -> None:
+    for name, digest in report.catalogs:
+        print(f"imported {name} ({digest[:12]}) from {printable(report.file)}")
+    print(f"  {count(report.blobs_new, 'new blob')}, {report.blobs_deduplicated:,} in the library before")
 
 
 def cloned(report: CloneReport) -> None:

@@ -10,7 +10,7 @@ from holo.catalog import Relocation
 from holo.cloning.errors import errors_as, nothing_made
 from holo.content import pieces_of
 from holo.errors import HoloError
-from holo.hololib.blobs import CHUNK
+from holo.hololib.verified import CHUNK
 from holo.platform import Directory
 from holo.relocation import leads_into
 from holo.relocation.foreign import may_point_outside

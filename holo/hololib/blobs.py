@@ -5,35 +5,28 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 
 from holo import digest as digests
 from holo import platform
-from holo.content import Hole, Piece, pieces_of
-from holo.errors import HoloError, IntegrityError, os_errors_as
+from holo.content import Piece, Section, pieces_of, write_all, write_sparse
+from holo.errors import HoloError, IntegrityError
+from holo.hololib.frames import compress as compressed_pieces
+from holo.hololib.frames import inflate, may_be_frame, most_compressed, stored_content
 from holo.hololib.shards import NO_FILE, Shards
-from holo.platform import Directory
-
-CHUNK = 1 << 20
-"""Bytes read or written at a time; files up to this size are handled in one piece."""
+from holo.hololib.verified import ContentMismatch, verified_chunks
+from holo.platform import Directory, probe
 
 SEALED_MODE = 0o444
 SEALED_MTIME_NS = 1_000_000_000 * 10**9
 """Every raw blob has this mode and mtime (2001-09-09 01:46:40 UTC): an edit in place shows in one fstat."""
 
-# Both by measurement of record time, restore time and disk: the table is in benchmarks/README.md.
-ZSTD_LEVEL = 1
+# By measurement of record time, restore time and disk: the table is in benchmarks/README.md.
 WORTH_COMPRESSING = 16 << 10
 """Bytes from which on content is compressed: half of all files are smaller, and a tenth of the bytes."""
 
 _REPAIR = "Run `holo check --repair`, with `--from DIR` if another library or directory may have that content."
-
-_WINDOW = 8 << 20
-"""Bytes of memory that a compressed blob may ask for while it is inflated: what RFC 8878 wants of a decoder. holo's
-own ask for half a megabyte."""
 
 _PAUSES = (0.01, 0.04, 0.2, 1)
 """Seconds to wait for another user who is making the same blob; a large one takes about as long."""
@@ -67,7 +60,7 @@ class Blobs:
         status = self._status(digest, name)
         if status is None or not is_sealed(status, size):
             status = self._status(digest, name + ".zst") if compressed else None
-            if status is None or not _may_be_compressed(status, size):
+            if status is None or not may_be_frame(status, size):
                 return False
         return (not self.may_be_torn and self._is_trusted(status)) or self._content_matches(digest, size)
 
@@ -103,8 +96,8 @@ class Blobs:
         The compressed form cannot have holes: store sparse files raw.
         """
         if compress:
-            compressed = _compress(chunks, size, digest)
-            self._publish(digest, size, ".zst", lambda folder, draft: self._write(folder, draft, compressed))
+            frame = compressed_pieces(chunks, size, digest)
+            self._publish(digest, size, ".zst", lambda folder, draft: self._write(folder, draft, frame))
         else:
             pieces = verified_chunks(chunks, digest, size)
             self._publish(digest, size, "", lambda folder, draft: self._write(folder, draft, pieces, seal=True))
@@ -137,6 +130,38 @@ class Blobs:
             self._publish(digest, size, "", make)
         finally:
             self.shards.release(shard, folder)
+
+    def add_frame(self, digest: str, size: int, frame: Section) -> None:
+        """Store content by its compressed form, as it is. Raises :class:`ContentMismatch` if it holds other content."""
+
+        def make(folder: Directory, draft: str) -> None:
+            descriptor = platform.create_file(folder, draft, SEALED_MODE)
+            try:
+                for piece in frame.pieces():
+                    write_all(descriptor, piece)
+                # What was written is what is verified: whose file the frame is in may change it meanwhile.
+                if stored_content(descriptor, size) != (digest, size):
+                    raise ContentMismatch("its compressed form holds something else")
+                self.shards.finish(descriptor, time.time_ns(), SEALED_MODE, exact=self._exact)
+            finally:
+                os.close(descriptor)
+
+        if frame.length > most_compressed(size):
+            raise ContentMismatch("its compressed form is too large")
+        self._publish(digest, size, ".zst", make)
+
+    def add_filled(self, digest: str, size: int, fill: Callable[[int], object]) -> None:
+        """Store content raw, which ``fill`` puts into the empty file that it is called with, open, and verifies."""
+
+        def make(folder: Directory, draft: str) -> None:
+            descriptor = platform.create_file(folder, draft, SEALED_MODE)
+            try:
+                fill(descriptor)
+                self.shards.finish(descriptor, SEALED_MTIME_NS, SEALED_MODE, exact=self._exact)
+            finally:
+                os.close(descriptor)
+
+        self._publish(digest, size, "", make)
 
     def seal(self, digest: str) -> None:
         """Give a raw form, whose content the caller has hashed, the mode and mtime of a blob again."""
@@ -172,24 +197,6 @@ class Blobs:
         finally:
             os.close(descriptor)
 
-    def take(self, library: str, wanted: dict[str, int]) -> None:
-        """Store blobs (digest to size in bytes) from another library's folder of blobs; each is hashed.
-
-        Files there may have any mode and time: they come from an archive or a version control system.
-        """
-        for digest, size in wanted.items():
-            with os_errors_as(f"cannot write to the library {self.path}"):
-                self.add(digest, self.foreign_chunks(library, digest, size), size, compress=False)
-
-    @staticmethod
-    def foreign_chunks(library: str, digest: str, size: int) -> Iterator[Piece]:
-        """The content of a blob of another library's folder of blobs, verified like :meth:`chunks`."""
-        with (
-            os_errors_as(f"cannot read blob {digest} in {library}", _REPAIR),
-            platform.closing(platform.open_root(library)) as source,
-        ):
-            yield from _foreign_chunks(source, library, digest, size)
-
     # -- reading ------------------------------------------------------------------------------------------
 
     def open_raw(self, digest: str, size: int) -> int | None:
@@ -210,12 +217,22 @@ class Blobs:
             raise self.damaged(digest, "its size, mode or time is not what holo gave it")
         return descriptor, self._is_trusted(status)
 
+    def open_frame(self, digest: str, size: int) -> int | None:
+        """Open the compressed form; ``None`` if there is none. The caller closes it."""
+        found = self._status(digest, raw_name(digest) + ".zst")
+        return self._open_compressed(digest, size) if found is not None else None
+
+    def frame_size(self, digest: str, size: int) -> int:
+        """The bytes of the compressed form; 0 if there is none."""
+        found = self._status(digest, raw_name(digest) + ".zst")
+        return found.st_size if found is not None and may_be_frame(found, size) else 0
+
     def _open_compressed(self, digest: str, size: int) -> int:
         opened = self._open(digest, raw_name(digest) + ".zst")
         if opened is None:
             raise self.missing(digest)
         descriptor, status = opened
-        if not _may_be_compressed(status, size):
+        if not may_be_frame(status, size):
             os.close(descriptor)
             raise self.damaged(digest, "its compressed form is not a file, or too large")
         return descriptor
@@ -243,7 +260,7 @@ class Blobs:
         """
         descriptor, read = self.open_raw(digest, size), pieces_of
         if descriptor is None:
-            descriptor, read = self._open_compressed(digest, size), _decompress
+            descriptor, read = self._open_compressed(digest, size), _inflate_file
         try:
             yield from verified_chunks(read(descriptor, size), digest, size)
         except ContentMismatch as error:
@@ -321,6 +338,10 @@ class Blobs:
         if digests.of_file(raw) != digest:
             raise self.damaged(digest, "its bytes do not have that digest")
 
+    def why_no_reflink(self, target: Directory) -> str | None:
+        """Try whether files in ``target`` can share blocks with blobs; ``None`` if they can, else why not."""
+        return probe.reflink(self.directory, target, self.any_raw)
+
     def any_raw(self) -> str | None:
         """The path below ``library/`` of some raw blob, if there is one."""
         with platform.listing(self.directory) as entries:
@@ -371,179 +392,5 @@ def is_sealed(status: os.stat_result, size: int) -> bool:
     )
 
 
-def _may_be_compressed(status: os.stat_result, size: int) -> bool:
-    """Whether a compressed form of ``size`` bytes can be this: zstd adds 1/256 and a few bytes at most."""
-    return stat.S_ISREG(status.st_mode) and 0 < status.st_size <= _most_compressed(size)
-
-
-def _most_compressed(size: int) -> int:
-    return size + (size >> 7) + 1024
-
-
-class ContentMismatch(Exception):
-    """Bytes are not what their digest says. Whose fault that is, the caller knows."""
-
-
-_MISMATCH = "the stored bytes do not have that digest"
-
-
-def verified_chunks(chunks: Iterable[Piece], digest: str, size: int) -> Iterable[Piece]:
-    """Pass ``chunks`` on; raise :class:`ContentMismatch` instead of giving out the last one if they are wrong."""
-    return _verified_in_memory(chunks, digest, size) if size <= CHUNK else _verified_on_the_way(chunks, digest, size)
-
-
-def _verified_in_memory(chunks: Iterable[Piece], digest: str, size: int) -> list[Piece]:
-    """Most content is one piece, and a generator for it would take as long as its hashing."""
-    pieces, left = [], size
-    for piece in chunks:
-        pieces.append(piece)
-        left -= len(piece)
-        if left < 0:  # whatever else there is need not be read
-            break
-    if len(pieces) == 1 and isinstance(pieces[0], bytes):
-        found = digests.of(pieces[0])
-    else:
-        hasher = digests.Hasher()
-        for piece in pieces:
-            hasher.update(piece)
-        found = hasher.hexdigest()
-    if found != digest or left:
-        raise ContentMismatch(_MISMATCH)
-    return pieces
-
-
-def _verified_on_the_way(chunks: Iterable[Piece], digest: str, size: int) -> Iterator[Piece]:
-    hasher = digests.Hasher()
-    left = size
-    held: Piece | None = None
-    for chunk in chunks:
-        if held is not None:
-            yield held
-        hasher.update(chunk)
-        left -= len(chunk)
-        held = chunk
-        if left < 0:
-            break
-    if left or hasher.hexdigest() != digest:
-        raise ContentMismatch(_MISMATCH)
-    if held is not None:
-        yield held
-
-
-def write_sparse(descriptor: int, pieces: Iterable[Piece]) -> None:
-    """Write pieces to an empty file: holes become holes, and nothing else does."""
-    ends_in_hole = False
-    for piece in pieces:
-        if isinstance(piece, Hole):
-            end = os.lseek(descriptor, 0, os.SEEK_CUR)
-            os.ftruncate(descriptor, end)  # XFS allocates ahead, and would not take that back
-            os.lseek(descriptor, end + len(piece), os.SEEK_SET)
-            ends_in_hole = True
-        elif piece:
-            write_all(descriptor, piece)
-            ends_in_hole = False
-    if ends_in_hole:
-        os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
-
-
-def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Write all of ``data`` at the file's position."""
-    written = os.write(descriptor, data)
-    while written < len(data):
-        written += os.write(descriptor, memoryview(data)[written:])
-
-
-class _Contexts(threading.local):
-    """Compression contexts are worth keeping (a new one costs more than a small file) but not worth a lock."""
-
-    def __init__(self) -> None:
-        import zstandard
-
-        self.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
-        self.decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
-
-
-@cache
-def _contexts() -> _Contexts:
-    return _Contexts()
-
-
-def _compress(chunks: Iterable[Piece], size: int, digest: str) -> Iterator[bytes]:
-    compressor = _contexts().compressor.compressobj(size=size)
-    for chunk in verified_chunks(chunks, digest, size):
-        if isinstance(chunk, Hole):
-            raise ContentMismatch("there is a hole in what had none")
-        if block := compressor.compress(chunk):
-            yield block
-    yield compressor.flush()
-
-
-def _decompress(descriptor: int, size: int) -> Iterator[bytes]:
-    """Inflate; never more than one chunk beyond ``size``, whatever the stored frame claims."""
-    import zstandard
-
-    decompressor = _contexts().decompressor
-    try:
-        if size <= CHUNK:
-            data = os.read(descriptor, _most_compressed(size))
-            # The frame's own claim decides how much memory is taken, so it is checked first.
-            if zstandard.frame_content_size(data) != size:
-                raise zstandard.ZstdError("it claims another size")
-            yield decompressor.decompress(data)
-            return
-        with open(descriptor, "rb", buffering=0, closefd=False) as stored, decompressor.stream_reader(stored) as reader:
-            given = 0
-            while given <= size and (chunk := reader.read(CHUNK)):
-                given += len(chunk)
-                yield chunk
-    except zstandard.ZstdError as error:
-        raise ContentMismatch(f"its compressed form cannot be inflated ({error})") from None
-
-
-def stored_content(descriptor: int, most: int | None = None) -> tuple[str, int]:
-    """The digest and the size of the content of an open compressed form.
-
-    Raises :class:`ContentMismatch` if it cannot be inflated, or claims to hold more than ``most`` bytes.
-    """
-    import zstandard
-
-    try:
-        size = zstandard.frame_content_size(os.read(descriptor, 18))  # the longest header: RFC 8878, 3.1.1.1
-    except zstandard.ZstdError as error:
-        raise ContentMismatch(f"its compressed form cannot be inflated ({error})") from None
-    if size < 0 or (most is not None and size > most):
-        raise ContentMismatch("its compressed form claims another size")
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    hasher = digests.Hasher()
-    given = 0
-    for chunk in _decompress(descriptor, size):
-        hasher.update(chunk)
-        given += len(chunk)
-    return hasher.hexdigest(), given
-
-
-def _foreign_chunks(source: Directory, library: str, digest: str, size: int) -> Iterator[Piece]:
-    name = raw_name(digest)
-    for form, pieces, fits in ((name, pieces_of, _is_regular), (name + ".zst", _decompress, _may_be_compressed)):
-        try:
-            descriptor = platform.open_file(source, form)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            if error.errno not in NO_FILE:
-                raise
-            raise IntegrityError(f"blob {digest} in {library} is damaged: it is not a file", _REPAIR) from error
-        try:
-            if not fits(os.fstat(descriptor), size):
-                raise ContentMismatch("it is not a file of that size")
-            yield from verified_chunks(pieces(descriptor, size), digest, size)
-        except ContentMismatch as error:
-            raise IntegrityError(f"blob {digest} in {library} is damaged: {error}", _REPAIR) from None
-        finally:
-            os.close(descriptor)
-        return
-    raise IntegrityError(f"blob {digest} is not in {library}", _REPAIR)
-
-
-def _is_regular(status: os.stat_result, size: int) -> bool:
-    return stat.S_ISREG(status.st_mode) and status.st_size == size
+def _inflate_file(descriptor: int, size: int) -> Iterator[bytes]:
+    return inflate(Section(descriptor, 0, most_compressed(size)), size)

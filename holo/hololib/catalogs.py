@@ -85,7 +85,7 @@ class Catalogs:
         if not is_known:
             _write_durably(path, catalog.to_json())
         if name is not None and (known is None or known.digest != catalog.digest):
-            _write_durably(self.name_path(name), _encode(_summarize(catalog, name)))
+            _write_durably(self.name_path(name), _encode(summarize(catalog, name)))
         self.mark_used(catalog.digest)
         return known.digest if known is not None and known.digest != catalog.digest else None
 
@@ -211,7 +211,7 @@ class Catalogs:
                 # Removed by somebody else just now, or theirs alone, or damaged, as `holo check` will say.
                 with suppress(FileNotFoundError, NotFound, ForeignFile, CatalogInvalid, IntegrityError):
                     recorded = os.stat(self.path(digest)).st_mtime
-                    summaries.append(_summarize(self.read(digest), None, recorded))
+                    summaries.append(summarize(self.read(digest), None, recorded))
         return summaries
 
     def remove(self, reference: str) -> CatalogRef:
@@ -356,7 +356,7 @@ def _holds(path: str, data: bytes) -> bool:
         return False
 
 
-def _summarize(catalog: Catalog, name: str | None, recorded: float | None = None) -> CatalogSummary:
+def summarize(catalog: Catalog, name: str | None, recorded: float | None = None) -> CatalogSummary:
     return CatalogSummary(
         name=name,
         digest=catalog.digest,

@@ -22,8 +22,9 @@ from functools import cached_property
 from holo import digest as digests
 from holo import platform
 from holo.catalog import FileRow
+from holo.content import write_sparse
 from holo.filetimes import FileTimes, try_out
-from holo.hololib.blobs import Blobs, write_sparse
+from holo.hololib.blobs import Blobs
 from holo.hololib.shards import Shards
 from holo.platform import Directory
 

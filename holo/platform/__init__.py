@@ -30,6 +30,7 @@ __all__ = [
     "clock_offset",
     "clone",
     "clone_content",
+    "clone_range",
     "close_directory",
     "copy_content",
     "copy_range",

@@ -32,6 +32,10 @@ MOST_KEPT_OPEN = max(0, min(256, (os.sysconf("SC_OPEN_MAX") - 64) // 3))
 # _IOW(0x94, 9, int), linux/fs.h
 FICLONE = 0x40049409
 
+# _IOW(0x94, 13, struct file_clone_range): source, its offset, length, offset in the target
+_FICLONERANGE = 0x4020940D
+_CLONE_RANGE = struct.Struct("=qQQQ")
+
 # "This way is not available here, take the next": what FICLONE, copy_file_range and link answer when the
 # filesystem, the pair of filesystems or the kernel cannot. EINVAL is also Btrfs between nodatacow and
 # ordinary files, ETXTBSY a swap file in use, or a subvolume with one in it. ENOSPC, EIO, EDQUOT, EACCES and EROFS
@@ -159,6 +163,11 @@ def nameless_file(directory: Directory) -> int | None:
 def clone_content(source: int, target: int) -> None:
     """Make the open empty file ``target`` a copy-on-write clone of the open file ``source``."""
     fcntl.ioctl(target, FICLONE, source)
+
+
+def clone_range(source: int, start: int, length: int, target: int, offset: int) -> None:
+    """Let a stretch of the open file ``target`` share the blocks of one of ``source``, all in whole blocks."""
+    fcntl.ioctl(target, _FICLONERANGE, _CLONE_RANGE.pack(source, start, length, offset))
 
 
 read_at = os.pread

@@ -160,6 +160,11 @@ def clone_content(source: int, target: int) -> None:
     raise _error(errno.ENOSYS)
 
 
+def clone_range(source: int, start: int, length: int, target: int, offset: int) -> None:
+    """Only whole files are cloned here: always ENOSYS."""
+    raise _error(errno.ENOSYS)
+
+
 def read_at(fd: int, length: int, offset: int, /) -> bytes:
     """Read at most ``length`` bytes of an open file from ``offset`` on; none at its end. As :func:`os.pread`."""
     os.lseek(fd, offset, os.SEEK_SET)

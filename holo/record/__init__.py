@@ -146,7 +146,7 @@ def _report(
     links = ((os.path.join(folder.path, link), to) for folder in tree.folders for link, to, _ in folder.symlinks)
     warnings = [warning for item in items for warning in item.warnings] + links_out(links, catalog.prefix)
     if replaced is not None:
-        warnings.append(f"the name {name} meant the catalog {replaced[:12]} until now, which is kept under its digest")
+        warnings.append(moved_name(name, replaced))
     return RecordReport(
         name=name,
         digest=catalog.digest,
@@ -161,6 +161,11 @@ def _report(
         warnings=tuple(dict.fromkeys(warnings)),
         seconds=round(seconds, 3),
     )
+
+
+def moved_name(name: str | None, replaced: str) -> str:
+    """The warning about a name that meant another catalog, whose digest is ``replaced``, until now."""
+    return f"the name {name} meant the catalog {replaced[:12]} until now, which is kept under its digest"
 
 
 def default_name(prefix: str) -> str:

@@ -27,7 +27,8 @@ from holo import platform
 from holo.catalog import FileRow, Relocation
 from holo.content import Piece, pieces_of
 from holo.errors import HoloError, SourceChanged, advice
-from holo.hololib.blobs import CHUNK, WORTH_COMPRESSING, Blobs, ContentMismatch
+from holo.hololib.blobs import WORTH_COMPRESSING, Blobs
+from holo.hololib.verified import CHUNK, ContentMismatch
 from holo.platform import Directory
 from holo.relocation.foreign import may_point_outside
 from holo.relocation.inspection import Inspector, Seen

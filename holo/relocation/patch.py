@@ -15,9 +15,8 @@ from typing import TypeAlias
 
 from holo import platform
 from holo.catalog import BYTECODE_HEADER, Relocation
-from holo.content import Hole, Piece, pieces_of
+from holo.content import Hole, Piece, pieces_of, write_all
 from holo.errors import CatalogInvalid, RelocationImpossible
-from holo.hololib.blobs import write_all
 from holo.relocation import is_plain, leads_into, listed, shebang
 
 SHEBANG_LIMIT = shebang.limit()

@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from holo import platform
+from holo.checkout.contents import Carrier
 from holo.checkout.populate import Content, Prepared, populate, prepare
 from holo.checkout.proof import stamp_before
 from holo.checkout.strategy import Method
@@ -38,14 +39,21 @@ from holo.restore.report import DryRun, RestoreReport, report_of
 from holo.restore.supply import supply_snapshot
 from holo.trees.outline import outline_of
 
-__all__ = ["DryRun", "Options", "RestoreReport", "delete", "dry_run", "restore"]
+__all__ = ["Carrier", "DryRun", "Options", "RestoreReport", "delete", "dry_run", "restore"]
 
 _WORTH_A_SNAPSHOT = 500
 """Changes from which on a new snapshot is faster than making them one by one: see benchmarks/README.md."""
 
 
-def restore(home: Home, space: str, catalog: CatalogRef, path: str | None, options: Options) -> RestoreReport:
-    """Make a space (at ``path``, if it is new) equal to a catalog.
+def restore(
+    home: Home,
+    space: str,
+    catalog: CatalogRef,
+    path: str | None,
+    options: Options,
+    carrier: Carrier | None = None,
+) -> RestoreReport:
+    """Make a space (at ``path``, if it is new) equal to a catalog, which is in the library or in a ``carrier``.
 
     The caller holds the space's lock and, shared, the library's, since before it looked for the catalog. Raises
     :class:`~holo.errors.Conflict` for a directory that is not a space, and every other :class:`HoloError`; before
@@ -56,16 +64,24 @@ def restore(home: Home, space: str, catalog: CatalogRef, path: str | None, optio
     if target.known is not None:
         remove_draft(target.known)
     looked = time.time_ns()
-    job = read_job(home, target, catalog, options)
+    job = read_job(home, target, catalog, carrier, options)
     done = _supply_at_once(job) or _update(job, looked)
-    home.library.catalogs.mark_used(catalog.digest)
+    if carrier is None:
+        home.library.catalogs.mark_used(catalog.digest)
     return report_of(job, done, time.monotonic() - started)
 
 
-def dry_run(home: Home, space: str, catalog: CatalogRef, path: str | None, options: Options) -> DryRun:
+def dry_run(
+    home: Home,
+    space: str,
+    catalog: CatalogRef,
+    path: str | None,
+    options: Options,
+    carrier: Carrier | None = None,
+) -> DryRun:
     """What :func:`restore` would do, under the same locks. Changes nothing."""
     target = choose_place(home, space, path, take_over=options.force, with_history=options.yes)
-    planned = make_plan(read_job(home, target, catalog, options), dry=True)
+    planned = make_plan(read_job(home, target, catalog, carrier, options), dry=True)
     return DryRun(space, target.path, *catalog, planned.decision, planned.plan)
 
 
@@ -83,12 +99,12 @@ def _update(job: Job, looked: int) -> Done:
     if planned.plan.is_empty:
         save_unchanged(job, planned, looked)
         return Done(planned.decision, Tally())
-    content = Content(
-        job.home.library, job.wanted.load(), job.wanted.relocator, planned.decision.used, verify=job.verify
-    )
+    used = planned.decision.used
+    links = job.home.library.links if used is Method.HARDLINK else None
+    content = Content(job.contents, job.wanted.load(), job.wanted.relocator, used, links, verify=job.verify)
     prepared = prepare(content, planned.plan)
     is_large = job.target.is_new or planned.plan.size >= _WORTH_A_SNAPSHOT
-    if is_large and content.method is Method.REFLINK and not job.verify:
+    if is_large and used is Method.REFLINK and job.may_snapshot:
         done = supply_snapshot(job, planned.decision, outline_of(content.catalog))
         if done is not None:
             return done

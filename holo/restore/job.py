@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 from holo import platform
 from holo.catalog import Catalog, Totals
+from holo.checkout.contents import Carrier, Contents
 from holo.checkout.proof import still_holds
 from holo.checkout.strategy import Decision
 from holo.checkout.tally import Tally
@@ -60,6 +61,10 @@ class Job(NamedTuple):
     home: Home
     target: Target
     catalog: CatalogRef
+    contents: Contents
+    """what the files are made from: the library's blobs, or a bundle"""
+    bundle: str
+    """the path of that bundle, or nothing"""
     options: Options
     verify: bool
     """as the options say, or because a power cut may have left torn blobs"""
@@ -70,6 +75,11 @@ class Job(NamedTuple):
     """returns the directories that have another mtime, or are gone; it looks at them once at most. What was added or
     removed shows in them, what was changed within a file does not"""
 
+    @property
+    def may_snapshot(self) -> bool:
+        """Whether a golden tree may supply the space: of what the library holds, and not to be hashed."""
+        return self.contents is self.home.library.blobs and not self.verify
+
 
 class Done(NamedTuple):
     """What a restore has come to."""
@@ -78,16 +88,32 @@ class Done(NamedTuple):
     tally: Tally
 
 
-def read_job(home: Home, target: Target, catalog: CatalogRef, options: Options) -> Job:
+def read_job(home: Home, target: Target, catalog: CatalogRef, carrier: Carrier | None, options: Options) -> Job:
     """Read what a restore needs to know. Raises :class:`RelocationImpossible`, and what reading a catalog raises."""
-    verify = options.verify or home.library.may_be_torn
-    wanted = _wanted(home, target, catalog, options, verify)
+    verify = options.verify or (home.library.may_be_torn and carrier is None)
+    if carrier is None:
+        wanted = _wanted(home, target, catalog, options, verify)
+        contents: Contents = home.library.blobs
+    else:
+        _, whole, contents = carrier
+        wanted = Wanted(None, whole, whole.totals, _relocator(whole, target), lambda: whole)
 
     @cache
     def changed() -> list[str]:
         return [] if target.is_new else _changed(target, wanted)
 
-    return Job(home, target, catalog, options, verify, _past(target, catalog), wanted, changed)
+    return Job(
+        home,
+        target,
+        catalog,
+        contents,
+        carrier.path if carrier else "",
+        options,
+        verify,
+        _past(target, catalog),
+        wanted,
+        changed,
+    )
 
 
 def _wanted(home: Home, target: Target, ref: CatalogRef, options: Options, verify: bool) -> Wanted:

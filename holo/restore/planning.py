@@ -8,13 +8,15 @@ import stat
 from typing import NamedTuple
 
 from holo import platform
+from holo.checkout.contents import Contents
 from holo.checkout.plan import Plan, plan
 from holo.checkout.proof import NO_PROOF, Proof, proof_of
 from holo.checkout.strategy import Decision, Method, decide
 from holo.checkout.survey import Expectation, Survey, survey, survey_of_empty
 from holo.errors import HoloError
 from holo.filetimes import EXACT
-from holo.platform import probe
+from holo.hololib import Library
+from holo.platform import Directory, probe
 from holo.restore.job import Job, opened
 
 
@@ -50,7 +52,7 @@ def make_plan(job: Job, *, dry: bool = False) -> Planned:
 
 def decide_method(job: Job) -> Decision:
     """Try out what this library and the space's filesystem can do. Raises :class:`StrategyUnavailable`."""
-    blobs = job.home.library.blobs
+    contents, library = job.contents, job.home.library
     place = _probing_place(job)
     is_beside = os.stat(place).st_dev != os.stat(_existing(job.target.path)).st_dev
     target = platform.open_root(place)
@@ -58,18 +60,23 @@ def decide_method(job: Job) -> Decision:
         return decide(
             job.options.strategy,
             {
-                Method.REFLINK: lambda: probe.reflink(blobs.directory, target, blobs.any_raw),
-                # No hardlink leads into another subvolume.
-                Method.HARDLINK: lambda: (
-                    os.strerror(errno.EXDEV) if is_beside else probe.hardlink(blobs.directory, target)
-                ),
+                Method.REFLINK: lambda: contents.why_no_reflink(target),
+                Method.HARDLINK: lambda: _why_no_hardlink(library, contents, target, is_beside=is_beside),
             },
             strict=job.options.strict,
         )
     except OSError as error:
-        raise HoloError(f"cannot write to {place} or to {job.home.library.path}: {error.strerror}") from error
+        raise HoloError(f"cannot write to {place} or to {library.path}: {error.strerror}") from error
     finally:
         platform.close_directory(target)
+
+
+def _why_no_hardlink(library: Library, contents: Contents, target: Directory, *, is_beside: bool) -> str | None:
+    if contents is not library.blobs:
+        return "the content is in a bundle"
+    if is_beside:  # no hardlink leads into another subvolume
+        return os.strerror(errno.EXDEV)
+    return probe.hardlink(library.blobs.directory, target)
 
 
 def _remembered(job: Job) -> Decision | None:
@@ -102,7 +109,7 @@ def _survey(job: Job, used: Method, proof: Proof) -> Survey:
         known.unkept_modes if known is not None else {},
     )
     with opened(job.target) as root:
-        return survey(root, expectation, library.blobs, job.home.workers)
+        return survey(root, expectation, job.contents, job.home.workers)
 
 
 def _probing_place(job: Job) -> str:

@@ -23,9 +23,9 @@ from holo.checkout.proof import packed
 from holo.checkout.strategy import Method
 from holo.checkout.survey import Finding, Survey, survey_of_empty
 from holo.checkout.tally import Tally
+from holo.content import write_all
 from holo.errors import CatalogInvalid, HoloError
 from holo.hololib import Library
-from holo.hololib.blobs import write_all
 from holo.hololib.golden import remove_golden
 from holo.hololib.locks import locked
 from holo.hololib.shards import DRAFT, temporary_name
@@ -161,7 +161,7 @@ class Golden:
         platform.own_group(tree)
         _refuse_inexact(_cannot_have(catalog, tree))
         recorded = as_recorded(catalog)
-        content = Content(self._library, recorded, Relocator(catalog.prefix, catalog.prefix), Method.REFLINK)
+        content = Content(self._library.blobs, recorded, Relocator(catalog.prefix, catalog.prefix), Method.REFLINK)
         todo = plan(recorded, survey_of_empty(recorded), content.relocator, content.method)
         tally = populate(tree, shown, prepare(content, todo), self._home.workers, self._on_progress)
         _refuse_inexact(bool(tally.divided or tally.lost))
@@ -181,7 +181,7 @@ def patch_snapshot(
 ) -> Tally:
     """Make a fresh snapshot a space: patch what names its own path. Returns what was made."""
     todo = plan(outline, _survey_of_snapshot(outline, relocator), relocator, Method.SNAPSHOT)
-    return populate(root, shown, prepare(Content(library, outline, relocator, Method.REFLINK), todo), workers)
+    return populate(root, shown, prepare(Content(library.blobs, outline, relocator, Method.REFLINK), todo), workers)
 
 
 def _survey_of_snapshot(outline: Catalog, relocator: Relocator) -> Survey:

@@ -17,19 +17,12 @@ from hypothesis import strategies as st
 
 from holo import digest as digests
 from holo import platform
+from holo.content import Section
 from holo.errors import HoloError, IntegrityError
-from holo.hololib import Library
-from holo.hololib.blobs import (
-    CHUNK,
-    SEALED_MODE,
-    SEALED_MTIME_NS,
-    Blobs,
-    ContentMismatch,
-    _compress,
-    _decompress,
-    raw_name,
-    verified_chunks,
-)
+from holo.hololib import Library, frames
+from holo.hololib.blobs import SEALED_MODE, SEALED_MTIME_NS, Blobs, raw_name
+from holo.hololib.verified import CHUNK, ContentMismatch, verified_chunks
+from holo.transport.source import Folder, verified_pieces
 from support import trees
 from support.cli import Holo
 
@@ -333,9 +326,9 @@ def test_inflating_reads_at_most_a_chunk_beyond_the_size(tmp_path: Path) -> None
     path = tmp_path / "bomb"
     path.write_bytes(zeros(64 * CHUNK, claim=True))
     with path.open("rb") as file:
-        assert sum(map(len, _decompress(file.fileno(), 2 * CHUNK))) <= 3 * CHUNK
+        assert sum(map(len, frames.inflate(frame_in(file.fileno()), 2 * CHUNK))) <= 3 * CHUNK
     with path.open("rb") as file, pytest.raises(ContentMismatch):
-        list(_decompress(file.fileno(), 100))
+        list(frames.inflate(frame_in(file.fileno()), 100))
 
 
 def test_content_longer_than_its_size_is_not_read_to_its_end() -> None:
@@ -370,10 +363,10 @@ CONTENTS = st.lists(
 def test_compression_is_undone(tmp_path_factory: pytest.TempPathFactory, content: bytes, size: int) -> None:
     digest = digests.of(content)
     path = tmp_path_factory.getbasetemp() / "compressed"
-    path.write_bytes(b"".join(_compress(pieces(content, size), len(content), digest)))
+    path.write_bytes(b"".join(frames.compress(pieces(content, size), len(content), digest)))
     assert zstandard.frame_content_size(path.read_bytes()) == len(content)
     with path.open("rb") as file:
-        assert b"".join(_decompress(file.fileno(), len(content))) == content
+        assert b"".join(frames.inflate(frame_in(file.fileno()), len(content))) == content
 
 
 # -- several writers --------------------------------------------------------------------------------------
@@ -455,10 +448,20 @@ def put(folder: Path, digest: str, data: bytes, suffix: str = "") -> Path:
     return path
 
 
+def frame_in(descriptor: int) -> Section:
+    return Section(descriptor, 0, os.fstat(descriptor).st_size)
+
+
+def take(blobs: Blobs, folder: Path, *contents: bytes) -> None:
+    for content in contents:
+        digest, size = digests.of(content), len(content)
+        blobs.add(digest, verified_pieces(Folder(str(folder)), digest, size), size, compress=False)
+
+
 def test_blobs_of_another_library_are_taken(blobs: Blobs, foreign: Path) -> None:
     put(foreign, digests.of(SMALL), SMALL).chmod(0o755)
     put(foreign, digests.of(LARGE), zstandard.ZstdCompressor().compress(LARGE), ".zst")
-    blobs.take(str(foreign), {digests.of(SMALL): len(SMALL), digests.of(LARGE): len(LARGE)})
+    take(blobs, foreign, SMALL, LARGE)
     for content in (SMALL, LARGE):
         descriptor = blobs.open_raw(digests.of(content), len(content))
         assert descriptor is not None
@@ -471,13 +474,13 @@ def test_blobs_of_another_library_are_taken(blobs: Blobs, foreign: Path) -> None
 def test_damaged_blob_of_another_library_is_not_taken(blobs: Blobs, foreign: Path, wrong: bytes, suffix: str) -> None:
     put(foreign, digests.of(SMALL), zstandard.ZstdCompressor().compress(wrong) if suffix else wrong, suffix)
     with pytest.raises(IntegrityError, match=str(foreign)):
-        blobs.take(str(foreign), {digests.of(SMALL): len(SMALL)})
+        take(blobs, foreign, SMALL)
     assert files(blobs.path) == set()
 
 
 def test_blob_missing_in_another_library_is_an_error(blobs: Blobs, foreign: Path) -> None:
     with pytest.raises(IntegrityError, match=f"{digests.of(SMALL)} is not in {foreign}"):
-        blobs.take(str(foreign), {digests.of(SMALL): len(SMALL)})
+        take(blobs, foreign, SMALL)
     assert files(blobs.path) == set()
 
 

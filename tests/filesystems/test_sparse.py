@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from holo import digest as digests
 from holo import platform
 from holo.catalog import Relocation
-from holo.content import Hole, Piece, pieces_of
+from holo.content import Hole, Piece, pieces_of, write_sparse
 from holo.digest import BLOCK, Hasher
 from holo.errors import CatalogInvalid
 from holo.hololib import Library
-from holo.hololib.blobs import Blobs, raw_name, write_sparse
+from holo.hololib.blobs import Blobs, raw_name
 from holo.hololib.recovery import locked_library
 from holo.record import record
 from holo.relocation.find import PrefixFinder, find

@@ -17,6 +17,7 @@ _MODULES = {
     "environments": ("record", "init", "restore", "list", "delete", "clone"),
     "running": ("run", "shell", "variables"),
     "library": ("catalogs", "gc", "check"),
+    "transport": ("export", "import"),
     "machine": ("doctor", "bench", "settings", "uninstall"),
 }
 

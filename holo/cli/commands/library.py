@@ -15,7 +15,9 @@ _GROUP = "Look after the library"
 
 @command("catalogs", _GROUP, ["holo catalogs", "holo catalogs app --log", "holo catalogs --remove app"])
 def catalogs(
-    reference: Annotated[Optional[str], typer.Argument(metavar="[REF]", help="Only this catalog.")] = None,
+    reference: Annotated[
+        Optional[str], typer.Argument(metavar="[REF]", help="Only this catalog, or those of this bundle.")
+    ] = None,
     log: Annotated[bool, typer.Option("--log", help="Print the log of its build.")] = False,
     remove: Annotated[Optional[str], typer.Option("--remove", metavar="REF", help="Remove this catalog.")] = None,
     as_json: Json = False,

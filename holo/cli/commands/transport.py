@@ -1,0 +1,70 @@
+"""Commands that carry environments from one machine to another."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from holo.cli.app import command, reporting
+from holo.cli.options import Json, KeepSetid
+
+_GROUP = "Carry environments to other machines"
+
+
+@command(
+    "export",
+    _GROUP,
+    [
+        "holo export app -o app.holo",
+        "holo export app --compress -o - | ssh host holo import -",
+        "holo export app-2 --known app -o update.holo",
+    ],
+)
+def export(
+    references: Annotated[list[str], typer.Argument(metavar="REF...", help="Catalogs: names or digest prefixes.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The bundle; - for stdout.")],
+    known: Annotated[
+        Optional[list[str]],
+        typer.Option("--known", metavar="REF", help="Leave out what this catalog or bundle has (repeatable)."),
+    ] = None,
+    compress: Annotated[
+        bool, typer.Option("--compress", help="Compress: smaller, but no blocks can be shared.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write catalogs with all their content into one file: a bundle."""
+    from holo.api import Hololib
+    from holo.cli import render
+    from holo.errors import UsageError
+
+    if output == "-" and as_json:
+        raise UsageError("the bundle and its report cannot both go to standard output", "Leave out --json.")
+    with render.progress("exporting", as_json) as on_progress:
+        report = Hololib().export(
+            references, 1 if output == "-" else output, known=known or (), compress=compress, on_progress=on_progress
+        )
+    if output != "-":
+        with reporting():
+            render.document(report.to_json()) if as_json else render.exported(report)
+
+
+@command("import", _GROUP, ["holo import app.holo", "ssh host holo export app -o - | holo import -"])
+def import_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The bundle; - for stdin.")],
+    name: Annotated[
+        Optional[str], typer.Option("--name", metavar="NAME", help="Name of the catalog, if it is one.")
+    ] = None,
+    keep_setid: KeepSetid = False,
+    as_json: Json = False,
+) -> None:
+    """Take the catalogs of a bundle into the library."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    with render.progress("importing", as_json) as on_progress:
+        report = Hololib().import_file(0 if file == "-" else file, name, keep_setid=keep_setid, on_progress=on_progress)
+    for warning in report.warnings:
+        render.warn(warning)
+    with reporting():
+        render.document(report.to_json()) if as_json else render.imported(report)

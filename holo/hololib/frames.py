@@ -1,0 +1,128 @@
+"""The compressed form of content: one zstd frame (RFC 8878). Inflating one never takes more memory than it may."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import IO, cast
+
+from holo import digest as digests
+from holo import platform
+from holo.content import Hole, Piece, Section
+from holo.hololib.verified import CHUNK, ContentMismatch, verified_chunks
+
+ZSTD_LEVEL = 1
+"""By measurement of record time, restore time and disk: the table is in benchmarks/README.md."""
+
+_WINDOW = 8 << 20
+"""Bytes of memory that a compressed blob may ask for while it is inflated: what RFC 8878 wants of a decoder. holo's
+own ask for half a megabyte."""
+
+
+def may_be_frame(status: os.stat_result, size: int) -> bool:
+    """Whether a compressed form of ``size`` bytes can be this: zstd adds 1/256 and a few bytes at most."""
+    return stat.S_ISREG(status.st_mode) and 0 < status.st_size <= most_compressed(size)
+
+
+def most_compressed(size: int) -> int:
+    """The most bytes that a frame of ``size`` bytes takes."""
+    return size + (size >> 7) + 1024
+
+
+class _Contexts(threading.local):
+    """Compression contexts are worth keeping (a new one costs more than a small file) but not worth a lock."""
+
+    def __init__(self) -> None:
+        import zstandard
+
+        self.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+        self.decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
+
+
+@cache
+def _contexts() -> _Contexts:
+    return _Contexts()
+
+
+def compress(chunks: Iterable[Piece], size: int, digest: str) -> Iterator[bytes]:
+    """The frame of ``size`` bytes of content with that digest. Raises :class:`ContentMismatch` if it has another."""
+    return frame_pieces(_without_holes(verified_chunks(chunks, digest, size)), size)
+
+
+def _without_holes(pieces: Iterable[Piece]) -> Iterator[bytes]:
+    for piece in pieces:
+        if isinstance(piece, Hole):
+            raise ContentMismatch("there is a hole in what had none")
+        yield piece
+
+
+def frame_of(content: bytes) -> bytes:
+    """The frame of content that nobody needs to verify."""
+    return _contexts().compressor.compress(content)
+
+
+def frame_pieces(content: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same for ``size`` bytes in pieces."""
+    compressor = _contexts().compressor.compressobj(size=size)
+    for piece in content:
+        if block := compressor.compress(piece):
+            yield block
+    yield compressor.flush()
+
+
+def inflate(frame: Section, size: int) -> Iterator[bytes]:
+    """The content of a frame, not verified; never more than one chunk beyond ``size``, whatever the frame claims."""
+    import zstandard
+
+    decompressor = _contexts().decompressor
+    try:
+        if size <= CHUNK:
+            data = platform.read_at(frame.descriptor, min(frame.length, most_compressed(size)), frame.offset)
+            # The frame's own claim decides how much memory is taken, so it is checked first.
+            if zstandard.frame_content_size(data) != size:
+                raise zstandard.ZstdError("it claims another size")
+            yield decompressor.decompress(data)
+            return
+        with decompressor.stream_reader(cast(IO[bytes], _Reader(frame))) as reader:
+            given = 0
+            while given <= size and (chunk := reader.read(CHUNK)):
+                given += len(chunk)
+                yield chunk
+    except zstandard.ZstdError as error:
+        raise ContentMismatch(f"its compressed form cannot be inflated ({error})") from None
+
+
+class _Reader:
+    """A section as the file that zstandard reads."""
+
+    def __init__(self, section: Section) -> None:
+        self._pieces = section.pieces()
+
+    def read(self, size: int) -> bytes:
+        """The next bytes: as many as there are in one piece, whatever ``size``; none at the end."""
+        return next(self._pieces, b"")
+
+
+def stored_content(descriptor: int, most: int | None = None) -> tuple[str, int]:
+    """The digest and the size of the content of an open compressed form.
+
+    Raises :class:`ContentMismatch` if it cannot be inflated, or claims to hold more than ``most`` bytes.
+    """
+    import zstandard
+
+    try:
+        # The longest header: RFC 8878, 3.1.1.1.
+        size = zstandard.frame_content_size(platform.read_at(descriptor, 18, 0))
+    except zstandard.ZstdError as error:
+        raise ContentMismatch(f"its compressed form cannot be inflated ({error})") from None
+    if size < 0 or (most is not None and size > most):
+        raise ContentMismatch("its compressed form claims another size")
+    hasher = digests.Hasher()
+    given = 0
+    for chunk in inflate(Section(descriptor, 0, most_compressed(size)), size):
+        hasher.update(chunk)
+        given += len(chunk)
+    return hasher.hexdigest(), given

@@ -1,0 +1,223 @@
+"""Adopt: the one way by which catalogs and blobs from elsewhere enter a library.
+
+    check     a catalog by the loader's rules; rights that it would give; that all its blobs are here or in the source;
+              the recorded offsets of files that name their own path
+    store     what is missing, each blob hashed on the way, by all workers
+    publish   everything durable first; then the catalogs, each by one rename
+
+A failure before the end leaves blobs that no catalog needs, as a record does; `holo gc` removes them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from typing import NamedTuple, TypeAlias
+
+from holo import digest as digests
+from holo.catalog import Catalog
+from holo.content import Section
+from holo.errors import CatalogInvalid, HoloError, NotFound, advice, os_errors_as
+from holo.hololib import CatalogRef, Library
+from holo.hololib.blobs import WORTH_COMPRESSING
+from holo.hololib.offer import WORTH_CLONING, Offer, Stretch
+from holo.hololib.verified import ContentMismatch, verified_chunks
+from holo.record import moved_name
+from holo.relocation.patch import Relocator
+from holo.transport.source import Source, damaged, verified_pieces
+from holo.workers import pool
+
+Blob: TypeAlias = tuple[str, int]
+"""digest, size in bytes"""
+
+_TASK_BYTES = 4 << 20
+_TASK_BLOBS = 64
+"""A worker's task ends with the blob that reaches one of these."""
+
+OnProgress = Callable[[int, int], object]
+"""Called with (blobs done, blobs in all)."""
+
+
+class Wanted(NamedTuple):
+    """A catalog to adopt."""
+
+    catalog: Catalog
+    name: str | None
+    origin: str
+    """where it was read, for messages"""
+
+
+class Adopted(NamedTuple):
+    """What has entered the library."""
+
+    catalogs: tuple[CatalogRef, ...]
+    blobs_new: int
+    blobs_known: int
+    """that the library had already"""
+    warnings: tuple[str, ...]
+
+
+def refuse_rights(catalog: Catalog, origin: str) -> None:
+    """Raise :class:`CatalogInvalid` for a catalog whose files give rights to whoever runs them."""
+    if (file := catalog.privileged()) is not None:
+        raise CatalogInvalid(
+            f"catalog {origin} gives rights with setuid, setgid or capabilities: {file}",
+            "Whoever may run that would act as you. If you trust who made the catalog: --keep-setid.",
+        )
+
+
+def adopt(
+    library: Library,
+    wanted: Sequence[Wanted],
+    source: Source | None,
+    *,
+    keep_setid: bool = False,
+    workers: int = 1,
+    on_progress: OnProgress | None = None,
+) -> Adopted:
+    """Publish catalogs, with the blobs that the library lacks from ``source``.
+
+    The caller holds the library's lock, shared. Raises :class:`CatalogInvalid`, :class:`NotFound` for blobs that are
+    nowhere, :class:`IntegrityError` for wrong content, and :class:`HoloError`; no catalog is published then.
+    """
+    if not keep_setid:
+        for item in wanted:
+            refuse_rights(item.catalog, item.origin)
+    missing, known = _missing(library, wanted, source)
+    for item in wanted:
+        _check_relocations(library, item.catalog, source, missing)
+    warnings = []
+    with library.unsettled.record("Nothing was imported."):
+        if source is not None and missing:
+            _store(library, [*missing.items()], source, workers, on_progress)
+        for item in wanted:
+            replaced = library.catalogs.publish(item.catalog, item.name)
+            if replaced is not None:
+                warnings.append(moved_name(item.name, replaced))
+    refs = (CatalogRef(item.name or item.catalog.digest[:12], item.catalog.digest) for item in wanted)
+    return Adopted(tuple(refs), len(missing), known, tuple(warnings))
+
+
+def _missing(library: Library, wanted: Sequence[Wanted], source: Source | None) -> tuple[dict[str, int], int]:
+    """The blobs that the library does not have, in the order of the catalogs; and how many it has."""
+    missing: dict[str, int] = {}
+    known: dict[str, int] = {}
+    for item in wanted:
+        lacking = {}
+        for _, row in item.catalog.files():
+            digest, size = row[4], row[2]
+            if missing.get(digest, size) != size or known.get(digest, size) != size:
+                raise CatalogInvalid(f"catalog {item.origin} is not valid: {digest} has two sizes")
+            if digest in missing or digest in known:
+                continue
+            if library.blobs.has(digest, size):
+                known[digest] = size
+                continue
+            missing[digest] = size
+            if source is None or not source.has(digest, size):
+                lacking[digest] = size
+        if lacking:
+            raise NotFound(
+                f"{len(lacking)} blobs of {item.origin} are neither in {library.path}"
+                f"{f' nor in {source.name}' if source is not None else ''}",
+                "A catalog file needs its library beside it, and a bundle that was made with --known what it leaves "
+                "out: get that first.",
+            )
+    return missing, len(known)
+
+
+def _store(library: Library, missing: list[Blob], source: Source, workers: int, on_progress: OnProgress | None) -> None:
+    with os_errors_as(f"cannot write to the library {library.path}"):
+        intake = _Intake(library, source)
+    done = 0
+    first = [blob for blob in missing if not source.builds_on_others(blob[0])]
+    later = [blob for blob in missing if source.builds_on_others(blob[0])]
+    # What builds on others may build on each other as well: so one after the other.
+    for count in chain(pool.run(intake, tasks_of(first), workers), map(intake, tasks_of(later))):
+        done += count
+        if on_progress is not None:
+            on_progress(done, len(missing))
+
+
+def tasks_of(blobs: list[Blob]) -> list[list[Blob]]:
+    """Blobs, cut into pieces of work for the pool."""
+    tasks: list[list[Blob]] = [[]]
+    size = 0
+    for blob in blobs:
+        tasks[-1].append(blob)
+        size += blob[1]
+        if size >= _TASK_BYTES or len(tasks[-1]) >= _TASK_BLOBS:
+            tasks.append([])
+            size = 0
+    return tasks if tasks[-1] else tasks[:-1]
+
+
+class _Intake:
+    """Stores blobs. Made before the workers are forked, called in them with one task after the other."""
+
+    def __init__(self, library: Library, source: Source) -> None:
+        self._library = library
+        self._blobs = library.blobs
+        self._source = source
+        self._raw = library.keeps_raw
+        self._can_share = self._raw and source.why_no_reflink(library.blobs.directory) is None
+
+    def __call__(self, blobs: list[Blob]) -> int:
+        for digest, size in blobs:
+            try:
+                self._take(digest, size)
+            except ContentMismatch as error:
+                raise damaged(self._source, digest, str(error)) from None
+            except OSError as error:
+                raise HoloError(
+                    f"cannot take blob {digest} from {self._source.name} into {self._library.path}: {error.strerror}",
+                    advice(error),
+                ) from error
+        return len(blobs)
+
+    def _take(self, digest: str, size: int) -> None:
+        with self._source.open(digest, size) as offer:
+            if offer.frame is not None and not self._raw and size > WORTH_COMPRESSING:
+                self._blobs.add_frame(digest, size, offer.frame)
+            elif self._raw and offer.frame is None and size >= WORTH_CLONING:
+                with self._sharing(offer) as shared:
+                    self._blobs.add_filled(digest, size, lambda target: self._fill(target, digest, shared))
+            else:
+                compress = not self._raw and size > WORTH_COMPRESSING and not offer.is_sparse
+                self._blobs.add(digest, offer.pieces(), size, compress=compress)
+
+    def _fill(self, target: int, digest: str, offer: Offer) -> None:
+        offer.fill(target)
+        for _ in verified_chunks(offer.pieces(), digest, offer.size):
+            pass
+        if not self._source.is_unchanged() and digests.of_file(target) != digest:
+            raise ContentMismatch("it changed while it was read")
+
+    @contextmanager
+    def _sharing(self, offer: Offer) -> Iterator[Offer]:
+        """The offer, with parts of blobs that the library has in place of the source's: those can be shared."""
+        with ExitStack() as opened:
+            yield offer._replace(stretches=[self._of_library(stretch, opened) for stretch in offer.stretches])
+
+    def _of_library(self, stretch: Stretch, opened: ExitStack) -> Stretch:
+        if stretch.twin is not None:
+            digest, size, offset = stretch.twin
+            raw = self._blobs.open_raw(digest, size) if self._blobs.has(digest, size, compressed=False) else None
+            if raw is not None:
+                opened.callback(os.close, raw)
+                return stretch._replace(section=Section(raw, offset, stretch.length))
+        return stretch._replace(can_share=self._can_share)
+
+
+def _check_relocations(library: Library, catalog: Catalog, source: Source | None, missing: Mapping[str, int]) -> None:
+    """Hold the recorded offsets against the content. Raises :class:`CatalogInvalid`, :class:`IntegrityError`."""
+    relocator = Relocator(catalog.prefix, catalog.prefix)
+    rows = dict(catalog.files()) if catalog.relocations else {}
+    for file, relocation in catalog.relocations.items():
+        _, _, size, _, digest = rows[file]
+        if source is not None and digest in missing:
+            relocator.check(verified_pieces(source, digest, size), relocation, file)
+        else:
+            relocator.check(library.blobs.chunks(digest, size), relocation, file)

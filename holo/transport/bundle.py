@@ -1,0 +1,409 @@
+"""A bundle: catalogs with their blobs in one file, to be carried to another machine.
+
+The container is a ZIP file (:mod:`holo.transport.container`) with, in this order:
+
+    holo.json                the manifest: which catalogs, and which blobs were left out
+    catalog/<digest>.json    the catalogs, in their canonical form
+    library/ab/<digest>      the blobs in the order in which the catalogs need them; the container is a library
+    extents/ab/<digest>      of a blob with holes, or with blocks that another entry has: the rest of it
+    extents.json             how those blobs are put together
+
+Content is stored as it is, beginning at a block, so that a filesystem that shares blocks need not copy it; or as the
+zstd frame that libraries keep.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+from holo import digest as digests
+from holo import platform
+from holo.catalog import Catalog
+from holo.content import Section, write_all
+from holo.errors import HoloError, IntegrityError, NotFound, os_errors_as
+from holo.files import SMALL, open_file
+from holo.hololib.catalogs import LARGEST
+from holo.hololib.frames import inflate, most_compressed
+from holo.hololib.layout import NAME
+from holo.hololib.offer import BLOCK, Offer, Stretch, Twin, whole
+from holo.hololib.verified import ContentMismatch
+from holo.platform import Directory
+from holo.transport.container import STORED, Entry, check_header, read_directory
+
+MANIFEST = "holo.json"
+EXTENTS = "extents.json"
+FORMAT = "holo bundle"
+VERSION = 1
+
+_BEGINNING = b"PK\3\4"
+_MOST_EXTENTS = 64 << 20
+"""Bytes of ``extents.json``."""
+
+_RECENT_NS = 100_000_000
+"""As in :mod:`holo.record.ingest`: within this a second change of a file may hide."""
+
+_AGAIN = "Get the file again. Nothing was changed."
+
+
+class Named(NamedTuple):
+    """A catalog in a bundle."""
+
+    name: str | None
+    digest: str
+
+
+class Manifest(NamedTuple):
+    """What a bundle says of itself."""
+
+    catalogs: tuple[Named, ...]
+    without: tuple[str, ...]
+    """the digests of catalogs that whoever imports it has already: their blobs may have been left out"""
+
+    def to_json(self) -> bytes:
+        """The document, in its only form."""
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "catalogs": [item._asdict() for item in self.catalogs],
+            "without": list(self.without),
+        }
+        return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
+class Part(NamedTuple):
+    """Some of a blob that is put together."""
+
+    length: int
+    digest: str | None = None
+    """of the blob in whose entry it is; ``None`` for a hole"""
+    offset: int = 0
+    """in the content of that entry"""
+
+
+def catalog_entry(digest: str) -> str:
+    """The name of a catalog's entry."""
+    return f"catalog/{digest}.json"
+
+
+def blob_entry(digest: str) -> str:
+    """The name of the entry of a blob that is in one piece."""
+    return f"library/{digest[:2]}/{digest}"
+
+
+def rest_entry(digest: str) -> str:
+    """The name of the entry with what no other has of a blob that is put together."""
+    return f"extents/{digest[:2]}/{digest}"
+
+
+def is_bundle(path: str) -> bool:
+    """Whether a file begins as a bundle does."""
+    with suppress(OSError):
+        descriptor = open_file(path, follow=True)
+        try:
+            start = platform.read_at(descriptor, 30 + len(MANIFEST), 0)
+            return start[:4] == _BEGINNING and start[30:] == MANIFEST.encode()
+        finally:
+            os.close(descriptor)
+    return False
+
+
+class Bundle:
+    """An open bundle: a :class:`~holo.transport.source.Source`. Its directory was checked; content is by its users."""
+
+    def __init__(self, descriptor: int, name: str, *, is_private: bool = False) -> None:
+        """``is_private``: no other process has ever had the file.
+
+        Raises :class:`IntegrityError` for what is no whole bundle, and :class:`OSError`.
+        """
+        self.name = name
+        self.descriptor = descriptor
+        before = os.fstat(descriptor)
+        self._state = _state_of(before)
+        # A writer that comes later moves the ctime; one that has the file mapped now might not.
+        self._tells = is_private or (
+            time.time_ns() - before.st_ctime_ns > _RECENT_NS and platform.has_no_writer(descriptor)
+        )
+        self.entries = read_directory(descriptor, name)
+        self._named = {entry.name: entry for entry in self.entries}
+        self._plain: dict[str, Section] = {}
+        self.manifest = self._read_manifest()
+        self.parts = self._read_parts()
+        self._refuse_strangers()
+
+    # -- what is in it ------------------------------------------------------------------------------------
+
+    def catalog(self, digest: str) -> Catalog:
+        """A catalog of it, validated."""
+        origin = f"{catalog_entry(digest)} of {self.name}"
+        data = self._document(self._entry(catalog_entry(digest)), LARGEST)
+        if digests.of(data) != digest:
+            raise self._damaged(f"catalog {digest} does not have that digest")
+        catalog = Catalog.from_json(data, origin)
+        if catalog.to_json() != data:
+            raise self._damaged(f"catalog {digest} is not in the form that holo writes")
+        return catalog
+
+    def blobs(self) -> set[str]:
+        """The digests of the blobs that are in it."""
+        found = {entry.name.rpartition("/")[2] for entry in self.entries if entry.name.startswith("library/")}
+        return found | set(self.parts)
+
+    # -- a source -----------------------------------------------------------------------------------------
+
+    def has(self, digest: str, size: int) -> bool:
+        if (entry := self._named.get(blob_entry(digest))) is not None:
+            return entry.size == size
+        return digest in self.parts and sum(part.length for part in self.parts[digest]) == size
+
+    @contextmanager
+    def open(self, digest: str, size: int) -> Iterator[Offer]:
+        if not self.has(digest, size):
+            raise self._damaged(f"it has no blob {digest} of {size} bytes")
+        entry = self._named.get(blob_entry(digest))
+        if entry is None:
+            yield self._put_together(self.parts[digest], size)
+            return
+        check_header(self.descriptor, entry, self.name)
+        section = Section(self.descriptor, entry.data, entry.stored)
+        yield whole(section) if entry.method == STORED else Offer(size, section)
+
+    def builds_on_others(self, digest: str) -> bool:
+        return digest in self.parts
+
+    def why_no_reflink(self, target: Directory) -> str | None:
+        start = self._a_block()
+        if start is None:
+            return "its contents are compressed"
+        file = platform.nameless_file(target)
+        if file is None:
+            return "no file without a name can be made there to try it with"
+        try:
+            platform.clone_range(self.descriptor, start, BLOCK, file, 0)
+        except OSError as error:
+            if error.errno not in platform.UNAVAILABLE:
+                raise
+            return error.strerror
+        finally:
+            os.close(file)
+        return None
+
+    def is_unchanged(self) -> bool:
+        return self._tells and _state_of(os.fstat(self.descriptor)) == self._state
+
+    def _a_block(self) -> int | None:
+        """Where some content lies that can be shared; ``None`` if it has no such."""
+        fits = (entry.data for entry in self.entries if entry.method == STORED and entry.stored >= BLOCK)
+        return next((start for start in fits if not start % BLOCK), None)
+
+    def _put_together(self, parts: tuple[Part, ...], size: int) -> Offer:
+        stretches = []
+        start = 0
+        for length, digest, offset in parts:
+            section = twin = None
+            if digest is not None:
+                twin = self._twin(digest, offset)
+                content = self._content(digest)
+                if offset + length > content.length:
+                    raise self._damaged(f"{EXTENTS} names what {digest} does not have")
+                section = content.part(offset, length)
+            stretches.append(Stretch(start, length, section, twin))
+            start += length
+        return Offer(size, None, stretches)
+
+    def _twin(self, digest: str, offset: int) -> Twin:
+        """The place in a content that is at an offset of its entry."""
+        if (entry := self._named.get(blob_entry(digest))) is not None:
+            return Twin(digest, entry.size, offset)
+        size = at = 0
+        for part in self.parts.get(digest, ()):
+            if part.digest == digest and part.offset <= offset < part.offset + part.length:
+                at = size + offset - part.offset
+            size += part.length
+        return Twin(digest, size, at)
+
+    def _content(self, digest: str) -> Section:
+        """Where the content of the entry of a blob can be read at any position; inflated into a file if need be."""
+        entry = self._named.get(blob_entry(digest)) or self._named.get(rest_entry(digest))
+        if entry is None:
+            raise self._damaged(f"{EXTENTS} names {digest}, which is not in it")
+        if entry.method == STORED:
+            check_header(self.descriptor, entry, self.name)
+            return Section(self.descriptor, entry.data, entry.stored)
+        if digest not in self._plain:
+            check_header(self.descriptor, entry, self.name)
+            file = unnamed_file()
+            for piece in inflate(Section(self.descriptor, entry.data, entry.stored), entry.size):
+                write_all(file, piece)
+            self._plain[digest] = Section(file, 0, os.fstat(file).st_size)
+        return self._plain[digest]
+
+    def close(self) -> None:
+        for section in self._plain.values():
+            os.close(section.descriptor)
+        os.close(self.descriptor)
+
+    # -- reading what holo wrote ---------------------------------------------------------------------------
+
+    def _read_manifest(self) -> Manifest:
+        if not self.entries or self.entries[0].name != MANIFEST:
+            raise HoloError(f"{self.name} is not a bundle", "Name a file that `holo export` has written.")
+        data = self._document(self.entries[0], SMALL)
+        try:
+            document = json.loads(data)
+            if document["format"] == FORMAT and document["version"] != VERSION:
+                raise HoloError(
+                    f"{self.name} is a bundle of version {document['version']}, this holo reads version {VERSION}",
+                    "Use the holo that wrote it, or a newer one.",
+                )
+            catalogs = tuple(Named(item["name"], item["digest"]) for item in document["catalogs"])
+            manifest = Manifest(catalogs, tuple(document["without"]))
+            names = [name for name, _ in manifest.catalogs if name is not None]
+            is_right = (
+                manifest.to_json() == data
+                and all(map(digests.is_digest, [*(found for _, found in catalogs), *manifest.without]))
+                and all(map(NAME.fullmatch, names))
+                and len({*names}) == len(names)
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            is_right = False
+        if not is_right or not manifest.catalogs:
+            raise self._damaged(f"{MANIFEST} is not what holo writes")
+        return manifest
+
+    def _read_parts(self) -> dict[str, tuple[Part, ...]]:
+        entry = self._named.get(EXTENTS)
+        if entry is None:
+            return {}
+        try:
+            document = json.loads(self._document(entry, _MOST_EXTENTS), object_pairs_hook=_once)
+            parts = {digest: tuple(Part(*part) for part in rows) for digest, rows in document.items()}
+            is_right = all(
+                digests.is_digest(digest) and rows and all(map(_is_part, rows)) for digest, rows in parts.items()
+            )
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            is_right = False
+        if not is_right:
+            raise self._damaged(f"{EXTENTS} is not what holo writes")
+        return parts
+
+    def _refuse_strangers(self) -> None:
+        """Raise :class:`IntegrityError` for an entry that no bundle has."""
+        known = {MANIFEST, EXTENTS, *(catalog_entry(digest) for _, digest in self.manifest.catalogs)}
+        for entry in self.entries:
+            name, digest = entry.name, entry.name.rpartition("/")[2]
+            is_blob = digests.is_digest(digest) and (
+                name == blob_entry(digest) or (name == rest_entry(digest) and digest in self.parts)
+            )
+            if name not in known and not is_blob:
+                raise self._damaged(f"{name!r} has no place in a bundle")
+            if entry.stored > most_compressed(entry.size):
+                raise self._damaged(f"{name!r} is larger than it can be")
+        if any(blob_entry(digest) in self._named for digest in self.parts):
+            raise self._damaged("a blob is in it twice")
+
+    def _entry(self, name: str) -> Entry:
+        if (entry := self._named.get(name)) is None:
+            raise self._damaged(f"{name} is not in it")
+        return entry
+
+    def _document(self, entry: Entry, most: int) -> bytes:
+        from zlib import crc32
+
+        if entry.size > most:
+            raise self._damaged(f"{entry.name} is larger than {most:,} bytes")
+        check_header(self.descriptor, entry, self.name)
+        section = Section(self.descriptor, entry.data, entry.stored)
+        try:
+            data = b"".join(section.pieces() if entry.method == STORED else inflate(section, entry.size))
+        except ContentMismatch as error:
+            raise self._damaged(f"{entry.name}: {error}") from None
+        if len(data) != entry.size or crc32(data) != entry.crc:
+            raise self._damaged(f"{entry.name} does not have its checksum")
+        return data
+
+    def _damaged(self, why: str) -> IntegrityError:
+        return IntegrityError(f"{self.name} is damaged: {why}", _AGAIN)
+
+
+@contextmanager
+def opened(path: str) -> Iterator[Bundle]:
+    """A bundle at a path. Raises :class:`NotFound`, :class:`IntegrityError` and :class:`HoloError`."""
+    try:
+        descriptor = open_file(path, follow=True)
+    except FileNotFoundError:
+        raise NotFound(f"there is no bundle at {path}", "Name a file that `holo export` has written.") from None
+    except OSError as error:
+        raise HoloError(f"cannot read the bundle {path}: {error.strerror}") from error
+    with _closing(descriptor, path, is_private=False) as bundle:
+        yield bundle
+
+
+@contextmanager
+def received(source: int, name: str, folder: str) -> Iterator[Bundle]:
+    """A bundle that comes through a pipe, kept in a file of ``folder`` that has no name while the block runs."""
+    with os_errors_as(f"cannot keep {name} in {folder}"):
+        with platform.closing(platform.open_root(folder)) as directory:
+            descriptor = platform.nameless_file(directory)
+        descriptor = descriptor if descriptor is not None else unnamed_file()
+        try:
+            while piece := os.read(source, 1 << 20):
+                write_all(descriptor, piece)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    with _closing(descriptor, name, is_private=True) as bundle:
+        yield bundle
+
+
+@contextmanager
+def _closing(descriptor: int, name: str, *, is_private: bool) -> Iterator[Bundle]:
+    try:
+        with os_errors_as(f"cannot read the bundle {name}"):
+            bundle = Bundle(descriptor, name, is_private=is_private)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    try:
+        yield bundle
+    finally:
+        bundle.close()
+
+
+def unnamed_file() -> int:
+    """An open file that has no name, for what does not fit into memory. Whoever gets it closes it."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - its descriptor is what is used
+    try:
+        return os.dup(file.fileno())
+    finally:
+        file.close()
+
+
+def _state_of(status: os.stat_result) -> tuple[int, int, int]:
+    if not stat.S_ISREG(status.st_mode):
+        return (0, 0, 0)
+    return status.st_ctime_ns, status.st_mtime_ns, status.st_size
+
+
+def _is_part(part: Part) -> bool:
+    return (
+        type(part.length) is int
+        and 0 < part.length < 1 << 63
+        and (part.digest is None or (type(part.digest) is str and digests.is_digest(part.digest)))
+        and type(part.offset) is int
+        and 0 <= part.offset < 1 << 63
+        and (part.digest is not None or not part.offset)
+    )
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a key stands twice")
+    return table

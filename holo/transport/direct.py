@@ -1,0 +1,92 @@
+"""Restore straight from a bundle: the contents of files, which the library never sees."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from holo import digest as digests
+from holo import platform
+from holo.checkout.contents import Carrier
+from holo.content import Piece
+from holo.errors import UsageError
+from holo.hololib import CatalogRef
+from holo.hololib.offer import WORTH_CLONING, Offer
+from holo.hololib.verified import ContentMismatch, verified_chunks
+from holo.platform import Directory
+from holo.transport.adopt import refuse_rights
+from holo.transport.bundle import Bundle, opened
+from holo.transport.source import damaged, verified_pieces
+
+
+class BundleContents:
+    """The blobs of a bundle as :class:`~holo.checkout.contents.Contents`. Everything is hashed before it is used."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+
+    def chunks(self, digest: str, size: int) -> Iterator[Piece]:
+        yield from verified_pieces(self._bundle, digest, size)
+
+    def clone(
+        self, digest: str, size: int, directory: Directory, name: str, mode: int, *, verify: bool = False
+    ) -> int | None:
+        if size < WORTH_CLONING:
+            return None
+        with self._bundle.open(digest, size) as offer:
+            if offer.frame is not None:
+                return None
+            target = platform.create_file(directory, name, mode)
+            try:
+                self._fill(target, digest, offer, verify=verify)
+            except BaseException as error:
+                os.close(target)
+                platform.remove_file(directory, name)
+                if isinstance(error, OSError) and error.errno in platform.UNAVAILABLE:
+                    return None
+                raise
+            return target
+
+    def _fill(self, target: int, digest: str, offer: Offer, *, verify: bool) -> None:
+        offer.fill(target)
+        try:
+            for _ in verified_chunks(offer.pieces(), digest, offer.size):
+                pass
+        except ContentMismatch as error:
+            raise damaged(self._bundle, digest, str(error)) from None
+        if (verify or not self._bundle.is_unchanged()) and digests.of_file(target) != digest:
+            raise damaged(self._bundle, digest, "it changed while it was read")
+
+    def why_no_reflink(self, target: Directory) -> str | None:
+        return self._bundle.why_no_reflink(target)
+
+
+@contextmanager
+def carrier_of(
+    path: str, digest: str | None = None, *, keep_setid: bool = False
+) -> Iterator[tuple[CatalogRef, Carrier]]:
+    """A catalog of the bundle at a path, by its digest or because it is the only one, and what to restore it from.
+
+    Raises :class:`UsageError` if nobody says which, :class:`~holo.errors.CatalogInvalid` for one that gives rights
+    unless ``keep_setid`` or the caller has accepted that ``digest`` before, and what opening a bundle raises.
+    """
+    with opened(path) as bundle:
+        ref = only_catalog(bundle) if digest is None else CatalogRef(digest[:12], digest)
+        catalog = bundle.catalog(ref.digest)
+        if not keep_setid and digest is None:
+            refuse_rights(catalog, f"{ref.name} in {path}")
+        yield ref, Carrier(path, catalog, BundleContents(bundle))
+
+
+def only_catalog(bundle: Bundle) -> CatalogRef:
+    """The catalog of a bundle that has one. Raises :class:`UsageError` if there are several."""
+    digests_in = {digest for _, digest in bundle.manifest.catalogs}
+    if len(digests_in) > 1:
+        names = ", ".join(name or digest[:12] for name, digest in bundle.manifest.catalogs)
+        raise UsageError(
+            f"{bundle.name} holds {len(digests_in)} catalogs: {names}",
+            "Take it into the library with `holo import FILE`, and name one of them then.",
+        )
+    name, digest = bundle.manifest.catalogs[0]
+    return CatalogRef(name or digest[:12], digest)

@@ -1,0 +1,430 @@
+"""Export: write catalogs and their blobs as a bundle, byte for byte the same each time.
+
+    workers   read each blob, verify it, and compute its checksum; compress it, if it is to be and is not yet
+    here      write entry after entry, in the order of the catalogs: a pipe cannot be gone back in
+
+What the workers compress goes into one unnamed file, at a place of its own for each blob, so that memory does not grow
+with content.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, TypeAlias
+from zlib import crc32
+
+from holo import platform
+from holo.catalog import Catalog
+from holo.content import Piece, Section, pieces_of, write_all
+from holo.errors import HoloError, UsageError, os_errors_as
+from holo.files import write_atomically
+from holo.hololib import CatalogRef, Library
+from holo.hololib.frames import compress as compressed
+from holo.hololib.frames import frame_of, frame_pieces, most_compressed
+from holo.hololib.offer import BLOCK
+from holo.hololib.verified import ContentMismatch
+from holo.transport.adopt import Blob, OnProgress, tasks_of
+from holo.transport.bundle import (
+    EXTENTS,
+    MANIFEST,
+    Manifest,
+    Named,
+    Part,
+    blob_entry,
+    catalog_entry,
+    is_bundle,
+    opened,
+    rest_entry,
+    unnamed_file,
+)
+from holo.transport.container import STORED, ZSTD, Entry, directory_of, entry_at, local_header
+from holo.transport.extents import BlockTable, Fingerprints, Range, put_together
+from holo.workers import pool
+
+_BUFFER = 1 << 20
+"""Bytes that are written at once."""
+
+
+class ExportReport(NamedTuple):
+    """A bundle that was written."""
+
+    file: str
+    """its path; ``-`` for standard output"""
+    catalogs: tuple[CatalogRef, ...]
+    blobs: int
+    """in it"""
+    left_out: int
+    """blobs that whoever imports it has already"""
+    bytes_content: int
+    """of the blobs in it"""
+    bytes_written: int
+    """of the bundle"""
+    seconds: float
+
+    def to_json(self) -> dict[str, object]:
+        """The document `holo export --json` prints."""
+        return {
+            "file": self.file,
+            "catalogs": [catalog._asdict() for catalog in self.catalogs],
+            "blobs": {"written": self.blobs, "left_out": self.left_out},
+            "bytes": {"content": self.bytes_content, "written": self.bytes_written},
+            "seconds": self.seconds,
+        }
+
+
+class Cargo(NamedTuple):
+    """What goes into a bundle."""
+
+    catalogs: Sequence[tuple[CatalogRef, Catalog]]
+    known: frozenset[str]
+    """digests of blobs that whoever imports it has already"""
+    without: Sequence[str]
+    """the digests of the catalogs of which that is so"""
+
+    def blobs(self) -> tuple[list[Blob], int]:
+        """Those to be written, each once, in the order of the catalogs; and how many others there are."""
+        wanted: dict[str, int] = {}
+        for _, catalog in self.catalogs:
+            wanted.update({row[4]: row[2] for _, row in catalog.files() if row[4] not in wanted})
+        written = [(digest, size) for digest, size in wanted.items() if digest not in self.known]
+        return written, len(wanted) - len(written)
+
+
+def cargo_of(library: Library, references: Sequence[str], known: Sequence[str]) -> Cargo:
+    """What to export: catalogs by name or digest prefix, without what ``known`` catalogs and bundles hold.
+
+    Raises :class:`~holo.errors.NotFound`, :class:`UsageError` and what reading them raises.
+    """
+    if not references:
+        raise UsageError("there is nothing to export", "Name catalogs: `holo catalogs` shows which there are.")
+    catalogs = {ref: library.catalogs.load(ref.digest) for ref in map(library.catalogs.resolve, references)}
+    blobs: set[str] = set()
+    without: set[str] = set()
+    for item in known:
+        if os.path.isfile(item) and is_bundle(item):
+            with opened(item) as bundle:
+                held = {digest for _, digest in bundle.manifest.catalogs}
+                for digest in held:
+                    blobs |= {row[4] for _, row in bundle.catalog(digest).files()}
+                without |= held
+        else:
+            digest = library.catalogs.resolve(item).digest
+            blobs |= {row[4] for _, row in library.catalogs.read(digest).files()}
+            without.add(digest)
+    return Cargo([*catalogs.items()], frozenset(blobs), sorted(without))
+
+
+def export(
+    library: Library,
+    cargo: Cargo,
+    output: str | int,
+    *,
+    compress: bool = False,
+    workers: int = 1,
+    on_progress: OnProgress | None = None,
+) -> ExportReport:
+    """Write a bundle to the file ``output``, which appears when it is whole, or to an open descriptor.
+
+    The caller holds the library's lock, shared. Raises :class:`~holo.errors.IntegrityError` for a damaged blob and
+    :class:`HoloError`.
+    """
+    started = time.monotonic()
+    blobs, left_out = cargo.blobs()
+    written = 0
+
+    def write(descriptor: int) -> bytes:
+        nonlocal written
+        writer = _Writer(descriptor, align=not compress)
+        _write(writer, library, cargo, blobs, compress, workers, on_progress)
+        written = writer.position
+        return b""
+
+    shown = output if isinstance(output, str) else "-"
+    with os_errors_as(f"cannot write the bundle {shown}"):
+        if isinstance(output, str):
+            write_atomically(output, write)
+        else:
+            write(output)
+    return ExportReport(
+        file=shown,
+        catalogs=tuple(ref for ref, _ in cargo.catalogs),
+        blobs=len(blobs),
+        left_out=left_out,
+        bytes_content=sum(size for _, size in blobs),
+        bytes_written=written,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _write(
+    writer: _Writer,
+    library: Library,
+    cargo: Cargo,
+    blobs: list[Blob],
+    compress: bool,
+    workers: int,
+    on_progress: OnProgress | None,
+) -> None:
+    catalogs = sorted(cargo.catalogs, key=lambda item: (item[0].digest, item[0].name))
+    manifest = Manifest(tuple(_named(ref) for ref, _ in catalogs), tuple(sorted(cargo.without)))
+    writer.add(MANIFEST, manifest.to_json(), compress=False)
+    for digest, catalog in {ref.digest: catalog for ref, catalog in catalogs}.items():
+        writer.add(catalog_entry(digest), catalog.to_json(), compress=compress)
+    spool = unnamed_file()
+    try:
+        reader = _Reader(library, spool, compress=compress)
+        table = BlockTable()
+        parts: dict[str, tuple[Part, ...]] = {}
+        for done, item in enumerate(_in_order(reader, blobs, workers)):
+            found = put_together(table, item.digest, item.size, item.seen)
+            if found is None:
+                _add_whole(writer, library, reader, item)
+            else:
+                parts[item.digest], rest = found
+                if rest:
+                    _add_rest(writer, library, item.digest, item.size, rest, compress=compress)
+            if on_progress is not None:
+                on_progress(done + 1, len(blobs))
+    finally:
+        os.close(spool)
+    if parts:
+        writer.add(EXTENTS, json.dumps(parts, separators=(",", ":")).encode() + b"\n", compress=compress)
+    writer.end()
+
+
+def _add_whole(writer: _Writer, library: Library, reader: _Reader, item: _Item) -> None:
+    """Write the entry of a blob that is in one piece."""
+    name = blob_entry(item.digest)
+    with reader.stored_in(item) as section:
+        if section is not None:
+            writer.add_section(name, ZSTD if item.frame else STORED, item.crc, item.size, section)
+        else:
+            writer.add_pieces(name, item.crc, item.size, library.blobs.chunks(item.digest, item.size))
+
+
+def _named(ref: CatalogRef) -> Named:
+    """A catalog without a name is called by the beginning of its digest."""
+    return Named(None if ref.digest.startswith(ref.name) else ref.name, ref.digest)
+
+
+class _Item(NamedTuple):
+    """A blob that was read and verified."""
+
+    digest: str
+    size: int
+    crc: int
+    frame: int
+    """bytes of its compressed form; 0: it is written as it is"""
+    spooled: int | None
+    """where in the spool that lies; ``None``: in the library"""
+    seen: Fingerprints
+
+
+_Task: TypeAlias = tuple[int, list[tuple[Blob, int]]]
+"""its number; blobs, and where in the spool there is room for each"""
+
+
+def _in_order(reader: _Reader, blobs: list[Blob], workers: int) -> Iterator[_Item]:
+    """Read all blobs in the workers; give them out in their order."""
+    tasks: list[_Task] = []
+    room = 0
+    for number, task in enumerate(tasks_of(blobs)):
+        places = []
+        for blob in task:
+            places.append((blob, room))
+            room += most_compressed(blob[1])
+        tasks.append((number, places))
+    waiting: dict[int, list[_Item]] = {}
+    following = 0
+    for number, items in pool.run(reader, tasks, workers):
+        waiting[number] = items
+        while following in waiting:
+            yield from waiting.pop(following)
+            following += 1
+
+
+class _Reader:
+    """Reads blobs. Made before the workers are forked, called in them with one task after the other."""
+
+    def __init__(self, library: Library, spool: int, *, compress: bool) -> None:
+        self._blobs = library.blobs
+        self._spool = spool
+        self._compress = compress
+
+    def __call__(self, task: _Task) -> tuple[int, list[_Item]]:
+        number, blobs = task
+        return number, [self._read(digest, size, room) for (digest, size), room in blobs]
+
+    def _read(self, digest: str, size: int, room: int) -> _Item:
+        seen = Fingerprints(size)
+        frame = self._blobs.frame_size(digest, size) if self._compress else 0
+        if self._compress and not frame and (raw := self._blobs.open_raw(digest, size)) is not None:
+            try:
+                if not platform.has_holes(raw, size):
+                    frame = self._spool_frame(_seen(pieces_of(raw, size), seen), digest, size, room)
+                    return _Item(digest, size, seen.crc, frame if frame < size else 0, room, seen)
+            except ContentMismatch as error:
+                raise self._blobs.damaged(digest, str(error)) from None
+            finally:
+                os.close(raw)
+        for piece in self._blobs.chunks(digest, size):
+            seen.update(piece)
+        return _Item(digest, size, seen.crc, frame, None, seen)
+
+    def _spool_frame(self, pieces: Iterable[Piece], digest: str, size: int, room: int) -> int:
+        """Compress content into the spool; returns the bytes of the frame."""
+        end = room
+        for block in compressed(pieces, size, digest):
+            end += os.pwrite(self._spool, block, end)
+        return end - room
+
+    @contextmanager
+    def stored_in(self, item: _Item) -> Iterator[Section | None]:
+        """Where the bytes lie that are to be written; ``None``: they have to be inflated."""
+        if item.spooled is not None and item.frame:
+            yield Section(self._spool, item.spooled, item.frame)
+            return
+        opened = (self._blobs.open_frame if item.frame else self._blobs.open_raw)(item.digest, item.size)
+        try:
+            yield None if opened is None else Section(opened, 0, item.frame or item.size)
+        finally:
+            if opened is not None:
+                os.close(opened)
+
+
+def _seen(pieces: Iterable[Piece], seen: Fingerprints) -> Iterator[Piece]:
+    for piece in pieces:
+        seen.update(piece)
+        yield piece
+
+
+def _add_rest(
+    writer: _Writer, library: Library, digest: str, size: int, rest: Sequence[Range], *, compress: bool
+) -> None:
+    """Write the entry with what no other has of a blob."""
+    length = sum(end - start for start, end in rest)
+    copy = unnamed_file()
+    try:
+        crc = 0
+        for piece in _in_ranges(library.blobs.chunks(digest, size), rest):
+            crc = crc32(piece, crc)
+            write_all(copy, piece)
+        section = Section(copy, 0, length)
+        if compress:
+            writer.add_compressed(rest_entry(digest), crc, section)
+        else:
+            writer.add_section(rest_entry(digest), STORED, crc, length, section)
+    finally:
+        os.close(copy)
+
+
+def _in_ranges(pieces: Iterable[Piece], ranges: Sequence[Range]) -> Iterator[bytes]:
+    """Of content in pieces only some ranges, which are in order."""
+    position = 0
+    left = iter(ranges)
+    wanted = next(left, None)
+    for piece in pieces:
+        end = position + len(piece)
+        while wanted is not None and wanted.start < end:
+            yield bytes(piece[max(wanted.start - position, 0) : wanted.end - position])
+            if wanted.end > end:
+                break
+            wanted = next(left, None)
+        position = end
+
+
+class _Writer:
+    """Writes the container to a descriptor, from its beginning to its end."""
+
+    def __init__(self, descriptor: int, *, align: bool) -> None:
+        self.position = 0
+        self._descriptor = descriptor
+        self._align = align
+        self._may_clone = align
+        self._entries: list[Entry] = []
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+
+    def add(self, name: str, content: bytes, *, compress: bool) -> None:
+        """An entry with that content."""
+        crc = crc32(content)
+        if compress and len(frame := frame_of(content)) < len(content):
+            self._begin(name, ZSTD, crc, len(frame), len(content))
+            self._write(frame)
+        else:
+            self._begin(name, STORED, crc, len(content), len(content))
+            self._write(content)
+
+    def add_section(self, name: str, method: int, crc: int, size: int, section: Section) -> None:
+        """An entry whose stored bytes lie in another file."""
+        self._begin(name, method, crc, section.length, size)
+        shared = self._clone(section) if section.length >= BLOCK else 0
+        self.add_bytes(section.part(shared, section.length - shared).pieces())
+
+    def add_pieces(self, name: str, crc: int, size: int, pieces: Iterable[Piece]) -> None:
+        """An entry with content that has no holes, as it is."""
+        self._begin(name, STORED, crc, size, size)
+        self.add_bytes(map(bytes, pieces))
+
+    def add_compressed(self, name: str, crc: int, content: Section) -> None:
+        """An entry with content that has to be compressed."""
+        copy = unnamed_file()
+        try:
+            for block in frame_pieces(content.pieces(), content.length):
+                write_all(copy, block)
+            section = Section(copy, 0, os.fstat(copy).st_size)
+            fits = section.length < content.length
+            self.add_section(name, ZSTD if fits else STORED, crc, content.length, section if fits else content)
+        finally:
+            os.close(copy)
+
+    def add_bytes(self, pieces: Iterable[bytes]) -> None:
+        """Stored bytes of the entry that was begun."""
+        for piece in pieces:
+            self._write(piece)
+
+    def end(self) -> None:
+        """Write the directory."""
+        self._write(directory_of(self._entries))
+        self._flush()
+
+    def _begin(self, name: str, method: int, crc: int, stored: int, size: int) -> None:
+        align = self._align and method == STORED and stored >= BLOCK
+        entry = entry_at(self.position, name, method, crc, stored, size, align=align)
+        if self._entries and self._entries[-1].end != self.position:
+            raise HoloError(f"{self._entries[-1].name} changed while it was exported", "Run `holo check`.")
+        self._entries.append(entry)
+        self._write(local_header(entry))
+
+    def _write(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+        self.position += len(data)
+        if self._pending_bytes >= _BUFFER:
+            self._flush()
+
+    def _flush(self) -> None:
+        write_all(self._descriptor, b"".join(self._pending))
+        self._pending = []
+        self._pending_bytes = 0
+
+    def _clone(self, section: Section) -> int:
+        """Share the whole blocks of a section with the container, if that can be; returns how many bytes that are."""
+        if not self._may_clone or self.position % BLOCK or section.offset % BLOCK:
+            return 0
+        shared = section.length - section.length % BLOCK
+        self._flush()
+        try:
+            platform.clone_range(section.descriptor, section.offset, shared, self._descriptor, self.position)
+        except OSError as error:
+            if error.errno not in platform.UNAVAILABLE:
+                raise
+            self._may_clone = False
+            return 0
+        self.position += shared
+        os.lseek(self._descriptor, self.position, os.SEEK_SET)
+        return shared
