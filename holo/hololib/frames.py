@@ -64,13 +64,28 @@ def frame_of(content: bytes) -> bytes:
     return _contexts().compressor.compress(content)
 
 
+class Compressor:
+    """Makes the frame of ``size`` bytes that come in pieces."""
+
+    def __init__(self, size: int) -> None:
+        self._compressor = _contexts().compressor.compressobj(size=size)
+
+    def add(self, piece: bytes) -> bytes:
+        """The bytes of the frame that are ready after the next piece."""
+        return self._compressor.compress(piece)
+
+    def end(self) -> bytes:
+        """The rest of the frame, after the last piece."""
+        return self._compressor.flush()
+
+
 def frame_pieces(content: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same for ``size`` bytes in pieces."""
-    compressor = _contexts().compressor.compressobj(size=size)
+    """The frame of ``size`` bytes in pieces."""
+    compressor = Compressor(size)
     for piece in content:
-        if block := compressor.compress(piece):
+        if block := compressor.add(piece):
             yield block
-    yield compressor.flush()
+    yield compressor.end()
 
 
 def inflate(frame: Section, size: int) -> Iterator[bytes]:

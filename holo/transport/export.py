@@ -19,14 +19,12 @@ from zlib import crc32
 
 from holo import platform
 from holo.catalog import Catalog
-from holo.content import Piece, Section, pieces_of, write_all
+from holo.content import Hole, Piece, Section, write_all
 from holo.errors import HoloError, UsageError, os_errors_as
 from holo.files import write_atomically
 from holo.hololib import CatalogRef, Library
-from holo.hololib.frames import compress as compressed
-from holo.hololib.frames import frame_of, frame_pieces, most_compressed
+from holo.hololib.frames import Compressor, frame_of, frame_pieces, most_compressed
 from holo.hololib.offer import BLOCK
-from holo.hololib.verified import ContentMismatch
 from holo.transport.adopt import Blob, OnProgress, tasks_of
 from holo.transport.bundle import (
     EXTENTS,
@@ -180,7 +178,7 @@ def _write(
         table = BlockTable()
         parts: dict[str, tuple[Part, ...]] = {}
         for done, item in enumerate(_in_order(reader, blobs, workers)):
-            found = put_together(table, item.digest, item.size, item.seen)
+            found = put_together(table, item.digest, item.size, item.seen) if item.seen is not None else None
             if found is None:
                 _add_whole(writer, library, reader, item)
             else:
@@ -221,7 +219,8 @@ class _Item(NamedTuple):
     """bytes of its compressed form; 0: it is written as it is"""
     spooled: int | None
     """where in the spool that lies; ``None``: in the library"""
-    seen: Fingerprints
+    seen: Fingerprints | None
+    """if it may be put together"""
 
 
 _Task: TypeAlias = tuple[int, list[tuple[Blob, int]]]
@@ -260,27 +259,16 @@ class _Reader:
         return number, [self._read(digest, size, room) for (digest, size), room in blobs]
 
     def _read(self, digest: str, size: int, room: int) -> _Item:
+        kept = self._blobs.frame_size(digest, size) if self._compress else 0
+        made = _Frame(self._spool, room, size) if self._compress and not kept else None
         seen = Fingerprints(size)
-        frame = self._blobs.frame_size(digest, size) if self._compress else 0
-        if self._compress and not frame and (raw := self._blobs.open_raw(digest, size)) is not None:
-            try:
-                if not platform.has_holes(raw, size):
-                    frame = self._spool_frame(_seen(pieces_of(raw, size), seen), digest, size, room)
-                    return _Item(digest, size, seen.crc, frame if frame < size else 0, room, seen)
-            except ContentMismatch as error:
-                raise self._blobs.damaged(digest, str(error)) from None
-            finally:
-                os.close(raw)
-        for piece in self._blobs.chunks(digest, size):
+        for piece in self._blobs.chunks(digest, size):  # which verifies it
             seen.update(piece)
-        return _Item(digest, size, seen.crc, frame, None, seen)
-
-    def _spool_frame(self, pieces: Iterable[Piece], digest: str, size: int, room: int) -> int:
-        """Compress content into the spool; returns the bytes of the frame."""
-        end = room
-        for block in compressed(pieces, size, digest):
-            end += os.pwrite(self._spool, block, end)
-        return end - room
+            if made is not None and not isinstance(piece, Hole):
+                made.add(piece)
+        frame = made.end() if made is not None and not seen.holes else kept
+        spooled = room if made is not None and frame else None
+        return _Item(digest, size, seen.crc, frame, spooled, seen if seen.holes or seen.prints else None)
 
     @contextmanager
     def stored_in(self, item: _Item) -> Iterator[Section | None]:
@@ -296,10 +284,28 @@ class _Reader:
                 os.close(opened)
 
 
-def _seen(pieces: Iterable[Piece], seen: Fingerprints) -> Iterator[Piece]:
-    for piece in pieces:
-        seen.update(piece)
-        yield piece
+class _Frame:
+    """The compressed form of a blob in the making, in the spool."""
+
+    def __init__(self, spool: int, room: int, size: int) -> None:
+        self._spool = spool
+        self._room = self._end = room
+        self._size = size
+        self._compressor = Compressor(size)
+
+    def add(self, piece: bytes) -> None:
+        """Compress the next piece."""
+        self._write(self._compressor.add(piece))
+
+    def end(self) -> int:
+        """The bytes of the frame, after the last piece; 0 if it is no smaller than the content."""
+        self._write(self._compressor.end())
+        length = self._end - self._room
+        return length if length < self._size else 0
+
+    def _write(self, block: bytes) -> None:
+        if block:
+            self._end += os.pwrite(self._spool, block, self._end)
 
 
 def _add_rest(

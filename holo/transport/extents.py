@@ -8,6 +8,7 @@ of equal blocks is followed from there both ways. So memory is a few thousandths
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import NamedTuple
 from zlib import crc32
 
@@ -46,12 +47,13 @@ class Fingerprints:
     def __init__(self, size: int) -> None:
         self.crc = 0
         """the CRC-32 of content without holes"""
-        self.prints = bytearray()
-        """the fingerprints of the whole blocks, if the content is large"""
+        self.prints: list[tuple[int, bytearray]] = []
+        """of large content: where each stretch between holes begins, and the fingerprints of its whole blocks"""
         self.holes: list[Range] = []
         self._is_large = size >= SHARES_FROM
         self._position = 0
-        self._rest = b""
+        self._rest: bytes | None = None
+        """bytes of a block that is not whole yet; ``None``: a stretch begins"""
 
     def update(self, piece: Piece) -> None:
         """Add the next piece."""
@@ -59,23 +61,19 @@ class Fingerprints:
         self._position += len(piece)
         if isinstance(piece, Hole):
             self.holes.append(Range(start, self._position))
-            self._rest = b""
-            self.prints += bytes(_PRINT * (self._position // BLOCK - start // BLOCK)) if self._is_large else b""
+            self._rest = None
             return
         self.crc = crc32(piece, self.crc)
         if self._is_large:
+            if self._rest is None:
+                self.prints.append((start, bytearray()))
             data = self._rest + piece if self._rest else piece
             whole = len(data) - len(data) % BLOCK
             view = memoryview(data)
-            self.prints += b"".join([blake3(view[at : at + BLOCK]).digest(_PRINT) for at in range(0, whole, BLOCK)])
+            self.prints[-1][1].extend(
+                b"".join([blake3(view[at : at + BLOCK]).digest(_PRINT) for at in range(0, whole, BLOCK)])
+            )
             self._rest = bytes(view[whole:])
-
-    @property
-    def are_of_blocks(self) -> bool:
-        """Whether there are fingerprints, and every hole begins and ends at a block, so that they are of the blocks."""
-        return self._is_large and all(
-            not start % BLOCK and (not end % BLOCK or end == self._position) for start, end in self.holes
-        )
 
 
 class BlockTable:
@@ -133,25 +131,44 @@ def put_together(
 
     The blocks of its entry are remembered.
     """
-    prints = bytes(seen.prints) if seen.are_of_blocks else b""
     others = [(hole, Part(hole.end - hole.start)) for hole in seen.holes]
-    for (first, end), theirs, at in table.runs(prints):
-        others.append((Range(first * BLOCK, end * BLOCK), Part((end - first) * BLOCK, theirs, at * BLOCK)))
+    for begin, prints in seen.prints:
+        for (first, end), theirs, at in table.runs(bytes(prints)):
+            place = Range(begin + first * BLOCK, begin + end * BLOCK)
+            others.append((place, Part(place.end - place.start, theirs, at * BLOCK)))
+    rest = _between([place for place, _ in others], size)
+    table.add(digest, _prints_of(rest, seen.prints))
     if not others:
-        table.add(digest, prints)
         return None
-    parts: list[Part] = []
-    rest: list[Range] = []
-    position = kept = 0
-    for (start, end), part in sorted(others):
+    kept = 0
+    for place in rest:
+        length = place.end - place.start
+        others.append((place, Part(length, digest, kept)))
+        kept += length
+    return tuple(part for _, part in sorted(others, key=itemgetter(0))), rest
+
+
+def _between(ranges: list[Range], size: int) -> list[Range]:
+    """What is not in the ranges, of so many bytes."""
+    rest = []
+    position = 0
+    for start, end in [*sorted(ranges), Range(size, size)]:
         if start > position:
-            parts.append(Part(start - position, digest, kept))
             rest.append(Range(position, start))
-            kept += start - position
-        parts.append(part)
         position = end
-    if position < size:
-        parts.append(Part(size - position, digest, kept))
-        rest.append(Range(position, size))
-    table.add(digest, b"".join(prints[start // BLOCK * _PRINT : end // BLOCK * _PRINT] for start, end in rest))
-    return tuple(parts), rest
+    return rest
+
+
+def _prints_of(rest: list[Range], prints: list[tuple[int, bytearray]]) -> bytes:
+    """The fingerprints of the blocks of an entry that holds these ranges, as far as its blocks are the content's."""
+    found = bytearray()
+    stretches = iter(prints)
+    begin, known = next(stretches, (0, bytearray()))
+    for start, end in rest:
+        while start >= begin + len(known) // _PRINT * BLOCK and (following := next(stretches, None)) is not None:
+            begin, known = following
+        first, last = divmod(start - begin, BLOCK), (end - begin) // BLOCK
+        found += known[first[0] * _PRINT : last * _PRINT]
+        if first[1] or (end - start) % BLOCK:  # from here on the entry's blocks begin elsewhere
+            break
+    return bytes(found)
