@@ -242,8 +242,7 @@ def _parse(data: bytes, end: int, damaged: Callable[[str], IntegrityError]) -> l
     for index, (name, method, crc, stored, size, start) in enumerate(rows):
         following = rows[index + 1][5] if index + 1 < len(rows) else end
         data_start = following - stored
-        least = entry_at(start, name, method, crc, stored, size, align=False).data
-        gap = data_start - least
+        gap = data_start - start - _LOCAL.size - len(name) - (_EXTRA.size + 16 if _is_wide(stored, size) else 0)
         if start != expected or gap < 0 or gap >= BLOCK + _EXTRA.size or 0 < gap < _EXTRA.size:
             raise damaged("its entries do not follow each other")
         entries.append(Entry(name, method, crc, stored, size, start, data_start))

@@ -6,7 +6,8 @@ import os
 import time
 from typing import NamedTuple
 
-from holo.errors import UsageError
+from holo import digest as digests
+from holo.errors import CatalogInvalid, UsageError
 from holo.hololib import CatalogRef, CatalogSummary, Library
 from holo.hololib.catalogs import summarize
 from holo.hololib.layout import check_name
@@ -69,6 +70,9 @@ def import_bundle(
             )
         named = (named[0]._replace(name=name),)
     loaded = {digest: bundle.catalog(digest) for _, digest in named}
+    for digest, catalog in loaded.items():
+        if digests.of(catalog.to_json()) != digest:
+            raise CatalogInvalid(f"catalog {digest} in {bundle.name} is not in the form that holo writes")
     wanted = [Wanted(loaded[digest], called, f"{catalog_entry(digest)} in {bundle.name}") for called, digest in named]
     done = adopt(library, wanted, bundle, keep_setid=keep_setid, workers=workers, on_progress=on_progress)
     return ImportReport(
