@@ -88,6 +88,7 @@ class Catalog:
         self.hardlinks = hardlinks
         self.xattrs = xattrs
         self._document: bytes | None = None
+        self._is_checked = False
         self.digest = digest if digest is not None else digests.of(self.to_json())
 
     def files(self) -> Iterator[tuple[str, FileRow]]:
@@ -121,6 +122,8 @@ class Catalog:
         It applies them to the rows, because the way through JSON and back takes four times as long. Raises
         :class:`CatalogInvalid` naming the path that breaks a rule.
         """
+        if self._is_checked:
+            return
         try:
             _check_prefix(self.prefix)
             _check_rows(self.prefix, self.directories)
@@ -198,6 +201,7 @@ class Catalog:
         directories = _check_tree(document["directories"], escaped=escaped)
         catalog = cls(prefix, directories, {}, [], {}, digest)
         catalog._take(document)
+        catalog._is_checked = True
         return catalog
 
     def _take(self, document: Document) -> None:

@@ -344,6 +344,14 @@ class Blobs:
 
     def any_raw(self) -> str | None:
         """The path below ``library/`` of some raw blob, if there is one."""
+        return next((f"{folder}/{name}" for folder, name in self._names() if digests.is_digest(name)), None)
+
+    def digests(self) -> set[str]:
+        """The digests of all blobs that seem to be there, in any form."""
+        return {name.removesuffix(".zst") for _, name in self._names()}
+
+    def _names(self) -> Iterator[tuple[str, str]]:
+        """The folders below ``library/`` in order, each with the names in it."""
         with platform.listing(self.directory) as entries:
             folders = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
         for folder in folders:
@@ -351,10 +359,7 @@ class Blobs:
                 platform.closing(platform.open_child(self.directory, folder)) as child,
                 platform.listing(child) as entries,
             ):
-                found = next((entry.name for entry in entries if digests.is_digest(entry.name)), None)
-            if found is not None:
-                return f"{folder}/{found}"
-        return None
+                yield from ((folder, entry.name) for entry in entries)
 
     def damaged(self, digest: str, why: str) -> IntegrityError:
         return IntegrityError(
