@@ -373,9 +373,12 @@ def _closing(descriptor: int, name: str, *, is_private: bool) -> Iterator[Bundle
         bundle.close()
 
 
-def unnamed_file() -> int:
-    """An open file that has no name, for what does not fit into memory. Whoever gets it closes it."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - its descriptor is what is used
+def unnamed_file(folder: str | None = None) -> int:
+    """An open file that has no name, for what does not fit into memory: in a folder, or that of temporary files.
+
+    Whoever gets it closes it.
+    """
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - its descriptor is what is used
     try:
         return os.dup(file.fileno())
     finally:

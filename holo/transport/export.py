@@ -136,7 +136,8 @@ def export(
 
     def write(descriptor: int) -> bytes:
         nonlocal written
-        writer = _Writer(descriptor, align=not compress)
+        folder = os.path.dirname(output) if isinstance(output, str) else None
+        writer = _Writer(descriptor, folder, align=not compress)
         _write(writer, library, cargo, blobs, compress, workers, on_progress)
         written = writer.position
         return b""
@@ -172,7 +173,7 @@ def _write(
     writer.add(MANIFEST, manifest.to_json(), compress=False)
     for digest, catalog in {ref.digest: catalog for ref, catalog in catalogs}.items():
         writer.add(catalog_entry(digest), catalog.to_json(), compress=compress)
-    spool = unnamed_file()
+    spool = unnamed_file(writer.folder)
     try:
         reader = _Reader(library, spool, compress=compress)
         table = BlockTable()
@@ -313,7 +314,7 @@ def _add_rest(
 ) -> None:
     """Write the entry with what no other has of a blob."""
     length = sum(end - start for start, end in rest)
-    copy = unnamed_file()
+    copy = unnamed_file(writer.folder)
     try:
         crc = 0
         for piece in _in_ranges(library.blobs.chunks(digest, size), rest):
@@ -346,7 +347,9 @@ def _in_ranges(pieces: Iterable[Piece], ranges: Sequence[Range]) -> Iterator[byt
 class _Writer:
     """Writes the container to a descriptor, from its beginning to its end."""
 
-    def __init__(self, descriptor: int, *, align: bool) -> None:
+    def __init__(self, descriptor: int, folder: str | None, *, align: bool) -> None:
+        """``folder``: where there is room for what is compressed first; ``None``: among temporary files."""
+        self.folder = folder
         self.position = 0
         self._descriptor = descriptor
         self._align = align
@@ -378,7 +381,7 @@ class _Writer:
 
     def add_compressed(self, name: str, crc: int, content: Section) -> None:
         """An entry with content that has to be compressed."""
-        copy = unnamed_file()
+        copy = unnamed_file(self.folder)
         try:
             for block in frame_pieces(content.pieces(), content.length):
                 write_all(copy, block)

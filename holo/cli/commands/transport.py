@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Optional
 
 import typer
@@ -40,6 +41,8 @@ def export(
 
     if output == "-" and as_json:
         raise UsageError("the bundle and its report cannot both go to standard output", "Leave out --json.")
+    if output == "-" and sys.stdout.isatty():
+        raise UsageError("a bundle cannot be shown on a terminal", "Send it into a pipe, or name a file: -o FILE.")
     with render.progress("exporting", as_json) as on_progress:
         report = Hololib().export(
             references, 1 if output == "-" else output, known=known or (), compress=compress, on_progress=on_progress
