@@ -432,8 +432,17 @@ class Hololib:
         They have the names that they had, or ``name``, if there is one. Only what the library lacks is read.
         ``keep_setid`` accepts setuid and setgid bits and capabilities. Raises :class:`IntegrityError` for a bundle that
         is damaged or not complete; nothing is imported then.
+
+        A file of another tool (RCC's hololib.zip, an archive of conda-pack or venv-pack) is imported as well: each
+        environment in it is recorded, as if it stood where that tool had it. ``keep_setid`` as in :meth:`record` then.
         """
         from holo.transport import bundle as bundles
+
+        if not isinstance(file, int) and not bundles.is_bundle(path := os.fspath(file)):
+            from holo import interop
+
+            if interop.takes(path):
+                return interop.import_file(self.home, path, name, keep_setid=keep_setid, on_progress=on_progress)
         from holo.transport.intake import import_bundle
 
         library = self.home.library
@@ -446,6 +455,19 @@ class Hololib:
                 return import_bundle(
                     library, bundle, name, keep_setid=keep_setid, workers=self.home.workers, on_progress=on_progress
                 )
+
+    def import_rcc(
+        self,
+        folder: PathLike,
+        name: str | None = None,
+        *,
+        keep_setid: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> ImportReport:
+        """Record all environments in a library of RCC, its folder ``hololib``, in the same way."""
+        from holo.interop import import_rcc
+
+        return import_rcc(self.home, os.fspath(folder), name, keep_setid=keep_setid, on_progress=on_progress)
 
     def catalog(self, reference: str) -> Catalog:
         """The catalog of that name or digest prefix, validated."""

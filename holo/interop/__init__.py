@@ -71,6 +71,8 @@ def import_file(
         kind = NotFound if error.errno == errno.ENOENT else HoloError
         raise kind(f"cannot import {path}: {error.strerror}") from error
     with file:
+        if name is not None:
+            check_name(name, "catalog")
         head = file.read(512)
         file.seek(0)
         return _import(home, path, _environments(home, file, head, path), name, keep_setid, on_progress)

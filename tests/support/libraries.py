@@ -9,7 +9,7 @@ from blake3 import blake3
 
 from holo.catalog import Catalog
 from support import contents
-from support.cli import Holo
+from support.cli import Argument, Holo
 
 
 def catalogs(holo: Holo) -> dict[str, Catalog]:
@@ -23,6 +23,13 @@ def catalogs(holo: Holo) -> dict[str, Catalog]:
             forms = [holo.library / "library" / digest[:2] / name for name in (digest, f"{digest}.zst")]
             assert any(is_sound(form) for form in forms), f"blob {digest} is lost"
     return found
+
+
+def imported(holo: Holo, *arguments: Argument) -> tuple[str, Catalog]:
+    """Import what has one catalog; its name, and the catalog as the library has it."""
+    (said,) = holo("import", *arguments, "--json").json()["catalogs"]
+    assert said["digest"] == holo("catalogs", said["name"], "--json").json()["catalogs"][0]["digest"]
+    return said["name"], catalogs(holo)[said["digest"]]
 
 
 def is_sound(path: Path) -> bool:

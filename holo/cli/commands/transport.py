@@ -52,21 +52,41 @@ def export(
             render.document(report.to_json()) if as_json else render.exported(report)
 
 
-@command("import", _GROUP, ["holo import app.holo", "ssh host holo export app -o - | holo import -"])
+@command(
+    "import",
+    _GROUP,
+    ["holo import app.holo", "ssh host holo export app -o - | holo import -", "holo import hololib.zip --name app"],
+)
 def import_(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The bundle; - for stdin.")],
+    file: Annotated[
+        Optional[str],
+        typer.Argument(
+            metavar="[FILE]",
+            help="The bundle (- for stdin), RCC's hololib.zip, or an archive of conda-pack or venv-pack.",
+        ),
+    ] = None,
     name: Annotated[
         Optional[str], typer.Option("--name", metavar="NAME", help="Name of the catalog, if it is one.")
+    ] = None,
+    rcc: Annotated[
+        Optional[str], typer.Option("--rcc", metavar="DIR", help="Import all of RCC's library: the folder hololib.")
     ] = None,
     keep_setid: KeepSetid = False,
     as_json: Json = False,
 ) -> None:
-    """Take the catalogs of a bundle into the library."""
+    """Take a bundle, or what another tool has packed, into the library."""
     from holo.api import Hololib
     from holo.cli import render
+    from holo.errors import UsageError
 
+    if (file is None) is (rcc is None):
+        raise UsageError("import takes one file, or one library of RCC", "Name a file, or a folder with --rcc.")
     with render.progress("importing", as_json) as on_progress:
-        report = Hololib().import_file(0 if file == "-" else file, name, keep_setid=keep_setid, on_progress=on_progress)
+        if rcc is not None:
+            report = Hololib().import_rcc(rcc, name, keep_setid=keep_setid, on_progress=on_progress)
+        else:
+            source = 0 if file is None or file == "-" else file
+            report = Hololib().import_file(source, name, keep_setid=keep_setid, on_progress=on_progress)
     for warning in report.warnings:
         render.warn(warning)
     with reporting():
