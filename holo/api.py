@@ -647,6 +647,11 @@ class Hololib:
             return
         from holo.transport.direct import carrier_of
 
+        if not os.path.exists(known.bundle):
+            raise NotFound(
+                f"the bundle that space {known.name!r} was restored from is gone: {known.bundle}",
+                "Put it back, or import it from wherever it is: `holo import FILE`.",
+            )
         with carrier_of(known.bundle, wanted.digest) as (_, carrier):
             yield carrier
 

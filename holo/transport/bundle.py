@@ -177,7 +177,7 @@ class Bundle:
     def why_no_reflink(self, target: Directory) -> str | None:
         start = self._a_block()
         if start is None:
-            return "its contents are compressed"
+            return "what is in the bundle is compressed"
         file = platform.nameless_file(target)
         if file is None:
             return "no file without a name can be made there to try it with"

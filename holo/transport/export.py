@@ -143,7 +143,7 @@ def export(
         return b""
 
     shown = output if isinstance(output, str) else "-"
-    with os_errors_as(f"cannot write the bundle {shown}"):
+    with os_errors_as(f"cannot write the bundle {shown if shown == output else 'to standard output'}"):
         if isinstance(output, str):
             write_atomically(output, write)
         else:

@@ -1,0 +1,24 @@
+"""What a restore says when the bundle that a space was restored from is gone."""
+
+from __future__ import annotations
+
+import pytest
+
+from support import trees
+from support.cli import Holo
+
+pytestmark = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+
+
+def test_a_bundle_that_is_gone_is_named(holo: Holo) -> None:
+    trees.small(holo.root / "source")
+    file = holo.root / "app.holo"
+    holo("record", holo.root / "source", "--name", "app")
+    holo("export", "app", "-o", file)
+    holo("catalogs", "--remove", "app")
+    holo("init", "--space", "job", file)
+    file.rename(holo.root / "elsewhere.holo")
+    done = holo("restore", "--space", "job", code=1)
+    assert f"the bundle that space 'job' was restored from is gone: {file}" in done.stderr
+    holo("import", holo.root / "elsewhere.holo")
+    holo("restore", "--space", "job")
