@@ -491,7 +491,9 @@ class Hololib:
 
     def spaces_without_catalog(self, digest: str) -> list[Space]:
         """The spaces of a catalog that is gone: they cannot be restored any more."""
-        found = [space for space in self.home.spaces.spaces() if space.digest == digest]
+        # One that was restored from a bundle goes on as long as that is there.
+        spaces = self.home.spaces.spaces()
+        found = [space for space in spaces if space.digest == digest and not os.path.exists(space.bundle)]
         return found if found and all(summary.digest != digest for summary in self.catalogs()) else []
 
     def gc(

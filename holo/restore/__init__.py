@@ -27,10 +27,11 @@ from holo.checkout.populate import Content, Prepared, populate, prepare
 from holo.checkout.proof import stamp_before
 from holo.checkout.strategy import Method
 from holo.checkout.tally import Tally
+from holo.errors import IntegrityError
 from holo.filetimes import try_out
 from holo.hololib import CatalogRef
 from holo.home import Home
-from holo.restore.deletion import delete
+from holo.restore.deletion import delete, delete_locked
 from holo.restore.job import Done, Job, Options, open_space, read_job
 from holo.restore.marks import marked, record_of, remove_draft, save_inodes, save_unchanged
 from holo.restore.place import choose_place
@@ -65,7 +66,14 @@ def restore(
         remove_draft(target.known)
     looked = time.time_ns()
     job = read_job(home, target, catalog, carrier, options)
-    done = _supply_at_once(job) or _update(job, looked)
+    try:
+        done = _supply_at_once(job) or _update(job, looked)
+    except IntegrityError as error:
+        if carrier is None or target.known is not None or home.spaces.find(space) is None:
+            raise
+        # Only in the middle did it show that the bundle is damaged: no space is made of one.
+        delete_locked(home, space)
+        raise IntegrityError(error.message, "Get the file again. Nothing was changed.") from None
     if carrier is None:
         home.library.catalogs.mark_used(catalog.digest)
     return report_of(job, done, time.monotonic() - started)

@@ -18,22 +18,27 @@ def delete(home: Home, name: str) -> Space:
 
     If the record is damaged, this removes the directory where the space is likely to be.
     """
+    with home.spaces.lock(name, home.on_wait):
+        return delete_locked(home, name)
+
+
+def delete_locked(home: Home, name: str) -> Space:
+    """The same for a caller who holds the space's lock."""
     spaces = home.spaces
-    with spaces.lock(name, home.on_wait):
-        space = spaces.find_anyhow(name)
-        if space is None:
-            raise spaces.unknown(name)
-        spaces.refuse_copied(space)
-        spaces.refuse_unproven(space, "Remove that directory yourself, and then what holo knows about it.")
-        is_mount_point = refuse_mounts(space.path)
-        if is_mount_point:
-            refuse_another(space, "Unmount it first; nothing was changed.")
-        if space.state != "damaged":
-            _mark(home, space)
-        remove_draft(space)
-        with spaces.try_lock_mount_point(name) as is_free:
-            remove_at(space.path, itself=is_free, is_mount_point=is_mount_point)
-        spaces.forget(name)
+    space = spaces.find_anyhow(name)
+    if space is None:
+        raise spaces.unknown(name)
+    spaces.refuse_copied(space)
+    spaces.refuse_unproven(space, "Remove that directory yourself, and then what holo knows about it.")
+    is_mount_point = refuse_mounts(space.path)
+    if is_mount_point:
+        refuse_another(space, "Unmount it first; nothing was changed.")
+    if space.state != "damaged":
+        _mark(home, space)
+    remove_draft(space)
+    with spaces.try_lock_mount_point(name) as is_free:
+        remove_at(space.path, itself=is_free, is_mount_point=is_mount_point)
+    spaces.forget(name)
     return space
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from holo import digest as digests
 from holo.catalog import Catalog
 from holo.hololib import CatalogRef, Library
 from holo.hololib.catalogs import read_catalog_file
@@ -15,14 +16,15 @@ from holo.walk import absolute
 
 
 def read(path: str) -> Wanted:
-    """The catalog in a file, under the file's name.
+    """The catalog in a file, under the file's name unless that is a digest.
 
     However the file is laid out, the library keeps the canonical document, which the digest is of. Raises
     :class:`~holo.errors.NotFound` and :class:`~holo.errors.CatalogInvalid`.
     """
     data, _ = read_catalog_file(path, follow=True)
     catalog = Catalog.from_json(Catalog.from_json(data, path).to_json(), path)
-    return Wanted(catalog, default_name(absolute(path).removesuffix(".json")), path)
+    name = default_name(absolute(path).removesuffix(".json"))
+    return Wanted(catalog, None if digests.is_digest(name) else name, path)
 
 
 def take_in(
@@ -32,8 +34,7 @@ def take_in(
     wanted = read(path)
     if not keep_setid:
         refuse_rights(wanted.catalog, path)
-    assert wanted.name is not None
-    approve(wanted.name, wanted.catalog.digest)
+    approve(wanted.name or wanted.catalog.digest[:12], wanted.catalog.digest)
     return adopt(library, [wanted], source_beside(path), keep_setid=keep_setid, workers=workers).catalogs[0]
 
 
