@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from holo.transport.export import ExportReport
     from holo.transport.intake import ImportReport
     from holo.uninstall import UninstallReport
+    from holo.usage.report import Shared, Usage, UsageReport
 
 _HOMES = {
     "api": ("Hololib",),
@@ -87,6 +88,7 @@ _HOMES = {
     "transport.export": ("ExportReport",),
     "transport.intake": ("ImportReport",),
     "uninstall": ("UninstallReport",),
+    "usage.report": ("Shared", "Usage", "UsageReport"),
 }
 
 __all__ = [
@@ -124,13 +126,16 @@ __all__ = [
     "RestoreReport",
     "Setting",
     "Settings",
+    "Shared",
     "SourceChanged",
     "Space",
     "Strategy",
     "StrategyUnavailable",
     "Totals",
     "UninstallReport",
+    "Usage",
     "UsageError",
+    "UsageReport",
     "Use",
     "__version__",
     "clone",

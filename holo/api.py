@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from holo.transport.export import ExportReport
     from holo.transport.intake import ImportReport
     from holo.uninstall import UninstallReport
+    from holo.usage.report import UsageReport
 
     PathLike: TypeAlias = str | os.PathLike[str]
     OnProgress: TypeAlias = Callable[[int, int], object]
@@ -577,6 +578,17 @@ class Hololib:
         folder = doctor.named(os.fspath(directory)) if directory is not None else self.home.spaces.path
         with self._using_library():  # the samples would be garbage
             return doctor.examine(self.home.library.folder("library"), folder)
+
+    def usage(self, *what: PathLike) -> UsageReport:
+        """What spaces, catalogs (names or digest prefixes) and paths have of the disk; without any, the whole home.
+
+        Sizes of files, bytes on the disk, what removing each would free, and with whom it shares the rest. Changes
+        nothing, and writes nothing to the disk first: what is not there yet is ``pending``.
+        """
+        from holo.usage import usage
+
+        self._sweep()
+        return usage(self.home, [os.fspath(each) for each in what])
 
     def bench(self, directory: PathLike | None = None, *, on_progress: OnProgress | None = None) -> BenchReport:
         """Measure record and restore beside ``cp``, with that tree or with a generated one, below the home."""

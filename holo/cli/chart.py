@@ -1,4 +1,4 @@
-"""How a benchmark looks: a table, bars in the terminal, and a picture."""
+"""Bars in the terminal and pictures; and how a benchmark looks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 import shutil
 import sys
 import textwrap
+from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from holo.cli import render
 from holo.errors import NotFound, UsageError, printable
@@ -57,33 +58,41 @@ def table(report: BenchReport) -> None:
     print()
     reasons = dict.fromkeys(result.reason for result in report.results if result.reason)
     for line in (_note(report), *(f"* {printable(reason)}" for reason in reasons)):
-        print(textwrap.fill(line, _width()))
+        print(textwrap.fill(line, width()))
 
 
 def bars(report: BenchReport) -> None:
     """Seconds as bars, as wide as the terminal; holo's in colour where there are colours."""
     slowest = max(result.seconds for result in report.results)
     names = max(len(result.name) for result in report.results)
-    room = max(10, _width() - names - len(f"   {slowest:.3f} s"))
-    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    room = max(10, width() - names - len(f"   {slowest:.3f} s"))
     print()
     for result in report.results:
-        bar = _bar(result.seconds / slowest * room)
-        if coloured and result.is_holo:
-            bar = f"{_CYAN}{bar}{_PLAIN}"
-        print(f"{result.name:<{names}}  {bar} {result.seconds:.3f} s")
+        drawn = bar(result.seconds / slowest * room)
+        print(f"{result.name:<{names}}  {coloured(drawn) if result.is_holo else drawn} {result.seconds:.3f} s")
 
 
-def _width() -> int:
+def coloured(text: str) -> str:
+    """In colour where there are colours."""
+    has_colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return f"{_CYAN}{text}{_PLAIN}" if has_colours else text
+
+
+def width() -> int:
     return min(shutil.get_terminal_size().columns, 120)
 
 
-def _bar(length: float) -> str:
+def bar(length: float) -> str:
     """Blocks with a precision of one eighth, or hashes where blocks cannot be printed."""
     if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
         return "#" * max(1, round(length))
     whole, eighths = divmod(max(1, round(length * 8)), 8)
     return "█" * whole + _BLOCKS[eighths].strip()
+
+
+def light_bar(length: int) -> str:
+    """Whole blocks that look lighter."""
+    return ("░" if (sys.stdout.encoding or "").lower().replace("-", "") == "utf8" else ".") * length
 
 
 def check(path: str) -> None:
@@ -97,36 +106,66 @@ def check(path: str) -> None:
         raise UsageError(f"--output: cannot write to {folder}", "Name another folder.")
 
 
-def save(report: BenchReport, path: str) -> None:
-    """Write the picture, all of it or nothing."""
-    write_atomically(os.path.realpath(path), _picture(report).encode(), mode=0o666)
+def save(svg: str, path: str) -> None:
+    """Write the picture, all of it or nothing: as a page if the name ends as that of one."""
+    page = path.lower().endswith((".html", ".htm"))
+    content = f"<!DOCTYPE html>\n<meta charset=utf-8>\n<title>holo</title>\n{svg}" if page else svg
+    write_atomically(os.path.realpath(path), content.encode(), mode=0o666)
 
 
-def _picture(report: BenchReport) -> str:
+class Bar(NamedTuple):
+    """One line of a picture."""
+
+    label: str
+    parts: Sequence[tuple[str, float]]
+    """colour (``holo`` or ``other``) and length of each, one beside the other"""
+    number: str
+    note: str
+    tooltip: str
+
+
+def draw(title: str, bars: Sequence[Bar], note: str) -> str:
     """SVG whose colours follow the reader's light or dark mode. It has no background of its own."""
     left, length, line = 210, 350, 24
-    slowest = max(result.seconds for result in report.results)
-    height = 72 + line * len(report.results)
-    parts = [
+    longest = max((sum(part for _, part in bar.parts) for bar in bars), default=0) or 1
+    height = 72 + line * len(bars)
+    lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" width="760" height="{height}" role="img">',
-        f"<title>{escape(_title(report))}</title>",
+        f"<title>{escape(title)}</title>",
         f"<style>{_STYLE}</style>",
-        f'<text class="title" x="12" y="26">{escape(_title(report))}</text>',
+        f'<text class="title" x="12" y="26">{escape(title)}</text>',
     ]
-    for number, result in enumerate(report.results):
-        top = 42 + line * number
-        width = max(1.0, result.seconds / slowest * length)
-        color = "holo" if result.is_holo else "other"
-        used = f", {result.used}" if result.used else ""
-        parts += [
-            f'<text x="{left - 10}" y="{top + 15}" text-anchor="end">{escape(result.name)}</text>',
-            f'<rect class="{color}" x="{left}" y="{top + 3}" width="{width:.1f}" height="16" rx="2">',
-            f"<title>{escape(result.command)}</title></rect>",
-            f'<text class="number" x="{left + width + 8:.1f}" y="{top + 15}">{result.seconds:.3f} s',
-            f'<tspan class="note">({result.speedup:.1f}x{used})</tspan></text>',
+    for number, bar in enumerate(bars):
+        top, end = 42 + line * number, float(left)
+        lines.append(f'<text x="{left - 10}" y="{top + 15}" text-anchor="end">{escape(bar.label)}</text>')
+        for color, part in bar.parts:
+            width = max(1.0, part / longest * length)
+            lines += [
+                f'<rect class="{color}" x="{end:.1f}" y="{top + 3}" width="{width:.1f}" height="16" rx="2">',
+                f"<title>{escape(bar.tooltip)}</title></rect>",
+            ]
+            end += width
+        lines += [
+            f'<text class="number" x="{end + 8:.1f}" y="{top + 15}">{escape(bar.number)}',
+            f'<tspan class="note">({escape(bar.note)})</tspan></text>',
         ]
-    parts += [f'<text class="note" x="12" y="{height - 10}">{escape(_note(report))}</text>', "</svg>", ""]
-    return "\n".join(parts)
+    lines += [f'<text class="note" x="12" y="{height - 10}">{escape(note)}</text>', "</svg>", ""]
+    return "\n".join(lines)
+
+
+def picture(report: BenchReport) -> str:
+    """The picture of a benchmark."""
+    bars = [
+        Bar(
+            result.name,
+            [("holo" if result.is_holo else "other", result.seconds)],
+            f"{result.seconds:.3f} s",
+            f"{result.speedup:.1f}x{f', {result.used}' if result.used else ''}",
+            result.command,
+        )
+        for result in report.results
+    ]
+    return draw(_title(report), bars, _note(report))
 
 
 def _title(report: BenchReport) -> str:

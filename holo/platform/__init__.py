@@ -25,6 +25,7 @@ __all__ = [
     "MOST_KEPT_OPEN",
     "UNAVAILABLE",
     "Directory",
+    "blocks_of",
     "boot_id",
     "can_detect_writers",
     "clock_offset",
@@ -92,6 +93,7 @@ __all__ = [
     "trees_below",
     "umask",
     "user_id",
+    "volume_of",
     "without_acls",
     "xattrs_of",
 ]

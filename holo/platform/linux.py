@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, suppress
 from functools import cache
 from typing import TypeAlias
 
-from holo.platform import btrfs, faithful
+from holo.platform import btrfs, extents, faithful
 
 Directory: TypeAlias = int
 
@@ -246,38 +246,11 @@ def touch(directory: Directory, name: str) -> None:
     os.close(create_file(directory, name, 0o644))
 
 
-# linux/fiemap.h: start, length, flags, mapped extents, room for extents, reserved; and one extent: logical,
-# physical, length, 2 reserved, flags, 3 reserved.
-_FIEMAP = 0xC020660B
-_FIEMAP_HEADER = struct.Struct("=QQLLLL")
-_FIEMAP_EXTENT = struct.Struct("=QQQQQLLLL")
-_FIEMAP_ROOM = 64
-_FIEMAP_SHARED = 0x2000
-
-
 def shared_bytes(directory: Directory, name: str) -> int:
     """Bytes of data of a file that it shares with other files (reflinks, snapshots): FIEMAP. 0 where nobody knows."""
     descriptor = open_file(directory, name)
     try:
-        shared = start = 0
-        while True:
-            buffer = bytearray(_FIEMAP_HEADER.size + _FIEMAP_ROOM * _FIEMAP_EXTENT.size)
-            _FIEMAP_HEADER.pack_into(buffer, 0, start, (1 << 64) - 1 - start, 0, 0, _FIEMAP_ROOM, 0)
-            try:
-                fcntl.ioctl(descriptor, _FIEMAP, buffer)
-            except OSError as error:
-                if error.errno in UNAVAILABLE:
-                    return 0
-                raise
-            mapped = _FIEMAP_HEADER.unpack_from(buffer)[3]
-            for index in range(mapped):
-                logical, _, length, _, _, flags, *_ = _FIEMAP_EXTENT.unpack_from(
-                    buffer, _FIEMAP_HEADER.size + index * _FIEMAP_EXTENT.size
-                )
-                shared += length if flags & _FIEMAP_SHARED else 0
-                start = logical + length
-            if mapped < _FIEMAP_ROOM:
-                return shared
+        return extents.shared(descriptor)
     finally:
         os.close(descriptor)
 
@@ -656,3 +629,6 @@ set_times = faithful.set_times
 umask = faithful.umask
 without_acls = faithful.without_acls
 xattrs_of = faithful.xattrs_of
+
+blocks_of = extents.blocks
+volume_of = extents.volume

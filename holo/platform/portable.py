@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import TypeAlias
 
+from holo.platform.blocks import Blocks, Volume
+
 Directory: TypeAlias = str
 
 # Neither the frameworks of macOS nor Windows take a fork.
@@ -236,6 +238,16 @@ def touch(directory: Directory, name: str) -> None:
 def shared_bytes(directory: Directory, name: str) -> int:
     """Bytes of data of a file that it shares with other files: not known here, so 0."""
     return 0
+
+
+def blocks_of(descriptor: int) -> Blocks | None:
+    """What an open file has of the disk; ``None`` where the filesystem does not tell."""
+    return None
+
+
+def volume_of(directory: Directory) -> Volume:
+    """The disk that a directory is on."""
+    return Volume(str(os.stat(directory).st_dev), can_share=True, keeps_extents=False)
 
 
 def set_directory(directory: Directory, mode: int, mtime_ns: int | None) -> None:

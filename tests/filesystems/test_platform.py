@@ -522,3 +522,46 @@ def test_trying_changes_no_rights_of_a_folder(mounts: Mounts, elsewhere: bool) -
     assert reflink == "Permission denied"
     assert folder.stat().st_mode == before.st_mode
     assert [*folder.iterdir(), *(root / "library").iterdir()] == []
+
+
+def test_blocks_of_a_clone_are_shared(filesystem: Filesystem) -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux tells")
+    file = filesystem.root / "file"
+    file.write_bytes(b"x" * 40960)
+    subprocess.run(["cp", "--reflink=auto", file, filesystem.root / "clone"], check=True)
+    with (filesystem.root / "clone").open("r+b") as clone:
+        clone.write(b"y" * 4096)
+    os.sync()
+    descriptor = os.open(filesystem.root / "clone", os.O_RDONLY)
+    try:
+        blocks = linux.blocks_of(descriptor)
+    finally:
+        os.close(descriptor)
+    if filesystem.name == "tmpfs":
+        assert blocks is None
+    elif filesystem.reflinks:
+        assert (blocks.own, blocks.pending, blocks.is_inline) == (4096, 0, False)
+        assert sum(place.length for place in blocks.places) == 40960 - 4096
+    else:
+        assert (blocks.own, blocks.places) == (40960, [])
+    with platform.closing(platform.open_root(str(filesystem.root))) as directory:
+        assert linux.volume_of(directory).can_share is (filesystem.name != "ext4")
+    assert portable.volume_of(str(filesystem.root)).can_share
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are no subvolumes elsewhere")
+def test_all_subvolumes_are_on_one_disk(mounts: Mounts) -> None:
+    root = mounted(mounts, "btrfs")
+    inner = root / "inner-volume"
+    subprocess.run(["btrfs", "-q", "subvolume", "create", inner], check=True)
+    try:
+        assert inner.stat().st_dev != root.stat().st_dev
+        volumes = set()
+        for path in (root, inner):
+            with platform.closing(platform.open_root(str(path))) as directory:
+                volumes.add(linux.volume_of(directory))
+        (volume,) = volumes
+        assert volume.keeps_extents
+    finally:
+        subprocess.run(["btrfs", "-q", "subvolume", "delete", inner], check=True)

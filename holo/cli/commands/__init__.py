@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "environments": ("record", "init", "restore", "list", "delete", "clone"),
     "running": ("run", "shell", "variables"),
-    "library": ("catalogs", "gc", "check"),
+    "library": ("catalogs", "du", "gc", "check"),
     "transport": ("export", "import"),
     "machine": ("doctor", "bench", "settings", "uninstall"),
 }

@@ -46,6 +46,31 @@ def catalogs(
     render.catalogs(library.catalogs(reference), library.golden_trees(), as_json)
 
 
+@command("du", _GROUP, ["holo du", "holo du job-1 ./.venv", "holo du --output usage.svg"])
+def disk_usage(
+    what: Annotated[
+        Optional[list[str]],
+        typer.Argument(metavar="[SPACE|CATALOG|PATH...]", help="What to look at (default: everything)."),
+    ] = None,
+    output: Annotated[
+        Optional[str], typer.Option("--output", metavar="FILE", help="Write a chart as SVG, or as HTML (usage.html).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what takes space on the disk, and what shares it."""
+    from holo.api import Hololib
+    from holo.cli import usage
+
+    if output is not None:
+        from holo.cli import chart
+
+        chart.check(output)
+    report = Hololib().usage(*(what or ()))
+    usage.show(report, detailed=bool(what), as_json=as_json)
+    if output is not None:
+        chart.save(usage.picture(report), output)
+
+
 @command("gc", _GROUP, ["holo gc --dry-run", "holo gc --keep-days 30 --max-size 20GB"])
 def collect_garbage(
     dry_run: Annotated[

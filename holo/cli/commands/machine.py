@@ -56,7 +56,7 @@ def bench(
     with render.progress("measuring", as_json) as on_progress:
         report = Hololib().bench(directory, on_progress=on_progress)
     if output is not None:
-        chart.save(report, output)
+        chart.save(chart.picture(report), output)
     if as_json:
         render.document(report.to_json())
     else:

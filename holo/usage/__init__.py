@@ -1,0 +1,152 @@
+"""How much of the disk a home and its spaces take, each of them alone, and what they share.
+
+    subjects --> scan --> account --> report
+
+Only what is shared with nobody is sure from one file alone. What is shared, and with whom, shows when the places of all
+files on the same disk are laid over each other: so holo looks at everything that it knows of, whatever was asked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from holo.errors import os_errors_as
+from holo.platform.blocks import BOUNDED
+from holo.usage.account import Held, Holders, sum_up
+from holo.usage.report import Shared, Usage, UsageReport
+from holo.usage.scan import Copies, Linked, Seen, Sum, places_of, scan, sum_of
+from holo.usage.subjects import Subject, Subjects
+
+if TYPE_CHECKING:
+    from holo.home import Home
+
+
+def usage(home: Home, what: Sequence[str]) -> UsageReport:
+    """What spaces, catalogs and paths have of the disk; without any, everything in a home. Changes nothing."""
+    subjects = Subjects(home)
+    for each in what:
+        subjects.name(each)
+    with os_errors_as("cannot look at the disk usage", name_file=True):
+        found = _Found([*_look(home, subjects)])
+    asked = subjects.subjects()
+    items = [found.usage(subject, subjects) for subject in asked]
+    if not what:
+        items = [item for item in items if item.files or item.physical]
+    return UsageReport(
+        home.library.home,
+        tuple(sorted(items, key=lambda item: (-item.physical, item.kind, item.name))),
+        found.usage(subjects.total(asked), subjects),
+        tuple(found.notes()),
+    )
+
+
+def _look(home: Home, subjects: Subjects) -> Iterator[Seen]:
+    """Look at what was asked about, then at everything else that may share something with it."""
+    roots = subjects.roots()
+    asked = subjects.asked()
+    others = {*range(len(roots))} - asked
+    copies: Copies = {}
+    disks: set[str] = set()
+    for seen in scan(roots, sorted(asked), home.workers, learn=bool(others)):
+        copies |= seen.copies
+        disks.update(seen.places, (linked.disk for linked in seen.linked))
+        yield seen
+    yield from scan(roots, sorted(others & subjects.on(disks)), home.workers, known=copies)
+
+
+class _Found:
+    """What all workers have seen, by who has it."""
+
+    def __init__(self, seen: Sequence[Seen]) -> None:
+        self._seen = seen
+        self._sums: defaultdict[Holders, Sum] = defaultdict(Sum)
+        self._bytes: Counter[tuple[Holders, bool]] = Counter()
+        places: defaultdict[str, list[Held]] = defaultdict(list)
+        for part in seen:
+            for holder, total in part.sums.items():
+                self._add(1 << holder, total)
+            for disk in part.places:
+                places[disk] += [Held(1 << holder, place) for holder, place in places_of(part, disk)]
+        for holders, is_elsewhere, file in _files_of(seen):
+            self._add(holders, sum_of(file.size, file.blocks), is_elsewhere=is_elsewhere)
+            places[file.disk] += [Held(holders, place, is_elsewhere) for place in file.blocks.places]
+        disks = {disk: volume for part in seen for disk, volume in part.disks.items()}
+        for disk, parts in places.items():
+            self._bytes += sum_up(parts, keeps_extents=disks[disk].keeps_extents)
+        self._is_bounded = any(held.place.flags & BOUNDED for parts in places.values() for held in parts)
+
+    def _add(self, holders: Holders, total: Sum, *, is_elsewhere: bool = False) -> None:
+        self._sums[holders] = self._sums[holders].plus(total)
+        self._bytes[holders, is_elsewhere] += total.own
+
+    def usage(self, subject: Subject, subjects: Subjects) -> Usage:
+        """What one subject has."""
+        mine = {key: count for key, count in self._bytes.items() if key[0] & subject.holders}
+        total = Sum()
+        for holders, part in self._sums.items():
+            if holders & subject.holders:
+                total = total.plus(part)
+
+        sources = subjects.of_kind("source")
+
+        def shared_with(*kinds: str) -> int:
+            others = subjects.of_kind(*kinds) & ~subject.removed
+            return sum(count for (holders, _), count in mine.items() if holders & others)
+
+        return Usage(
+            kind=subject.kind,
+            name=subject.name,
+            path=subject.path,
+            files=total.files,
+            logical=total.logical,
+            physical=sum(mine.values()),
+            exclusive=sum(
+                count
+                for (holders, is_elsewhere), count in mine.items()
+                if not is_elsewhere and not holders & ~subject.removed
+            ),
+            inline=total.inline,
+            pending=total.pending,
+            shared=Shared(
+                library=shared_with("library", "links"),
+                golden=shared_with("golden"),
+                spaces=shared_with("space"),
+                ephemeral=shared_with("ephemeral"),
+                other=shared_with("other", "path"),
+                elsewhere=sum(
+                    count
+                    for (holders, is_elsewhere), count in mine.items()
+                    if is_elsewhere or holders & sources & ~subject.removed
+                ),
+            ),
+        )
+
+    def notes(self) -> Iterator[str]:
+        """What makes the numbers inexact."""
+        pending = sum(total.pending for total in self._sums.values())
+        if pending:
+            yield f"{pending:,} bytes are not on the disk yet, so the numbers will still change: `sync` writes them"
+        if self._is_bounded:
+            yield "some files are compressed, and only root can see how small: on the disk they take at most this"
+        if any(part.untold for part in self._seen):
+            yield "one filesystem does not tell where the blocks of a file are: there, only hardlinks count as shared"
+        unread = sum(part.unread for part in self._seen)
+        if unread:
+            yield f"you may not read {unread:,} files or directories: what they share is not known"
+        for path in sorted({path for part in self._seen for path in part.mounted}):
+            yield f"{path} is left out: something is mounted there"
+
+
+def _files_of(seen: Iterable[Seen]) -> Iterator[tuple[Holders, bool, Linked]]:
+    """The files that have several names, each once: who has them, whether there are names that were not seen."""
+    found: dict[tuple[int, int], list[Linked]] = {}
+    for part in seen:
+        for linked in part.linked:
+            found.setdefault(linked.identity, []).append(linked)
+    for names in found.values():
+        holders = 0
+        for name in names:
+            holders |= 1 << name.holder
+        yield holders, len(names) < names[0].names, names[0]

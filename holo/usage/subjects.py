@@ -1,0 +1,262 @@
+"""What can be looked at: everything that holo knows of, and what the user names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Hashable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from holo import platform
+from holo.errors import HoloError, NotFound, UsageError, os_errors_as
+from holo.files import names_in
+from holo.hololib.golden import golden_trees
+from holo.hololib.inventory import needs
+from holo.hololib.layout import blob_digest, link_form
+from holo.platform.blocks import Volume
+from holo.usage.account import Holders
+from holo.usage.scan import Root
+from holo.walk import absolute
+
+if TYPE_CHECKING:
+    from holo.home import Home
+
+_EPHEMERAL = ".ephemeral-"
+
+
+class Subject(NamedTuple):
+    """Something that has a part of the disk."""
+
+    kind: str
+    """as in :class:`holo.usage.report.Usage`"""
+    name: str
+    path: str
+    holders: Holders
+    """all that have something of it"""
+    removed: Holders
+    """those of them that would be gone with it"""
+
+
+class _Holder(NamedTuple):
+    kind: str
+    name: str
+    path: str
+    """real and absolute"""
+    catalogs: frozenset[str] = frozenset()
+    """of blobs and link forms: the digests of the named catalogs that need them"""
+    is_needed: bool = True
+    """whether also a catalog that is not named needs them, or none at all"""
+
+
+class Subjects:
+    """The subjects of a home, and the trees in which they are. Everything is named before the roots are taken."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._holders: list[_Holder] = []
+        self._numbers: dict[str, int] = {}
+        self._named: list[tuple[str, str]] = []
+        """a path and what to call it, or a catalog's digest and its name"""
+        self._holder_of: dict[str, Callable[[str], int]] = {}
+        self._most: dict[int, int] = {}
+        library = home.library.path
+        self._library, self._links = (os.path.realpath(os.path.join(library, name)) for name in ("library", "links"))
+        self._add("other", "", home.library.home)
+        self._add("library", "", self._library)
+        self._add("links", "", self._links)
+        for digest in sorted(golden_trees(library)):
+            self._add("golden", home.library.catalogs.name_of(digest), self._golden(digest))
+        for name in names_in(home.spaces.path):
+            if name.startswith(_EPHEMERAL):
+                self._add("ephemeral", "", os.path.join(home.spaces.path, name))
+        for space in home.spaces.spaces():
+            if space.standing != "copied" and os.path.isdir(space.path):
+                self._add("space", space.name, space.path)
+        self._add_sources()
+
+    def _add_sources(self) -> None:
+        """The trees that were recorded: where a library can, it has clones of their files."""
+        library = _volume(self._library)
+        if library is None or not library.can_share:
+            return
+        home = os.path.realpath(self._home.library.home)
+        for summary in self._home.library.catalogs.summaries():
+            path = os.path.realpath(summary.prefix)
+            is_known = _is_in(home, path) or any(_is_in(path, holder.path) for holder in self._holders)
+            if not is_known and os.path.isdir(path) and _volume(path) == library:
+                self._most[self._add("source", "", path)] = 2 * summary.files + 1000
+
+    def _add(self, kind: str, name: str, path: str) -> int:
+        real = os.path.realpath(path)
+        if real not in self._numbers:
+            self._numbers[real] = len(self._holders)
+            self._holders.append(_Holder(kind, name, real))
+        return self._numbers[real]
+
+    def _golden(self, digest: str) -> str:
+        return os.path.join(self._home.library.path, "golden", digest)
+
+    # -- what is named ------------------------------------------------------------------------------------------
+
+    def name(self, what: str) -> None:
+        """Add what a user names: a space, a catalog, or a path."""
+        if not what:
+            raise UsageError("one argument is empty", "Name spaces, catalogs or paths.")
+        if os.sep not in what:
+            for space in self._home.spaces.spaces():
+                if space.name == what:
+                    if space.standing == "copied":
+                        self._home.spaces.refuse_copied(space)
+                    if not os.path.isdir(space.path):
+                        raise NotFound(
+                            f"the directory of space {what!r} is gone: {space.path}",
+                            f"Make it again with `holo restore --space {what}`.",
+                        )
+                    self._say_what_is_taken(what)
+                    self._named.append((os.path.realpath(space.path), what))
+                    return
+            if self._home.library.catalogs.is_catalog(what):
+                name, digest = self._home.library.catalogs.resolve(what)
+                self._named.append((digest, name))
+                return
+        path = absolute(what)
+        if not os.path.exists(path):
+            raise NotFound(
+                f"there is no path {what!r}" if os.sep in what else f"there is no space, catalog or path {what!r}",
+                "`holo list` shows the spaces, and `holo catalogs` the catalogs.",
+            )
+        number = self._add("path", path, path)
+        if self._holders[number].kind == "source":
+            self._holders[number] = _Holder("path", path, self._holders[number].path)
+            del self._most[number]
+        self._named.append((os.path.realpath(path), path))
+
+    def _say_what_is_taken(self, name: str) -> None:
+        catalogs = self._home.library.catalogs
+        if catalogs.is_catalog(name):
+            digest = catalogs.resolve(name).digest
+            self._home.on_wait(f"taking space {name!r}, not the catalog of that name: that is {digest[:12]}")
+
+    # -- catalogs -----------------------------------------------------------------------------------------------
+
+    def _divide(self) -> None:
+        """Make holders of the blobs and the link forms that the named catalogs need, one for each set of catalogs."""
+        catalogs = {digest for digest, _ in self._named if digest not in self._numbers}
+        if not catalogs:
+            return
+        with os_errors_as(f"cannot read the catalogs in {self._home.library.path}"):
+            found, damage = needs(self._home.library)
+        if damage:
+            raise HoloError(damage[0].what, damage[0].way_out)
+        self._divide_by(
+            self._library, "library", catalogs, {digest: need.blobs for digest, need in found.items()}, blob_digest
+        )
+
+        def link_key(shard: str, name: str) -> Hashable:
+            form = link_form(shard, name)
+            return form and (form.digest, form.mode, form.mtime)
+
+        self._divide_by(
+            self._links, "links", catalogs, {digest: need.links for digest, need in found.items()}, link_key
+        )
+
+    def _divide_by(
+        self,
+        path: str,
+        kind: str,
+        catalogs: set[str],
+        needed: dict[str, Iterable[Hashable]],
+        key_of: Callable[[str, str], Hashable],
+    ) -> None:
+        by: dict[Hashable, set[str]] = {}
+        for digest in sorted(catalogs & needed.keys()):
+            for key in needed[digest]:
+                by.setdefault(key, set()).add(digest)
+        others = set().union(*(keys for digest, keys in needed.items() if digest not in catalogs))
+        numbers: dict[tuple[frozenset[str], bool], int] = {}
+        holders: dict[Hashable, int] = {}
+        for key, digests in by.items():
+            which = (frozenset(digests), key in others)
+            if which not in numbers:
+                numbers[which] = len(self._holders)
+                self._holders.append(_Holder(kind, "", path, *which))
+            holders[key] = numbers[which]
+        rest = self._numbers[path]
+        self._holder_of[path] = lambda name: holders.get(key_of(name[:2], name), rest)
+
+    # -- roots and subjects -------------------------------------------------------------------------------------
+
+    def roots(self) -> list[Root]:
+        """The trees to look at. The number of each is that of its holder."""
+        self._divide()
+        return [Root(path, self._holder_of.get(path), self._most.get(number)) for path, number in self._numbers.items()]
+
+    def asked(self) -> set[int]:
+        """The numbers of the roots that hold something of what was named, or else of everything."""
+        holders = self.total(self.subjects()).holders
+        return {self._numbers[holder.path] for number, holder in enumerate(self._holders) if holders >> number & 1}
+
+    def on(self, disks: Collection[str]) -> set[int]:
+        """The numbers of the roots that are on one of those disks."""
+        volumes = {number: _volume(path) for path, number in self._numbers.items()}
+        return {number for number, volume in volumes.items() if volume is not None and volume.identity in disks}
+
+    def subjects(self) -> list[Subject]:
+        """What was named, or else everything there is."""
+        if not self._named:
+            known = [holder for holder in self._holders if holder.kind != "source"]
+            return [Subject(holder.kind, holder.name, holder.path, *self._below(holder)) for holder in known]
+        return [self._subject(*named) for named in dict.fromkeys(self._named)]
+
+    def _subject(self, path: str, name: str) -> Subject:
+        number = self._numbers.get(path)
+        if number is None:
+            return self._of_catalog(path, name)
+        holder = self._holders[number]
+        kind = "space" if holder.kind == "space" and holder.name == name else "path"
+        return Subject(kind, name, path, *self._below(holder._replace(kind=kind)))
+
+    def _of_catalog(self, digest: str, name: str) -> Subject:
+        golden = self._numbers.get(os.path.realpath(self._golden(digest)))
+        holders = removed = 0 if golden is None else 1 << golden
+        for number, holder in enumerate(self._holders):
+            if digest in holder.catalogs:
+                holders |= 1 << number
+                removed |= 0 if holder.is_needed or len(holder.catalogs) > 1 else 1 << number
+        return Subject("catalog", name, self._home.library.catalogs.path(digest), holders, removed)
+
+    def _below(self, holder: _Holder) -> tuple[Holders, Holders]:
+        """The bits of a holder and of those in its tree. What is left of the home is without those."""
+        found = 0
+        for number, other in enumerate(self._holders):
+            if other.path == holder.path or (holder.kind != "other" and _is_in(other.path, holder.path)):
+                found |= 1 << number
+        return found, found
+
+    def total(self, subjects: Iterable[Subject]) -> Subject:
+        """All of them together."""
+        holders = removed = 0
+        for subject in subjects:
+            holders |= subject.holders
+            removed |= subject.removed
+        for number, holder in enumerate(self._holders):
+            if holder.catalogs and not holder.is_needed:  # all the catalogs that need it are named
+                removed |= 1 << number & holders
+        return Subject("total", "", self._home.library.home, holders, removed)
+
+    def of_kind(self, *kinds: str) -> Holders:
+        """The bits of all holders of some kinds."""
+        return sum(1 << number for number, holder in enumerate(self._holders) if holder.kind in kinds)
+
+
+def _volume(path: str) -> Volume | None:
+    with (
+        suppress(OSError),
+        platform.closing(platform.open_root(path if os.path.isdir(path) else os.path.dirname(path))) as folder,
+    ):
+        return platform.volume_of(folder)
+    return None
+
+
+def _is_in(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(os.path.join(folder, ""))
