@@ -16,7 +16,7 @@ from holo.errors import os_errors_as
 from holo.platform.blocks import BOUNDED
 from holo.usage.account import Held, Holders, sum_up
 from holo.usage.report import Shared, Usage, UsageReport
-from holo.usage.scan import Copies, Linked, Seen, Sum, places_of, scan, sum_of
+from holo.usage.scan import Copies, Linked, Root, Seen, Sum, places_of, scan, sum_of
 from holo.usage.subjects import Subject, Subjects
 
 if TYPE_CHECKING:
@@ -28,25 +28,31 @@ def usage(home: Home, what: Sequence[str]) -> UsageReport:
     subjects = Subjects(home)
     for each in what:
         subjects.name(each)
-    with os_errors_as("cannot look at the disk usage", name_file=True):
-        found = _Found([*_look(home, subjects)])
+    roots = subjects.roots()
     asked = subjects.subjects()
+    total = subjects.total(asked)
+    with os_errors_as("cannot look at the disk usage", name_file=True):
+        seen = [*_look(home, subjects, roots)]
+        found = _Found(seen)
+        # It takes as long as another space, and most often what it shares is shared with others anyway.
+        if any(map(found.seems_to_free_shared, (*asked, total))):
+            seen += scan(roots, sorted(subjects.sources() - subjects.asked()), home.workers)
+            found = _Found(seen)
     items = [found.usage(subject, subjects) for subject in asked]
     if not what:
         items = [item for item in items if item.files or item.physical]
     return UsageReport(
         home.library.home,
         tuple(sorted(items, key=lambda item: (-item.physical, item.kind, item.name))),
-        found.usage(subjects.total(asked), subjects),
+        found.usage(total, subjects),
         tuple(found.notes()),
     )
 
 
-def _look(home: Home, subjects: Subjects) -> Iterator[Seen]:
-    """Look at what was asked about, then at everything else that may share something with it."""
-    roots = subjects.roots()
+def _look(home: Home, subjects: Subjects, roots: Sequence[Root]) -> Iterator[Seen]:
+    """Look at what was asked about, then at everything else of holo's that may share something with it."""
     asked = subjects.asked()
-    others = {*range(len(roots))} - asked
+    others = {*range(len(roots))} - asked - subjects.sources()
     copies: Copies = {}
     disks: set[str] = set()
     for seen in scan(roots, sorted(asked), home.workers, learn=bool(others)):
@@ -63,6 +69,7 @@ class _Found:
         self._seen = seen
         self._sums: defaultdict[Holders, Sum] = defaultdict(Sum)
         self._bytes: Counter[tuple[Holders, bool]] = Counter()
+        self._shared: Counter[tuple[Holders, bool]] = Counter()
         places: defaultdict[str, list[Held]] = defaultdict(list)
         for part in seen:
             for holder, total in part.sums.items():
@@ -74,12 +81,17 @@ class _Found:
             places[file.disk] += [Held(holders, place, is_elsewhere) for place in file.blocks.places]
         disks = {disk: volume for part in seen for disk, volume in part.disks.items()}
         for disk, parts in places.items():
-            self._bytes += sum_up(parts, keeps_extents=disks[disk].keeps_extents)
+            self._shared += sum_up(parts, keeps_extents=disks[disk].keeps_extents)
+        self._bytes += self._shared
         self._is_bounded = any(held.place.flags & BOUNDED for parts in places.values() for held in parts)
 
     def _add(self, holders: Holders, total: Sum, *, is_elsewhere: bool = False) -> None:
         self._sums[holders] = self._sums[holders].plus(total)
         self._bytes[holders, is_elsewhere] += total.own
+
+    def seems_to_free_shared(self, subject: Subject) -> bool:
+        """Whether several files that would all be gone with a subject share something. Others may have it, too."""
+        return any(not is_elsewhere and not holders & ~subject.removed for holders, is_elsewhere in self._shared)
 
     def usage(self, subject: Subject, subjects: Subjects) -> Usage:
         """What one subject has."""

@@ -236,12 +236,13 @@ class _Visitor:
         self._sums[number][_OWN] += _allocated(own)
         holder_of = self._roots[number].holder_of
         below = []
-        with suppress(FileNotFoundError), platform.listing(directory) as entries:
+        with suppress(FileNotFoundError), platform.listing(directory) as listed:
+            entries = [*listed]
+            self.seen += len(entries)
+            self._entries[number] += len(entries)
             for entry in entries:
                 name = entry.name
-                self.seen += 1
-                self._entries[number] += 1
-                if name in apart:
+                if apart and name in apart:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     below.append(name)
@@ -288,7 +289,7 @@ class _Visitor:
         allocated = _allocated(status)
         # What has no blocks has no place, but may be in the metadata (ext4's inline_data; Btrfs says it has a block).
         worth_asking = allocated if volume.can_share else 0 < status.st_size <= _LARGEST_INLINE and not allocated
-        if not worth_asking or volume.identity in self._untold:
+        if not worth_asking or (self._untold and volume.identity in self._untold):
             return Blocks(allocated, 0, is_inline=False, places=[])
         try:
             descriptor = platform.open_file(directory, name)

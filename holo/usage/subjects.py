@@ -196,6 +196,10 @@ class Subjects:
         holders = self.total(self.subjects()).holders
         return {self._numbers[holder.path] for number, holder in enumerate(self._holders) if holders >> number & 1}
 
+    def sources(self) -> set[int]:
+        """The numbers of the roots that are trees which were recorded."""
+        return {number for number in self._numbers.values() if self._holders[number].kind == "source"}
+
     def on(self, disks: Collection[str]) -> set[int]:
         """The numbers of the roots that are on one of those disks."""
         volumes = {number: _volume(path) for path, number in self._numbers.items()}
