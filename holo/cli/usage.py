@@ -118,5 +118,5 @@ def _bar(item: Usage) -> Bar:
         [(color, size) for color, size in parts if size],
         render.size(item.physical),
         f"{render.size(item.exclusive)} exclusive",
-        item.path,
+        printable(item.path),
     )

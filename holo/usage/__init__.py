@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 def usage(home: Home, what: Sequence[str]) -> UsageReport:
     """What spaces, catalogs and paths have of the disk; without any, everything in a home. Changes nothing."""
-    subjects = Subjects(home)
-    for each in what:
-        subjects.name(each)
-    roots = subjects.roots()
-    asked = subjects.subjects()
-    total = subjects.total(asked)
     with os_errors_as("cannot look at the disk usage", name_file=True):
+        subjects = Subjects(home)
+        for each in what:
+            subjects.name(each)
+        roots = subjects.roots()
+        asked = subjects.subjects()
+        total = subjects.total(asked)
         seen = [*_look(home, subjects, roots)]
         found = _Found(seen)
         # It takes as long as another space, and most often what it shares is shared with others anyway.
@@ -41,12 +41,9 @@ def usage(home: Home, what: Sequence[str]) -> UsageReport:
     items = [found.usage(subject, subjects) for subject in asked]
     if not what:
         items = [item for item in items if item.files or item.physical]
-    return UsageReport(
-        home.library.home,
-        tuple(sorted(items, key=lambda item: (-item.physical, item.kind, item.name))),
-        found.usage(total, subjects),
-        tuple(found.notes()),
-    )
+    items.sort(key=lambda item: (-item.physical, item.kind, item.name))
+    whole = found.usage(total, subjects)
+    return UsageReport(home.library.home, tuple(items), whole, tuple(found.notes(whole)))
 
 
 def _look(home: Home, subjects: Subjects, roots: Sequence[Root]) -> Iterator[Seen]:
@@ -135,11 +132,10 @@ class _Found:
             ),
         )
 
-    def notes(self) -> Iterator[str]:
+    def notes(self, total: Usage) -> Iterator[str]:
         """What makes the numbers inexact."""
-        pending = sum(total.pending for total in self._sums.values())
-        if pending:
-            yield f"{pending:,} bytes are not on the disk yet, so the numbers will still change: `sync` writes them"
+        if total.pending:
+            yield f"{total.pending:,} bytes are not on the disk yet, so the numbers will change: `sync` writes them"
         if self._is_bounded:
             yield "some files are compressed, and only root can see how small: on the disk they take at most this"
         if any(part.untold for part in self._seen):

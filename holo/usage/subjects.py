@@ -128,7 +128,6 @@ class Subjects:
         number = self._add("path", path, path)
         if self._holders[number].kind == "source":
             self._holders[number] = _Holder("path", path, self._holders[number].path)
-            del self._most[number]
         self._named.append((os.path.realpath(path), path))
 
     def _say_what_is_taken(self, name: str) -> None:
@@ -189,6 +188,8 @@ class Subjects:
     def roots(self) -> list[Root]:
         """The trees to look at. The number of each is that of its holder."""
         self._divide()
+        for number in self.asked():
+            self._most.pop(number, None)
         return [Root(path, self._holder_of.get(path), self._most.get(number)) for path, number in self._numbers.items()]
 
     def asked(self) -> set[int]:

@@ -27,7 +27,7 @@ from holo.blueprints.seeds import nearest, note
 from holo.checkout.populate import unpack
 from holo.errors import HoloError
 from holo.hololib.locks import locked
-from support import records
+from support import fiemap, records
 from support.cli import Holo
 from support.faults import Outcome, Supervisor
 from support.filesystems import Filesystem
@@ -175,9 +175,11 @@ def test_a_blueprint_is_built_once_and_restored_from_then_on(holo: Holo, folder:
 
 @pytest.mark.parametrize("filesystem", ["btrfs", "xfs"], indirect=True)
 def test_spaces_of_a_blueprint_share_their_content(holo: Holo, folder: Path) -> None:
-    holo("init", "--space", "one", requirements(folder))
+    first = holo("init", "--space", "one", requirements(folder), "--json").json()
     report = holo("init", "--space", "two", folder / "requirements.txt", "--json").json()
     assert report["files"]["copied"] == report["files"]["relocated"] < report["files"]["reflinked"]
+    usage = holo("du", "two", "--json").json()["total"]
+    assert usage["shared"]["spaces"] == fiemap.common_bytes(first["path"], report["path"]) > usage["physical"] // 2
     assert holo("run", "--space", "two", "--", "python", "-c", USE).stdout.strip() == report["path"]
 
 

@@ -19,7 +19,7 @@ import zstandard
 
 from holo import CheckReport, Hololib, NotFound, UsageError
 from holo import digest as digests
-from support import compare, damage, records, trees
+from support import compare, damage, fiemap, records, trees
 from support.cli import Holo
 from support.filesystems import Filesystem
 from support.forks import ForkedHolo, Forks
@@ -578,6 +578,7 @@ def test_a_damaged_outline_is_found_and_never_used(used: UsedLibrary, action: da
     assert found(used.check())[0][1] in [str(path.with_suffix("")) for path in outlines]
     report = used.library.init("second", "env")
     assert report.strategy.used == "snapshot"
+    assert fiemap.common_bytes(report.path, folder) > 0
     assert compare.differences(used.source, Path(report.path)) == []
     if action is not damage.swap:
         assert used.check().problems == [], "it was made again"
@@ -607,7 +608,9 @@ def test_the_seal_of_a_golden_tree_lasts(used: UsedLibrary) -> None:
         for path in golden(used).rglob("*"):
             if path.is_file():
                 path.read_bytes()
-        assert used.library.init(f"space-{number}", "env").strategy.used == "snapshot"
+        report = used.library.init(f"space-{number}", "env")
+        assert report.strategy.used == "snapshot"
+        assert fiemap.common_bytes(report.path, golden(used)) > 0
     time.sleep(0.1)
     os.sync()
     assert used.check().problems == []

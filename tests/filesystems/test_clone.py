@@ -310,11 +310,13 @@ def test_a_subvolume_is_snapshotted_with_those_inside(filesystem: Filesystem) ->
     report = clone(tree, copy)
     assert (report.used, report.reason, report.total, report.bytes_shared) == ("snapshot", None, None, None)
     assert unlike(tree, copy, before) == []
+    assert fiemap.common_bytes(tree, copy) > 0
     assert [os.stat(copy / place).st_ino for place in ("", "inside", "inside/more", "deep/er/inside")] == [256] * 4
     write(copy / "read-only" / "file", b"changed")
     assert (tree / "read-only" / "file").read_bytes() == b"read-only" * 2000
     again = clone(copy, filesystem.root / "again")  # a clone is as good a source
     assert again.used == "snapshot"
+    assert fiemap.common_bytes(tree, filesystem.root / "again") > 0
 
 
 @root_only
@@ -326,6 +328,8 @@ def test_files_that_cannot_be_reflinked_are_copied_and_reported(filesystem: File
     (source / "nodatacow").write_bytes(b"database" * 9000)
     report = clone(source, filesystem.root / "copy")
     assert (report.used, report.copied) == ("reflink", 1)
+    assert fiemap.common_bytes(source, filesystem.root / "copy") > 0
+    assert not any(extent.shared for extent in fiemap.extents(filesystem.root / "copy" / "nodatacow"))
     assert report.reason is not None
     assert "1 of the files" in report.reason
     assert compare.differences(source, filesystem.root / "copy", old=source, new=source) == []
@@ -397,6 +401,8 @@ def test_relocated_clone_names_its_own_path(filesystem: Filesystem, name: str, s
     report = clone(source, copy, relocate=True)
     assert compare.differences(source, copy) == []
     assert report.used == ("snapshot" if snapshot else "reflink" if filesystem.reflinks else "copy")
+    if filesystem.reflinks:
+        assert fiemap.common_bytes(source, copy) > 0
     files = [found for found in compare.walk(source).values() if stat.S_ISREG(found.st_mode)]
     assert report.total == len(files)
     assert report.bytes_total == sum(found.st_size for found in files) or not snapshot
@@ -658,11 +664,13 @@ def test_subvolumes_of_ordinary_users(filesystem: Filesystem, forks: Forks) -> N
     tree = nested(root)
     result = forks("clone", tree, root / "of-root", "--json", env=env, user=user)
     assert '"used": "reflink"' in result.stdout
+    assert fiemap.common_bytes(tree, root / "of-root") > 0
     assert "snapshot does not work" in result.stdout
     subprocess.run(["btrfs", "property", "set", tree / "read-only", "ro", "false"], check=True)
     subprocess.run(["chown", "-R", "1001:1001", tree], check=True)
     result = forks("clone", tree, root / "own", "--json", env=env, user=user)
     assert '"used": "snapshot"' in result.stdout
+    assert fiemap.common_bytes(tree, root / "own") > 0
     assert compare.differences(tree, root / "own", old=tree, new=tree) == []
 
 

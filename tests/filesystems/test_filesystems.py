@@ -15,7 +15,7 @@ import pytest
 from holo.trees.held import is_whole
 from holo.trees.outline import read_outline
 from holo.trees.overlay import Layers
-from support import compare, records, trees
+from support import compare, fiemap, records, trees
 from support.cli import Holo
 from support.disks import Disk
 from support.faults import Supervisor
@@ -164,6 +164,7 @@ def test_a_swap_file_in_use_is_copied(filesystem: Filesystem, holo: Holo, name: 
     if filesystem.reflinks:
         assert report["files"]["copied"] == 1
         assert report["files"]["reflinked"] == 4
+        assert fiemap.is_shared(filesystem.root / "clone" / "lib" / "data.txt")
 
 
 # ---------------------------------------------------------------- more names than a file can have
@@ -363,8 +364,10 @@ def test_a_space_whose_root_is_read_only_is_shared_as_any(filesystem: Filesystem
         made = ada("restore", "--space", "s", *more)
         assert made["strategy"]["reason"] is None
         assert made["strategy"]["used"] == "snapshot"
+        assert fiemap.is_shared(ada.space() / "lib" / "data.txt")
     (ada.space() / "lib" / "data.txt").unlink()
     made = ada("restore", "--space", "s", "--strategy", "hardlink")
     assert made["strategy"]["used"] == "reflink"
+    assert fiemap.is_shared(ada.space() / "lib" / "data.txt")
     assert "hardlink does not work" in made["strategy"]["reason"]
     assert compare.differences(source, ada.space()) == []

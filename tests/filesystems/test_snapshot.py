@@ -47,7 +47,16 @@ def source(holo: Holo) -> Path:
 
 def init(holo: Holo, space: str, *more: str) -> tuple[Path, dict[str, Any]]:
     report = holo("init", "--space", space, "env", "--json", *more).json()
-    return Path(report["path"]), report
+    path = Path(report["path"])
+    if report["strategy"]["used"] == "snapshot":
+        assert shares_with_golden(holo, path)
+    return path, report
+
+
+def shares_with_golden(holo: Holo, space: Path) -> bool:
+    """Whether a space and a golden tree have blocks in common, whatever a report says."""
+    os.sync()
+    return any(fiemap.common_bytes(space, tree) > 0 for tree in golden(holo))
 
 
 def golden(holo: Holo) -> list[Path]:
@@ -142,6 +151,7 @@ def test_whatever_is_added_or_removed_is_a_new_snapshot(holo: Holo, source: Path
     subprocess.run(change, shell=True, cwd=space, check=True)
     report = holo("restore", "--space", "one", "--json").json()
     assert report["strategy"]["used"] == "snapshot"
+    assert shares_with_golden(holo, space)
     assert (report["files"]["unchanged"], report["files"]["removed"]) == (0, removed)
     assert compare.differences(source, space, library=holo.library) == []
 
@@ -153,6 +163,7 @@ def test_many_changes_are_a_new_snapshot_in_one_step(holo: Holo, source: Path) -
     (space / "extra" / "file").write_text("extra")
     report = holo("restore", "--space", "one", "--json").json()
     assert report["strategy"]["used"] == "snapshot"
+    assert shares_with_golden(holo, space)
     assert report["files"]["unchanged"] == 0
     assert compare.differences(source, space, library=holo.library) == []
     assert os.listdir(space.parent).count(space.name) == 1
@@ -167,6 +178,7 @@ def test_plain_directory_is_exchanged_for_a_snapshot(holo: Holo, source: Path) -
     assert space.stat().st_ino != SUBVOLUME
     damage(space)
     assert holo("restore", "--space", "one", "--json").json()["strategy"]["used"] == "snapshot"
+    assert shares_with_golden(holo, space)
     assert space.stat().st_ino == SUBVOLUME
     assert compare.differences(source, space, library=holo.library) == []
 
@@ -256,6 +268,7 @@ def test_space_of_another_catalog_is_a_snapshot_of_that(holo: Holo, source: Path
     holo("record", other, "--name", "other")
     report = holo("restore", "--space", "one", "--catalog", "other", "--json").json()
     assert report["strategy"]["used"] == "snapshot"
+    assert shares_with_golden(holo, space)
     assert compare.differences(other, space, library=holo.library) == []
 
 
@@ -313,6 +326,7 @@ def test_ordinary_user(holo: Holo, source: Path) -> None:
     as_user(restore, library)
     space = Path(library.home.spaces.default_path("one"))
     assert [name for name in os.listdir(space.parent) if ".holo-" in name] == []
+    assert shares_with_golden(holo, space)
     left = compare.differences(source, space, library=holo.library)
     assert [line for line in left if "security.capability" not in line] == []
     as_user(remove, library)
@@ -373,6 +387,7 @@ def test_golden_tree_is_made_once_for_many_at_a_time(holo: Holo, source: Path) -
         reports = [*pool.map(lambda name: library.init(name, "env"), ["one", "two", "three", "four"])]
     for report in reports:
         assert report.strategy.used == "snapshot"
+        assert shares_with_golden(holo, Path(report.path))
         assert compare.differences(source, Path(report.path), library=holo.library) == []
     assert len(golden(holo)) == 1
     assert not draft.exists()

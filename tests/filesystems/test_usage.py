@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ from holo import Hololib
 from holo.platform import extents
 from support import fiemap, trees
 from support.cli import Holo
+from support.fiemap import BLOCK, blocks_of
 from support.filesystems import Filesystem, remove
+from support.forks import Forks, User
 
-BLOCK = 4096
 BIG = 3 << 20
 
 
@@ -62,25 +62,8 @@ def init(holo: Holo, name: str, *options: Any) -> Path:
     return Path(holo("init", "--space", name, "env", *options, "--json").json()["path"])
 
 
-def blocks_of(*tops: Path) -> Counter[tuple[int, int]]:
-    """How many files have each block of the disk, by disk and place. A file with several names is one."""
-    found: Counter[tuple[int, int]] = Counter()
-    seen = set()
-    for top in tops:
-        for path in fiemap.regular_files(top):
-            status = os.lstat(path)
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            for extent in fiemap.extents(path):
-                if not extent.inline:
-                    first = extent.physical // BLOCK
-                    found.update(("", block) for block in range(first, first + -(-extent.length // BLOCK)))
-    return found
-
-
 def exclusive_of(mine: Path, *others: Path) -> int:
-    return BLOCK * len(blocks_of(mine).keys() - blocks_of(*others).keys())
+    return BLOCK * len(blocks_of(mine) - set().union(*map(blocks_of, others)))
 
 
 def own_blocks(top: Path, filesystem: Filesystem) -> int:
@@ -107,9 +90,9 @@ def test_space_that_shares_everything(holo: Holo, filesystem: Filesystem, env: P
     others = [holo.library / "library", holo.library / "golden"]
     assert item["exclusive"] == exclusive_of(space, *others) + own_blocks(space, filesystem)
     assert 100_000 <= item["exclusive"] < BIG  # the script names the space's path
-    library = BLOCK * len(blocks_of(space).keys() & blocks_of(holo.library / "library").keys())
+    library = fiemap.common_bytes(space, holo.library / "library")
     assert item["shared"]["library"] == library >= 3 * BIG
-    golden = BLOCK * len(blocks_of(space).keys() & blocks_of(holo.library / "golden").keys())
+    golden = fiemap.common_bytes(space, holo.library / "golden")
     assert item["shared"]["golden"] == golden
     assert (golden >= 3 * BIG) is (filesystem.name == "btrfs")
     assert item["shared"]["spaces"] == item["shared"]["elsewhere"] == 0
@@ -134,7 +117,7 @@ def test_every_row_is_what_its_files_have(holo: Holo, filesystem: Filesystem, en
         metadata = own_blocks(tree, filesystem)
         assert found[item]["physical"] == BLOCK * len(blocks_of(tree)) + metadata, item
         assert found[item]["exclusive"] == exclusive_of(tree, *others) + metadata, item
-    shared = BLOCK * len(blocks_of(one).keys() & blocks_of(two).keys())
+    shared = fiemap.common_bytes(one, two)
     assert found["space one"]["shared"]["spaces"] == found["space two"]["shared"]["spaces"] == shared
     assert (shared > 0) is filesystem.reflinks
     whole = BLOCK * len(blocks_of(holo.home)) + own_blocks(holo.home, filesystem)
@@ -353,9 +336,42 @@ def test_file_in_another_snapshot_that_was_changed_is_asked_for(holo: Holo, env:
     for path in (two / "data").iterdir():
         path.write_bytes(noise(99))
     item = du(holo, "one")["space one"]
-    shared = BLOCK * len(blocks_of(one).keys() & blocks_of(two).keys())
+    shared = fiemap.common_bytes(one, two)
     assert item["shared"]["spaces"] == shared < BIG
     assert item["shared"]["golden"] >= 3 * BIG
+
+
+@pytest.mark.parametrize("filesystem", ["btrfs"], indirect=True)
+def test_folder_around_the_recorded_tree_has_all_of_it(holo: Holo, source: Path) -> None:
+    holo("record", source, "--name", "env")
+    init(holo, "one")
+    found = du(holo, holo.root)[f"path {holo.root}"]
+    assert found["exclusive"] == found["physical"] == BLOCK * len(blocks_of(holo.root))
+    assert found["files"] == sum(1 for _ in fiemap.regular_files(holo.root))
+
+
+@pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+def test_trees_of_throw_away_environments(holo: Holo, env: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("an ordinary user may not be able to mount")
+    holo("run", "--ephemeral", "--catalog", "env", "--", "true")
+    tree = next(holo.holotree.glob(".ephemeral-*"))
+    found = du(holo)
+    assert found["ephemeral"]["files"] == sum(1 for _ in fiemap.regular_files(tree)) > 40
+    assert "throw-away environments" in holo("du").stdout
+
+
+@pytest.mark.parametrize("filesystem", ["btrfs"], indirect=True)
+def test_ordinary_user_may_not_read_everything(holo: Holo, env: Path, forks: Forks) -> None:
+    space = init(holo, "one")
+    for folder in holo.root.parents:
+        folder.chmod(folder.stat().st_mode | 0o011)
+    (space / "data" / "0.bin").chmod(0o600)
+    result = forks("du", space, "--json", env=holo.environment(), user=User(1001))
+    report = result.json()
+    assert any("may not read" in note for note in report["notes"])
+    assert report["total"]["files"] == sum(1 for _ in fiemap.regular_files(space))
+    assert report["total"]["shared"]["library"] >= 2 * BIG
 
 
 @pytest.mark.parametrize("filesystem", ["local"], indirect=True)
@@ -423,6 +439,10 @@ class TestShown:
         assert "space one" in picture
         assert picture.count("<rect") >= 2
         assert "no folder" in holo("du", "--output", "no/where.svg", code=1).stderr
+        odd = holo.root / os.fsdecode(b"\xff\n<&>")
+        trees.write(odd, b"x" * 5000)
+        holo("du", odd, "--output", name)
+        assert "&lt;&amp;&gt;" in (holo.root / name).read_text()
 
 
 def on_terminal(holo: Holo, env: dict[str, str]) -> str:

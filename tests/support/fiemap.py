@@ -14,6 +14,7 @@ SYNC = 0x1  # write delayed allocations out first, so that every extent has its 
 HEADER = struct.Struct("=QQLLLL")  # start, length, flags, mapped extents, room for extents, reserved
 EXTENT = struct.Struct("=QQQQQLLLL")  # logical, physical, length, 2 reserved, flags, 3 reserved
 ROOM = 256
+BLOCK = 4096
 
 LAST = 0x1
 UNWRITTEN = 0x800
@@ -90,3 +91,19 @@ def exclusive_bytes(tree: str | os.PathLike[str]) -> int:
         for extent in extents(path)
         if not extent.shared and not extent.inline
     )
+
+
+def common_bytes(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> int:
+    """Bytes of data blocks that two trees on one filesystem both have: what they share with each other."""
+    return BLOCK * len(blocks_of(one) & blocks_of(other))
+
+
+def blocks_of(tree: str | os.PathLike[str]) -> set[int]:
+    """The numbers of the blocks that the files of a tree have on the disk."""
+    found: set[int] = set()
+    for path in regular_files(tree):
+        for extent in extents(path):
+            if not extent.inline:
+                first = extent.physical // BLOCK
+                found.update(range(first, first + -(-extent.length // BLOCK)))
+    return found
