@@ -19,6 +19,8 @@ from holo.platform.blocks import BOUNDED, ENCODED, SHARED, Blocks, Place, Volume
 _FIEMAP = 0xC020660B
 _HEADER = struct.Struct("=QQLLLL")
 _EXTENT = struct.Struct("=QQQQQLLLL")
+_FIRST = struct.Struct("=20xL8x8xQQ16xL")
+"""Mapped extents; and of the first: physical, length, flags."""
 _ROOM = 16
 _WHOLE_FILE = bytes(_HEADER.pack(0, (1 << 64) - 1, 0, 0, _ROOM, 0)) + bytes(_ROOM * _EXTENT.size)
 
@@ -51,16 +53,23 @@ _IS_INLINE = 0
 
 def blocks(descriptor: int) -> Blocks | None:
     """What an open file has of the disk; ``None`` where the filesystem does not tell."""
+    answer = bytearray(_WHOLE_FILE)
     try:
-        extents = _extents(descriptor)
+        fcntl.ioctl(descriptor, _FIEMAP, answer)
     except OSError as error:
         if error.errno in _UNSUPPORTED:
             return None
         raise
+    count, start, length, flags = _FIRST.unpack_from(answer)
+    if count == 1:  # as nearly all files have
+        if not flags & _REMARKABLE:
+            return Blocks(length, 0, is_inline=False, places=[])
+        if flags & _REMARKABLE == _SHARED:
+            return Blocks(0, 0, is_inline=False, places=[Place(start, length, SHARED)])
     own = pending = 0
     is_inline = is_encoded = False
     places: list[Place] = []
-    for _, start, length, _, _, flags, *_ in extents:
+    for _, start, length, _, _, flags, *_ in _extents(descriptor, answer):
         if not flags & _REMARKABLE:
             own += length
         elif flags & _INLINE:
@@ -109,21 +118,23 @@ def _type(device: int) -> bytes:
         return b""
 
 
-def _extents(descriptor: int) -> list[tuple[int, ...]]:
-    """All extents of an open file. A hole has none."""
+def _extents(descriptor: int, answer: bytearray | None = None) -> list[tuple[int, ...]]:
+    """All extents of an open file. A hole has none. ``answer``: the first to :data:`_WHOLE_FILE`, if it is there."""
     found: list[tuple[int, ...]] = []
-    request = bytearray(_WHOLE_FILE)
+    if answer is None:
+        answer = bytearray(_WHOLE_FILE)
+        fcntl.ioctl(descriptor, _FIEMAP, answer)
     while True:
-        fcntl.ioctl(descriptor, _FIEMAP, request)
-        start, _, _, count, _, _ = _HEADER.unpack_from(request)
-        found += _EXTENT.iter_unpack(memoryview(request)[_HEADER.size : _HEADER.size + count * _EXTENT.size])
+        start, _, _, count, _, _ = _HEADER.unpack_from(answer)
+        found += _EXTENT.iter_unpack(memoryview(answer)[_HEADER.size : _HEADER.size + count * _EXTENT.size])
         if count < _ROOM or found[-1][5] & _LAST:
             return found
         end = found[-1][0] + found[-1][2]
         if end <= start:  # a filesystem that tells of a file without an end
             return found
-        request = bytearray(_WHOLE_FILE)
-        _HEADER.pack_into(request, 0, end, (1 << 64) - 1 - end, 0, 0, _ROOM, 0)
+        answer = bytearray(_WHOLE_FILE)
+        _HEADER.pack_into(answer, 0, end, (1 << 64) - 1 - end, 0, 0, _ROOM, 0)
+        fcntl.ioctl(descriptor, _FIEMAP, answer)
 
 
 def _measured(descriptor: int, places: list[Place]) -> list[Place]:

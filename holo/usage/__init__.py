@@ -72,15 +72,17 @@ class _Found:
             for holder, total in part.sums.items():
                 self._add(1 << holder, total)
             for disk in part.places:
-                places[disk] += [Held(1 << holder, place) for holder, place in places_of(part, disk)]
+                places[disk] += [
+                    (1 << holder, start, length, flags, False) for holder, start, length, flags in places_of(part, disk)
+                ]
         for holders, is_elsewhere, file in _files_of(seen):
             self._add(holders, sum_of(file.size, file.blocks), is_elsewhere=is_elsewhere)
-            places[file.disk] += [Held(holders, place, is_elsewhere) for place in file.blocks.places]
+            places[file.disk] += [(holders, *place, is_elsewhere) for place in file.blocks.places]
         disks = {disk: volume for part in seen for disk, volume in part.disks.items()}
         for disk, parts in places.items():
             self._shared += sum_up(parts, keeps_extents=disks[disk].keeps_extents)
         self._bytes += self._shared
-        self._is_bounded = any(held.place.flags & BOUNDED for parts in places.values() for held in parts)
+        self._is_bounded = any(flags & BOUNDED for parts in places.values() for _, _, _, flags, _ in parts)
 
     def _add(self, holders: Holders, total: Sum, *, is_elsewhere: bool = False) -> None:
         self._sums[holders] = self._sums[holders].plus(total)

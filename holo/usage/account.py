@@ -11,21 +11,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
-from holo.platform.blocks import ENCODED, SHARED, Place
+from holo.platform.blocks import ENCODED, SHARED
 
 Holders: TypeAlias = int
 """A bit for each holder."""
 
 
-class Held(NamedTuple):
-    """A part of the disk that some file has."""
-
-    holders: Holders
-    place: Place
-    is_elsewhere: bool = False
-    """whether the file has names that are not known"""
+Held: TypeAlias = "tuple[Holders, int, int, int, bool]"
+"""A part of the disk that some file has: who has the file; start, length and flags of the place; and whether the file
+has names that are not known."""
 
 
 class _Span:
@@ -37,12 +33,6 @@ class _Span:
         self.start, self.end = start, end
         self.holders = self.files = self.partners = 0
         self.is_shared = self.is_elsewhere = False
-
-    def add(self, held: Held) -> None:
-        self.holders |= held.holders
-        self.files += 1
-        self.is_shared |= bool(held.place.flags & SHARED)
-        self.is_elsewhere |= held.is_elsewhere
 
 
 def sum_up(parts: Iterable[Held], *, keeps_extents: bool) -> Counter[tuple[Holders, bool]]:
@@ -65,8 +55,7 @@ def _spans(parts: Iterable[Held]) -> list[_Span]:
     """In the order of their starts."""
     found: dict[tuple[int, int], _Span] = {}
     encoded: dict[int, _Span] = {}
-    for held in parts:
-        start, length, flags = held.place
+    for holders, start, length, flags, is_elsewhere in parts:
         if flags & ENCODED:  # always one whole piece, however much of it a file has
             span = encoded.get(start)
             if span is None:
@@ -76,7 +65,12 @@ def _spans(parts: Iterable[Held]) -> list[_Span]:
             span = found.get((start, length))
             if span is None:
                 span = found[start, length] = _Span(start, start + length)
-        span.add(held)
+        span.holders |= holders
+        span.files += 1
+        if flags & SHARED:
+            span.is_shared = True
+        if is_elsewhere:
+            span.is_elsewhere = True
     spans = sorted([*found.values(), *encoded.values()], key=lambda span: (span.start, span.end))
     # Of what is compressed, the size on the disk may not be known. It ends before the next begins.
     for this, following in pairwise(spans):

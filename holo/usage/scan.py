@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from typing import NamedTuple, TypeAlias
 
 from holo import platform
 from holo.platform import Directory
-from holo.platform.blocks import Blocks, Place, Volume
+from holo.platform.blocks import Blocks, Volume
 from holo.walk import Walker
 from holo.workers.treewalk import visit_all
 
@@ -116,11 +117,10 @@ def scan(
         yield from visit_all(visitor, workers)
 
 
-def places_of(seen: Seen, disk: str) -> Iterator[tuple[int, Place]]:
-    """The places on a disk that a worker has seen, each with its holder."""
+def places_of(seen: Seen, disk: str) -> Iterator[tuple[int, int, int, int]]:
+    """The places on a disk that a worker has seen: holder, start, length, flags."""
     numbers = iter(seen.places[disk])
-    for holder, start, length, flags in zip(numbers, numbers, numbers, numbers, strict=True):
-        yield holder, Place(start, length, flags)
+    return zip(numbers, numbers, numbers, numbers, strict=True)
 
 
 class _Visitor:
@@ -261,29 +261,33 @@ class _Visitor:
             return
         total = self._sums[holder]
         if self._known:
-            places = self._known.get((volume.identity, status.st_ino, status.st_ctime_ns, status.st_size))
-            if places is not None and status.st_nlink == 1:
+            copied = self._known.get((volume.identity, status.st_ino, status.st_ctime_ns, status.st_size))
+            if copied is not None and status.st_nlink == 1:
                 total[0] += 1
                 total[1] += status.st_size
-                total[4] += 0 if places else status.st_size
-                for first in range(0, len(places), 3):
-                    self._places[volume.identity].extend((holder, *places[first : first + 3]))
+                total[4] += 0 if copied else status.st_size
+                if len(copied) == 3:
+                    self._places[volume.identity].extend((holder, *copied))
+                else:
+                    for first in range(0, len(copied), 3):
+                        self._places[volume.identity].extend((holder, *copied[first : first + 3]))
                 return
         blocks = self._blocks(directory, volume, name, status)
+        own, pending, is_inline, places = blocks
         if status.st_nlink > 1:
             identity = (status.st_dev, status.st_ino)
             self._linked.append(Linked(holder, identity, status.st_nlink, status.st_size, volume.identity, blocks))
             return
         total[0] += 1
         total[1] += status.st_size
-        total[2] += blocks.own
-        total[3] += blocks.pending
-        total[4] += status.st_size if blocks.is_inline else 0
-        for place in blocks.places:
+        total[2] += own
+        total[3] += pending
+        total[4] += status.st_size if is_inline else 0
+        for place in places:
             self._places[volume.identity].extend((holder, *place))
-        if self._learn and volume.keeps_extents and not blocks.own and blocks.is_inline != bool(blocks.places):
+        if self._learn and volume.keeps_extents and not own and is_inline != bool(places):
             key = (volume.identity, status.st_ino, status.st_ctime_ns, status.st_size)
-            self._copies[key] = tuple(chain.from_iterable(blocks.places))
+            self._copies[key] = tuple(chain.from_iterable(places))
 
     def _blocks(self, directory: Directory, volume: Volume, name: str, status: os.stat_result) -> Blocks:
         allocated = _allocated(status)
@@ -306,6 +310,11 @@ class _Visitor:
         return blocks
 
 
-def _allocated(status: os.stat_result) -> int:
-    blocks = getattr(status, "st_blocks", None)  # Windows has none
-    return status.st_size if blocks is None else blocks * _UNIT
+if sys.platform == "win32":  # which has no st_blocks
+
+    def _allocated(status: os.stat_result) -> int:
+        return status.st_size
+else:
+
+    def _allocated(status: os.stat_result) -> int:
+        return status.st_blocks * _UNIT
