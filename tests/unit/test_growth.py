@@ -68,7 +68,8 @@ def test_checking_relocated_files(tmp_path: Path) -> None:
 
     def work(count: int) -> int:
         steps = Steps()
-        materializer = Materializer(library, catalog, Relocator(catalog.prefix, "/new"), Method.COPY, verify=False)
+        relocator = Relocator(catalog.prefix, "/new")
+        materializer = Materializer(library.blobs, None, catalog, relocator, Method.COPY, verify=False)
         materializer._patched = Table(steps)
         materializer.check([Fill("", catalog.directories[0][3][:count], [], 0o755, 0)])
         assert len(materializer._patched) == count
