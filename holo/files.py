@@ -71,6 +71,15 @@ def read_file(path: str, most: int, *, follow: bool = False) -> tuple[bytes, os.
         os.close(descriptor)
 
 
+def is_there(path: str) -> bool:
+    """Whether something has that path. Raises :class:`OSError` where nobody can tell, which ``os.path`` takes for no."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def names_in(folder: str) -> list[str]:
     """The names in a folder, in order; none if it is not there."""
     try:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, HoloError, NotFound, advice_at_home, choice, hints, os_errors_as
-from holo.files import NOT_DAMAGE, SMALL, draft_of, names_in, open_file, read, read_file, write_atomically
+from holo.files import NOT_DAMAGE, SMALL, draft_of, is_there, names_in, open_file, read, read_file, write_atomically
 from holo.hololib.layout import NAME, check_name
 from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, say_waiting
 from holo.owners import is_mine, is_ours, only_we_wrote
@@ -131,7 +131,7 @@ class Holotree:
         with self.try_lock_mount_point(name) as is_free:
             if is_free and is_empty_directory(path):
                 with suppress(InUseError), self.lock(name, wait=False):
-                    if is_made or not os.path.lexists(self.record_path(name)):
+                    if is_made or not is_there(self.record_path(name)):
                         with suppress(OSError):  # somebody has put something there
                             os.rmdir(path)
                 self.drop_lock(name)
@@ -139,7 +139,7 @@ class Holotree:
     def drop_lock(self, name: str) -> None:
         """Remove the lock of a space that does not exist, unless somebody holds it."""
         with suppress(InUseError), self.lock(name, wait=False):
-            if not os.path.lexists(self.record_path(name)):
+            if not is_there(self.record_path(name)):
                 _unlink_own(os.path.join(self._records, name + ".lock"))
 
     def find(self, name: str) -> Space | None:
@@ -487,7 +487,7 @@ class Holotree:
         return removed, locks
 
     def _is_gone(self, name: str) -> bool:
-        return not os.path.lexists(self.record_path(name)) and self._marked(name) is None
+        return not is_there(self.record_path(name)) and self._marked(name) is None
 
     def _tidy_mount_locks(self, files: list[str], *, dry_run: bool) -> int:
         """Remove locks of mount points that nobody holds: their holder was killed, and the note of its run is gone."""

@@ -22,7 +22,7 @@ from holo import platform
 from holo.ephemeral.process import AtEnd, NoOverlayError, Place, try_out
 from holo.ephemeral.process import run as run_process
 from holo.errors import Conflict, HoloError, NotFound, UsageError, advice, hints, os_errors_as
-from holo.files import SMALL, open_file, read, seal, unseal
+from holo.files import SMALL, is_there, open_file, read, seal, unseal
 from holo.hololib.locks import InUseError, locked
 from holo.hololib.recovery import locked_library
 from holo.owners import is_ours
@@ -165,7 +165,7 @@ def _clear(home: Home, folder: str) -> None:
 def _run_over(home: Home, environment: Environment, folder: str, command: list[str], at_end: AtEnd | None) -> int:
     with ExitStack() as held:
         tree, layer = _hold_layers(home, environment, folder, held)
-        is_made = not os.path.lexists(environment.path)
+        is_made = not is_there(environment.path)
         _note(folder, "mount", environment.space, environment.path, is_made, home.spaces.home)
         held.enter_context(home.spaces.hold_mount_point(environment.space, home.on_wait))
         _make_mount_point(environment.path)

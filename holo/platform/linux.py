@@ -479,8 +479,8 @@ _OVERLAY_UUID = slice(8, 24)
 """Of the filesystem beneath; its handle follows (struct ovl_fh in the kernel's fs/overlayfs/overlayfs.h)."""
 
 
-_PASSING = frozenset({errno.EIO, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
-"""Errors that say nothing of what a filesystem can tell, only that it cannot now."""
+_UNTOLD = UNAVAILABLE | {errno.EPERM, errno.EACCES, errno.EOVERFLOW}
+"""Errors that say that a filesystem, or a container's rules, tell no such thing. All others say only: not now."""
 
 
 def identity(descriptor: int) -> str:
@@ -494,14 +494,14 @@ def identity(descriptor: int) -> str:
     try:
         fcntl.ioctl(descriptor, _FS_IOC_GETVERSION, generation)
     except OSError as error:
-        if error.errno in _PASSING:
+        if error.errno not in _UNTOLD:
             raise
         return _handle(descriptor)
     found = f"{os.fstat(descriptor).st_ino}-{int.from_bytes(generation[:4], sys.byteorder)}"
     try:
         volume = btrfs.volume(descriptor)
     except OSError as error:
-        if error.errno in _PASSING:
+        if error.errno not in _UNTOLD:
             raise
         return found
     return volume and f"{found}-{volume}"
@@ -522,7 +522,7 @@ def _handle(descriptor: int) -> str:
             size, kind, content = _HANDLE.unpack(handle.raw)
             is_random = (kind, size) == _OF_TMPFS or (kind == _OF_OVERLAY and any(content[_OVERLAY_UUID]))
             return f"{kind:x}-{content[:size].hex()}" if is_random else ""
-        if (number := ctypes.get_errno()) in _PASSING:
+        if (number := ctypes.get_errno()) not in _UNTOLD:
             raise OSError(number, os.strerror(number))
     return ""
 

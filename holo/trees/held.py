@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from holo import platform
 from holo.errors import HoloError, os_errors_as
+from holo.files import is_there
 from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked
 from holo.platform import Directory
 from holo.remove import patiently, remove, remove_at, unlink
@@ -41,7 +42,7 @@ def try_lock(lock: str) -> Iterator[bool]:
 
 def is_held(lock: str) -> bool:
     """Whether somebody holds a lock, or has made it so that nobody can tell."""
-    if not os.path.lexists(lock):  # nor is it made here
+    if not is_there(lock):  # nor is it made here
         return False
     with try_lock(lock) as is_free:
         return not is_free
@@ -75,7 +76,7 @@ def hold(path: str, make: Callable[[str], object], what: str, on_wait: OnWait) -
 
 def is_whole(path: str) -> bool:
     """Whether the directory is there with everything in it."""
-    return os.path.isdir(path) and not os.path.lexists(path + _DRAFT)
+    return os.path.isdir(path) and not is_there(path + _DRAFT)
 
 
 def name_of(entry: str) -> str:
@@ -124,9 +125,9 @@ def discard(path: str, *, whole: bool = True) -> None:
     parent, name = os.path.split(path)
     draft = name + _DRAFT
     with os_errors_as(f"cannot remove {path}"), platform.closing(open_directory(parent)) as folder:
-        if whole and not os.path.lexists(path + _DRAFT):
+        if whole and not is_there(path + _DRAFT):
             _begin_removal(folder, name, draft)
-        if os.path.lexists(path + _DRAFT):
+        if is_there(path + _DRAFT):
             patiently(lambda: remove(folder, name))
             patiently(lambda: remove(folder, draft))
 

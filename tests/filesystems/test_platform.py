@@ -92,7 +92,7 @@ def test_identity_is_not_made_up_when_the_disk_fails(tmp_path: Path, monkeypatch
 
     (tmp_path / "file").touch()
     with (tmp_path / "file").open() as file:
-        for code in (errno.EIO, errno.ENOMEM, errno.EMFILE):
+        for code in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.EROFS):
             monkeypatch.setattr(linux.fcntl, "ioctl", fail(code))
             with raises(code):
                 linux.identity(file.fileno())
