@@ -16,7 +16,8 @@ def main() -> NoReturn:
         from holo.streams import say
 
         say(f"error: {INTERRUPTED}")
-        sys.exit(130)
+        # Not sys.exit: Python would end itself by SIGINT if that came in an eval, as a named tuple's making is one.
+        os._exit(130)
     run()
 
 

@@ -358,3 +358,24 @@ def test_ctrl_c_while_holo_loads_is_explained(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr.strip()) == (130, EXPLANATION)
+
+
+INTERRUPTED_LOADING = """
+import sys
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "holo.cli":
+            eval("__import__('signal').raise_signal(2)")
+
+sys.meta_path.insert(0, Interrupting())
+from holo.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_within_an_eval_while_holo_is_loaded(tmp_path: Path) -> None:
+    """Python remembers it as not handled, and would end itself by the signal, whatever the exit code was to be."""
+    (tmp_path / "loading.py").write_text(INTERRUPTED_LOADING)
+    done = subprocess.run([sys.executable, "-m", "loading"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr) == (130, EXPLANATION + "\n")
