@@ -252,13 +252,14 @@ class Blobs:
             os.close(descriptor)
             raise self._unreadable(digest, error) from error
 
-    def chunks(self, digest: str, size: int) -> Iterator[Piece]:
+    def chunks(self, digest: str, size: int, *, of_frame: bool = False) -> Iterator[Piece]:
         """The content, hashed on the way: the last piece is not given out before everything is verified.
 
-        Raises :class:`IntegrityError` when the stored bytes are not ``size`` bytes of that digest, and when
-        there is no such blob.
+        It comes from the raw form, if there is one, unless it is to be that ``of_frame``. Raises
+        :class:`IntegrityError` when the stored bytes are not ``size`` bytes of that digest, and when there is no such
+        blob.
         """
-        descriptor, read = self.open_raw(digest, size), pieces_of
+        descriptor, read = None if of_frame else self.open_raw(digest, size), pieces_of
         if descriptor is None:
             descriptor, read = self._open_compressed(digest, size), _inflate_file
         try:

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 from holo import digest as digests
 from holo import platform
+from holo.catalog import Catalog
 from holo.checkout.contents import Carrier
 from holo.content import Piece
-from holo.errors import UsageError
+from holo.errors import NotFound, UsageError
 from holo.hololib import CatalogRef
 from holo.hololib.offer import WORTH_CLONING, Offer
 from holo.hololib.verified import ContentMismatch, verified_chunks
@@ -76,7 +77,18 @@ def carrier_of(
         catalog = bundle.catalog(ref.digest)
         if not keep_setid and digest is None:
             refuse_rights(catalog, f"{ref.name} in {path}")
+        _refuse_incomplete(bundle, catalog)
         yield ref, Carrier(path, catalog, BundleContents(bundle))
+
+
+def _refuse_incomplete(bundle: Bundle, catalog: Catalog) -> None:
+    """Raise :class:`NotFound` if a blob is missing, before anything is made."""
+    lacking = {row[4] for _, row in catalog.files() if not bundle.has(row[4], row[2])}
+    if lacking:
+        raise NotFound(
+            f"{len(lacking)} blobs of the catalog are not in {bundle.name}",
+            "A bundle that was made with --known is for `holo import`, where the rest of it was imported before.",
+        )
 
 
 def only_catalog(bundle: Bundle) -> CatalogRef:

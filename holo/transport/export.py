@@ -75,7 +75,7 @@ class ExportReport(NamedTuple):
 
 
 class Cargo(NamedTuple):
-    """What goes into a bundle."""
+    """What goes into a bundle, in its order."""
 
     catalogs: Sequence[tuple[CatalogRef, Catalog]]
     known: frozenset[str]
@@ -113,7 +113,12 @@ def cargo_of(library: Library, references: Sequence[str], known: Sequence[str]) 
             digest = library.catalogs.resolve(item).digest
             blobs |= {row[4] for _, row in library.catalogs.read(digest).files()}
             without.add(digest)
-    return Cargo([*catalogs.items()], frozenset(blobs), sorted(without))
+    return Cargo(sorted(catalogs.items(), key=_place), frozenset(blobs), sorted(without))
+
+
+def _place(item: tuple[CatalogRef, Catalog]) -> tuple[str, str]:
+    """Where a catalog comes in a bundle, in whatever order they were named."""
+    return item[0].digest, item[0].name
 
 
 def export(
@@ -168,10 +173,9 @@ def _write(
     workers: int,
     on_progress: OnProgress | None,
 ) -> None:
-    catalogs = sorted(cargo.catalogs, key=lambda item: (item[0].digest, item[0].name))
-    manifest = Manifest(tuple(_named(ref) for ref, _ in catalogs), tuple(sorted(cargo.without)))
+    manifest = Manifest(tuple(_named(ref) for ref, _ in cargo.catalogs), tuple(cargo.without))
     writer.add(MANIFEST, manifest.to_json(), compress=False)
-    for digest, catalog in {ref.digest: catalog for ref, catalog in catalogs}.items():
+    for digest, catalog in {ref.digest: catalog for ref, catalog in cargo.catalogs}.items():
         writer.add(catalog_entry(digest), catalog.to_json(), compress=compress)
     spool = unnamed_file(writer.folder)
     try:
@@ -261,9 +265,11 @@ class _Reader:
 
     def _read(self, digest: str, size: int, room: int) -> _Item:
         kept = self._blobs.frame_size(digest, size) if self._compress else 0
+        if kept >= size:
+            kept = 0  # a library that stores blobs raw would not have it
         made = _Frame(self._spool, room, size) if self._compress and not kept else None
         seen = Fingerprints(size)
-        for piece in self._blobs.chunks(digest, size):  # which verifies it
+        for piece in self._blobs.chunks(digest, size, of_frame=kept > 0):  # which verifies what will be written
             seen.update(piece)
             if made is not None and not isinstance(piece, Hole):
                 made.add(piece)
