@@ -92,6 +92,8 @@ class World:
         self.has_golden_trees = filesystem.name == "btrfs"
         self._supervisor = supervisor
         self._tune = tune
+        self.bundles: dict[Path, bytes] = {}
+        """what is in these files, if they are there"""
         self._kept: set[Path] = set()
         self._known: list[str] = []
         named = {"env": self.source, "other": self.other}
@@ -178,7 +180,7 @@ class World:
     def recover(self) -> list[str]:
         """In what the next restore fails to make good what a fault left."""
         record = self.record_of("space")
-        if record is None or record["digest"] not in self.catalogs():
+        if record is None or (record["digest"] not in self.catalogs() and not record["bundle"]):
             return []
         self.do("restore", "--space", "space")
         found = [*self.library_problems(), *self.outside_problems(), *self.unlike(record["digest"])]
@@ -208,7 +210,12 @@ class World:
         return {**found, file: {b"": (file.stat().st_mode, file.stat().st_ctime_ns, file.read_bytes())}}
 
     def outside_problems(self) -> list[str]:
-        return [f"{path} was touched" for path, found in self._users_files().items() if found != self._user[path]]
+        found = [f"{path} was touched" for path, found in self._users_files().items() if found != self._user[path]]
+        return found + [
+            f"{path} is half a bundle"
+            for path, whole in self.bundles.items()
+            if path.exists() and path.read_bytes() != whole
+        ]
 
     def catalogs(self) -> dict[str, Catalog]:
         found = {}
@@ -382,6 +389,76 @@ def _exported(world: World) -> None:
     _only_other(world)
 
 
+def _kin(root: Path) -> Path:
+    """What a bundle puts together from parts: files with common blocks, and with holes."""
+    rng = random.Random(3)
+    data = rng.randbytes(1 << 20)
+    write(root / "first", data)
+    write(root / "second", data[: 1 << 19] + rng.randbytes(4096) + data[(1 << 19) + 4096 :])
+    with write(root / "third", data[: 1 << 18]).open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(data[1 << 18 :])
+    return settle(root)
+
+
+def _to_export(world: World) -> None:
+    """Two catalogs to be exported, and what is to come of that."""
+    tree = _kin(world.root / "the-source-of-the-kin")
+    world.sources[world.do("record", tree, "--name", "kin")["digest"]] = tree
+    target = world.root / "app.holo"
+    for options in ([], ["--compress"]):
+        world.do("export", "env", "kin", "-o", target, *options)
+        target.rename(world.root / f"whole{''.join(options)}")
+
+
+def _unexported(*options: str) -> Callable[[World], None]:
+    def prepare(world: World) -> None:
+        target = world.root / "app.holo"
+        target.unlink(missing_ok=True)
+        world.bundles[target] = (world.root / f"whole{''.join(options)}").read_bytes()
+
+    return prepare
+
+
+def _not_exported(world: World) -> list[str]:
+    """That it is whole is asked everywhere."""
+    return [] if (world.root / "app.holo").exists() else ["the bundle is not there"]
+
+
+def _bundled(*options: str) -> Callable[[World], None]:
+    """A bundle of two catalogs that are no longer in the library; of ``env`` alone another."""
+
+    def start(world: World) -> None:
+        _to_export(world)
+        whole = world.root / f"whole{''.join(options)}"
+        world.do("export", "env", "-o", world.root / "env.holo", *options)
+        whole.rename(world.root / "app.holo")
+        world.do("catalogs", "--remove", "kin")
+        _only_other(world)
+        world.bundles = {path: path.read_bytes() for path in world.root.glob("*.holo")}
+
+    return start
+
+
+def _not_imported(world: World) -> list[str]:
+    there = {path.stem for path in (world.library / "names").glob("*.json")}
+    found = [f"{name} is not there" for name in ("env", "kin") if name not in there]
+    return found if found or len(world.catalogs()) == 3 else ["a catalog is not there"]
+
+
+def _not_from_bundle(world: World) -> list[str]:
+    """A pristine space, of which the library has nothing."""
+    imported = ["the library has its catalog"] if world.digest in world.catalogs() else []
+    return world.unlike(world.digest) + imported
+
+
+def _damaged_from_bundle(world: World) -> None:
+    if world.record_of("space") is None:
+        world.do("init", "--space", "space", world.root / "env.holo", "--to", world.space)
+    world.do("restore", "--space", "space")
+    world.damage()
+
+
 def _hardlinked(world: World) -> None:
     """Spaces of this world are hardlinked."""
     settings = world.cli.settings
@@ -519,6 +596,9 @@ _GC = ("gc",)
 _CHECK = ("check", "--repair", "--from", "{source}")
 _EPHEMERAL = (*("run", "--ephemeral", "--space", "space", "--", "sh", "-c"), _SCRIPT)
 _KEEP = (*_EPHEMERAL[:4], "--keep", "kept", *_EPHEMERAL[4:])
+_EXPORT = ("export", "env", "kin", "-o", "{root}/app.holo")
+_IMPORT = ("import", "{root}/app.holo")
+_INIT_BUNDLE = ("init", "--space", "space", "{root}/env.holo", "--to", "{space}")
 _EXCHANGING = {"holo.restore._WORTH_A_SNAPSHOT": 3}
 
 
@@ -561,6 +641,19 @@ _ALL = [
     Scenario("gc-policy", "btrfs", (*_GC, "--keep-last", "1"), _used_before, _not_outlived),
     Scenario("check-only", "btrfs", ("check",), World.with_space, _nothing_to_do),
     Scenario("check-space", "ext4", ("check", "--space", "space"), World.with_space, _nothing_to_do),
+    Scenario("export", "ext4", _EXPORT, _unexported(), _not_exported, _to_export),
+    Scenario("export", "xfs", _EXPORT, _unexported(), _not_exported, _to_export),
+    Scenario(
+        *("export-compressed", "btrfs", (*_EXPORT, "--compress")),
+        *(_unexported("--compress"), _not_exported, _to_export),
+    ),
+    Scenario("import", "ext4", _IMPORT, World.prune, _not_imported, _bundled()),
+    Scenario("import", "xfs", _IMPORT, World.prune, _not_imported, _bundled()),
+    Scenario("import-compressed", "btrfs", _IMPORT, World.prune, _not_imported, _bundled("--compress")),
+    Scenario("import-compressed", "ext4", _IMPORT, World.prune, _not_imported, _bundled("--compress")),
+    Scenario("init-bundle", "xfs", _INIT_BUNDLE, World.without_space, _not_from_bundle, _bundled()),
+    Scenario("init-bundle", "ext4", _INIT_BUNDLE, World.without_space, _not_from_bundle, _bundled("--compress")),
+    Scenario("restore-bundle", "btrfs", _RESTORE, _damaged_from_bundle, _not_from_bundle, _bundled()),
     Scenario("ephemeral-keep", "ext4", _KEEP, _never_kept, _not_kept, again=_never_kept),
 ]
 
