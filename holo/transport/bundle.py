@@ -43,13 +43,16 @@ FORMAT = "holo bundle"
 VERSION = 1
 
 _BEGINNING = b"PK\3\4"
+MOST_PARTS = 200_000
+"""Of all blobs that are put together: each takes some hundred bytes of memory."""
+
 _MOST_EXTENTS = 64 << 20
 """Bytes of ``extents.json``."""
 
 _RECENT_NS = 100_000_000
 """As in :mod:`holo.record.ingest`: within this a second change of a file may hide."""
 
-_AGAIN = "Get the file again. Nothing was changed."
+_AGAIN = "Get the file again."
 
 
 class Named(NamedTuple):
@@ -107,11 +110,15 @@ def is_bundle(path: str) -> bool:
     with suppress(OSError):
         descriptor = open_file(path, follow=True)
         try:
-            start = platform.read_at(descriptor, 30 + len(MANIFEST), 0)
-            return start[:4] == _BEGINNING and start[30:] == MANIFEST.encode()
+            return _begins_as_bundle(descriptor)
         finally:
             os.close(descriptor)
     return False
+
+
+def _begins_as_bundle(descriptor: int) -> bool:
+    start = platform.read_at(descriptor, 30 + len(MANIFEST), 0)
+    return start[:4] == _BEGINNING and start[30:] == MANIFEST.encode()
 
 
 class Bundle:
@@ -133,6 +140,7 @@ class Bundle:
         self.entries = read_directory(descriptor, name)
         self._named = {entry.name: entry for entry in self.entries}
         self._plain: dict[str, Section] = {}
+        self._sizes: dict[str, int] | None = None
         self.manifest = self._read_manifest()
         self.parts = self._read_parts()
         self._refuse_strangers()
@@ -234,12 +242,29 @@ class Bundle:
             check_header(self.descriptor, entry, self.name)
             return Section(self.descriptor, entry.data, entry.stored)
         if digest not in self._plain:
+            if entry.size != self._size_by_catalogs(digest):
+                raise self._damaged(f"{entry.name} does not have the size that its catalogs say")
             check_header(self.descriptor, entry, self.name)
             file = unnamed_file()
-            for piece in inflate(Section(self.descriptor, entry.data, entry.stored), entry.size):
-                write_all(file, piece)
+            self._plain[digest] = Section(file, 0, 0)  # closed with the others, whatever happens
+            try:
+                for piece in inflate(Section(self.descriptor, entry.data, entry.stored), entry.size):
+                    write_all(file, piece)
+            except ContentMismatch as error:
+                raise self._damaged(f"{entry.name}: {error}") from None
             self._plain[digest] = Section(file, 0, os.fstat(file).st_size)
         return self._plain[digest]
+
+    def _size_by_catalogs(self, digest: str) -> int:
+        """The bytes that the entry of a blob has: what is not to be written anyway is not inflated for its parts."""
+        if self._sizes is None:
+            catalogs = (self.catalog(digest) for _, digest in self.manifest.catalogs)
+            self._sizes = {row[4]: row[2] for catalog in catalogs for _, row in catalog.files()}
+        size = self._sizes.get(digest, -1)
+        parts = self.parts.get(digest)
+        if parts is None or sum(part.length for part in parts) != size:
+            return size if parts is None else -1
+        return sum(part.length for part in parts if part.digest == digest)
 
     def close(self) -> None:
         for section in self._plain.values():
@@ -250,6 +275,8 @@ class Bundle:
 
     def _read_manifest(self) -> Manifest:
         if not self.entries or self.entries[0].name != MANIFEST:
+            if _begins_as_bundle(self.descriptor):
+                raise self._damaged(f"{MANIFEST} is not in its directory")
             raise HoloError(f"{self.name} is not a bundle", "Name a file that `holo export` has written.")
         data = self._document(self.entries[0], SMALL)
         try:
@@ -278,8 +305,12 @@ class Bundle:
         entry = self._named.get(EXTENTS)
         if entry is None:
             return {}
+        data = self._document(entry, _MOST_EXTENTS)
+        # Before it takes memory. Between two parts, and in each, are commas.
+        if data.count(b",") > 4 * MOST_PARTS:
+            raise self._damaged(f"{EXTENTS} is too large")
         try:
-            document = json.loads(self._document(entry, _MOST_EXTENTS), object_pairs_hook=_once)
+            document = json.loads(data, object_pairs_hook=_once)
             parts = {digest: tuple(Part(*part) for part in rows) for digest, rows in document.items()}
             is_right = all(
                 digests.is_digest(digest) and rows and all(map(_is_part, rows)) for digest, rows in parts.items()

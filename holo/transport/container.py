@@ -235,7 +235,7 @@ def _parse(data: bytes, end: int, damaged: Callable[[str], IntegrityError]) -> l
         except (UnicodeDecodeError, struct.error):
             raise damaged("its directory is malformed") from None
         if method not in (STORED, ZSTD) or (method == STORED and stored != size) or not 0 < named <= _LONGEST_NAME:
-            raise damaged(f"an entry of it is not of holo's kinds: {name!r}")
+            raise damaged(f"an entry of it is not of holo's kinds: {name[:_LONGEST_NAME]!r}")
         rows.append((name, method, crc, stored, size, start))
     entries = []
     expected = 0

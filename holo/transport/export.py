@@ -29,6 +29,7 @@ from holo.transport.adopt import Blob, OnProgress, tasks_of
 from holo.transport.bundle import (
     EXTENTS,
     MANIFEST,
+    MOST_PARTS,
     Manifest,
     Named,
     Part,
@@ -182,12 +183,18 @@ def _write(
         reader = _Reader(library, spool, compress=compress)
         table = BlockTable()
         parts: dict[str, tuple[Part, ...]] = {}
+        count = 0
         for done, item in enumerate(_in_order(reader, blobs, workers)):
             found = put_together(table, item.digest, item.size, item.seen) if item.seen is not None else None
             if found is None:
                 _add_whole(writer, library, reader, item)
             else:
                 parts[item.digest], rest = found
+                if (count := count + len(found[0])) > MOST_PARTS:
+                    raise HoloError(
+                        f"a bundle cannot hold more than {MOST_PARTS:,} holes and shared stretches of files",
+                        "Export fewer catalogs at once.",
+                    )
                 if rest:
                     _add_rest(writer, library, item.digest, item.size, rest, compress=compress)
             if on_progress is not None:
