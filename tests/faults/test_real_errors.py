@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -185,6 +186,80 @@ def test_full_disk_message_names_what_is_missing(below: Path, faults: Note, fork
     disks.run("mount", "-o", f"remount,nr_inodes={found.f_files}", below)
     assert holo("check").stdout.endswith("all is well\n")
     assert compare.differences(source, space) == []
+
+
+@pytest.mark.parametrize(("name", "options"), [("ext4", []), ("btrfs", ["--mixed"])], ids=["ext4", "btrfs"])
+@pytest.mark.parametrize("kind", ["export", "import", "import -", "init"])
+def test_full_disk_leaves_no_half_of_a_bundle(
+    name: str,
+    options: list[str],
+    kind: str,
+    make_disk: MakeDisk,
+    folder: Path,
+    torture: bool,
+    faults: Note,
+    forks: Forks,
+) -> None:
+    """The disk that is full has the bundle, or the library that it comes to."""
+    (folder / "other").mkdir()
+    holo = ForkedHolo(folder / "other", forks)
+    source = tree(folder / "source")
+    holo("record", source, "--name", "env")
+    holo("export", "env", "-o", folder / "whole.holo")
+    disk = make_disk(name, 64 << 20, *options)
+    target = disk.root / "env.holo"
+    other = ForkedHolo(disk.root, forks)
+    other("record", trees.small(disk.root / "first"), "--name", "first")
+    tried = 0
+    what = f"full disk: {name}, {kind} of a bundle"
+    faults(2, what, 0)
+    for compress in ([], ["--compress"]):
+        for leave in (0, 100_000, 500_000, 1_000_000, 2_000_000) if torture else (500_000,):
+            filler = fill(disk.root, leave)
+            if kind == "export":
+                process = holo.start("export", "env", "-o", target, *compress)
+            elif kind == "import":
+                process = other.start("import", folder / "whole.holo")
+            elif kind == "init":
+                process = other.start("init", "--space", "one", folder / "whole.holo")
+            else:
+                process = subprocess.Popen(
+                    ["sh", "-c", f"exec {sys.executable} -m holo import - < {folder / 'whole.holo'}"],
+                    env=other.environment(),
+                    cwd=folder,
+                    text=True,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                )
+            stdout, stderr = process.communicate(timeout=120)
+            result = Result([kind], process.returncode, stdout, stderr)
+            if result.code:
+                tried += 1
+                faults(2, what, 1)
+                assert result.code == 1
+                assert "No space left" in message(result)
+                assert str(disk.root) in message(result)
+                assert {path.name for path in disk.root.iterdir()} <= MAY_BE_THERE
+                assert {row["name"] for row in other("catalogs", "--json").json()["catalogs"]} == {"first"}
+            catalogs(other)
+            filler.unlink()
+            # And then it goes on.
+            if kind == "export":
+                holo("export", "env", "-o", target, *compress)
+                assert target.read_bytes() == (folder / "whole.holo").read_bytes() or compress
+                target.unlink()
+                continue
+            path = other("init", "--space", "one", folder / "whole.holo", "--json").json()["path"]
+            assert compare.differences(source, Path(path)) == []
+            other("delete", "--space", "one")
+            other("import", folder / "whole.holo")
+            assert len(catalogs(other)) == 2
+            other("catalogs", "--remove", "env")
+            other("gc")
+    assert tried
+
+
+MAY_BE_THERE = {"first", "home", "settings.yaml", "filler", "lost+found"}
 
 
 # -- a read-only disk --------------------------------------------------------------------------------------
