@@ -160,6 +160,13 @@ class Bundle:
         found = {entry.name.rpartition("/")[2] for entry in self.entries if entry.name.startswith("library/")}
         return found | set(self.parts)
 
+    def lacking(self, catalog: Catalog) -> int:
+        """How many contents of a catalog of it are not in it. Raises :class:`IntegrityError` if none was left out."""
+        count = len({row[4] for _, row in catalog.files() if not self.has(row[4], row[2])})
+        if count and not self.manifest.without:
+            raise self._damaged(f"it lacks {count} of the blobs of its catalogs")
+        return count
+
     # -- a source -----------------------------------------------------------------------------------------
 
     def has(self, digest: str, size: int) -> bool:

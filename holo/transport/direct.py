@@ -82,11 +82,10 @@ def carrier_of(
 
 
 def _refuse_incomplete(bundle: Bundle, catalog: Catalog) -> None:
-    """Raise :class:`NotFound` if a blob is missing, before anything is made."""
-    lacking = {row[4] for _, row in catalog.files() if not bundle.has(row[4], row[2])}
-    if lacking:
+    """Raise :class:`NotFound` if a blob was left out, before anything is made."""
+    if count := bundle.lacking(catalog):
         raise NotFound(
-            f"{len(lacking)} blobs of the catalog are not in {bundle.name}",
+            f"{count} of the blobs of the catalog are not in {bundle.name}",
             "A bundle that was made with --known is for `holo import`, where the rest of it was imported before.",
         )
 

@@ -73,6 +73,8 @@ def import_bundle(
     for digest, catalog in loaded.items():
         if digests.of(catalog.to_json()) != digest:
             raise CatalogInvalid(f"catalog {digest} in {bundle.name} is not in the form that holo writes")
+    for catalog in loaded.values():
+        bundle.lacking(catalog)
     wanted = [Wanted(loaded[digest], called, f"{catalog_entry(digest)} in {bundle.name}") for called, digest in named]
     done = adopt(library, wanted, bundle, keep_setid=keep_setid, workers=workers, on_progress=on_progress)
     return ImportReport(
