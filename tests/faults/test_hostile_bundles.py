@@ -20,7 +20,7 @@ import pytest
 from support import compare, hostile_bundles, trees
 from support.cli import Holo, Result
 from support.forks import Forks
-from support.hostile_bundles import CASES, DAMAGED, REFUSED, SOUND
+from support.hostile_bundles import CASES, REFUSED, SOUND
 from support.libraries import catalogs
 
 pytestmark = pytest.mark.torture
@@ -106,7 +106,9 @@ def test_hostile_bundle_is_refused(name: str, target: Target, faults: Note) -> N
     faults(7, "hostile bundles", 1)
     bundle = target.root / "evil.holo"
     bundle.write_bytes(case.make())
-    said = target.refused(case.code, "import", bundle).stderr
+    result = target.refused(case.code if case.is_begun else None, "import", bundle)
+    assert result.code in (1, 2, 3)
+    said = result.stderr
     assert str(bundle) in said or "the catalog says" in said
     assert target.is_untouched()
     target.forget()
@@ -114,7 +116,7 @@ def test_hostile_bundle_is_refused(name: str, target: Target, faults: Note) -> N
         target.refused(case.init or case.code, "init", "--space", "one", bundle)
         spaces = target("list", "--json").json()["spaces"]
         assert [space["state"] for space in spaces] in ([], ["restoring"])
-    else:  # it may be a blueprint of some kind
+    else:  # it may be a blueprint, or another tool's archive
         result = target.refused(None, "init", "--space", "one", bundle)
         assert result.code in (1, 2, 3)
         assert target("list", "--json").json()["spaces"] == []
@@ -169,7 +171,7 @@ def test_what_is_no_file_is_refused(make: Callable[[Path], None], target: Target
     faults(7, "hostile bundles", 1)
     path = target.root / "evil.holo"
     make(path)
-    code = DAMAGED if make is terabyte else REFUSED
+    code = 2 if make is terabyte else REFUSED  # the file of zeros is nobody's archive
     assert "evil.holo" in target.refused(code, "import", path).stderr
     result = target.forks(
         "export",
