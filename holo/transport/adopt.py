@@ -104,7 +104,9 @@ def _missing(library: Library, wanted: Sequence[Wanted], source: Source | None) 
     """The blobs that the library does not have, in the order of the catalogs; and how many it has."""
     missing: dict[str, int] = {}
     known: dict[str, int] = {}
-    there = library.blobs.digests()  # one listing for 256 folders, instead of two looks for every blob that is missing
+    with os_errors_as(f"cannot read the library {library.path}"):
+        # One listing for 256 folders, instead of two looks for every blob that is missing.
+        there = library.blobs.digests()
     for item in wanted:
         lacking = {}
         for _, row in item.catalog.files():

@@ -14,20 +14,21 @@ zstd frame that libraries keep.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from holo import digest as digests
 from holo import platform
 from holo.catalog import Catalog
 from holo.content import Section, write_all
-from holo.errors import HoloError, IntegrityError, NotFound, os_errors_as
+from holo.errors import HoloError, IntegrityError, NotFound, advice, os_errors_as
 from holo.files import SMALL, open_file
 from holo.hololib.catalogs import LARGEST
 from holo.hololib.frames import inflate, most_compressed
@@ -41,6 +42,9 @@ MANIFEST = "holo.json"
 EXTENTS = "extents.json"
 FORMAT = "holo bundle"
 VERSION = 1
+
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.ENAMETOOLONG, errno.ELOOP)
+"""Errors of what is no file: it may be the name of something else."""
 
 _BEGINNING = b"PK\3\4"
 MOST_PARTS = 200_000
@@ -106,14 +110,17 @@ def rest_entry(digest: str) -> str:
 
 
 def is_bundle(path: str) -> bool:
-    """Whether a file begins as a bundle does."""
-    with suppress(OSError):
+    """Whether a file begins as a bundle does. Raises :class:`HoloError` if that cannot be told."""
+    try:
         descriptor = open_file(path, follow=True)
         try:
             return _begins_as_bundle(descriptor)
         finally:
             os.close(descriptor)
-    return False
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return False
+        raise HoloError(f"cannot read {path}: {error.strerror}", advice(error)) from error
 
 
 def _begins_as_bundle(descriptor: int) -> bool:
@@ -353,12 +360,14 @@ class Bundle:
 
         if entry.size > most:
             raise self._damaged(f"{entry.name} is larger than {most:,} bytes")
-        check_header(self.descriptor, entry, self.name)
         section = Section(self.descriptor, entry.data, entry.stored)
         try:
+            check_header(self.descriptor, entry, self.name)
             data = b"".join(section.pieces() if entry.method == STORED else inflate(section, entry.size))
         except ContentMismatch as error:
             raise self._damaged(f"{entry.name}: {error}") from None
+        except OSError as error:
+            raise HoloError(f"cannot read the bundle {self.name}: {error.strerror}", advice(error)) from error
         if len(data) != entry.size or crc32(data) != entry.crc:
             raise self._damaged(f"{entry.name} does not have its checksum")
         return data
