@@ -75,6 +75,7 @@ __all__ = [
     "remove_xattrs",
     "rename",
     "rename_new",
+    "send",
     "set_directory",
     "set_file",
     "set_owner",

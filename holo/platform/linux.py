@@ -179,6 +179,11 @@ def copy_range(source: int, target: int, offset: int, count: int) -> int:
     return os.copy_file_range(source, target, count, offset, offset)
 
 
+def send(source: int, offset: int, count: int, target: int) -> int:
+    """Copy in the kernel, from an offset to the position of the open file or pipe ``target``; returns bytes copied."""
+    return os.sendfile(target, source, offset, count)
+
+
 def link(source_directory: Directory, source_name: str, directory: Directory, name: str) -> None:
     """Hardlink; the source may have several components."""
     os.link(source_name, name, src_dir_fd=source_directory, dst_dir_fd=directory, follow_symlinks=False)

@@ -178,6 +178,11 @@ def copy_range(source: int, target: int, offset: int, count: int) -> int:
     raise _error(errno.ENOSYS)
 
 
+def send(source: int, offset: int, count: int, target: int) -> int:
+    """There is no call to copy within the kernel: always ENOSYS, the caller reads and writes."""
+    raise _error(errno.ENOSYS)
+
+
 def link(source_directory: Directory, source_name: str, directory: Directory, name: str) -> None:
     """Hardlink; the source may have several components."""
     source = os.path.join(source_directory, source_name)

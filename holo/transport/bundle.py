@@ -21,7 +21,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 from holo import digest as digests
@@ -181,17 +181,19 @@ class Bundle:
             return entry.size == size
         return digest in self.parts and sum(part.length for part in self.parts[digest]) == size
 
-    @contextmanager
-    def open(self, digest: str, size: int) -> Iterator[Offer]:
+    def open(self, digest: str, size: int) -> AbstractContextManager[Offer]:
+        return nullcontext(self.offer(digest, size))
+
+    def offer(self, digest: str, size: int) -> Offer:
+        """The same, which is good as long as the bundle is open."""
+        entry = self._named.get(blob_entry(digest))
+        if entry is not None and entry.size == size:
+            check_header(self.descriptor, entry, self.name)
+            section = Section(self.descriptor, entry.data, entry.stored)
+            return whole(section) if entry.method == STORED else Offer(size, section)
         if not self.has(digest, size):
             raise self._damaged(f"it has no blob {digest} of {size} bytes")
-        entry = self._named.get(blob_entry(digest))
-        if entry is None:
-            yield self._put_together(self.parts[digest], size)
-            return
-        check_header(self.descriptor, entry, self.name)
-        section = Section(self.descriptor, entry.data, entry.stored)
-        yield whole(section) if entry.method == STORED else Offer(size, section)
+        return self._put_together(self.parts[digest], size)
 
     def builds_on_others(self, digest: str) -> bool:
         return digest in self.parts

@@ -11,14 +11,14 @@ from holo import platform
 from holo.catalog import Catalog
 from holo.checkout.contents import Carrier
 from holo.content import Piece
-from holo.errors import NotFound, UsageError
+from holo.errors import HoloError, NotFound, UsageError
 from holo.hololib import CatalogRef
 from holo.hololib.offer import WORTH_CLONING, Offer
 from holo.hololib.verified import ContentMismatch, verified_chunks
 from holo.platform import Directory
 from holo.transport.adopt import refuse_rights
 from holo.transport.bundle import Bundle, opened
-from holo.transport.source import damaged, verified_pieces
+from holo.transport.source import damaged
 
 
 class BundleContents:
@@ -28,7 +28,13 @@ class BundleContents:
         self._bundle = bundle
 
     def chunks(self, digest: str, size: int) -> Iterator[Piece]:
-        yield from verified_pieces(self._bundle, digest, size)
+        # As verified_pieces does, without the blocks around it, which take a tenth of the time of a small file.
+        try:
+            yield from verified_chunks(self._bundle.offer(digest, size).pieces(), digest, size)
+        except ContentMismatch as error:
+            raise damaged(self._bundle, digest, str(error)) from None
+        except OSError as error:
+            raise HoloError(f"cannot read blob {digest} in {self._bundle.name}: {error.strerror}") from error
 
     def clone(
         self, digest: str, size: int, directory: Directory, name: str, mode: int, *, verify: bool = False

@@ -44,6 +44,9 @@ from holo.transport.container import STORED, ZSTD, Entry, directory_of, entry_at
 from holo.transport.extents import BlockTable, Fingerprints, Range, put_together
 from holo.workers import pool
 
+_WORTH_SENDING = 32 << 10
+"""Bytes from which on it is faster to let the kernel copy than to gather."""
+
 _BUFFER = 1 << 20
 """Bytes that are written at once."""
 
@@ -384,8 +387,10 @@ class _Writer:
     def add_section(self, name: str, method: int, crc: int, size: int, section: Section) -> None:
         """An entry whose stored bytes lie in another file."""
         self._begin(name, method, crc, section.length, size)
-        shared = self._clone(section) if section.length >= BLOCK else 0
-        self.add_bytes(section.part(shared, section.length - shared).pieces())
+        done = self._clone(section) if section.length >= BLOCK else 0
+        if section.length - done >= _WORTH_SENDING:
+            done += self._send(section.part(done, section.length - done))
+        self.add_bytes(section.part(done, section.length - done).pieces())
 
     def add_pieces(self, name: str, crc: int, size: int, pieces: Iterable[Piece]) -> None:
         """An entry with content that has no holes, as it is."""
@@ -433,6 +438,23 @@ class _Writer:
         write_all(self._descriptor, b"".join(self._pending))
         self._pending = []
         self._pending_bytes = 0
+
+    def _send(self, section: Section) -> int:
+        """Let the kernel copy a section; returns how many bytes it has, 0 where it cannot."""
+        self._flush()
+        done = 0
+        try:
+            while done < section.length and (
+                count := platform.send(
+                    section.descriptor, section.offset + done, section.length - done, self._descriptor
+                )
+            ):
+                done += count
+        except OSError as error:
+            if error.errno not in platform.UNAVAILABLE:
+                raise
+        self.position += done
+        return done
 
     def _clone(self, section: Section) -> int:
         """Share the whole blocks of a section with the container, if that can be; returns how many bytes that are."""
