@@ -72,7 +72,7 @@ def read_file(path: str, most: int, *, follow: bool = False) -> tuple[bytes, os.
 
 
 def is_there(path: str) -> bool:
-    """Whether something has that path. Raises :class:`OSError` where nobody can tell, which ``os.path`` takes for no."""
+    """Whether something has that path. Raises :class:`OSError` where nobody can tell; ``os.path`` says no then."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
