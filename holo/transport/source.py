@@ -71,15 +71,9 @@ class Folder:
         self.name = path
 
     def has(self, digest: str, size: int) -> bool:
+        # Whatever has the name counts: what is wrong with it, opening it tells.
         with platform.closing(platform.open_root(self.name)) as root:
-            for ending in ("", ".zst"):
-                try:
-                    found = platform.status(root, raw_name(digest) + ending)
-                except OSError:
-                    continue
-                if (may_be_frame if ending else _is_raw)(found, size):
-                    return True
-        return False
+            return any(_is_at(root, raw_name(digest) + ending) for ending in ("", ".zst"))
 
     @contextmanager
     def open(self, digest: str, size: int) -> Iterator[Offer]:
@@ -119,6 +113,16 @@ class Folder:
             if error.errno not in NO_FILE:
                 raise
             raise damaged(self, digest, "it is not a file") from error
+
+
+def _is_at(root: platform.Directory, name: str) -> bool:
+    try:
+        platform.status(root, name)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        return error.errno in NO_FILE
+    return True
 
 
 def _is_raw(status: os.stat_result, size: int) -> bool:

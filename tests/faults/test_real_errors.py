@@ -173,7 +173,7 @@ def test_full_disk_message_names_what_is_missing(below: Path, faults: Note, fork
         ("check", "--repair"): "Nothing was repaired.",
         ("record", source, "--name", "other"): "Nothing was recorded.",
         ("init", "--space", "one", source): "Nothing was recorded.",
-        ("init", "--space", "one", "--force", file.rename(below / "taken" / "env.json")): "Nothing was taken into",
+        ("init", "--space", "one", "--force", file.rename(below / "taken" / "env.json")): "Nothing was imported",
     }
     faults(2, "full disk: no inode left", len(commands))
     found = os.statvfs(below)
