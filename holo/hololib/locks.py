@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from holo import streams
+from holo import platform, streams
 from holo.errors import HoloError, advice_at_home
 from holo.files import refuse_second_name
 from holo.owners import is_mine
@@ -23,6 +23,9 @@ say_waiting: OnWait = streams.say
 """The default: one line on stderr."""
 
 _REMOVE = "Remove that name. Nothing was written."
+
+_LOOKS = 5
+"""At the name of who holds a lock, before it counts as unsigned."""
 
 
 class InUseError(Exception):
@@ -133,8 +136,13 @@ def _sign(descriptor: int, text: str) -> None:
 
 
 def _holder(descriptor: int) -> str:
+    text = b""
     try:
-        process, since = os.read(descriptor, 64).split()
+        for _ in range(_LOOKS):
+            if text := platform.read_at(descriptor, 64, 0):
+                break
+            time.sleep(0.01)  # who has just got the lock is about to sign it
+        process, since = text.split()
         age = max(0, int(time.time()) - int(since))
         return f"in use by process {int(process)} for {age} s"
     except (OSError, ValueError):

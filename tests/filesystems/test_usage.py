@@ -78,9 +78,8 @@ def can_tell(filesystem: Filesystem) -> bool:
     return filesystem.name != "tmpfs"
 
 
+@pytest.mark.parametrize("filesystem", ["btrfs", "xfs"], indirect=True)
 def test_space_that_shares_everything(holo: Holo, filesystem: Filesystem, env: Path) -> None:
-    if not filesystem.reflinks:
-        pytest.skip("nothing is shared here without hardlinks")
     space = init(holo, "one")
     found = du(holo, "one")
     item = found["space one"]
@@ -124,9 +123,8 @@ def test_every_row_is_what_its_files_have(holo: Holo, filesystem: Filesystem, en
     assert found["total"]["exclusive"] == found["total"]["physical"] == whole
 
 
+@pytest.mark.parametrize("filesystem", ["btrfs", "xfs"], indirect=True)
 def test_edited_file_is_its_own(holo: Holo, filesystem: Filesystem, env: Path) -> None:
-    if not filesystem.reflinks:
-        pytest.skip("nothing is shared here without hardlinks")
     space = init(holo, "one")
     before = du(holo, "one")["space one"]
     with (space / "data" / "0.bin").open("r+b") as file:
@@ -162,10 +160,9 @@ def test_hardlinks_count_once_and_are_shared(holo: Holo, filesystem: Filesystem,
     assert catalog["shared"]["spaces"] >= 3 * BIG
 
 
+@pytest.mark.parametrize("filesystem", ["btrfs", "xfs"], indirect=True)
 def test_reflink_that_holo_knows_nothing_of(holo: Holo, filesystem: Filesystem, env: Path) -> None:
     """It is neither exclusive, nor does removing everything free it."""
-    if not filesystem.reflinks:
-        pytest.skip("no reflinks")
     space = init(holo, "one")
     trees.write(space / "mine", noise(70))
     subprocess.run(["cp", "--reflink=always", space / "mine", holo.root / "outside"], check=True)
@@ -175,10 +172,9 @@ def test_reflink_that_holo_knows_nothing_of(holo: Holo, filesystem: Filesystem, 
     assert found["total"]["physical"] - found["total"]["exclusive"] == BIG
 
 
+@pytest.mark.parametrize("filesystem", ["btrfs", "xfs"], indirect=True)
 def test_recorded_tree_still_has_what_was_cloned_from_it(holo: Holo, filesystem: Filesystem, source: Path) -> None:
     """The kernel says only that blocks are shared. The library, the space and the tree all have them."""
-    if not filesystem.reflinks:
-        pytest.skip("no reflinks")
     holo("record", source, "--name", "env")
     init(holo, "one")
     found = du(holo)
