@@ -162,11 +162,6 @@ class Bundle:
             raise self._damaged(f"catalog {digest} does not have that digest")
         return Catalog.from_json(data, origin)
 
-    def blobs(self) -> set[str]:
-        """The digests of the blobs that are in it."""
-        found = {entry.name.rpartition("/")[2] for entry in self.entries if entry.name.startswith("library/")}
-        return found | set(self.parts)
-
     def lacking(self, catalog: Catalog) -> int:
         """How many contents of a catalog of it are not in it. Raises :class:`IntegrityError` if none was left out."""
         count = len({row[4] for _, row in catalog.files() if not self.has(row[4], row[2])})
