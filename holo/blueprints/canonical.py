@@ -1,30 +1,14 @@
-"""Canonical documents of all kinds: their key, the system, and URLs without secrets."""
+"""Canonical documents of all kinds: their key, and the system that they are for."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import re
 import sys
-from urllib.parse import unquote
 
 from holo import digest as digests
-
-_USER = re.compile(r"(?<=://)[^/\s\"']+@")
-_QUERY = re.compile(r"""(://[^\s"'`<>?#\\]*)\?((?:[^\s"'`<>#\\]|\\u0026)*)""")
-"""A URL up to its query, and the query; some programs escape its ``&`` in JSON."""
-
-_TOKEN_IN_PATH = re.compile(r"(?<=/t/)[^/\s\"']+(?=/)")
-"""The form that conda's servers use."""
-
-_CREDENTIAL = re.compile(
-    "x(amz|goog).*|.*(token|signature|secret|passwo?r?d|credentials?|authorization|apikey|accesskey(id)?)"
-    "|auth|jwt|sig|expires"
-)
-"""Names of parameters, without dashes and the like, that say who asks, never what for."""
-
-_DIGEST = re.compile("~[0-9a-f]{16}")
+from holo.urls import without_secrets
 
 
 def key_of(document: dict[str, object]) -> str:
@@ -36,58 +20,11 @@ def key_of(document: dict[str, object]) -> str:
     return digests.of(text.encode())
 
 
-def without_credentials(text: str) -> str:
-    """``text`` without known credentials in its URLs.
-
-    Who asks makes no difference to the result, and each job of a CI has credentials of its own.
-    """
-    return _QUERY.sub(lambda found: _with_query(found[1], _parameters(found[2])), _USER.sub("", text))
-
-
-def without_secrets(text: str) -> str:
-    """The same, with digests for the other values in queries: they may be secrets, or tell two files apart."""
-    return _QUERY.sub(
-        lambda found: _with_query(found[1], [_digested(item) for item in _parameters(found[2])]), _USER.sub("", text)
-    )
-
-
 def document_without_secrets(document: dict[str, object]) -> dict[str, object]:
     """A canonical document, every text in it :func:`without_secrets`."""
     text = json.dumps(document, default=str, ensure_ascii=False)
     cleaned: dict[str, object] = json.loads(without_secrets(text))
     return cleaned
-
-
-def hidden(text: str) -> str:
-    """``text`` for display: with stars for everything in its URLs that may be a secret."""
-    return _QUERY.sub(r"\1?***", _TOKEN_IN_PATH.sub("***", _USER.sub("***@", text)))
-
-
-def without_queries(text: str) -> str:
-    """``text`` for an environment: without anything in its URLs that may be a secret."""
-    return _QUERY.sub(r"\1", _USER.sub("", text))
-
-
-def _parameters(query: str) -> list[str]:
-    """The parameters of a query, without credentials."""
-    items = query.replace("\\u0026", "&").split("&")
-    return [item for item in items if item and not _CREDENTIAL.fullmatch(_plain(item.partition("=")[0]))]
-
-
-def _plain(name: str) -> str:
-    return re.sub("[-_.]", "", unquote(name)).lower()
-
-
-def _digested(parameter: str) -> str:
-    name, equals, value = parameter.partition("=")
-    if not equals:
-        name, value = "", name
-    known = value if _DIGEST.fullmatch(value) else f"~{digests.of(value.encode('utf-8', 'surrogateescape'))[:16]}"
-    return name + equals + known
-
-
-def _with_query(url: str, parameters: list[str]) -> str:
-    return f"{url}?{'&'.join(parameters)}" if parameters else url
 
 
 def this_system() -> dict[str, str]:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from holo import activation
 from holo.blueprints import complete, conda_file, requirements
 from holo.blueprints.builder import ToolMissing, beside_holo
-from holo.blueprints.canonical import this_system, without_queries, without_secrets
+from holo.blueprints.canonical import this_system
 from holo.blueprints.credentials import strip_credentials, strip_package_credentials
 from holo.blueprints.inputs import Inputs
 from holo.blueprints.uv import configuration, environment, refuse_elsewhere
 from holo.errors import Conflict, HoloError, UsageError
 from holo.owners import is_ours
+from holo.urls import without_queries, without_secrets
 
 if TYPE_CHECKING:
     from holo.blueprints.blueprint import Blueprint

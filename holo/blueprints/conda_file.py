@@ -11,8 +11,8 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from holo.blueprints.canonical import hidden
 from holo.errors import UsageError
+from holo.urls import hidden
 
 _LARGEST = 1 << 18
 """Bytes: an exported environment of a thousand packages has a fifth. YAML is parsed at some 100 kB in a second."""

@@ -9,9 +9,9 @@ import os
 import re
 from collections.abc import Callable, Iterable
 
-from holo.blueprints.canonical import without_queries
 from holo.errors import HoloError
 from holo.files import read_file
+from holo.urls import without_queries
 
 _LARGEST = 64 << 20
 """Bytes of a note: conda's of a package names all its files, npm's all packages."""

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from holo import signals, streams
-from holo.blueprints.canonical import hidden
 from holo.errors import HoloError, os_errors_as
+from holo.urls import hidden
 
 _LONGEST_LINE = 1 << 16
 _QUIET = 100

@@ -21,7 +21,7 @@ from holo.blueprints import complete, requirements
 from holo.blueprints.blueprint import Blueprint
 from holo.blueprints.blueprint import parse_toml as _toml
 from holo.blueprints.builder import BuildOptions, Packages
-from holo.blueprints.canonical import hidden, this_system
+from holo.blueprints.canonical import this_system
 from holo.blueprints.credentials import strip_package_credentials
 from holo.blueprints.inputs import Inputs
 from holo.blueprints.log import Log
@@ -38,6 +38,7 @@ from holo.blueprints.uv import (
 )
 from holo.errors import HoloError, UsageError
 from holo.platform import probe
+from holo.urls import hidden
 
 _FACTS = (
     "import json, sys; print(json.dumps([sys.implementation.name, sys.version, "

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from holo import digest as digests
-from holo.blueprints.canonical import hidden, without_credentials, without_secrets
 from holo.blueprints.inputs import Inputs
 from holo.errors import UsageError
+from holo.urls import hidden, without_credentials, without_secrets
 
 _DEEPEST = 20
 """Levels of files that include each other."""

@@ -13,9 +13,9 @@ from typing import Any
 
 from holo.blueprints.blueprint import parse_toml
 from holo.blueprints.builder import ToolMissing, beside_holo
-from holo.blueprints.canonical import without_secrets
 from holo.blueprints.inputs import Inputs
 from holo.errors import UsageError
+from holo.urls import without_secrets
 
 Table = dict[str, Any]
 """Of a file in TOML."""

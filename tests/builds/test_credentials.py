@@ -22,9 +22,10 @@ import pytest
 
 from holo.blueprints.blueprint import named
 from holo.blueprints.builder import BuildOptions
-from holo.blueprints.canonical import document_without_secrets, hidden, key_of, without_queries, without_secrets
+from holo.blueprints.canonical import document_without_secrets, key_of
 from holo.blueprints.inputs import Inputs
 from holo.blueprints.registry import builder_of
+from holo.urls import hidden, without_queries, without_secrets
 from support.cli import Holo, Result
 
 pytestmark = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
