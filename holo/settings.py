@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from holo.errors import UsageError
@@ -26,15 +26,28 @@ _LARGEST = 1 << 16
 
 COMPRESSIONS = ("auto", "raw", "zstd")
 
-_HOME, _STRATEGY, _COMPRESSION, _WORKERS = _KEYS = (
+NOTHING = "none"
+"""The value of a setting that is not set; it overrides what a lower source says."""
+
+_HOME, _STRATEGY, _COMPRESSION, _WORKERS, _URL, _PUSH, _SIGNERS, _MAX_AGE = _KEYS = (
     "home",
     "holotree.restoration-strategy",
     "library.compression",
     "workers",
+    "remote.url",
+    "remote.push",
+    "remote.allowed-signers",
+    "remote.max-age",
 )
 
 _LONGEST_HOME = 3500
 """Bytes: PATH_MAX of Linux, less the paths below home."""
+
+_UNITS = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
+"""Seconds, the longest first."""
+
+_ALL_TIME = 100 * 366 * 86_400
+"""Seconds: a longer age means nothing."""
 
 T = TypeVar("T")
 _Candidate = tuple[str | None, str]
@@ -73,6 +86,7 @@ class Setting:
 
     key: str
     value: str | int
+    """for display: a URL without the credentials in it"""
     source: str
 
 
@@ -84,20 +98,38 @@ class Settings:
     strategy: Strategy
     compression: str
     workers: int
+    remote_url: str | None = field(repr=False)
+    """a URL, which may hold credentials, or the absolute path of a folder"""
+    remote_push: bool
+    allowed_signers: str | None
+    """the absolute path of a file"""
+    max_age: int | None
+    """in seconds"""
     file: str | None
     sources: Mapping[str, str]
 
     def effective(self) -> list[Setting]:
         """Every key with its value and its source, in the order of the documentation."""
-        values: tuple[str | int, ...] = (self.home, self.strategy.value, self.compression, self.workers)
+        from holo.urls import hidden
+
+        values: tuple[str | int, ...] = (
+            self.home,
+            self.strategy.value,
+            self.compression,
+            self.workers,
+            hidden(self.remote_url) if self.remote_url is not None else NOTHING,
+            "true" if self.remote_push else "false",
+            self.allowed_signers or NOTHING,
+            duration(self.max_age) if self.max_age is not None else NOTHING,
+        )
         return [Setting(key, value, self.sources[key]) for key, value in zip(_KEYS, values, strict=True)]
 
 
 def load(*, strategy: str | None = None, home: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """The settings in force, given a command's flags and an environment (default: the process's own).
 
-    An environment variable that is set but empty counts as not set. A relative ``home`` is taken from
-    the current directory if it comes from flag or environment, and refused in the file.
+    An environment variable that is set but empty counts as not set. A relative ``home``, or folder of a remote, is
+    taken from the current directory if it comes from flag or environment, and refused in the file.
     """
     env = os.environ if environ is None else environ
     file = _settings_file(env)
@@ -116,11 +148,18 @@ def load(*, strategy: str | None = None, home: str | None = None, environ: Mappi
     homes = ((home, "flag --home"), _variable(env, "HOLO_HOME"))
     strategies = ((strategy, "flag --strategy"), _variable(env, "RCC_HOLOTREE_STRATEGY"))
     chosen = [(value and absolute(os.path.expanduser(value)), source) for value, source in homes]
+    remote, variable = _variable(env, "HOLO_REMOTE")
+    if remote is not None and remote != NOTHING and "://" not in remote:
+        remote = absolute(os.path.expanduser(remote))
     return Settings(
         home=choose(_HOME, _parse_home, chosen, _user_folder(env, "data")),
         strategy=choose(_STRATEGY, Strategy.parse, strategies, Strategy.SMART),
         compression=choose(_COMPRESSION, _parse_compression, (), "auto"),
         workers=choose(_WORKERS, _parse_workers, (), "auto"),
+        remote_url=choose(_URL, _parse_url, ((remote, variable),), NOTHING),
+        remote_push=choose(_PUSH, _parse_push, (), "false"),
+        allowed_signers=choose(_SIGNERS, _parse_signers, (), NOTHING),
+        max_age=choose(_MAX_AGE, _parse_max_age, (), NOTHING),
         file=None if written is None else file,
         sources=sources,
     )
@@ -152,6 +191,62 @@ def _parse_workers(value: str, source: str) -> int:
     if value.isascii() and value.isdecimal() and len(value) <= 3 and 1 <= int(value) <= MOST_WORKERS:
         return int(value)
     raise UsageError(f"{source}: workers must be auto or a number from 1 to {MOST_WORKERS}, not {value!r}")
+
+
+def _parse_url(value: str, source: str) -> str | None:
+    if value == NOTHING:
+        return None
+    # What is wrong is not shown: it may be a password.
+    if not value.isprintable():
+        raise UsageError(f"{source}: {_URL} holds a character that cannot be printed")
+    if "://" not in value:
+        path = os.path.expanduser(value)
+        if not os.path.isabs(path):
+            raise UsageError(
+                f"{source}: {_URL} must be a URL, the absolute path of a folder, or none",
+                "URLs begin with a scheme, as in https://cache.example/holo or s3://bucket/holo.",
+            )
+        return os.path.normpath(path)
+    if "@" in value.partition("://")[2].partition("/")[2].partition("?")[0]:
+        raise UsageError(
+            f"{source}: {_URL} has an @ behind a slash, so it is not clear where its password ends",
+            "In a password write %2F for a slash, in a path %40 for an @.",
+        )
+    return value
+
+
+def _parse_push(value: str, source: str) -> bool:
+    if value not in ("true", "false"):
+        raise UsageError(f"{source}: {_PUSH} must be true or false, not {value!r}")
+    return value == "true"
+
+
+def _parse_signers(value: str, source: str) -> str | None:
+    if value == NOTHING:
+        return None
+    path = os.path.expanduser(value)
+    if not os.path.isabs(path) or "\0" in path:
+        raise UsageError(f"{source}: {_SIGNERS} must be the absolute path of a file, or none, not {value!r}")
+    return os.path.normpath(path)
+
+
+def _parse_max_age(value: str, source: str) -> int | None:
+    if value == NOTHING:
+        return None
+    number, unit = value[:-1], value[-1:]
+    if number.isascii() and number.isdecimal() and len(number) <= 10 and unit in _UNITS:
+        seconds = int(number) * _UNITS[unit]
+        if 0 < seconds <= _ALL_TIME:
+            return seconds
+    raise UsageError(
+        f"{source}: {_MAX_AGE} must be a duration of at most 100 years such as 30d, 12h or 90m, or none, not {value!r}"
+    )
+
+
+def duration(seconds: int) -> str:
+    """So many seconds as settings.yaml has them, in the longest unit that fits: ``30d``."""
+    unit, length = next((unit, length) for unit, length in _UNITS.items() if seconds % length == 0 and unit != "w")
+    return f"{seconds // length}{unit}"
 
 
 def _usable_processors() -> int:

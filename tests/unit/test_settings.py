@@ -19,7 +19,16 @@ from holo.errors import UsageError
 from holo.settings import Setting, Settings, Strategy
 
 EXAMPLE = Path(__file__).parents[2] / "settings.example.yaml"
-KEYS = ["home", "holotree.restoration-strategy", "library.compression", "workers"]
+KEYS = [
+    "home",
+    "holotree.restoration-strategy",
+    "library.compression",
+    "workers",
+    "remote.url",
+    "remote.push",
+    "remote.allowed-signers",
+    "remote.max-age",
+]
 
 
 def load(tmp_path: Path, text: str | None = None, **kwargs: str | None) -> Settings:
@@ -46,6 +55,7 @@ def test_defaults_of_all_settings(tmp_path: Path) -> None:
     assert result.compression == "auto"
     assert 1 <= result.workers <= 256
     assert result.file is None
+    assert (result.remote_url, result.remote_push, result.allowed_signers, result.max_age) == (None, False, None, None)
     assert [setting.key for setting in result.effective()] == KEYS
     assert {setting.source for setting in result.effective()} == {"default"}
 
@@ -142,6 +152,82 @@ def test_worker_counts(tmp_path: Path, text: str, workers: int) -> None:
     assert load(tmp_path, f"workers: {text}").workers == workers
 
 
+def shown(result: Settings) -> dict[str, str | int]:
+    return {setting.key: setting.value for setting in result.effective()}
+
+
+@pytest.mark.parametrize(
+    "url", ["https://cache.example/holo", "s3://bucket/holo", "file:///srv/holo", "/srv/holo", "http://[::1]:8080/"]
+)
+def test_remotes(tmp_path: Path, url: str) -> None:
+    assert load(tmp_path, f"remote: {{url: '{url}'}}").remote_url == url
+    assert load(tmp_path, HOLO_REMOTE=url).remote_url == url
+
+
+def test_the_remote_of_the_environment_beats_that_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    text = "remote: {url: 's3://bucket'}"
+    result = load(tmp_path, text, HOLO_REMOTE="here")
+    assert (result.remote_url, source_of(result, "remote.url")) == (
+        str(tmp_path / "here"),
+        "environment variable HOLO_REMOTE",
+    )
+    assert load(tmp_path, text, HOLO_REMOTE="~/there").remote_url == str(tmp_path / "user/there")
+    assert load(tmp_path, text, HOLO_REMOTE="none").remote_url is None
+    assert load(tmp_path, text, HOLO_REMOTE="").remote_url == "s3://bucket"
+    assert load(tmp_path, "remote: {url: ~/there/}").remote_url == str(tmp_path / "user/there")
+
+
+def test_credentials_of_the_remote_are_kept_and_never_shown(tmp_path: Path) -> None:
+    url = "https://ada:TheSecret@cache.example/holo?token=TheSecret"
+    result = load(tmp_path, HOLO_REMOTE=url)
+    assert result.remote_url == url
+    assert shown(result)["remote.url"] == "https://***@cache.example/holo?***"
+    assert "TheSecret" not in repr(result)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://ada:The/Secret@cache.example", "ada:TheSecret@host:path", "https://ada:TheSecret\b@host/", "\t"]
+)
+def test_a_remote_that_is_wrong_is_not_shown(tmp_path: Path, url: str) -> None:
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump({"remote": {"url": url}}), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"settings\.yaml: remote\.url") as caught:
+        settings.load(environ={"HOLO_SETTINGS": str(tmp_path / "settings.yaml")})
+    assert "Secret" not in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False)])
+def test_whether_to_push(tmp_path: Path, text: str, value: bool) -> None:
+    result = load(tmp_path, f"remote: {{push: {text}}}")
+    assert result.remote_push is value
+    assert shown(result)["remote.push"] == text
+
+
+def test_allowed_signers_are_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = load(tmp_path, "remote: {allowed-signers: ~/.ssh/allowed_signers}")
+    assert result.allowed_signers == shown(result)["remote.allowed-signers"] == f"{tmp_path}/.ssh/allowed_signers"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "again"),
+    [
+        ("30d", 2_592_000, "30d"),
+        ("12h", 43_200, "12h"),
+        ("90m", 5400, "90m"),
+        ("1s", 1, "1s"),
+        ("2w", 1_209_600, "14d"),
+        ("24h", 86_400, "1d"),
+        ("none", None, "none"),
+    ],
+)
+def test_ages(tmp_path: Path, text: str, seconds: int | None, again: str) -> None:
+    result = load(tmp_path, f"remote: {{max-age: {text}}}")
+    assert result.max_age == seconds
+    assert shown(result)["remote.max-age"] == again
+
+
 # --- mistakes ---------------------------------------------------------------------------------
 
 
@@ -192,6 +278,20 @@ def test_a_mistake_does_not_hide_behind_a_better_source(tmp_path: Path) -> None:
         ("home: here/it/is", "home must be the absolute path of a folder, not 'here/it/is'"),
         ("home:", "home must be the absolute path of a folder, not ''"),
         ('home: "/a\\0b"', "home must be the absolute path of a folder"),
+        ("remote: {url: here}", "remote.url must be a URL, the absolute path of a folder, or none"),
+        ("remote: {url: }", "remote.url must be a URL"),
+        ("remote: {push: yes}", "remote.push must be true or false, not 'yes'"),
+        ("remote: {allowed-signers: }", "remote.allowed-signers must be the absolute path of a file, or none, not ''"),
+        ("remote: {allowed-signers: keys}", "or none, not 'keys'"),
+        ("remote: {max-age: }", "remote.max-age must be a duration of at most 100 years such as 30d, 12h or 90m"),
+        ("remote: {max-age: 30}", "not '30'"),
+        ("remote: {max-age: d}", "not 'd'"),
+        ("remote: {max-age: 0d}", "not '0d'"),
+        ("remote: {max-age: -1d}", "not '-1d'"),
+        ("remote: {max-age: 1.5d}", "not '1.5d'"),
+        ("remote: {max-age: ²d}", "not '²d'"),
+        ("remote: {max-age: 36601d}", "not '36601d'"),
+        ("remote: {max-age: " + "9" * 5000 + "d}", "remote.max-age must be"),
         ("workers: [", "not valid YAML"),
         ("workers: 1\n--- \nworkers: 2", "not valid YAML"),
         ("? [a]\n: b", "not valid YAML"),
@@ -269,5 +369,5 @@ def test_importing_settings_stays_cheap() -> None:
     """`holo variables` runs at every shell prompt."""
     code = "import sys, holo.settings as s; s.load(environ={'HOME': '/nowhere'}); print(*sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    heavy = {"yaml", "pydantic", "typer", "rich", "platformdirs"} if sys.platform == "linux" else {"yaml"}
+    heavy = {"yaml", "pydantic", "typer", "rich", "platformdirs", "holo.urls"} if sys.platform == "linux" else {"yaml"}
     assert not heavy & set(output.split())
