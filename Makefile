@@ -65,7 +65,7 @@ $(STAMP): pyproject.toml
 # What the tests make and compare filesystems with, npm, and locales. Installed only where that needs no question: root with apt.
 TOOLS := mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs rsync:rsync setfattr:attr fish:fish strace:strace \
          npm:npm direnv:direnv bindfs:bindfs locale-gen:locales gcc:build-essential zsh:zsh tcsh:tcsh \
-         unzip:unzip 7z:p7zip-full
+         unzip:unzip 7z:p7zip-full ssh-keygen:openssh-client
 
 tools:
 	@for tool in $(TOOLS); do \

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         RelocationImpossible,
         SourceChanged,
         StrategyUnavailable,
+        Untrusted,
         UsageError,
     )
     from holo.filetimes import FileTimes
@@ -71,6 +72,7 @@ _HOMES = {
         "RelocationImpossible",
         "SourceChanged",
         "StrategyUnavailable",
+        "Untrusted",
         "UsageError",
     ),
     "filetimes": ("FileTimes",),
@@ -133,6 +135,7 @@ __all__ = [
     "StrategyUnavailable",
     "Totals",
     "UninstallReport",
+    "Untrusted",
     "Usage",
     "UsageError",
     "UsageReport",

@@ -116,6 +116,10 @@ class IntegrityError(HoloError):
     exit_code = 3
 
 
+class Untrusted(IntegrityError):
+    """It is not signed by anyone who may, or that was too long ago. Nothing was taken from it."""
+
+
 class StrategyUnavailable(HoloError):
     """``--strict`` was given and the strategy asked for does not work here. Nothing was written."""
 
