@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from holo.transport.intake import ImportReport
     from holo.uninstall import UninstallReport
     from holo.usage.report import Shared, Usage, UsageReport
+    from holo.verification import VerifiedCatalog, VerifyReport
 
 _HOMES = {
     "api": ("Hololib",),
@@ -91,6 +92,7 @@ _HOMES = {
     "transport.intake": ("ImportReport",),
     "uninstall": ("UninstallReport",),
     "usage.report": ("Shared", "Usage", "UsageReport"),
+    "verification": ("VerifiedCatalog", "VerifyReport"),
 }
 
 __all__ = [
@@ -140,6 +142,8 @@ __all__ = [
     "UsageError",
     "UsageReport",
     "Use",
+    "VerifiedCatalog",
+    "VerifyReport",
     "__version__",
     "clone",
 ]

@@ -34,10 +34,12 @@ if TYPE_CHECKING:
     from holo.restore import Carrier, DryRun, Options
     from holo.restore.report import RestoreReport
     from holo.settings import Settings, Strategy
+    from holo.signatures import Trust
     from holo.transport.export import ExportReport
     from holo.transport.intake import ImportReport
     from holo.uninstall import UninstallReport
     from holo.usage.report import UsageReport
+    from holo.verification import VerifyReport
 
     PathLike: TypeAlias = str | os.PathLike[str]
     OnProgress: TypeAlias = Callable[[int, int], object]
@@ -403,19 +405,23 @@ class Hololib:
         *,
         known: Sequence[PathLike] = (),
         compress: bool = False,
+        sign: PathLike | None = None,
         on_progress: OnProgress | None = None,
     ) -> ExportReport:
         """Write catalogs (names or digest prefixes) with all their content into a bundle: a file, or a descriptor.
 
         The same catalogs always give the same bytes. ``known``: catalogs, or bundles, that whoever imports it has
         already; what those hold is left out. ``compress`` makes it smaller; otherwise a filesystem that shares blocks
-        need not copy any when it is imported.
+        need not copy any when it is imported. ``sign``: a private key of ssh, or a public one that ssh-agent has the
+        other half of. It signs the catalogs, and the library keeps that with them. Signatures that it has go along
+        anyway.
         """
         from holo.transport.export import cargo_of, export
 
         target = output if isinstance(output, int) else absolute(os.fspath(output))
         with self._using_library():
-            cargo = cargo_of(self.home.library, references, [os.fspath(item) for item in known])
+            key = os.fspath(sign) if sign is not None else None
+            cargo = cargo_of(self.home.library, references, [os.fspath(item) for item in known], key)
             return export(
                 self.home.library, cargo, target, compress=compress, workers=self.home.workers, on_progress=on_progress
             )
@@ -432,7 +438,8 @@ class Hololib:
 
         They have the names that they had, or ``name``, if there is one. Only what the library lacks is read.
         ``keep_setid`` accepts setuid and setgid bits and capabilities. Raises :class:`IntegrityError` for a bundle that
-        is damaged or not complete; nothing is imported then.
+        is damaged or not complete, and :class:`Untrusted` if ``remote.allowed-signers`` is set and none of those has
+        signed each of its catalogs; nothing is imported then.
 
         A file of another tool (RCC's hololib.zip, an archive of conda-pack or venv-pack) is imported as well: each
         environment in it is recorded, as if it stood where that tool had it. ``keep_setid`` as in :meth:`record` then.
@@ -454,7 +461,13 @@ class Hololib:
                 opened = bundles.opened(os.fspath(file))
             with opened as bundle:
                 return import_bundle(
-                    library, bundle, name, keep_setid=keep_setid, workers=self.home.workers, on_progress=on_progress
+                    library,
+                    bundle,
+                    name,
+                    trust=self._trust(),
+                    keep_setid=keep_setid,
+                    workers=self.home.workers,
+                    on_progress=on_progress,
                 )
 
     def import_rcc(
@@ -469,6 +482,35 @@ class Hololib:
         from holo.interop import import_rcc
 
         return import_rcc(self.home, os.fspath(folder), name, keep_setid=keep_setid, on_progress=on_progress)
+
+    def verify(
+        self,
+        what: PathLike,
+        *,
+        allowed_signers: PathLike | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> VerifyReport:
+        """Read all content of a catalog (name or digest prefix) or of a bundle, and say who signed it.
+
+        ``allowed_signers``: by which file, in place of the one that ``remote.allowed-signers`` names. With neither, a
+        catalog need not be signed. Changes nothing.
+        """
+        from holo.signatures import AllowedSigners
+        from holo.verification import verify_bundle, verify_catalog
+
+        reference = os.fspath(what)
+        signers = self._trust().signers
+        if allowed_signers is not None:
+            signers = AllowedSigners(absolute(os.fspath(allowed_signers)))
+        if selection.bundle_named(self.home, reference) is not None:
+            return verify_bundle(absolute(reference), signers, self.home.workers, on_progress)
+        if os.sep in reference:
+            raise UsageError(
+                f"there is no bundle at {reference}", "Name a catalog, or a file that `holo export` has written."
+            )
+        with self._using_library():
+            catalog = self.home.library.catalogs.resolve(reference)
+            return verify_catalog(self.home.library, catalog, signers, self.home.workers, on_progress)
 
     def catalog(self, reference: str) -> Catalog:
         """The catalog of that name or digest prefix, validated."""
@@ -556,6 +598,7 @@ class Hololib:
             Options(
                 repair=repair,
                 sources=[os.fspath(source) for source in sources],
+                trust=self._trust(),
                 spaces=spaces if spaces is not None else [space.name for space in selection.near(self.home)],
                 on_progress=on_progress,
             ),
@@ -610,6 +653,12 @@ class Hololib:
 
         chosen = settings_module.Strategy.parse(strategy, "flag --strategy") if strategy else self.settings.strategy
         return Options(chosen, strict, verify, force, yes, on_progress)
+
+    def _trust(self) -> Trust:
+        """What is demanded of what comes from elsewhere."""
+        from holo.signatures import trust_of
+
+        return trust_of(self.settings)
 
     def _sweep(self) -> None:
         """Remove what killed throw-away environments have left."""
@@ -666,7 +715,7 @@ class Hololib:
                 f"the bundle that space {known.name!r} was restored from is gone: {known.bundle}",
                 "Put it back, or import it from wherever it is: `holo import FILE`.",
             )
-        with carrier_of(known.bundle, wanted.digest) as (_, carrier):
+        with carrier_of(known.bundle, wanted.digest, trust=self._trust()) as (_, carrier):
             yield carrier
 
     def _refuse_place(self, space: str, path: str | None, options: Options) -> None:
@@ -729,13 +778,14 @@ class Hololib:
         if is_bundle(source):
             from holo.transport.direct import carrier_of
 
-            with carrier_of(absolute(source), keep_setid=keep_setid) as (catalog, carrier):
+            with carrier_of(absolute(source), trust=self._trust(), keep_setid=keep_setid) as (catalog, carrier):
                 yield catalog, None if library.catalogs.has(catalog.digest) else carrier, ()
             return
         from holo.transport.catalog_file import take_in
 
         selection.refuse_other_file(source)
-        yield take_in(library, source, approve, keep_setid=keep_setid, workers=self.home.workers), None, ()
+        taken = take_in(library, source, approve, trust=self._trust(), keep_setid=keep_setid, workers=self.home.workers)
+        yield taken, None, ()
 
     def _environment(
         self,

@@ -40,13 +40,14 @@ from holo.files import NOT_DAMAGE, SMALL, paths_in, read_file
 from holo.hololib import CatalogSummary
 from holo.hololib.catalogs import read_catalog_file
 from holo.hololib.golden import remove_golden
-from holo.hololib.layout import FOLDERS, catalog_digest, catalog_name, is_shard
+from holo.hololib.layout import FOLDERS, catalog_digest, catalog_name, is_shard, signature_digest
 from holo.hololib.locks import InUseError
 from holo.hololib.quarantine import Quarantine
 from holo.hololib.recovery import locked_library
 from holo.holotree import OthersSpace
 from holo.home import Home
 from holo.owners import is_mine, is_others
+from holo.signatures import CATALOG, Trust, catalog_statement, is_signature
 from holo.space import Space
 from holo.transport.direct import carrier_of
 from holo.trees.held import is_whole, remove_held
@@ -63,6 +64,8 @@ _FOREIGN = "; it is another user's, who can repair it, as root can"
 class Options:
     """What to check, and what to do about it."""
 
+    trust: Trust
+    """what is demanded of the bundles among the sources"""
     repair: bool = False
     sources: Sequence[str] = ()
     """directories and libraries to look in for lost content"""
@@ -121,7 +124,12 @@ class _Check:
         self._check_rights()
         self._check_records()
         self._sources = Sources(
-            self._library, self._spaces.values(), self._options.sources, self._quarantine.path, self._opened
+            self._library,
+            self._spaces.values(),
+            self._options.sources,
+            self._quarantine.path,
+            self._options.trust,
+            self._opened,
         )
         self._check_names()
         self._check_catalogs()
@@ -270,10 +278,11 @@ class _Check:
         folder = os.path.join(self._library.path, "catalog")
         missing = set(self._names)
         lost: dict[str, Problem] = {}
+        unsound: dict[str, Problem] = {}
         for path in paths_in(folder):
             digest = catalog_digest(os.path.basename(path))
             if not digest:
-                self._garbage(path)
+                self._check_signature(path, unsound)
                 continue
             self._report.catalogs += 1
             missing.discard(digest)
@@ -288,9 +297,34 @@ class _Check:
             lost[digest] = self._note("catalog", path, "it is not there", [digest])
         if self._options.repair:
             self._repair_catalogs(lost)
+            self._repair_signatures(unsound)
             for problem in self._report.problems:
                 if problem.kind == "name" and problem.what != FOREIGN:
                     self._repair_name(problem)
+
+    def _check_signature(self, path: str, unsound: dict[str, Problem]) -> None:
+        digest = signature_digest(os.path.basename(path))
+        if not digest or not self._library.catalogs.has(digest):
+            self._garbage(path)
+            return
+        try:
+            data = self._library.catalogs.signature(digest)
+            if data is None or is_signature(data, catalog_statement(digest), CATALOG):
+                return
+            what = "it is not a signature of its catalog"
+        except HoloError as error:
+            what = _what(error, path, error.message)
+        problem = self._note("signature", path, what, [digest])
+        if what != FOREIGN:
+            unsound[digest] = problem
+
+    def _repair_signatures(self, unsound: dict[str, Problem]) -> None:
+        for digest, problem in unsound.items():
+            if self._put_away(problem, problem.path, f"catalog/{digest}.sig"):
+                found = self._sources.signature(digest)
+                if found is not None:
+                    self._library.catalogs.keep_signature(digest, found, replace=True)
+                problem.repaired = "moved away; the catalog is not signed now" if found is None else "restored"
 
     def _take_in(self, catalog: Catalog) -> None:
         self._contents[catalog.digest] = {row[4]: row[2] for _, row in catalog.files()}
@@ -313,7 +347,7 @@ class _Check:
             found = self._sources.catalog(digest)
             if found is not None:
                 catalog, origin = found
-                self._library.catalogs.publish(catalog, None)
+                self._library.catalogs.publish(catalog, None, self._sources.signature(digest))
                 self._take_in(catalog)
                 lost[digest].repaired = f"restored from {origin}"
 
@@ -485,7 +519,7 @@ class _Check:
         what = "its catalog is not in the library"
         if space.bundle:
             try:
-                with carrier_of(space.bundle, space.digest) as (_, carrier):
+                with carrier_of(space.bundle, space.digest, trust=self._options.trust) as (_, carrier):
                     self._compare_space(space, carrier.catalog, carrier.contents)
                 return
             except HoloError as error:

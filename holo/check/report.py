@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["catalog", "name", "blob", "link", "golden", "record", "space", "rights"]
-"""What is damaged: a catalog, a name, a blob, a link form, a golden tree, the record of a space, the space itself, or
-the rights to write to something in the library."""
+Kind = Literal["catalog", "signature", "name", "blob", "link", "golden", "record", "space", "rights"]
+"""What is damaged: a catalog, its signature, a name, a blob, a link form, a golden tree, the record of a space, the
+space itself, or the rights to write to something in the library."""
 
 
 @dataclass

@@ -24,6 +24,8 @@ from holo.hololib.catalogs import LARGEST
 from holo.hololib.layout import blob_digest, is_shard
 from holo.hololib.verified import ContentMismatch
 from holo.relocation.patch import Relocator
+from holo.signatures import CATALOG, Trust, canonical, catalog_statement, is_signature
+from holo.signatures import LARGEST as LARGEST_SIGNATURE
 from holo.space import Space
 from holo.transport.bundle import Bundle, is_bundle
 from holo.transport.bundle import opened as open_bundle
@@ -57,11 +59,17 @@ class Sources:
     """Everything at hand: the library's other forms and derived files, the spaces, and ``paths`` (``--from``)."""
 
     def __init__(
-        self, library: Library, spaces: Iterable[Space], paths: Sequence[str], quarantine: str, opened: ExitStack
+        self,
+        library: Library,
+        spaces: Iterable[Space],
+        paths: Sequence[str],
+        quarantine: str,
+        trust: Trust,
+        opened: ExitStack,
     ) -> None:
         """``quarantine`` is a folder to look through as well: bytes may be in it under another blob's name.
 
-        ``opened`` closes the bundles among the paths.
+        ``opened`` closes the bundles among the paths. Raises what ``trust`` raises for the catalogs of one.
         """
         self._library = library
         self._spaces = list(spaces)
@@ -70,7 +78,10 @@ class Sources:
         self._bundles: list[Bundle] = []
         for path in map(absolute, paths):
             if is_bundle(path):
-                self._bundles.append(opened.enter_context(open_bundle(path)))
+                bundle = opened.enter_context(open_bundle(path))
+                for _, digest in bundle.manifest.catalogs:
+                    trust.require_catalog(digest, bundle.signature(digest), path)
+                self._bundles.append(bundle)
                 continue
             other = _library_in(path)
             # The user's own symlink is followed, but none in there.
@@ -93,6 +104,24 @@ class Sources:
             with suppress(OSError, HoloError):
                 return bundle.catalog(digest), bundle.name
         return None
+
+    def signature(self, digest: str) -> bytes | None:
+        """A signature of a catalog, in a bundle or in another library; whose it is, nobody has checked."""
+        for found in self._signatures(digest):
+            with suppress(HoloError):
+                if is_signature(found, catalog_statement(digest), CATALOG):
+                    return canonical(found, CATALOG, digest)
+        return None
+
+    def _signatures(self, digest: str) -> Iterator[bytes]:
+        for bundle in self._bundles:
+            with suppress(HoloError):
+                if (found := bundle.signature(digest)) is not None:
+                    yield found
+        for library in self._libraries:
+            with suppress(OSError):
+                path = os.path.join(os.path.dirname(library), "catalog", digest + ".sig")
+                yield read_file(path, LARGEST_SIGNATURE)[0]
 
     def look_for(self, wanted: Mapping[str, int], catalogs: Iterable[str]) -> None:
         """Find files that should have the ``wanted`` content (digest to size), which these ``catalogs`` need."""

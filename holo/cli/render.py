@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         RestoreReport,
         UninstallReport,
         Use,
+        VerifyReport,
     )
 
 
@@ -137,12 +138,33 @@ def exported(report: ExportReport) -> None:
         f"  {count(report.blobs, 'blob')}, {report.left_out:,} left out\n"
         f"  {size(report.bytes_content)} of content in {size(report.bytes_written)}"
     )
+    if report.signatures:
+        print(f"  {count(report.signatures, 'signature')}")
 
 
 def imported(report: ImportReport) -> None:
     for name, digest in report.catalogs:
         print(f"imported {name} ({digest[:12]}) from {printable(report.file)}")
     print(f"  {count(report.blobs_new, 'new blob')}, {report.blobs_deduplicated:,} in the library before")
+
+
+def verified(report: VerifyReport) -> None:
+    for catalog in report.catalogs:
+        print(f"{catalog.name or '-'} ({catalog.digest[:12]}) in {printable(report.path)}")
+        key = f"{catalog.key_type} {catalog.fingerprint}"
+        if catalog.problem is not None:
+            print(f"  refused: {printable(catalog.problem)}")
+        elif catalog.principal is not None:
+            print(f"  signed by {printable(catalog.principal)} with {key}")
+        elif catalog.key_type is not None:
+            print(f"  signed with {key}; no file of allowed signers says whose that is")
+        else:
+            print("  not signed, and no file of allowed signers demands it")
+    for problem in report.damaged:
+        print(f"damaged: {printable(problem)}")
+    left_out = f"; {report.left_out:,} left out" if report.left_out else ""
+    sound = f"{len(report.damaged):,} of them damaged" if report.damaged else "all sound"
+    print(f"{count(report.blobs, 'blob')}, {size(report.bytes)}, {sound}{left_out}, in {report.seconds:.2f} s")
 
 
 def cloned(report: CloneReport) -> None:

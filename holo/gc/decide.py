@@ -71,7 +71,8 @@ def decide(
         kept=kept,
         golden=[digest for digest in there.golden if digest not in there.catalogs],
         marks=[name for name, digest in there.marks if digest not in there.catalogs],
-        drafts=there.drafts,
+        # A record or an import that was killed leaves a signature without its catalog.
+        drafts=[*there.drafts, *(file for digest, file in there.signatures.items() if digest not in there.catalogs)],
         blobs=[file for digest, forms in there.blobs.items() if digest not in blobs for file in forms],
         links=[file for key, files in there.links.items() if key not in links for file in files],
     )

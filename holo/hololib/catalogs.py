@@ -59,12 +59,14 @@ class Catalogs:
         self._library = library
         self._settle = settle
 
-    def publish(self, catalog: Catalog, name: str | None) -> str | None:
+    def publish(
+        self, catalog: Catalog, name: str | None, signature: bytes | None = None, *, is_trusted: bool = False
+    ) -> str | None:
         """Make a catalog exist, under ``name`` if there is one. All its blobs must be in the library.
 
         Everything written so far is made durable first; then one rename makes the catalog appear. Returns the digest of
         the other catalog that the name meant until now, if any. Raises :class:`CatalogInvalid` for one that could not
-        be loaded again.
+        be loaded again. The signature and ``is_trusted`` are as in :meth:`keep_signature`.
         """
         if name is not None:
             check_name(name, "catalog")
@@ -82,12 +84,38 @@ class Catalogs:
             )
         known = self.sound_summary(name) if name is not None else None
         self._settle()
+        if signature is not None:  # before the catalog: who finds that finds its signature
+            self.keep_signature(catalog.digest, signature, replace=is_trusted)
         if not is_known:
             _write_durably(path, catalog.to_json())
         if name is not None and (known is None or known.digest != catalog.digest):
             _write_durably(self.name_path(name), _encode(summarize(catalog, name)))
         self.mark_used(catalog.digest)
         return known.digest if known is not None and known.digest != catalog.digest else None
+
+    def keep_signature(self, digest: str, signature: bytes, *, replace: bool) -> None:
+        """Keep a signature with a catalog, which has one at most.
+
+        ``replace``: in place of another. Somebody whom this user trusts has made the new one, and nobody knows that of
+        the old. What another user of the library keeps stays.
+        """
+        path = self.signature_path(digest)
+        if (os.path.lexists(path) and not replace) or _holds(path, signature):
+            return
+        with leaving_others():
+            _write_durably(path, signature)
+
+    def signature(self, digest: str) -> bytes | None:
+        """The signature that is kept with a catalog, as it is, or ``None``. Raises :class:`HoloError`."""
+        from holo import signatures
+
+        path = self.signature_path(digest)
+        try:
+            return read_file(path, signatures.LARGEST)[0]
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _cannot_read("the signature ", path, error) from error
 
     def mark_used(self, digest: str) -> None:
         """Note that this user uses a catalog now, in ``used/<digest>-<user>``.
@@ -238,10 +266,12 @@ class Catalogs:
             self._sync("names")
             unlink(self.path(digest))
             self.sync()
-            with _leaving_others():
+            with leaving_others():
+                unlink(self.signature_path(digest))
+            with leaving_others():
                 remove_golden(self._library, digest)
             for mark in marks.get(digest, ()):
-                with _leaving_others():
+                with leaving_others():
                     unlink(os.path.join(self._library, "used", mark))
 
     def sync(self) -> None:
@@ -269,6 +299,10 @@ class Catalogs:
     def path(self, digest: str) -> str:
         """The file that a catalog is in."""
         return os.path.join(self._library, "catalog", digest + ".json")
+
+    def signature_path(self, digest: str) -> str:
+        """The file that a catalog's signature is in, if it has one."""
+        return os.path.join(self._library, "catalog", digest + ".sig")
 
     def name_path(self, name: str) -> str:
         """The file that says which catalog a name means."""
@@ -340,7 +374,7 @@ def _cannot_read(what: str, path: str, error: OSError) -> HoloError:
 
 
 @contextmanager
-def _leaving_others() -> Iterator[None]:
+def leaving_others() -> Iterator[None]:
     """Skip what belongs to another user in a shared library: it is garbage until they collect it."""
     try:
         yield

@@ -18,7 +18,16 @@ from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound
 from holo.files import draft_of
 from holo.hololib.catalogs import ForeignFile
-from holo.hololib.layout import FOLDERS, LOCKS, blob_digest, catalog_digest, catalog_name, is_shard, link_form
+from holo.hololib.layout import (
+    FOLDERS,
+    LOCKS,
+    blob_digest,
+    catalog_digest,
+    catalog_name,
+    is_shard,
+    link_form,
+    signature_digest,
+)
 from holo.hololib.links import READ_ONLY
 from holo.hololib.shards import DRAFT
 from holo.platform import probe
@@ -58,6 +67,8 @@ class Inventory:
 
     catalogs: dict[str, float] = field(default_factory=dict)
     """digest to last use"""
+    signatures: dict[str, File] = field(default_factory=dict)
+    """by the digests of the catalogs that they are of"""
     names: dict[str, str] = field(default_factory=dict)
     """name to digest"""
     blobs: dict[str, list[File]] = field(default_factory=dict)
@@ -116,8 +127,10 @@ def take_inventory(library: Library) -> Inventory:
     for name, status in _entries(library, "catalog"):
         if digest := catalog_digest(name):
             there.catalogs[digest] = last_used.get(digest, status.st_mtime)
+        elif digest := signature_digest(name):
+            there.signatures[digest] = _file("catalog", name, status)
         else:
-            _put_aside(there, "catalog", name, is_draft=draft_of(name).endswith(".json"))
+            _put_aside(there, "catalog", name, is_draft=draft_of(name).endswith((".json", ".sig")))
     for name, digest in there.names.items():
         if digest not in there.catalogs:
             what = f"the catalog that {name!r} means, {digest[:12]}, is not there"

@@ -60,6 +60,12 @@ def catalog_digest(file: str) -> str:
     return digest if digest != file and digests.is_digest(digest) else ""
 
 
+def signature_digest(file: str) -> str:
+    """The digest of the catalog whose signature is in a file of ``catalog/``; nothing if it is none."""
+    digest = file.removesuffix(".sig")
+    return digest if digest != file and digests.is_digest(digest) else ""
+
+
 def catalog_name(file: str) -> str:
     """The name of a catalog that a file of ``names/`` is about; nothing if it is about none."""
     name = file.removesuffix(".json")

@@ -47,6 +47,10 @@ class Wanted(NamedTuple):
     name: str | None
     origin: str
     """where it was read, for messages"""
+    signature: bytes | None = None
+    """one that came with it, in its canonical form"""
+    is_trusted: bool = False
+    """whether one of the allowed signers made it: it then replaces another that the library keeps"""
 
 
 class Adopted(NamedTuple):
@@ -93,7 +97,7 @@ def adopt(
         if source is not None and missing:
             _store(library, [*missing.items()], source, workers, on_progress)
         for item in wanted:
-            replaced = library.catalogs.publish(item.catalog, item.name)
+            replaced = library.catalogs.publish(item.catalog, item.name, item.signature, is_trusted=item.is_trusted)
             if replaced is not None:
                 warnings.append(moved_name(item.name, replaced))
     refs = (CatalogRef(item.name or item.catalog.digest[:12], item.catalog.digest) for item in wanted)

@@ -4,6 +4,7 @@ The container is a ZIP file (:mod:`holo.transport.container`) with, in this orde
 
     holo.json                the manifest: which catalogs, and which blobs were left out
     catalog/<digest>.json    the catalogs, in their canonical form
+    catalog/<digest>.sig     the signature of a catalog, after it, if it has one
     library/ab/<digest>      the blobs in the order in which the catalogs need them; the container is a library
     extents/ab/<digest>      of a blob with holes, or with blocks that another entry has: the rest of it
     extents.json             how those blobs are put together
@@ -36,6 +37,8 @@ from holo.hololib.layout import NAME
 from holo.hololib.offer import BLOCK, Offer, Stretch, Twin, whole
 from holo.hololib.verified import ContentMismatch
 from holo.platform import Directory
+from holo.signatures import CATALOG, canonical
+from holo.signatures import LARGEST as LARGEST_SIGNATURE
 from holo.transport.container import STORED, Entry, check_header, read_directory
 
 MANIFEST = "holo.json"
@@ -97,6 +100,11 @@ class Part(NamedTuple):
 def catalog_entry(digest: str) -> str:
     """The name of a catalog's entry."""
     return f"catalog/{digest}.json"
+
+
+def signature_entry(digest: str) -> str:
+    """The name of the entry of a catalog's signature."""
+    return f"catalog/{digest}.sig"
 
 
 def blob_entry(digest: str) -> str:
@@ -161,6 +169,16 @@ class Bundle:
         if digests.of(data) != digest:
             raise self._damaged(f"catalog {digest} does not have that digest")
         return Catalog.from_json(data, origin)
+
+    def signature(self, digest: str) -> bytes | None:
+        """The signature of a catalog of it, or ``None``; whose it is, nobody has checked."""
+        name = signature_entry(digest)
+        if (entry := self._named.get(name)) is None:
+            return None
+        data = self._document(entry, LARGEST_SIGNATURE)
+        if canonical(data, CATALOG, f"{catalog_entry(digest)} of {self.name}") != data:
+            raise self._damaged(f"{name} is not what holo writes")
+        return data
 
     def lacking(self, catalog: Catalog) -> int:
         """How many contents of a catalog of it are not in it. Raises :class:`IntegrityError` if none was left out."""
@@ -334,7 +352,10 @@ class Bundle:
 
     def _refuse_strangers(self) -> None:
         """Raise :class:`IntegrityError` for an entry that no bundle has."""
-        known = {MANIFEST, EXTENTS, *(catalog_entry(digest) for _, digest in self.manifest.catalogs)}
+        known = {MANIFEST, EXTENTS}
+        known.update(
+            entry(digest) for entry in (catalog_entry, signature_entry) for _, digest in self.manifest.catalogs
+        )
         for entry in self.entries:
             name, digest = entry.name, entry.name.rpartition("/")[2]
             is_blob = digests.is_digest(digest) and (

@@ -16,6 +16,7 @@ from holo.hololib import CatalogRef
 from holo.hololib.offer import WORTH_CLONING, Offer
 from holo.hololib.verified import ContentMismatch, verified_chunks
 from holo.platform import Directory
+from holo.signatures import Trust
 from holo.transport.adopt import refuse_rights
 from holo.transport.bundle import Bundle, opened
 from holo.transport.source import damaged
@@ -71,15 +72,17 @@ class BundleContents:
 
 @contextmanager
 def carrier_of(
-    path: str, digest: str | None = None, *, keep_setid: bool = False
+    path: str, digest: str | None = None, *, trust: Trust, keep_setid: bool = False
 ) -> Iterator[tuple[CatalogRef, Carrier]]:
     """A catalog of the bundle at a path, by its digest or because it is the only one, and what to restore it from.
 
     Raises :class:`UsageError` if nobody says which, :class:`~holo.errors.CatalogInvalid` for one that gives rights
-    unless ``keep_setid`` or the caller has accepted that ``digest`` before, and what opening a bundle raises.
+    unless ``keep_setid`` or the caller has accepted that ``digest`` before, what ``trust`` raises for its signature,
+    and what opening a bundle raises.
     """
     with opened(path) as bundle:
         ref = only_catalog(bundle) if digest is None else CatalogRef(digest[:12], digest)
+        trust.require_catalog(ref.digest, bundle.signature(ref.digest), path)
         catalog = bundle.catalog(ref.digest)
         if not keep_setid and digest is None:
             refuse_rights(catalog, f"{ref.name} in {path}")

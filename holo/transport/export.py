@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
 from zlib import crc32
@@ -25,6 +25,7 @@ from holo.files import write_atomically
 from holo.hololib import CatalogRef, Library
 from holo.hololib.frames import Compressor, frame_of, frame_pieces, most_compressed
 from holo.hololib.offer import BLOCK
+from holo.signatures import CATALOG, canonical, catalog_statement, sign
 from holo.transport.adopt import Blob, OnProgress, tasks_of
 from holo.transport.bundle import (
     EXTENTS,
@@ -38,6 +39,7 @@ from holo.transport.bundle import (
     is_bundle,
     opened,
     rest_entry,
+    signature_entry,
     unnamed_file,
 )
 from holo.transport.container import STORED, ZSTD, Entry, directory_of, entry_at, local_header
@@ -65,6 +67,8 @@ class ExportReport(NamedTuple):
     """of the blobs in it"""
     bytes_written: int
     """of the bundle"""
+    signatures: int
+    """catalogs that have one in it"""
     seconds: float
 
     def to_json(self) -> dict[str, object]:
@@ -74,6 +78,7 @@ class ExportReport(NamedTuple):
             "catalogs": [catalog._asdict() for catalog in self.catalogs],
             "blobs": {"written": self.blobs, "left_out": self.left_out},
             "bytes": {"content": self.bytes_content, "written": self.bytes_written},
+            "signatures": self.signatures,
             "seconds": self.seconds,
         }
 
@@ -86,6 +91,8 @@ class Cargo(NamedTuple):
     """digests of blobs that whoever imports it has already"""
     without: Sequence[str]
     """the digests of the catalogs of which that is so"""
+    signatures: Mapping[str, bytes]
+    """by the digests of catalogs"""
 
     def blobs(self) -> tuple[list[Blob], int]:
         """Those to be written, each once, in the order of the catalogs; and how many others there are."""
@@ -96,8 +103,10 @@ class Cargo(NamedTuple):
         return written, len(wanted) - len(written)
 
 
-def cargo_of(library: Library, references: Sequence[str], known: Sequence[str]) -> Cargo:
+def cargo_of(library: Library, references: Sequence[str], known: Sequence[str], key: str | None = None) -> Cargo:
     """What to export: catalogs by name or digest prefix, without what ``known`` catalogs and bundles hold.
+
+    ``key`` signs the catalogs; without it they have the signatures that the library keeps.
 
     Raises :class:`~holo.errors.NotFound`, :class:`UsageError` and what reading them raises.
     """
@@ -117,7 +126,24 @@ def cargo_of(library: Library, references: Sequence[str], known: Sequence[str]) 
             digest = library.catalogs.resolve(item).digest
             blobs |= {row[4] for _, row in library.catalogs.read(digest).files()}
             without.add(digest)
-    return Cargo(sorted(catalogs.items(), key=_place), frozenset(blobs), sorted(without))
+    digests = {ref.digest for ref in catalogs}
+    signatures = _kept(library, digests) if key is None else _signed(library, digests, key)
+    return Cargo(sorted(catalogs.items(), key=_place), frozenset(blobs), sorted(without), signatures)
+
+
+def _kept(library: Library, digests: Iterable[str]) -> dict[str, bytes]:
+    """The signatures that the library keeps with catalogs."""
+    found = ((digest, library.catalogs.signature(digest)) for digest in digests)
+    path = library.catalogs.path
+    return {digest: canonical(kept, CATALOG, f"catalog {path(digest)}") for digest, kept in found if kept is not None}
+
+
+def _signed(library: Library, digests: Iterable[str], key: str) -> dict[str, bytes]:
+    """New signatures of catalogs, which the library keeps from now on."""
+    made = {digest: sign(catalog_statement(digest), CATALOG, key) for digest in sorted(digests)}
+    for digest, signature in made.items():
+        library.catalogs.keep_signature(digest, signature, replace=True)
+    return made
 
 
 def _place(item: tuple[CatalogRef, Catalog]) -> tuple[str, str]:
@@ -164,6 +190,7 @@ def export(
         left_out=left_out,
         bytes_content=sum(size for _, size in blobs),
         bytes_written=written,
+        signatures=len(cargo.signatures),
         seconds=round(time.monotonic() - started, 3),
     )
 
@@ -181,6 +208,8 @@ def _write(
     writer.add(MANIFEST, manifest.to_json(), compress=False)
     for digest, catalog in {ref.digest: catalog for ref, catalog in cargo.catalogs}.items():
         writer.add(catalog_entry(digest), catalog.to_json(), compress=compress)
+        if (signature := cargo.signatures.get(digest)) is not None:
+            writer.add(signature_entry(digest), signature, compress=False)
     spool = unnamed_file(writer.folder)
     try:
         reader = _Reader(library, spool, compress=compress)

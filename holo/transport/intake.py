@@ -11,6 +11,7 @@ from holo.errors import CatalogInvalid, UsageError
 from holo.hololib import CatalogRef, CatalogSummary, Library
 from holo.hololib.catalogs import summarize
 from holo.hololib.layout import check_name
+from holo.signatures import Trust
 from holo.transport.adopt import OnProgress, Wanted, adopt
 from holo.transport.bundle import Bundle, catalog_entry, opened
 
@@ -50,14 +51,15 @@ def import_bundle(
     bundle: Bundle,
     name: str | None = None,
     *,
+    trust: Trust,
     keep_setid: bool = False,
     workers: int = 1,
     on_progress: OnProgress | None = None,
 ) -> ImportReport:
     """Publish the catalogs of a bundle, under the names that they have in it; one that is alone as ``name``, if given.
 
-    The caller holds the library's lock, shared. Raises :class:`UsageError` for a name for several catalogs, and what
-    :func:`holo.transport.adopt.adopt` raises.
+    The caller holds the library's lock, shared. Raises :class:`UsageError` for a name for several catalogs, what
+    ``trust`` raises for a signature, and what :func:`holo.transport.adopt.adopt` raises.
     """
     started = time.monotonic()
     named = bundle.manifest.catalogs
@@ -69,13 +71,20 @@ def import_bundle(
                 "Leave it out: each has its own name.",
             )
         named = (named[0]._replace(name=name),)
+    signed = {}
+    for _, digest in named:
+        signature = bundle.signature(digest)
+        signed[digest] = (signature, trust.require_catalog(digest, signature, bundle.name) is not None)
     loaded = {digest: bundle.catalog(digest) for _, digest in named}
     for digest, catalog in loaded.items():
         if digests.of(catalog.to_json()) != digest:
             raise CatalogInvalid(f"catalog {digest} in {bundle.name} is not in the form that holo writes")
     for catalog in loaded.values():
         bundle.lacking(catalog)
-    wanted = [Wanted(loaded[digest], called, f"{catalog_entry(digest)} in {bundle.name}") for called, digest in named]
+    wanted = [
+        Wanted(loaded[digest], called, f"{catalog_entry(digest)} in {bundle.name}", *signed[digest])
+        for called, digest in named
+    ]
     done = adopt(library, wanted, bundle, keep_setid=keep_setid, workers=workers, on_progress=on_progress)
     return ImportReport(
         bundle.name,

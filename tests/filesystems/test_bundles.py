@@ -548,6 +548,7 @@ def test_documents(update: tuple[Machine, Path, Path], machine: Make) -> None:
         "file": str(a.root / "app.holo"),
         "catalogs": [catalog],
         "blobs": {"written": 4, "left_out": 0},
+        "signatures": 0,
     }
     b = machine("local")
     report = b("import", a.root / "app.holo", "--json").json()

@@ -10,6 +10,7 @@ import json
 import random
 import struct
 import sys
+from base64 import b64encode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -184,6 +185,7 @@ def items(
 SOUND = Zip(items()).to_bytes()
 DIGEST = contents.digest(canonical(catalog()))
 CATALOG = f"catalog/{DIGEST}.json"
+SIGNATURE = f"catalog/{DIGEST}.sig"
 
 
 def changed(name: str, **fields: Any) -> bytes:
@@ -207,6 +209,21 @@ def said(**changes: Any) -> bytes:
 def put_together(*rows: Any, **more: Any) -> bytes:
     """``mixed`` is put together from other parts."""
     return Zip(items(parts={D["mixed"]: list(rows), **more})).to_bytes()
+
+
+def signature(made: bytes = bytes(64), *, namespace: bytes = b"holo-catalog", width: int = 70) -> bytes:
+    """What looks like a signature by ssh-keygen (PROTOCOL.sshsig)."""
+
+    def strings(*values: bytes) -> bytes:
+        return b"".join(struct.pack(">L", len(value)) + value for value in values)
+
+    kind = b"ssh-ed25519"
+    blob = b"SSHSIG" + struct.pack(">L", 1)
+    key = random.Random(3).randbytes(32)
+    blob += strings(strings(kind, key), namespace, b"", b"sha512", strings(kind, made))
+    text = b64encode(blob)
+    lines = [text[start : start + width] for start in range(0, len(text), width)]
+    return b"\n".join([b"-----BEGIN SSH SIGNATURE-----", *lines, b"-----END SSH SIGNATURE-----", b""])
 
 
 def frame(zeros: int, claims: int, window: int | None = None) -> bytes:
@@ -384,6 +401,26 @@ CASES: dict[str, Case] = {
     "unlisted-catalog": Case(
         "there is a catalog that the manifest does not list",
         lambda: with_more(Item(f"catalog/{'aa' * 32}.json", canonical(catalog()))),
+    ),
+    "signature-of-nothing": Case(
+        "a signature of a catalog that is not in it",
+        lambda: with_more(Item(f"catalog/{'aa' * 32}.sig", signature())),
+    ),
+    "signature-junk": Case("what should be a signature is none", lambda: with_more(Item(SIGNATURE, b"ada was here\n"))),
+    "signature-empty": Case("what should be a signature is empty", lambda: with_more(Item(SIGNATURE, b""))),
+    "signature-large": Case(
+        "what should be a signature is too large", lambda: with_more(Item(SIGNATURE, signature(bytes(1 << 20))))
+    ),
+    "signature-bomb": Case(
+        "what should be a signature is a bomb",
+        lambda: with_more(Item(SIGNATURE, frame(1 << 30, 1 << 30), ZSTD, bytes(1 << 30))),
+    ),
+    "signature-wrapped": Case(
+        "a signature in another form than the only one", lambda: with_more(Item(SIGNATURE, signature(width=64)))
+    ),
+    "signature-wrong": Case("a signature that nobody has made", lambda: with_more(Item(SIGNATURE, signature()))),
+    "signature-for-git": Case(
+        "a signature for another purpose", lambda: with_more(Item(SIGNATURE, signature(namespace=b"git")))
     ),
     "symlink": Case(
         "an entry is a symlink",

@@ -9,6 +9,7 @@ import typer
 
 from holo.cli.app import command, reporting
 from holo.cli.options import Json, KeepSetid
+from holo.errors import IntegrityError
 
 _GROUP = "Carry environments to other machines"
 
@@ -20,6 +21,7 @@ _GROUP = "Carry environments to other machines"
         "holo export app -o app.holo",
         "holo export app --compress -o - | ssh host holo import -",
         "holo export app-2 --known app -o update.holo",
+        "holo export app --sign ~/.ssh/id_ed25519 -o app.holo",
     ],
 )
 def export(
@@ -32,6 +34,10 @@ def export(
     compress: Annotated[
         bool, typer.Option("--compress", help="Compress: smaller, but no blocks can be shared.")
     ] = False,
+    sign: Annotated[
+        Optional[str],
+        typer.Option("--sign", metavar="KEY", help="Sign the catalogs with this key of ssh; a .pub: with ssh-agent."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write catalogs with all their content into one file: a bundle."""
@@ -45,7 +51,12 @@ def export(
         raise UsageError("a bundle cannot be shown on a terminal", "Send it into a pipe, or name a file: -o FILE.")
     with render.progress("exporting", as_json) as on_progress:
         report = Hololib().export(
-            references, 1 if output == "-" else output, known=known or (), compress=compress, on_progress=on_progress
+            references,
+            1 if output == "-" else output,
+            known=known or (),
+            compress=compress,
+            sign=sign,
+            on_progress=on_progress,
         )
     if output != "-":
         with reporting():
@@ -91,3 +102,26 @@ def import_(
         render.warn(warning)
     with reporting():
         render.document(report.to_json()) if as_json else render.imported(report)
+
+
+@command("verify", _GROUP, ["holo verify app", "holo verify app.holo --allowed-signers ~/.ssh/allowed_signers"])
+def verify(
+    what: Annotated[str, typer.Argument(metavar="REF|FILE", help="A catalog's name or digest prefix, or a bundle.")],
+    allowed_signers: Annotated[
+        Optional[str],
+        typer.Option(
+            "--allowed-signers", metavar="FILE", help="Who may sign (default: remote.allowed-signers in settings.yaml)."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Read all content of a catalog or a bundle, and say who signed it."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    with render.progress("verifying", as_json) as on_progress:
+        report = Hololib().verify(what, allowed_signers=allowed_signers, on_progress=on_progress)
+    with reporting():
+        render.document(report.to_json()) if as_json else render.verified(report)
+    if not report.is_sound:
+        raise typer.Exit(IntegrityError.exit_code)
