@@ -39,12 +39,23 @@ if TYPE_CHECKING:
         Untrusted,
         UsageError,
     )
+    from holo.exchange import RemoteLibrary
     from holo.filetimes import FileTimes
     from holo.gc.report import GcReport, Use
     from holo.hololib.catalogs import CatalogSummary
     from holo.hololib.inventory import Damage
     from holo.hololib.reference import CatalogRef
     from holo.record import RecordReport
+    from holo.remote.report import (
+        PullReport,
+        PushReport,
+        RemoteCheck,
+        RemoteGc,
+        RemoteName,
+        RemoteProblem,
+        RemoteStatus,
+    )
+    from holo.remote.traffic import Traffic
     from holo.restore import DryRun
     from holo.restore.report import RestoreReport
     from holo.settings import Setting, Settings, Strategy
@@ -82,6 +93,17 @@ _HOMES = {
     "hololib.inventory": ("Damage",),
     "hololib.reference": ("CatalogRef",),
     "record": ("RecordReport",),
+    "remote.report": (
+        "PullReport",
+        "PushReport",
+        "RemoteCheck",
+        "RemoteGc",
+        "RemoteName",
+        "RemoteProblem",
+        "RemoteStatus",
+    ),
+    "remote.traffic": ("Traffic",),
+    "exchange": ("RemoteLibrary",),
     "restore": ("DryRun",),
     "checkout.plan": ("Fill", "Plan", "Removal"),
     "restore.report": ("RestoreReport",),
@@ -124,8 +146,16 @@ __all__ = [
     "NotFound",
     "Plan",
     "Problem",
+    "PullReport",
+    "PushReport",
     "RecordReport",
     "RelocationImpossible",
+    "RemoteCheck",
+    "RemoteGc",
+    "RemoteLibrary",
+    "RemoteName",
+    "RemoteProblem",
+    "RemoteStatus",
     "Removal",
     "RestoreReport",
     "Setting",
@@ -136,6 +166,7 @@ __all__ = [
     "Strategy",
     "StrategyUnavailable",
     "Totals",
+    "Traffic",
     "UninstallReport",
     "Untrusted",
     "Usage",

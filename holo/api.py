@@ -11,6 +11,7 @@ from holo import selection
 from holo import settings as settings_module
 from holo.errors import Conflict, HoloError, NotFound, UsageError
 from holo.hololib import CatalogRef, CatalogSummary, Library
+from holo.hololib.layout import NAME
 from holo.hololib.locks import OnWait, say_waiting
 from holo.hololib.recovery import locked_library
 from holo.holotree import PLACES, Holotree
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from holo.check.adopt import Adoption
     from holo.doctor import Diagnosis
     from holo.ephemeral import Environment
+    from holo.exchange import RemoteLibrary
     from holo.gc.report import GcReport
+    from holo.home import Exchange
     from holo.platform import Directory
     from holo.record import RecordReport
     from holo.restore import Carrier, DryRun, Options
@@ -58,7 +61,8 @@ class Hololib:
         refuse_encoding()
         self.settings = settings_module.load(home=os.fspath(home) if home is not None else None)
         library = Library(self.settings.home, self.settings.compression)
-        self.home = Home(library, Holotree(self.settings.home), self.settings.workers, on_wait)
+        here = Home(library, Holotree(self.settings.home), self.settings.workers, on_wait)
+        self.home = here._replace(exchange=self._exchange(here))
 
     def record(
         self,
@@ -123,6 +127,7 @@ class Hololib:
         text = os.fspath(source) if source is not None else None
         path = selection.place_named(to)
         self._sweep()
+        self._obtain(text)
         known = look_up(self.home.spaces, space)
         if selection.blueprint_named(self.home, text, known, path) is None:
             selection.catalog_named(self.home, text, known.space)  # what does not exist is told before anything is made
@@ -317,6 +322,7 @@ class Hololib:
         _refuse_contradictions(catalog, blueprint, keep, record=record)
         if keep is not None:
             self._refuse_taken(keep, record=record)
+        self._obtain(catalog)
         environment = self._environment(space, catalog, blueprint, compile)
 
         def save(root: Directory, path: str) -> None:
@@ -512,6 +518,21 @@ class Hololib:
             catalog = self.home.library.catalogs.resolve(reference)
             return verify_catalog(self.home.library, catalog, signers, self.home.workers, on_progress)
 
+    def remote(self, url: PathLike | None = None) -> RemoteLibrary:
+        """A remote, to push to and to pull from: a folder, or a URL (file, https, s3, gs, az).
+
+        Without ``url``: the one of ``HOLO_REMOTE`` or ``remote.url`` in the settings. Makes no request.
+        """
+        from holo.exchange import RemoteLibrary
+
+        wanted = os.fspath(url) if url else self.settings.remote_url
+        if not wanted:
+            raise UsageError(
+                "no remote is named",
+                "Name one (a folder, or a URL: https, s3, gs, az), or set HOLO_REMOTE or `remote.url`.",
+            )
+        return RemoteLibrary(self.home, wanted, self._trust())
+
     def catalog(self, reference: str) -> Catalog:
         """The catalog of that name or digest prefix, validated."""
         return self.home.library.catalogs.load(self.home.library.catalogs.resolve(reference).digest)
@@ -639,6 +660,24 @@ class Hololib:
 
         return measure(self.settings.home, os.fspath(directory) if directory is not None else None, on_progress)
 
+    def _exchange(self, home: Home) -> Exchange | None:
+        url = self.settings.remote_url
+        if url is None:
+            return None
+        from holo.exchange import RemoteExchange
+
+        return RemoteExchange(home, url, self._trust(), is_pushing=self.settings.remote_push)
+
+    def _obtain(self, *references: str | None) -> None:
+        """Pull those of these catalogs that the library does not have, if a remote is set and knows them."""
+        if self.settings.remote_url is None:
+            return
+        for reference in references:
+            if reference is None or self.home.library.catalogs.is_catalog(reference) or os.path.lexists(reference):
+                continue
+            if NAME.fullmatch(reference) is not None:
+                self.remote().obtain_name(reference)
+
     def _options(
         self,
         strategy: Strategy | str | None,
@@ -694,12 +733,18 @@ class Hololib:
         """
         path = selection.place_named(to)
         name = selection.space_to_restore(self.home, space, path, catalog)
+        self._obtain(catalog if catalog is not None else self._lost_catalog(name))
         selection.catalog_for(self.home, name, catalog)  # what does not exist is told before anything is made
         self._sweep()
         with self._alone_with(name), self._using_library():
             wanted = selection.catalog_for(self.home, name, catalog)
             with self._carried(self.home.spaces.find(name), wanted) as carrier:
                 yield name, path, wanted, carrier
+
+    def _lost_catalog(self, space: str) -> str | None:
+        """The digest of the catalog of a space, if neither the library nor a bundle has it."""
+        known = self.home.spaces.find(space) if self.settings.remote_url is not None else None
+        return known.digest if known is not None and not os.path.exists(known.bundle) else None
 
     @contextmanager
     def _carried(self, known: Space | None, wanted: CatalogRef) -> Iterator[Carrier | None]:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from holo.hololib import Library
+from holo.hololib import CatalogRef, Library
 from holo.hololib.locks import OnWait, say_waiting
 from holo.holotree import Holotree
+
+
+class Exchange(Protocol):
+    """Where others may have built what a blueprint says."""
+
+    def obtain(self, key: str, name: str) -> CatalogRef | None:
+        """Take what was built for a key into the library, as ``name``; ``None`` if there is nothing to have.
+
+        The caller holds no lock of the library.
+        """
+
+    def offer(self, catalog: CatalogRef) -> None:
+        """Let others have what was built here, if it is to be shared."""
 
 
 class Home(NamedTuple):
@@ -18,3 +31,4 @@ class Home(NamedTuple):
     """processes that work side by side"""
     on_wait: OnWait = say_waiting
     """called with messages for the user, above all before holo waits for a lock"""
+    exchange: Exchange | None = None

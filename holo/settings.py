@@ -231,16 +231,17 @@ def _parse_signers(value: str, source: str) -> str | None:
 
 
 def _parse_max_age(value: str, source: str) -> int | None:
-    if value == NOTHING:
-        return None
+    return None if value == NOTHING else parse_duration(value, f"{source}: {_MAX_AGE}")
+
+
+def parse_duration(value: str, what: str) -> int:
+    """The seconds of a duration such as ``30d``; ``what`` it is for, in the error."""
     number, unit = value[:-1], value[-1:]
     if number.isascii() and number.isdecimal() and len(number) <= 10 and unit in _UNITS:
         seconds = int(number) * _UNITS[unit]
         if 0 < seconds <= _ALL_TIME:
             return seconds
-    raise UsageError(
-        f"{source}: {_MAX_AGE} must be a duration of at most 100 years such as 30d, 12h or 90m, or none, not {value!r}"
-    )
+    raise UsageError(f"{what} must be a duration of at most 100 years such as 30d, 12h or 90m, not {value!r}")
 
 
 def duration(seconds: int) -> str:

@@ -13,9 +13,9 @@ from holo.content import Piece
 from holo.errors import IntegrityError, Untrusted
 from holo.hololib import CatalogRef, Library
 from holo.signatures import CATALOG, AllowedSigners, Signer, catalog_statement, key_of
-from holo.transport.adopt import Blob, OnProgress, tasks_of
+from holo.transport.adopt import OnProgress
 from holo.transport.bundle import Bundle, opened
-from holo.transport.source import verified_pieces
+from holo.transport.source import Blob, tasks_of, verified_pieces
 from holo.workers import pool
 
 

@@ -1,7 +1,7 @@
 """Build the catalog of a blueprint, unless the library has it.
 
     find        the catalog by its key, the digest of everything that decides the result. Names of catalogs end with it
-    build       under a lock, so that nobody builds the same key twice:
+    build       under a lock, so that nobody builds the same key twice; first a remote is asked, if there is one:
         stage       make a new directory, from the most similar catalog if the builder can begin from one
         build       run the builder's tools in it
         record      the stage as a catalog. That and its name appear last, as with every record
@@ -86,6 +86,8 @@ def build(home: Home, wanted: Wanted) -> CatalogRef:
         with locked(lock, f"the build of {blueprint.path}", exclusive=True, on_wait=home.on_wait) as descriptor:
             if (made := _known(library, wanted)) is not None:  # somebody else has built it meanwhile
                 return made
+            if (obtained := _obtain(home, wanted)) is not None:
+                return obtained
             log = Log(path_of(library, build_id, LOG), () if descriptor is None else (descriptor,))
             try:
                 with new_stage(home.spaces, build_id) as stage:
@@ -96,7 +98,21 @@ def build(home: Home, wanted: Wanted) -> CatalogRef:
     finally:
         remove_unheld(lock)
     remember(library, blueprint, wanted.options, report.name, report.digest, wanted.inputs)
-    return CatalogRef(report.name, report.digest)
+    made = CatalogRef(report.name, report.digest)
+    if home.exchange is not None:
+        home.exchange.offer(made)
+    return made
+
+
+def _obtain(home: Home, wanted: Wanted) -> CatalogRef | None:
+    """The catalog as somebody else has built it, if they share it."""
+    if home.exchange is None:
+        return None
+    name = _free_name(home.library, wanted.blueprint.label, wanted.key)
+    found = home.exchange.obtain(wanted.key, name)
+    if found is not None:
+        remember(home.library, wanted.blueprint, wanted.options, found.name, found.digest, wanted.inputs)
+    return found
 
 
 def _build_in(stage: str, home: Home, wanted: Wanted, log: Log) -> RecordReport:

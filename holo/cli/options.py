@@ -6,7 +6,13 @@ from typing import Annotated, Optional
 
 import typer
 
+from holo.cli.progress import Form
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+Progress = Annotated[
+    Form,
+    typer.Option("--progress", help="json: one JSON object a line on stderr (default: a bar, on a terminal)."),
+]
 SpaceName = Annotated[str, typer.Option("--space", metavar="NAME", help="Name of the space.")]
 SpaceToRestore = Annotated[
     Optional[str],

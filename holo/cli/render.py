@@ -8,16 +8,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from holo import streams
 from holo.errors import printable
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from holo import (
         Adoption,
         CatalogSummary,
@@ -28,8 +25,15 @@ if TYPE_CHECKING:
         ExportReport,
         GcReport,
         ImportReport,
+        PullReport,
+        PushReport,
         RecordReport,
+        RemoteCheck,
+        RemoteGc,
+        RemoteName,
+        RemoteStatus,
         RestoreReport,
+        Traffic,
         UninstallReport,
         Use,
         VerifyReport,
@@ -73,51 +77,6 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-@contextmanager
-def progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on a terminal; nothing anywhere else."""
-    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield None
-        return
-    shown = _Bar(what)
-    try:
-        yield shown
-    finally:
-        shown.close()
-
-
-class _Bar:
-    """Rich's bar, drawn by us: its own refreshing would be a thread, and workers are forked."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._bar: Progress | None = None
-        self._is_seen = True
-
-    def __call__(self, done: int, total: int) -> None:
-        if self._is_seen:
-            try:
-                self._draw(done, total)
-            except OSError:  # the terminal was closed: SIGHUP says what that means, if it is heeded
-                self._is_seen = False
-
-    def _draw(self, done: int, total: int) -> None:
-        if self._bar is None:
-            from rich.console import Console
-            from rich.progress import Progress
-
-            self._bar = Progress(console=Console(stderr=True), auto_refresh=False, transient=True)
-            self._task = self._bar.add_task(self._what, total=total)
-            self._bar.live.start()
-        self._bar.update(self._task, completed=done, total=total)
-        self._bar.refresh()
-
-    def close(self) -> None:
-        if self._bar is not None:
-            with suppress(OSError):
-                self._bar.stop()
 
 
 def recorded(report: RecordReport) -> None:
@@ -165,6 +124,64 @@ def verified(report: VerifyReport) -> None:
     left_out = f"; {report.left_out:,} left out" if report.left_out else ""
     sound = f"{len(report.damaged):,} of them damaged" if report.damaged else "all sound"
     print(f"{count(report.blobs, 'blob')}, {size(report.bytes)}, {sound}{left_out}, in {report.seconds:.2f} s")
+
+
+def pushed(report: PushReport) -> None:
+    """What was sent, or would be."""
+    names = " and ".join(f"{ref.name} ({ref.digest[:12]})" for ref in report.catalogs)
+    verb = "would push" if report.dry_run else "pushed"
+    print(f"{verb} {names} to {report.remote}")
+    sent = f"{count(report.blobs_sent, 'blob')} ({size(report.bytes_content)}) in {count(report.packs, 'pack')}"
+    print(f"{sent}, {report.blobs_known:,} there already")
+    _traffic(report.traffic, report.seconds)
+
+
+def pulled(report: PullReport) -> None:
+    """What has come, or would."""
+    name, digest = report.catalog
+    verb = "would pull" if report.dry_run else "pulled"
+    signed = f", signed by {printable(report.signed_by)}" if report.signed_by else ""
+    print(f"{verb} {name} ({digest[:12]}) from {report.remote}{signed}")
+    to_fetch = f" ({size(report.bytes_to_fetch)})" if report.blobs_new else ""
+    print(f"{count(report.blobs_new, 'blob')} new{to_fetch}, {report.blobs_known:,} here already")
+    _traffic(report.traffic, report.seconds)
+
+
+def _traffic(traffic: Traffic, seconds: float) -> None:
+    print(
+        f"{count(traffic.requests, 'request')}, {size(traffic.sent)} sent, {size(traffic.received)} received "
+        f"in {seconds:.2f} s"
+    )
+
+
+def remote_names(names: list[RemoteName]) -> None:
+    rows = [(name.name, name.kind, name.digest[:12], name.time, "yes" if name.is_signed else "no") for name in names]
+    columns(("NAME", "KIND", "CATALOG", "SINCE", "SIGNED"), rows)
+
+
+def remote_status(status: RemoteStatus) -> None:
+    print(f"{status.remote}: {count(status.catalogs, 'catalog')}, {count(status.packs, 'pack')}, {size(status.bytes)}")
+    print(f"{count(status.names, 'name')}, {status.keys:,} for keys of blueprints")
+    if status.garbage:
+        print(f"{count(status.garbage, 'object')} that nothing needs, for `holo remote gc`")
+
+
+def remote_checked(found: RemoteCheck) -> None:
+    for problem in found.problems:
+        print(f"{problem.key}: {printable(problem.what)}")
+    what = "read" if found.is_read else "looked for"
+    print(
+        f"{what} {count(found.packs, 'pack')} of {count(found.catalogs, 'catalog')}, {count(found.names, 'name')} "
+        f"in {found.seconds:.2f} s"
+    )
+    print("all is well" if not found.problems else count(len(found.problems), "problem"))
+
+
+def remote_collected(report: RemoteGc) -> None:
+    verb = "would remove" if report.dry_run else "removed"
+    print(f"{verb} {count(report.removed, 'object')} ({size(report.removed_bytes)}) from {report.remote}")
+    if report.waiting:
+        print(f"{count(report.waiting, 'object')} ({size(report.waiting_bytes)}) that nothing needs stay for now")
 
 
 def cloned(report: CloneReport) -> None:

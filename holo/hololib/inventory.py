@@ -142,6 +142,8 @@ def take_inventory(library: Library) -> Inventory:
         elif name != ".lock":
             _put_aside(there, "golden", name, status)
     _count_files(library, there)
+    # Packs on their way: whoever fetches or sends them holds the lock, shared.
+    there.drafts += [_file("incoming", name, status) for name, status in _entries(library, "incoming")]
     there.unknown = sorted(os.path.join(library.path, path) for path in there.unknown)
     return there
 

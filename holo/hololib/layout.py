@@ -13,7 +13,7 @@ from holo import digest as digests
 from holo.errors import HoloError, UsageError, advice_at_home
 from holo.walk import make_folders
 
-FOLDERS = ("library", "catalog", "names", "links", "golden", "used", "unsettled", "quarantine", "builds")
+FOLDERS = ("library", "catalog", "names", "links", "golden", "used", "unsettled", "quarantine", "builds", "incoming")
 LOCKS = ("pending.lock", "lock")
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")

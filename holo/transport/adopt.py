@@ -2,6 +2,7 @@
 
     check     a catalog by the loader's rules; rights that it would give; that all its blobs are here or in the source;
               the recorded offsets of files that name their own path
+              (of a remote, when they have come)
     store     what is missing, each blob hashed on the way, by all workers
     publish   everything durable first; then the catalogs, each by one rename
 
@@ -11,10 +12,10 @@ A failure before the end leaves blobs that no catalog needs, as a record does; `
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from holo import digest as digests
 from holo.catalog import Catalog
@@ -26,15 +27,8 @@ from holo.hololib.offer import WORTH_CLONING, Offer, Stretch
 from holo.hololib.verified import ContentMismatch, verified_chunks
 from holo.record import moved_name
 from holo.relocation.patch import Relocator
-from holo.transport.source import Source, damaged, verified_pieces
+from holo.transport.source import Blob, Source, damaged, verified_pieces
 from holo.workers import pool
-
-Blob: TypeAlias = tuple[str, int]
-"""digest, size in bytes"""
-
-_TASK_BYTES = 4 << 20
-_TASK_BLOBS = 64
-"""A worker's task ends with the blob that reaches one of these."""
 
 OnProgress = Callable[[int, int], object]
 """Called with (blobs done, blobs in all)."""
@@ -90,12 +84,15 @@ def adopt(
         for item in wanted:
             refuse_rights(item.catalog, item.origin)
     missing, known = _missing(library, wanted, source)
+    far = missing if source is not None and source.is_far else {}
     for item in wanted:
-        _check_relocations(library, item.catalog, source, missing)
+        _check_relocations(library, item.catalog, source, missing, leave=far)
     warnings = []
     with library.unsettled.record("Nothing was imported."):
         if source is not None and missing:
             _store(library, [*missing.items()], source, workers, on_progress)
+            for item in wanted if far else ():  # what has come only now
+                _check_relocations(library, item.catalog, None, {})
         for item in wanted:
             replaced = library.catalogs.publish(item.catalog, item.name, item.signature, is_trusted=item.is_trusted)
             if replaced is not None:
@@ -142,23 +139,10 @@ def _store(library: Library, missing: list[Blob], source: Source, workers: int, 
     first = [blob for blob in missing if not source.builds_on_others(blob[0])]
     later = [blob for blob in missing if source.builds_on_others(blob[0])]
     # What builds on others may build on each other as well: so one after the other.
-    for count in chain(pool.run(intake, tasks_of(first), workers), map(intake, tasks_of(later))):
+    for count in chain(pool.run(intake, source.deliveries(first), workers), map(intake, source.deliveries(later))):
         done += count
         if on_progress is not None:
             on_progress(done, len(missing))
-
-
-def tasks_of(blobs: list[Blob]) -> list[list[Blob]]:
-    """Blobs, cut into pieces of work for the pool."""
-    tasks: list[list[Blob]] = [[]]
-    size = 0
-    for blob in blobs:
-        tasks[-1].append(blob)
-        size += blob[1]
-        if size >= _TASK_BYTES or len(tasks[-1]) >= _TASK_BLOBS:
-            tasks.append([])
-            size = 0
-    return tasks if tasks[-1] else tasks[:-1]
 
 
 class _Intake:
@@ -172,16 +156,15 @@ class _Intake:
         self._can_share = self._raw and source.why_no_reflink(library.blobs.directory) is None
 
     def __call__(self, blobs: list[Blob]) -> int:
-        for digest, size in blobs:
-            try:
-                self._take(digest, size)
-            except ContentMismatch as error:
-                raise damaged(self._source, digest, str(error)) from None
-            except OSError as error:
-                raise HoloError(
-                    f"cannot take blob {digest} from {self._source.name} into {self._library.path}: {error.strerror}",
-                    advice(error),
-                ) from error
+        with self._source.delivered(blobs):
+            for digest, size in blobs:
+                try:
+                    self._take(digest, size)
+                except ContentMismatch as error:
+                    raise damaged(self._source, digest, str(error)) from None
+                except OSError as error:
+                    place = f"from {self._source.name} into {self._library.path}"
+                    raise HoloError(f"cannot take blob {digest} {place}: {error.strerror}", advice(error)) from error
         return len(blobs)
 
     def _take(self, digest: str, size: int) -> None:
@@ -218,12 +201,23 @@ class _Intake:
         return stretch._replace(can_share=self._can_share)
 
 
-def _check_relocations(library: Library, catalog: Catalog, source: Source | None, missing: Mapping[str, int]) -> None:
-    """Hold the recorded offsets against the content. Raises :class:`CatalogInvalid`, :class:`IntegrityError`."""
+def _check_relocations(
+    library: Library,
+    catalog: Catalog,
+    source: Source | None,
+    missing: Mapping[str, int],
+    leave: Container[str] = (),
+) -> None:
+    """Hold the recorded offsets against the content, but for blobs to ``leave``.
+
+    Raises :class:`CatalogInvalid`, :class:`IntegrityError`.
+    """
     relocator = Relocator(catalog.prefix, catalog.prefix)
     rows = dict(catalog.files()) if catalog.relocations else {}
     for file, relocation in catalog.relocations.items():
         _, _, size, _, digest = rows[file]
+        if digest in leave:
+            continue
         if source is not None and digest in missing:
             relocator.check(verified_pieces(source, digest, size), relocation, file)
         else:

@@ -40,6 +40,7 @@ from holo.platform import Directory
 from holo.signatures import CATALOG, canonical
 from holo.signatures import LARGEST as LARGEST_SIGNATURE
 from holo.transport.container import STORED, Entry, check_header, read_directory
+from holo.transport.source import Near
 
 MANIFEST = "holo.json"
 EXTENTS = "extents.json"
@@ -136,7 +137,7 @@ def _begins_as_bundle(descriptor: int) -> bool:
     return start[:4] == _BEGINNING and start[30:] == MANIFEST.encode()
 
 
-class Bundle:
+class Bundle(Near):
     """An open bundle: a :class:`~holo.transport.source.Source`. Its directory was checked; content is by its users."""
 
     def __init__(self, descriptor: int, name: str, *, is_private: bool = False) -> None:

@@ -17,16 +17,14 @@ from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
-from holo import platform
 from holo.catalog import Catalog
 from holo.content import Hole, Piece, Section, write_all
 from holo.errors import HoloError, UsageError, os_errors_as
 from holo.files import write_atomically
 from holo.hololib import CatalogRef, Library
-from holo.hololib.frames import Compressor, frame_of, frame_pieces, most_compressed
-from holo.hololib.offer import BLOCK
+from holo.hololib.frames import Compressor, most_compressed
 from holo.signatures import CATALOG, canonical, catalog_statement, sign
-from holo.transport.adopt import Blob, OnProgress, tasks_of
+from holo.transport.adopt import OnProgress
 from holo.transport.bundle import (
     EXTENTS,
     MANIFEST,
@@ -42,15 +40,11 @@ from holo.transport.bundle import (
     signature_entry,
     unnamed_file,
 )
-from holo.transport.container import STORED, ZSTD, Entry, directory_of, entry_at, local_header
+from holo.transport.container import STORED, ZSTD
 from holo.transport.extents import BlockTable, Fingerprints, Range, put_together
+from holo.transport.source import Blob, tasks_of
+from holo.transport.writer import Writer
 from holo.workers import pool
-
-_WORTH_SENDING = 32 << 10
-"""Bytes from which on it is faster to let the kernel copy than to gather."""
-
-_BUFFER = 1 << 20
-"""Bytes that are written at once."""
 
 
 class ExportReport(NamedTuple):
@@ -172,7 +166,7 @@ def export(
     def write(descriptor: int) -> bytes:
         nonlocal written
         folder = os.path.dirname(output) if isinstance(output, str) else None
-        writer = _Writer(descriptor, folder, align=not compress)
+        writer = Writer(descriptor, folder, align=not compress)
         _write(writer, library, cargo, blobs, compress, workers, on_progress)
         written = writer.position
         return b""
@@ -196,7 +190,7 @@ def export(
 
 
 def _write(
-    writer: _Writer,
+    writer: Writer,
     library: Library,
     cargo: Cargo,
     blobs: list[Blob],
@@ -238,7 +232,7 @@ def _write(
     writer.end()
 
 
-def _add_whole(writer: _Writer, library: Library, reader: _Reader, item: _Item) -> None:
+def _add_whole(writer: Writer, library: Library, reader: _Reader, item: _Item) -> None:
     """Write the entry of a blob that is in one piece."""
     name = blob_entry(item.digest)
     with reader.stored_in(item) as section:
@@ -355,7 +349,7 @@ class _Frame:
 
 
 def _add_rest(
-    writer: _Writer, library: Library, digest: str, size: int, rest: Sequence[Range], *, compress: bool
+    writer: Writer, library: Library, digest: str, size: int, rest: Sequence[Range], *, compress: bool
 ) -> None:
     """Write the entry with what no other has of a blob."""
     length = sum(end - start for start, end in rest)
@@ -387,117 +381,3 @@ def _in_ranges(pieces: Iterable[Piece], ranges: Sequence[Range]) -> Iterator[byt
                 break
             wanted = next(left, None)
         position = end
-
-
-class _Writer:
-    """Writes the container to a descriptor, from its beginning to its end."""
-
-    def __init__(self, descriptor: int, folder: str | None, *, align: bool) -> None:
-        """``folder``: where there is room for what is compressed first; ``None``: among temporary files."""
-        self.folder = folder
-        self.position = 0
-        self._descriptor = descriptor
-        self._align = align
-        self._may_clone = align
-        self._entries: list[Entry] = []
-        self._pending: list[bytes] = []
-        self._pending_bytes = 0
-
-    def add(self, name: str, content: bytes, *, compress: bool) -> None:
-        """An entry with that content."""
-        crc = crc32(content)
-        if compress and len(frame := frame_of(content)) < len(content):
-            self._begin(name, ZSTD, crc, len(frame), len(content))
-            self._write(frame)
-        else:
-            self._begin(name, STORED, crc, len(content), len(content))
-            self._write(content)
-
-    def add_section(self, name: str, method: int, crc: int, size: int, section: Section) -> None:
-        """An entry whose stored bytes lie in another file."""
-        self._begin(name, method, crc, section.length, size)
-        done = self._clone(section) if section.length >= BLOCK else 0
-        if section.length - done >= _WORTH_SENDING:
-            done += self._send(section.part(done, section.length - done))
-        self.add_bytes(section.part(done, section.length - done).pieces())
-
-    def add_pieces(self, name: str, crc: int, size: int, pieces: Iterable[Piece]) -> None:
-        """An entry with content that has no holes, as it is."""
-        self._begin(name, STORED, crc, size, size)
-        self.add_bytes(map(bytes, pieces))
-
-    def add_compressed(self, name: str, crc: int, content: Section) -> None:
-        """An entry with content that has to be compressed."""
-        copy = unnamed_file(self.folder)
-        try:
-            for block in frame_pieces(content.pieces(), content.length):
-                write_all(copy, block)
-            section = Section(copy, 0, os.fstat(copy).st_size)
-            fits = section.length < content.length
-            self.add_section(name, ZSTD if fits else STORED, crc, content.length, section if fits else content)
-        finally:
-            os.close(copy)
-
-    def add_bytes(self, pieces: Iterable[bytes]) -> None:
-        """Stored bytes of the entry that was begun."""
-        for piece in pieces:
-            self._write(piece)
-
-    def end(self) -> None:
-        """Write the directory."""
-        self._write(directory_of(self._entries))
-        self._flush()
-
-    def _begin(self, name: str, method: int, crc: int, stored: int, size: int) -> None:
-        align = self._align and method == STORED and stored >= BLOCK
-        entry = entry_at(self.position, name, method, crc, stored, size, align=align)
-        if self._entries and self._entries[-1].end != self.position:
-            raise HoloError(f"{self._entries[-1].name} changed while it was exported", "Run `holo check`.")
-        self._entries.append(entry)
-        self._write(local_header(entry))
-
-    def _write(self, data: bytes) -> None:
-        self._pending.append(data)
-        self._pending_bytes += len(data)
-        self.position += len(data)
-        if self._pending_bytes >= _BUFFER:
-            self._flush()
-
-    def _flush(self) -> None:
-        write_all(self._descriptor, b"".join(self._pending))
-        self._pending = []
-        self._pending_bytes = 0
-
-    def _send(self, section: Section) -> int:
-        """Let the kernel copy a section; returns how many bytes it has, 0 where it cannot."""
-        self._flush()
-        done = 0
-        try:
-            while done < section.length and (
-                count := platform.send(
-                    section.descriptor, section.offset + done, section.length - done, self._descriptor
-                )
-            ):
-                done += count
-        except OSError as error:
-            if error.errno not in platform.UNAVAILABLE:
-                raise
-        self.position += done
-        return done
-
-    def _clone(self, section: Section) -> int:
-        """Share the whole blocks of a section with the container, if that can be; returns how many bytes that are."""
-        if not self._may_clone or self.position % BLOCK or section.offset % BLOCK:
-            return 0
-        shared = section.length - section.length % BLOCK
-        self._flush()
-        try:
-            platform.clone_range(section.descriptor, section.offset, shared, self._descriptor, self.position)
-        except OSError as error:
-            if error.errno not in platform.UNAVAILABLE:
-                raise
-            self._may_clone = False
-            return 0
-        self.position += shared
-        os.lseek(self._descriptor, self.position, os.SEEK_SET)
-        return shared

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol, TypeAlias
 
 from holo import platform
 from holo.content import Piece, Section
@@ -17,6 +17,13 @@ from holo.hololib.offer import Offer, Stretch, whole
 from holo.hololib.shards import NO_FILE
 from holo.hololib.verified import ContentMismatch, verified_chunks
 from holo.platform import Directory
+
+Blob: TypeAlias = tuple[str, int]
+"""digest, size in bytes"""
+
+_TASK_BYTES = 4 << 20
+_TASK_BLOBS = 64
+"""A worker's task ends with the blob that reaches one of these."""
 
 _REPAIR = "Get it again, or run `holo check --repair` with `--from DIR` where another library may have that content."
 
@@ -46,6 +53,41 @@ class Source(Protocol):
     def is_unchanged(self) -> bool:
         """Whether all that was read of it so far is certainly still so. ``False`` if nobody can tell."""
 
+    @property
+    def is_far(self) -> bool:
+        """Whether its content has to come over a network first: it can be opened within :meth:`delivered` only."""
+
+    def deliveries(self, blobs: list[Blob]) -> list[list[Blob]]:
+        """Blobs, cut into pieces of work as they come together."""
+
+    def delivered(self, blobs: list[Blob]) -> AbstractContextManager[object]:
+        """Have the blobs of a delivery at hand within the block. Raises what opening one raises."""
+
+
+class Near:
+    """What all sources have in common whose content is on this machine."""
+
+    is_far = False
+
+    def deliveries(self, blobs: list[Blob]) -> list[list[Blob]]:
+        return tasks_of(blobs)
+
+    def delivered(self, blobs: list[Blob]) -> AbstractContextManager[object]:
+        return nullcontext()
+
+
+def tasks_of(blobs: list[Blob]) -> list[list[Blob]]:
+    """Blobs, cut into pieces of work for the pool."""
+    tasks: list[list[Blob]] = [[]]
+    size = 0
+    for blob in blobs:
+        tasks[-1].append(blob)
+        size += blob[1]
+        if size >= _TASK_BYTES or len(tasks[-1]) >= _TASK_BLOBS:
+            tasks.append([])
+            size = 0
+    return tasks if tasks[-1] else tasks[:-1]
+
 
 def verified_pieces(source: Source, digest: str, size: int) -> Iterator[Piece]:
     """The content, verified before the last piece is given out. Raises :class:`IntegrityError`, :class:`HoloError`."""
@@ -61,7 +103,7 @@ def damaged(source: Source, digest: str, why: str) -> IntegrityError:
     return IntegrityError(f"blob {digest} in {source.name} is damaged: {why}", _REPAIR)
 
 
-class Folder:
+class Folder(Near):
     """A folder of blobs as a library has it, ``ab/<digest>`` or ``ab/<digest>.zst``, with any modes and times.
 
     It may have come from an archive or a version control system. Never followed is a symlink in it.
@@ -89,7 +131,7 @@ class Folder:
                     if ending:
                         yield Offer(size, Section(descriptor, 0, found.st_size))
                     else:
-                        yield _raw(descriptor, size)
+                        yield raw_offer(descriptor, size)
                 finally:
                     os.close(descriptor)
                 return
@@ -129,8 +171,8 @@ def _is_raw(status: os.stat_result, size: int) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size == size
 
 
-def _raw(descriptor: int, size: int) -> Offer:
-    """An open file, with its holes."""
+def raw_offer(descriptor: int, size: int) -> Offer:
+    """The content of an open file, with its holes."""
     if not platform.has_holes(descriptor, size):
         return whole(Section(descriptor, 0, size))
     stretches: list[Stretch] = []

@@ -29,6 +29,8 @@ Result = TypeVar("Result")
 
 _NUMBER = struct.Struct("=I")
 
+_is_worker = False
+
 _F_GETPIPE_SZ = 1032
 """fcntl(2), Linux. A pipe holds 64 KiB, or less for a user with very many pipes (pipe(7))."""
 
@@ -48,7 +50,7 @@ def run(
     workers = min(workers, len(tasks))
     if workers <= 1:
         yield from map(function, tasks)
-    elif CAN_FORK and threading.active_count() == 1:
+    elif may_fork():
         yield from _run_in_processes(function, tasks, workers, in_child)
     else:
         yield from _run_in_threads(function, tasks, workers)
@@ -56,7 +58,26 @@ def run(
 
 def forks(workers: int) -> bool:
     """Whether :func:`run` with that many workers and enough tasks would fork."""
-    return workers > 1 and CAN_FORK and threading.active_count() == 1
+    return workers > 1 and may_fork()
+
+
+def may_fork() -> bool:
+    """Whether this process has no other threads, and can have children."""
+    return CAN_FORK and threading.active_count() == 1
+
+
+def is_worker() -> bool:
+    """Whether this process is a worker, or a child of :func:`apart`: it forks no more."""
+    return _is_worker
+
+
+def apart(function: Callable[[], Result]) -> Result:
+    """Let a forked child compute something that starts threads, so that this process can still be forked.
+
+    Only where :func:`may_fork`. Raises what the function raises.
+    """
+    (result,) = _run_in_processes(lambda _: function(), [None], 1, None)
+    return result
 
 
 def _run_in_threads(function: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
@@ -118,8 +139,10 @@ def _work(
     in_child: Callable[[], object] | None,
 ) -> NoReturn:
     """The life of a forked worker. Never returns, never runs the parent's clean-up."""
+    global _is_worker  # noqa: PLW0603 - it is of the process
     status = 1
     try:
+        _is_worker = True
         signals.leave_to_parent(mask)
         try:
             if in_child is not None:
@@ -135,11 +158,16 @@ def _work(
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
             _send(
                 send,
-                error if isinstance(error, (HoloError, OSError, MemoryError)) else HoloError(repr(error)),
+                error if _can_be_told(error) else HoloError(repr(error)),
                 done=True,
             )
     finally:
         os._exit(status)
+
+
+def _can_be_told(error: Exception) -> bool:
+    """Whether the parent gets an error as it is: one of holo's own, or of the system."""
+    return isinstance(error, (OSError, MemoryError)) or type(error).__module__.startswith("holo.")
 
 
 def _send(descriptor: int, value: object, *, done: bool = False) -> None:

@@ -18,6 +18,7 @@ _MODULES = {
     "running": ("run", "shell", "variables"),
     "library": ("catalogs", "du", "gc", "check"),
     "transport": ("export", "import"),
+    "remotes": ("push", "pull", "remote"),
     "machine": ("doctor", "bench", "settings", "uninstall"),
 }
 

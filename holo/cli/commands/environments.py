@@ -12,6 +12,7 @@ from holo.cli.options import (
     Force,
     Json,
     KeepSetid,
+    Progress,
     SpaceName,
     SpaceToRestore,
     StrategyName,
@@ -20,6 +21,7 @@ from holo.cli.options import (
     Verify,
     Yes,
 )
+from holo.cli.progress import Form, progress
 from holo.errors import UsageError, printable
 
 _GROUP = "Record and restore"
@@ -33,13 +35,14 @@ def record(
     ] = None,
     skip_special: Annotated[bool, typer.Option("--skip-special", help="Leave out sockets, fifos and devices.")] = False,
     keep_setid: KeepSetid = False,
+    shown: Progress = Form.AUTO,
     as_json: Json = False,
 ) -> None:
     """Record a directory tree as a catalog."""
     from holo.api import Hololib
     from holo.cli import render
 
-    with render.progress("recording", as_json) as on_progress:
+    with progress("record", "recording", "files", form=shown, quiet=as_json) as on_progress:
         report = Hololib().record(
             directory, name, skip_special=skip_special, keep_setid=keep_setid, on_progress=on_progress
         )
@@ -68,13 +71,14 @@ def init(
     yes: Yes = False,
     keep_setid: KeepSetid = False,
     compiled: Compile = None,
+    shown: Progress = Form.AUTO,
     as_json: Json = False,
 ) -> None:
     """Make a space from a catalog, a directory or a blueprint."""
     from holo.api import Hololib
     from holo.cli import render
 
-    with render.progress("restoring", as_json) as on_progress:
+    with progress("init", "restoring", "files", form=shown, quiet=as_json) as on_progress:
         report = Hololib().init(
             space,
             source,
@@ -113,6 +117,7 @@ def restore(
     force: Force = False,
     yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change, and change nothing.")] = False,
+    shown: Progress = Form.AUTO,
     as_json: Json = False,
 ) -> None:
     """Bring a space back to pristine, or turn it into another catalog."""
@@ -126,7 +131,7 @@ def restore(
         )
         render.document(planned.to_json()) if as_json else render.planned(planned)
         return
-    with render.progress("restoring", as_json) as on_progress:
+    with progress("restore", "restoring", "files", form=shown, quiet=as_json) as on_progress:
         report = library.restore(
             space,
             catalog=catalog,

@@ -7,7 +7,8 @@ from typing import Annotated, Optional
 import typer
 
 from holo.cli.app import command, reporting
-from holo.cli.options import Json
+from holo.cli.options import Json, Progress
+from holo.cli.progress import Form, progress
 from holo.errors import HoloError, IntegrityError, UsageError
 
 _GROUP = "Look after the library"
@@ -121,6 +122,7 @@ def check(
             help="Check nothing: let this copy of a home take over its spaces elsewhere (all, or those of --space).",
         ),
     ] = False,
+    shown: Progress = Form.AUTO,
     as_json: Json = False,
 ) -> None:
     """Read everything in the library, and report what is damaged."""
@@ -135,7 +137,7 @@ def check(
         if any(item.refused for item in adoptions):
             raise typer.Exit(HoloError.exit_code)
         return
-    with render.progress("checking", as_json) as on_progress:
+    with progress("check", "checking", "items", form=shown, quiet=as_json) as on_progress:
         report = Hololib().check(repair=repair, sources=source or (), spaces=space or None, on_progress=on_progress)
     with reporting():
         render.document(report.to_json()) if as_json else render.checked(report)

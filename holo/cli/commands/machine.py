@@ -9,7 +9,8 @@ import typer
 
 from holo import streams
 from holo.cli.app import command, reporting
-from holo.cli.options import Json
+from holo.cli.options import Json, Progress
+from holo.cli.progress import Form, progress
 from holo.errors import HoloError, UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def bench(
         Optional[str], typer.Argument(metavar="DIR", help="The tree to measure with (default: a generated one).")
     ] = None,
     output: Annotated[Optional[str], typer.Option("--output", metavar="FILE", help="Write a chart as SVG.")] = None,
+    shown: Progress = Form.AUTO,
     as_json: Json = False,
 ) -> None:
     """Measure record and restore on this disk, beside cp."""
@@ -53,7 +55,7 @@ def bench(
 
     if output is not None:
         chart.check(output)
-    with render.progress("measuring", as_json) as on_progress:
+    with progress("bench", "measuring", "runs", form=shown, quiet=as_json) as on_progress:
         report = Hololib().bench(directory, on_progress=on_progress)
     if output is not None:
         chart.save(chart.picture(report), output)

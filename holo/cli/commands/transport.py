@@ -8,7 +8,8 @@ from typing import Annotated, Optional
 import typer
 
 from holo.cli.app import command, reporting
-from holo.cli.options import Json, KeepSetid
+from holo.cli.options import Json, KeepSetid, Progress
+from holo.cli.progress import Form, progress
 from holo.errors import IntegrityError
 
 _GROUP = "Carry environments to other machines"
@@ -38,6 +39,7 @@ def export(
         Optional[str],
         typer.Option("--sign", metavar="KEY", help="Sign the catalogs with this key of ssh; a .pub: with ssh-agent."),
     ] = None,
+    shown: Progress = Form.AUTO,
     as_json: Json = False,
 ) -> None:
     """Write catalogs with all their content into one file: a bundle."""
@@ -49,7 +51,7 @@ def export(
         raise UsageError("the bundle and its report cannot both go to standard output", "Leave out --json.")
     if output == "-" and sys.stdout.isatty():
         raise UsageError("a bundle cannot be shown on a terminal", "Send it into a pipe, or name a file: -o FILE.")
-    with render.progress("exporting", as_json) as on_progress:
+    with progress("export", "exporting", "blobs", form=shown, quiet=as_json) as on_progress:
         report = Hololib().export(
             references,
             1 if output == "-" else output,
@@ -83,6 +85,7 @@ def import_(
         Optional[str], typer.Option("--rcc", metavar="DIR", help="Import all of RCC's library: the folder hololib.")
     ] = None,
     keep_setid: KeepSetid = False,
+    shown: Progress = Form.AUTO,
     as_json: Json = False,
 ) -> None:
     """Take a bundle, or what another tool has packed, into the library."""
@@ -92,7 +95,7 @@ def import_(
 
     if (file is None) is (rcc is None):
         raise UsageError("import takes one file, or one library of RCC", "Name a file, or a folder with --rcc.")
-    with render.progress("importing", as_json) as on_progress:
+    with progress("import", "importing", "blobs", form=shown, quiet=as_json) as on_progress:
         if rcc is not None:
             report = Hololib().import_rcc(rcc, name, keep_setid=keep_setid, on_progress=on_progress)
         else:
@@ -113,13 +116,14 @@ def verify(
             "--allowed-signers", metavar="FILE", help="Who may sign (default: remote.allowed-signers in settings.yaml)."
         ),
     ] = None,
+    shown: Progress = Form.AUTO,
     as_json: Json = False,
 ) -> None:
     """Read all content of a catalog or a bundle, and say who signed it."""
     from holo.api import Hololib
     from holo.cli import render
 
-    with render.progress("verifying", as_json) as on_progress:
+    with progress("verify", "verifying", "blobs", form=shown, quiet=as_json) as on_progress:
         report = Hololib().verify(what, allowed_signers=allowed_signers, on_progress=on_progress)
     with reporting():
         render.document(report.to_json()) if as_json else render.verified(report)

@@ -1,0 +1,146 @@
+"""Commands about remotes, where many machines share environments."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Optional
+
+import typer
+
+from holo.cli.app import CommandEnded, command, reporting
+from holo.cli.options import Json, KeepSetid, Progress
+from holo.cli.progress import Form, progress
+from holo.errors import IntegrityError
+
+_GROUP = "Share environments among machines"
+
+Remote = Annotated[
+    Optional[str],
+    typer.Argument(
+        metavar="[REMOTE]",
+        help="A folder, or a URL: file, https, s3, gs, az (default: HOLO_REMOTE, else remote.url of the settings).",
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+
+
+@command(
+    "push",
+    _GROUP,
+    ["holo push app s3://bucket/holo", "holo push app tools", "holo push app --sign ~/.ssh/id_ed25519"],
+)
+def push(
+    references: Annotated[
+        list[str],
+        typer.Argument(metavar="CATALOG... [REMOTE]", help="Catalogs: names or digest prefixes. Last, a remote."),
+    ],
+    sign: Annotated[
+        Optional[str], typer.Option("--sign", metavar="KEY", help="Sign with this SSH key (file of the key).")
+    ] = None,
+    dry_run: DryRun = False,
+    shown: Progress = Form.AUTO,
+    as_json: Json = False,
+) -> None:
+    """Send catalogs to a remote, with what it lacks of their content."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    remote = references.pop() if len(references) > 1 and _is_remote(references[-1]) else None
+    shared = Hololib().remote(remote)
+    with progress("push", "pushing", "bytes", form=shown, quiet=as_json, requests=shared.requests) as on_progress:
+        report = shared.push(references, sign=sign, dry_run=dry_run, on_progress=on_progress)
+    with reporting():
+        render.document(report.to_json()) if as_json else render.pushed(report)
+
+
+@command(
+    "pull",
+    _GROUP,
+    ["holo pull app https://cdn.example.com/holo", "holo pull app", "holo pull app --name app-next"],
+)
+def pull(
+    reference: Annotated[str, typer.Argument(metavar="REF", help="A name in the remote, or a whole digest.")],
+    remote: Remote = None,
+    name: Annotated[Optional[str], typer.Option("--name", metavar="NAME", help="Name of the catalog here.")] = None,
+    keep_setid: KeepSetid = False,
+    dry_run: DryRun = False,
+    shown: Progress = Form.AUTO,
+    as_json: Json = False,
+) -> None:
+    """Take a catalog of a remote into the library, and fetch what that lacks."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    shared = Hololib().remote(remote)
+    with progress("pull", "pulling", "bytes", form=shown, quiet=as_json, requests=shared.requests) as on_progress:
+        report = shared.pull(reference, name, keep_setid=keep_setid, dry_run=dry_run, on_progress=on_progress)
+    for warning in report.warnings:
+        render.warn(warning)
+    with reporting():
+        render.document(report.to_json()) if as_json else render.pulled(report)
+
+
+class Action(enum.StrEnum):
+    """What can be done with a remote as a whole."""
+
+    LIST = "list"
+    STATUS = "status"
+    CHECK = "check"
+    GC = "gc"
+
+
+@command(
+    "remote",
+    _GROUP,
+    ["holo remote list", "holo remote status s3://bucket/holo", "holo remote check --read", "holo remote gc --dry-run"],
+)
+def remote(
+    action: Annotated[
+        Action,
+        typer.Argument(
+            metavar="list|status|check|gc",
+            help="list: names, and keys of blueprints. status: how much there is. check: whether all that is needed is "
+            "there. gc: remove what nothing has needed for a week.",
+        ),
+    ],
+    where: Remote = None,
+    read: Annotated[bool, typer.Option("--read", help="check: fetch and hash all packs as well.")] = False,
+    grace: Annotated[
+        Optional[str],
+        typer.Option("--grace", metavar="DURATION", help="gc: how long nothing must have needed it: 7d, 12h."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="gc: only say what would be removed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Look after a remote: list, count, check or clean what is in it."""
+    from holo.api import Hololib
+    from holo.cli import render
+    from holo.errors import UsageError
+
+    if read and action is not Action.CHECK:
+        raise UsageError("--read is for `holo remote check`", "Leave it out.")
+    if (grace is not None or dry_run) and action is not Action.GC:
+        raise UsageError("--grace and --dry-run are for `holo remote gc`", "Leave them out.")
+    shared = Hololib().remote(where)
+    if action is Action.GC:
+        collected = shared.gc(grace=grace, dry_run=dry_run)
+        with reporting():
+            render.document(collected.to_json()) if as_json else render.remote_collected(collected)
+        return
+    with reporting(is_done=False):
+        if action is Action.LIST:
+            names = shared.names()
+            render.document([name._asdict() for name in names]) if as_json else render.remote_names(names)
+        elif action is Action.STATUS:
+            status = shared.status()
+            render.document(status.to_json()) if as_json else render.remote_status(status)
+        else:
+            found = shared.check(read=read)
+            render.document(found.to_json()) if as_json else render.remote_checked(found)
+            if found.problems:
+                raise CommandEnded(IntegrityError.exit_code)
+
+
+def _is_remote(text: str) -> bool:
+    """Whether an argument is a remote, not a catalog: no catalog has a slash or a colon in its name."""
+    return "/" in text or "\\" in text or ":" in text or text in (".", "..")

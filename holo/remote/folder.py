@@ -1,0 +1,130 @@
+"""A remote in a folder: on a disk, a network share, or one that a web server gives out."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from holo import digest as digests
+from holo.content import Section, write_all
+from holo.errors import HoloError, NotFound, advice
+from holo.files import SMALL, draft_of, is_there, open_file, read_file, write_atomically
+from holo.hololib.locks import locked
+from holo.remote.store import Absent, Item, Reply
+from holo.walk import make_folders
+
+_LOCK = ".lock"
+
+
+class FolderStore:
+    """A :class:`~holo.remote.store.Store` in a folder. Its files have the modes that the umask allows."""
+
+    def __init__(self, path: str) -> None:
+        self.name = path
+
+    @contextmanager
+    def get(self, key: str, start: int = 0, stop: int | None = None, *, fresh: bool = False) -> Iterator[Reply]:
+        try:
+            descriptor = open_file(self._path(key))
+        except (FileNotFoundError, NotADirectoryError):
+            self._refuse_missing()
+            raise Absent(key) from None
+        except OSError as error:
+            raise self._failed("read", key, error) from error
+        try:
+            size = os.fstat(descriptor).st_size
+            length = max(0, (size if stop is None else min(stop, size)) - start)
+            yield Reply(size, start, self._pieces(key, Section(descriptor, start, length)), self._version(key, size))
+        finally:
+            os.close(descriptor)
+
+    def size(self, key: str) -> int | None:
+        try:
+            found = os.lstat(self._path(key))
+        except (FileNotFoundError, NotADirectoryError):
+            self._refuse_missing()
+            return None
+        except OSError as error:
+            raise self._failed("read", key, error) from error
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+    def create(self, key: str, content: Section) -> bool:
+        path = self._path(key)
+        try:
+            if is_there(path):
+                return False
+            make_folders(os.path.dirname(path))
+            write_atomically(path, lambda target: self._fill(target, content), durable=True)
+        except OSError as error:
+            raise self._failed("write", key, error) from error
+        return True
+
+    def replace(self, key: str, content: bytes, version: str | None) -> bool:
+        path = self._path(key)
+        try:
+            make_folders(os.path.dirname(path))
+            # The lock is for the moment between looking and writing.
+            with locked(os.path.join(self.name, _LOCK), f"the remote {self.name}", exclusive=True):
+                if self._version(key) != version:
+                    return False
+                write_atomically(path, content, durable=True)
+        except OSError as error:
+            raise self._failed("write", key, error) from error
+        return True
+
+    def items(self, prefix: str) -> Iterator[Item]:
+        folder, _, beginning = prefix.rpartition("/")
+        self._refuse_missing()
+        try:
+            with os.scandir(self._path(folder)) as entries:
+                for entry in entries:
+                    found = entry.stat(follow_symlinks=False)
+                    if entry.name.startswith(beginning) and stat.S_ISREG(found.st_mode) and not draft_of(entry.name):
+                        yield Item(f"{folder}/{entry.name}", found.st_size, found.st_mtime)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._failed("list", prefix, error) from error
+
+    def remove(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            try:
+                with suppress(FileNotFoundError):
+                    os.unlink(self._path(key))
+            except OSError as error:
+                raise self._failed("remove", key, error) from error
+
+    def _path(self, key: str) -> str:
+        return os.path.join(self.name, *key.split("/"))
+
+    def _version(self, key: str, size: int = 0) -> str | None:
+        """The digest of what is there now, if it is small enough to be replaced."""
+        if size > SMALL:
+            return None
+        try:
+            return digests.of(read_file(self._path(key), SMALL)[0])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _pieces(self, key: str, section: Section) -> Iterator[bytes]:
+        try:
+            yield from section.pieces()
+        except OSError as error:
+            raise self._failed("read", key, error) from error
+
+    def _fill(self, target: int, content: Section) -> bytes:
+        for piece in content.pieces():
+            write_all(target, piece)
+        return b""
+
+    def _refuse_missing(self) -> None:
+        """A share that is not mounted must not look like a remote without anything in it."""
+        if not os.path.isdir(self.name):
+            raise NotFound(
+                f"there is no remote at {self.name}: no such folder", "Mount it, or `mkdir` it to begin one."
+            )
+
+    def _failed(self, what: str, key: str, error: OSError) -> HoloError:
+        return HoloError(f"cannot {what} {self._path(key)}: {error.strerror}", advice(error))

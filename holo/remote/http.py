@@ -1,0 +1,194 @@
+"""A remote on any web server or CDN, to be read only.
+
+Proxies, certificates and ``~/.netrc`` are those of the system, as requests takes them from the environment:
+https://requests.readthedocs.io/en/latest/user/advanced/
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urljoin, urlsplit
+
+from holo.content import Section
+from holo.errors import HoloError, IntegrityError, UsageError
+from holo.remote.store import Absent, Interrupted, Item, Reply, read_only
+from holo.urls import without_secrets
+
+if TYPE_CHECKING:
+    import requests
+
+_PATIENCE = (10, 60)
+"""Seconds to wait for a connection, and for the next bytes."""
+
+_PIECE = 1 << 18
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses after which the same request may succeed: RFC 9110, section 15; RFC 6585, section 4."""
+
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class HttpStore:
+    """A :class:`~holo.remote.store.Store` that gives and takes nothing."""
+
+    def __init__(self, url: str, *, may_be_forged: bool = False) -> None:
+        """``may_be_forged``: whoever asks verifies who signed what comes. Else it has to come by TLS."""
+        parts = urlsplit(url)
+        self.name = without_secrets(url).rstrip("/")
+        if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not may_be_forged:
+            raise UsageError(
+                f"{self.name}: over http:// anybody on the way can put in an environment of their own",
+                "Use https://, or demand signatures with `remote.allowed-signers`.",
+            )
+        if not parts.hostname:
+            raise UsageError(f"{self.name} names no host", "Write https://HOST/PATH.")
+        if parts.query or parts.fragment:
+            raise UsageError(f"{self.name}: a remote has no query", "Give credentials in ~/.netrc.")
+        self._url = url.rstrip("/")
+        self._session: requests.Session | None = None
+        self._process = 0
+
+    @contextmanager
+    def get(self, key: str, start: int = 0, stop: int | None = None, *, fresh: bool = False) -> Iterator[Reply]:
+        headers = {"Cache-Control": "no-cache"} if fresh else {}
+        if start or stop is not None:
+            headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        with self._asked("GET", key, headers) as response:
+            if response.status_code == 206:
+                found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+                if found is None or int(found[1]) != start:
+                    raise Interrupted("the server answered another range than it was asked for")
+                size = None if found[3] == "*" else int(found[3])
+                yield Reply(size, start, self._pieces(response), None)
+            else:
+                length = response.headers.get("Content-Length", "")
+                yield Reply(int(length) if length.isdecimal() else None, 0, self._pieces(response), None)
+
+    def size(self, key: str) -> int | None:
+        try:
+            with self._asked("HEAD", key, {}) as response:
+                length = response.headers.get("Content-Length", "")
+                return int(length) if length.isdecimal() else 0
+        except Absent:
+            return None
+
+    def create(self, key: str, content: Section) -> bool:
+        raise read_only(self)
+
+    def replace(self, key: str, content: bytes, version: str | None) -> bool:
+        raise read_only(self)
+
+    def items(self, prefix: str) -> Iterator[Item]:
+        raise UsageError(
+            f"{self.name} is a web server, which does not tell what it has", "Ask the bucket or folder that it serves."
+        )
+
+    def remove(self, keys: Sequence[str]) -> None:
+        raise read_only(self)
+
+    @contextmanager
+    def _asked(self, method: str, key: str, headers: dict[str, str]) -> Iterator[requests.Response]:
+        """The answer to a request, with status 200 or 206; its body is not read yet."""
+        import requests
+
+        # What is compressed is holo's to inflate, and a range is of what is stored.
+        headers = {"User-Agent": "holo", "Accept-Encoding": "identity", **headers}
+        try:
+            with self._own_session().request(
+                method,
+                f"{self._url}/{quote(key)}",
+                headers=headers,
+                stream=True,
+                timeout=_PATIENCE,
+                allow_redirects=True,
+            ) as response:
+                self._judge(response, key)
+                yield response
+        except requests.exceptions.SSLError as error:
+            raise HoloError(
+                f"cannot trust {self.name}: {_inmost(error)}",
+                "REQUESTS_CA_BUNDLE names a file with the certificates of your own authority.",
+            ) from None
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+            raise UsageError(f"{self.name} cannot be asked: {_inmost(error)}") from None
+        except requests.exceptions.RequestException as error:
+            raise Interrupted(_inmost(error)) from None
+
+    def _own_session(self) -> requests.Session:
+        """A session of this process: a connection that two processes use mixes up their answers."""
+        if self._session is None or self._process != os.getpid():
+            self._session, self._process = _new_session(), os.getpid()
+        return self._session
+
+    def _judge(self, response: requests.Response, key: str) -> None:
+        status = response.status_code
+        if status in (200, 206):
+            return
+        if status in (404, 410):
+            raise Absent(key)
+        if status == 416:
+            raise IntegrityError(f"{self.name}/{key} is shorter than it should be", "Whoever has it can push it again.")
+        if status in _PASSING:
+            raise Interrupted(f"the server answered {status} {response.reason}", _pause(response))
+        hint = "Put the name and the password for that host into ~/.netrc." if status in (401, 403) else None
+        raise HoloError(f"{self.name} answered {status} {response.reason} for {key}", hint)
+
+    def _pieces(self, response: requests.Response) -> Iterator[bytes]:
+        from urllib3.exceptions import HTTPError
+
+        try:
+            while piece := response.raw.read(_PIECE):
+                yield piece
+        except HTTPError as error:
+            raise Interrupted(_inmost(error)) from None
+
+
+def _new_session() -> requests.Session:
+    import requests
+
+    class Session(requests.Session):
+        """Follows redirects, with credentials only to the same host (as requests does), and never out of TLS."""
+
+        def get_redirect_target(self, resp: requests.Response) -> str | None:
+            target = super().get_redirect_target(resp)
+            if target is not None and urlsplit(resp.url).scheme == "https":
+                following = urljoin(resp.url, target)
+                if urlsplit(following).scheme != "https":
+                    place = without_secrets(following)
+                    raise HoloError(f"{without_secrets(resp.url)} leads to {place}, which is not encrypted")
+            return target
+
+    return Session()
+
+
+def _pause(response: requests.Response) -> float | None:
+    """The seconds that a server asks to wait (RFC 9110, 10.2.3: a number, or a date)."""
+    text = response.headers.get("Retry-After", "")
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _inmost(error: BaseException) -> str:
+    """What went wrong, without the layers around it and the addresses of objects in them."""
+    while (inner := error.__cause__ or error.__context__ or _reason(error)) is not None:
+        error = inner
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return re.sub(r"<[^>]*>:? ?", "", str(error)) or type(error).__name__
+
+
+def _reason(error: BaseException) -> BaseException | None:
+    for found in (getattr(error, "reason", None), *error.args):
+        if isinstance(found, BaseException):
+            return found
+    return None

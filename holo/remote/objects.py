@@ -1,0 +1,252 @@
+"""A remote in an object store: S3 and what speaks its protocol, Google Cloud Storage, Azure Blob Storage.
+
+By obstore, which comes with the extra ``holotree[remote]``. Credentials and endpoints are those of the environment
+(``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ``GOOGLE_APPLICATION_CREDENTIALS``, ``AZURE_STORAGE_ACCOUNT_NAME`` and so
+on, or what the machine that it runs on has been given): https://developmentseed.org/obstore/latest/authentication/
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from holo.content import Section
+from holo.errors import HoloError, UsageError
+from holo.remote.store import Absent, Interrupted, Item, Reply
+from holo.urls import without_secrets
+from holo.workers import pool
+
+if TYPE_CHECKING:
+    import obstore.store
+
+Result = TypeVar("Result")
+
+_PIECE = 1 << 20
+_AT_ONCE = 64 << 20
+"""Bytes of the largest object that is sent in one request; a larger one goes in parts, which takes no memory."""
+
+_NO_RANGES = "non-partial response"
+"""In what obstore says of a server that answers a range with the whole object."""
+
+_METADATA = "169.254.169.254"
+"""Where machines of a cloud ask for their credentials: the last place that is looked at."""
+
+_CREDENTIALS = "Give credentials that are allowed to, in the environment (docs/remotes.md says how)."
+_SECRETS = re.compile(r"\?\S*|(?<=://)[^/\s@]*@")
+
+
+class ObjectStore:
+    """A :class:`~holo.remote.store.Store` by obstore.
+
+    The library underneath has threads of its own, with which no process may be forked: a child of such a process waits
+    for ever. So a worker calls it, and whoever may still need workers lets a child of its own do it.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.name = without_secrets(url).rstrip("/")
+        self._url = url.rstrip("/")
+        self._store: obstore.store.ObjectStore | None = None
+        self._process = 0
+
+    @contextmanager
+    def get(self, key: str, start: int = 0, stop: int | None = None, *, fresh: bool = False) -> Iterator[Reply]:
+        if pool.is_worker() or not pool.may_fork():
+            with self._errors(key):
+                yield self._ask(key, start, stop)
+        else:
+            yield pool.apart(lambda: self._read(key, start, stop))
+
+    def _read(self, key: str, start: int, stop: int | None) -> Reply:
+        """The answer with all its bytes, as it can be handed from one process to the other."""
+        with self._errors(key):
+            reply = self._ask(key, start, stop)
+            return reply._replace(chunks=iter([b"".join(reply.chunks)]))
+
+    def _ask(self, key: str, start: int, stop: int | None) -> Reply:
+        import obstore
+        from obstore.exceptions import GenericError
+
+        wanted: Any = {"offset": start} if stop is None else (start, stop)
+        try:
+            found = obstore.get(self._own(), key, options={"range": wanted} if start or stop is not None else None)
+        except GenericError as error:
+            if _NO_RANGES not in str(error):
+                raise
+            found = obstore.get(self._own(), key)
+        version = f"{found.meta['e_tag'] or ''}\n{found.meta['version'] or ''}"
+        return Reply(found.meta["size"], found.range[0], self._pieces(key, found.stream(_PIECE)), version)
+
+    def size(self, key: str) -> int | None:
+        import obstore
+
+        def ask() -> int | None:
+            try:
+                with self._errors(key):
+                    return obstore.head(self._own(), key)["size"]
+            except Absent:
+                return None
+
+        return self._apart(ask)
+
+    def create(self, key: str, content: Section) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
+
+        def send() -> bool:
+            with self._errors(key):
+                if content.length > _AT_ONCE:  # its name says what is in it, so whatever it replaces is the same
+                    obstore.put(self._own(), key, content.pieces(), use_multipart=True)
+                    return True
+                data = b"".join(content.pieces())
+                try:
+                    obstore.put(self._own(), key, data, mode="create", use_multipart=False)
+                except (AlreadyExistsError, PreconditionError):
+                    return False
+                except NotSupportedError:
+                    obstore.put(self._own(), key, data, use_multipart=False)
+                return True
+
+        return self._apart(send)
+
+    def replace(self, key: str, content: bytes, version: str | None) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        def send() -> bool:
+            mode: Any = "create"
+            if version is not None:
+                tag, _, number = version.partition("\n")
+                mode = {"e_tag": tag or None, "version": number or None}
+            with self._errors(key):
+                try:
+                    obstore.put(self._own(), key, content, mode=mode, use_multipart=False)
+                except (AlreadyExistsError, PreconditionError):
+                    return False
+                return True
+
+        return self._apart(send)
+
+    def items(self, prefix: str) -> Iterator[Item]:
+        import obstore
+
+        def ask() -> list[Item]:
+            folder = prefix.rpartition("/")[0]
+            with self._errors(prefix):
+                return [
+                    Item(each["path"], each["size"], each["last_modified"].timestamp())
+                    for page in obstore.list(self._own(), f"{folder}/" if folder else None)
+                    for each in page
+                    if each["path"].startswith(prefix)
+                ]
+
+        yield from self._apart(ask)
+
+    def remove(self, keys: Sequence[str]) -> None:
+        import obstore
+
+        def send() -> None:
+            with self._errors("objects"):
+                try:
+                    obstore.delete(self._own(), list(keys))
+                except FileNotFoundError:
+                    for key in keys:  # a store that deletes one by one stops at the first that is gone
+                        try:
+                            obstore.delete(self._own(), key)
+                        except FileNotFoundError:
+                            continue
+
+        self._apart(send)
+
+    def _apart(self, function: Callable[[], Result]) -> Result:
+        return function() if pool.is_worker() or not pool.may_fork() else pool.apart(function)
+
+    def _own(self) -> obstore.store.ObjectStore:
+        """The store of this process."""
+        from datetime import timedelta
+
+        from obstore.store import from_url
+
+        if self._store is None or self._process != os.getpid():
+            retry: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=60)}
+            self._store = from_url(self._url, retry_config=retry, **_profile(self._url))
+            self._process = os.getpid()
+        return self._store
+
+    def _pieces(self, key: str, stream: Iterable[Any]) -> Iterator[bytes]:
+        with self._errors(key):
+            for piece in stream:
+                yield bytes(piece)
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            from obstore import exceptions
+        except ImportError:
+            raise UsageError(
+                f"{self.name} needs the package obstore, which is not installed",
+                "It comes with the extra `remote`: `pip install obstore`.",
+            ) from None
+        try:
+            yield
+        except FileNotFoundError:
+            raise Absent(key) from None
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+            raise HoloError(
+                f"{self.name} refuses {key}: {_short(error)}",
+                _CREDENTIALS,
+            ) from None
+        except (
+            exceptions.InvalidPathError,
+            exceptions.NotSupportedError,
+            exceptions.UnknownConfigurationKeyError,
+        ) as error:
+            raise HoloError(f"{self.name} cannot do that: {_short(error)}") from None
+        except (exceptions.BaseError, ConnectionError, TimeoutError) as error:
+            if _METADATA in str(error):
+                raise HoloError(f"there are no credentials for {self.name}", _CREDENTIALS) from None
+            raise Interrupted(_short(error)) from None
+
+
+def _short(error: BaseException) -> str:
+    """The first line of a message, without what may be a secret in its URLs."""
+    return _SECRETS.sub("", str(error).partition("\n")[0])[:300]
+
+
+def _profile(url: str) -> dict[str, Any]:
+    """What the files of the AWS command line say, where the environment says nothing.
+
+    https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-files.html
+    """
+    if not url.startswith("s3://") or os.environ.get("AWS_ACCESS_KEY_ID"):
+        return {}
+    import configparser
+
+    profile = os.environ.get("AWS_PROFILE", "default")
+    found: dict[str, str] = {}
+    for variable, default, section in (
+        ("AWS_CONFIG_FILE", "~/.aws/config", profile if profile == "default" else f"profile {profile}"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials", profile),
+    ):
+        parser = configparser.ConfigParser(interpolation=None, strict=False)
+        try:
+            parser.read(os.path.expanduser(os.environ.get(variable, default)))
+            if section in parser:
+                found.update(parser[section])
+        except (configparser.Error, OSError, UnicodeDecodeError):
+            continue
+    wanted = {
+        "aws_access_key_id": "access_key_id",
+        "aws_secret_access_key": "secret_access_key",
+        "aws_session_token": "session_token",
+        "region": "region",
+        "endpoint_url": "endpoint",
+    }
+    environment = {"region": ("AWS_REGION", "AWS_DEFAULT_REGION"), "endpoint_url": ("AWS_ENDPOINT_URL", "AWS_ENDPOINT")}
+    return {
+        option: found[key]
+        for key, option in wanted.items()
+        if found.get(key) and not any(os.environ.get(name) for name in environment.get(key, ()))
+    }
