@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from holo.remote.traffic import Traffic
     from holo.restore import DryRun
     from holo.restore.report import RestoreReport
+    from holo.sbom import Sbom
     from holo.settings import Setting, Settings, Strategy
     from holo.space import Space
     from holo.transport.export import ExportReport
@@ -107,6 +108,7 @@ _HOMES = {
     "restore": ("DryRun",),
     "checkout.plan": ("Fill", "Plan", "Removal"),
     "restore.report": ("RestoreReport",),
+    "sbom": ("Sbom",),
     "checkout.strategy": ("Decision", "Method"),
     "settings": ("Setting", "Settings", "Strategy"),
     "space": ("Space",),
@@ -158,6 +160,7 @@ __all__ = [
     "RemoteStatus",
     "Removal",
     "RestoreReport",
+    "Sbom",
     "Setting",
     "Settings",
     "Shared",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from holo.record import RecordReport
     from holo.restore import Carrier, DryRun, Options
     from holo.restore.report import RestoreReport
+    from holo.sbom import Sbom
     from holo.settings import Settings, Strategy
     from holo.signatures import Trust
     from holo.transport.export import ExportReport
@@ -536,6 +537,29 @@ class Hololib:
     def catalog(self, reference: str) -> Catalog:
         """The catalog of that name or digest prefix, validated."""
         return self.home.library.catalogs.load(self.home.library.catalogs.resolve(reference).digest)
+
+    def sbom(self, reference: PathLike, output: PathLike | None = None) -> Sbom:
+        """What is in a catalog (a name or digest prefix), or in the only one of a bundle: its packages, in CycloneDX.
+
+        The same catalog always gives the same document. With ``output`` it is written to that file as well. Raises
+        :class:`IntegrityError` for a damaged file that describes a package.
+        """
+        from holo.sbom import sbom_of
+
+        named = os.fspath(reference)
+        bundle = selection.bundle_named(self.home, named)
+        if bundle is not None:
+            from holo.signatures import Trust
+            from holo.transport.direct import carrier_of
+
+            # Nothing is made that has rights, and whoever asks what is in it need not trust it.
+            with carrier_of(absolute(bundle), trust=Trust(None, None), keep_setid=True) as (ref, carrier):
+                found = sbom_of(ref, carrier.catalog, carrier.contents)
+        else:
+            with self._using_library():
+                ref = self.home.library.catalogs.resolve(named)
+                found = sbom_of(ref, self.home.library.catalogs.read(ref.digest), self.home.library.blobs)
+        return found if output is None else found.written_to(absolute(os.fspath(output)))
 
     def golden_trees(self) -> set[str]:
         """The digests of the catalogs that have a golden tree."""

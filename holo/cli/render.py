@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         RemoteName,
         RemoteStatus,
         RestoreReport,
+        Sbom,
         Traffic,
         UninstallReport,
         Use,
@@ -99,6 +100,11 @@ def exported(report: ExportReport) -> None:
     )
     if report.signatures:
         print(f"  {count(report.signatures, 'signature')}")
+
+
+def listed(found: Sbom) -> None:
+    name, digest = found.catalog
+    print(f"wrote {count(found.components, 'component')} of {name} ({digest[:12]}) to {printable(found.file or '-')}")
 
 
 def imported(report: ImportReport) -> None:

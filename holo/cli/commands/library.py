@@ -47,6 +47,28 @@ def catalogs(
     render.catalogs(library.catalogs(reference), library.golden_trees(), as_json)
 
 
+@command("sbom", _GROUP, ["holo sbom app", "holo sbom app -o app.cdx.json", "holo sbom app.holo | jq .components"])
+def sbom(
+    reference: Annotated[
+        str, typer.Argument(metavar="REF", help="The catalog: a name or digest prefix; or a bundle with one catalog.")
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The document; - for stdout.")] = "-",
+    as_json: Json = False,
+) -> None:
+    """List the packages in a catalog as CycloneDX JSON (SBOM)."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    found = Hololib().sbom(reference, None if output == "-" else output)
+    for warning in found.warnings:
+        render.warn(warning)
+    if found.file is None:
+        print(found.document, end="")
+        return
+    with reporting():
+        render.document(found.to_json()) if as_json else render.listed(found)
+
+
 @command("du", _GROUP, ["holo du", "holo du job-1 ./.venv", "holo du --output usage.svg"])
 def disk_usage(
     what: Annotated[
