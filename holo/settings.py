@@ -293,7 +293,7 @@ def _read(file: str) -> dict[str, str] | None:
         # flag or a variable: `no` is not False, `1_0` not 10.
         document = yaml.load(data, yaml.BaseLoader)  # noqa: S506 - the safest of all, it makes only text
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{file}: not valid YAML: {_hidden(' '.join(str(error).split()))}") from error
     found: dict[str, str] = {}
     if document:
         _flatten(document, "", file, found)
@@ -312,7 +312,7 @@ def _flatten(value: object, key: str, file: str, found: dict[str, str]) -> None:
         for name, below in value.items():
             _flatten(below, f"{key}.{name}" if key else str(name), file, found)
     elif key not in _KEYS:
-        raise UsageError(f"{file}: unknown key {key!r}; the keys are {', '.join(_KEYS)}")
+        raise UsageError(f"{file}: unknown key {_hidden(repr(key))}; the keys are {', '.join(_KEYS)}")
     elif not isinstance(value, str):
         raise UsageError(f"{file}: {key} must be a single value, not {_kind(value)}")
     else:
@@ -320,7 +320,16 @@ def _flatten(value: object, key: str, file: str, found: dict[str, str]) -> None:
 
 
 def _kind(value: object) -> str:
-    return "keys and values" if isinstance(value, dict) else "a list" if isinstance(value, list) else repr(value)
+    if isinstance(value, dict):
+        return "keys and values"
+    return "a list" if isinstance(value, list) else _hidden(repr(value))
+
+
+def _hidden(text: str) -> str:
+    """A text from a file in which a URL with a password may stand at the wrong place."""
+    from holo.urls import hidden
+
+    return hidden(text)
 
 
 def _either(words: Iterable[str]) -> str:

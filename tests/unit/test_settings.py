@@ -197,6 +197,21 @@ def test_a_remote_that_is_wrong_is_not_shown(tmp_path: Path, url: str) -> None:
     assert "Secret" not in f"{caught.value} {caught.value.hint}"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "remote: https://ada:TheSecret@host/",
+        "https://ada:TheSecret@host/: x",
+        "remote: {url: https://ada:TheSecret@host/",
+        "https://ada:TheSecret@host/",
+    ],
+)
+def test_a_password_at_the_wrong_place_is_not_shown(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match=r"settings\.yaml: ") as caught:
+        load(tmp_path, text)
+    assert "Secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False)])
 def test_whether_to_push(tmp_path: Path, text: str, value: bool) -> None:
     result = load(tmp_path, f"remote: {{push: {text}}}")
