@@ -211,6 +211,19 @@ def test_the_file_of_signers_must_be_there(pair: Pair) -> None:
     assert "remote.allowed-signers" in done.stderr
 
 
+@local
+def test_without_ssh_keygen(pair: Pair) -> None:
+    """Nothing is taken in where signatures are demanded; where they are not, a signed bundle is as good as another."""
+    file = pair.export("ada")
+    nothing = {"PATH": str(pair.there.root)}
+    done = pair.there("import", file, env=nothing, code=1)
+    assert "signatures need ssh-keygen, which is not on PATH" in done.stderr
+    assert files(pair.there) == set()
+    pair.demand(None)
+    pair.there("import", file, env=nothing)
+    assert pair.there("check", env=nothing).code == 0
+
+
 # -- what the library keeps -------------------------------------------------------------------------------
 
 
