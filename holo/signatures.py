@@ -147,7 +147,7 @@ class Trust(NamedTuple):
         assert self.signers is not None
         return Untrusted(
             f"{what} is not signed, and somebody in {self.signers.path} has to sign it",
-            "Ask whoever made it to sign it: `holo export --sign KEY` does.",
+            "Ask whoever made it to sign it, with --sign KEY.",
         )
 
 
