@@ -67,7 +67,7 @@ def pull(
     shown: Progress = Form.AUTO,
     as_json: Json = False,
 ) -> None:
-    """Take a catalog of a remote into the library, and fetch what that lacks."""
+    """Take a catalog of a remote into the library."""
     from holo.api import Hololib
     from holo.cli import render
 
