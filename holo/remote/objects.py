@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from holo.content import Section
+from holo.content import Section, write_all
 from holo.errors import HoloError, UsageError
 from holo.remote.store import Absent, Interrupted, Item, Reply
+from holo.transport.bundle import unnamed_file
 from holo.urls import without_secrets
 from holo.workers import pool
 
@@ -57,13 +58,22 @@ class ObjectStore:
             with self._errors(key):
                 yield self._ask(key, start, stop)
         else:
-            yield pool.apart(lambda: self._read(key, start, stop))
+            file = unnamed_file()
+            try:
+                reply, length = pool.apart(lambda: self._read(key, start, stop, file))
+                yield reply._replace(chunks=Section(file, 0, length).pieces())
+            finally:
+                os.close(file)
 
-    def _read(self, key: str, start: int, stop: int | None) -> Reply:
-        """The answer with all its bytes, as it can be handed from one process to the other."""
+    def _read(self, key: str, start: int, stop: int | None, target: int) -> tuple[Reply, int]:
+        """An answer whose bytes are in a file, since they may be more than memory, and how many they are."""
         with self._errors(key):
             reply = self._ask(key, start, stop)
-            return reply._replace(chunks=iter([b"".join(reply.chunks)]))
+            length = 0
+            for piece in reply.chunks:
+                write_all(target, piece)
+                length += len(piece)
+            return reply._replace(chunks=iter(())), length
 
     def _ask(self, key: str, start: int, stop: int | None) -> Reply:
         import obstore
