@@ -129,7 +129,8 @@ class ObjectStore:
             mode: Any = "create"
             if version is not None:
                 tag, _, number = version.partition("\n")
-                mode = {"e_tag": tag or None, "version": number or None}
+                # What the store has not said must not be in it at all.
+                mode = {name: value for name, value in (("e_tag", tag), ("version", number)) if value}
             with self._errors(key):
                 try:
                     obstore.put(self._own(), key, content, mode=mode, use_multipart=False)
