@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from holo import digest as digests
 from holo.content import Section, write_all
 from holo.errors import HoloError, NotFound, advice
-from holo.files import SMALL, draft_of, is_there, open_file, read_file, write_atomically
+from holo.files import SMALL, is_there, open_file, read_file, sync_folder, write_atomically
 from holo.hololib.locks import locked
-from holo.remote.store import Absent, Item, Reply
+from holo.remote.store import DRAFTS, Absent, Item, Reply
 from holo.walk import make_folders
 
 _LOCK = ".lock"
@@ -56,7 +57,7 @@ class FolderStore:
             if is_there(path):
                 return False
             make_folders(os.path.dirname(path))
-            write_atomically(path, lambda target: self._fill(target, content), durable=True)
+            self._write(path, lambda target: self._fill(target, content))
         except OSError as error:
             raise self._failed("write", key, error) from error
         return True
@@ -69,7 +70,7 @@ class FolderStore:
             with locked(os.path.join(self.name, _LOCK), f"the remote {self.name}", exclusive=True):
                 if self._version(key) != version:
                     return False
-                write_atomically(path, content, durable=True)
+                self._write(path, content)
         except OSError as error:
             raise self._failed("write", key, error) from error
         return True
@@ -81,7 +82,7 @@ class FolderStore:
             with os.scandir(self._path(folder)) as entries:
                 for entry in entries:
                     found = entry.stat(follow_symlinks=False)
-                    if entry.name.startswith(beginning) and stat.S_ISREG(found.st_mode) and not draft_of(entry.name):
+                    if entry.name.startswith(beginning) and stat.S_ISREG(found.st_mode):
                         yield Item(f"{folder}/{entry.name}", found.st_size, found.st_mtime)
         except FileNotFoundError:
             return
@@ -98,6 +99,20 @@ class FolderStore:
 
     def _path(self, key: str) -> str:
         return os.path.join(self.name, *key.split("/"))
+
+    def _write(self, path: str, content: bytes | Callable[[int], bytes]) -> None:
+        """In a folder of its own first: beside the others a draft would look like them, for names have dots and digits."""
+        folder = os.path.join(self.name, *DRAFTS.split("/"))
+        make_folders(folder)
+        draft = os.path.join(folder, f"{os.path.basename(path)}.{os.getpid()}.{time.time_ns()}")
+        write_atomically(draft, content, durable=True)
+        try:
+            os.replace(draft, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(draft)
+            raise
+        sync_folder(os.path.dirname(path))
 
     def _version(self, key: str, size: int = 0) -> str | None:
         """The digest of what is there now, if it is small enough to be replaced."""

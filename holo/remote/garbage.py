@@ -22,6 +22,7 @@ from typing import NamedTuple
 from holo.errors import Conflict, HoloError, UsageError
 from holo.remote.remote import Remote, catalog_key, pack_key, signature_key
 from holo.remote.report import RemoteGc
+from holo.remote.store import DRAFTS
 
 KEY = "garbage"
 GRACE = 7 * 86_400
@@ -163,7 +164,7 @@ def _dead(remote: Remote) -> dict[str, int]:
 
     Packs are listed first, and names read last: what a push makes meanwhile counts as needed, or is not known of.
     """
-    packs = {item.key: item.size for item in remote.items("packs/")}
+    packs = {item.key: item.size for beginning in ("packs/", DRAFTS) for item in remote.items(beginning)}
     catalogs = {item.key: item.size for item in remote.items("catalogs/")}
     live: set[str] = set()
     for kind in ("name", "key"):

@@ -10,6 +10,10 @@ from holo.content import Section
 from holo.errors import HoloError, UsageError
 
 
+DRAFTS = ".drafts/"
+"""Beginning of the keys of what was never finished, where a store writes in more than one step."""
+
+
 class Absent(Exception):
     """There is no such object."""
 
