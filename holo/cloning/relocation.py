@@ -22,7 +22,7 @@ from holo.cloning.search import Found, inspect, search
 from holo.content import pieces_of
 from holo.errors import UsageError
 from holo.platform import Directory
-from holo.relocation.bytecode import STALE, Names, compiled_from, has_source, is_bytecode
+from holo.relocation.bytecode import STALE, Names, compiled_from, has_source, is_bytecode, is_rewritten
 from holo.relocation.foreign import links_out
 from holo.relocation.inspection import Inspector
 from holo.relocation.patch import Relocator, patch_file, unquoted
@@ -57,7 +57,9 @@ class TreeRelocator:
         self._found = self._search(source, 0)
         with Walker(source) as walker:
             names, places = _names_below(walker), self._found.places
-            self._found.places = {path: places[path] for path in places if not has_source(path, names)}
+            self._found.places = {
+                path: found for path, found in places.items() if found == STALE or not has_source(path, names)
+            }
 
     def refuse_impossible(self) -> None:
         """Raise :class:`~holo.errors.RelocationImpossible`, with the list of files, if the new path is too long."""
@@ -102,6 +104,8 @@ class TreeRelocator:
         for path in patched:
             for compiled in compiled_from(path, names):
                 self._patch_one(walker, compiled, STALE, done)
+        for path in filter(is_rewritten, sorted(paths)):
+            self._patch_one(walker, path, STALE, done)
 
     def _patch_one(self, walker: Walker, path: str, places: Relocation | None, done: set[tuple[int, int]]) -> bool:
         folder, _, name = path.rpartition("/")

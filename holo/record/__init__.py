@@ -276,7 +276,7 @@ def _settle_bytecode(relocations: dict[str, Relocation], found: dict[str, list[I
         rows = [item.row for item in found.get(folder, ())]
         return {name for name, _, size, _, _ in rows if size >= BYTECODE_HEADER or not is_bytecode(name)}
 
-    for path in [path for path in relocations if has_source(path, names)]:
+    for path in [path for path, found in relocations.items() if found != STALE and has_source(path, names)]:
         del relocations[path]
     for source in [*relocations]:
         relocations.update(dict.fromkeys(compiled_from(source, names), STALE))

@@ -101,7 +101,7 @@ class FolderStore:
         return os.path.join(self.name, *key.split("/"))
 
     def _write(self, path: str, content: bytes | Callable[[int], bytes]) -> None:
-        """In a folder of its own first: beside the others a draft would look like them, for names have dots and digits."""
+        """In a folder of its own first: beside the others, a draft would look like a name with dots and digits."""
         folder = os.path.join(self.name, *DRAFTS.split("/"))
         make_folders(folder)
         draft = os.path.join(folder, f"{os.path.basename(path)}.{os.getpid()}.{time.time_ns()}")

@@ -9,7 +9,6 @@ from typing import NamedTuple, Protocol
 from holo.content import Section
 from holo.errors import HoloError, UsageError
 
-
 DRAFTS = ".drafts/"
 """Beginning of the keys of what was never finished, where a store writes in more than one step."""
 

@@ -259,3 +259,42 @@ def test_clone_relocates_the_same_artefacts(holo: Holo, source: Path, growth: in
     assert [os.path.normpath(found[0]), found[1]] == [str(target if growth <= 0 else source), "end"]
     assert (target / ".coverage").read_bytes() == (source / ".coverage").read_bytes()
     assert loaded(target / "gunicorn.conf.py")[0] == str(target)
+
+
+@GROWTH
+def test_what_pytest_has_rewritten_is_rewritten_again(source: Path, moved: Callable[[int], Path], growth: int) -> None:
+    """A plugin's bytecode by pytest holds the path, which pytest before 9.2 took as it was."""
+    trees.write(
+        source / "helper.py", "import inspect\n\ndef where():\n    return inspect.currentframe().f_code.co_filename\n"
+    )
+    trees.write(
+        source / "test_it.py", "import helper\n\ndef test_it():\n    print(helper.where())\n    assert 1 == 2\n"
+    )
+    trees.write(source / "conftest.py", "import pytest\n\npytest.register_assert_rewrite('helper')\n")
+
+    def tested(folder: Path) -> str:
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-c",
+            os.devnull,
+            "--rootdir",
+            folder,
+            folder,
+        ]
+        clean = {"PATH": os.defpath, "HOME": str(folder)}
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=clean, cwd=folder).stdout
+
+    assert f"{source}/helper.py" in tested(source)
+    rewritten = sorted(path.name for path in (source / "__pycache__").glob("*-pytest-*"))
+    assert len(rewritten) == 3
+    target = moved(growth)
+    for name in rewritten:
+        assert (target / "__pycache__" / name).read_bytes()[4:16] == bytes(12)
+    said = tested(target)
+    assert f"{target}/helper.py" in said
+    assert str(source) not in said
+    assert "1 failed" in said
