@@ -18,6 +18,7 @@ import time as clock
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from holo import platform
 from holo.errors import HoloError, NotFound, Untrusted, advice, hints, os_errors_as
 from holo.files import read_file
 
@@ -46,6 +47,10 @@ _AGAIN = "Get it again from where it comes from."
 _ASK = "Ask whoever made it to sign it, or add the signer's public key to that file if you trust them."
 _OF_THIS_KEY = ("key has expired", "key is not yet valid", "ertificate", "not permitted for use in signature namespace")
 """What ssh-keygen says of a line only if the key in it is the one that signed."""
+
+
+class ToolMissing(HoloError):
+    """There is no ssh-keygen, or none that can be used, so nobody can tell anything about a signature."""
 
 
 class Key(NamedTuple):
@@ -245,19 +250,16 @@ def canonical(signature: bytes, namespace: str, what: str) -> bytes:
 
 
 def is_signature(signature: bytes, data: bytes, namespace: str) -> bool:
-    """Whether it is a signature of the data, whoever made it; where there is no ssh-keygen, whether it looks like one.
+    """Whether it is a signature of the data, whoever made it.
 
-    Raises :class:`HoloError` if nobody can tell.
+    Where ssh-keygen does not run: whether it looks like one.
     """
-    import shutil
-
     try:
-        if shutil.which("ssh-keygen") is None:
-            _parse(signature, namespace, "")
-        else:
-            key_of(data, namespace, signature, "")
+        key_of(data, namespace, signature, "")
     except Untrusted:
         return False
+    except ToolMissing:
+        return True  # key_of has read it
     return True
 
 
@@ -271,15 +273,27 @@ def _run(
     try:
         if action == "sign":
             stdin = terminal if terminal is not None else subprocess.DEVNULL
-            return subprocess.run(command, env=environ, stdin=stdin, capture_output=True, check=False)
-        return subprocess.run(command, env=environ, input=data, capture_output=True, check=False)
+            done = subprocess.run(command, env=environ, stdin=stdin, capture_output=True, check=False)
+        else:
+            done = subprocess.run(command, env=environ, input=data, capture_output=True, check=False)
     except FileNotFoundError:
-        raise HoloError(
+        raise ToolMissing(
             "signatures need ssh-keygen, which is not on PATH",
             "Install OpenSSH's client: the package is openssh-client, openssh-clients or openssh.",
         ) from None
     except OSError as error:
-        raise HoloError(f"cannot run ssh-keygen: {error.strerror}", advice(error)) from error
+        raise ToolMissing(f"cannot run ssh-keygen: {error.strerror}", advice(error)) from error
+    if b"No user exists for uid" in done.stderr:
+        raise ToolMissing(
+            f"ssh-keygen does not run as user {platform.user_id()}, who has no name on this system",
+            "Add a line for that user to /etc/passwd: ssh-keygen looks there, also in a container.",
+        )
+    if done.returncode not in (0, 255):  # of what it could not do, and of what it found wrong
+        raise ToolMissing(
+            f"ssh-keygen -Y {action} failed with exit code {done.returncode}: {_told(done.stderr)}",
+            "Signatures need OpenSSH 8.2 or newer.",
+        )
+    return done
 
 
 def _told(stderr: bytes) -> str:

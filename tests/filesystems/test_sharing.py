@@ -26,6 +26,7 @@ from support import records
 from support.cli import Result
 from support.filesystems import Filesystem
 from support.forks import Forks, User
+from support.signing import Keys
 
 GROUP = 1500
 ADA, BOB = User(1001, (GROUP,)), User(1002, (GROUP,))
@@ -202,6 +203,46 @@ def test_name_belongs_to_the_user_who_took_it_first(shared: Shared) -> None:
     assert shared(BOB, "catalogs", "--remove", "app", code=1).stderr.startswith("error: ")
     shared.is_right(ADA, "user", shared.tree(ADA))
     shared(ADA, "restore")
+
+
+def test_signature_belongs_to_the_user_who_signed_first(shared: Shared) -> None:
+    """Others sign what they export, and leave that in the library alone."""
+    first, second = User(1, (GROUP,)), User(2, (GROUP,))  # ssh-keygen wants users who have names
+    shared(first, "record", shared.tree(ADA), "--name", "app")
+    signers = shared.root / "signers"
+    for user in (first, second):
+        shared.folder(user).mkdir()
+        key = Keys(shared.folder(user)).make("key")
+        for path in (key, key.parent):
+            os.chown(path, user.uid, user.uid)
+        with signers.open("a") as file:
+            file.write(f"{user.uid}@example.org {Path(f'{key}.pub').read_text()}")
+        bundle = shared.folder(user) / "app.holo"
+        shared(user, "export", "app", "--sign", key, "-o", bundle)
+        report = shared(user, "verify", bundle, "--allowed-signers", signers, "--json").json()
+        assert report["catalogs"][0]["principal"] == f"{user.uid}@example.org"
+        kept = shared(user, "verify", "app", "--allowed-signers", signers, "--json").json()
+        assert kept["catalogs"][0]["principal"] == f"{first.uid}@example.org"
+        assert shared(user, "check", "--json").json()["problems"] == []
+    names = sorted(os.listdir(shared.home / "hololib/catalog"))
+    assert [name[64:] for name in names] == [".json", ".sig"]
+
+
+def test_user_without_a_name_cannot_use_signatures(shared: Shared) -> None:
+    """As in many containers. Such a user can still take in what is signed, as long as nobody demands that it is."""
+    shared(BOB, "record", shared.tree(BOB), "--name", "app")
+    key = Keys(shared.root).make("key")
+    bundle = shared.root / "app.holo"
+    done = shared(BOB, "export", "app", "--sign", key, "-o", shared.folder(BOB) / "app.holo", code=1)
+    assert "ssh-keygen does not run as user 1002, who has no name on this system" in done.stderr
+    shared(User(0), "export", "app", "--sign", key, "-o", bundle)
+    shared(BOB, "catalogs", "--remove", "app")
+    shared(BOB, "import", bundle)
+    assert shared(BOB, "check", "--json").json()["problems"] == []
+    shared.settings.write_text(f"remote: {{allowed-signers: {key}.pub}}")
+    done = shared(BOB, "import", bundle, code=1)
+    assert "who has no name on this system" in done.stderr
+    assert "/etc/passwd" in done.stderr
 
 
 def test_each_user_checks_and_collects_their_own_files(shared: Shared) -> None:

@@ -220,6 +220,14 @@ def test_without_ssh_keygen(
         with pytest.raises(HoloError, match=r"ssh-keygen, which is not on PATH") as caught:
             attempt()
         assert "openssh-client" in str(caught.value.hint)
+    tool = tmp_path / "ssh-keygen"
+    tool.write_text("#!/bin/sh\necho unknown option -- Y >&2\nexit 1\n")
+    tool.chmod(0o755)
+    with pytest.raises(HoloError, match="find-principals failed with exit code 1: unknown option -- Y") as caught:
+        verify(allowed, good)
+    assert "OpenSSH 8.2" in str(caught.value.hint)
+    assert signatures.is_signature(good, DATA, CATALOG)
+    assert not signatures.is_signature(good, DATA, NAME)
 
 
 # -- what is signed ---------------------------------------------------------------------------------------
