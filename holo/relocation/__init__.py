@@ -2,7 +2,7 @@
 
 import re
 
-_LISTED = 20
+_LISTED = 6
 
 _PLAIN = re.compile(rb"[A-Za-z0-9_@%+=:,./\x80-\xff-]*")
 
