@@ -34,7 +34,10 @@ one is soon there."""
 
 _FORMAT = "holo catalog"
 _VERSION = 1
-_MOST_MAP = 256 << 20
+_MOST_MAP = 64 << 20
+_LONGEST_ROW = 160
+"""Bytes of a map for each content: four numbers, and at most one pack."""
+
 LARGEST_OBJECT = LARGEST + _MOST_MAP
 _LARGEST_PACK = 1 << 50
 
@@ -129,6 +132,8 @@ def read_object(descriptor: int, digest: str, origin: str) -> tuple[Catalog, Pac
 
 def _read_map(line: bytes, catalog: Catalog) -> PackMap:
     sizes = blobs_of(catalog)
+    if len(line) > _LONGEST_ROW * (len(sizes) + 1):  # before it takes memory
+        raise ValueError("its map is larger than it can be")
     try:
         document = json.loads(line)
         if document["format"] != _FORMAT or document["version"] != _VERSION:

@@ -21,7 +21,7 @@ from holo.hololib.frames import inflate
 from holo.hololib.offer import BLOCK, Offer, whole
 from holo.hololib.verified import ContentMismatch, verified_chunks
 from holo.platform import Directory
-from holo.remote.packs import SPARSE, WHOLE, Pack, PackMap, Slot
+from holo.remote.packs import PACK, SPARSE, WHOLE, Pack, PackMap, Slot
 from holo.remote.remote import Remote, pack_key
 from holo.transport.bundle import unnamed_file
 from holo.transport.source import Blob, raw_offer
@@ -30,7 +30,9 @@ _NEAR = 256 << 10
 """Bytes between two ranges that are fetched along: at 50 ms and 40 Mbit/s a request costs as much."""
 
 _MOST_RANGES = 16
-"""Of one pack; with more the pack comes whole, in one request."""
+"""Of one pack; with more the pack comes whole, in one request, unless it is far larger than packs are."""
+
+_SMALL = 4
 
 
 class PackGone(HoloError):
@@ -77,7 +79,8 @@ class PackSource:
             yield
 
     def _fetched(self, pack: Pack, blobs: list[Blob], ranges: list[tuple[int, int]]) -> AbstractContextManager[int]:
-        if 2 * sum(stop - start for start, stop in ranges) > pack.size or len(ranges) > _MOST_RANGES:
+        wanted = sum(stop - start for start, stop in ranges)
+        if 2 * wanted > pack.size or (len(ranges) > _MOST_RANGES and pack.size <= _SMALL * PACK):
             return self._whole(pack)
         return self._parts(pack, blobs, ranges)
 
