@@ -161,7 +161,7 @@ def _traffic(traffic: Traffic, seconds: float) -> None:
 
 
 def remote_names(names: list[RemoteName]) -> None:
-    rows = [(name.name, name.kind, name.digest[:12], name.time, "yes" if name.is_signed else "no") for name in names]
+    rows = [(name.name, name.kind, name.digest[:12], name.time, "yes" if name.signed else "no") for name in names]
     columns(("NAME", "KIND", "CATALOG", "SINCE", "SIGNED"), rows)
 
 
@@ -175,7 +175,7 @@ def remote_status(status: RemoteStatus) -> None:
 def remote_checked(found: RemoteCheck) -> None:
     for problem in found.problems:
         print(f"{problem.key}: {printable(problem.what)}")
-    what = "read" if found.is_read else "looked for"
+    what = "read" if found.read else "looked for"
     print(
         f"{what} {count(found.packs, 'pack')} of {count(found.catalogs, 'catalog')}, {count(found.names, 'name')} "
         f"in {found.seconds:.2f} s"

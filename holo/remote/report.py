@@ -86,7 +86,7 @@ class RemoteName(NamedTuple):
     """of the catalog that it means"""
     time: str
     """when that was said: UTC, ISO 8601, seconds"""
-    is_signed: bool
+    signed: bool
 
 
 class RemoteStatus(NamedTuple):
@@ -122,7 +122,7 @@ class RemoteCheck(NamedTuple):
     names: int
     catalogs: int
     packs: int
-    is_read: bool
+    read: bool
     """whether the packs were read, not only counted"""
     problems: tuple[RemoteProblem, ...]
     seconds: float

@@ -130,7 +130,8 @@ def remote(
     with reporting(is_done=False):
         if action is Action.LIST:
             names = shared.names()
-            render.document([name._asdict() for name in names]) if as_json else render.remote_names(names)
+            document = {"remote": shared.name, "names": [name._asdict() for name in names]}
+            render.document(document) if as_json else render.remote_names(names)
         elif action is Action.STATUS:
             status = shared.status()
             render.document(status.to_json()) if as_json else render.remote_status(status)
