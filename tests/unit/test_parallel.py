@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from holo.errors import CatalogInvalid, Conflict, HoloError, IntegrityError, SourceChanged
+from holo.remote.store import Interrupted
 from holo.workers import pool
 
 # The threads that Python 3.12 warns of are the test runner's, and hold no lock that a child takes.
@@ -460,3 +461,29 @@ def test_closing_stops_the_threads() -> None:
 def test_forks_says_what_run_does() -> None:
     assert pool.forks(2)
     assert not pool.forks(1)
+
+
+@linux
+def test_apart_in_another_process() -> None:
+    """Threads that are started there do not keep this process from forking."""
+
+    def start_a_thread() -> int:
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        return os.getpid()
+
+    assert pool.apart(start_a_thread) != os.getpid()
+    assert pool.may_fork()
+    assert not pool.is_worker()
+    assert pool.apart(pool.is_worker)
+
+
+@linux
+def test_an_error_apart_is_the_same_here() -> None:
+    def interrupted() -> None:
+        raise Interrupted("503 Slow Down", 1.5)
+
+    with pytest.raises(Interrupted, match="503 Slow Down") as caught:
+        pool.apart(interrupted)
+    assert caught.value.pause == 1.5
+    with pytest.raises(FileNotFoundError):
+        pool.apart(lambda: os.stat("/nowhere/at/all"))
