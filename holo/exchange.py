@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from holo.errors import HoloError, NotFound
 from holo.hololib.recovery import locked_library
-from holo.urls import hidden
+from holo.urls import of_one
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -205,7 +205,7 @@ class RemoteExchange:
         if not self._is_pushing:
             return
         try:
-            self._home.on_wait(f"pushing {catalog.name} to {hidden(self._url)}")
+            self._home.on_wait(f"pushing {catalog.name} to {of_one(self._url)}")
             RemoteLibrary(self._home, self._url, self._trust).push([catalog.name])
         except HoloError as error:
             self._home.on_wait(f"warning: {catalog.name} was not pushed: {error.message}")

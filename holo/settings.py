@@ -117,7 +117,7 @@ class Settings:
             self.strategy.value,
             self.compression,
             self.workers,
-            hidden(self.remote_url) if self.remote_url is not None else NOTHING,
+            hidden(self.remote_url.replace("'", "%27")) if self.remote_url is not None else NOTHING,
             "true" if self.remote_push else "false",
             self.allowed_signers or NOTHING,
             duration(self.max_age) if self.max_age is not None else NOTHING,

@@ -43,6 +43,14 @@ def hidden(text: str) -> str:
     return _QUERY.sub(r"\1?***", _TOKEN_IN_PATH.sub("***", _USER.sub("***@", text)))
 
 
+def of_one(url: str) -> str:
+    """One URL, which is all of the text, without anything that may be a secret: a quote does not end it."""
+    scheme, mark, rest = url.partition("://")
+    end = re.search(r"[/?#]|$", rest)
+    assert end is not None
+    return without_secrets(scheme + mark + rest[: end.start()].rpartition("@")[2] + rest[end.start() :])
+
+
 def without_queries(text: str) -> str:
     """``text`` for an environment: without anything in its URLs that may be a secret."""
     return _QUERY.sub(r"\1", _USER.sub("", text))

@@ -18,7 +18,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from holo.content import Section
 from holo.errors import HoloError, IntegrityError, UsageError
 from holo.remote.store import Absent, Interrupted, Item, Reply, read_only
-from holo.urls import without_secrets
+from holo.urls import of_one
 
 if TYPE_CHECKING:
     import requests
@@ -40,8 +40,13 @@ class HttpStore:
     def __init__(self, url: str, *, may_be_forged: bool = False) -> None:
         """``may_be_forged``: whoever asks verifies who signed what comes. Else it has to come by TLS."""
         parts = urlsplit(url)
-        self.name = without_secrets(url).rstrip("/")
-        if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not may_be_forged:
+        if "@" in parts.path:
+            raise UsageError(
+                "the URL of the remote has an @ behind a slash, so it is not clear where its password ends",
+                "In a password write %2F for a slash, in a path %40 for an @.",
+            )
+        self.name = of_one(url).rstrip("/")
+        if not may_be_forged and not _is_safe(url):
             raise UsageError(
                 f"{self.name}: over http:// anybody on the way can put in an environment of their own",
                 "Use https://, or demand signatures with `remote.allowed-signers`.",
@@ -51,6 +56,7 @@ class HttpStore:
         if parts.query or parts.fragment:
             raise UsageError(f"{self.name}: a remote has no query", "Give credentials in ~/.netrc.")
         self._url = url.rstrip("/")
+        self._may_be_forged = may_be_forged
         self._session: requests.Session | None = None
         self._process = 0
 
@@ -116,14 +122,15 @@ class HttpStore:
                 "REQUESTS_CA_BUNDLE names a file with the certificates of your own authority.",
             ) from None
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-            raise UsageError(f"{self.name} cannot be asked: {_inmost(error)}") from None
+            # What it says of the URL may have the password in it.
+            raise UsageError(f"{self.name} is no URL that can be asked ({type(error).__name__})") from None
         except requests.exceptions.RequestException as error:
             raise Interrupted(_inmost(error)) from None
 
     def _own_session(self) -> requests.Session:
         """A session of this process: a connection that two processes use mixes up their answers."""
         if self._session is None or self._process != os.getpid():
-            self._session, self._process = _new_session(), os.getpid()
+            self._session, self._process = _new_session(may_be_forged=self._may_be_forged), os.getpid()
         return self._session
 
     def _judge(self, response: requests.Response, key: str) -> None:
@@ -149,7 +156,13 @@ class HttpStore:
             raise Interrupted(_inmost(error)) from None
 
 
-def _new_session() -> requests.Session:
+def _is_safe(url: str) -> bool:
+    """Whether nobody on the way can change what comes from there."""
+    parts = urlsplit(url)
+    return parts.scheme != "http" or parts.hostname in _LOOPBACK
+
+
+def _new_session(*, may_be_forged: bool) -> requests.Session:
     import requests
 
     class Session(requests.Session):
@@ -157,11 +170,11 @@ def _new_session() -> requests.Session:
 
         def get_redirect_target(self, resp: requests.Response) -> str | None:
             target = super().get_redirect_target(resp)
-            if target is not None and urlsplit(resp.url).scheme == "https":
+            if target is not None:
                 following = urljoin(resp.url, target)
-                if urlsplit(following).scheme != "https":
-                    place = without_secrets(following)
-                    raise HoloError(f"{without_secrets(resp.url)} leads to {place}, which is not encrypted")
+                is_tls = urlsplit(resp.url).scheme == "https"
+                if (is_tls and urlsplit(following).scheme != "https") or not (may_be_forged or _is_safe(following)):
+                    raise HoloError(f"{of_one(resp.url)} leads to {of_one(following)}, which is not encrypted")
             return target
 
     return Session()
@@ -184,7 +197,7 @@ def _inmost(error: BaseException) -> str:
         error = inner
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return without_secrets(re.sub(r"<[^>]*>:? ?", "", str(error))) or type(error).__name__
+    return re.sub(r"<[^>]*>:? ?", "", str(error)) or type(error).__name__
 
 
 def _reason(error: BaseException) -> BaseException | None:

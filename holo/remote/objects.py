@@ -17,7 +17,7 @@ from holo.content import Section, write_all
 from holo.errors import HoloError, UsageError
 from holo.remote.store import Absent, Interrupted, Item, Reply
 from holo.transport.bundle import unnamed_file
-from holo.urls import without_secrets
+from holo.urls import of_one
 from holo.workers import pool
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ _METADATA = "169.254.169.254"
 """Where machines of a cloud ask for their credentials: the last place that is looked at."""
 
 _CREDENTIALS = "Give credentials that are allowed to, in the environment (docs/remotes.md says how)."
+_REFUSED = re.compile(r"status code: 40[13]\b")
+"""In what obstore says of a listing that is refused, of which it has no error of its own."""
+
 _SECRETS = re.compile(r"\?\S*|(?<=://)[^/\s@]*@")
 
 
@@ -47,7 +50,7 @@ class ObjectStore:
     """
 
     def __init__(self, url: str) -> None:
-        self.name = without_secrets(url).rstrip("/")
+        self.name = of_one(url).rstrip("/")
         self._url = url.rstrip("/")
         self._store: obstore.store.ObjectStore | None = None
         self._process = 0
@@ -218,6 +221,8 @@ class ObjectStore:
         except (exceptions.BaseError, ConnectionError, TimeoutError) as error:
             if _METADATA in str(error):
                 raise HoloError(f"there are no credentials for {self.name}", _CREDENTIALS) from None
+            if (refused := _REFUSED.search(str(error))) is not None:
+                raise HoloError(f"{self.name} refuses {key}: {refused[0]}", _CREDENTIALS) from None
             raise Interrupted(_short(error)) from None
 
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from holo.errors import UsageError
 from holo.remote.store import Store
-from holo.urls import without_secrets
+from holo.urls import of_one
 
 _SCHEMES = ("file", "https", "http", "s3", "gs", "az")
 
@@ -16,7 +16,10 @@ def connect(url: str, *, is_verified: bool = False) -> Store:
 
     ``is_verified``: what comes from it counts only if it is signed.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"{of_one(url)} is no URL: {error}") from None
     scheme = parts.scheme.lower() if "://" in url else "file"
     if scheme == "file":
         from holo.remote.folder import FolderStore
@@ -31,7 +34,7 @@ def connect(url: str, *, is_verified: bool = False) -> Store:
 
         return ObjectStore(url)
     raise UsageError(
-        f"{without_secrets(url)} is no remote that holo knows",
+        f"{of_one(url)} is no remote that holo knows",
         f"Name a folder, or a URL that begins with {', '.join(f'{known}://' for known in _SCHEMES[:-1])} or az://.",
     )
 
@@ -45,5 +48,5 @@ def _folder(url: str) -> str:
         return absolute(url)
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/") or parts.query or parts.fragment:
-        raise UsageError(f"{without_secrets(url)} is no folder", "Write file:///path/of/the/folder, or only the path.")
+        raise UsageError(f"{of_one(url)} is no folder", "Write file:///path/of/the/folder, or only the path.")
     return absolute(url2pathname(parts.path))
