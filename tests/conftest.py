@@ -18,7 +18,9 @@ from support import filesystems, venvs
 from support.cli import Holo
 from support.faults import Supervisor
 from support.filesystems import Filesystem, Mounts, Unavailable
-from support.forks import ForkedHolo, Forks
+from support.forks import ForkedHolo, Forks, User
+from support.machines import Machine, Make
+from support.remotes import Places
 
 STRATEGIES = ("smart", "reflink", "hardlink", "copy")
 
@@ -109,6 +111,17 @@ def supervisor() -> Iterator[Supervisor]:
 
 
 @pytest.fixture(scope="session")
+def places() -> Iterator[Places]:
+    """Remotes, with the servers that they need."""
+    with tempfile.TemporaryDirectory(prefix="holo-remotes-") as folder:
+        places = Places(Path(folder))
+        try:
+            yield places
+        finally:
+            places.close()
+
+
+@pytest.fixture(scope="session")
 def mounts() -> Iterator[Mounts]:
     """Filesystems of this process, made on demand. The path is short, for relocated paths are compared."""
     with tempfile.TemporaryDirectory(prefix="holo-") as workspace:
@@ -141,6 +154,22 @@ def filesystem(request: pytest.FixtureRequest, mounts: Mounts) -> Iterator[Files
     try:
         yield Filesystem(request.param, root, filesystems.reflinks(root), filesystems.xattrs(root))
     finally:
+        filesystems.remove(root)
+
+
+@pytest.fixture
+def machine(mounts: Mounts, forks: Forks) -> Iterator[Make]:
+    """``machine(filesystem)`` is a home, and has nothing yet."""
+    made: list[Path] = []
+
+    def make(name: str, user: User | None = None) -> Machine:
+        root = mounted(mounts, name) / f"m-{os.urandom(4).hex()}"
+        root.mkdir()
+        made.append(root)
+        return Machine(root, forks, user)
+
+    yield make
+    for root in made:
         filesystems.remove(root)
 
 

@@ -54,9 +54,14 @@ class Forks:
         memory: int = 2 << 30,
         seconds: int = 60,
         umask: int | None = None,
+        tune: Mapping[str, float] | None = None,
     ) -> Result:
-        """Run to the end and require the exit code. No failure may show as a traceback, or be holo's mistake."""
-        result = self.run(*arguments, env=env, user=user, cwd=cwd, memory=memory, seconds=seconds, umask=umask)
+        """Run to the end and require the exit code. No failure may show as a traceback, or be holo's mistake.
+
+        ``tune`` sets constants of holo, as :meth:`support.faults.Supervisor.run` does.
+        """
+        more = {"user": user, "cwd": cwd, "memory": memory, "seconds": seconds, "umask": umask, "tune": tune}
+        result = self.run(*arguments, env=env, **more)
         shown = (
             f"holo {' '.join(map(str, arguments))}: exit {result.code}, not {code}\n{result.stdout}\n{result.stderr}"
         )
@@ -72,10 +77,17 @@ class Forks:
         return Result(list(arguments), answer["code"], answer["stdout"], answer["stderr"])
 
     def start(
-        self, *arguments: Argument, env: Mapping[str, str], user: User | None = None, cwd: Path = Path("/")
+        self,
+        *arguments: Argument,
+        env: Mapping[str, str],
+        user: User | None = None,
+        cwd: Path = Path("/"),
+        memory: int = 2 << 30,
+        tune: Mapping[str, float] | None = None,
     ) -> int:
         """Start it, with its output thrown away, and go on. Returns its process id, for `wait`."""
-        process: int = self.order("start", **_command(arguments, env, user=user, cwd=cwd))["process"]
+        more = _command(arguments, env, user=user, cwd=cwd, memory=memory, tune=tune)
+        process: int = self.order("start", **more)["process"]
         return process
 
     def wait(self, process: int) -> int:
@@ -105,6 +117,7 @@ def _command(
     memory: int = 2 << 30,
     seconds: int = 60,
     umask: int | None = None,
+    tune: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """``memory`` in bytes of address space, ``seconds`` until SIGALRM; 0 is no limit."""
     return {
@@ -115,6 +128,7 @@ def _command(
         "memory": memory,
         "seconds": seconds,
         "umask": umask,
+        "tune": dict(tune or {}),
     }
 
 

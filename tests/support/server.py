@@ -35,7 +35,7 @@ def _load_everything() -> None:
             importlib.import_module(module.name)
     for name in ("concurrent.futures", "encodings.unicode_escape", "multiprocessing", "pickle", "pydantic", "socket"):
         importlib.import_module(name)
-    for name in ("urllib.parse", "yaml", "zstandard"):
+    for name in ("requests", "urllib.parse", "yaml", "zstandard"):
         importlib.import_module(name)
 
 
@@ -97,7 +97,7 @@ def _be_holo(order: dict[str, Any], stdout: int, stderr: int, listens: socket.so
         os.chdir(order["cwd"])
         for name, value in order.get("tune", {}).items():
             module, _, constant = name.rpartition(".")
-            assert isinstance(getattr(sys.modules[module], constant), int)
+            assert isinstance(getattr(sys.modules[module], constant), (int, float))
             setattr(sys.modules[module], constant, value)
         if listens is not None:
             os.setsid()

@@ -1,0 +1,372 @@
+"""Push, pull, and remotes in general: from one machine to another, by real servers of every kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holo.remote.packs import PACK
+from support import compare, fiemap, filesystems, trees, wheels
+from support.forks import User
+from support.machines import Make
+from support.remotes import KINDS, Client, Place, Places, map_and_catalog
+from support.servers import nginx_cache
+
+ADA = User(1001)
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two other users")
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def long_path(root: Path, length: int) -> Path:
+    """A path below ``root`` with so many bytes."""
+    return root / "".ljust(length - len(os.fsencode(root)) - 1, "p")
+
+
+def randomly(seed: int, size: int) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def many_files(root: Path, *, count: int = 3000, seed: int = 1) -> Path:
+    """An environment of packages, whose files do not get much smaller, and of which some name the path."""
+    rng = random.Random(seed)
+    for number in range(count):
+        folder = root / "lib" / f"package-{number % 30:02}"
+        trees.write(folder / f"module{number}.py", rng.randbytes(rng.choice((200, 2000, 9000))))
+    trees.write(root / "bin" / "tool", f"#!/bin/sh\necho {root}\n", mode=0o755)
+    return trees.settle(root)
+
+
+# -- from one machine to another ------------------------------------------------------------------------------------
+
+
+@root_only
+@pytest.mark.parametrize(
+    ("kind", "here", "there"),
+    [("folder", "ext4", "btrfs"), ("https", "btrfs", "xfs"), ("rclone", "xfs", "tmpfs"), ("moto", "tmpfs", "ext4")],
+)
+def test_an_environment_arrives_whole_for_another_user(
+    kind: str, here: str, there: str, machine: Make, places: Places
+) -> None:
+    place = places.new(kind)
+    a, b = Client(machine(here), place), Client(machine(there, ADA), place)
+    source = long_path(a.machine.root, 100)
+    xattrs = filesystems.xattrs(a.machine.root) and filesystems.xattrs(b.machine.root)
+    trees.nasty(source, xattrs=xattrs)
+    trees.write(source / "sizes" / "huge", randomly(1, PACK + 1_000_003))
+    with trees.write(source / "sizes" / "holes").open("r+b") as file:
+        for start in range(0, 40 << 20, 4 << 20):
+            file.seek(start)
+            file.write(randomly(start, 70_000))
+        file.truncate(41 << 20)
+    trees.write(source / "sizes" / "zeros", bytes(3 << 20) + b"end")
+    trees.settle(source)
+    digest = a.machine.record(source, "nasty")
+    small = trees.small(long_path(a.machine.root, 60))
+    a.machine.record(small, "small")
+    pushed = a.push("nasty", "small")
+    assert {catalog["name"] for catalog in pushed["catalogs"]} == {"nasty", "small"}
+    assert set(place.names()) == {"nasty", "small"}
+    assert place.problems() == []
+    pulled = b.pull("nasty")
+    assert pulled["catalog"] == {"name": "nasty", "digest": digest}
+    b.pull("small", "--name", "tiny")
+    assert b.machine.is_sound()
+    for name, length in {"equal": 100, "shorter": 90}.items():
+        space = b.machine.init(name, "nasty", to=long_path(b.machine.root, length))
+        assert compare.differences(source, space) == []
+    longer = b.machine.init("longer", "tiny", to=long_path(b.machine.root, 140))
+    assert compare.differences(small, longer) == []
+    done = subprocess.run([longer / "bin" / "hello"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"hello from {longer}\n"
+    assert {os.lstat(os.fsdecode(path)).st_uid for path in fiemap.regular_files(longer)} == {ADA.uid}
+    assert [*(b.machine.library / "incoming").iterdir()] == []
+
+
+@pytest.mark.parametrize(("here", "there"), [("raw", "zstd"), ("zstd", "raw"), ("raw", "raw"), ("zstd", "zstd")])
+def test_how_a_library_stores_blobs_makes_no_difference(here: str, there: str, machine: Make, places: Places) -> None:
+    place = places.new("folder")
+    a, b = Client(machine("ext4"), place), Client(machine("xfs"), place)
+    a.machine.keep(here)
+    b.machine.keep(there)
+    source = long_path(a.machine.root, 100)
+    trees.nasty(source, xattrs=True)
+    a.machine.record(source, "nasty")
+    a.push("nasty")
+    b.pull("nasty")
+    assert b.machine.is_sound()
+    assert compare.differences(source, b.machine.init("s", "nasty", to=long_path(b.machine.root, 95))) == []
+
+
+# -- how many requests and bytes ------------------------------------------------------------------------------------
+
+
+def counted(client: Client, report: Any) -> int:
+    """The requests of a command, as the server counts them; holo has to agree."""
+    asked = len(client.place.requests)
+    client.place.forget()
+    if client.place.server is not None:
+        assert report["requests"] == asked, client.place.requests
+    return int(report["requests"])
+
+
+@every_kind
+def test_requests_do_not_grow_with_the_files(kind: str, machine: Make, places: Places) -> None:
+    place = places.new(kind)
+    a, b = Client(machine("ext4"), place), Client(machine("tmpfs"), place)
+    source = many_files(a.machine.root / "the-source", count=3000)
+    a.machine.record(source, "env")
+    pushed = a.push("env")
+    assert pushed["blobs"] == {"sent": 3001, "known": 0}
+    if kind != "https":  # which is pushed to as a folder
+        assert counted(a, pushed) <= 40
+    for expected in (0, 0):
+        again = a.push("env")
+        assert again["blobs"]["sent"] == expected
+        assert (counted(a, again) if kind != "https" else again["requests"]) <= 2
+    cold = b.pull("env")
+    assert cold["blobs"] == {"new": 3001, "known": 0}
+    assert counted(b, cold) <= 40
+    warm = b.pull("env")
+    assert warm["blobs"] == {"new": 0, "known": 3001}
+    assert counted(b, warm) <= 3
+    assert compare.differences(source, b.machine.init("s", "env")) == []
+
+
+@pytest.mark.parametrize(("kind", "name"), [("folder", "env"), ("https", "next"), ("moto", "env"), ("moto", "next")])
+def test_delta_moves_what_differs(kind: str, name: str, machine: Make, places: Places) -> None:
+    """What differs: the blobs of the new package as they are compressed in its pack, and the object of the catalog.
+
+    That object is new whatever differs, as the list of all files is.
+    """
+    place = places.new(kind)
+    a, b = Client(machine("ext4"), place), Client(machine("tmpfs"), place)
+    source = many_files(a.machine.root / "the-source", count=1500)
+    a.machine.record(source, "env")
+    a.push("env")
+    b.pull("env")
+    place.forget()
+    there = place.objects.sizes()
+    package = source / "lib" / "package-07"
+    for number, path in enumerate(sorted(package.iterdir())[:50]):
+        trees.write(path, randomly(number, 3000))
+    for number in range(50):
+        trees.write(package / f"new{number}.py", f"# {number}\n" * 200 + randomly(1000 + number, 2000).hex())
+    trees.settle(source)
+    digest = a.machine.record(source, name)
+    pushed = a.push(name)
+    assert pushed["requests"] <= 8
+    if kind != "https":
+        assert counted(a, pushed) <= 8
+    new = {key: size for key, size in place.objects.sizes().items() if key not in there}
+    packs = [key for key in new if key.startswith("packs/")]
+    assert len(packs) == 1
+    assert pushed["blobs"]["sent"] == 100
+    # Of a pack, what is not content: names and sizes of its entries.
+    differs = stored_in(place, digest, packs[0]) + new[f"catalogs/{digest}"]
+    assert pushed["bytes"]["sent"] <= 1.1 * differs
+    pulled = b.pull(name)
+    assert pulled["blobs"]["new"] == 100
+    assert counted(b, pulled) <= 8
+    assert pulled["bytes"]["received"] <= 1.1 * differs
+    assert compare.differences(source, b.machine.init("s", name)) == []
+    assert place.problems() == []
+
+
+def stored_in(place: Place, digest: str, pack: str) -> int:
+    """The bytes of content in a pack, by the map of a catalog."""
+    document, _ = map_and_catalog(place.objects.read(f"catalogs/{digest}"))
+    number = [f"packs/{name}" for name, _ in document["packs"]].index(pack)
+    return sum(stored for stored, index in zip(document["stored"], document["pack"], strict=True) if index == number)
+
+
+@pytest.mark.parametrize("kind", ["folder", "moto"])
+def test_dry_run_asks_and_changes_nothing(kind: str, machine: Make, places: Places) -> None:
+    place = places.new(kind)
+    a, b = Client(machine("ext4"), place), Client(machine("tmpfs"), place)
+    a.machine.record(many_files(a.machine.root / "the-source", count=300), "env")
+    would = a.push("env", "--dry-run")
+    assert place.objects.sizes() == {}
+    did = a.push("env")
+    assert [would[key] for key in ("blobs", "packs", "catalogs")] == [
+        did[key] for key in ("blobs", "packs", "catalogs")
+    ]
+    assert would["bytes"]["content"] == did["bytes"]["content"]
+    assert would["bytes"]["sent"] == 0
+    would = b.pull("env", "--dry-run")
+    assert b.machine.is_empty()
+    did = b.pull("env")
+    assert would["blobs"] == did["blobs"]
+    content = did["bytes"]["received"] - would["bytes"]["received"]  # the name and the catalog come in both
+    assert would["bytes"]["to_fetch"] <= content <= 1.2 * would["bytes"]["to_fetch"]
+
+
+def test_several_catalogs_at_once_share_what_is_common(machine: Make, places: Places) -> None:
+    place = places.new("folder")
+    a = Client(machine("ext4"), place)
+    source = many_files(a.machine.root / "the-source", count=300)
+    a.machine.record(source, "one")
+    trees.write(source / "lib" / "more", randomly(9, 5000))
+    a.machine.record(source, "two")
+    pushed = a.push("one", "two")
+    assert pushed["blobs"]["sent"] == 302
+    assert set(place.names()) == {"one", "two"}
+    assert place.problems() == []
+
+
+def test_name_may_look_like_a_version_of_another(machine: Make, places: Places) -> None:
+    place = places.new("folder")
+    a, b = Client(machine("ext4"), place), Client(machine("tmpfs"), place)
+    a.machine.record(trees.small(a.machine.root / "the-source"), "app-1.2.3")
+    a.push("app-1.2.3")
+    for _ in range(2):
+        a("remote", "gc", place.to, "--grace", "1m")
+    assert [item["name"] for item in json.loads(a("remote", "list", place.to, "--json").stdout)] == ["app-1.2.3"]
+    b.pull("app-1.2.3")
+
+
+# -- init, restore and run ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["https", "moto"])
+def test_commands_pull_what_the_library_lacks(kind: str, machine: Make, places: Places) -> None:
+    place = places.new(kind)
+    a, b = Client(machine("ext4"), place), Client(machine("tmpfs"), place)
+    source = trees.small(long_path(a.machine.root, 60))
+    digest = a.machine.record(source, "app")
+    other = trees.write(a.machine.root / "other" / "file", "other").parent
+    other_digest = a.machine.record(trees.settle(other), "other")
+    a.push("app", "other")
+    remote = {"HOLO_REMOTE": place.url}
+    made = b("init", "--space", "s", "app", "--json", **remote).json()
+    assert made["digest"] == digest
+    assert compare.differences(source, Path(made["path"])) == []
+    # Of what is here, nobody else is asked; names are no paths.
+    place.forget()
+    b("init", "--space", "t", "app", **remote)
+    b("restore", "--space", "s", **remote)
+    assert place.requests == []
+    assert "nowhere" in b("init", "--space", "u", "nowhere", code=1, **remote).stderr
+    # A space whose catalog is gone, by its digest.
+    b("catalogs", "--remove", "app")
+    b("gc", "--keep-last", "0")
+    shutil.rmtree(Path(made["path"]) / "lib")
+    assert b("restore", "--space", "s", code=1).stderr.count("error: ") == 1
+    b("restore", "--space", "s", **remote)
+    assert compare.differences(source, Path(made["path"])) == []
+    # Another catalog, and a command in a throw-away environment.
+    assert b("restore", "--space", "s", "--catalog", "other", "--json", **remote).json()["digest"] == other_digest
+    c = Client(machine("ext4"), place)
+    done = c(
+        "run", "--ephemeral", "--catalog", "app", "--", "sh", "-c", "cat $HOLO_SPACE_PATH/lib/deep/er/leaf", **remote
+    )
+    assert done.stdout == "leaf"
+    assert b.machine.is_sound()
+
+
+class Project:
+    """A blueprint that needs one package, from a folder of wheels that can be taken away."""
+
+    def __init__(self, root: Path) -> None:
+        self.wheels = root / "wheels"
+        wheels.make(self.wheels, "leaf")
+        self.blueprint = trees.write(root / "project" / "requirements.txt", "leaf\n")
+        self.environment = {"UV_FIND_LINKS": str(self.wheels), "UV_NO_INDEX": "1", "UV_OFFLINE": "1"}
+
+    def is_in(self, space: Path) -> bool:
+        return subprocess.run([space / "bin" / "leaf"], capture_output=True, text=True, check=True).stdout == (
+            f"leaf 1.0 {space}\n"
+        )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "moto"])
+def test_blueprint_is_built_by_one_and_pulled_by_all(
+    kind: str, machine: Make, places: Places, project: Project
+) -> None:
+    place = places.new(kind)
+    a, b = Client(machine("ext4"), place), Client(machine("ext4"), place)
+    a.machine.settings.write_text(f"remote:\n  url: {place.to}\n  push: true\n")
+    b.machine.settings.write_text(f"remote:\n  url: {place.url}\n")
+    init = ("init", "--space", "s", project.blueprint, "--json")
+    first = a(*init, **project.environment).json()
+    assert project.is_in(Path(first["path"]))
+    assert len(place.names()) == 1
+    assert sum(key.startswith("keys/") for key in place.objects.sizes()) == 1
+    shutil.rmtree(project.wheels)
+    project.wheels.mkdir()
+    # It cannot be built any more.
+    assert "leaf" in b(*init, code=1, **project.environment, HOLO_REMOTE="none").stderr
+    done = b(*init, **project.environment)
+    second = done.json()
+    assert second["digest"] == first["digest"]
+    assert project.is_in(Path(second["path"]))
+    assert f"pulling {second['catalog']}" in done.stderr
+    place.forget()
+    c = Client(machine("ext4"), place)
+    ran = c("run", "--blueprint", project.blueprint, "--", "leaf", HOLO_REMOTE=place.url, **project.environment)
+    assert ran.stdout.startswith("leaf 1.0 ")
+    assert c.machine.is_sound()
+    # Who only pulls changes nothing.
+    assert {request.method for request in place.requests} <= {"GET", "HEAD"}
+
+
+def test_remote_that_is_down_is_a_warning_and_a_build(
+    machine: Make, places: Places, project: Project, tmp_path: Path
+) -> None:
+    place = places.new("https")
+    a = Client(machine("ext4"), place)
+    init = ("init", "--space", "s", project.blueprint, "--json")
+    for url in ("https://127.0.0.1:1/remote", "https://nowhere.invalid/remote", str(tmp_path / "not-mounted")):
+        a.machine.settings.write_text(f"remote:\n  url: {url}\n  push: true\n")
+        done = a(*init, **project.environment)
+        assert project.is_in(Path(done.json()["path"]))
+        warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+        assert len(warnings) == 2, done.stderr
+        assert "built instead" in warnings[0]
+        assert "was not pushed" in warnings[1]
+        a("delete", "--space", "s")
+        a("catalogs", "--remove", done.json()["digest"])
+    # What nobody can build is an error.
+    assert a("init", "--space", "s", "nothing", code=1).stderr.count("error: ") == 1
+    assert a("pull", "app", code=1).stderr.count("error: ") == 1
+
+
+# -- caches ---------------------------------------------------------------------------------------------------------
+
+
+def test_second_client_of_a_cache_asks_nothing_of_the_origin(machine: Make, places: Places) -> None:
+    place = places.new("https")
+    a = Client(machine("ext4"), place)
+    source = many_files(a.machine.root / "the-source", count=500)
+    trees.write(source / "lib" / "huge", randomly(1, 2 * PACK))
+    digest = a.machine.record(trees.settle(source), "env")
+    a.push("env")
+    assert place.server is not None
+    path = place.url.removeprefix(place.server.url)
+    with nginx_cache(place.server.url) as cache:
+        cached = place._replace(url=cache.url + path, server=cache)
+        for number in range(2):
+            place.forget()
+            b = Client(machine("tmpfs"), cached)
+            cold = b.pull("env")
+            asked = [request.path.removeprefix(path + "/").split("/")[0] for request in place.requests]
+            assert counted(b, cold) <= 40
+            if number == 0:
+                assert {*asked} == {"names", "catalogs", "packs"}
+            else:
+                assert asked == ["names"]
+            assert b.machine.is_sound()
+        # What is wrong in the cache alone is told, and never taken.
+        assert digest in b.machine("catalogs", "--json").stdout
