@@ -24,6 +24,9 @@ Kind: TypeAlias = Literal["name", "key"]
 
 _FORMAT = "holo pointer"
 _VERSION = 1
+_END_OF_TIME = 253_402_300_799
+"""The last second of the year 9999: no calendar goes on."""
+
 _ATTEMPTS = 8
 _FIRST_PAUSE = 0.2
 """Seconds; each pause is twice the one before, less up to a half by chance, so that a fleet does not come back at
@@ -106,6 +109,7 @@ class Remote:
                 and type(pointer.catalog) is str
                 and digests.is_digest(pointer.catalog)
                 and type(pointer.time) is int
+                and 0 <= pointer.time <= _END_OF_TIME
                 and (pointer.signature is None or type(pointer.signature) is str)
             )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
