@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from holo.errors import os_errors_as
 from holo.platform.blocks import BOUNDED
 from holo.usage.account import Held, Holders, sum_up
 from holo.usage.report import Shared, Usage, UsageReport
-from holo.usage.scan import Copies, Linked, Root, Seen, Sum, places_of, scan, sum_of
+from holo.usage.scan import Copies, Known, Linked, Root, Seen, Sum, flags_of, places_of, scan, sum_of
 from holo.usage.subjects import Subject, Subjects
 
 if TYPE_CHECKING:
@@ -51,12 +52,14 @@ def _look(home: Home, subjects: Subjects, roots: Sequence[Root]) -> Iterator[See
     asked = subjects.asked()
     others = {*range(len(roots))} - asked - subjects.sources()
     copies: Copies = {}
+    has_linked = False
     disks: set[str] = set()
     for seen in scan(roots, sorted(asked), home.workers, learn=bool(others)):
         copies |= seen.copies
+        has_linked |= bool(seen.linked)
         disks.update(seen.places, (linked.disk for linked in seen.linked))
         yield seen
-    yield from scan(roots, sorted(others & subjects.on(disks)), home.workers, known=copies)
+    yield from scan(roots, sorted(others & subjects.on(disks)), home.workers, known=Known(copies, has_linked))
 
 
 class _Found:
@@ -67,22 +70,22 @@ class _Found:
         self._sums: defaultdict[Holders, Sum] = defaultdict(Sum)
         self._bytes: Counter[tuple[Holders, bool]] = Counter()
         self._shared: Counter[tuple[Holders, bool]] = Counter()
-        places: defaultdict[str, list[Held]] = defaultdict(list)
+        self._is_bounded = False
+        places: defaultdict[str, list[Iterable[Held]]] = defaultdict(list)
         for part in seen:
             for holder, total in part.sums.items():
                 self._add(1 << holder, total)
             for disk in part.places:
-                places[disk] += [
-                    (1 << holder, start, length, flags, False) for holder, start, length, flags in places_of(part, disk)
-                ]
+                places[disk].append(_held(part, disk))
+                self._is_bounded |= any(flags & BOUNDED for flags in {*flags_of(part, disk)})
         for holders, is_elsewhere, file in _files_of(seen):
             self._add(holders, sum_of(file.size, file.blocks), is_elsewhere=is_elsewhere)
-            places[file.disk] += [(holders, *place, is_elsewhere) for place in file.blocks.places]
+            places[file.disk].append([(holders, *place, is_elsewhere) for place in file.blocks.places])
+            self._is_bounded |= any(place.flags & BOUNDED for place in file.blocks.places)
         disks = {disk: volume for part in seen for disk, volume in part.disks.items()}
         for disk, parts in places.items():
-            self._shared += sum_up(parts, keeps_extents=disks[disk].keeps_extents)
+            self._shared += sum_up(chain.from_iterable(parts), keeps_extents=disks[disk].keeps_extents)
         self._bytes += self._shared
-        self._is_bounded = any(flags & BOUNDED for parts in places.values() for _, _, _, flags, _ in parts)
 
     def _add(self, holders: Holders, total: Sum, *, is_elsewhere: bool = False) -> None:
         self._sums[holders] = self._sums[holders].plus(total)
@@ -147,6 +150,11 @@ class _Found:
             yield f"you may not read {unread:,} files or directories: what they share is not known"
         for path in sorted({path for part in self._seen for path in part.mounted}):
             yield f"{path} is left out: something is mounted there"
+
+
+def _held(part: Seen, disk: str) -> Iterator[Held]:
+    for holder, start, length, flags in places_of(part, disk):
+        yield 1 << holder, start, length, flags, False
 
 
 def _files_of(seen: Iterable[Seen]) -> Iterator[tuple[Holders, bool, Linked]]:

@@ -69,6 +69,14 @@ extents: a write to one of them changes its ctime, which the kernel gives.
 """
 
 
+class Known(NamedTuple):
+    """What was seen of the trees that were asked about. Of others only what those have, too, is of interest."""
+
+    copies: Copies
+    has_linked: bool
+    """whether any of their files has several names"""
+
+
 class Linked(NamedTuple):
     """One name of a file that has several."""
 
@@ -107,13 +115,14 @@ def scan(
     workers: int,
     *,
     learn: bool = False,
-    known: Copies | None = None,
+    known: Known | None = None,
 ) -> Iterator[Seen]:
     """Look at every file of some of the trees. Where one root lies in another, its files belong to it alone.
 
-    ``learn``: also tell what each file has that may be in other snapshots, too; those ``known`` are not asked for.
+    ``learn``: also tell what each file has that may be in other snapshots, too. ``known``: tell only what may be shared
+    with files that were seen before, and do not ask for it again; what is nobody else's is not added up.
     """
-    with _Visitor(roots, which, known or {}, learn=learn) as visitor:
+    with _Visitor(roots, which, known, learn=learn) as visitor:
         yield from visit_all(visitor, workers)
 
 
@@ -123,10 +132,15 @@ def places_of(seen: Seen, disk: str) -> Iterator[tuple[int, int, int, int]]:
     return zip(numbers, numbers, numbers, numbers, strict=True)
 
 
+def flags_of(seen: Seen, disk: str) -> Iterable[int]:
+    """The flags of those places alone."""
+    return seen.places[disk][3::4]
+
+
 class _Visitor:
     """Visits directories, whose paths are those below a root, with the number of that before a colon."""
 
-    def __init__(self, roots: Sequence[Root], which: Iterable[int], known: Copies, *, learn: bool) -> None:
+    def __init__(self, roots: Sequence[Root], which: Iterable[int], known: Known | None, *, learn: bool) -> None:
         self.seen = 0
         self._roots, self._which, self._learn, self._known = roots, which, learn, known
         self._apart: dict[str, set[str]] = defaultdict(set)
@@ -235,6 +249,8 @@ class _Visitor:
         volume = self._volume(own.st_dev, directory)
         self._sums[number][_OWN] += _allocated(own)
         holder_of = self._roots[number].holder_of
+        # Names and copies of files that are known are found by their inodes. Else a stat tells nothing of interest.
+        by_inode = self._known is None or self._known.has_linked or bool(self._known.copies)
         below = []
         with suppress(FileNotFoundError), platform.listing(directory) as listed:
             entries = [*listed]
@@ -249,7 +265,12 @@ class _Visitor:
                     continue
                 try:
                     holder = number if holder_of is None else holder_of(name)
-                    self._count(holder, directory, volume, name, entry.stat(follow_symlinks=False))
+                    if by_inode:
+                        self._count(holder, directory, volume, name, entry.stat(follow_symlinks=False))
+                    elif volume.can_share and entry.is_file(follow_symlinks=False):
+                        blocks = self._ask(directory, volume, name)
+                        if blocks is not None:
+                            self._add_places(holder, volume, blocks)
                 except OSError as error:
                     self._note(error, name)
         return below
@@ -260,8 +281,8 @@ class _Visitor:
             self._sums[holder][_OWN] += 0 if volume.keeps_extents else _allocated(status)
             return
         total = self._sums[holder]
-        if self._known:
-            copied = self._known.get((volume.identity, status.st_ino, status.st_ctime_ns, status.st_size))
+        if self._known is not None:
+            copied = self._known.copies.get((volume.identity, status.st_ino, status.st_ctime_ns, status.st_size))
             if copied is not None and status.st_nlink == 1:
                 total[0] += 1
                 total[1] += status.st_size
@@ -283,8 +304,7 @@ class _Visitor:
         total[2] += own
         total[3] += pending
         total[4] += status.st_size if is_inline else 0
-        for place in places:
-            self._places[volume.identity].extend((holder, *place))
+        self._add_places(holder, volume, blocks)
         if self._learn and volume.keeps_extents and not own and is_inline != bool(places):
             key = (volume.identity, status.st_ino, status.st_ctime_ns, status.st_size)
             self._copies[key] = tuple(chain.from_iterable(places))
@@ -293,21 +313,30 @@ class _Visitor:
         allocated = _allocated(status)
         # What has no blocks has no place, but may be in the metadata (ext4's inline_data; Btrfs says it has a block).
         worth_asking = allocated if volume.can_share else 0 < status.st_size <= _LARGEST_INLINE and not allocated
-        if not worth_asking or (self._untold and volume.identity in self._untold):
-            return Blocks(allocated, 0, is_inline=False, places=[])
+        blocks = self._ask(directory, volume, name) if worth_asking else None
+        return blocks if blocks is not None else Blocks(allocated, 0, is_inline=False, places=[])
+
+    def _ask(self, directory: Directory, volume: Volume, name: str) -> Blocks | None:
+        """What the filesystem tells of a file; ``None`` if it tells nothing, or not to this user."""
+        if volume.identity in self._untold:
+            return None
         try:
             descriptor = platform.open_file(directory, name)
         except PermissionError:
-            self._unread += 1
-            return Blocks(allocated, 0, is_inline=False, places=[])
+            if _allocated(platform.status(directory, name)):
+                self._unread += 1
+            return None
         try:
             blocks = platform.blocks_of(descriptor)
         finally:
             os.close(descriptor)
         if blocks is None:
             self._untold.add(volume.identity)
-            return Blocks(allocated, 0, is_inline=False, places=[])
         return blocks
+
+    def _add_places(self, holder: int, volume: Volume, blocks: Blocks) -> None:
+        for place in blocks.places:
+            self._places[volume.identity].extend((holder, *place))
 
 
 if sys.platform == "win32":  # which has no st_blocks
