@@ -145,19 +145,31 @@ class Catalog:
         document = {
             "version": VERSION,
             "prefix": escape(self.prefix),
-            "directories": [
-                [
-                    escape(path),
-                    mode,
-                    mtime,
-                    [[escape(row[0]), *row[1:]] for row in files],
-                    [[escape(name), escape(target), time] for name, target, time in links],
-                ]
-                for path, mode, mtime, files, links in self.directories
-            ],
+            "directories": self._escaped_directories(),
             **self._additions(),
         }
         return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+    def _escaped_directories(self) -> Sequence[Any]:
+        """The directories as they stand in the document. In most catalogs no name has to be escaped."""
+        texts = []
+        for path, _, _, files, links in self.directories:
+            texts += [path, *[row[0] for row in files]]
+            for name, target, _ in links:
+                texts += [name, target]
+        text = "/".join(texts)
+        if escape(text) == text:
+            return self.directories  # JSON has a tuple as a list
+        return [
+            [
+                escape(path),
+                mode,
+                mtime,
+                [[escape(row[0]), *row[1:]] for row in files],
+                [[escape(name), escape(target), time] for name, target, time in links],
+            ]
+            for path, mode, mtime, files, links in self.directories
+        ]
 
     def _additions(self) -> Document:
         """What only a few files have, as it stands in the document."""
