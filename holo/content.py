@@ -43,9 +43,20 @@ class Section(NamedTuple):
     descriptor: int
     offset: int
     length: int
+    data: bytes | None = None
+    """its bytes, if they have been read already"""
 
-    def pieces(self) -> Iterator[bytes]:
+    def pieces(self) -> Iterable[bytes]:
         """Its bytes; fewer if the file has become shorter. Raises :class:`OSError`."""
+        return self._read() if self.data is None else (self.data,)
+
+    def beginning(self, most: int) -> bytes:
+        """At most so many of its first bytes."""
+        if self.data is None:
+            return platform.read_at(self.descriptor, min(self.length, most), self.offset)
+        return self.data[:most]
+
+    def _read(self) -> Iterator[bytes]:
         position, end = self.offset, self.offset + self.length
         while position < end and (piece := platform.read_at(self.descriptor, min(end - position, _LARGEST), position)):
             yield piece

@@ -95,7 +95,7 @@ def inflate(frame: Section, size: int) -> Iterator[bytes]:
     decompressor = _contexts().decompressor
     try:
         if size <= CHUNK:
-            data = platform.read_at(frame.descriptor, min(frame.length, most_compressed(size)), frame.offset)
+            data = frame.beginning(most_compressed(size))
             # The frame's own claim decides how much memory is taken, so it is checked first.
             if zstandard.frame_content_size(data) != size:
                 raise zstandard.ZstdError("it claims another size")
@@ -114,7 +114,7 @@ class _Reader:
     """A section as the file that zstandard reads."""
 
     def __init__(self, section: Section) -> None:
-        self._pieces = section.pieces()
+        self._pieces = iter(section.pieces())
 
     def read(self, size: int) -> bytes:
         """The next bytes: as many as there are in one piece, whatever ``size``; none at the end."""

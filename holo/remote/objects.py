@@ -64,7 +64,7 @@ class ObjectStore:
             file = unnamed_file()
             try:
                 reply, length = pool.apart(lambda: self._read(key, start, stop, file))
-                yield reply._replace(chunks=Section(file, 0, length).pieces())
+                yield reply._replace(chunks=iter(Section(file, 0, length).pieces()))
             finally:
                 os.close(file)
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 import tempfile
 import time
@@ -39,7 +40,7 @@ from holo.hololib.verified import ContentMismatch
 from holo.platform import Directory
 from holo.signatures import CATALOG, canonical
 from holo.signatures import LARGEST as LARGEST_SIGNATURE
-from holo.transport.container import STORED, Entry, check_header, read_directory
+from holo.transport.container import STORED, Entry, read_directory, section_of
 from holo.transport.source import Near
 
 MANIFEST = "holo.json"
@@ -49,6 +50,9 @@ VERSION = 1
 
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.ENAMETOOLONG, errno.ELOOP)
 """Errors of what is no file: it may be the name of something else."""
+
+_BLOB = re.compile(r"library/([0-9a-f]{2})/\1[0-9a-f]{62}")
+"""As :func:`blob_entry` has it."""
 
 _BEGINNING = b"PK\3\4"
 MOST_PARTS = 200_000
@@ -155,6 +159,9 @@ class Bundle(Near):
         )
         self.entries = read_directory(descriptor, name)
         self._named = {entry.name: entry for entry in self.entries}
+        self._blobs = {
+            entry.name[-digests.HEX_LENGTH :]: entry for entry in self.entries if _BLOB.fullmatch(entry.name)
+        }
         self._plain: dict[str, Section] = {}
         self._sizes: dict[str, int] | None = None
         self.manifest = self._read_manifest()
@@ -191,7 +198,7 @@ class Bundle(Near):
     # -- a source -----------------------------------------------------------------------------------------
 
     def has(self, digest: str, size: int) -> bool:
-        if (entry := self._named.get(blob_entry(digest))) is not None:
+        if (entry := self._blobs.get(digest)) is not None:
             return entry.size == size
         return digest in self.parts and sum(part.length for part in self.parts[digest]) == size
 
@@ -200,10 +207,9 @@ class Bundle(Near):
 
     def offer(self, digest: str, size: int) -> Offer:
         """The same, which is good as long as the bundle is open."""
-        entry = self._named.get(blob_entry(digest))
+        entry = self._blobs.get(digest)
         if entry is not None and entry.size == size:
-            check_header(self.descriptor, entry, self.name)
-            section = Section(self.descriptor, entry.data, entry.stored)
+            section = section_of(self.descriptor, entry, self.name)
             return whole(section) if entry.method == STORED else Offer(size, section)
         if not self.has(digest, size):
             raise self._damaged(f"it has no blob {digest} of {size} bytes")
@@ -254,7 +260,7 @@ class Bundle(Near):
 
     def _twin(self, digest: str, offset: int) -> Twin:
         """The place in a content that is at an offset of its entry."""
-        if (entry := self._named.get(blob_entry(digest))) is not None:
+        if (entry := self._blobs.get(digest)) is not None:
             return Twin(digest, entry.size, offset)
         size = at = 0
         for part in self.parts.get(digest, ()):
@@ -265,20 +271,19 @@ class Bundle(Near):
 
     def _content(self, digest: str) -> Section:
         """Where the content of the entry of a blob can be read at any position; inflated into a file if need be."""
-        entry = self._named.get(blob_entry(digest)) or self._named.get(rest_entry(digest))
+        entry = self._blobs.get(digest) or self._named.get(rest_entry(digest))
         if entry is None:
             raise self._damaged(f"{EXTENTS} names {digest}, which is not in it")
         if entry.method == STORED:
-            check_header(self.descriptor, entry, self.name)
-            return Section(self.descriptor, entry.data, entry.stored)
+            return section_of(self.descriptor, entry, self.name)
         if digest not in self._plain:
             if entry.size != self._size_by_catalogs(digest):
                 raise self._damaged(f"{entry.name} does not have the size that its catalogs say")
-            check_header(self.descriptor, entry, self.name)
+            frame = section_of(self.descriptor, entry, self.name)
             file = unnamed_file()
             self._plain[digest] = Section(file, 0, 0)  # closed with the others, whatever happens
             try:
-                for piece in inflate(Section(self.descriptor, entry.data, entry.stored), entry.size):
+                for piece in inflate(frame, entry.size):
                     write_all(file, piece)
             except ContentMismatch as error:
                 raise self._damaged(f"{entry.name}: {error}") from None
@@ -353,20 +358,17 @@ class Bundle(Near):
 
     def _refuse_strangers(self) -> None:
         """Raise :class:`IntegrityError` for an entry that no bundle has."""
-        known = {MANIFEST, EXTENTS}
+        known = {MANIFEST, EXTENTS, *map(blob_entry, self._blobs), *map(rest_entry, self.parts)}
         known.update(
             entry(digest) for entry in (catalog_entry, signature_entry) for _, digest in self.manifest.catalogs
         )
         for entry in self.entries:
-            name, digest = entry.name, entry.name.rpartition("/")[2]
-            is_blob = digests.is_digest(digest) and (
-                name == blob_entry(digest) or (name == rest_entry(digest) and digest in self.parts)
-            )
-            if name not in known and not is_blob:
+            name = entry.name
+            if name not in known:
                 raise self._damaged(f"{name!r} has no place in a bundle")
             if entry.stored > most_compressed(entry.size):
                 raise self._damaged(f"{name!r} is larger than it can be")
-        if any(blob_entry(digest) in self._named for digest in self.parts):
+        if self._blobs.keys() & self.parts.keys():
             raise self._damaged("a blob is in it twice")
 
     def _entry(self, name: str) -> Entry:
@@ -379,9 +381,8 @@ class Bundle(Near):
 
         if entry.size > most:
             raise self._damaged(f"{entry.name} is larger than {most:,} bytes")
-        section = Section(self.descriptor, entry.data, entry.stored)
         try:
-            check_header(self.descriptor, entry, self.name)
+            section = section_of(self.descriptor, entry, self.name)
             data = b"".join(section.pieces() if entry.method == STORED else inflate(section, entry.size))
         except ContentMismatch as error:
             raise self._damaged(f"{entry.name}: {error}") from None

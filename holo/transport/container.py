@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from holo import platform
+from holo.content import Section
 from holo.errors import IntegrityError
 from holo.hololib.offer import BLOCK
 
@@ -41,6 +42,9 @@ _MANY = 0xFFFF
 _ZIP64 = 1
 _PADDING = 0xD935
 """The extra field that zipalign uses to align content: https://android.googlesource.com/platform/tools/apksig"""
+
+_READ_AT_ONCE = 16 << 10
+"""Bytes up to which content is read together with the header before it."""
 
 _LONGEST_NAME = 255
 _MOST_DIRECTORY = 1 << 30
@@ -80,31 +84,17 @@ def entry_at(start: int, name: str, method: int, crc: int, stored: int, size: in
 
 def local_header(entry: Entry) -> bytes:
     """The bytes of an entry before its data."""
-    name = entry.name.encode("ascii")
+    text, method, crc, stored, size, start, data = entry
+    name = text.encode("ascii")
+    version = _needed(entry)
     extra = b""
-    stored, size = entry.stored, entry.size
     if _is_wide(stored, size):
         extra = _EXTRA.pack(_ZIP64, 16) + struct.pack("<QQ", size, stored)
         stored = size = _WIDE
-    if padding := entry.data - entry.start - _LOCAL.size - len(name) - len(extra):
+    if padding := data - start - _LOCAL.size - len(name) - len(extra):
         extra += _EXTRA.pack(_PADDING, padding - _EXTRA.size) + bytes(padding - _EXTRA.size)
-    return (
-        _LOCAL.pack(
-            b"PK\3\4",
-            _needed(entry),
-            0,
-            entry.method,
-            _MIDNIGHT,
-            _FIRST_DAY,
-            entry.crc,
-            stored,
-            size,
-            len(name),
-            len(extra),
-        )
-        + name
-        + extra
-    )
+    fields = (version, 0, method, _MIDNIGHT, _FIRST_DAY, crc, stored, size, len(name), len(extra))
+    return _LOCAL.pack(b"PK\3\4", *fields) + name + extra
 
 
 def directory_of(entries: Sequence[Entry]) -> bytes:
@@ -122,39 +112,20 @@ def directory_of(entries: Sequence[Entry]) -> bytes:
 
 def _record(entry: Entry) -> bytes:
     """The entry's part of the central directory."""
-    name = entry.name.encode("ascii")
-    numbers = (entry.size, entry.stored, entry.start)
-    wide = [number for number in numbers if number >= _WIDE]
-    if _is_wide(entry.stored, entry.size):  # both, as in the local header
-        wide = [*numbers[:2], *([entry.start] if entry.start >= _WIDE else [])]
-        size = stored = _WIDE
-    else:
-        size, stored = numbers[:2]
-    extra = _EXTRA.pack(_ZIP64, 8 * len(wide)) + struct.pack(f"<{len(wide)}Q", *wide) if wide else b""
-    start = min(entry.start, _WIDE)
-    return (
-        _CENTRAL.pack(
-            b"PK\1\2",
-            _BY_UNIX,
-            _needed(entry),
-            0,
-            entry.method,
-            _MIDNIGHT,
-            _FIRST_DAY,
-            entry.crc,
-            stored,
-            size,
-            len(name),
-            len(extra),
-            0,
-            0,
-            0,
-            _ATTRIBUTES,
-            start,
-        )
-        + name
-        + extra
-    )
+    text, method, crc, stored, size, start, _ = entry
+    name = text.encode("ascii")
+    version = _needed(entry)
+    extra = b""
+    if size >= _WIDE or stored >= _WIDE or start >= _WIDE:
+        wide = [size, stored] if _is_wide(stored, size) else []  # both, as in the local header
+        if wide:
+            size = stored = _WIDE
+        if start >= _WIDE:
+            wide.append(start)
+            start = _WIDE
+        extra = _EXTRA.pack(_ZIP64, 8 * len(wide)) + struct.pack(f"<{len(wide)}Q", *wide)
+    fields = (_BY_UNIX, version, 0, method, _MIDNIGHT, _FIRST_DAY, crc, stored, size, len(name), len(extra))
+    return _CENTRAL.pack(b"PK\1\2", *fields, 0, 0, 0, _ATTRIBUTES, start) + name + extra
 
 
 def _needed(entry: Entry) -> int:
@@ -172,7 +143,7 @@ def read_directory(descriptor: int, path: str) -> list[Entry]:
     """The entries of an open file, in their order.
 
     Raises :class:`IntegrityError` for anything but what :func:`local_header` and :func:`directory_of` would write; the
-    local headers are for :func:`check_header`. Raises :class:`OSError`.
+    local headers are for :func:`section_of`. Raises :class:`OSError`.
     """
 
     def damaged(why: str) -> IntegrityError:
@@ -227,8 +198,8 @@ def _parse(data: bytes, end: int, damaged: Callable[[str], IntegrityError]) -> l
         try:
             name = data[position : position + named].decode("ascii")
             position += named
-            wide = [value for value in (size, stored, start) if value == _WIDE]
-            if wide:
+            if _WIDE in (size, stored, start):
+                wide = [value for value in (size, stored, start) if value == _WIDE]
                 values = iter(struct.unpack_from(f"<{len(wide)}Q", data, position + _EXTRA.size))
                 size, stored, start = (next(values) if value == _WIDE else value for value in (size, stored, start))
             position += extra
@@ -239,8 +210,8 @@ def _parse(data: bytes, end: int, damaged: Callable[[str], IntegrityError]) -> l
         rows.append((name, method, crc, stored, size, start))
     entries = []
     expected = 0
-    for index, (name, method, crc, stored, size, start) in enumerate(rows):
-        following = rows[index + 1][5] if index + 1 < len(rows) else end
+    starts = [start for *_, start in rows]
+    for (name, method, crc, stored, size, start), following in zip(rows, [*starts[1:], end], strict=False):
         data_start = following - stored
         gap = data_start - start - _LOCAL.size - len(name) - (_EXTRA.size + 16 if _is_wide(stored, size) else 0)
         if start != expected or gap < 0 or gap >= BLOCK + _EXTRA.size or 0 < gap < _EXTRA.size:
@@ -252,13 +223,19 @@ def _parse(data: bytes, end: int, damaged: Callable[[str], IntegrityError]) -> l
     return entries
 
 
-def check_header(descriptor: int, entry: Entry, path: str) -> None:
-    """Raise :class:`IntegrityError` if the local header of an entry does not say what the central directory says."""
+def section_of(descriptor: int, entry: Entry, path: str) -> Section:
+    """The stored bytes of an entry, which are read at once if they are few.
+
+    Raises :class:`IntegrityError` if its local header does not say what the central directory says; :class:`OSError`.
+    """
     wanted = local_header(entry)
-    if platform.read_at(descriptor, len(wanted), entry.start) != wanted:
+    is_small = entry.stored <= _READ_AT_ONCE
+    found = platform.read_at(descriptor, entry.end - entry.start if is_small else len(wanted), entry.start)
+    if not found.startswith(wanted):
         raise IntegrityError(
             f"{path} is damaged: {entry.name} does not begin as its directory says", "Get the file again."
         )
+    return Section(descriptor, entry.data, entry.stored, found[len(wanted) :] if is_small else None)
 
 
 def _read(descriptor: int, position: int, length: int) -> Iterable[bytes]:

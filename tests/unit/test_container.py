@@ -24,11 +24,11 @@ from holo.transport.container import (
     STORED,
     ZSTD,
     Entry,
-    check_header,
     directory_of,
     entry_at,
     local_header,
     read_directory,
+    section_of,
 )
 
 Item = tuple[str, int, int, int, bool]
@@ -87,7 +87,7 @@ def test_what_is_written_is_read_back(wanted: list[Item]) -> None:
     with container(entries) as descriptor:
         assert read_directory(descriptor, "it") == entries
         for entry in entries:
-            check_header(descriptor, entry, "it")
+            section_of(descriptor, entry, "it")
     for entry, (*_, align) in zip(entries, wanted, strict=True):
         assert not align or not entry.data % BLOCK
         assert entry.data - entry.start < 2 * BLOCK
@@ -142,7 +142,7 @@ def is_refused(data: bytes) -> bool:
     with holding(data) as descriptor:
         try:
             for entry in read_directory(descriptor, "the path"):
-                check_header(descriptor, entry, "the path")
+                section_of(descriptor, entry, "the path")
         except IntegrityError as error:
             assert str(error).startswith("the path is damaged")  # noqa: PT017 - any number of them are tried
             return True
