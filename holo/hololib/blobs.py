@@ -15,7 +15,7 @@ from holo.errors import HoloError, IntegrityError
 from holo.hololib.frames import compress as compressed_pieces
 from holo.hololib.frames import inflate, may_be_frame, most_compressed, stored_content
 from holo.hololib.shards import NO_FILE, Shards
-from holo.hololib.verified import ContentMismatch, verified_chunks
+from holo.hololib.verified import CHUNK, ContentMismatch, verified_chunks
 from holo.platform import Directory, probe
 
 SEALED_MODE = 0o444
@@ -44,6 +44,7 @@ class Blobs:
         self.shards = Shards(library)
         self.directory = self.shards.directory
         self._owners = platform.owners()
+        self._is_sticky = bool(platform.status(self.directory, "").st_mode & stat.S_ISVTX)
         # Only an unusual umask takes rights away that a blob must have; then they are given afterwards.
         self._exact = not platform.umask() & SEALED_MODE
 
@@ -98,9 +99,13 @@ class Blobs:
         if compress:
             frame = compressed_pieces(chunks, size, digest)
             self._publish(digest, size, ".zst", lambda folder, draft: self._write(folder, draft, frame))
-        else:
-            pieces = verified_chunks(chunks, digest, size)
-            self._publish(digest, size, "", lambda folder, draft: self._write(folder, draft, pieces, seal=True))
+            return
+        pieces = verified_chunks(chunks, digest, size)
+
+        def make(folder: Directory, name: str) -> None:
+            self._write(folder, name, pieces, seal=True)
+
+        self._make_or_publish(digest, size, make)
 
     def add_clone(
         self, digest: str, size: int, source: int, directory: Directory, name: str, confirm: Callable[[int], object]
@@ -119,17 +124,7 @@ class Blobs:
             finally:
                 os.close(target)
 
-        shard = digest[:2]
-        folder = self.shards.open(shard)
-        try:
-            # The seal, set last, makes it a blob: that spares the draft and its renaming. Without it, it is garbage,
-            # and stays: what has its name by now may be another process's.
-            make(folder, digest)
-        except FileExistsError:
-            # There already: being made by another, left by a crash, or damaged.
-            self._publish(digest, size, "", make)
-        finally:
-            self.shards.release(shard, folder)
+        self._make_or_publish(digest, size, make, takes_room=False)
 
     def add_frame(self, digest: str, size: int, frame: Section) -> None:
         """Store content by its compressed form, as it is. Raises :class:`ContentMismatch` if it holds other content."""
@@ -151,7 +146,10 @@ class Blobs:
         self._publish(digest, size, ".zst", make)
 
     def add_filled(self, digest: str, size: int, fill: Callable[[int], object]) -> None:
-        """Store content raw, which ``fill`` puts into the empty file that it is called with, open, and verifies."""
+        """Store content raw, which ``fill`` puts into the empty file that it is called with, open.
+
+        The caller verifies the content, beforehand if that can be.
+        """
 
         def make(folder: Directory, draft: str) -> None:
             descriptor = platform.create_file(folder, draft, SEALED_MODE)
@@ -161,7 +159,7 @@ class Blobs:
             finally:
                 os.close(descriptor)
 
-        self._publish(digest, size, "", make)
+        self._make_or_publish(digest, size, make)
 
     def seal(self, digest: str) -> None:
         """Give a raw form, whose content the caller has hashed, the mode and mtime of a blob again."""
@@ -170,6 +168,28 @@ class Blobs:
             platform.set_file(descriptor, SEALED_MTIME_NS, SEALED_MODE)
         finally:
             os.close(descriptor)
+
+    def _make_or_publish(
+        self, digest: str, size: int, make: Callable[[Directory, str], None], *, takes_room: bool = True
+    ) -> None:
+        """Let ``make`` write a raw form under its own name, and set its seal last, which makes it a blob.
+
+        That spares the draft and its renaming. Without its seal it is garbage, and stays: what has its name by now may
+        be another process's. So what ``takes_room`` and is large has a draft, and so has everything where others could
+        not replace what is left.
+        """
+        if self._is_sticky or (takes_room and size > CHUNK):
+            self._publish(digest, size, "", make)
+            return
+        shard = digest[:2]
+        folder = self.shards.open(shard)
+        try:
+            make(folder, digest)
+        except FileExistsError:
+            # There already: being made by another, left by a crash, or damaged.
+            self._publish(digest, size, "", make)
+        finally:
+            self.shards.release(shard, folder)
 
     def _publish(self, digest: str, size: int, ending: str, make: Callable[[Directory, str], None]) -> None:
         try:

@@ -62,20 +62,19 @@ class Offer(NamedTuple):
 
         Raises :class:`OSError`, of :data:`holo.platform.UNAVAILABLE` if blocks cannot be shared after all.
         """
-        end = 0
         for start, length, section, _, can_share in self.stretches:
-            end = start + length
             if section is None:
                 continue
             is_aligned = can_share and not start % BLOCK and not section.offset % BLOCK
             shared = length - length % BLOCK if is_aligned else 0
             if shared:
                 platform.clone_range(section.descriptor, section.offset, shared, target, start)
-            os.lseek(target, start + shared, os.SEEK_SET)
-            for piece in section.part(shared, length - shared).pieces():
-                write_all(target, piece)
-        if os.fstat(target).st_size < end:  # it ends in a hole
-            os.ftruncate(target, end)
+            if shared < length:
+                os.lseek(target, start + shared, os.SEEK_SET)
+                for piece in section.part(shared, length - shared).pieces():
+                    write_all(target, piece)
+        if self.stretches and self.stretches[-1].section is None:  # it ends in a hole
+            os.ftruncate(target, self.size)
 
 
 def whole(section: Section) -> Offer:

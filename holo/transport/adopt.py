@@ -173,6 +173,8 @@ class _Intake:
                 self._blobs.add_frame(digest, size, offer.frame)
             elif self._raw and offer.frame is None and size >= WORTH_CLONING:
                 with self._sharing(offer) as shared:
+                    for _ in verified_chunks(shared.pieces(), digest, size):
+                        pass
                     self._blobs.add_filled(digest, size, lambda target: self._fill(target, digest, shared))
             else:
                 compress = not self._raw and size > WORTH_COMPRESSING and not offer.is_sparse
@@ -180,8 +182,6 @@ class _Intake:
 
     def _fill(self, target: int, digest: str, offer: Offer) -> None:
         offer.fill(target)
-        for _ in verified_chunks(offer.pieces(), digest, offer.size):
-            pass
         if not self._source.is_unchanged() and digests.of_file(target) != digest:
             raise ContentMismatch("it changed while it was read")
 

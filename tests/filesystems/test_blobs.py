@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
@@ -178,6 +179,47 @@ def test_truncated_raw_blob_does_not_hide_the_compressed_one(blobs: Blobs) -> No
     assert read(blobs, SMALL) == SMALL
     os.close(blobs.inflate(digests.of(SMALL), len(SMALL)))
     assert raw.read_bytes() == SMALL
+
+
+def test_what_a_killed_writer_left_is_no_blob_and_is_replaced(blobs: Blobs) -> None:
+    """A small one is written under its own name, and sealed last."""
+    digest = digests.of(SMALL)
+    left = Path(blobs.path, raw_name(digest))
+    for content in (b"", SMALL[:100], SMALL):
+        left.parent.mkdir(exist_ok=True)
+        left.unlink(missing_ok=True)
+        left.write_bytes(content)
+        left.chmod(SEALED_MODE)
+        assert not blobs.has(digest, len(SMALL))
+        assert add(blobs, SMALL) == left
+        assert blobs.has(digest, len(SMALL))
+        assert read(blobs, SMALL) == SMALL
+        assert os.listdir(left.parent) == [digest]
+
+
+@pytest.mark.parametrize("sticky", [False, True])
+def test_a_writer_that_fails_is_in_nobodys_way(tmp_path: Path, sticky: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a sticky folder nobody can replace what is another user's, so there it must not have the blob's name."""
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library").chmod(0o3775 if sticky else 0o755)
+    blobs = Blobs(str(tmp_path / "library"))
+    digest = digests.of(SMALL)
+
+    def fill_up(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("holo.hololib.blobs.write_sparse", fill_up)
+        with pytest.raises(OSError, match="No space"):
+            add(blobs, SMALL)
+        with pytest.raises(OSError, match="No space"):
+            add(blobs, LARGE)
+    left = [path.name for path in (tmp_path / "library").rglob("*") if path.is_file()]
+    assert left == ([] if sticky else [digest])
+    assert not blobs.has(digest, len(SMALL))
+    add(blobs, SMALL)
+    assert read(blobs, SMALL) == SMALL
+    blobs.close()
 
 
 def test_a_blob_that_is_a_symlink_is_not_followed(blobs: Blobs, tmp_path: Path) -> None:
