@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from collections.abc import Iterator
@@ -210,6 +211,32 @@ def test_nothing_is_adopted_without_all_content(place: Place, filesystem: Filesy
             adopt(library, [Wanted(catalog, "app", "a test")], source)
         assert library.catalogs.summaries() == []
         assert not library.blobs.has(DIGESTS["small"], len(CONTENTS["small"]))
+
+
+@pytest.mark.parametrize("filesystem", ["xfs", "btrfs"], indirect=True)
+def test_the_disk_is_waited_for_while_others_store(
+    filesystem: Filesystem, forks: Forks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its error counts then as well. On Btrfs it is waited for only at the end."""
+    calls = []
+
+    def sync(_: object) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("holo.transport.source._TASK_BLOBS", 1)
+    monkeypatch.setattr("holo.transport.adopt._TASKS_TO_SETTLE", 2)
+    monkeypatch.setattr("holo.workers.pool.forks", lambda _: True)
+    monkeypatch.setattr("holo.platform.sync_filesystem", sync)
+    place = RawFolder(filesystem.root, forks)
+    with place.opened() as source, locked(filesystem.root) as library:
+        with pytest.raises(HoloError, match="Input/output error"):
+            adopt(library, [Wanted(catalog_of(DIGESTS), "app", "a test")], source)
+        assert library.catalogs.summaries() == []
+        assert any(name.startswith("failed-") for name in os.listdir(Path(library.path) / "unsettled"))
+        there = sum(library.blobs.has(DIGESTS[name], len(content)) for name, content in CONTENTS.items())
+        assert there == (2 if filesystem.name == "xfs" else len(CONTENTS))
 
 
 @local
