@@ -46,9 +46,9 @@ class Section(NamedTuple):
     data: bytes | None = None
     """its bytes, if they have been read already"""
 
-    def pieces(self) -> Iterable[bytes]:
+    def pieces(self) -> Iterator[bytes]:
         """Its bytes; fewer if the file has become shorter. Raises :class:`OSError`."""
-        return self._read() if self.data is None else (self.data,)
+        return self._read() if self.data is None else iter((self.data,))
 
     def beginning(self, most: int) -> bytes:
         """At most so many of its first bytes."""

@@ -291,6 +291,22 @@ class Blobs:
         finally:
             os.close(descriptor)
 
+    def read_frame(self, digest: str, size: int) -> tuple[bytes, bytes] | None:
+        """Content that is small enough for memory, verified, and its compressed form; ``None`` if there is no such."""
+        descriptor = self.open_frame(digest, size)
+        if descriptor is None:
+            return None
+        try:
+            frame = platform.read_at(descriptor, most_compressed(size), 0)
+            pieces = verified_chunks(inflate(Section(descriptor, 0, len(frame), frame), size), digest, size)
+            return b"".join(map(bytes, pieces)), frame
+        except ContentMismatch as error:
+            raise self.damaged(digest, str(error)) from None
+        except OSError as error:
+            raise self._unreadable(digest, error) from error
+        finally:
+            os.close(descriptor)
+
     def _unreadable(self, digest: str, error: OSError) -> HoloError:
         return HoloError(f"cannot read blob {digest} in {self.path}: {error.strerror}")
 

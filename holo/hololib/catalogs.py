@@ -150,6 +150,10 @@ class Catalogs:
         """Load a catalog to see what it needs, not to restore it: any owner, and any rights of its files, will do."""
         return self._load(digest)[0]
 
+    def document(self, digest: str) -> bytes:
+        """The bytes of a catalog, which are checked against its digest."""
+        return self._document(digest)[0]
+
     def directories(self, digest: str) -> list[tuple[str, int, int]]:
         """The path, the mode and the mtime in ns of each directory of a catalog, parents before children.
 

@@ -114,7 +114,7 @@ class _Reader:
     """A section as the file that zstandard reads."""
 
     def __init__(self, section: Section) -> None:
-        self._pieces = iter(section.pieces())
+        self._pieces = section.pieces()
 
     def read(self, size: int) -> bytes:
         """The next bytes: as many as there are in one piece, whatever ``size``; none at the end."""

@@ -1,10 +1,11 @@
 """Export: write catalogs and their blobs as a bundle, byte for byte the same each time.
 
-    workers   read each blob, verify it, and compute its checksum; compress it, if it is to be and is not yet
+    workers   read each blob, verify it, and compute its checksum; compress it, if it is to be and is not yet; put
+              together the entries of small ones
     here      write entry after entry, in the order of the catalogs: a pipe cannot be gone back in
 
-What the workers compress goes into one unnamed file, at a place of its own for each blob, so that memory does not grow
-with content.
+What the workers compress and put together goes into one unnamed file, at a place of its own for each task, so that
+memory does not grow with content.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from holo.content import Hole, Piece, Section, write_all
 from holo.errors import HoloError, UsageError, os_errors_as
 from holo.files import write_atomically
 from holo.hololib import CatalogRef, Library
-from holo.hololib.frames import Compressor, most_compressed
+from holo.hololib.blobs import WORTH_COMPRESSING
+from holo.hololib.frames import Compressor, frame_of, frame_pieces, most_compressed
 from holo.signatures import CATALOG, canonical, catalog_statement, sign
 from holo.transport.adopt import OnProgress
 from holo.transport.bundle import (
@@ -40,11 +42,14 @@ from holo.transport.bundle import (
     signature_entry,
     unnamed_file,
 )
-from holo.transport.container import STORED, ZSTD
+from holo.transport.container import STORED, ZSTD, Entry, entry_at, local_header
 from holo.transport.extents import BlockTable, Fingerprints, Range, put_together
 from holo.transport.source import Blob, tasks_of
 from holo.transport.writer import Writer
 from holo.workers import pool
+
+_SMALL = 64 << 10
+"""Bytes up to which a blob's entry is put together in memory."""
 
 
 class ExportReport(NamedTuple):
@@ -200,8 +205,8 @@ def _write(
 ) -> None:
     manifest = Manifest(tuple(_named(ref) for ref, _ in cargo.catalogs), tuple(cargo.without))
     writer.add(MANIFEST, manifest.to_json(), compress=False)
-    for digest, catalog in {ref.digest: catalog for ref, catalog in cargo.catalogs}.items():
-        writer.add(catalog_entry(digest), catalog.to_json(), compress=compress)
+    for digest in dict.fromkeys(ref.digest for ref, _ in cargo.catalogs):
+        writer.add(catalog_entry(digest), library.catalogs.document(digest), compress=compress)
         if (signature := cargo.signatures.get(digest)) is not None:
             writer.add(signature_entry(digest), signature, compress=False)
     spool = unnamed_file(writer.folder)
@@ -209,10 +214,12 @@ def _write(
         reader = _Reader(library, spool, compress=compress)
         table = BlockTable()
         parts: dict[str, tuple[Part, ...]] = {}
-        count = 0
-        for done, item in enumerate(_in_order(reader, blobs, workers)):
-            found = put_together(table, item.digest, item.size, item.seen) if item.seen is not None else None
-            if found is None:
+        count = done = 0
+        for item in _in_order(reader, blobs, workers):
+            found = None
+            if isinstance(item, _Run):
+                writer.add_run(item.entries, Section(spool, item.start, item.length))
+            elif item.seen is None or (found := put_together(table, item.digest, item.size, item.seen)) is None:
                 _add_whole(writer, library, reader, item)
             else:
                 parts[item.digest], rest = found
@@ -223,8 +230,9 @@ def _write(
                     )
                 if rest:
                     _add_rest(writer, library, item.digest, item.size, rest, compress=compress)
+            done += len(item.entries) if isinstance(item, _Run) else 1
             if on_progress is not None:
-                on_progress(done + 1, len(blobs))
+                on_progress(done, len(blobs))
     finally:
         os.close(spool)
     if parts:
@@ -261,21 +269,31 @@ class _Item(NamedTuple):
     """if it may be put together"""
 
 
-_Task: TypeAlias = tuple[int, list[tuple[Blob, int]]]
-"""its number; blobs, and where in the spool there is room for each"""
+class _Run(NamedTuple):
+    """Entries that were put together, and only have to be copied."""
+
+    start: int
+    """where they lie in the spool"""
+    length: int
+    entries: list[Entry]
+    """as if the first began at 0"""
 
 
-def _in_order(reader: _Reader, blobs: list[Blob], workers: int) -> Iterator[_Item]:
+_Task: TypeAlias = tuple[int, list[Blob], int]
+"""its number; blobs, and where in the spool there is room for them"""
+
+_HEADER = 256
+"""More bytes than the local header of a blob that is not aligned."""
+
+
+def _in_order(reader: _Reader, blobs: list[Blob], workers: int) -> Iterator[_Item | _Run]:
     """Read all blobs in the workers; give them out in their order."""
     tasks: list[_Task] = []
     room = 0
     for number, task in enumerate(tasks_of(blobs)):
-        places = []
-        for blob in task:
-            places.append((blob, room))
-            room += most_compressed(blob[1])
-        tasks.append((number, places))
-    waiting: dict[int, list[_Item]] = {}
+        tasks.append((number, task, room))
+        room += sum(_HEADER + most_compressed(size) for _, size in task)
+    waiting: dict[int, list[_Item | _Run]] = {}
     following = 0
     for number, items in pool.run(reader, tasks, workers):
         waiting[number] = items
@@ -292,9 +310,33 @@ class _Reader:
         self._spool = spool
         self._compress = compress
 
-    def __call__(self, task: _Task) -> tuple[int, list[_Item]]:
-        number, blobs = task
-        return number, [self._read(digest, size, room) for (digest, size), room in blobs]
+    def __call__(self, task: _Task) -> tuple[int, list[_Item | _Run]]:
+        number, blobs, room = task
+        items: list[_Item | _Run] = []
+        run = _RunInTheMaking(self._spool, room)
+        for digest, size in blobs:
+            # Where an aligned entry ends depends on where it begins, which is not known here.
+            small = self._read_small(digest, size) if self._compress and size <= _SMALL else None
+            if small is not None:
+                run.add(blob_entry(digest), size, *small)
+                continue
+            items += run.end()
+            items.append(self._read(digest, size, run.position))
+            run.position += most_compressed(size)
+        return number, [*items, *run.end()]
+
+    def _read_small(self, digest: str, size: int) -> tuple[bytes, bytes] | None:
+        """The content of a blob, verified, and its compressed form; ``None`` if it has holes."""
+        # What is never compressed is not looked for in that form.
+        found = self._blobs.read_frame(digest, size) if size > WORTH_COMPRESSING else None
+        if found is not None and len(found[1]) < size:
+            return found
+        pieces = [*self._blobs.chunks(digest, size)]
+        if any(isinstance(piece, Hole) for piece in pieces):
+            return None
+        content = b"".join(map(bytes, pieces))
+        # In pieces, what libraries compress is the same bytes as there. In one step the rest takes a fifth less time.
+        return content, frame_of(content) if size <= WORTH_COMPRESSING else b"".join(frame_pieces([content], size))
 
     def _read(self, digest: str, size: int, room: int) -> _Item:
         kept = self._blobs.frame_size(digest, size) if self._compress else 0
@@ -322,6 +364,39 @@ class _Reader:
         finally:
             if opened is not None:
                 os.close(opened)
+
+
+class _RunInTheMaking:
+    """Entries that a worker puts together. Their place in the spool is written in one piece."""
+
+    def __init__(self, spool: int, position: int) -> None:
+        self.position = position
+        """where there is room in the spool"""
+        self._spool = spool
+        self._entries: list[Entry] = []
+        self._pieces: list[bytes] = []
+        self._length = 0
+
+    def add(self, name: str, size: int, content: bytes, frame: bytes) -> None:
+        """Add an entry, compressed if that is smaller."""
+        method, stored = (ZSTD, frame) if len(frame) < size else (STORED, content)
+        entry = entry_at(self._length, name, method, crc32(content), len(stored), size, align=False)
+        self._entries.append(entry)
+        self._pieces += local_header(entry), stored
+        self._length = entry.end
+
+    def end(self) -> list[_Run]:
+        """Write the entries into the spool. The run, if there are any."""
+        if not self._entries:
+            return []
+        done = _Run(self.position, self._length, self._entries)
+        data = memoryview(b"".join(self._pieces))
+        while data:
+            written = os.pwrite(self._spool, data, self.position)
+            self.position += written
+            data = data[written:]
+        self._entries, self._pieces, self._length = [], [], 0
+        return [done]
 
 
 class _Frame:

@@ -53,6 +53,14 @@ class Writer:
             done += self._send(section.part(done, section.length - done))
         self.add_bytes(section.part(done, section.length - done).pieces())
 
+    def add_run(self, entries: Iterable[Entry], section: Section) -> None:
+        """Entries that lie one after the other in another file, none of them aligned, the first as if it began at 0."""
+        start = self.position
+        self._flush()
+        done = self._send(section)
+        self.add_bytes(section.part(done, section.length - done).pieces())
+        self.entries += [entry._replace(start=start + entry.start, data=start + entry.data) for entry in entries]
+
     def add_pieces(self, name: str, crc: int, size: int, pieces: Iterable[Piece]) -> None:
         """An entry with content that has no holes, as it is."""
         self._begin(name, STORED, crc, size, size)
