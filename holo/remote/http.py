@@ -142,7 +142,7 @@ class HttpStore:
         if status == 416:
             raise IntegrityError(f"{self.name}/{key} is shorter than it should be", "Whoever has it can push it again.")
         if status in _PASSING:
-            raise Interrupted(f"the server answered {status} {response.reason}", _pause(response))
+            raise Interrupted(f"the server answered {status} {response.reason}", _pause(response), True)
         hint = "Put the name and the password for that host into ~/.netrc." if status in (401, 403) else None
         raise HoloError(f"{self.name} answered {status} {response.reason} for {key}", hint)
 

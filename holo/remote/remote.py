@@ -28,6 +28,9 @@ _END_OF_TIME = 253_402_300_799
 """The last second of the year 9999: no calendar goes on."""
 
 _ATTEMPTS = 8
+_FIRST_ATTEMPTS = 4
+"""Of a remote that has not answered yet: it may be down, or not be there."""
+
 _FIRST_PAUSE = 0.2
 """Seconds; each pause is twice the one before, less up to a half by chance, so that a fleet does not come back at
 once: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/"""
@@ -90,6 +93,7 @@ class Remote:
         self.store = store
         self.name = store.name
         self.meter = Meter()
+        self._attempts = _FIRST_ATTEMPTS
 
     # -- documents ----------------------------------------------------------------------------------------
 
@@ -217,32 +221,39 @@ class Remote:
             try:
                 self.meter.add(requests=1)
                 with self.store.get(key, before, stop, fresh=fresh) as reply:
+                    self._attempts = _ATTEMPTS
                     arriving.take(reply)
             except Absent:
                 return False
             except Interrupted as error:
                 tries = 0 if arriving.position > before else tries + 1
-                if tries >= _ATTEMPTS:
-                    raise self._unreachable(error) from None
-                _pause(tries, error.pause)
+                self._pause(tries, error)
             finally:
                 self.meter.add(received=arriving.position - before)
         return True
 
     def again(self, request: Callable[[], Result]) -> Result:
         """Do what makes one request, until it is not interrupted. Raises :class:`HoloError` if it always is."""
-        for tries in range(1, _ATTEMPTS + 1):
+        tries = 0
+        while True:
             try:
                 self.meter.add(requests=1)
-                return request()
+                result = request()
             except Interrupted as error:
-                last = error
-                if tries < _ATTEMPTS:
-                    _pause(tries, error.pause)
-        raise self._unreachable(last)
+                tries += 1
+                self._pause(tries, error)
+            else:
+                self._attempts = _ATTEMPTS
+                return result
 
-    def _unreachable(self, error: Interrupted) -> HoloError:
-        return HoloError(f"cannot reach {self.name}: {error}", _GO_ON)
+    def _pause(self, tries: int, error: Interrupted) -> None:
+        """Wait before the next try, longer each time. Raises :class:`HoloError` after enough of them."""
+        if error.has_answered:
+            self._attempts = _ATTEMPTS
+        if tries >= self._attempts:
+            raise HoloError(f"cannot reach {self.name}: {error}", _GO_ON) from None
+        seconds = _FIRST_PAUSE * 2 ** max(0, tries - 1) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+        time.sleep(min(_LONGEST_PAUSE, max(seconds, error.pause or 0)))
 
 
 class _Arriving:
@@ -281,11 +292,6 @@ class _Arriving:
 
     def _too_large(self) -> IntegrityError:
         return self._remote.damaged(self._key, f"it is larger than {self._most:,} bytes")
-
-
-def _pause(tries: int, wanted: float | None) -> None:
-    seconds = _FIRST_PAUSE * 2 ** max(0, tries - 1) * random.uniform(0.5, 1)  # noqa: S311 - no secret
-    time.sleep(min(_LONGEST_PAUSE, max(seconds, wanted or 0)))
 
 
 def _from(reply: Reply, position: int) -> Iterator[bytes]:

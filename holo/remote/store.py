@@ -20,11 +20,12 @@ class Absent(Exception):
 class Interrupted(Exception):
     """A request failed in a way that may pass. ``str()`` says how."""
 
-    def __init__(self, why: str, pause: float | None = None) -> None:
-        """``pause``: seconds that the server asks to wait."""
-        super().__init__(why, pause)  # both, for a worker hands it to its parent
+    def __init__(self, why: str, pause: float | None = None, has_answered: bool = False) -> None:
+        """``pause``: seconds that the server asks to wait. ``has_answered``: it is there, whatever it says."""
+        super().__init__(why, pause, has_answered)  # all, for a worker hands it to its parent
         self.why = why
         self.pause = pause
+        self.has_answered = has_answered
 
     def __str__(self) -> str:
         return self.why

@@ -32,6 +32,7 @@ from holo.transport.source import Blob, Source, damaged, verified_pieces
 from holo.workers import pool
 
 _TASKS_TO_SETTLE = 64
+_PACKS_TO_SETTLE = 4
 """Tasks after which the disk is waited for while workers go on. To wait only at the end takes a tenth longer."""
 
 OnProgress = Callable[[int, int], object]
@@ -150,7 +151,7 @@ def _store(library: Library, missing: list[Blob], source: Source, workers: int, 
         done += count
         if on_progress is not None:
             on_progress(done, len(missing))
-        if settles_early and not number % _TASKS_TO_SETTLE:
+        if settles_early and not number % (_PACKS_TO_SETTLE if source.is_far else _TASKS_TO_SETTLE):
             library.settle()
 
 

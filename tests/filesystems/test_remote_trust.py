@@ -183,7 +183,7 @@ def test_what_is_signed_as_demanded_is_taken(machine: Make, places: Places, keys
     assert (pulled["signed_by"], pulled["catalog"]["digest"]) == ("alice@example.org", world.new)
     # By its digest the older one is a catalog as good as any.
     assert world.client.pull(world.old, "--name", "old")["signed_by"] == "alice@example.org"
-    rows = json.loads(world.client("remote", "list", world.place.url, "--json").stdout)
+    rows = world.client("remote", "list", world.place.url, "--json").json()["names"]
     assert [(row["name"], row["digest"], row["is_signed"]) for row in rows] == [("app", world.new, True)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -228,7 +227,8 @@ def test_name_may_look_like_a_version_of_another(machine: Make, places: Places) 
     a.push("app-1.2.3")
     for _ in range(2):
         a("remote", "gc", place.to, "--grace", "1m")
-    assert [item["name"] for item in json.loads(a("remote", "list", place.to, "--json").stdout)] == ["app-1.2.3"]
+    listed = a("remote", "list", place.to, "--json").json()["names"]
+    assert [item["name"] for item in listed] == ["app-1.2.3"]
     b.pull("app-1.2.3")
 
 
