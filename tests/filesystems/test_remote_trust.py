@@ -184,7 +184,7 @@ def test_what_is_signed_as_demanded_is_taken(machine: Make, places: Places, keys
     # By its digest the older one is a catalog as good as any.
     assert world.client.pull(world.old, "--name", "old")["signed_by"] == "alice@example.org"
     rows = world.client("remote", "list", world.place.url, "--json").json()["names"]
-    assert [(row["name"], row["digest"], row["is_signed"]) for row in rows] == [("app", world.new, True)]
+    assert [(row["name"], row["digest"], row["signed"]) for row in rows] == [("app", world.new, True)]
 
 
 def test_statement_is_not_good_for_another_name(machine: Make, places: Places, keys: Keys) -> None:
