@@ -162,9 +162,7 @@ def test_fault_that_passes_changes_nothing(
 
 
 @pytest.mark.parametrize("has_most", [False, True], ids=["whole", "ranges"])
-def test_server_without_ranges_gives_all_of_it(
-    world: World, proxy: FaultyProxy, machine: Make, has_most: bool
-) -> None:
+def test_server_without_ranges_gives_all_of_it(world: World, proxy: FaultyProxy, machine: Make, has_most: bool) -> None:
     client = client_of(machine, behind(world, proxy), has_most=has_most)
     cut = first(2, lambda: Fault(whole=True, cut=_rng.randrange(200_000)))
     proxy.rule = lambda asked: cut(asked) or Fault(whole=True)
@@ -188,9 +186,7 @@ def test_wrong_bytes_are_never_stored(world: World, proxy: FaultyProxy, machine:
 
 @pytest.mark.parametrize("kind", ["names", "catalogs", "packs"])
 @pytest.mark.parametrize("world", ["https", "moto"], indirect=True)
-def test_server_that_never_answers_is_one_error(
-    world: World, proxy: FaultyProxy, machine: Make, kind: str
-) -> None:
+def test_server_that_never_answers_is_one_error(world: World, proxy: FaultyProxy, machine: Make, kind: str) -> None:
     client = client_of(machine, behind(world, proxy), has_most=False)
     client.machine.tune = {**client.machine.tune, "holo.remote.remote._ATTEMPTS": 2}
     for fault in (Fault(status=500), Fault(lose="answer")):
@@ -215,9 +211,7 @@ def test_refusal_is_told_at_once(world: World, proxy: FaultyProxy, machine: Make
 
 
 @pytest.mark.parametrize("fault", ["lost-request", "lost-answer", "500", "503", "429", "slow"])
-def test_push_through_a_bad_network(
-    machine: Make, places: Places, sources: Path, fault: str, faults: Note
-) -> None:
+def test_push_through_a_bad_network(machine: Make, places: Places, sources: Path, fault: str, faults: Note) -> None:
     """An answer that is lost may have been the one that says that it is done."""
     place = places.new("moto")
     assert place.server is not None
@@ -428,6 +422,9 @@ def test_name_that_is_not_what_holo_writes(world: World, machine: Make, faults: 
     for time in (10**30, -(10**30)):
         world.place.objects.write("names/all", json.dumps({**whole, "time": time}).encode())
         for action in ("list", "check"):
-            assert "Traceback" not in client.machine._forks(
-                *("remote", action, world.place.to), env=client.machine.environment(), code=None
-            ).stderr
+            assert (
+                "Traceback"
+                not in client.machine._forks(
+                    *("remote", action, world.place.to), env=client.machine.environment(), code=None
+                ).stderr
+            )

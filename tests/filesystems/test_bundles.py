@@ -11,18 +11,15 @@ import stat
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import mounted
 
 from holo.hololib.offer import WORTH_CLONING
 from support import compare, contents, damage, fiemap, filesystems, trees
-from support.cli import Argument, Result
 from support.compare import data_map
-from support.filesystems import NAMES, Mounts
+from support.filesystems import NAMES
 from support.forks import User
 from support.libraries import catalogs
 from support.machines import Machine, Make
