@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from holo.errors import Conflict, HoloError, UsageError
+from holo.errors import CatalogInvalid, Conflict, HoloError, IntegrityError, UsageError
 from holo.remote.remote import Remote, catalog_key, pack_key, signature_key
 from holo.remote.report import RemoteGc
 from holo.remote.store import DRAFTS
@@ -124,7 +124,8 @@ def collect(remote: Remote, grace: float | None = None, *, dry_run: bool = False
         now = int(time.time())
         since = {key: min(known.since.get(key, now), now) for key in dead}
         # What a gc that was killed had doomed may be gone in part, so it goes now, unless something needs it again.
-        doomed = sorted(key for key in dead if now - since[key] >= grace or key in known.doomed)
+        old = {key for key in dead if now - since[key] >= grace or key in known.doomed}
+        doomed = sorted(old - _needed_by(remote, dead.keys() - old))
         waiting = {key: when for key, when in since.items() if key not in set(doomed)}
         if dry_run:
             break
@@ -148,6 +149,24 @@ def collect(remote: Remote, grace: float | None = None, *, dry_run: bool = False
         dry_run,
         round(time.monotonic() - started, 3),
     )
+
+
+def _needed_by(remote: Remote, keys: Iterable[str]) -> set[str]:
+    """The packs of catalogs that nothing needs either, but that stay for now.
+
+    A pack may have been known as garbage for longer than a catalog that was made of it since and has lost its name
+    again. Whoever pushes that catalog once more finds it there, and takes it for whole.
+    """
+    needed: set[str] = set()
+    for key in keys:
+        if key.startswith("catalogs/") and not key.endswith(".sig"):
+            try:
+                found = remote.catalog(key.partition("/")[2], fresh=True)
+            except (IntegrityError, CatalogInvalid):  # nobody can use it
+                continue
+            if found is not None:
+                needed |= {pack_key(pack.digest) for pack in found[1].packs}
+    return needed
 
 
 def _undoom(remote: Remote, removed: list[str]) -> None:

@@ -1,0 +1,326 @@
+"""What `holo remote gc` removes and never removes, what `holo remote check` finds, and packs that are packed anew."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import compare, trees
+from support.machines import Make
+from support.remotes import Client, Place, Places, map_and_catalog
+
+KEY = "0123456789abcdef" * 4
+HOUR = 3600
+
+
+class World:
+    """Somebody who pushes trees that share some of their content, to a remote of that kind."""
+
+    def __init__(self, place: Place, machine: Make) -> None:
+        self.place = place
+        self.client = Client(machine("local"), place)
+        self.client.machine.tune = {**self.client.machine.tune, "holo.remote.garbage._PATIENCE": 2}
+        self.digests: dict[str, str] = {}
+
+    def push(self, name: str, *letters: str) -> str:
+        """A catalog with a file for each letter."""
+        tree = self.client.machine.root / f"tree-{'-'.join(letters)}"
+        for letter in letters:
+            trees.write(tree / letter, random.Random(letter).randbytes(20_000))
+        self.digests[name] = self.client.machine.record(trees.settle(tree), name)
+        self.client.push(name)
+        return self.digests[name]
+
+    def forget(self, name: str) -> None:
+        self.place.objects.remove(f"names/{name}")
+
+    def gc(self, *options: str, grace: str = "1h", code: int = 0) -> Any:
+        done = self.client("remote", "gc", self.place.to, "--grace", grace, "--json", *options, code=code)
+        return done.json() if code == 0 else done.stderr
+
+    def age(self, seconds: int = 2 * HOUR) -> None:
+        """What is known to be garbage has been so for longer."""
+        known = self.garbage()
+        known["since"] = {key: when - seconds for key, when in known["since"].items()}
+        self.place.objects.write("garbage", json.dumps(known).encode())
+
+    def garbage(self) -> Any:
+        return json.loads(self.place.objects.read("garbage"))
+
+    def packs(self, name: str) -> set[str]:
+        document, _ = map_and_catalog(self.place.objects.read(f"catalogs/{self.digests[name]}"))
+        return {f"packs/{digest}" for digest, _ in document["packs"]}
+
+    def check(self, *options: str, code: int = 0) -> list[str]:
+        found = self.client("remote", "check", self.place.to, "--json", *options, code=code).json()
+        return [problem["key"] for problem in found["problems"]]
+
+
+@pytest.fixture(params=["folder", "moto"])
+def world(request: pytest.FixtureRequest, machine: Make, places: Places) -> World:
+    return World(places.new(request.param), machine)
+
+
+folder_only = pytest.mark.parametrize("world", ["folder"], indirect=True)
+
+
+# -- garbage --------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_nothing_has_needed_for_long_goes(world: World) -> None:
+    world.push("named", "a", "b")
+    world.push("lost", "b", "c")  # "b" in a pack that is needed
+    built = world.push("built", "d")
+    pointer = {**json.loads(world.place.objects.read("names/built")), "kind": "key", "name": KEY}
+    world.place.objects.write(f"keys/{KEY}", json.dumps(pointer).encode())
+    world.forget("built")
+    world.forget("lost")
+    before = world.place.objects.sizes()
+    report = world.gc()
+    assert (report["removed"], report["waiting"]) == (0, 2)
+    assert {**before, "garbage": 0} == {**world.place.objects.sizes(), "garbage": 0}
+    lost = f"catalogs/{world.digests['lost']}"
+    gone = {lost, *(world.packs("lost") - world.packs("named"))}
+    assert set(world.garbage()["since"]) == gone
+    world.age(HOUR // 2)
+    assert world.gc()["removed"] == 0
+    assert world.gc("--dry-run", grace="1m")["removed"] == 2
+    assert before.keys() <= world.place.objects.sizes().keys()
+    world.age()
+    report = world.gc()
+    assert (report["removed"], report["waiting"]) == (2, 0)
+    assert report["removed_bytes"] == sum(before[key] for key in gone)
+    assert {**before, "garbage": 0}.keys() - gone == world.place.objects.sizes().keys()
+    assert world.garbage()["doomed"] == []
+    assert world.check("--read") == []
+    world.client.pull("named")
+    world.client.pull(built, "--name", "again")
+
+
+def test_push_takes_what_it_relies_on_out_of_the_garbage(world: World) -> None:
+    world.push("first", "a", "b", "c")
+    world.push("other", "x")
+    world.forget("first")
+    world.gc()
+    assert set(world.garbage()["since"]) == {f"catalogs/{world.digests['first']}", *world.packs("first")}
+    # Another catalog, with content that is in a pack that nothing needs now.
+    world.push("second", "a", "b", "d")
+    assert world.packs("first") <= world.packs("second")
+    assert set(world.garbage()["since"]) == {f"catalogs/{world.digests['first']}"}
+    # The same catalog again.
+    world.client.push("first")
+    assert world.garbage()["since"] == {}
+    world.age()
+    world.gc()
+    world.age()
+    assert world.gc()["removed"] == 0
+    assert world.check("--read") == []
+
+
+def test_push_makes_anew_what_is_doomed(world: World) -> None:
+    """A gc that was killed has removed some of it, or not yet."""
+    world.push("first", "a", "b", "c")
+    world.forget("first")
+    packs = world.packs("first")
+    first = f"catalogs/{world.digests['first']}"
+    doomed = {"format": "holo garbage", "version": 1, "since": {}, "doomed": sorted({first, *packs})}
+    world.place.objects.write("garbage", json.dumps(doomed).encode())
+    world.push("second", "a", "b", "d")
+    assert world.packs("second").isdisjoint(packs)
+    # The catalog itself is waited for; and if nobody is removing it, somebody has to.
+    said = world.client("push", "first", world.place.to, code=1).stderr
+    assert "was being removed" in said
+    assert "remote gc" in said
+    assert "first" not in world.place.names()
+    assert world.gc(grace="7d")["removed"] == 1 + len(packs)
+    assert world.garbage()["doomed"] == []
+    world.client.push("first")
+    assert world.check("--read") == []
+    assert set(world.place.names()) == {"first", "second"}
+
+
+def test_what_was_doomed_and_is_needed_again_stays(world: World) -> None:
+    world.push("first", "a")
+    key = f"catalogs/{world.digests['first']}"
+    doomed = {"format": "holo garbage", "version": 1, "since": {key: 1}, "doomed": [key, *world.packs("first")]}
+    world.place.objects.write("garbage", json.dumps(doomed).encode())
+    assert world.gc(grace="1m")["removed"] == 0
+    assert (world.garbage()["since"], world.garbage()["doomed"]) == ({}, [])
+    assert world.check("--read") == []
+
+
+def test_pack_stays_as_long_as_a_catalog_that_was_made_of_it(world: World) -> None:
+    """It has been garbage for longer than the catalog, which may be pushed again."""
+    world.push("first", "a", "b", "c")
+    world.forget("first")
+    world.push("second", "a", "b", "d")
+    world.forget("second")
+    world.gc()
+    known = world.garbage()
+    known["since"] = {key: when - 2 * HOUR * (key in world.packs("first")) for key, when in known["since"].items()}
+    world.place.objects.write("garbage", json.dumps(known).encode())
+    assert world.gc()["removed"] == 0
+    world.client.push("second")
+    assert world.check("--read") == []
+    Client(world.client.machine, world.place).pull("second")
+
+
+def test_push_that_was_killed_leaves_garbage(world: World) -> None:
+    world.push("first", "a")
+    for key in (f"packs/{KEY}", f"catalogs/{KEY}.sig"):
+        world.place.objects.write(key, b"half")
+    if world.place.kind == "folder":
+        world.place.objects.write(".drafts/half", b"half")
+    world.gc()
+    world.age()
+    assert world.gc()["removed"] == 2 + (world.place.kind == "folder")
+    assert world.check() == []
+
+
+@folder_only
+@pytest.mark.parametrize("kind", ["name", "catalog", "garbage"])
+def test_nothing_is_removed_when_it_is_not_known_what_is_needed(world: World, kind: str) -> None:
+    world.push("first", "a")
+    world.push("lost", "b")
+    world.forget("lost")
+    world.gc()
+    world.age()
+    key = {"name": "names/first", "catalog": f"catalogs/{world.digests['first']}", "garbage": "garbage"}[kind]
+    whole = world.place.objects.read(key)
+    world.place.objects.write(key, b"damaged")
+    before = world.place.objects.sizes()
+    assert f"{key} is damaged" in world.gc(code=3)
+    assert world.place.objects.sizes() == before
+    world.place.objects.write(key, whole)
+    assert world.gc()["removed"] == 2
+
+
+@folder_only
+def test_grace_is_a_duration(world: World) -> None:
+    world.push("first", "a")
+    for wrong in ("-1", "soon", "1", "0d"):
+        assert "duration" in world.gc(grace=wrong, code=2)
+
+
+def test_web_server_cannot_be_collected(machine: Make, places: Places) -> None:
+    place = places.new("https")
+    client = Client(machine("local"), place)
+    for action in ("gc", "check", "list", "status"):
+        assert "web server" in client("remote", action, place.url, code=2).stderr
+
+
+# -- check ----------------------------------------------------------------------------------------------------------
+
+
+def missing(place: Place, key: str) -> None:
+    place.objects.remove(key)
+
+
+def short(place: Place, key: str) -> None:
+    place.objects.write(key, place.objects.read(key)[:-3])
+
+
+def wrong(place: Place, key: str) -> None:
+    content = bytearray(place.objects.read(key))
+    content[len(content) // 2] ^= 1
+    place.objects.write(key, bytes(content))
+
+
+def nowhere(place: Place, key: str) -> None:
+    place.objects.write(key, json.dumps({**json.loads(place.objects.read(key)), "catalog": KEY}).encode())
+
+
+DAMAGES: list[tuple[Callable[[Place, str], None], str, str, bool]] = [
+    (missing, "pack", "catalog", False),
+    (short, "pack", "catalog", False),
+    (wrong, "pack", "pack", True),
+    (nowhere, "name", "name", False),
+    (short, "name", "name", False),
+    (missing, "catalog", "name", False),
+    (short, "catalog", "catalog", False),
+    (wrong, "catalog", "catalog", False),
+]
+
+
+def test_check_finds_each_kind_of_damage(world: World) -> None:
+    world.push("app", "a", "b")
+    world.push("other", "x")
+    (pack,) = world.packs("app")
+    keys = {"pack": pack, "catalog": f"catalogs/{world.digests['app']}", "name": "names/app"}
+    assert world.check("--read") == []
+    for damage, what, told, only_by_reading in DAMAGES:
+        whole = world.place.objects.read(keys[what])
+        damage(world.place, keys[what])
+        case = f"{damage.__name__} {what}"
+        assert world.check(code=0 if only_by_reading else 3) == ([] if only_by_reading else [keys[told]]), case
+        assert world.check("--read", code=3) == [keys[told]], case
+        world.place.objects.write(keys[what], whole)
+    assert world.check("--read") == []
+
+
+def test_status_counts_and_list_names(world: World) -> None:
+    world.push("app", "a")
+    world.push("other", "x")
+    world.forget("other")
+    world.gc()
+    sizes = world.place.objects.sizes()
+    status = world.client("remote", "status", world.place.to, "--json").json()
+    content = sum(size for key, size in sizes.items() if key.startswith(("packs/", "catalogs/")))
+    assert [status[key] for key in ("names", "keys", "catalogs", "packs", "bytes", "garbage")] == [
+        1,
+        0,
+        2,
+        2,
+        content,
+        2,
+    ]
+    rows = json.loads(world.client("remote", "list", world.place.to, "--json").stdout)
+    assert [(row["kind"], row["name"], row["digest"]) for row in rows] == [("name", "app", world.digests["app"])]
+    assert "app" in world.client("remote", "list", world.place.to).stdout
+
+
+@folder_only
+def test_list_shows_nothing_that_a_terminal_obeys(world: World) -> None:
+    """Whoever can write to a bucket may call a name what they like."""
+    world.push("app", "a")
+    pointer = json.loads(world.place.objects.read("names/app"))
+    for name in ("\x1b[2Jred", "a\nb"):
+        Path(world.place.to, "names", name).write_text(json.dumps({**pointer, "name": name}))
+    for action in ("list", "check"):
+        done = world.client.machine._forks(
+            *("remote", action, world.place.to), env=world.client.machine.environment(), code=None
+        )
+        assert "\x1b" not in done.stdout + done.stderr
+        assert "\nb" not in done.stdout
+
+
+# -- packs ----------------------------------------------------------------------------------------------------------
+
+
+def test_catalog_never_needs_too_many_packs(world: World, machine: Make) -> None:
+    most = 6
+    world.client.machine.tune = {**world.client.machine.tune, "holo.remote.push.MOST_PACKS": most}
+    counts = []
+    letters = [chr(ord("a") + number) for number in range(9)]
+    for end in range(1, len(letters) + 1):
+        world.push("app", *letters[:end])
+        counts.append(len(world.packs("app")))
+    assert counts == [1, 2, 3, 4, 5, 6, 6, 6, 6]
+    assert world.check("--read") == []
+    other = Client(machine("tmpfs"), world.place)
+    other.pull("app")
+    tree = world.client.machine.root / f"tree-{'-'.join(letters)}"
+    assert compare.differences(tree, other.machine.init("s", "app")) == []
+    # What was packed anew is garbage when nothing needs it any more.
+    world.gc()
+    world.age()
+    world.gc()
+    assert {key for key in world.place.objects.sizes() if key.startswith("packs/")} == world.packs("app")
+    assert world.check("--read") == []
+    assert os.listdir(other.machine.library / "incoming") == []
