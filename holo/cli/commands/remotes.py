@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from holo.cli.app import CommandEnded, command, reporting
+from holo.cli.app import command, reporting
 from holo.cli.options import Json, KeepSetid, Progress
 from holo.cli.progress import Form, progress
 from holo.errors import IntegrityError
@@ -127,6 +127,7 @@ def remote(
         with reporting():
             render.document(collected.to_json()) if as_json else render.remote_collected(collected)
         return
+    has_problems = False
     with reporting(is_done=False):
         if action is Action.LIST:
             names = shared.names()
@@ -138,8 +139,9 @@ def remote(
         else:
             found = shared.check(read=read)
             render.document(found.to_json()) if as_json else render.remote_checked(found)
-            if found.problems:
-                raise CommandEnded(IntegrityError.exit_code)
+            has_problems = bool(found.problems)
+    if has_problems:  # after all has been printed
+        raise typer.Exit(IntegrityError.exit_code)
 
 
 def _is_remote(text: str) -> bool:
