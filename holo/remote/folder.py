@@ -35,9 +35,13 @@ class FolderStore:
         except OSError as error:
             raise self._failed("read", key, error) from error
         try:
-            size = os.fstat(descriptor).st_size
+            try:
+                size = os.fstat(descriptor).st_size
+                version = self._version(key, size)
+            except OSError as error:
+                raise self._failed("read", key, error) from error
             length = max(0, (size if stop is None else min(stop, size)) - start)
-            yield Reply(size, start, self._pieces(key, Section(descriptor, start, length)), self._version(key, size))
+            yield Reply(size, start, self._pieces(key, Section(descriptor, start, length)), version)
         finally:
             os.close(descriptor)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from holo import digest as digests
 from holo import signatures
-from holo.errors import NotFound
+from holo.errors import NotFound, os_errors_as
 from holo.hololib import CatalogRef, Library
 from holo.hololib.layout import NAME
 from holo.remote.packs import blobs_of
@@ -122,7 +122,9 @@ def _catalog(library: Library, remote: Remote, digest: str, *, fresh: bool) -> t
     """The catalog, and where its blobs are, unless the library has them all."""
     if library.catalogs.has(digest):
         catalog = library.catalogs.load(digest)
-        if all(library.blobs.has(blob, size) for blob, size in blobs_of(catalog).items()):
+        with os_errors_as(f"cannot read the library {library.path}"):
+            is_whole = all(library.blobs.has(blob, size) for blob, size in blobs_of(catalog).items())
+        if is_whole:
             return catalog, None
     found = remote.catalog(digest, fresh=fresh)
     if found is None:
@@ -148,7 +150,8 @@ def _in_bytes(on_progress: OnProgress | None, remote: Remote, fetched: int) -> O
 
 def _to_fetch(library: Library, packs: PackMap) -> int:
     """The bytes of packs that a pull asks for, about: what the library lacks."""
-    there = library.blobs.digests()
+    with os_errors_as(f"cannot read the library {library.path}"):
+        there = library.blobs.digests()
     return sum(slot.stored for blob, slot in packs.slots.items() if blob not in there)
 
 
