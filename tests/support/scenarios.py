@@ -23,7 +23,7 @@ from blake3 import blake3
 
 from holo.catalog import Catalog
 from holo.cli.commands import load_all
-from support import compare, contents
+from support import compare, contents, remotes
 from support.cli import Holo
 from support.faults import Outcome, Supervisor
 from support.filesystems import Filesystem, mount_new
@@ -94,6 +94,8 @@ class World:
         self._tune = tune
         self.bundles: dict[Path, bytes] = {}
         """what is in these files, if they are there"""
+        self.remote = root / "remote"
+        """what is pushed to and pulled from, if it is there"""
         self._kept: set[Path] = set()
         self._known: list[str] = []
         named = {"env": self.source, "other": self.other}
@@ -211,6 +213,9 @@ class World:
 
     def outside_problems(self) -> list[str]:
         found = [f"{path} was touched" for path, found in self._users_files().items() if found != self._user[path]]
+        if self.remote.exists():
+            found += [f"the remote: {problem}" for problem in remotes.problems(remotes.Files(self.remote))]
+            found += [] if (self.remote / "names" / "other").exists() else ["the remote has lost a name"]
         return found + [
             f"{path} is half a bundle"
             for path, whole in self.bundles.items()
@@ -459,6 +464,54 @@ def _damaged_from_bundle(world: World) -> None:
     world.damage()
 
 
+def _shared(*names: str) -> Callable[[World], None]:
+    """A remote that has catalogs of these names; without ``env``, the library has not got that either."""
+
+    def start(world: World) -> None:
+        world.remote.mkdir()
+        for name in names:
+            world.do("push", name, world.remote)
+        if names == ("other", "env"):
+            _only_other(world)
+        shutil.copytree(world.remote, world.root / "remote-as-it-was")
+
+    return start
+
+
+def _unpushed(world: World) -> None:
+    """The remote as it was in the beginning, and nobody knows of a push that was killed."""
+    for path in (world.library / "incoming").iterdir():
+        path.unlink()
+    shutil.rmtree(world.remote)
+    shutil.copytree(world.root / "remote-as-it-was", world.remote, copy_function=shutil.copy)
+
+
+def _unpulled(world: World) -> None:
+    _unpushed(world)
+    world.prune()
+
+
+def _not_pushed(world: World) -> list[str]:
+    named = world.remote / "names" / "env"
+    is_there = named.exists() and _document(named)["catalog"] == world.digest
+    return [] if is_there else ["the remote does not have it"]
+
+
+def _left_in_remote(world: World) -> None:
+    """Garbage of two kinds: of a name that was removed, and of a push that was killed."""
+    _shared("other", "env")(world)
+    for place in (world.remote, world.root / "remote-as-it-was"):
+        (place / "names" / "env").unlink()
+        write(place / ".drafts" / "half", b"half")
+
+
+def _not_collected_in_remote(world: World) -> list[str]:
+    catalogs = {path.name for path in (world.remote / "catalogs").iterdir()}
+    found = [] if catalogs == {world.other_digest} else [f"catalogs are {catalogs}"]
+    found += [f"left: {path}" for path in (world.remote / ".drafts").iterdir()]
+    return found or [f"doomed: {key}" for key in _document(world.remote / "garbage")["doomed"]]
+
+
 def _hardlinked(world: World) -> None:
     """Spaces of this world are hardlinked."""
     settings = world.cli.settings
@@ -599,6 +652,10 @@ _KEEP = (*_EPHEMERAL[:4], "--keep", "kept", *_EPHEMERAL[4:])
 _EXPORT = ("export", "env", "kin", "-o", "{root}/app.holo")
 _IMPORT = ("import", "{root}/app.holo")
 _INIT_BUNDLE = ("init", "--space", "space", "{root}/env.holo", "--to", "{space}")
+_PUSH = ("push", "env", "{root}/remote")
+_PULL = ("pull", "env", "{root}/remote")
+_REMOTE_GC = ("remote", "gc", "{root}/remote")
+_NO_GRACE = {"holo.remote.garbage.GRACE": 0}
 _EXCHANGING = {"holo.restore._WORTH_A_SNAPSHOT": 3}
 
 
@@ -655,6 +712,12 @@ _ALL = [
     Scenario("init-bundle", "ext4", _INIT_BUNDLE, World.without_space, _not_from_bundle, _bundled("--compress")),
     Scenario("restore-bundle", "btrfs", _RESTORE, _damaged_from_bundle, _not_from_bundle, _bundled()),
     Scenario("ephemeral-keep", "ext4", _KEEP, _never_kept, _not_kept, again=_never_kept),
+    Scenario("push", "ext4", _PUSH, _unpushed, _not_pushed, _shared("other")),
+    Scenario("push", "btrfs", _PUSH, _unpushed, _not_pushed, _shared("other")),
+    Scenario("pull", "ext4", _PULL, _unpulled, _unrecorded, _shared("other", "env")),
+    Scenario("pull", "btrfs", _PULL, _unpulled, _unrecorded, _shared("other", "env")),
+    Scenario("pull", "xfs", _PULL, _unpulled, _unrecorded, _shared("other", "env"), compression="zstd"),
+    Scenario("remote-gc", "ext4", _REMOTE_GC, _unpushed, _not_collected_in_remote, _left_in_remote, tune=_NO_GRACE),
 ]
 
 
