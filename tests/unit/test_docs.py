@@ -20,6 +20,7 @@ from holo.cli.commands import load_all
 from holo.settings import load
 from support import consoles
 from support.cli import Holo
+from support.servers.nginx import CACHE, VERIFICATION
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("catalogs/*.md")])
@@ -146,6 +147,19 @@ def test_python_examples_run(holo: Holo, name: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert str(holo.holotree) in done.stdout
+
+
+def test_the_cache_that_is_shown_is_the_one_that_is_tested() -> None:
+    shown = "\n".join(blocks(ROOT / "docs" / "remotes.md", "nginx"))
+    tested = CACHE.replace("{verification}", VERIFICATION).replace("{{", "{").replace("}}", "}")
+    fields = {"{scheme}": "https", "{origin}": "acme-holo.s3.eu-central-1.amazonaws.com"}
+    for field, value in fields.items():
+        tested = tested.replace(field, value)
+    places = ("listen", "server ", "ssl_", "proxy_cache_path", "proxy_ssl_name", "proxy_ssl_trusted")  # the tests' own
+    lines = [line.strip() for line in tested.splitlines() if line.strip() and "{tls}" not in line]
+    lines = [line for line in lines if line == "server {" or not line.startswith(places)]
+    assert [line for line in lines if line not in [each.strip() for each in shown.splitlines()]] == []
+    assert len(lines) > 20
 
 
 # -- console blocks ---------------------------------------------------------------------------------------
