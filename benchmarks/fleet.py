@@ -420,7 +420,7 @@ def storm(runners: int, load: Load | None, rate: float, link: Link) -> Storm:
 
     All start within a second. A request that is refused pauses as holo does.
     """
-    from holo.remote.remote import _ATTEMPTS, _FIRST_PAUSE
+    from holo.remote.remote import _ATTEMPTS, pause_after
 
     chance = random.Random(1)
     slot = 0.01
@@ -443,7 +443,7 @@ def storm(runners: int, load: Load | None, rate: float, link: Link) -> Storm:
             if tries >= _ATTEMPTS:
                 failed.add(runner)
                 continue
-            pause = _FIRST_PAUSE * 2 ** (tries - 1) * chance.uniform(0.5, 1)
+            pause = pause_after(tries, chance.uniform(0.5, 1))
             heapq.heappush(events, (now + link.seconds + pause, runner, tries + 1))
             continue
         used[moment] = used.get(moment, 0) + 1

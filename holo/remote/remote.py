@@ -27,13 +27,16 @@ _VERSION = 1
 _END_OF_TIME = 253_402_300_799
 """The last second of the year 9999: no calendar goes on."""
 
-_ATTEMPTS = 8
+_ATTEMPTS = 10
 _FIRST_ATTEMPTS = 4
 """Of a remote that has not answered yet: it may be down, or not be there."""
 
 _FIRST_PAUSE = 0.2
 """Seconds; each pause is twice the one before, less up to a half by chance, so that a fleet does not come back at
 once: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/"""
+
+_MOST_PAUSE = 15.0
+"""Seconds that holo waits by itself."""
 
 _LONGEST_PAUSE = 120.0
 """Seconds that a server may ask for."""
@@ -252,8 +255,13 @@ class Remote:
             self._attempts = _ATTEMPTS
         if tries >= self._attempts:
             raise HoloError(f"cannot reach {self.name}: {error}", _GO_ON) from None
-        seconds = _FIRST_PAUSE * 2 ** max(0, tries - 1) * random.uniform(0.5, 1)  # noqa: S311 - no secret
-        time.sleep(min(_LONGEST_PAUSE, max(seconds, error.pause or 0)))
+        seconds = pause_after(tries, random.uniform(0.5, 1))  # noqa: S311 - no secret
+        time.sleep(max(seconds, min(_LONGEST_PAUSE, error.pause or 0)))
+
+
+def pause_after(tries: int, chance: float) -> float:
+    """The seconds to wait after so many tries; ``chance`` is from a half to 1."""
+    return min(_MOST_PAUSE, _FIRST_PAUSE * 2.0 ** max(0, tries - 1)) * chance
 
 
 class _Arriving:

@@ -17,7 +17,7 @@ from support import compare, trees
 from support.forks import Forks
 from support.libraries import torn
 from support.machines import Machine, Make
-from support.remotes import Client, Place, Places
+from support.remotes import Client, Places
 from support.servers import Asked, Fault, FaultyProxy
 
 pytestmark = pytest.mark.torture
