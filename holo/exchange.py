@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from holo.errors import HoloError, NotFound
+from holo.errors import HoloError, NotFound, os_errors_as
 from holo.hololib.recovery import locked_library
 from holo.urls import of_one
 
@@ -66,7 +66,7 @@ class RemoteLibrary:
 
         key = os.fspath(sign) if sign is not None else None
         library = self._home.library
-        with self._using_library():
+        with self._using_library(), os_errors_as(f"cannot push from {library.path}", name_file=True):
             refs = [library.catalogs.resolve(reference) for reference in references]
             return push(
                 library,
@@ -163,7 +163,8 @@ class RemoteLibrary:
     ) -> PullReport:
         from holo.remote.pull import pull
 
-        with self._using_library():
+        place = self._home.library.path
+        with self._using_library(), os_errors_as(f"cannot pull into {place}", name_file=True):
             return pull(
                 self._home.library,
                 self._remote,
