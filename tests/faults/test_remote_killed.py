@@ -17,15 +17,15 @@ from support import compare, trees
 from support.forks import Forks
 from support.libraries import torn
 from support.machines import Machine, Make
-from support.remotes import Client, Places
+from support.remotes import Client, Place, Places
 from support.servers import Asked, Fault, FaultyProxy
 
 pytestmark = pytest.mark.torture
 
 PACK = 1 << 18
 SMALL_PACKS = {"holo.remote.packs.PACK": PACK, "holo.remote.push.PACK": PACK}
-POINTS, MANY_POINTS = 4, 50
-SECONDS, LONG_SECONDS = 6, 60
+POINTS, MANY_POINTS = 2, 50
+SECONDS, LONG_SECONDS = {"folder": 3, "moto": 5}, 60
 
 Note = Callable[[int, str, int], None]
 
@@ -257,7 +257,7 @@ def test_pushes_pulls_and_collections_at_once(
     parties.append(Party(storm.collect, machine("local")))
     for party in parties[1:]:
         party.machine("--version")
-    until = time.monotonic() + (LONG_SECONDS if torture else SECONDS)
+    until = time.monotonic() + (LONG_SECONDS if torture else SECONDS[kind])
     over = threading.Event()
     threads = [threading.Thread(target=party.go, args=(until, over)) for party in parties[1:]]
     for thread in threads:
