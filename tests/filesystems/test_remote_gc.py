@@ -62,17 +62,18 @@ class World:
         return [problem["key"] for problem in found["problems"]]
 
 
-@pytest.fixture(params=["folder", "moto"])
+@pytest.fixture
 def world(request: pytest.FixtureRequest, machine: Make, places: Places) -> World:
-    return World(places.new(request.param), machine)
+    return World(places.new(getattr(request, "param", "folder")), machine)
 
 
-folder_only = pytest.mark.parametrize("world", ["folder"], indirect=True)
+also_in_a_bucket = pytest.mark.parametrize("world", ["folder", "moto"], indirect=True)
 
 
 # -- garbage --------------------------------------------------------------------------------------------------------
 
 
+@also_in_a_bucket
 def test_only_what_nothing_has_needed_for_long_goes(world: World) -> None:
     world.push("named", "a", "b")
     world.push("lost", "b", "c")  # "b" in a pack that is needed
@@ -103,6 +104,7 @@ def test_only_what_nothing_has_needed_for_long_goes(world: World) -> None:
     world.client.pull(built, "--name", "again")
 
 
+@also_in_a_bucket
 def test_push_takes_what_it_relies_on_out_of_the_garbage(world: World) -> None:
     world.push("first", "a", "b", "c")
     world.push("other", "x")
@@ -123,6 +125,7 @@ def test_push_takes_what_it_relies_on_out_of_the_garbage(world: World) -> None:
     assert world.check("--read") == []
 
 
+@also_in_a_bucket
 def test_push_makes_anew_what_is_doomed(world: World) -> None:
     """A gc that was killed has removed some of it, or not yet."""
     world.push("first", "a", "b", "c")
@@ -183,7 +186,6 @@ def test_push_that_was_killed_leaves_garbage(world: World) -> None:
     assert world.check() == []
 
 
-@folder_only
 @pytest.mark.parametrize("kind", ["name", "catalog", "garbage"])
 def test_nothing_is_removed_when_it_is_not_known_what_is_needed(world: World, kind: str) -> None:
     world.push("first", "a")
@@ -201,7 +203,6 @@ def test_nothing_is_removed_when_it_is_not_known_what_is_needed(world: World, ki
     assert world.gc()["removed"] == 2
 
 
-@folder_only
 def test_grace_is_a_duration(world: World) -> None:
     world.push("first", "a")
     for wrong in ("-1", "soon", "1", "0d"):
@@ -264,6 +265,7 @@ def test_check_finds_each_kind_of_damage(world: World) -> None:
     assert world.check("--read") == []
 
 
+@also_in_a_bucket
 def test_status_counts_and_list_names(world: World) -> None:
     world.push("app", "a")
     world.push("other", "x")
@@ -285,7 +287,6 @@ def test_status_counts_and_list_names(world: World) -> None:
     assert "app" in world.client("remote", "list", world.place.to).stdout
 
 
-@folder_only
 def test_list_shows_nothing_that_a_terminal_obeys(world: World) -> None:
     """Whoever can write to a bucket may call a name what they like."""
     world.push("app", "a")
