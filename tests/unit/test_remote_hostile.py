@@ -265,7 +265,7 @@ def test_tries_end_when_nothing_comes_any_more(pauses: list[float]) -> None:
     with pytest.raises(HoloError, match="cannot reach fake://store: it broke off") as caught:
         fetched(store)
     assert caught.value.hint
-    assert len(store.asked) == 8
+    assert len(store.asked) == 10
     assert len(pauses) == 7
     for number, pause in enumerate(pauses):
         assert 0.1 * 2**number <= pause <= 0.2 * 2**number
