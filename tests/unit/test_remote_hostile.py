@@ -266,9 +266,10 @@ def test_tries_end_when_nothing_comes_any_more(pauses: list[float]) -> None:
         fetched(store)
     assert caught.value.hint
     assert len(store.asked) == 10
-    assert len(pauses) == 7
+    assert len(pauses) == 9
     for number, pause in enumerate(pauses):
-        assert 0.1 * 2**number <= pause <= 0.2 * 2**number
+        longest = min(15, 0.2 * 2**number)
+        assert longest / 2 <= pause <= longest
     # As long as something comes, they do not.
     store.asked.clear()
     store.faults = [cut(1)] * 50
@@ -283,8 +284,10 @@ def test_server_says_how_long_to_wait(pauses: list[float]) -> None:
     assert pauses == [7, 9, 120]
 
 
-@pytest.mark.parametrize("said", ["7", "soon", "", "-1", formatdate(time.time() + 3000), formatdate(time.time() - 99)])
-def test_retry_after_is_seconds_or_a_date(said: str) -> None:
+@pytest.mark.parametrize("said", ["7", "soon", "", "-1", 3000, -99])
+def test_retry_after_is_seconds_or_a_date(said: str | int) -> None:
+    if isinstance(said, int):
+        said = formatdate(time.time() + said)
     answer: Any = SimpleNamespace(headers={"Retry-After": said})
     pause = http._pause(answer)
     if said == "7":
