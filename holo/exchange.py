@@ -113,11 +113,14 @@ class RemoteLibrary:
 
         return survey.status(self._remote)
 
-    def check(self, *, read: bool = False) -> RemoteCheck:
-        """Whether all that names and catalogs need is there; ``read``: fetch and hash all of it as well."""
+    def check(self, *, read: bool = False, repair: bool = False) -> RemoteCheck:
+        """Whether all that names and catalogs need is there; ``read``: fetch and hash all of it as well.
+
+        ``repair``: remove what is wrong, and catalogs that need such, so that pushing them again sends what is lost.
+        """
         from holo.remote import survey
 
-        return survey.check(self._remote, self._home.library, read=read, workers=self._home.workers)
+        return survey.check(self._remote, self._home.library, read=read, repair=repair, workers=self._home.workers)
 
     def gc(self, *, grace: float | str | None = None, dry_run: bool = False) -> RemoteGc:
         """Remove what no name and no key of the remote has needed for ``grace`` (seconds, or ``12h``; default: a week).

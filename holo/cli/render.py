@@ -181,6 +181,8 @@ def remote_checked(found: RemoteCheck) -> None:
         f"in {found.seconds:.2f} s"
     )
     print("all is well" if not found.problems else count(len(found.problems), "problem"))
+    if found.removed:
+        print(f"removed {count(len(found.removed), 'object')}; push their catalogs again from a library that has them")
 
 
 def remote_collected(report: RemoteGc) -> None:

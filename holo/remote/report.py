@@ -125,6 +125,8 @@ class RemoteCheck(NamedTuple):
     read: bool
     """whether the packs were read, not only counted"""
     problems: tuple[RemoteProblem, ...]
+    removed: tuple[str, ...]
+    """keys of objects that a repair has removed"""
     seconds: float
 
     def to_json(self) -> dict[str, object]:

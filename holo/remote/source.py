@@ -170,7 +170,7 @@ class PackSource:
     def _gone(self, pack: Pack) -> PackGone:
         return PackGone(
             f"{self.name}/{pack_key(pack.digest)} is not there, and a catalog needs it",
-            "Whoever has the catalog can push it again.",
+            "`holo remote check --repair` lets it be pushed again from a library that has it.",
         )
 
 

@@ -51,10 +51,13 @@ def status(remote: Remote) -> RemoteStatus:
     )
 
 
-def check(remote: Remote, library: Library, *, read: bool = False, workers: int = 1) -> RemoteCheck:
+def check(
+    remote: Remote, library: Library, *, read: bool = False, repair: bool = False, workers: int = 1
+) -> RemoteCheck:
     """Whether every name means a catalog that is there, and whether all that catalogs need is there.
 
-    ``read``: hash the packs as well, all of which are fetched for that.
+    ``read``: hash the packs as well, all of which are fetched for that. ``repair``: remove packs that are wrong, and
+    catalogs that are or that need such. Nobody can pull those, and a push takes a catalog that is there for whole.
     """
     started = time.monotonic()
     problems: list[RemoteProblem] = []
@@ -67,23 +70,33 @@ def check(remote: Remote, library: Library, *, read: bool = False, workers: int 
         elif catalog_key(pointer.catalog) not in sizes:
             problems.append(RemoteProblem(key, f"it means catalog {pointer.catalog[:12]}, which is not there"))
     packs: dict[str, Pack] = {}
+    needed: dict[str, list[str]] = {}
+    broken: set[str] = set()
     catalogs = [key for key in sizes if key.startswith("catalogs/") and not key.endswith(".sig")]
     for key in catalogs:
         try:
             found = remote.catalog(key.partition("/")[2], fresh=True)
         except (IntegrityError, CatalogInvalid) as error:
             problems.append(RemoteProblem(key, error.message))
+            broken.add(key)
             continue
         for pack in found[1].packs if found is not None else ():
             packs[pack_key(pack.digest)] = pack
+            needed.setdefault(pack_key(pack.digest), []).append(key)
             if sizes.get(pack_key(pack.digest)) != pack.size:
                 there = sizes.get(pack_key(pack.digest))
                 what = "is not there" if there is None else f"has {there:,} bytes instead of {pack.size:,}"
                 problems.append(RemoteProblem(key, f"pack {pack.digest[:12]}, which it needs, {what}"))
+                broken.add(pack_key(pack.digest))
     if read:
         whole = [pack for key, pack in packs.items() if sizes.get(key) == pack.size]
         for problem in pool.run(_Reader(remote, library.folder("incoming")), whole, max(workers, 4)):
             problems += problem
+            broken.update(key for key, _ in problem)
+    broken |= {catalog for pack in broken for catalog in needed.get(pack, ())}
+    removed = sorted(broken & sizes.keys()) if repair else []
+    remote.remove([key for key in removed if key.startswith("catalogs/")])  # first: no push is to rely on its packs
+    remote.remove([key for key in removed if not key.startswith("catalogs/")])
     return RemoteCheck(
         remote.name,
         count,
@@ -91,6 +104,7 @@ def check(remote: Remote, library: Library, *, read: bool = False, workers: int 
         len(packs),
         read,
         tuple(sorted(problems)),
+        tuple(removed),
         round(time.monotonic() - started, 3),
     )
 

@@ -266,6 +266,26 @@ def test_check_finds_each_kind_of_damage(world: World) -> None:
 
 
 @also_in_a_bucket
+def test_what_is_lost_can_be_pushed_again_after_a_repair(world: World, machine: Make) -> None:
+    """A push believes a catalog that is there: it does not look for each of its packs."""
+    world.push("app", "a", "b")
+    world.push("other", "x")
+    for damage in (missing, short, wrong):
+        (pack,) = world.packs("app")
+        damage(world.place, pack)
+        report = world.client("remote", "check", world.place.to, "--read", "--repair", "--json", code=3).json()
+        removed = {f"catalogs/{world.digests['app']}", *([pack] if damage is not missing else [])}
+        assert set(report["removed"]) == removed
+        assert world.check(code=3) == ["names/app"]
+        world.client.push("app")
+        assert world.check("--read") == []
+    other = Client(machine("tmpfs"), world.place)
+    other.pull("app")
+    other.pull("other")
+    assert world.client("remote", "check", world.place.to, "--repair", "--json").json()["removed"] == []
+
+
+@also_in_a_bucket
 def test_status_counts_and_list_names(world: World) -> None:
     world.push("app", "a")
     world.push("other", "x")
@@ -282,7 +302,7 @@ def test_status_counts_and_list_names(world: World) -> None:
         content,
         2,
     ]
-    rows = json.loads(world.client("remote", "list", world.place.to, "--json").stdout)
+    rows = world.client("remote", "list", world.place.to, "--json").json()["names"]
     assert [(row["kind"], row["name"], row["digest"]) for row in rows] == [("name", "app", world.digests["app"])]
     assert "app" in world.client("remote", "list", world.place.to).stdout
 

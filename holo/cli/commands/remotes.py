@@ -105,6 +105,9 @@ def remote(
     ],
     where: Remote = None,
     read: Annotated[bool, typer.Option("--read", help="check: fetch and hash all packs as well.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="check: remove what is wrong, so that it can be pushed again.")
+    ] = False,
     grace: Annotated[
         Optional[str],
         typer.Option("--grace", metavar="DURATION", help="gc: how long nothing must have needed it: 7d, 12h."),
@@ -117,8 +120,8 @@ def remote(
     from holo.cli import render
     from holo.errors import UsageError
 
-    if read and action is not Action.CHECK:
-        raise UsageError("--read is for `holo remote check`", "Leave it out.")
+    if (read or repair) and action is not Action.CHECK:
+        raise UsageError("--read and --repair are for `holo remote check`", "Leave them out.")
     if (grace is not None or dry_run) and action is not Action.GC:
         raise UsageError("--grace and --dry-run are for `holo remote gc`", "Leave them out.")
     shared = Hololib().remote(where)
@@ -137,7 +140,7 @@ def remote(
             status = shared.status()
             render.document(status.to_json()) if as_json else render.remote_status(status)
         else:
-            found = shared.check(read=read)
+            found = shared.check(read=read, repair=repair)
             render.document(found.to_json()) if as_json else render.remote_checked(found)
             has_problems = bool(found.problems)
     if has_problems:  # after all has been printed
