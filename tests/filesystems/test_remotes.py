@@ -368,5 +368,28 @@ def test_second_client_of_a_cache_asks_nothing_of_the_origin(machine: Make, plac
             else:
                 assert asked == ["names"]
             assert b.machine.is_sound()
-        # What is wrong in the cache alone is told, and never taken.
         assert digest in b.machine("catalogs", "--json").stdout
+
+
+def test_what_is_wrong_in_a_cache_is_asked_of_the_origin_again(machine: Make, places: Places) -> None:
+    place = places.new("https")
+    a = Client(machine("ext4"), place)
+    a.machine.record(many_files(a.machine.root / "the-source", count=300), "env")
+    a.push("env")
+    assert place.server is not None
+    with nginx_cache(place.server.url) as cache:
+        cached = place._replace(url=cache.url + place.url.removeprefix(place.server.url), server=cache)
+        Client(machine("tmpfs"), cached).pull("env")
+        kept = [path for path in cache.kept.rglob("*") if path.is_file()]
+        assert len(kept) == 2  # the catalog and a pack
+        for path in kept:
+            content = bytearray(path.read_bytes())
+            content[-40] ^= 1
+            path.write_bytes(content)
+        for asks_again in (True, False):
+            place.forget()
+            other = Client(machine("tmpfs"), cached)
+            other.pull("env")
+            assert other.machine.is_sound()
+            asked = {request.path.rpartition("/")[0].rpartition("/")[2] for request in place.requests}
+            assert asked == ({"names", "catalogs", "packs"} if asks_again else {"names"})

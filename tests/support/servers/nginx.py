@@ -69,6 +69,12 @@ STATIC = """
 CACHE = """
     proxy_cache_path {folder}/cache levels=1:2 keys_zone=holo:10m max_size=200g inactive=30d use_temp_path=off;
 
+    # holo asks so for what came wrong: the origin is asked again then, and the cache keeps its answer.
+    map $http_cache_control $is_wrong {{
+        default 0;
+        no-cache 1;
+    }}
+
     upstream origin {{
         server {origin};
         keepalive 16;
@@ -88,6 +94,7 @@ CACHE = """
             proxy_cache holo;
             proxy_cache_key $uri;
             proxy_cache_valid 200 30d;
+            proxy_cache_bypass $is_wrong;
             proxy_ignore_headers Cache-Control Expires Set-Cookie Vary X-Accel-Expires;
             proxy_cache_use_stale error timeout;
 
@@ -154,6 +161,8 @@ class Nginx(Server):
         self.url = url
         self._process = process
         self.authority = folder / "authority.pem"
+        self.kept = folder / "cache"
+        """the folder of what a cache keeps"""
         self._folder = folder
 
     def stop(self) -> None:
