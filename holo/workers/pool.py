@@ -16,8 +16,10 @@ import pickle
 import select
 import signal
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import NoReturn, TypeVar
 
 from holo import signals, streams
@@ -63,7 +65,22 @@ def forks(workers: int) -> bool:
 
 def may_fork() -> bool:
     """Whether this process has no other threads, and can have children."""
-    return CAN_FORK and threading.active_count() == 1
+    return CAN_FORK and threading.active_count() == 1 and not _has_runtime()
+
+
+def _has_runtime() -> bool:
+    """Whether obstore has been used in this process: a child that uses it as well would wait for threads for ever.
+
+    They are no threads of Python's, which does not count them: proc_pid_task(5).
+    """
+    if "obstore" not in sys.modules:
+        return False
+    with suppress(FileNotFoundError):  # no /proc, or a thread has just ended
+        for thread in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{thread}/comm", "rb") as file:
+                if file.read().startswith(b"tokio"):
+                    return True
+    return False
 
 
 def is_worker() -> bool:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ import pytest
 import requests
 from obstore.store import S3Store
 
+from holo.workers import pool
 from support.filesystems import Mounts
 from support.servers import (
     PASSWORD,
@@ -36,6 +38,16 @@ from support.servers import (
 PACK = os.urandom(1 << 20)
 DIGEST = "0123456789abcdef" * 4
 ANOTHER = "fedcba9876543210" * 4
+
+
+def apart(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test in a process of its own: no other can be forked once obstore has been used, and others here are."""
+
+    @wraps(test)
+    def run(*arguments: object, **named: object) -> None:
+        pool.apart(lambda: test(*arguments, **named))
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +189,7 @@ def test_cache_serves_without_its_origin(folder: Path) -> None:
 # --- S3 ---
 
 
+@apart
 def test_s3_stores_lists_and_deletes(s3: S3Server) -> None:
     store = store_of(s3, s3.environment)
     s3.forget()
@@ -198,12 +211,14 @@ def test_s3_stores_lists_and_deletes(s3: S3Server) -> None:
     assert s3.requests[-1].status == 404
 
 
+@apart
 def test_s3_is_found_by_its_environment(s3: S3Server) -> None:
     script = "import obstore; obstore.put(obstore.store.from_url('s3://holo/below'), 'names/web', b'found')"
     subprocess.run([sys.executable, "-c", script], env=os.environ | s3.environment, check=True)
     assert bytes(obstore.get(store_of(s3, s3.environment), "below/names/web").bytes()) == b"found"
 
 
+@apart
 def test_s3_says_what_is_not_there(s3: S3Server) -> None:
     store = store_of(s3, s3.environment)
     obstore.put(store, "names/short", b"1")
@@ -215,6 +230,7 @@ def test_s3_says_what_is_not_there(s3: S3Server) -> None:
     assert [request.status for request in s3.requests] == [404, 416]
 
 
+@apart
 def test_only_moto_has_conditional_puts(s3: S3Server) -> None:
     """If rclone learns it, one server is enough."""
     store = store_of(s3, s3.environment)
@@ -232,12 +248,14 @@ def test_only_moto_has_conditional_puts(s3: S3Server) -> None:
         obstore.put(store, "names/no-more", b"1", mode={"e_tag": tag})
 
 
+@apart
 def test_only_rclone_checks_signatures(s3: S3Server) -> None:
     store = store_of(s3, s3.environment | {"AWS_SECRET_ACCESS_KEY": "wrong"})
     with pytest.raises(obstore.exceptions.PermissionDeniedError) if s3.folder else nullcontext():
         obstore.put(store, "names/unsigned", b"1")
 
 
+@apart
 def test_s3_is_proxied_with_its_signatures(s3: S3Server) -> None:
     with FaultyProxy(s3.url) as proxy:
         store = store_of(proxy, s3.environment)
@@ -367,6 +385,7 @@ def test_proxy_ends_while_somebody_waits(running: Server) -> None:
 
 
 @pytest.mark.parametrize("lost", ["request", "answer"])
+@apart
 def test_proxy_loses(s3: S3Server, lost: str) -> None:
     with FaultyProxy(s3.url) as proxy:
         store = store_of(proxy, s3.environment)

@@ -487,3 +487,21 @@ def test_an_error_apart_is_the_same_here() -> None:
     assert caught.value.pause == 1.5
     with pytest.raises(FileNotFoundError):
         pool.apart(lambda: os.stat("/nowhere/at/all"))
+
+
+@linux
+def test_no_process_is_forked_that_has_used_obstore(tmp_path: Path) -> None:
+    """Its threads are none of Python's, and a child that uses it as well would wait for them for ever."""
+    script = """
+import sys
+import obstore
+from holo.workers import pool
+print(pool.may_fork())
+store = obstore.store.LocalStore(sys.argv[1])
+obstore.put(store, "a", b"hello")
+print(pool.may_fork(), sorted(pool.run(lambda task: len(obstore.get(store, task).bytes()), ["a", "a"], 2)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout == "True\nFalse [5, 5]\n", done.stderr
