@@ -42,6 +42,8 @@ def _start_afresh() -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
+    for name in ("NO_PROXY", "no_proxy"):  # the tests' servers are on this machine, where no proxy leads
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost", "127.0.0.1"]))
     for name in [name for name in os.environ if name.startswith("PYTHON") and name not in _PLACES]:
         del os.environ[name]
 

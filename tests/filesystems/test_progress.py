@@ -29,7 +29,7 @@ COMMANDS = {
 @pytest.fixture
 def ready(holo: Holo) -> Holo:
     """A library with a catalog and a changed space; a bundle, an empty remote, and one with a catalog."""
-    for name, number in (("tree", 300), ("other", 200)):
+    for name, number in (("tree", 70), ("other", 70)):
         for index in range(number):
             trees.write(holo.root / name / f"folder-{index % 7}" / f"file-{index}", f"{name} {index}\n" * 50)
     holo("record", holo.root / "other", "--name", "far")
