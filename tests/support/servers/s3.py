@@ -69,7 +69,7 @@ def rclone_s3(folder: Path) -> Iterator[S3Server]:
         configuration.touch()
         options = ["--addr", "127.0.0.1:0", "--auth-key", f"{KEY},{SECRET}", "--config", configuration]
         options += ["--cache-dir", Path(name, "cache")]
-        options += ["--dir-cache-time", "0s"]  # a test may change the files itself
+        options += ["--dir-cache-time", "1ms"]  # a test may change the files itself; with 0s it is busy for ever
         with (
             running([program("rclone"), "serve", "s3", *options, folder], log) as process,
             nginx_log(direct := wait_for(lambda: _address(log), process, log), says_206=False) as front,
