@@ -71,7 +71,11 @@ class _Plan(NamedTuple):
 
 
 class _Done(NamedTuple):
-    plan: _Plan
+    """A catalog that was pushed, or would be."""
+
+    known: int
+    """blobs that were there"""
+    missing: list[Blob]
     packs: int
 
 
@@ -100,10 +104,10 @@ def push(
     return PushReport(
         remote=remote.name,
         catalogs=tuple(item.ref for item in catalogs),
-        blobs_sent=sum(len(each.plan.missing) for each in done),
-        blobs_known=sum(len(each.plan.known) for each in done),
+        blobs_sent=sum(len(each.missing) for each in done),
+        blobs_known=sum(each.known for each in done),
         packs=sum(each.packs for each in done),
-        bytes_content=sum(each.plan.content for each in done),
+        bytes_content=sum(size for each in done for _, size in each.missing),
         signed=key is not None,
         dry_run=dry_run,
         traffic=remote.meter.total(),
@@ -125,26 +129,25 @@ def _push(
     found = [remote.pointer(*pointer) for pointer in item.pointers]
     meant = [pointer for pointer, _ in found]
     has_catalog = remote.size(catalog_key(digest)) is not None
-    is_named = has_catalog and all(pointer is not None and pointer.catalog == digest for pointer in meant)
-    if is_named and key is None:
-        return _Done(_Plan(dict.fromkeys(blobs_of(library.catalogs.read(digest)), _NOWHERE), []), 0)
-    known = rubbish.read(remote)
     if has_catalog:
-        done = _Done(_Plan(dict.fromkeys(blobs_of(library.catalogs.read(digest)), _NOWHERE), []), 0)
+        done = _Done(len(blobs_of(library.catalogs.read(digest))), [], 0)
+        if key is None and all(pointer is not None and pointer.catalog == digest for pointer in meant):
+            return done
+        known = rubbish.read(remote)
         if not dry_run:
             _rely_on_catalog(remote, digest, known)
     else:
+        known = rubbish.read(remote)
         catalog = library.catalogs.load(digest)
         plan = _plan(library, remote, catalog, [pointer.catalog for pointer in meant if pointer is not None], known)
-        done = _Done(plan, len(cut(library, plan.missing)))
-        if not dry_run:
-            done = _Done(plan, _send(library, remote, catalog, plan, known, workers, on_progress))
+        if dry_run:
+            packs = len(cut(library, plan.missing))
+        else:
+            packs = _send(library, remote, catalog, plan, known, workers, on_progress)
+        done = _Done(len(plan.known), plan.missing, packs)
     if not dry_run:
         _publish_names(remote, item, key, [version for _, version in found])
     return done
-
-
-_NOWHERE = Slot(Pack("", 0), 0, 0, 0)
 
 
 def _rely_on_catalog(remote: Remote, digest: str, known: Garbage) -> None:
