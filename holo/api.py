@@ -530,7 +530,7 @@ class Hololib:
         if not wanted:
             raise UsageError(
                 "no remote is named",
-                "Name one (a folder, or a URL: https, s3, gs, az), or set HOLO_REMOTE or `remote.url`.",
+                "Name one (a folder with a slash, ../shared, or a URL), or set HOLO_REMOTE or `remote.url`.",
             )
         return RemoteLibrary(self.home, wanted, self._trust())
 
