@@ -1,0 +1,101 @@
+"""Which folder is a project, and which two folders are checkouts of the same one.
+
+Everything is read from the projects' own files, so that git need not be installed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from contextlib import suppress
+
+from holo.files import SMALL, read_file
+from holo.walk import absolute
+
+_MANIFESTS = ("pyproject.toml", "package.json")
+
+_ORIGIN = re.compile(r'^\[remote "origin"\]$(?:\n[^\[\n].*)*?\n\s*url\s*=\s*(.+?)\s*$', re.MULTILINE)
+
+
+def project_of(path: str) -> str | None:
+    """The project that contains ``path``, which need not exist: the git worktree, else the folder of the nearest
+    manifest; ``None`` if there is none. The absolute path as it was spelled, with no symlink resolved."""
+    nearest = None
+    folder = os.path.dirname(absolute(path))
+    while True:
+        if _git_directory(folder) is not None:
+            return folder
+        if nearest is None and any(os.path.isfile(os.path.join(folder, name)) for name in _MANIFESTS):
+            nearest = folder
+        above = os.path.dirname(folder)
+        if above == folder:
+            return nearest
+        folder = above
+
+
+def same_project(one: str, other: str) -> bool:
+    """Whether two projects are checkouts of the same: worktrees of one repository, clones of one origin, a clone and
+    its origin, or of the same name in their manifests."""
+    if os.path.realpath(one) == os.path.realpath(other):
+        return True
+    mine, theirs = _repository(one), _repository(other)
+    if mine is not None and mine == theirs:
+        return True
+    if (_origins(one, mine) & _origins(other, theirs)) - {""}:
+        return True
+    name = _name(one)
+    return name is not None and name == _name(other)
+
+
+def _git_directory(folder: str) -> str | None:
+    """The git directory of a worktree: its folder ``.git``, or where its file of that name leads (gitrepository-layout
+    in git's documentation)."""
+    path = os.path.join(folder, ".git")
+    if not os.path.isfile(path):
+        return path if os.path.isfile(os.path.join(path, "HEAD")) else None
+    text = _text(path)
+    if not text.startswith("gitdir: "):
+        return None
+    return os.path.join(folder, text.removeprefix("gitdir: ").rstrip("\n"))
+
+
+def _repository(project: str) -> str | None:
+    """The git directory that all worktrees of a repository share."""
+    directory = _git_directory(project)
+    if directory is None:
+        return None
+    common = _text(os.path.join(directory, "commondir")).rstrip("\n")
+    return os.path.realpath(os.path.join(directory, common))
+
+
+def _origins(project: str, repository: str | None) -> set[str]:
+    """The places that a clone of this project could name as its origin, or does."""
+    if repository is None:
+        return set()
+    found = _ORIGIN.search(_text(os.path.join(repository, "config")))
+    origin = found[1] if found is not None else ""
+    is_path = origin and ":" not in origin  # the others are URLs, or of the form host:path
+    return {
+        os.path.realpath(project),
+        repository,
+        os.path.realpath(os.path.join(project, origin)) if is_path else origin,
+    }
+
+
+def _name(project: str) -> str | None:
+    """The name that the project's manifest gives it."""
+    import tomllib
+
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
+        return f"python {tomllib.loads(_text(os.path.join(project, 'pyproject.toml')))['project']['name']}"
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
+        return f"node {json.loads(_text(os.path.join(project, 'package.json')))['name']}"
+    return None
+
+
+def _text(path: str) -> str:
+    """What a small file says; nothing, where it cannot be read."""
+    with suppress(OSError):
+        return os.fsdecode(read_file(path, SMALL, follow=True)[0])
+    return ""
