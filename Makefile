@@ -46,7 +46,7 @@ torture: $(STAMP) tools ## break everything that can break, everywhere, and coun
 lint: $(STAMP) ## check style, types and the direction of imports
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
-	@$(BIN)/mypy
+	@for system in linux darwin win32; do $(BIN)/mypy --platform $$system || exit; done
 	@$(BIN)/lint-imports
 
 bench: $(STAMP) ## measure against cp and uv

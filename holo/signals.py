@@ -117,6 +117,8 @@ def deferred() -> Iterator[None]:
 @contextmanager
 def blocked(numbers: Collection[int] = ENDING) -> Iterator[set[int | signal.Signals]]:
     """Block signals until the end of the block. Yields the mask before, for a child to restore."""
+    if sys.platform == "win32":  # where nothing is forked
+        raise NotImplementedError
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield before
@@ -132,6 +134,8 @@ def leave_to_parent(mask: set[int | signal.Signals]) -> None:
 
     ``mask`` is that of the parent before it blocked signals for the fork. What is ignored stays ignored.
     """
+    if sys.platform == "win32":
+        raise NotImplementedError
     for number in ENDING:
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)

@@ -6,11 +6,10 @@ import os
 import re
 import select
 import shlex
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from holo import signals, streams
@@ -109,12 +108,10 @@ def _words(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
     """The output of a tool until it ends. A process that it leaves behind may hold the pipe forever."""
     assert process.stdout is not None
     source = process.stdout.fileno()
-    poll = select.poll() if os.name == "posix" else None  # elsewhere a pipe cannot be polled, only read to its end
-    if poll is not None:
-        poll.register(source, select.POLLIN)
+    poll = _poll_for(source)
     end: float | None = None
     while end is None or time.monotonic() < end:
-        if poll is None or poll.poll(_QUIET):
+        if poll is None or poll(_QUIET):
             if not (piece := os.read(source, 1 << 16)):
                 return
             yield piece
@@ -125,54 +122,25 @@ def _words(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
     yield b"warning: it left a process behind; holo does not wait for that\n"
 
 
+def _poll_for(source: int) -> Callable[[int], object] | None:
+    """Waits so many milliseconds for output; nothing on Windows, where a pipe can only be read to its end."""
+    if sys.platform == "win32":
+        return None
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+    return poll.poll
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a tool and all its descendants, killing those that take more than 5 seconds. None writes afterwards."""
-    doomed = _stop(process.pid) if sys.platform == "linux" else []
-    handles = _handles(doomed)  # while they are stopped: the number of an ended process can become another's
+    if sys.platform == "linux":
+        from holo.platform import processes
+
+        family = processes.ask_to_end(process.pid)
     process.terminate()
-    for pid in doomed:
-        _send(pid, signal.SIGTERM, signal.SIGCONT)
     with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=_GRACE)
     process.kill()
     process.wait()
-    if handles:
-        _wait_for(handles)
-
-
-def _handles(doomed: list[int]) -> list[int]:
-    found = []
-    for pid in doomed:
-        with suppress(OSError):  # before Linux 5.3 there are none: the process is asked to end, and never killed
-            found.append(os.pidfd_open(pid))
-    return found
-
-
-def _wait_for(handles: list[int]) -> None:
-    """Wait for processes to end. Kill those that take too long."""
-    end = time.monotonic() + _GRACE
-    for handle in handles:
-        waiting = select.poll()
-        waiting.register(handle, select.POLLIN)
-        if not waiting.poll(max(0.0, end - time.monotonic()) * 1000):
-            with suppress(ProcessLookupError, PermissionError):
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
-        os.close(handle)
-
-
-def _stop(process: int) -> list[int]:
-    """Stop a process and all its descendants, so that none can start another one unnoticed. Returns their numbers."""
-    from holo.platform.namespaces import descendants
-
-    stopped: list[int] = []
-    while found := [pid for pid in (process, *descendants(process)) if pid not in stopped]:
-        for pid in found:
-            _send(pid, signal.SIGSTOP)
-        stopped += found
-    return stopped
-
-
-def _send(process: int, *signals: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # it has ended, or is another user's
-        for number in signals:
-            os.kill(process, number)
+    if sys.platform == "linux":
+        processes.wait_for(family, _GRACE)

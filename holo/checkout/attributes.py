@@ -16,7 +16,7 @@ _NOT_KEPT = frozenset({errno.EOPNOTSUPP, errno.EPERM})
 """What setxattr(2) answers where the filesystem, or this user, cannot give an attribute."""
 
 
-def set_xattrs(descriptor: int, wanted: dict[str, bytes]) -> list[str]:
+def set_xattrs(descriptor: int | platform.Directory, wanted: dict[str, bytes]) -> list[str]:
     """Give an open file or directory exactly these extended attributes, and no ACL; returns those it cannot have.
 
     A filesystem without them, or a user who may not grant capabilities, gets none: holo keeps what can be kept.

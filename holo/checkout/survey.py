@@ -363,7 +363,7 @@ class _Surveyor:
             expected.update(chunk)
         return found == expected.hexdigest()
 
-    def _has(self, directory: Directory, descriptor: int, wanted: dict[str, bytes]) -> bool:
+    def _has(self, directory: Directory, descriptor: int | Directory, wanted: dict[str, bytes]) -> bool:
         """Whether an open file in ``directory`` has these extended attributes, but for those that it cannot have."""
         found = platform.get_xattrs(descriptor, acls=True)
         if found == wanted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -104,7 +105,7 @@ def _open(path: str, *, exclusive: bool) -> int | None:
                 break
             with suppress(FileExistsError):  # another process was faster
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o666)
-                if os.name == "posix" and is_mine(os.fstat(descriptor)):
+                if sys.platform != "win32" and is_mine(os.fstat(descriptor)):
                     os.fchmod(descriptor, 0o644)  # whatever the umask, other users of the library can lock it
                 break
         refuse_second_name(descriptor)

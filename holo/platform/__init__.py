@@ -96,6 +96,7 @@ __all__ = [
     "user_id",
     "volume_of",
     "without_acls",
+    "write_at",
     "xattrs_of",
 ]
 

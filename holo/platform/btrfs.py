@@ -6,6 +6,9 @@ import errno
 import fcntl
 import os
 import struct
+import sys
+
+assert sys.platform == "linux"
 
 # struct btrfs_ioctl_vol_args: the descriptor of the source, and the name to make or delete.
 _ARGUMENTS = struct.Struct("=q4088s")

@@ -11,8 +11,11 @@ import errno
 import fcntl
 import os
 import struct
+import sys
 
 from holo.platform.blocks import BOUNDED, ENCODED, SHARED, Blocks, Place, Volume
+
+assert sys.platform == "linux"
 
 # linux/fiemap.h: start, length, flags, mapped extents, room for extents, reserved; and one extent: logical,
 # physical, length, 2 reserved, flags, 3 reserved.

@@ -6,7 +6,10 @@ import errno
 import os
 import stat
 import struct
+import sys
 from collections.abc import Iterator
+
+assert sys.platform == "linux"
 
 # What copy_file_range answers where it cannot copy between these two files: read and write can. ETXTBSY: a swap file.
 _NOT_IN_KERNEL = frozenset(

@@ -22,6 +22,8 @@ from typing import TypeAlias
 
 from holo.platform import btrfs, extents, faithful
 
+assert sys.platform == "linux"
+
 Directory: TypeAlias = int
 
 CAN_FORK = True
@@ -171,6 +173,7 @@ def clone_range(source: int, start: int, length: int, target: int, offset: int) 
 
 
 read_at = os.pread
+write_at = os.pwrite
 """Read at most so many bytes of an open file from an offset on; none at its end."""
 
 
@@ -488,8 +491,8 @@ _UNTOLD = UNAVAILABLE | {errno.EPERM, errno.EACCES, errno.EOVERFLOW}
 """Errors that say that a filesystem, or a container's rules, tell no such thing. All others say only: not now."""
 
 
-def identity(descriptor: int) -> str:
-    """What tells an open file from every copy of it, and nobody can know who makes an archive elsewhere.
+def identity(descriptor: int | Directory) -> str:
+    """What tells an open file or directory from every copy of it, and nobody can know who makes an archive elsewhere.
 
     That is its inode with the inode's generation, which is random, and on Btrfs, where it is the number of a
     transaction, the UUID of the subvolume: a snapshot has the same inodes. Empty where the filesystem does not tell

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
+
+assert sys.platform == "linux"
 
 # linux/sched.h, linux/mount.h, linux/prctl.h, linux/statfs.h
 _CLONE_NEWNS = 0x00020000

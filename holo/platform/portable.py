@@ -173,6 +173,12 @@ def read_at(fd: int, length: int, offset: int, /) -> bytes:
     return os.read(fd, length)
 
 
+def write_at(fd: int, buffer: bytes | memoryview, offset: int, /) -> int:
+    """Write to an open file at ``offset``; returns how many bytes. As :func:`os.pwrite`."""
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.write(fd, buffer)
+
+
 def copy_range(source: int, target: int, offset: int, count: int) -> int:
     """There is no call to copy within the kernel: always ENOSYS, the caller reads and writes."""
     raise _error(errno.ENOSYS)
@@ -281,9 +287,9 @@ def user_id() -> int:
     return number
 
 
-def identity(descriptor: int) -> str:
-    """What tells an open file from every copy of it: its inode (on Windows, its file index)."""
-    return str(os.fstat(descriptor).st_ino)
+def identity(descriptor: int | Directory) -> str:
+    """What tells an open file or directory from every copy of it: its inode (on Windows, its file index)."""
+    return str((os.lstat(descriptor) if isinstance(descriptor, str) else os.fstat(descriptor)).st_ino)
 
 
 def get_xattrs(descriptor: int | Directory, *, acls: bool = False) -> dict[str, bytes]:
@@ -551,9 +557,11 @@ def set_times(descriptor: int | Directory, status: os.stat_result) -> None:
 
 def set_owner(descriptor: int | Directory, status: os.stat_result) -> bool:
     """Give a file or directory the owner of another; ``False`` if that cannot be."""
+    if sys.platform == "win32":
+        return False
     try:
         os.chown(descriptor, status.st_uid, status.st_gid)
-    except (OSError, AttributeError):  # there is no such call on Windows
+    except OSError:
         return False
     return True
 

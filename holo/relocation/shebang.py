@@ -35,9 +35,9 @@ def limit(system: str = sys.platform, release: str | None = None) -> int:
     """
     if system == "darwin":
         return 512
-    if release is None:
-        release = os.uname().release if sys.platform != "win32" else ""
-    numbers = re.match(r"(\d+)\.(\d+)", release)
+    if release is None and sys.platform != "win32":
+        release = os.uname().release
+    numbers = re.match(r"(\d+)\.(\d+)", release or "")
     return 255 if numbers is not None and (int(numbers[1]), int(numbers[2])) >= (5, 1) else 127
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from holo import digest as digests
+from holo import platform
 from holo.catalog import Catalog
 from holo.content import Section, write_all
 from holo.errors import HoloError, IntegrityError
@@ -288,7 +289,7 @@ class _Arriving:
             self._stop = reply.size if self._stop is None else self._stop
         end = self._most + 1 if self._stop is None else self._stop
         for piece in _from(reply, self.position):
-            self.position += os.pwrite(self._target, piece[: end - self.position], self.position)
+            self.position += platform.write_at(self._target, piece[: end - self.position], self.position)
             if self.position >= end:
                 break
         if self._stop is None:

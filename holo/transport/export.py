@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
+from holo import platform
 from holo.catalog import Catalog
 from holo.content import Hole, Piece, Section, write_all
 from holo.errors import HoloError, UsageError, os_errors_as
@@ -392,7 +393,7 @@ class _RunInTheMaking:
         done = _Run(self.position, self._length, self._entries)
         data = memoryview(b"".join(self._pieces))
         while data:
-            written = os.pwrite(self._spool, data, self.position)
+            written = platform.write_at(self._spool, data, self.position)
             self.position += written
             data = data[written:]
         self._entries, self._pieces, self._length = [], [], 0
@@ -420,7 +421,7 @@ class _Frame:
 
     def _write(self, block: bytes) -> None:
         if block:
-            self._end += os.pwrite(self._spool, block, self._end)
+            self._end += platform.write_at(self._spool, block, self._end)
 
 
 def _add_rest(

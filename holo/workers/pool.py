@@ -113,6 +113,8 @@ def _run_in_threads(function: Callable[[Task], Result], tasks: Sequence[Task], w
 def _run_in_processes(
     function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, in_child: Callable[[], object] | None
 ) -> Iterator[Result]:
+    if sys.platform == "win32":
+        raise NotImplementedError
     # A queue entry is the first task number of a stride, so that any number of tasks fits the pipe.
     import fcntl  # not everywhere, and nor is fork
 
@@ -196,6 +198,8 @@ def _send(descriptor: int, value: object, *, done: bool = False) -> None:
 
 def _collect(children: dict[int, int]) -> Iterator[Result]:
     """Yield what the workers send until all have said that they are done; reap them."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     waiting = select.poll()
     buffers = {receive: bytearray() for receive in children}
     for receive in children:
@@ -230,6 +234,8 @@ def _collect(children: dict[int, int]) -> Iterator[Result]:
 
 
 def _explain(status: int) -> str:
+    if sys.platform == "win32":
+        raise NotImplementedError
     if os.WIFSIGNALED(status):
         return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
     return f"exit code {os.waitstatus_to_exitcode(status)}"

@@ -25,7 +25,7 @@ import holo
 from holo import platform
 from holo.cloning import clone
 from holo.cloning.filler import Filler
-from holo.workers.treewalk import _WorkStealingPool
+from holo.workers.stealing import WorkStealingPool
 from support import compare, fiemap
 from support.cli import Holo
 from support.filesystems import Filesystem, Mounts, subvolume
@@ -270,7 +270,7 @@ def test_any_random_tree_is_cloned_exactly(filesystem: Filesystem, tree: dict[by
 @pytest.mark.skipif(sys.platform != "linux", reason="forked workers")
 def test_only_one_worker_announces_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers may see at once that nobody has anything. More ends than workers would fill the pipe in the end."""
-    pool = _WorkStealingPool(2)
+    pool = WorkStealingPool(2)
     parent = os.dup(pool._parent)
     try:
         pool.in_worker()

@@ -33,11 +33,11 @@ class User:
 class Forks:
     """`forks(arguments, env=...)` is one command, from its start to its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
         support = Path(__file__).resolve().parent.parent
         environment = {**os.environ, "PYTHONPATH": f"{support}:{support.parent}"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "support.server"],
+            [sys.executable, "-m", "support.server", *options],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

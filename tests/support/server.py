@@ -18,6 +18,11 @@ import sys
 import traceback
 from typing import Any, NoReturn
 
+if "--portable" in sys.argv:
+    from support import portable
+
+    portable.force()
+
 import holo
 import holo.cli
 from support import faults
