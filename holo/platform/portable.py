@@ -12,9 +12,10 @@ import os
 import re
 import stat
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TypeAlias
 
 from holo.platform.blocks import Blocks, Volume
@@ -37,6 +38,11 @@ _COMMON = (
     | getattr(os, "O_NONBLOCK", 0)
     | getattr(os, "O_BINARY", 0)
 )
+
+
+# APFS locks the whole volume for a clone: threads that wait for that in the kernel slow each other down
+# (https://gregoryszorc.com/blog/2018/10/29/global-kernel-locks-in-apfs/).
+_turn_to_clone: AbstractContextManager[object] = threading.Lock() if sys.platform == "darwin" else nullcontext()
 
 
 def open_root(path: str) -> Directory:
@@ -139,7 +145,8 @@ def clone(
         os.close(draft)
         remove_file(directory, name)
     try:
-        reflink_copy.reflink(os.path.join(source_directory, source_name), path)
+        with _turn_to_clone:
+            reflink_copy.reflink(os.path.join(source_directory, source_name), path)
     except OSError as error:
         raise _with_errno(error, path) from error
     try:

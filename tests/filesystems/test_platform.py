@@ -9,7 +9,10 @@ import os
 import stat
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -351,6 +354,26 @@ def test_reflink_errors_get_their_number() -> None:
     }
     for text, code in codes.items():
         assert portable._with_errno(OSError(text), "path").errno == code
+
+
+def test_clones_take_turns_where_the_volume_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once: list[int] = []
+
+    def reflink(_: str, path: str) -> None:
+        at_once.append(1)
+        assert len(at_once) == 1
+        time.sleep(0.01)
+        at_once.pop()
+        Path(path).touch()
+
+    monkeypatch.setattr("reflink_copy.reflink", reflink)
+    monkeypatch.setattr(portable, "_turn_to_clone", threading.Lock())
+
+    def clone(number: int) -> None:
+        os.close(portable.clone(-1, str(tmp_path), "source", str(tmp_path), str(number), 0o644))
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(clone, range(8)))
 
 
 # --- locks ------------------------------------------------------------------------------------
