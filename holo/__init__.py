@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from holo.check.report import CheckReport, Problem
     from holo.checkout.plan import Fill, Plan, Removal
     from holo.checkout.strategy import Decision, Method
-    from holo.cloning import CloneReport, clone
+    from holo.cloning import CloneReport, Mapped, clone
     from holo.doctor import Capability, Diagnosis
     from holo.doctor.advice import Folder
     from holo.errors import (
@@ -73,7 +73,7 @@ _HOMES = {
     "catalog": ("Catalog", "Totals"),
     "check.adopt": ("Adoption",),
     "check.report": ("CheckReport", "Problem"),
-    "cloning": ("CloneReport", "clone"),
+    "cloning": ("CloneReport", "Mapped", "clone"),
     "doctor": ("Capability", "Diagnosis"),
     "doctor.advice": ("Folder",),
     "errors": (
@@ -144,6 +144,7 @@ __all__ = [
     "Hololib",
     "ImportReport",
     "IntegrityError",
+    "Mapped",
     "Method",
     "NotFound",
     "Plan",

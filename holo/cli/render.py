@@ -204,6 +204,10 @@ def cloned(report: CloneReport) -> None:
             f"  {size(report.bytes_total or 0)}: {size(report.bytes_shared or 0)} shared, "
             f"{size(report.bytes_written)} written"
         )
+    for old, new, files in report.mapped:
+        print(f"  {printable(old)} is {printable(new)} in {count(files, 'file')} of it")
+    for path in report.also:
+        print(f"  {printable(path)} was cloned as well")
     print(f"  {report.used} in {report.seconds:.2f} s" + (f": {printable(report.reason)}" if report.reason else ""))
 
 

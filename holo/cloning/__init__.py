@@ -16,21 +16,26 @@ import errno
 import os
 import sys
 import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from holo import platform, settings
 from holo.cloning.draft import Draft
 from holo.cloning.errors import NOTHING_MADE, errors_as
 from holo.cloning.filler import Filler
-from holo.cloning.report import CloneReport, Made, report_on
+from holo.cloning.report import CloneReport, Made, Mapped, report_on
 from holo.errors import Conflict, HoloError, NotFound, UsageError
+from holo.remove import remove
 from holo.walk import Walker, absolute, refuse_encoding, refuse_mounts_inside
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from holo.cloning.relocation import TreeRelocator
+    from holo.cloning.roots import Root
     from holo.platform import Directory
 
-__all__ = ["CloneReport", "clone"]
+__all__ = ["CloneReport", "Mapped", "clone"]
 
 _NEVER = sys.maxsize
 
@@ -42,12 +47,22 @@ class _Paths(NamedTuple):
     target: str
 
 
-def clone(source: str | os.PathLike[str], target: str | os.PathLike[str], *, relocate: bool = False) -> CloneReport:
+def clone(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    relocate: bool = False,
+    map_project: bool = True,
+    maps: Sequence[str] = (),
+) -> CloneReport:
     """Make ``target``, which must not exist, an exact copy of the directory ``source``.
 
     It shares the content of ``source`` where the filesystem can (a Btrfs snapshot, else reflinks), and each can be
     changed without the other. ``relocate`` also patches the path of ``source`` inside the files, and the symlinks that
-    lead there. Raises :class:`HoloError`, also if something is mounted inside ``source``; nothing is made then.
+    lead there. If ``source`` lies in a project, and ``target`` in another checkout of that, ``relocate`` maps the
+    project's root as well (``map_project``), so that the clone uses the code that lies beside it; ``maps``: other
+    roots, each as ``OLD=NEW``. Raises :class:`HoloError`, also if something is mounted inside ``source``, or if a file
+    names such a root and cannot be patched; nothing is made then.
     """
     refuse_encoding()
     started = time.monotonic()
@@ -55,14 +70,20 @@ def clone(source: str | os.PathLike[str], target: str | os.PathLike[str], *, rel
     if not os.fspath(source) or not os.fspath(target):
         raise UsageError("the name of a directory is empty", "Name the directory to clone, and the place.")
     paths = _Paths(absolute(os.fspath(source)), absolute(os.fspath(target)))
+    if maps and not relocate:
+        raise UsageError("--map is for a clone that is relocated", "Add --relocate.")
+    others = _roots(paths, maps, map_project=map_project) if relocate else []
     _refuse_target(paths.target)
     with platform.closing(_open_source(paths.source)) as tree:
         _refuse_inside(paths)
         _refuse_mounts(paths)
-        relocator = _search(paths, tree, workers) if relocate else None
-        made, refused = _make(paths, tree, relocator, workers)
+        relocator = _search(paths, tree, others, workers) if relocate else None
+        beside = relocator.beside() if relocator else []
+        with _cloned_beside(beside, maps):
+            made, refused = _make(paths, tree, relocator, workers)
     relocated = relocator.relocated() if relocator else None
-    return report_on(*paths, made, refused, relocated, time.monotonic() - started)
+    also = tuple(root.new for root in beside)
+    return report_on(*paths, made, refused, relocated, also, time.monotonic() - started)
 
 
 # -- refusals -------------------------------------------------------------------------------------------------------
@@ -106,16 +127,52 @@ def _refuse_mounts(paths: _Paths) -> None:
     refuse_mounts_inside(paths.source, f"Unmount it first, or clone that by itself. {NOTHING_MADE}")
 
 
+def _roots(paths: _Paths, maps: Sequence[str], *, map_project: bool) -> list[Root]:
+    """The roots that move besides the tree itself."""
+    from holo.cloning.roots import named, of_project
+
+    roots = named(maps)
+    known = {root.old for root in roots}
+    return roots + [root for root in of_project(*paths) if map_project and root.old not in known]
+
+
 # -- the work -------------------------------------------------------------------------------------------------------
 
 
-def _search(paths: _Paths, tree: Directory, workers: int) -> TreeRelocator:
+def _search(paths: _Paths, tree: Directory, others: list[Root], workers: int) -> TreeRelocator:
     from holo.cloning.relocation import TreeRelocator
 
-    relocator = TreeRelocator(paths.source, paths.target, workers)
+    relocator = TreeRelocator(paths.source, paths.target, others, workers)
     relocator.search(tree)
     relocator.refuse_impossible()
     return relocator
+
+
+@contextmanager
+def _cloned_beside(beside: Sequence[Root], maps: Sequence[str]) -> Iterator[None]:
+    """Clone other folders, which the clone needs. If it fails, they go again."""
+    made: list[str] = []
+    try:
+        for old, new in dict.fromkeys(beside):
+            made += _make_folders(os.path.dirname(new))
+            clone(old, new, relocate=True, maps=maps)
+            made.append(new)
+        yield
+    except BaseException:
+        for path in reversed(made):
+            with suppress(OSError), platform.closing(platform.open_root(os.path.dirname(path))) as folder:
+                remove(folder, os.path.basename(path))
+        raise
+
+
+def _make_folders(path: str) -> list[str]:
+    """Make the folders that are missing on the way to ``path``, and ``path``; returns them."""
+    if os.path.isdir(path):
+        return []
+    made = _make_folders(os.path.dirname(path))
+    with errors_as(f"cannot make {path}"):
+        os.mkdir(path)
+    return [*made, path]
 
 
 def _make(

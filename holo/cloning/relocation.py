@@ -1,6 +1,6 @@
-"""Relocate a cloned tree: find its own path in the source, patch it in the clone.
+"""Relocate a cloned tree: find its own path, and those of other roots, in the source, patch them in the clone.
 
-The search reads all files in parallel, before anything is made. It finds the files that contain the path, and tells
+The search reads all files in parallel, before anything is made. It finds the files that contain one, and tells
 whether all of them can be patched. They are patched later, in the clone, which is private and no longer changes. So
 each of them is read again there, and so is every file that changed in the source after the search had begun.
 """
@@ -10,25 +10,23 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 
 from holo import platform
-from holo.catalog import BYTECODE_HEADER, Relocation, Totals
+from holo.catalog import BYTECODE_HEADER, Totals
 from holo.cloning.errors import errors_as
-from holo.cloning.report import Relocated
-from holo.cloning.search import Found, inspect, search
-from holo.content import pieces_of
+from holo.cloning.report import Mapped, Relocated
+from holo.cloning.roots import Places, Root, Roots
+from holo.cloning.search import Found, search
 from holo.errors import UsageError
 from holo.platform import Directory
 from holo.relocation.bytecode import STALE, Names, compiled_from, has_source, is_bytecode, is_rewritten
 from holo.relocation.foreign import links_out
-from holo.relocation.inspection import Inspector
-from holo.relocation.patch import Relocator, patch_file, unquoted
+from holo.relocation.patch import unquoted
 from holo.walk import Walker
-
-_WAY_OUT = ", or clone without --relocate"
 
 _CAPABILITY = "security.capability"
 
@@ -36,17 +34,19 @@ _CAPABILITY = "security.capability"
 class TreeRelocator:
     """Relocates the clone of one tree to its new path."""
 
-    def __init__(self, source: str, target: str, workers: int) -> None:
+    def __init__(self, source: str, target: str, others: Sequence[Root], workers: int) -> None:
+        """``others``: roots that move as well."""
         if source == os.sep:
             raise UsageError("/ is a part of every path", "Clone it without --relocate.")
         self._shown = source
-        self._inspector = Inspector(source)
-        self._relocator = Relocator(source, target)
+        self._others = others
+        self._roots = Roots(source, target, others)
         self._workers = workers
         self._found = Found()
         self._unquoted: list[str] = []
         self.since = 0
         """when the search began (ns): files that have changed since then may have been read too early"""
+        self._uses: Counter[Root] = Counter()
         self._patched = 0
         self._patched_bytes = 0
 
@@ -55,15 +55,44 @@ class TreeRelocator:
         self._source = source
         self.since = time.time_ns() - platform.CLOCK_LAG_NS
         self._found = self._search(source, 0)
+        found = self._found
         with Walker(source) as walker:
-            names, places = _names_below(walker), self._found.places
-            self._found.places = {
-                path: found for path, found in places.items() if found == STALE or not has_source(path, names)
+            names = _names_below(walker)
+            found.places = {
+                path: places
+                for path, places in found.places.items()
+                if any(here == STALE for _, here in places) or not has_source(path, names)
             }
+            found.stuck = {path: root for path, root in found.stuck.items() if not has_source(path, names)}
 
     def refuse_impossible(self) -> None:
-        """Raise :class:`~holo.errors.RelocationImpossible`, with the list of files, if the new path is too long."""
-        self._relocator.refuse_impossible(self._found.places, _WAY_OUT)
+        """Raise :class:`~holo.errors.RelocationImpossible`, with the list of files, if some cannot be patched."""
+        self._roots.refuse_impossible(self._found.places, self._found.stuck)
+
+    def beside(self) -> list[Root]:
+        """Folders of links to the source that setuptools keeps in the project, for a strict editable install.
+
+        The other checkout does not have them: they are no part of the project.
+        """
+        found = []
+        with Walker(self._source) as walker:
+            for path in filter(lambda path: path.endswith(".pth"), sorted(self._found.places)):
+                folder, _, name = path.rpartition("/")
+                file = platform.open_file(walker.open(folder), name)
+                try:
+                    text = os.fsdecode(platform.read_at(file, os.fstat(file).st_size, 0))
+                finally:
+                    os.close(file)
+                for line in filter(lambda line: line.startswith(os.sep), text.splitlines()):
+                    old = os.path.normpath(line)
+                    new = self._roots.moved_outside(old)
+                    if new is None or os.path.lexists(new) or not os.path.isdir(old):
+                        continue
+                    if os.path.basename(old).startswith("__editable__."):
+                        found.append(Root(old, new))
+                    else:
+                        self._found.warnings.append(f"{path} names {new}, where nothing is: the clone needs it as well")
+        return found
 
     def apply(self, clone: Directory, fresh: Iterable[str] | None) -> None:
         """Patch the clone.
@@ -84,15 +113,16 @@ class TreeRelocator:
     def relocated(self) -> Relocated:
         """The results of the search and the patches."""
         found = self._found
-        warnings = [*dict.fromkeys(found.warnings), *self._relocator.left_alone(found.places)]
+        warnings = [*dict.fromkeys(found.warnings), *self._roots.left_alone(found.places)]
         warnings += links_out(sorted(found.links_elsewhere), self._shown)
         if self._unquoted:
             warnings.append(unquoted(self._unquoted))
         totals = Totals(found.files, found.directories, found.symlinks, found.bytes)
-        return Relocated(self._patched, self._patched_bytes, totals, sorted(warnings))
+        mapped = tuple(Mapped(*root, self._uses[root]) for root in self._others)
+        return Relocated(self._patched, self._patched_bytes, totals, sorted(warnings), mapped)
 
     def _search(self, root: Directory, since: int) -> Found:
-        return search(root, self._inspector, since, self._workers)
+        return search(root, self._shown, self._roots, since, self._workers)
 
     # -- patching -----------------------------------------------------------------------------------------------
 
@@ -103,19 +133,19 @@ class TreeRelocator:
         patched = [path for path in to_patch if self._patch_one(walker, path, None, done)]
         for path in patched:
             for compiled in compiled_from(path, names):
-                self._patch_one(walker, compiled, STALE, done)
+                self._patch_one(walker, compiled, self._roots.stale, done)
         for path in filter(is_rewritten, sorted(paths)):
-            self._patch_one(walker, path, STALE, done)
+            self._patch_one(walker, path, self._roots.stale, done)
 
-    def _patch_one(self, walker: Walker, path: str, places: Relocation | None, done: set[tuple[int, int]]) -> bool:
+    def _patch_one(self, walker: Walker, path: str, places: Places | None, done: set[tuple[int, int]]) -> bool:
         folder, _, name = path.rpartition("/")
         with errors_as(f"cannot relocate {os.path.join(self._shown, path)}"):
             return self._patch_file(walker.open(folder), folder, name, places, done)
 
     def _patch_file(
-        self, directory: Directory, folder: str, name: str, places: Relocation | None, done: set[tuple[int, int]]
+        self, directory: Directory, folder: str, name: str, places: Places | None, done: set[tuple[int, int]]
     ) -> bool:
-        """Patch a file at ``places``; ``None``: wherever it contains the path. Returns whether it was patched."""
+        """Patch a file at ``places``; ``None``: wherever it names a root. Returns whether it was patched."""
         try:
             status = platform.status(directory, name)
         except FileNotFoundError:  # it was removed in the meantime
@@ -126,13 +156,15 @@ class TreeRelocator:
             return False
         with _opened_to_change(directory, name, status) as file:
             if places is None:
-                places, _ = inspect(self._inspector, file, status.st_size, folder, name)
-            if places is None or not self._relocator.applies(places):
+                seen = self._roots.inspect(file, status.st_size, folder, name)
+                self._roots.refuse_impossible({path: seen.places}, {path: seen.stuck} if seen.stuck else {})
+                places = seen.places
+            places = self._roots.applying(places)
+            if not places:
                 return False
-            self._relocator.refuse_impossible({path: places}, _WAY_OUT)
-            if self._relocator.is_unquoted(pieces_of(file, status.st_size), places, path):
+            if self._roots.is_unquoted(file, status.st_size, places, path):
                 self._unquoted.append(path)
-            patch_file(file, self._relocator, places, path)
+            self._uses.update(self._roots.patch(file, places, path))
         if status.st_nlink > 1:
             done.add(inode)
         self._patched += 1
@@ -143,9 +175,9 @@ class TreeRelocator:
         for path in sorted(paths):
             folder, _, name = path.rpartition("/")
             with errors_as(f"cannot relocate {os.path.join(self._shown, path)}"):
-                self._move_link(walker.open(folder), name)
+                self._move_link(walker.open(folder), path, name)
 
-    def _move_link(self, directory: Directory, name: str) -> None:
+    def _move_link(self, directory: Directory, path: str, name: str) -> None:
         try:
             status = platform.status(directory, name)
         except FileNotFoundError:
@@ -153,9 +185,11 @@ class TreeRelocator:
         if not stat.S_ISLNK(status.st_mode):
             return
         target = platform.read_link(directory, name)
-        moved = self._relocator.symlink(target)
+        moved, root = self._roots.moved_link(path, target)
         if moved == target:
             return
+        if root is not None:
+            self._uses[root] += 1
         own = platform.status(directory, "")
         mode = stat.S_IMODE(own.st_mode)
         if mode & 0o700 != 0o700:

@@ -63,6 +63,15 @@ class Made:
                 setattr(self, each.name, mine + theirs)
 
 
+class Mapped(NamedTuple):
+    """A root besides the tree itself whose paths became those of another folder."""
+
+    old: str
+    new: str
+    files: int
+    """in which it was patched, and symlinks"""
+
+
 class Relocated(NamedTuple):
     """What ``relocate`` found in the source and changed in the clone."""
 
@@ -73,6 +82,7 @@ class Relocated(NamedTuple):
     totals: Totals
     """of the source"""
     warnings: list[str]
+    mapped: tuple[Mapped, ...]
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,10 @@ class CloneReport:
     bytes_total: int | None
     bytes_shared: int | None
     bytes_written: int
+    mapped: tuple[Mapped, ...]
+    """with ``relocate``: the project's root, if the clone lies in another checkout of it, and those that were named"""
+    also: tuple[str, ...]
+    """folders that were cloned as well: those of links to the source that setuptools keeps beside it"""
     warnings: tuple[str, ...]
     seconds: float
 
@@ -118,6 +132,8 @@ class CloneReport:
             "symlinks": self.symlinks,
             "directories": self.directories,
             "bytes": {"total": self.bytes_total, "shared": self.bytes_shared, "written": self.bytes_written},
+            "mapped": [mapped._asdict() for mapped in self.mapped],
+            "also": list(self.also),
             "warnings": list(self.warnings),
             "seconds": self.seconds,
         }
@@ -129,6 +145,7 @@ def report_on(
     made: Made | None,
     refused: Sequence[str],
     relocated: Relocated | None,
+    also: tuple[str, ...],
     seconds: float,
 ) -> CloneReport:
     """The report on a clone that was ``made`` file by file, or (``None``) as a snapshot.
@@ -181,6 +198,8 @@ def report_on(
         bytes_total=shared + written if shared is not None else None,
         bytes_shared=shared,
         bytes_written=written,
+        mapped=relocated.mapped if relocated else (),
+        also=also,
         warnings=tuple(warnings),
         seconds=round(seconds, 3),
     )

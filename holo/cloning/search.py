@@ -1,4 +1,4 @@
-"""Search all files of a tree for its path, and its symlinks for those that lead there, with all workers."""
+"""Search all files of a tree for the roots that move, and its symlinks for those that lead there, with all workers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import os
 from dataclasses import dataclass, field, fields
 
 from holo import platform
-from holo.catalog import Relocation
 from holo.cloning.errors import errors_as, nothing_made
-from holo.content import pieces_of
+from holo.cloning.roots import Places, Root, Roots
 from holo.errors import HoloError
-from holo.hololib.verified import CHUNK
 from holo.platform import Directory
-from holo.relocation import leads_into
 from holo.relocation.foreign import may_point_outside
-from holo.relocation.inspection import Inspector
 from holo.walk import Walker
 from holo.workers.treewalk import visit_all
 
@@ -23,10 +19,12 @@ from holo.workers.treewalk import visit_all
 class Found:
     """The results of one worker, or of all."""
 
-    places: dict[str, Relocation] = field(default_factory=dict)
-    """the occurrences of the path, by file"""
+    places: dict[str, Places] = field(default_factory=dict)
+    """the occurrences of the roots, by file"""
+    stuck: dict[str, Root] = field(default_factory=dict)
+    """the root that cannot be replaced, by file"""
     links: list[str] = field(default_factory=list)
-    """symlinks that lead into the tree by its path"""
+    """symlinks that lead to a root by its path"""
     links_elsewhere: list[tuple[str, str]] = field(default_factory=list)
     """symlinks that may lead out of the tree: (path, target)"""
     files: int = 0
@@ -43,14 +41,14 @@ class Found:
             setattr(self, each.name, mine | theirs if isinstance(mine, dict) else mine + theirs)
 
 
-def search(root: Directory, inspector: Inspector, since: int, workers: int) -> Found:
+def search(root: Directory, shown: str, roots: Roots, since: int, workers: int) -> Found:
     """Inspect all entries below ``root`` that changed at the time ``since`` (ns; 0: all entries) or later.
 
-    Raises :class:`HoloError` naming a path that cannot be read.
+    ``shown``: its path, for messages. Raises :class:`HoloError` naming a path that cannot be read.
     """
-    with errors_as(f"cannot read {inspector.path}"):
+    with errors_as(f"cannot read {shown}"):
         again = platform.open_child(root, ".")  # Btrfs lists a directory as it was when it was opened
-    found, visitor = Found(), _Search(again, inspector, since)
+    found, visitor = Found(), _Search(again, shown, roots, since)
     try:
         for part in visit_all(visitor, workers):
             found.add(part)
@@ -60,21 +58,14 @@ def search(root: Directory, inspector: Inspector, since: int, workers: int) -> F
     return found
 
 
-def inspect(inspector: Inspector, file: int, size: int, folder: str, name: str) -> tuple[Relocation | None, list[str]]:
-    """The places to patch in an open file, and the warnings about it."""
-    if size > CHUNK:
-        return inspector.judge(inspector.look_through(pieces_of(file, size), name), None, folder, name)
-    content = platform.read_at(file, size, 0)
-    return inspector.judge(inspector.look_into(content, name), content, folder, name)
-
-
 class _Search:
     """Inspects all files of a tree. A visitor of :mod:`holo.workers.treewalk`."""
 
-    def __init__(self, root: Directory, inspector: Inspector, since: int) -> None:
+    def __init__(self, root: Directory, shown: str, roots: Roots, since: int) -> None:
         """Only entries that changed from ``since`` on (ns) are read."""
         self._walker = Walker(root)
-        self._inspector = inspector
+        self._shown = shown
+        self._roots = roots
         self._since = since
         self._found = Found()
         self.seen = 0
@@ -110,12 +101,12 @@ class _Search:
                     elif entry.is_symlink():
                         found.symlinks += 1
                         target = platform.read_link(directory, name)
-                        if leads_into(target, self._inspector.path):
+                        if self._roots.moves_link(base + name, target):
                             found.links.append(base + name)
                         elif target.startswith(("/", "..")):
                             found.links_elsewhere.append((base + name, target))
         except OSError as error:
-            shown = os.path.join(self._inspector.path, base + name)
+            shown = os.path.join(self._shown, base + name)
             raise HoloError(f"cannot read {shown}: {error.strerror}", nothing_made(error)) from error
         found.directories += len(below)
         return below
@@ -126,11 +117,14 @@ class _Search:
             size = os.fstat(file).st_size
             self._found.files += 1
             self._found.bytes += size
-            if size < self._inspector.shortest and not may_point_outside(folder, name):
+            if size < self._roots.shortest and not may_point_outside(folder, name):
                 return
-            places, warnings = inspect(self._inspector, file, size, folder, name)
+            seen = self._roots.inspect(file, size, folder, name)
         finally:
             os.close(file)
-        if places is not None:
-            self._found.places[f"{folder}/{name}" if folder else name] = places
-        self._found.warnings += warnings
+        path = f"{folder}/{name}" if folder else name
+        if seen.places:
+            self._found.places[path] = seen.places
+        if seen.stuck is not None:
+            self._found.stuck[path] = seen.stuck
+        self._found.warnings += seen.warnings

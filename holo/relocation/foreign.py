@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from urllib.parse import quote, unquote, urlsplit
 
 from holo.relocation import leads_into, listed
@@ -46,16 +46,23 @@ def may_point_outside(folder: str, name: str) -> bool:
     return name.endswith(_PATHS) or name in _READ_BY_NAME
 
 
-def outside(path: str, content: bytes, prefix: str) -> Iterator[str]:
-    """Warnings about the places outside of the tree that a file at ``path`` below ``prefix`` names."""
+def is_inside(path: str, roots: Iterable[str]) -> bool:
+    """Whether a path leads into one of the roots."""
+    return any(leads_into(path, root) for root in roots)
+
+
+def outside(path: str, content: bytes, roots: Sequence[str]) -> Iterator[str]:
+    """Warnings about the places that a file at ``path`` in the tree names outside of all roots; the first is the
+    tree's own."""
     name = os.path.basename(path)
+    prefix = roots[0]
     if name in _READ_BY_NAME:
-        yield from _READ_BY_NAME[name](path, content, prefix)
+        yield from _READ_BY_NAME[name](path, content, roots)
     elif name.endswith(_PATHS):
         for line in os.fsdecode(content).splitlines():
             # Relative paths start at the folder of the .pth (site.addpackage); lines with code begin with "import".
             if line.startswith("/") or (name.endswith(".pth") and line.startswith("..")):
-                yield from _editable(path, os.path.normpath(os.path.join(prefix, os.path.dirname(path), line)), prefix)
+                yield from _editable(path, os.path.normpath(os.path.join(prefix, os.path.dirname(path), line)), roots)
     else:
         found = _INTERPRETER.match(content)
         if found is not None and os.fsdecode(found[1]) not in _OF_SYSTEM:
@@ -79,41 +86,41 @@ def links_out(links: Iterable[tuple[str, str]], prefix: str) -> list[str]:
     return found
 
 
-def _of_direct_url(path: str, content: bytes, prefix: str) -> Iterator[str]:
+def _of_direct_url(path: str, content: bytes, roots: Sequence[str]) -> Iterator[str]:
     try:
         document = json.loads(content)
         if document["dir_info"]["editable"]:
-            yield from _editable(path, unquote(urlsplit(document["url"]).path), prefix)
+            yield from _editable(path, unquote(urlsplit(document["url"]).path), roots)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # whatever a program wrote there
         return
 
 
-def _of_configuration(path: str, content: bytes, _: str) -> Iterator[str]:
+def _of_configuration(path: str, content: bytes, _: Sequence[str]) -> Iterator[str]:
     found = re.search(rb"^home[ \t]*=[ \t]*(/.*?)\s*$", content, re.MULTILINE)
     if found is not None and not os.path.isdir(found[1]):
         yield f"{path} names an interpreter in {os.fsdecode(found[1])}, which does not exist"
 
 
-def _of_activation(path: str, content: bytes, prefix: str) -> Iterator[str]:
+def _of_activation(path: str, content: bytes, roots: Sequence[str]) -> Iterator[str]:
     for value in _VIRTUAL_ENV.findall(content):
         try:
             words = shlex.split(os.fsdecode(value))
         except ValueError:
             continue
         if words and words[0].startswith("/"):
-            yield from _made_elsewhere(path, words[0], prefix)
+            yield from _made_elsewhere(path, words[0], roots[0])
             return
 
 
-_READ_BY_NAME: dict[str, Callable[[str, bytes, str], Iterator[str]]] = {
+_READ_BY_NAME: dict[str, Callable[[str, bytes, Sequence[str]], Iterator[str]]] = {
     "direct_url.json": _of_direct_url,
     "pyvenv.cfg": _of_configuration,
     "activate": _of_activation,
 }
 
 
-def _editable(path: str, target: str, prefix: str) -> Iterator[str]:
-    if not leads_into(target, prefix):
+def _editable(path: str, target: str, roots: Sequence[str]) -> Iterator[str]:
+    if not is_inside(target, roots):
         yield f"{path} is an editable install that points outside the environment: {target}"
 
 

@@ -7,14 +7,14 @@ bytes, and one for each other spelling of the path.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from holo.catalog import Relocation
 from holo.content import Piece
 from holo.relocation.bytecode import is_bytecode, program
 from holo.relocation.find import Opaque, PrefixFinder, find
-from holo.relocation.foreign import may_point_outside, other_spellings, outside
+from holo.relocation.foreign import is_inside, may_point_outside, other_spellings, outside
 
 
 class Seen(NamedTuple):
@@ -28,10 +28,13 @@ class Seen(NamedTuple):
 class Inspector:
     """Looks for the path of one tree, and for what leads out of that tree. Made before the workers are forked."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, moving: Sequence[str] = ()) -> None:
+        """``moving``: other roots, whose paths are patched as well, so that nobody need be warned of them."""
         self.path = path
+        self._roots = [path, *moving]
         self._prefix = os.fsencode(path)
-        self._foreign = other_spellings(path)
+        spellings = other_spellings(path)
+        self._foreign = [each for each in spellings if not is_inside(os.fsdecode(each[1]), moving)]
         self.shortest = min(len(needle) for needle in [self._prefix, *(needle for _, needle in self._foreign)])
         """bytes of content in which there may be something to see"""
 
@@ -71,5 +74,5 @@ class Inspector:
             if not is_bytecode(name):
                 warnings += [f"{path} contains {what}, which is not patched" for what in seen.foreign]
         if content is not None and may_point_outside(folder, name):
-            warnings += outside(path, content, self.path)
+            warnings += outside(path, content, self._roots)
         return places, warnings

@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Literal, TypeAlias
+from urllib.parse import quote
 
 _RAW_SUFFIXES = (".pth", ".egg-link", ".txt", ".md", ".rst", ".html", ".bat")
 _RAW_NAMES = ("RECORD", "pyvenv.cfg")
@@ -69,6 +70,10 @@ def _raw(_: bytes, offsets: Sequence[int], __: int, new: bytes) -> Replacements:
 def _json(_: bytes, offsets: Sequence[int], __: int, new: bytes) -> Replacements:
     text = json.dumps(os.fsdecode(new), ensure_ascii=False)[1:-1]
     return [os.fsencode(text)] * len(offsets)
+
+
+def _url(_: bytes, offsets: Sequence[int], __: int, new: bytes) -> Replacements:
+    return [quote(new).encode()] * len(offsets)
 
 
 # -- Python ---------------------------------------------------------------------------------------------------------
@@ -208,7 +213,7 @@ def _step(shell: Shell, content: bytes, position: int, open_: list[str]) -> int:
     return 1
 
 
-_BY_NAME: dict[str, Language] = {"activate": _sh}
+_BY_NAME: dict[str, Language] = {"activate": _sh, "direct_url.json": _url}
 _BY_SUFFIX: dict[str, Language] = {
     ".sh": _sh,
     ".bash": _sh,

@@ -196,15 +196,25 @@ def clone(
     source: Annotated[str, typer.Argument(metavar="SRC", help="The directory to clone.")],
     target: Annotated[str, typer.Argument(metavar="DST", help="Where to make the clone. Nothing may be there yet.")],
     relocate: Annotated[
-        bool, typer.Option("--relocate", help="Also replace the path of SRC in files and symlinks.")
+        bool,
+        typer.Option(
+            "--relocate",
+            help="Also replace the path of SRC in files and symlinks, and that of its project, if DST lies in another "
+            "checkout of it.",
+        ),
     ] = False,
+    maps: Annotated[
+        Optional[list[str]],
+        typer.Option("--map", metavar="OLD=NEW", help="Replace the path of another folder as well (repeatable)."),
+    ] = None,
+    no_map: Annotated[bool, typer.Option("--no-map", help="Leave paths of the project as they are.")] = False,
     as_json: Json = False,
 ) -> None:
     """Clone a directory tree by snapshot, reflinks or copies. No library is needed."""
     from holo import clone as clone_tree
     from holo.cli import render
 
-    report = clone_tree(source, target, relocate=relocate)
+    report = clone_tree(source, target, relocate=relocate, map_project=not no_map, maps=maps or ())
     for warning in report.warnings:
         render.warn(warning)
     with reporting():
