@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from holo.uninstall import UninstallReport
     from holo.usage.report import Shared, Usage, UsageReport
     from holo.verification import VerifiedCatalog, VerifyReport
+    from holo.worktrees.report import Equipment, RemovedWorktree, WorktreeReport
 
 _HOMES = {
     "api": ("Hololib",),
@@ -117,6 +118,7 @@ _HOMES = {
     "uninstall": ("UninstallReport",),
     "usage.report": ("Shared", "Usage", "UsageReport"),
     "verification": ("VerifiedCatalog", "VerifyReport"),
+    "worktrees.report": ("Equipment", "RemovedWorktree", "WorktreeReport"),
 }
 
 __all__ = [
@@ -135,6 +137,7 @@ __all__ = [
     "Decision",
     "Diagnosis",
     "DryRun",
+    "Equipment",
     "ExportReport",
     "FileTimes",
     "Fill",
@@ -160,6 +163,7 @@ __all__ = [
     "RemoteProblem",
     "RemoteStatus",
     "Removal",
+    "RemovedWorktree",
     "RestoreReport",
     "Sbom",
     "Setting",
@@ -179,6 +183,7 @@ __all__ = [
     "Use",
     "VerifiedCatalog",
     "VerifyReport",
+    "WorktreeReport",
     "__version__",
     "clone",
 ]

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from holo.uninstall import UninstallReport
     from holo.usage.report import UsageReport
     from holo.verification import VerifyReport
+    from holo.worktrees import RemovedWorktree, Spaces, WorktreeReport
 
     PathLike: TypeAlias = str | os.PathLike[str]
     OnProgress: TypeAlias = Callable[[int, int], object]
@@ -381,6 +382,35 @@ class Hololib:
             spaces.refuse_unfinished(found)
             activation.check_python(found.path, found.name)
         return found
+
+    def add_worktree(self, path: PathLike, arguments: Sequence[str] = ()) -> WorktreeReport:
+        """Let git add a worktree, with the ``arguments`` that it takes, and make the environments it is to have.
+
+        Those are what the first checkout has: each ``.venv`` and ``node_modules``, and what its ``.holo.toml``, or
+        ``[tool.holo]`` in its ``pyproject.toml``, lists as ``worktree``. They are cloned, or built if the worktree has
+        another lock file. If ``path`` is a worktree already, only what it lacks is made. Otherwise, if anything fails,
+        the worktree is removed again.
+        """
+        from holo import worktrees
+
+        return worktrees.add(os.fspath(path), arguments, self._worktree_spaces())
+
+    def remove_worktree(self, path: PathLike, arguments: Sequence[str] = ()) -> RemovedWorktree:
+        """Let git remove a worktree, with the ``arguments`` that it takes, and delete the spaces in it.
+
+        Also where somebody else has removed its directory. Raises :class:`Conflict` for a worktree with changes.
+        """
+        from holo import worktrees
+
+        return worktrees.remove(os.fspath(path), arguments, self._worktree_spaces())
+
+    def _worktree_spaces(self) -> Spaces:
+        from holo.worktrees import Spaces
+
+        def init(name: str, blueprint: str, place: str) -> RestoreReport:
+            return self.init(name, blueprint, to=place)
+
+        return Spaces(self.home.spaces.spaces, init, self.delete)
 
     def spaces(self) -> list[Space]:
         """All spaces, by name, as their directories show them; also those whose records are ``damaged``.

@@ -45,14 +45,17 @@ app = typer.Typer(
 
 
 def command(
-    name: str, group: str, examples: Sequence[str], *, options_anywhere: bool = True
+    name: str, group: str, examples: Sequence[str], *, options_anywhere: bool = True, passes_options: bool = False
 ) -> Callable[[Function], Function]:
-    """Add a function as a command. ``options_anywhere``: also behind an argument."""
+    """Add a function as a command. ``options_anywhere``: also behind an argument.
+
+    ``passes_options``: those that it does not know are arguments, for another program.
+    """
     return app.command(
         name,
         rich_help_panel=group,
         epilog="\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in examples)]),
-        context_settings={"allow_interspersed_args": options_anywhere},
+        context_settings={"allow_interspersed_args": options_anywhere, "ignore_unknown_options": passes_options},
     )
 
 

@@ -32,12 +32,14 @@ if TYPE_CHECKING:
         RemoteGc,
         RemoteName,
         RemoteStatus,
+        RemovedWorktree,
         RestoreReport,
         Sbom,
         Traffic,
         UninstallReport,
         Use,
         VerifyReport,
+        WorktreeReport,
     )
 
 
@@ -209,6 +211,26 @@ def cloned(report: CloneReport) -> None:
     for path in report.also:
         print(f"  {printable(path)} was cloned as well")
     print(f"  {report.used} in {report.seconds:.2f} s" + (f": {printable(report.reason)}" if report.reason else ""))
+
+
+def worktree_added(report: WorktreeReport) -> None:
+    branch = f" of branch {printable(report.branch)}" if report.branch else ""
+    print(f"{'added ' if report.is_new else ''}worktree {printable(report.path)}{branch}")
+    for item in report.equipment:
+        name, origin = (printable(os.path.relpath(path, report.path)) for path in (item.path, item.origin))
+        if item.how == "built":
+            print(f"  {name} is space {item.space} of {origin}: {item.used} in {item.seconds:.2f} s")
+        else:
+            way = f": {item.used} in {item.seconds:.2f} s" if item.how == "cloned" else ""
+            print(f"  {name} {item.how} from {origin}{way}")
+    if not report.equipment and not report.is_new:
+        print("  it lacks nothing that the first checkout has")
+
+
+def worktree_removed(report: RemovedWorktree) -> None:
+    print(f"removed worktree {printable(report.path)}" + ("" if report.was_there else ", whose directory was gone"))
+    for space in report.spaces:
+        print(f"  deleted space {space}")
 
 
 def restored(report: RestoreReport, as_json: bool) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "environments": ("record", "init", "restore", "list", "delete", "clone"),
     "running": ("run", "shell", "variables"),
+    "worktrees": ("worktree",),
     "library": ("catalogs", "sbom", "du", "gc", "check"),
     "transport": ("export", "import"),
     "remotes": ("push", "pull", "remote"),

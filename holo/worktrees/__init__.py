@@ -1,0 +1,193 @@
+"""Worktrees of git with environments of their own: added with them, and removed with the spaces in them.
+
+git worktree add --> choose --> clone, or build as a space, or copy --> report
+                        \\-- any failure: the spaces, the worktree and its branch go again
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from holo.errors import Conflict, HoloError, NotFound, UsageError, hints, os_errors_as
+from holo.relocation import leads_into
+from holo.walk import absolute, current_directory
+from holo.worktrees import git
+from holo.worktrees.choice import Choice, choose
+from holo.worktrees.report import Equipment, RemovedWorktree, WorktreeReport
+
+if TYPE_CHECKING:
+    from holo.restore.report import RestoreReport
+    from holo.space import Space
+
+__all__ = ["Equipment", "RemovedWorktree", "WorktreeReport", "add", "remove"]
+
+
+class Spaces(NamedTuple):
+    """What is done with spaces."""
+
+    all: Callable[[], Sequence[Space]]
+    init: Callable[[str, str, str], RestoreReport]
+    """with a name, a blueprint and a place"""
+    delete: Callable[[str], Space]
+
+
+# -- add ------------------------------------------------------------------------------------------------------------
+
+
+def add(path: str, arguments: Sequence[str], spaces: Spaces) -> WorktreeReport:
+    """Let git add a worktree at ``path``, with its ``arguments``, and make the environments that another checkout has.
+
+    If ``path`` is a worktree already, only what it lacks is made. Otherwise a failure removes the worktree again.
+    """
+    started = time.monotonic()
+    path = absolute(path)
+    here = current_directory()
+    before = git.checkouts(here)
+    known = git.find(before, path) if os.path.isdir(path) else None
+    if known is not None and arguments:
+        raise UsageError(f"{path} is a worktree already", "Leave out the arguments for git to make what it lacks.")
+    added = _Added(here, path) if known is None else None
+    made: list[Equipment] = []
+    warnings: list[str] = []
+    try:
+        if added is not None:
+            added.make(arguments)
+        for choice in choose(_sources(before, here, path), path):
+            warnings += filter(None, [choice.warning])
+            item, more = _equip(path, choice, spaces)
+            warnings += more
+            made.append(item)
+    except BaseException as error:
+        if added is not None:
+            added.undo(error, [item.space for item in made if item.space is not None], spaces)
+        elif isinstance(error, HoloError) and made:
+            names = ", ".join(os.path.relpath(item.path, path) for item in made)
+            raise type(error)(
+                error.message, hints(error.hint, f"{names} is there; run it again for the rest.")
+            ) from error
+        raise
+    checkout = known or git.find(git.checkouts(here), path)
+    branch = checkout.branch if checkout is not None else ""
+    return WorktreeReport(
+        path, branch, known is None, tuple(made), tuple(warnings), round(time.monotonic() - started, 3)
+    )
+
+
+def _sources(checkouts: Sequence[git.Checkout], here: str, path: str) -> list[str]:
+    """Where environments come from: the first checkout, else the current one. A bare repository has no first one."""
+    others = [each for each in checkouts if not git.is_same(each.path, path) and os.path.isdir(each.path)]
+    if not others or git.is_same(checkouts[0].path, path):  # the first one gets nothing from others
+        return []
+    first, *rest = others
+    near = os.path.realpath(here)
+    current = [each.path for each in rest if leads_into(near, os.path.realpath(each.path))]
+    return [*current, *(each.path for each in rest)] if first.is_bare else [first.path, *current]
+
+
+def _equip(worktree: str, choice: Choice, spaces: Spaces) -> tuple[Equipment, Sequence[str]]:
+    """Make one environment or file of a worktree. Returns it, and warnings."""
+    place = os.path.join(worktree, choice.path)
+    with os_errors_as(f"cannot make {place}"):
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+    if choice.blueprint is not None:
+        name = choice.blueprint.space
+        report = spaces.init(name, choice.blueprint.path, place)
+        built = Equipment(place, "built", choice.blueprint.path, name, report.strategy.used, report.seconds)
+        return built, report.warnings
+    if os.path.isdir(choice.source):
+        from holo.cloning import clone
+
+        clone_report = clone(choice.source, place, relocate=True)
+        cloned = Equipment(place, "cloned", choice.source, None, clone_report.used, clone_report.seconds)
+        return cloned, clone_report.warnings
+    with os_errors_as(f"cannot copy {choice.source} to {place}"):
+        shutil.copy2(choice.source, place, follow_symlinks=False)
+    return Equipment(place, "copied", choice.source, None, "", 0.0), ()
+
+
+class _Added:
+    """A worktree that git has added, and what came with it."""
+
+    def __init__(self, here: str, path: str) -> None:
+        self._here = here
+        self._path = path
+        self._folders: list[str] = []
+        self._branches = git.branches(here)
+
+    def make(self, arguments: Sequence[str]) -> None:
+        """Let git add the worktree."""
+        folder = os.path.dirname(self._path)
+        while not os.path.lexists(folder):
+            self._folders.append(folder)
+            folder = os.path.dirname(folder)
+        git.run(self._here, "worktree", "add", self._path, *arguments)
+
+    def undo(self, error: BaseException, made: Sequence[str], spaces: Spaces) -> None:
+        """Remove it again, after an error, which is raised with a hint about what is left."""
+        left = "Nothing was made."
+        try:
+            for space in made:
+                spaces.delete(space)
+            if os.path.isdir(self._path) and git.find(git.checkouts(self._here), self._path) is not None:
+                git.run(self._here, "worktree", "remove", "--force", "--force", self._path)
+                left = "The worktree was removed again. `git worktree add` makes it without its environments."
+            for branch in git.branches(self._here) - self._branches:
+                git.run(self._here, "branch", "--quiet", "-D", branch)
+        except HoloError as second:
+            left = f"The worktree {self._path} is still there ({second.message}): remove it with `git worktree remove`."
+        else:
+            with suppress(OSError):
+                for folder in self._folders:
+                    os.rmdir(folder)
+        if isinstance(error, HoloError):
+            raise type(error)(error.message, hints(error.hint, left)) from error
+
+
+# -- remove ---------------------------------------------------------------------------------------------------------
+
+
+def remove(path: str, arguments: Sequence[str], spaces: Spaces) -> RemovedWorktree:
+    """Let git remove the worktree at ``path``, and delete the spaces in it.
+
+    If the directory is gone already, what git and holo still know of it goes.
+    """
+    path = absolute(path)
+    is_there = os.path.lexists(path)
+    inside = [space.name for space in spaces.all() if _is_inside(space.path, path)]
+    first, checkout = _checkout(path)
+    if checkout is None and (is_there or not inside):
+        what = f"{path} is no worktree" if is_there else f"there is no worktree at {path}, and no space is there"
+        raise NotFound(what, "`git worktree list` shows which there are.")
+    if checkout is not None and is_there:
+        if git.is_same(first, path):
+            raise Conflict(f"{path} is the first checkout, which holds the repository", "Name another worktree.")
+        if not {"-f", "--force"} & set(arguments):
+            git.refuse_changed(checkout)
+    for space in inside:
+        spaces.delete(space)
+    if checkout is not None:
+        try:
+            git.run(first, "worktree", "remove", *arguments, path)
+        except HoloError as error:
+            gone = f"Its spaces are gone ({', '.join(inside)}): `holo worktree add {path}` makes them again."
+            raise HoloError(error.message, gone if inside else "The worktree is still there.") from error
+    return RemovedWorktree(path, is_there, tuple(inside))
+
+
+def _checkout(path: str) -> tuple[str, git.Checkout | None]:
+    """The first checkout of the repository, and the worktree at ``path``."""
+    for folder in (path, current_directory()):
+        with suppress(HoloError):
+            found = git.checkouts(folder)
+            if (checkout := git.find(found, path)) is not None:
+                return found[0].path, checkout
+    return "", None
+
+
+def _is_inside(place: str, path: str) -> bool:
+    return leads_into(place, path) or leads_into(os.path.realpath(place), os.path.realpath(path))

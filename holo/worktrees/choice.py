@@ -1,0 +1,188 @@
+"""Which environments and files a worktree gets from another checkout, and by which way.
+
+An environment is cloned, which is the fastest, unless what it was made from differs: then it is not what the branch of
+the worktree asks for, and is made from the worktree's own blueprint.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from holo.blueprints.blueprint import Blueprint, nearest
+from holo.errors import HoloError, NotFound, UsageError
+from holo.files import SMALL, read_file
+from holo.holotree import PLACES
+from holo.relocation import leads_into
+from holo.worktrees import git
+
+_SETTINGS = ".holo.toml"
+_KEY = "worktree"
+
+_MANIFESTS = ("pyproject.toml", "requirements.txt", "package.json", "environment.yml", "conda.yaml")
+"""Beside these, tracked by git, an environment is looked for."""
+
+_LOCKS = {
+    ".venv": ("uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock"),
+    "node_modules": (
+        "package-lock.json",
+        "npm-shrinkwrap.json",
+        "pnpm-lock.yaml",
+        "yarn.lock",
+        "bun.lock",
+        "bun.lockb",
+    ),
+}
+_BUILT = ("uv.lock", "package-lock.json", "npm-shrinkwrap.json")
+"""The lock files that holo itself can build from."""
+
+_OWN_TOOLS = {
+    "poetry.lock": "poetry sync",
+    "pdm.lock": "pdm sync",
+    "Pipfile.lock": "pipenv sync",
+    "pnpm-lock.yaml": "pnpm install",
+    "yarn.lock": "yarn install",
+    "bun.lock": "bun install",
+    "bun.lockb": "bun install",
+}
+
+_ASKED = (
+    "requires-python",
+    "dependencies",
+    "optional-dependencies",
+    "scripts",
+    "gui-scripts",
+    "entry-points",
+    "dynamic",
+)
+"""Fields of a project that its environment depends on."""
+
+
+class Choice(NamedTuple):
+    """What to make in a worktree."""
+
+    path: str
+    """relative to the worktree"""
+    source: str
+    """the environment or file in another checkout"""
+    blueprint: Blueprint | None
+    """what to build it from; ``None``: it is cloned, or copied"""
+    warning: str = ""
+
+
+def choose(sources: Sequence[str], worktree: str) -> Iterator[Choice]:
+    """What to make in a worktree that its ``sources``, the other checkouts, have, and that it lacks."""
+    wanted = [*_environments(worktree), *(path for source in sources[:1] for path in _listed(source))]
+    seen: list[str] = []
+    for path in dict.fromkeys(wanted):
+        place = os.path.join(worktree, path)
+        source = next((each for each in sources if os.path.lexists(os.path.join(each, path))), None)
+        if source is None or os.path.lexists(place) or any(leads_into(path, other) for other in seen):
+            continue
+        _refuse_outside(worktree, path)
+        _refuse_outside(source, path)
+        seen.append(path)
+        found = os.path.join(source, path)
+        if not os.path.isdir(found) or os.path.basename(path) not in PLACES:
+            yield Choice(path, found, None)
+            continue
+        blueprint, warning = _difference(source, worktree, path)
+        yield Choice(path, found, blueprint, warning)
+
+
+def _environments(worktree: str) -> list[str]:
+    patterns = [f":(glob)**/{name}" for name in _MANIFESTS]
+    tracked = git.run(worktree, "ls-files", "-z", "--", *patterns).split("\0")
+    folders = sorted({"", *(os.path.dirname(path) for path in tracked)})
+    return [os.path.join(folder, name) for folder in folders for name in PLACES]
+
+
+def _refuse_outside(checkout: str, path: str) -> None:
+    """A path that was listed may lead through a symlink that git has made."""
+    inside = os.path.realpath(os.path.dirname(os.path.join(checkout, path)))
+    if not leads_into(inside, os.path.realpath(checkout)):
+        raise HoloError(f"{path} leads out of {checkout}", f"Take it from the list {_KEY!r} of its settings.")
+
+
+# -- what is listed -------------------------------------------------------------------------------------------------
+
+
+def _listed(checkout: str) -> list[str]:
+    """The environments and files that ``.holo.toml``, or ``[tool.holo]`` in ``pyproject.toml``, lists."""
+    own = os.path.join(checkout, _SETTINGS)
+    if os.path.lexists(own):
+        return _paths(_toml(own), own)
+    shared = os.path.join(checkout, "pyproject.toml")
+    tools = _toml(shared).get("tool") if os.path.isfile(shared) else None
+    section = tools.get("holo") if isinstance(tools, dict) else None
+    return _paths(section, f"[tool.holo] of {shared}") if section is not None else []
+
+
+def _paths(settings: Any, where: str) -> list[str]:
+    paths = settings.get(_KEY, []) if isinstance(settings, dict) else None
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise UsageError(f"{where}: {_KEY!r} is not a list of paths", f'Write it as {_KEY} = [".venv", ".env"].')
+    for path in paths:
+        parts = path.split("/")
+        if "\0" in path or os.path.isabs(path) or ".." in parts or parts[0] == ".git" or os.path.normpath(path) == ".":
+            raise UsageError(f"{where}: {path!r} is not a path below the project", "Name what lies in it.")
+    return [os.path.normpath(path) for path in paths]
+
+
+def _toml(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(read_file(path, SMALL, follow=True)[0].decode())
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"cannot read {path}: {error}", "Correct it.") from None
+    except OSError as error:
+        raise NotFound(f"cannot read {path}: {error.strerror}") from error
+
+
+# -- what differs ---------------------------------------------------------------------------------------------------
+
+
+def _difference(source: str, worktree: str, path: str) -> tuple[Blueprint | None, str]:
+    """The blueprint of the worktree, if it asks for another environment than that of ``source``; and a warning."""
+    folder, place = os.path.split(path)
+    lock = _nearest_lock(worktree, folder, _LOCKS[place])
+    if lock is not None and os.path.basename(lock) not in _BUILT:
+        if _content(source, lock) == _content(worktree, lock):
+            return None, ""
+        tool = _OWN_TOOLS[os.path.basename(lock)]
+        return None, f"{lock} differs from that in {source}, where {path} was cloned from: run `{tool}` in {worktree}"
+    blueprint = nearest(os.path.join(worktree, folder), of_npm=place == "node_modules")
+    is_of_kind = blueprint is not None and (blueprint.kind == "npm") == (place == "node_modules")
+    if blueprint is None or not is_of_kind or not leads_into(blueprint.path, worktree):
+        return None, ""
+    deciding = lock if lock is not None else os.path.relpath(blueprint.path, worktree)
+    is_same = _content(source, deciding) == _content(worktree, deciding)
+    return (None if is_same else blueprint), ""
+
+
+def _nearest_lock(checkout: str, folder: str, names: Sequence[str]) -> str | None:
+    """A lock file in the folder of a checkout, or in one above: of a workspace."""
+    while True:
+        for name in names:
+            path = os.path.join(folder, name)
+            if os.path.isfile(os.path.join(checkout, path)):
+                return path
+        if not folder:
+            return None
+        folder = os.path.dirname(folder)
+
+
+def _content(checkout: str, path: str) -> object:
+    """What a file says about the environment. Of a ``pyproject.toml`` that is a part."""
+    full = os.path.join(checkout, path)
+    try:
+        content = read_file(full, 1 << 30, follow=True)[0]
+    except OSError:
+        return None
+    if os.path.basename(path) != "pyproject.toml":
+        return content
+    document = _toml(full)
+    project = document.get("project")
+    asked = [project.get(key) for key in _ASKED] if isinstance(project, dict) else []
+    return [asked, document.get("dependency-groups"), document.get("build-system")]

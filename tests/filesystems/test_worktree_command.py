@@ -1,0 +1,205 @@
+"""holo worktree: git's worktree with its environments, or nothing; and its end, with its spaces."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support import wheels
+from support.cli import Holo
+from support.filesystems import Filesystem
+from support.forks import ForkedHolo, Forks
+from support.repositories import ADA, git, repository
+from support.trees import write
+
+pytestmark = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+
+
+@pytest.fixture
+def holo(filesystem: Filesystem, forks: Forks, monkeypatch: pytest.MonkeyPatch) -> Holo:
+    for name, value in ADA.items():
+        monkeypatch.setenv(name, value)
+    return ForkedHolo(filesystem.root, forks)
+
+
+@pytest.fixture
+def app(holo: Holo) -> Path:
+    """A project with an environment, and files that git does not know."""
+    app = holo.root / "app"
+    write(app / ".gitignore", ".venv\nnode_modules\n.env\ndata/\n*.whl\n")
+    write(app / "pyproject.toml", '[project]\nname = "app"\n[tool.holo]\nworktree = [".env", "data/tools", "gone"]\n')
+    write(app / "web" / "package.json", "{}")
+    repository(app)
+    write(app / ".venv" / "bin" / "tool", f"#!{app}/.venv/bin/python\n# {app}/src\n", mode=0o755)
+    write(app / "web" / "node_modules" / "left-pad" / "index.js", "")
+    write(app / ".env", f"SECRET=1\nHERE={app}\n", mode=0o600)
+    write(app / "data" / "tools" / "path", f"{app}/data/tools\n")
+    write(app / "data" / "other", "not listed")
+    return app
+
+
+def added(holo: Holo, app: Path, *arguments: str | Path, **options: int) -> dict[str, str]:
+    """What `holo worktree add` made: how, by the path in the worktree."""
+    report = holo("worktree", "add", *arguments, "--json", cwd=app, **options).json()
+    return {os.path.relpath(made["path"], report["path"]): made["how"] for made in report["made"]}
+
+
+def test_a_worktree_has_what_the_first_checkout_has(holo: Holo, app: Path) -> None:
+    said = holo("worktree", "add", "../feature", "-b", "topic", "main", cwd=app).stdout
+    feature = holo.root / "feature"
+    assert said.startswith(f"added worktree {feature} of branch topic\n  .venv cloned from ../app/.venv: ")
+    assert git(feature, "branch", "--show-current") == "topic\n"
+    assert git(feature, "status", "--porcelain") == ""
+    text = f"#!{feature}/.venv/bin/python\n# {feature}/src\n"
+    assert (feature / ".venv" / "bin" / "tool").read_text() == text
+    assert (feature / "web" / "node_modules" / "left-pad" / "index.js").exists()
+    assert (feature / ".env").read_text() == (app / ".env").read_text()  # a copy
+    assert (feature / ".env").stat().st_mode & 0o777 == 0o600
+    assert (feature / "data" / "tools" / "path").read_text() == f"{feature}/data/tools\n"
+    assert os.listdir(feature / "data") == ["tools"]
+    # What it has lost is made again, in the worktree itself, and nothing else.
+    shutil.rmtree(feature / ".venv")
+    assert added(holo, feature, ".") == {".venv": "cloned"}
+    assert (feature / ".venv" / "bin" / "tool").read_text() == text
+    assert added(holo, feature, ".") == {}
+    assert added(holo, app, ".") == {}  # the first one gets nothing
+    assert "Leave out" in holo("worktree", "add", "../feature", "main", cwd=app, code=2).stderr
+    # The current checkout gives what the first one does not have.
+    shutil.rmtree(app / ".venv")
+    assert added(holo, feature, "../third", "--detach")[".venv"] == "cloned"
+    # A bare repository has no first checkout.
+    bare = holo.root / "bare.git"
+    git(holo.root, "clone", "--quiet", "--bare", app, bare)
+    git(bare, "worktree", "add", "--quiet", holo.root / "one", "main")
+    write(holo.root / "one" / ".venv" / "bin" / "tool", "tool")
+    assert added(holo, bare, holo.root / "two", "-b", "two") == {".venv": "cloned"}
+
+
+def test_another_lock_file_means_another_environment(holo: Holo, app: Path) -> None:
+    for name in ("cowsay", "dumpling"):
+        wheels.make(app, name)
+    write(app / "requirements.txt", f"--no-index\n--find-links {app}\ncowsay\n")
+    write(app / "pyproject.toml", "")
+    git(app, "add", ".")
+    git(app, "commit", "--quiet", "--message=with requirements")
+    assert added(holo, app, "../same")[".venv"] == "cloned"
+    git(app, "checkout", "--quiet", "-b", "other")
+    write(app / "requirements.txt", f"--no-index\n--find-links {app}\ndumpling\n")
+    git(app, "commit", "--quiet", "--all", "--message=other requirements")
+    git(app, "checkout", "--quiet", "main")
+    report = holo("worktree", "add", "../different", "other", "--json", cwd=app).json()
+    made = {os.path.basename(item["path"]): item for item in report["made"]}
+    assert made[".venv"]["how"] == "built"
+    assert made[".venv"]["origin"] == f"{holo.root}/different/requirements.txt"
+    printed = subprocess.check_output([holo.root / "different" / ".venv" / "bin" / "dumpling"], text=True)
+    assert printed == f"dumpling 1.0 {holo.root}/different/.venv\n"
+    space = made[".venv"]["space"]
+    assert [each["name"] for each in holo("list", "--json").json()["spaces"]] == [space]
+    said = holo("worktree", "remove", "../different", cwd=app).stdout
+    assert said == f"removed worktree {holo.root}/different\n  deleted space {space}\n"
+    assert holo("list", "--json").json()["spaces"] == []
+    assert not (holo.root / "different").exists()
+
+
+def test_a_lock_file_of_another_tool_is_said_to_differ(holo: Holo, app: Path) -> None:
+    for text in ("one", "three"):  # of another size: the times of all files are the same
+        write(app / "web" / "pnpm-lock.yaml", text)
+        git(app, "add", ".")
+        git(app, "commit", "--quiet", f"--message={text}")
+    shown = holo("worktree", "add", "../old", "HEAD~1", cwd=app)
+    assert f"web/pnpm-lock.yaml differs from that in {app}" in shown.stderr
+    assert "`pnpm install`" in shown.stderr
+    assert (holo.root / "old" / "web" / "node_modules").exists()
+
+
+def test_whatever_fails_leaves_nothing(holo: Holo, app: Path) -> None:
+    def is_untouched() -> bool:
+        branches = git(app, "branch", "--format=%(refname:short)").split()
+        return (
+            branches == ["main"] and git(app, "worktree", "list").count("\n") == 1 and before == os.listdir(holo.root)
+        )
+
+    before = os.listdir(holo.root)
+    assert "invalid reference" in holo("worktree", "add", "../a/b/c", "nowhere", cwd=app, code=1).stderr
+    assert is_untouched()
+    program = b"\x7fELF\0" + os.fsencode(app) + b"/.venv/lib\0"
+    write(app / "web" / "node_modules" / "program", b"\x7fELF\0" + os.fsencode(app) + b"\0")
+    said = holo("worktree", "add", "../a/much/longer/path/to-it", "-b", "topic", cwd=app, code=1).stderr
+    assert "The worktree was removed again" in said
+    assert "web/node_modules" in said or "program" in said
+    assert is_untouched()
+    (app / "web" / "node_modules" / "program").unlink()
+    # A hook of git that fails.
+    write(app / ".git" / "hooks" / "post-checkout", "#!/bin/sh\necho no >&2\nexit 3\n", mode=0o755)
+    holo("worktree", "add", "../hooked", "-b", "topic", cwd=app, code=1)
+    assert is_untouched()
+    (app / ".git" / "hooks" / "post-checkout").unlink()
+    # In a worktree that is there already, what was made stays.
+    git(app, "worktree", "add", "--quiet", "-b", "topic", "../longer-name")
+    write(app / "web" / "node_modules" / "program", program)
+    said = holo("worktree", "add", "../longer-name", cwd=app, code=1).stderr
+    assert ".venv is there; run it again for the rest" in said
+    assert (holo.root / "longer-name" / ".venv").exists()
+    assert "not a git repository" in holo("worktree", "add", "../x", cwd=holo.root, code=1).stderr
+
+
+@pytest.mark.parametrize("listed", ["../x", "/etc", ".git/config", ".", "a/../../b", "out/secret"])
+def test_what_is_listed_lies_in_the_project(holo: Holo, app: Path, listed: str) -> None:
+    (holo.root / "secrets").mkdir()
+    write(holo.root / "secrets" / "secret", "secret")
+    os.symlink("../secrets", app / "out")
+    write(app / ".holo.toml", f'worktree = ["{listed}"]\n')
+    said = holo("worktree", "add", "../feature", cwd=app, code=1 if listed == "out/secret" else 2).stderr
+    assert "out" in said or "not a path below" in said
+    assert not (holo.root / "feature").exists()
+
+
+def test_settings_that_make_no_sense(holo: Holo, app: Path) -> None:
+    for text in ("worktree = 1", "worktree = [1]", "worktree", "\xff"):
+        (app / ".holo.toml").write_bytes(text.encode("latin-1"))
+        assert ".holo.toml" in holo("worktree", "add", "../feature", cwd=app, code=2).stderr
+    assert not (holo.root / "feature").exists()
+
+
+def test_removing(holo: Holo, app: Path) -> None:
+    write(app / "tree" / "file", "x")
+    git(app, "worktree", "add", "--quiet", "../feature")
+    feature = holo.root / "feature"
+    holo("init", "--space", "inside", app / "tree", "--to", feature / ".venv")
+    holo("init", "--space", "outside", app / "tree")
+    write(feature / "new", "x")
+    said = holo("worktree", "remove", "../feature", cwd=app, code=1).stderr
+    assert "not committed" in said
+    assert (feature / ".venv" / "file").exists()
+    assert "first checkout" in holo("worktree", "remove", app, cwd=app, code=1).stderr
+    assert "is no worktree" in holo("worktree", "remove", feature / ".venv", cwd=app, code=1).stderr
+    git(app, "worktree", "lock", feature)
+    (feature / "new").unlink()
+    assert "is locked" in holo("worktree", "remove", feature, cwd=app, code=1).stderr
+    git(app, "worktree", "unlock", feature)
+    write(feature / "new", "x")
+    removed = holo("worktree", "remove", ".", "--force", "--json", cwd=feature).json()  # from the inside
+    assert removed == {"path": str(feature), "was_there": True, "spaces": ["inside"]}
+    assert not feature.exists()
+    assert git(app, "worktree", "list").count("\n") == 1
+    assert [each["name"] for each in holo("list", "--json").json()["spaces"]] == ["outside"]
+
+
+def test_what_somebody_else_has_removed(holo: Holo, app: Path) -> None:
+    write(app / "tree" / "file", "x")
+    for pruned in (False, True):
+        git(app, "worktree", "add", "--quiet", "../feature")
+        holo("init", "--space", "inside", app / "tree", "--to", holo.root / "feature" / ".venv")
+        shutil.rmtree(holo.root / "feature")
+        if pruned:
+            git(app, "worktree", "prune")
+        removed = holo("worktree", "remove", "../feature", "--json", cwd=app).json()
+        assert removed == {"path": f"{holo.root}/feature", "was_there": False, "spaces": ["inside"]}
+        assert git(app, "worktree", "list").count("\n") == 1
+        assert holo("list", "--json").json()["spaces"] == []
+        git(app, "branch", "--delete", "--force", "feature")
+    assert "no worktree" in holo("worktree", "remove", "../feature", cwd=app, code=1).stderr
