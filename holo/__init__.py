@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from holo.answers.changes import Changes, FileChange, PackageChange
+    from holo.answers.status import SpaceStatus
     from holo.api import Hololib
     from holo.bench import BenchReport, BenchResult
     from holo.catalog import Catalog, Totals
@@ -69,6 +71,8 @@ if TYPE_CHECKING:
     from holo.worktrees.report import Equipment, RemovedWorktree, WorktreeReport
 
 _HOMES = {
+    "answers.changes": ("Changes", "FileChange", "PackageChange"),
+    "answers.status": ("SpaceStatus",),
     "api": ("Hololib",),
     "bench": ("BenchReport", "BenchResult"),
     "catalog": ("Catalog", "Totals"),
@@ -130,6 +134,7 @@ __all__ = [
     "CatalogInvalid",
     "CatalogRef",
     "CatalogSummary",
+    "Changes",
     "CheckReport",
     "CloneReport",
     "Conflict",
@@ -139,6 +144,7 @@ __all__ = [
     "DryRun",
     "Equipment",
     "ExportReport",
+    "FileChange",
     "FileTimes",
     "Fill",
     "Folder",
@@ -150,6 +156,7 @@ __all__ = [
     "Mapped",
     "Method",
     "NotFound",
+    "PackageChange",
     "Plan",
     "Problem",
     "PullReport",
@@ -171,6 +178,7 @@ __all__ = [
     "Shared",
     "SourceChanged",
     "Space",
+    "SpaceStatus",
     "Strategy",
     "StrategyUnavailable",
     "Totals",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import TypeAlias
 
+    from holo.answers.status import SpaceStatus
     from holo.bench import BenchReport
     from holo.catalog import Catalog
     from holo.check import CheckReport
@@ -422,6 +423,17 @@ class Hololib:
 
         self._sweep()
         return list(glance(self.home.library, self.home.spaces.spaces()))
+
+    def status(self, space: str | None = None) -> SpaceStatus:
+        """What has changed in a space since its last restore, by package, and where it came from.
+
+        ``space``: its name or the beginning of that; without it, as :meth:`restore` chooses. One stat per file tells;
+        what the last restore does not vouch for is read.
+        """
+        from holo.answers.status import status_of
+
+        self._sweep()
+        return status_of(self.home, selection.space_asked_about(self.home, space))
 
     def catalogs(self, reference: str | None = None) -> list[CatalogSummary]:
         """All catalogs, by name; or the one of a name or digest prefix, under all its names; or those of a bundle."""

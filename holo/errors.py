@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 INTERRUPTED = "interrupted; nothing is lost, run the command again to go on"
 """The message for Ctrl-C, whose exit code is 130."""
@@ -70,6 +70,16 @@ def choice(what: str, wanted: str, there: Sequence[str]) -> str:
 
     near = get_close_matches(wanted, there, n=1)
     return f"Did you mean {near[0]}?" if near else f"{what} there: {', '.join(there[:20]) or 'none'}."
+
+
+def beginning_with(text: str, names: Iterable[str], what: str) -> str | None:
+    """The only one of those names that begins so, or ``None``. Raises :class:`UsageError` if several do."""
+    found = sorted(name for name in names if name.startswith(text)) if text else []
+    if len(found) > 1:
+        raise UsageError(
+            f"{text} is the beginning of {len(found):,} {what}: {', '.join(found[:5])}", "Write more of it."
+        )
+    return found[0] if found else None
 
 
 class HoloError(Exception):

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from holo import digest as digests
 from holo import platform
-from holo.errors import Conflict, HoloError, NotFound, advice_at_home, choice, hints, os_errors_as
+from holo.errors import Conflict, HoloError, NotFound, advice_at_home, beginning_with, choice, hints, os_errors_as
 from holo.files import NOT_DAMAGE, SMALL, draft_of, is_there, names_in, open_file, read, read_file, write_atomically
 from holo.hololib.layout import NAME, check_name
 from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, say_waiting
@@ -27,7 +27,8 @@ from holo.walk import absolute, make_folders, refuse_symlinks
 
 _MARK = ".mark"
 _INODES = ".inodes"
-_BESIDE = (_MARK, ".origin", _INODES)
+_HISTORY = ".history"
+_BESIDE = (_MARK, ".origin", _INODES, _HISTORY)
 """What a space has besides its record and its lock."""
 
 _MOUNT_LOCK = ".cover"
@@ -312,6 +313,11 @@ class Holotree:
             raise self.unknown(name, f"To make one: `holo init --space {name} SOURCE`.")
         return space
 
+    def begun(self, name: str) -> str:
+        """The name of a space, of which the beginning is enough if no other name begins so; else as it is."""
+        names = self.names()
+        return name if name in names else beginning_with(name, names, "names of spaces") or name
+
     def unknown(self, name: str, hint: str | None = None) -> NotFound:
         """The error about a name that no space has. Raises :class:`UsageError` for one that none can have."""
         check_name(name, "space")
@@ -502,8 +508,8 @@ class Holotree:
         return count
 
     def forget(self, name: str) -> None:
-        for path in (self._mark_path(name), self.origin_path(name), self._inodes_path(name), self.record_path(name)):
-            remove_at(path)
+        for kind in (*_BESIDE, ".json"):
+            remove_at(os.path.join(self._records, name + kind))
 
     def record_path(self, name: str) -> str:
         """The file that says what is known of a space."""
@@ -512,6 +518,10 @@ class Holotree:
     def origin_path(self, name: str) -> str:
         """The file that says which blueprint a space was made from (see :mod:`holo.blueprints.memory`)."""
         return os.path.join(self._records, name + ".origin")
+
+    def history_path(self, name: str) -> str:
+        """The file that says what has happened to a space (see :mod:`holo.history`)."""
+        return os.path.join(self._records, name + _HISTORY)
 
     def _mark_path(self, name: str) -> str:
         return os.path.join(self._records, name + _MARK)

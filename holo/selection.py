@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from holo.errors import NotFound, UsageError
+from holo.errors import HoloError, NotFound, UsageError
 from holo.hololib import CatalogRef
 from holo.walk import absolute, current_directory
 
@@ -50,9 +50,36 @@ def only_near(home: Home) -> Space | None:
 
 
 def near_or_default(home: Home) -> str:
-    """The name of that space, or else of the default one."""
+    """The name of that space; else ``HOLO_SPACE``'s, that of the nearest blueprint if there is one, or ``user``."""
     space = only_near(home)
-    return space.name if space is not None else default_space()
+    return space.name if space is not None else _otherwise(home)
+
+
+def _otherwise(home: Home) -> str:
+    if not os.environ.get("HOLO_SPACE"):
+        from holo.blueprints.blueprint import nearest
+
+        with suppress(HoloError):  # there is no current directory, or nobody can tell which blueprint is meant
+            blueprint = nearest(current_directory())
+            if blueprint is not None and blueprint.space in home.spaces.names():
+                return blueprint.space
+    return default_space()
+
+
+def space_asked_about(home: Home, space: str | None) -> Space:
+    """The space of a question: the named one, or the only one whose name begins so; else near, or the default one.
+
+    Also one whose record is damaged.
+    """
+    if space is not None:
+        name = home.spaces.begun(space)
+    else:
+        spaces = near(home)
+        name = spaces[0].name if spaces else _otherwise(home)
+    found = home.spaces.find_anyhow(name)
+    if found is None:
+        raise home.spaces.unknown(name, f"To make one: `holo init {name} SOURCE`.")
+    return found
 
 
 def space_to_run(home: Home, space: str | None, blueprint: str | None) -> tuple[str, Blueprint | None]:

@@ -10,7 +10,7 @@ from holo.catalog import Catalog
 from holo.checkout.contents import Contents
 from holo.checkout.proof import NO_PROOF
 from holo.checkout.strategy import Method
-from holo.checkout.survey import Expectation, survey
+from holo.checkout.survey import Expectation, as_restored, survey
 from holo.errors import HoloError
 from holo.filetimes import EXACT, FileTimes, try_out
 from holo.hololib import Library
@@ -80,7 +80,7 @@ def space_differences(contents: Contents, space: Space, catalog: Catalog, worker
         yield "", f"it cannot be opened: {error.strerror}"
         return
     try:
-        yield from _compare(root, contents, _as_restored(space, catalog), workers)
+        yield from _compare(root, contents, as_restored(space, catalog), workers)
     finally:
         platform.close_directory(root)
 
@@ -88,14 +88,8 @@ def space_differences(contents: Contents, space: Space, catalog: Catalog, worker
 def count_as_recorded(library: Library, space: Space, catalog: Catalog, workers: int) -> int:
     """How many files of a space are as the last restore left them. Raises :class:`OSError`."""
     with platform.closing(open_directory(space.path)) as root:
-        findings = survey(root, _as_restored(space, catalog), library.blobs, workers).findings
+        findings = survey(root, as_restored(space, catalog), library.blobs, workers).findings
     return catalog.totals.files - sum(len(finding.files) for finding in findings)
-
-
-def _as_restored(space: Space, catalog: Catalog) -> Expectation:
-    relocator = Relocator(catalog.prefix, space.made_for)
-    used = Method.HARDLINK if space.used == Method.HARDLINK else Method.COPY  # all others look the same
-    return Expectation(catalog, relocator, used, NO_PROOF, space.times, modes=space.unkept_modes)
 
 
 def _as_recorded(catalog: Catalog, times: FileTimes) -> Expectation:

@@ -10,14 +10,18 @@ from holo.content import Piece
 from holo.platform import Directory
 
 
-class Contents(Protocol):
-    """A place that has the content of every file of a catalog; :class:`holo.hololib.blobs.Blobs` is one."""
+class Readable(Protocol):
+    """What can give out contents."""
 
     def chunks(self, digest: str, size: int) -> Iterator[Piece]:
         """The content, verified before the last piece is given out.
 
         Raises :class:`~holo.errors.IntegrityError` if it is wrong or not there, and :class:`~holo.errors.HoloError`.
         """
+
+
+class Contents(Readable, Protocol):
+    """A place that has the content of every file of a catalog; :class:`holo.hololib.blobs.Blobs` is one."""
 
     def clone(
         self, digest: str, size: int, directory: Directory, name: str, mode: int, *, verify: bool = False

@@ -22,13 +22,14 @@ from holo import platform
 from holo.catalog import Catalog, FileRow, SymlinkRow
 from holo.checkout.attributes import can_keep
 from holo.checkout.contents import Contents
-from holo.checkout.proof import Proof
+from holo.checkout.proof import NO_PROOF, Proof
 from holo.checkout.strategy import Method
 from holo.errors import HoloError
 from holo.filetimes import EXACT, FileTimes
 from holo.hololib.links import READ_ONLY, Links
 from holo.platform import Directory, probe
 from holo.relocation.patch import Relocator
+from holo.space import Space
 from holo.walk import Walker
 from holo.workers import pool
 
@@ -87,6 +88,13 @@ class Expectation:
     """the link forms, in a hardlinked space"""
     modes: Mapping[int, int] = field(default_factory=dict)
     """what this filesystem has made of a type and mode (st_mode) that was set"""
+
+
+def as_restored(space: Space, catalog: Catalog, proof: Proof = NO_PROOF, links: Links | None = None) -> Expectation:
+    """What the last restore of a space has left. Without a ``proof`` everything is read."""
+    relocator = Relocator(catalog.prefix, space.made_for)
+    used = Method.HARDLINK if space.used == Method.HARDLINK else Method.COPY  # all others look the same
+    return Expectation(catalog, relocator, used, proof, space.times, links, space.unkept_modes)
 
 
 def survey_of_empty(catalog: Catalog) -> Survey:

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from holo.cli.progress import Form
+from holo.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Progress = Annotated[
@@ -59,3 +60,10 @@ Unfit = Annotated[
     bool, typer.Option("--force", help="Also use a space whose last restore is unfinished, or whose Python is gone.")
 ]
 KeepSetid = Annotated[bool, typer.Option("--keep-setid", help="Keep setuid and setgid bits.")]
+
+
+def one_name(argument: str | None, option: str | None) -> str | None:
+    """The space that is named, as an argument or by ``--space``."""
+    if argument is not None and option is not None:
+        raise UsageError("two spaces are named", "Name one, with --space or without.")
+    return argument if argument is not None else option

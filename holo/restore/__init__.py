@@ -21,7 +21,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 
-from holo import platform
+from holo import history, platform
 from holo.checkout.contents import Carrier
 from holo.checkout.populate import Content, Prepared, populate, prepare
 from holo.checkout.proof import stamp_before
@@ -76,6 +76,17 @@ def restore(
         raise IntegrityError(error.message, "Get the file again. Nothing was changed.") from None
     if carrier is None:
         home.library.catalogs.mark_used(catalog.digest)
+    what = "made" if target.known is None else "restored"
+    event = history.Event(
+        history.now(),
+        what,
+        *catalog,
+        done.decision.used.value,
+        done.tally.files,
+        done.tally.removed,
+        history.command_line(),
+    )
+    history.add(home.spaces.history_path(space), event)
     return report_of(job, done, time.monotonic() - started)
 
 

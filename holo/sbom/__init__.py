@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from holo.catalog import Catalog, FileRow, escape
-from holo.checkout.contents import Contents
+from holo.checkout.contents import Contents, Readable
 from holo.errors import os_errors_as
 from holo.files import write_atomically
 from holo.hololib import CatalogRef
@@ -81,7 +81,7 @@ class Sbom(NamedTuple):
 
 def sbom_of(ref: CatalogRef, catalog: Catalog, contents: Contents) -> Sbom:
     """The list of a catalog. Raises what reading its contents raises."""
-    reader = _Reader(contents)
+    reader = Reader(contents)
     packages: dict[Package, list[str]] = {}
     skipped: list[str] = []
     nodes: list[tuple[str, Package]] = []
@@ -113,10 +113,10 @@ def _as_locked(path: str, package: Package, locks: dict[str, dict[str, Locked]])
     return package
 
 
-class _Reader:
+class Reader:
     """Reads and parses each content once, however often a catalog names it."""
 
-    def __init__(self, contents: Contents) -> None:
+    def __init__(self, contents: Readable) -> None:
         self._contents = contents
         self._left = _MOST_READ
         self._left_for_locks = _MOST_LOCKS

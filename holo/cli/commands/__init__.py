@@ -17,6 +17,7 @@ _MODULES = {
     "environments": ("record", "init", "restore", "list", "delete", "clone"),
     "running": ("run", "shell", "variables"),
     "worktrees": ("worktree",),
+    "answers": ("status",),
     "library": ("catalogs", "sbom", "du", "gc", "check"),
     "transport": ("export", "import"),
     "remotes": ("push", "pull", "remote"),

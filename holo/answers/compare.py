@@ -1,0 +1,125 @@
+"""Compare two trees: which files differ, and which packages explain that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from holo import digest as digests
+from holo.answers.changes import CACHE, Changes, Owners, What, grouped, paired
+from holo.answers.tree import Tree
+from holo.catalog import DirectoryRow, FileRow, SymlinkRow
+from holo.relocation import leads_into
+
+_LARGEST = 64 << 20
+"""Bytes of a file that is read to see whether it only names another path."""
+
+_Entry: TypeAlias = FileRow | SymlinkRow
+
+
+def compare(before: Tree, after: Tree, *, times: bool) -> Changes:
+    """What differs in ``after`` from ``before``; with ``times``, also files of which only the time does.
+
+    A file that names the path of its tree does not differ for that.
+    """
+    differing = list(_Comparison(before, after, times=times).differences())
+    if not differing:
+        return Changes((), (), 0)
+    if all(what in ("mode", "time") for _, what in differing):
+        return grouped([], differing, Owners({}, {}))
+    from holo.answers.packages import different_packages, owners
+
+    pairs = paired(*different_packages(before, after))
+    return grouped(pairs, differing, owners(pairs, before, after))
+
+
+class _Comparison:
+    def __init__(self, before: Tree, after: Tree, *, times: bool) -> None:
+        self._before = before
+        self._after = after
+        self._times = times
+
+    def differences(self) -> Iterator[tuple[str, What]]:
+        """Every path that differs, in order, and how. Of directories that come or go, only empty ones count."""
+        old = {row[0]: row for row in self._before.catalog.directories}
+        new = {row[0]: row for row in self._after.catalog.directories}
+        found: list[tuple[str, What]] = []
+        moved: list[tuple[str, What]] = []
+        for path in old.keys() | new.keys():
+            one, other = old.get(path), new.get(path)
+            if one is not other:
+                found += self._in_directory(path, one, other)
+                if one and other and one[2] != other[2]:
+                    moved.append((f"{path or '.'}/", "time"))
+        if self._times and not found:  # else it is what comes and goes in there that moves the time of a directory
+            found = moved
+        return iter(_without_full(sorted(found)))
+
+    def _in_directory(
+        self, path: str, old: DirectoryRow | None, new: DirectoryRow | None
+    ) -> Iterator[tuple[str, What]]:
+        base = f"{path}/" if path else ""
+        before, after = _entries(old), _entries(new)
+        for name in before.keys() | after.keys():
+            what = self._what(base + name, before.get(name), after.get(name))
+            if what is not None:
+                yield base + name, what
+        if old is None or new is None:
+            if path.rpartition("/")[2] != CACHE:
+                yield base, "added" if old is None else "removed"
+        elif old[1] != new[1]:
+            yield base or "./", "mode"
+
+    def _what(self, path: str, old: _Entry | None, new: _Entry | None) -> What | None:
+        if old is None or new is None:
+            return "added" if old is None else "removed"
+        if len(old) == 3 and len(new) == 3:
+            is_same = self._target(self._before, old) == self._target(self._after, new)
+        else:
+            is_same = len(old) == len(new) == 5 and self._is_same_content(path, old, new)
+        if not is_same:
+            return "edited"
+        if len(old) == 5 and old[1] != new[1]:
+            return "mode"
+        return "time" if self._times and _time(old) != _time(new) else None
+
+    @staticmethod
+    def _target(tree: Tree, row: SymlinkRow) -> tuple[bool, str]:
+        """Where a symlink leads, whatever the path of its tree is."""
+        prefix = tree.catalog.prefix
+        return (True, row[1][len(prefix) :]) if leads_into(row[1], prefix) else (False, row[1])
+
+    def _is_same_content(self, path: str, old: FileRow, new: FileRow) -> bool:
+        if old[4] == new[4] and path not in self._before.own and path not in self._after.own:
+            return True
+        names_prefix = all(path in tree.own or path in tree.catalog.relocations for tree in (self._before, self._after))
+        if not names_prefix or max(old[2], new[2]) > _LARGEST:
+            return False
+        return self._digest(self._before, path, old) == self._digest(self._after, path, new)
+
+    @staticmethod
+    def _digest(tree: Tree, path: str, row: FileRow) -> str:
+        """Of the content without the path of its tree."""
+        return digests.of(tree.read(row).replace(tree.named_prefix(path), b""))
+
+
+def _time(row: _Entry) -> int:
+    return row[2] if len(row) == 3 else row[3]
+
+
+def _entries(row: DirectoryRow | None) -> dict[str, _Entry]:
+    if row is None:
+        return {}
+    found: dict[str, _Entry] = {file[0]: file for file in row[3]}
+    found.update((link[0], link) for link in row[4])
+    return found
+
+
+def _without_full(found: list[tuple[str, What]]) -> list[tuple[str, What]]:
+    """Without the directories that came or went with something in them. What is in one follows it."""
+    kept = []
+    for number, (path, what) in enumerate(found):
+        is_full = number + 1 < len(found) and found[number + 1][0].startswith(path)
+        if not (path.endswith("/") and path != "./" and what in ("added", "removed") and is_full):
+            kept.append((path, what))
+    return kept

@@ -1,0 +1,103 @@
+"""What a user means by a name in a question: a space, a catalog, or a bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from holo.answers.tree import Tree, tree_of_space
+from holo.catalog import Catalog
+from holo.checkout.contents import Carrier, Contents
+from holo.errors import NotFound, beginning_with, choice
+from holo.hololib import CatalogRef
+from holo.hololib.recovery import locked_library
+from holo.home import Home
+from holo.space import Space
+from holo.walk import absolute
+
+
+class Bundle(NamedTuple):
+    """A file with one catalog."""
+
+    path: str
+
+
+def meant(home: Home, reference: str) -> Space | CatalogRef | Bundle:
+    """What is meant: a space, a catalog, a bundle, or the path of a space. Raises :class:`NotFound`."""
+    if os.sep not in reference:
+        if reference in home.spaces.names():
+            catalogs = home.library.catalogs
+            if catalogs.is_catalog(reference):
+                digest = catalogs.resolve(reference).digest
+                home.on_wait(f"taking space {reference!r}, not the catalog of that name: that is {digest[:12]}")
+            return home.spaces.get(reference)
+        if home.library.catalogs.is_catalog(reference):
+            return home.library.catalogs.resolve(reference)
+    from holo.transport.bundle import is_bundle
+
+    if is_bundle(reference):
+        return Bundle(absolute(reference))
+    if os.path.isdir(reference) and (space := home.spaces.at(reference)) is not None:
+        return space
+    if os.sep in reference or os.path.exists(reference):
+        raise NotFound(f"{reference} is neither a bundle nor a space", "`holo record` makes a catalog of a directory.")
+    return _abbreviated(home, reference)
+
+
+def _abbreviated(home: Home, reference: str) -> Space | CatalogRef | Bundle:
+    """The only one whose name or digest begins so."""
+    catalogs = home.library.catalogs
+    names = sorted({*home.spaces.names(), *catalogs.names()})
+    begun = beginning_with(reference, names, "names") or beginning_with(reference, catalogs.digests(), "digests")
+    if begun is None:
+        raise NotFound(
+            f"there is no space, catalog or bundle {reference!r}", choice("Spaces and catalogs", reference, names)
+        )
+    return meant(home, begun)
+
+
+@contextmanager
+def opened(home: Home, reference: str) -> Iterator[Tree]:
+    """The tree that is meant, kept from changing by other commands."""
+    found = meant(home, reference)
+    if isinstance(found, Bundle):
+        with _carrier(found.path, None) as carrier:
+            yield Tree(carrier.catalog, carrier.contents, carrier.catalog.prefix)
+    elif isinstance(found, Space):
+        with (
+            locked_space(home, found) as (space, catalog, contents),
+            tree_of_space(home, space, catalog, contents) as tree,
+        ):
+            yield tree
+    else:
+        with locked_library(home.library, exclusive=False, on_wait=home.on_wait):
+            catalog = home.library.catalogs.read(found.digest)
+            yield Tree(catalog, home.library.blobs, catalog.prefix)
+
+
+@contextmanager
+def locked_space(home: Home, space: Space) -> Iterator[tuple[Space, Catalog, Contents]]:
+    """A space as its record says now, with its catalog and the contents of that, which may be in a bundle."""
+    home.spaces.refuse_copied(space)
+    with (
+        home.spaces.lock(space.name, home.on_wait, exclusive=False),
+        locked_library(home.library, exclusive=False, on_wait=home.on_wait),
+    ):
+        space = home.spaces.get(space.name)
+        if space.bundle and not home.library.catalogs.has(space.digest):
+            with _carrier(space.bundle, space.digest) as carrier:
+                yield space, carrier.catalog, carrier.contents
+        else:
+            yield space, home.library.catalogs.read(space.digest), home.library.blobs
+
+
+@contextmanager
+def _carrier(path: str, digest: str | None) -> Iterator[Carrier]:
+    """A catalog in a bundle. Who asks what is in it need not trust it."""
+    from holo.signatures import Trust
+    from holo.transport.direct import carrier_of
+
+    with carrier_of(path, digest, trust=Trust(None, None), keep_setid=True) as (_, carrier):
+        yield carrier

@@ -1,0 +1,98 @@
+"""The status of a space: what has changed in it since the last restore, and where it came from."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+from holo import history
+from holo.answers.changes import Changes
+from holo.answers.references import locked_space
+from holo.answers.tree import Tree, tree_of_space
+from holo.errors import NotFound
+from holo.home import Home
+from holo.space import Space
+
+
+class SpaceStatus(NamedTuple):
+    """What is known of a space, and what has changed in it."""
+
+    space: str
+    path: str
+    state: str
+    """as `holo list` has it, but an edit in place is seen as well: ``pristine``, ``changed``, ``missing``,
+    ``restoring``, ``moved``, ``copied``, ``damaged``, or ``unknown`` if its catalog is gone"""
+    catalog: str
+    digest: str
+    blueprint: str | None
+    """the file that it was built from, if it was"""
+    made: str | None
+    """when: UTC, ISO 8601; ``None`` if an earlier version of holo made it"""
+    restored: str | None
+    """when the last restore ended"""
+    changes: Changes | None
+    """``None`` if nothing was compared: ``reason`` says why"""
+    reason: str | None
+    unread: tuple[str, ...]
+    """directories in the space that could not be read"""
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `holo status --json` prints."""
+        return {
+            **self._asdict(),
+            "changes": self.changes.to_json() if self.changes is not None else None,
+            "unread": list(self.unread),
+        }
+
+
+def status_of(home: Home, space: Space) -> SpaceStatus:
+    """Look at all of a space: one stat per file, and what the last restore does not vouch for is read."""
+    known = history.events(home.spaces.history_path(space.name))
+    status = SpaceStatus(
+        space=space.name,
+        path=space.path,
+        state=space.shown_state,
+        catalog=space.catalog,
+        digest=space.digest,
+        blueprint=_blueprint_of(home, space),
+        made=known[0].time if known and known[0].what == "made" else None,
+        restored=space.restored or None,
+        changes=None,
+        reason=None,
+        unread=(),
+    )
+    if space.shown_state == "pristine" and not os.path.isdir(space.path):
+        status = status._replace(state="missing")
+    if status.state != "pristine":
+        return status._replace(reason=_REASONS.get(status.state))
+    try:
+        with (
+            locked_space(home, space) as (now, catalog, contents),
+            tree_of_space(home, now, catalog, contents) as tree,
+        ):
+            if tree.is_pristine:
+                return status._replace(changes=Changes((), (), 0))
+            from holo.answers.compare import compare
+
+            changes = compare(Tree(catalog, contents, catalog.prefix), tree, times=True)
+            return status._replace(state="changed", changes=changes, unread=tree.unread)
+    except NotFound as error:
+        return status._replace(state="unknown", reason=error.message)
+
+
+def _blueprint_of(home: Home, space: Space) -> str | None:
+    if not os.path.lexists(home.spaces.origin_path(space.name)):
+        return None
+    from holo.blueprints.memory import origin_of
+
+    origin = origin_of(home.spaces, space)
+    return origin.blueprint if origin is not None else None
+
+
+_REASONS = {
+    "missing": "its directory is gone; `holo restore` makes it again",
+    "restoring": "its last restore has not ended; the next one ends it",
+    "moved": "its home was moved, and its files still name the old path; `holo restore` makes it right",
+    "copied": "it belongs to another home, from which this one was copied",
+    "damaged": "what holo knew about it is damaged",
+}
