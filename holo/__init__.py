@@ -18,7 +18,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from holo.answers.changes import Changes, FileChange, PackageChange
-    from holo.answers.status import SpaceStatus
+    from holo.answers.look import Entry
+    from holo.answers.status import SpaceHistory, SpaceStatus
     from holo.api import Hololib
     from holo.bench import BenchReport, BenchResult
     from holo.catalog import Catalog, Totals
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from holo.exchange import RemoteLibrary
     from holo.filetimes import FileTimes
     from holo.gc.report import GcReport, Use
+    from holo.history import Event
     from holo.hololib.catalogs import CatalogSummary
     from holo.hololib.inventory import Damage
     from holo.hololib.reference import CatalogRef
@@ -72,7 +74,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "answers.changes": ("Changes", "FileChange", "PackageChange"),
-    "answers.status": ("SpaceStatus",),
+    "answers.look": ("Entry",),
+    "answers.status": ("SpaceHistory", "SpaceStatus"),
     "api": ("Hololib",),
     "bench": ("BenchReport", "BenchResult"),
     "catalog": ("Catalog", "Totals"),
@@ -95,6 +98,7 @@ _HOMES = {
     ),
     "filetimes": ("FileTimes",),
     "gc.report": ("GcReport", "Use"),
+    "history": ("Event",),
     "hololib.catalogs": ("CatalogSummary",),
     "hololib.inventory": ("Damage",),
     "hololib.reference": ("CatalogRef",),
@@ -143,6 +147,8 @@ __all__ = [
     "Diagnosis",
     "DryRun",
     "Equipment",
+    "Entry",
+    "Event",
     "ExportReport",
     "FileChange",
     "FileTimes",
@@ -178,6 +184,7 @@ __all__ = [
     "Shared",
     "SourceChanged",
     "Space",
+    "SpaceHistory",
     "SpaceStatus",
     "Strategy",
     "StrategyUnavailable",

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import TypeAlias
 
-    from holo.answers.status import SpaceStatus
+    from holo.answers.changes import Changes
+    from holo.answers.look import Entry
+    from holo.answers.status import SpaceHistory, SpaceStatus
     from holo.bench import BenchReport
     from holo.catalog import Catalog
     from holo.check import CheckReport
@@ -434,6 +436,37 @@ class Hololib:
 
         self._sweep()
         return status_of(self.home, selection.space_asked_about(self.home, space))
+
+    def diff(self, before: PathLike, after: PathLike) -> Changes:
+        """What differs between two things, by package: catalogs (name or digest), spaces as they are now, bundles.
+
+        Where nothing else has that name, its beginning is enough. A file that only names the path of its tree does not
+        differ for that, and times do not count.
+        """
+        from holo.answers.compare import compare
+        from holo.answers.references import meant, opened
+
+        items = [meant(self.home, os.fspath(reference)) for reference in (before, after)]
+        with opened(self.home, *items) as [old, new]:
+            return compare(old, new, times=False)
+
+    def ls(self, reference: PathLike, path: str = "") -> list[Entry]:
+        """What is in a directory of a catalog, a bundle, or a space as it is now; or the one entry at ``path``."""
+        from holo.answers.look import entries
+
+        return entries(self.home, os.fspath(reference), path)
+
+    def cat(self, reference: PathLike, path: str) -> Iterator[bytes]:
+        """The content of a file, in pieces: of a catalog or a bundle as it was recorded, of a space as it is now."""
+        from holo.answers.look import content
+
+        return content(self.home, os.fspath(reference), path)
+
+    def history(self, space: str | None = None) -> SpaceHistory:
+        """When a space was made and restored, of what, and by which command. ``space`` as in :meth:`status`."""
+        from holo.answers.status import history_of
+
+        return history_of(self.home, selection.space_asked_about(self.home, space))
 
     def catalogs(self, reference: str | None = None) -> list[CatalogSummary]:
         """All catalogs, by name; or the one of a name or digest prefix, under all its names; or those of a bundle."""

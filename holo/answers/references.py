@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from holo.answers.tree import Tree, tree_of_space
-from holo.catalog import Catalog
-from holo.checkout.contents import Carrier, Contents
+from holo.checkout.contents import Carrier
 from holo.errors import NotFound, beginning_with, choice
 from holo.hololib import CatalogRef
 from holo.hololib.recovery import locked_library
@@ -59,38 +58,31 @@ def _abbreviated(home: Home, reference: str) -> Space | CatalogRef | Bundle:
 
 
 @contextmanager
-def opened(home: Home, reference: str) -> Iterator[Tree]:
-    """The tree that is meant, kept from changing by other commands."""
-    found = meant(home, reference)
-    if isinstance(found, Bundle):
-        with _carrier(found.path, None) as carrier:
-            yield Tree(carrier.catalog, carrier.contents, carrier.catalog.prefix)
-    elif isinstance(found, Space):
-        with (
-            locked_space(home, found) as (space, catalog, contents),
-            tree_of_space(home, space, catalog, contents) as tree,
-        ):
-            yield tree
+def opened(home: Home, *items: Space | CatalogRef | Bundle) -> Iterator[list[Tree]]:
+    """Their trees, kept from changing by other commands."""
+    with ExitStack() as stack:
+        for space in {item.name: item for item in items if isinstance(item, Space)}.values():
+            home.spaces.refuse_copied(space)
+            stack.enter_context(home.spaces.lock(space.name, home.on_wait, exclusive=False))
+        if not all(isinstance(item, Bundle) for item in items):
+            stack.enter_context(locked_library(home.library, exclusive=False, on_wait=home.on_wait))
+        yield [_opened(home, item, stack) for item in items]
+
+
+def _opened(home: Home, item: Space | CatalogRef | Bundle, stack: ExitStack) -> Tree:
+    library = home.library
+    if isinstance(item, Bundle):
+        _, catalog, contents = stack.enter_context(_carrier(item.path, None))
+        return Tree(catalog, contents, catalog.prefix)
+    if isinstance(item, CatalogRef):
+        catalog = library.catalogs.read(item.digest)
+        return Tree(catalog, library.blobs, catalog.prefix)
+    space = home.spaces.get(item.name)  # as its record says now
+    if space.bundle and not library.catalogs.has(space.digest):
+        _, catalog, contents = stack.enter_context(_carrier(space.bundle, space.digest))
     else:
-        with locked_library(home.library, exclusive=False, on_wait=home.on_wait):
-            catalog = home.library.catalogs.read(found.digest)
-            yield Tree(catalog, home.library.blobs, catalog.prefix)
-
-
-@contextmanager
-def locked_space(home: Home, space: Space) -> Iterator[tuple[Space, Catalog, Contents]]:
-    """A space as its record says now, with its catalog and the contents of that, which may be in a bundle."""
-    home.spaces.refuse_copied(space)
-    with (
-        home.spaces.lock(space.name, home.on_wait, exclusive=False),
-        locked_library(home.library, exclusive=False, on_wait=home.on_wait),
-    ):
-        space = home.spaces.get(space.name)
-        if space.bundle and not home.library.catalogs.has(space.digest):
-            with _carrier(space.bundle, space.digest) as carrier:
-                yield space, carrier.catalog, carrier.contents
-        else:
-            yield space, home.library.catalogs.read(space.digest), home.library.blobs
+        catalog, contents = library.catalogs.read(space.digest), library.blobs
+    return stack.enter_context(tree_of_space(home, space, catalog, contents))
 
 
 @contextmanager

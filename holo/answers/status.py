@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from holo import history
 from holo.answers.changes import Changes
-from holo.answers.references import locked_space
-from holo.answers.tree import Tree, tree_of_space
+from holo.answers.references import opened
+from holo.answers.tree import Tree
 from holo.errors import NotFound
+from holo.history import Event
 from holo.home import Home
 from holo.space import Space
 
@@ -45,6 +46,29 @@ class SpaceStatus(NamedTuple):
         }
 
 
+class SpaceHistory(NamedTuple):
+    """What has happened to a space."""
+
+    space: str
+    path: str
+    blueprint: str | None
+    """the file that it was built from, if it was"""
+    events: tuple[Event, ...]
+    """the oldest first"""
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `holo history --json` prints."""
+        return {**self._asdict(), "events": [event._asdict() for event in self.events]}
+
+
+def history_of(home: Home, space: Space) -> SpaceHistory:
+    """What is known of it. An earlier version of holo kept no history, but the record has the last restore."""
+    known = history.events(home.spaces.history_path(space.name))
+    if not known and space.restored:
+        known = [Event(space.restored, "restored", space.catalog, space.digest, space.used, 0, 0, "")]
+    return SpaceHistory(space.name, space.path, _blueprint_of(home, space), tuple(known))
+
+
 def status_of(home: Home, space: Space) -> SpaceStatus:
     """Look at all of a space: one stat per file, and what the last restore does not vouch for is read."""
     known = history.events(home.spaces.history_path(space.name))
@@ -66,15 +90,12 @@ def status_of(home: Home, space: Space) -> SpaceStatus:
     if status.state != "pristine":
         return status._replace(reason=_REASONS.get(status.state))
     try:
-        with (
-            locked_space(home, space) as (now, catalog, contents),
-            tree_of_space(home, now, catalog, contents) as tree,
-        ):
-            if tree.is_pristine:
+        with opened(home, space) as [tree]:
+            if tree.is_pristine or tree.recorded is None:
                 return status._replace(changes=Changes((), (), 0))
             from holo.answers.compare import compare
 
-            changes = compare(Tree(catalog, contents, catalog.prefix), tree, times=True)
+            changes = compare(Tree(tree.recorded, tree.contents, tree.recorded.prefix), tree, times=True)
             return status._replace(state="changed", changes=changes, unread=tree.unread)
     except NotFound as error:
         return status._replace(state="unknown", reason=error.message)

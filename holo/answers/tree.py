@@ -47,6 +47,8 @@ class Tree(NamedTuple):
     """whether a space is exactly its catalog"""
     unread: tuple[str, ...] = ()
     """directories that could not be read. They are taken for unchanged"""
+    recorded: Catalog | None = None
+    """of a space: what it was restored to"""
 
     def read(self, row: FileRow) -> bytes:
         """The content of a file."""
@@ -74,12 +76,12 @@ def tree_of_space(home: Home, space: Space, catalog: Catalog, contents: Contents
         expectation = as_restored(space, catalog, proof, home.library.links if is_linked else None)
         findings = survey(root, expectation, contents, home.workers).findings
         if not findings:
-            yield Tree(catalog, contents, space.path)
+            yield Tree(catalog, contents, space.path, recorded=catalog)
             return
         look = _Look(root, expectation, contents)
         look.take({finding.path: finding for finding in findings})
         now = Catalog(catalog.prefix, look.rows, catalog.relocations, [], {}, "of a space")
-        yield Tree(now, _Mixed(contents, root), space.path, frozenset(look.own), False, tuple(look.unread))
+        yield Tree(now, _Mixed(contents, root), space.path, frozenset(look.own), False, tuple(look.unread), catalog)
 
 
 class _Mixed:

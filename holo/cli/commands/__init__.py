@@ -18,6 +18,7 @@ _MODULES = {
     "running": ("run", "shell", "variables"),
     "worktrees": ("worktree",),
     "answers": ("status",),
+    "answers": ("status", "diff", "ls", "cat", "history"),
     "library": ("catalogs", "sbom", "du", "gc", "check"),
     "transport": ("export", "import"),
     "remotes": ("push", "pull", "remote"),
