@@ -17,7 +17,6 @@ _MODULES = {
     "environments": ("record", "init", "restore", "list", "delete", "clone"),
     "running": ("run", "shell", "variables"),
     "worktrees": ("worktree",),
-    "answers": ("status",),
     "answers": ("status", "diff", "ls", "cat", "history"),
     "library": ("catalogs", "sbom", "du", "gc", "check"),
     "transport": ("export", "import"),
