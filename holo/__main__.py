@@ -1,4 +1,4 @@
-"""The program: :func:`holo.cli.main`, and Ctrl-C explained also while that is being loaded."""
+"""The program: :func:`holo.cli.main`, and Ctrl-C explained also while that is being loaded; what shells ask at Tab."""
 
 import os
 import sys
@@ -7,6 +7,10 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
+    if sys.argv[1:2] == ["__complete"]:  # before anything that takes time
+        from holo.completion import main as complete
+
+        os._exit(complete(sys.argv[2:]))
     if os.name == "posix" and sys.getfilesystemencoding() != "utf-8" and sys.executable:
         _begin_again_with_utf8()
     try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from holo.errors import UsageError
 from holo.files import read_file
+from holo.userfolders import user_folder
 from holo.walk import absolute
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def load(*, strategy: str | None = None, home: str | None = None, environ: Mappi
     if remote is not None and remote != NOTHING and "://" not in remote:
         remote = absolute(os.path.expanduser(remote))
     return Settings(
-        home=choose(_HOME, _parse_home, chosen, _user_folder(env, "data")),
+        home=choose(_HOME, _parse_home, chosen, user_folder(env, "data")),
         strategy=choose(_STRATEGY, Strategy.parse, strategies, Strategy.SMART),
         compression=choose(_COMPRESSION, _parse_compression, (), "auto"),
         workers=choose(_WORKERS, _parse_workers, (), "auto"),
@@ -257,23 +258,9 @@ def _usable_processors() -> int:
     return os.cpu_count() or 1
 
 
-def _user_folder(env: Mapping[str, str], kind: str) -> str:
-    """Where the platform keeps an application's data or config for this user."""
-    if sys.platform in ("darwin", "win32"):
-        import platformdirs
-
-        folder = platformdirs.user_data_dir if kind == "data" else platformdirs.user_config_dir
-        return folder("holo", appauthor=False)
-    chosen = env.get(f"XDG_{kind.upper()}_HOME", "")
-    if not os.path.isabs(chosen):  # XDG: a relative path is to be ignored
-        below = ".local/share" if kind == "data" else ".config"
-        chosen = os.path.join(env.get("HOME") or os.path.expanduser("~"), below)
-    return os.path.abspath(os.path.join(chosen, "holo"))
-
-
 def _settings_file(env: Mapping[str, str]) -> str:
     named = env.get("HOLO_SETTINGS")
-    return absolute(named) if named else os.path.join(_user_folder(env, "config"), "settings.yaml")
+    return absolute(named) if named else os.path.join(user_folder(env, "config"), "settings.yaml")
 
 
 def _read(file: str) -> dict[str, str] | None:

@@ -21,7 +21,7 @@ _MODULES = {
     "library": ("catalogs", "sbom", "du", "gc", "check"),
     "transport": ("export", "import"),
     "remotes": ("push", "pull", "remote"),
-    "machine": ("doctor", "bench", "settings", "uninstall"),
+    "machine": ("doctor", "bench", "settings", "completion", "uninstall"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import sys
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -83,6 +84,25 @@ def settings(as_json: Json = False) -> None:
         )
     else:
         render.columns(("SETTING", "VALUE", "FROM"), [(item.key, str(item.value), item.source) for item in effective])
+
+
+class Shell(enum.StrEnum):
+    """What `holo completion` has a script for."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+    POWERSHELL = "powershell"
+
+
+@command("completion", _GROUP, ['eval "$(holo completion bash)"', "holo completion fish | source"])
+def completion(
+    shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish|powershell", help="The shell.")],
+) -> None:
+    """Print the script by which a shell completes holo's words."""
+    from holo.completion import script
+
+    print(script(shell), end="")
 
 
 @command("uninstall", _GROUP, ["holo uninstall --dry-run"])

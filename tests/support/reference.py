@@ -1,0 +1,203 @@
+"""What is made from the command line's own help: the table that completion reads, and the man pages.
+
+``python -m support.reference`` in ``tests/`` writes the table, and the man pages to a folder if one is named.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import typer.main
+import typer.testing
+
+import holo
+from holo.cli.commands import load_all
+from holo.settings import Strategy
+
+ROOT = Path(__file__).parent.parent.parent
+TABLE = ROOT / "holo" / "completion" / "table.py"
+
+COMMANDS: Any = typer.main.get_command(load_all())
+
+_KINDS = {
+    "A": "SPACE|CATALOG|FILE",
+    "B": "SPACE|CATALOG|FILE",
+    "CATALOG": "CATALOG",
+    "COMMAND": "COMMAND",
+    "DIR": "DIRECTORY",
+    "DST": "FILE",
+    "FILE": "FILE",
+    "KEY": "FILE",
+    "PATH": "FILE",
+    "REF": "CATALOG",
+    "REMOTE": "DIRECTORY",
+    "SOURCE": "CATALOG|FILE",
+    "SPACE": "SPACE",
+    "SRC": "FILE",
+}
+"""What completion offers where the help shows a word in capitals. Of the words of others it knows nothing."""
+
+_OF_OPTIONS = {
+    "--shell": "sh|fish|powershell",
+    "--space": "SPACE",
+    "--strategy": "|".join(Strategy),
+}
+
+
+def table() -> str:
+    """The text of :mod:`holo.completion.table`."""
+    lines = [
+        '"""Commands and options, for :mod:`holo.completion`. Made by `make docs`."""',
+        "",
+        "COMMANDS = {",
+        *(f"    {_quoted(name)}: {_quoted(sentence(known))}," for name, known in COMMANDS.commands.items()),
+        "}",
+        '"""Each with what it does."""',
+        "",
+        "ARGUMENTS = {",
+    ]
+    for name, known in COMMANDS.commands.items():
+        kinds = [kind for parameter in arguments(known) for kind in _argument_kinds(parameter)]
+        if kinds:
+            lines.append(f"    {_quoted(name)}: {_tuple(kinds)},")
+    lines += ["}", '"""The kinds of each argument; the last one may stand for many (*)."""', "", "OPTIONS = {"]
+    for name, known in COMMANDS.commands.items():
+        if not options(known):
+            continue
+        lines.append(f"    {_quoted(name)}: {{")
+        for parameter in options(known):
+            help_text, kinds = _short(parameter.help), "" if parameter.is_flag else _option_kinds(parameter)
+            for option in (*parameter.opts, *parameter.secondary_opts):
+                if option in parameter.secondary_opts:
+                    help_text = f"Do not {help_text[0].lower()}{help_text[1:]}"
+                lines.append(f"        {_quoted(option)}: {_tuple([help_text, kinds])},")
+        lines.append("    },")
+    lines += ["}", '"""Each with what it means, and the kinds of its value if it has one."""', ""]
+    return "\n".join(lines)
+
+
+def arguments(known: Any) -> list[Any]:
+    return [parameter for parameter in known.params if parameter.param_type_name == "argument"]
+
+
+def options(known: Any) -> list[Any]:
+    return [parameter for parameter in known.params if parameter.param_type_name == "option" and not parameter.hidden]
+
+
+def sentence(known: Any) -> str:
+    """The first sentence of a command's help."""
+    said: str = known.get_short_help_str(limit=1000)
+    return said
+
+
+def metavar(parameter: Any) -> str:
+    """The word that stands for a value in the help."""
+    choices = getattr(parameter.type, "choices", None)
+    return parameter.metavar or ("|".join(map(str, choices)) if choices else parameter.type.name.upper())
+
+
+def _argument_kinds(parameter: Any) -> list[str]:
+    words = re.findall(r"[\w|]+", metavar(parameter))
+    return [_kinds(word) + ("*" if parameter.nargs == -1 and word == words[-1] else "") for word in words]
+
+
+def _option_kinds(parameter: Any) -> str:
+    return _OF_OPTIONS.get(parameter.opts[0]) or _kinds(metavar(parameter)) or "VALUE"
+
+
+def _kinds(word: str) -> str:
+    return "|".join(dict.fromkeys("|".join(_KINDS.get(part, part) for part in word.split("|")).split("|")))
+
+
+def _short(text: str) -> str:
+    """The first sentence of an option's help, without what stands in parentheses."""
+    return textwrap.shorten(re.sub(r"\s*\([^)]*\)|(?<=\w\.) .*", "", " ".join(text.split())), 90, placeholder=" ...")
+
+
+def _tuple(texts: list[str]) -> str:
+    return f"({', '.join(map(_quoted, texts))}{',' * (len(texts) == 1)})"
+
+
+def _quoted(text: str) -> str:
+    assert text.isascii(), text
+    return json.dumps(text)
+
+
+# -- man pages --------------------------------------------------------------------------------------------
+
+
+def man_pages() -> dict[str, str]:
+    """Each page of the manual by the name of its file."""
+    pages = {"holo.1": _overview()}
+    for name, known in COMMANDS.commands.items():
+        pages[f"holo-{name}.1"] = "\n".join(
+            [
+                _heading(f"holo-{name}"),
+                f"holo-{name} \\- {_roff(sentence(known).rstrip('.'))}",
+                ".SH SYNOPSIS",
+                f"\\fBholo {name}\\fR {_roff(' '.join(map(metavar, arguments(known))))} [OPTION...]",
+                ".SH DESCRIPTION",
+                _roff(known.help.replace("\n\n", "\n.PP\n")),
+                *_explained("ARGUMENTS", [(metavar(each), each.help) for each in arguments(known)]),
+                *_explained("OPTIONS", [(_spelled(each), each.help) for each in options(known)]),
+                ".SH EXAMPLES",
+                ".nf",
+                _roff("\n".join(line.strip() for line in known.epilog.splitlines()[2:])),
+                ".fi",
+                ".SH SEE ALSO",
+                "\\fBholo\\fR(1)",
+                "",
+            ]
+        )
+    return pages
+
+
+def _overview() -> str:
+    listed = [(f"holo {name}", sentence(known)) for name, known in COMMANDS.commands.items()]
+    codes = [("0", "done"), ("1", "failed"), ("2", "wrong usage"), ("3", "stored content is damaged or missing")]
+    return "\n".join(
+        [
+            _heading("holo"),
+            f"holo \\- {_roff(COMMANDS.help.rstrip('.'))}",
+            ".SH SYNOPSIS",
+            "\\fBholo\\fR COMMAND [ARGUMENT...] [OPTION...]",
+            *_explained("COMMANDS", listed),
+            *_explained("EXIT STATUS", codes),
+            ".SH SEE ALSO",
+            ", ".join(f"\\fBholo\\-{name}\\fR(1)" for name in COMMANDS.commands),
+            "",
+        ]
+    )
+
+
+def _heading(title: str) -> str:
+    return f'.TH {title.upper()} 1 "" "holo {holo.__version__}" "User Commands"\n.SH NAME'
+
+
+def _explained(title: str, items: list[tuple[str, str]]) -> list[str]:
+    lines = [f".TP\n\\fB{_roff(word)}\\fR\n{_roff(said)}" for word, said in items]
+    return [f".SH {title}", *lines] if lines else []
+
+
+def _spelled(parameter: Any) -> str:
+    value = "" if parameter.is_flag else f" {metavar(parameter)}"
+    return ", ".join([*parameter.opts, *parameter.secondary_opts]) + value
+
+
+def _roff(text: str) -> str:
+    """A text in which nothing is a request or an escape, but for the paragraphs that were put there."""
+    text = text.replace("\\", "\\e").replace("-", "\\-").replace("`", "\\`")
+    return re.sub(r"^(?!\.PP$)(?=[.'])", r"\\&", text, flags=re.MULTILINE)
+
+
+if __name__ == "__main__":
+    TABLE.write_text(table(), encoding="utf-8")
+    for folder in map(Path, sys.argv[1:]):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, page in man_pages().items():
+            (folder / name).write_text(page, encoding="utf-8")
