@@ -10,6 +10,12 @@ COMMANDS = {
     "run": "Run a command in a space.",
     "shell": "Start a shell in a space.",
     "variables": "Print the variables of a space as shell code.",
+    "worktree": "Add a git worktree with its environments, or remove one.",
+    "status": "Show what has changed in a space, by package first.",
+    "diff": "Compare two catalogs, spaces or bundles, by package first.",
+    "ls": "List what is in a catalog, a space or a bundle.",
+    "cat": "Print a file in a catalog, a space or a bundle.",
+    "history": "Show when a space was made and restored, and by which command.",
     "catalogs": "List catalogs, remove one, or print the log of its build.",
     "sbom": "List the packages in a catalog as CycloneDX JSON (SBOM).",
     "du": "Show what takes space on the disk, and what shares it.",
@@ -35,6 +41,12 @@ ARGUMENTS = {
     "delete": ("SPACE",),
     "clone": ("FILE", "FILE"),
     "run": ("COMMAND*",),
+    "worktree": ("add|remove", "FILE", "ARGUMENTS*"),
+    "status": ("SPACE",),
+    "diff": ("SPACE|CATALOG|FILE", "SPACE|CATALOG|FILE"),
+    "ls": ("CATALOG", "FILE"),
+    "cat": ("CATALOG", "FILE"),
+    "history": ("SPACE",),
     "catalogs": ("CATALOG",),
     "sbom": ("CATALOG",),
     "du": ("SPACE|CATALOG|FILE*",),
@@ -93,7 +105,9 @@ OPTIONS = {
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },
     "clone": {
-        "--relocate": ("Also replace the path of SRC in files and symlinks.", ""),
+        "--relocate": ("Also replace the path of SRC in files and symlinks, and that of its project, if DST ...", ""),
+        "--map": ("Replace the path of another folder as well.", "OLD=NEW"),
+        "--no-map": ("Leave paths of the project as they are.", ""),
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },
     "run": {
@@ -115,6 +129,30 @@ OPTIONS = {
         "--space": ("Name of the space.", "SPACE"),
         "--shell": ("sh, fish or powershell.", "sh|fish|powershell"),
         "--force": ("Also use a space whose last restore is unfinished, or whose Python is gone.", ""),
+        "--json": ("Print one JSON document on stdout and nothing else there.", ""),
+    },
+    "worktree": {
+        "--json": ("Print one JSON document on stdout and nothing else there.", ""),
+    },
+    "status": {
+        "--space": ("The same as SPACE.", "SPACE"),
+        "--verbose": ("Also list every file that differs.", ""),
+        "-v": ("Also list every file that differs.", ""),
+        "--json": ("Print one JSON document on stdout and nothing else there.", ""),
+    },
+    "diff": {
+        "--verbose": ("Also list every file that differs.", ""),
+        "-v": ("Also list every file that differs.", ""),
+        "--json": ("Print one JSON document on stdout and nothing else there.", ""),
+    },
+    "ls": {
+        "--json": ("Print one JSON document on stdout and nothing else there.", ""),
+    },
+    "cat": {
+        "--json": ("Print one JSON document on stdout and nothing else there.", ""),
+    },
+    "history": {
+        "--space": ("The same as SPACE.", "SPACE"),
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },
     "catalogs": {
