@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from holo.hololib.catalogs import CatalogSummary
     from holo.hololib.inventory import Damage
     from holo.hololib.reference import CatalogRef
+    from holo.hooks import HookReport
     from holo.record import RecordReport
     from holo.remote.report import (
         PullReport,
@@ -102,6 +103,7 @@ _HOMES = {
     "hololib.catalogs": ("CatalogSummary",),
     "hololib.inventory": ("Damage",),
     "hololib.reference": ("CatalogRef",),
+    "hooks": ("HookReport",),
     "record": ("RecordReport",),
     "remote.report": (
         "PullReport",
@@ -157,6 +159,7 @@ __all__ = [
     "GcReport",
     "HoloError",
     "Hololib",
+    "HookReport",
     "ImportReport",
     "IntegrityError",
     "Mapped",

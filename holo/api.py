@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from holo.exchange import RemoteLibrary
     from holo.gc.report import GcReport
     from holo.home import Exchange
+    from holo.hooks import HookReport
     from holo.platform import Directory
     from holo.record import RecordReport
     from holo.restore import Carrier, DryRun, Options
@@ -406,6 +407,33 @@ class Hololib:
         from holo import worktrees
 
         return worktrees.remove(os.fspath(path), arguments, self._worktree_spaces())
+
+    def hook(self, kind: str) -> str:
+        """What makes environments appear by themselves: a hook for ``git``, ``direnv`` or ``claude`` (Claude Code)."""
+        from holo import hooks
+
+        return hooks.text_of(hooks.kind_of(kind))
+
+    def install_hook(self, kind: str) -> HookReport:
+        """Put the hook where its program finds it; what the user has there stays."""
+        from holo import hooks
+
+        return hooks.install(hooks.kind_of(kind))
+
+    def remove_hook(self, kind: str) -> HookReport:
+        """Take out what :meth:`install_hook` has put in."""
+        from holo import hooks
+
+        return hooks.remove(hooks.kind_of(kind))
+
+    def run_hook(self, event: bytes) -> WorktreeReport | RemovedWorktree:
+        """Make or remove a worktree, as Claude Code asks for it by the event (JSON) that it gives to its hooks."""
+        from holo import hooks, worktrees
+
+        found = hooks.event_of(event)
+        if found.is_removal:
+            return self.remove_worktree(found.path)
+        return worktrees.add_for_agent(found.path, found.name, self._worktree_spaces())
 
     def _worktree_spaces(self) -> Spaces:
         from holo.worktrees import Spaces

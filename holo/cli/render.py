@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         DryRun,
         ExportReport,
         GcReport,
+        HookReport,
         ImportReport,
         PullReport,
         PushReport,
@@ -231,6 +232,11 @@ def worktree_removed(report: RemovedWorktree) -> None:
     print(f"removed worktree {printable(report.path)}" + ("" if report.was_there else ", whose directory was gone"))
     for space in report.spaces:
         print(f"  deleted space {space}")
+
+
+def hooked(report: HookReport, *, is_removal: bool) -> None:
+    done = "removed from" if is_removal else "installed in"
+    print(f"{done} {printable(report.path)}" if report.changed else f"{printable(report.path)} is as it should be")
 
 
 def restored(report: RestoreReport, as_json: bool) -> None:

@@ -39,14 +39,16 @@ class Spaces(NamedTuple):
 # -- add ------------------------------------------------------------------------------------------------------------
 
 
-def add(path: str, arguments: Sequence[str], spaces: Spaces) -> WorktreeReport:
+def add(path: str, arguments: Sequence[str], spaces: Spaces, folder: str | None = None) -> WorktreeReport:
     """Let git add a worktree at ``path``, with its ``arguments``, and make the environments that another checkout has.
+
+    ``folder``: where it is of, if that is not the current one.
 
     If ``path`` is a worktree already, only what it lacks is made. Otherwise a failure removes the worktree again.
     """
     started = time.monotonic()
     path = absolute(path)
-    here = current_directory()
+    here = folder or current_directory()
     before = git.checkouts(here)
     known = git.find(before, path) if os.path.isdir(path) else None
     if known is not None and arguments:
@@ -146,6 +148,20 @@ class _Added:
                     os.rmdir(folder)
         if isinstance(error, HoloError):
             raise type(error)(error.message, hints(error.hint, left)) from error
+
+
+def add_for_agent(folder: str, name: str, spaces: Spaces) -> WorktreeReport:
+    """A worktree of a repository for an agent, where Claude Code has them, on a branch of its own.
+
+    If it is there already, only what it lacks is made.
+    """
+    first = next((each for each in git.checkouts(folder) if not each.is_bare), None)
+    if first is None:
+        raise NotFound(f"the repository of {folder} has no checkout", "Make one with `git worktree add`.")
+    path = os.path.join(first.path, ".claude", "worktrees", name)
+    branch = f"worktree-{name}"
+    arguments = [branch] if branch in git.branches(folder) else ["-b", branch]
+    return add(path, [] if git.find(git.checkouts(folder), path) else arguments, spaces, folder)
 
 
 # -- remove ---------------------------------------------------------------------------------------------------------

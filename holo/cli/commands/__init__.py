@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "environments": ("record", "init", "restore", "list", "delete", "clone"),
     "running": ("run", "shell", "variables"),
-    "worktrees": ("worktree",),
     "answers": ("status", "diff", "ls", "cat", "history"),
+    "worktrees": ("worktree", "hook"),
     "library": ("catalogs", "sbom", "du", "gc", "check"),
     "transport": ("export", "import"),
     "remotes": ("push", "pull", "remote"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from holo.cli.app import command, reporting
 from holo.cli.options import Json
+
+if TYPE_CHECKING:
+    from holo import Hololib
 
 _GROUP = "Worktrees and agents"
 
@@ -61,3 +64,70 @@ def worktree(
         render.warn(warning)
     with reporting():
         render.document(report.to_json()) if as_json else render.worktree_added(report)
+
+
+class Hook(enum.StrEnum):
+    """Whose hook it is."""
+
+    GIT = "git"
+    DIRENV = "direnv"
+    CLAUDE = "claude"
+
+
+@command(
+    "hook",
+    _GROUP,
+    [
+        "holo hook git --install                # for this repository",
+        "holo hook direnv --install             # then: use holo, in .envrc",
+        "holo hook claude --install             # in .claude/settings.json",
+        "holo hook git --remove",
+    ],
+)
+def hook(
+    kind: Annotated[
+        Hook,
+        typer.Argument(
+            metavar="git|direnv|claude",
+            help="git: post-checkout. direnv: `use holo`. claude: WorktreeCreate and WorktreeRemove of Claude Code.",
+        ),
+    ],
+    install: Annotated[bool, typer.Option("--install", help="Put it where it belongs.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Take out what was installed.")] = False,
+    run: Annotated[
+        bool, typer.Option("--run", help="claude: do what the event on standard input says, as the hook does.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Let every new worktree get its environments by itself."""
+    from holo.api import Hololib
+    from holo.cli import render
+    from holo.errors import UsageError
+
+    if install + remove + run > 1 or (run and kind is not Hook.CLAUDE):
+        raise UsageError("--install, --remove and --run exclude each other; --run is for claude", "Choose one.")
+    library = Hololib()
+    if run:
+        _run(library)
+        return
+    if install or remove:
+        report = library.install_hook(kind) if install else library.remove_hook(kind)
+        with reporting():
+            render.document(report.to_json()) if as_json else render.hooked(report, is_removal=remove)
+        return
+    text = library.hook(kind)
+    with reporting(is_done=False):
+        render.document({"hook": str(kind), "text": text}) if as_json else print(text, end="")
+
+
+def _run(library: Hololib) -> None:
+    """Claude Code reads the path of a worktree that was made from stdout, and shows what is on stderr."""
+    import sys
+
+    from holo.cli import render
+
+    report = library.run_hook(sys.stdin.buffer.read(1 << 20))
+    for warning in getattr(report, "warnings", ()):
+        render.warn(warning)
+    if hasattr(report, "is_new"):
+        print(report.path)
