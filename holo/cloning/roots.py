@@ -80,8 +80,12 @@ class Roots:
         self._olds = [spelling.old for _, spelling in spelled]
         self._relocators = [Relocator(*spelling) for _, spelling in spelled]
         self._own = self._olds.index(source)
+        self._others = [number for number in range(len(self._olds)) if number != self._own]
         self._inspector = Inspector(source, [old for old in self._olds if old != source])
-        self.shortest = min(self._inspector.shortest, *map(len, self._olds))
+        needles = [relocator.old for relocator in self._relocators]
+        self._first = [old for old in needles if not any(other in old for other in needles if other != old)]
+        """what is in every file that names a root"""
+        self.shortest = min(self._inspector.shortest, *map(len, needles))
         """bytes of content in which there may be something to see"""
 
     # -- symlinks -----------------------------------------------------------------------------------------------
@@ -123,7 +127,7 @@ class Roots:
 
     def inspect(self, file: int, size: int, folder: str, name: str) -> Inspected:
         """What is to be patched in an open file."""
-        numbers = [number for number in range(len(self._olds)) if number != self._own]
+        numbers = self._others
         if size > CHUNK:
             content = None
             finders = {n: PrefixFinder(self._relocators[n].old, bytecode=is_bytecode(name)) for n in numbers}
@@ -132,6 +136,8 @@ class Roots:
         else:
             content = platform.read_at(file, size, 0)
             seen = self._inspector.look_into(content, name)
+            if numbers and not any(old in content for old in self._first):
+                numbers = []
             others = {n: find(self._relocators[n].old, content, bytecode=is_bytecode(name)) for n in numbers}
         if any(others.values()):
             found = _outermost({**others, self._own: seen.places if seen is not None else None})

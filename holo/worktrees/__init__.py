@@ -197,7 +197,7 @@ def remove(path: str, arguments: Sequence[str], spaces: Spaces) -> RemovedWorktr
 
 def _checkout(path: str) -> tuple[str, git.Checkout | None]:
     """The first checkout of the repository, and the worktree at ``path``."""
-    for folder in (path, current_directory()):
+    for folder in (path, "."):  # the current one may be gone as well
         with suppress(HoloError):
             found = git.checkouts(folder)
             if (checkout := git.find(found, path)) is not None:

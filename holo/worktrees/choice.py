@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from holo.blueprints.blueprint import Blueprint, nearest
-from holo.errors import HoloError, NotFound, UsageError
+from holo.errors import HoloError, NotFound, UsageError, choice
 from holo.files import SMALL, read_file
 from holo.holotree import PLACES
 from holo.relocation import leads_into
@@ -121,6 +121,9 @@ def _listed(checkout: str) -> list[str]:
 
 
 def _paths(settings: Any, where: str) -> list[str]:
+    unknown = sorted(set(settings) - {_KEY}) if isinstance(settings, dict) else []
+    if unknown:
+        raise UsageError(f"{where}: unknown setting {unknown[0]!r}", choice("Known are", unknown[0], [_KEY]))
     paths = settings.get(_KEY, []) if isinstance(settings, dict) else None
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise UsageError(f"{where}: {_KEY!r} is not a list of paths", f'Write it as {_KEY} = [".venv", ".env"].')

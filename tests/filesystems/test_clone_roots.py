@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import holo
 from holo.cloning import clone
 from support.filesystems import Filesystem
+from support.forks import ForkedHolo, Forks
 from support.trees import write
 
 pytestmark = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
@@ -105,6 +106,20 @@ def test_named_roots_and_none(filesystem: Filesystem) -> None:
             clone(first / ".venv", other / "d", relocate=True, maps=[wrong])
     with pytest.raises(holo.UsageError, match="relocated"):
         clone(first / ".venv", other / "d", maps=["/a=/b"])
+
+
+def test_the_command_says_what_it_mapped(filesystem: Filesystem, forks: Forks) -> None:
+    first, other = checkouts(filesystem.root)
+    write(first / ".venv" / "app.pth", f"{first}/src\n/data/x\n")
+    holo_ = ForkedHolo(filesystem.root, forks)
+    source = ("clone", "--relocate", first / ".venv")
+    said = holo_(*source, other / "a", "--map", "/data=/d", "--map", "/none=/n").stdout
+    assert f"\n  {first} is {other} in 1 file of it\n" in said
+    assert "\n  /data is /d in 1 file of it\n" in said
+    assert (other / "a" / "app.pth").read_text() == f"{other}/src\n/d/x\n"
+    shown = holo_(*source, other / "b", "--no-map", "--json")
+    assert shown.json()["mapped"] == shown.json()["also"] == []
+    assert "editable install that points outside" in shown.stderr
 
 
 def test_another_project_is_not_mapped(filesystem: Filesystem) -> None:

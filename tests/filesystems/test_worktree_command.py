@@ -159,7 +159,7 @@ def test_what_is_listed_lies_in_the_project(holo: Holo, app: Path, listed: str) 
 
 
 def test_settings_that_make_no_sense(holo: Holo, app: Path) -> None:
-    for text in ("worktree = 1", "worktree = [1]", "worktree", "\xff"):
+    for text in ("worktree = 1", "worktree = [1]", "worktree", "\xff", "worktrees = []"):
         (app / ".holo.toml").write_bytes(text.encode("latin-1"))
         assert ".holo.toml" in holo("worktree", "add", "../feature", cwd=app, code=2).stderr
     assert not (holo.root / "feature").exists()
