@@ -105,7 +105,7 @@ class Hololib:
 
     def init(
         self,
-        space: str,
+        space: str | None = None,
         source: PathLike | None = None,
         *,
         to: PathLike | None = None,
@@ -120,6 +120,10 @@ class Hololib:
     ) -> RestoreReport:
         """Make a space from ``source``: a catalog's name or digest prefix, a catalog file, a directory, a blueprint.
 
+        Without ``space``: the one at ``to``, or else the ``.venv`` or ``node_modules`` of the current folder or of one
+        above it; else ``HOLO_SPACE``'s, that of the nearest blueprint, or ``user``. Without ``force``, the beginning of
+        the name or digest of a catalog will do.
+
         A directory is recorded first, a blueprint built if the library does not have what it says. Without a source:
         what the space was made from if it exists, else the nearest blueprint upwards, else the library's only
         catalog. A space that exists is restored; if it holds another catalog, that is refused without ``force``.
@@ -132,15 +136,21 @@ class Hololib:
         options = self._options(strategy, strict, verify, force, on_progress, yes=yes)
         text = os.fspath(source) if source is not None else None
         path = selection.place_named(to)
+        if space is None:
+            space = selection.space_to_init(self.home, path)
+        elif text is None:
+            selection.refuse_source(self.home, space)
         self._sweep()
         self._obtain(text)
         known = look_up(self.home.spaces, space)
         if selection.blueprint_named(self.home, text, known, path) is None:
-            selection.catalog_named(self.home, text, known.space)  # what does not exist is told before anything is made
+            selection.catalog_named(
+                self.home, text, known.space, begun=not force
+            )  # what does not exist is told before anything is made
         with self._alone_with(space):
             known = look_up(self.home.spaces, space)
             blueprint = selection.blueprint_named(self.home, text, known, path)
-            if blueprint is not None or selection.catalog_named(self.home, text, known.space) is None:
+            if blueprint is not None or selection.catalog_named(self.home, text, known.space, begun=not force) is None:
                 self._refuse_place(space, path, options)  # before anything is recorded or built
             if blueprint is None:
                 _refuse_compile(compile)
@@ -255,7 +265,7 @@ class Hololib:
         """What the tools printed when a catalog (name or digest prefix) was built from a blueprint."""
         from holo.blueprints.make import read_log
 
-        return read_log(self.home.library, self.home.library.catalogs.resolve(catalog).name)
+        return read_log(self.home.library, self.home.library.catalogs.resolve(catalog, begun=True).name)
 
     def restore(
         self,
@@ -372,7 +382,7 @@ class Hololib:
         """
         self._sweep()
         spaces = self.home.spaces
-        found = spaces.get(name or selection.near_or_default(self.home))
+        found = spaces.get(spaces.begun(name) if name else selection.near_or_default(self.home))
         spaces.refuse_copied(found)
         if not os.path.isdir(found.path):
             raise NotFound(
@@ -505,7 +515,7 @@ class Hololib:
         found = self.home.library.catalogs.summaries()
         if reference is None:
             return found
-        digest = self.home.library.catalogs.resolve(reference).digest
+        digest = self.home.library.catalogs.resolve(reference, begun=True).digest
         return [summary for summary in found if summary.digest == digest]
 
     def export(
@@ -619,7 +629,7 @@ class Hololib:
                 f"there is no bundle at {reference}", "Name a catalog, or a file that `holo export` has written."
             )
         with self._using_library():
-            catalog = self.home.library.catalogs.resolve(reference)
+            catalog = self.home.library.catalogs.resolve(reference, begun=True)
             return verify_catalog(self.home.library, catalog, signers, self.home.workers, on_progress)
 
     def remote(self, url: PathLike | None = None) -> RemoteLibrary:
@@ -639,7 +649,7 @@ class Hololib:
 
     def catalog(self, reference: str) -> Catalog:
         """The catalog of that name or digest prefix, validated."""
-        return self.home.library.catalogs.load(self.home.library.catalogs.resolve(reference).digest)
+        return self.home.library.catalogs.load(self.home.library.catalogs.resolve(reference, begun=True).digest)
 
     def sbom(self, reference: PathLike, output: PathLike | None = None) -> Sbom:
         """What is in a catalog (a name or digest prefix), or in the only one of a bundle: its packages, in CycloneDX.
@@ -660,7 +670,7 @@ class Hololib:
                 found = sbom_of(ref, carrier.catalog, carrier.contents)
         else:
             with self._using_library():
-                ref = self.home.library.catalogs.resolve(named)
+                ref = self.home.library.catalogs.resolve(named, begun=True)
                 found = sbom_of(ref, self.home.library.catalogs.read(ref.digest), self.home.library.blobs)
         return found if output is None else found.written_to(absolute(os.fspath(output)))
 
@@ -747,7 +757,9 @@ class Hololib:
                 repair=repair,
                 sources=[os.fspath(source) for source in sources],
                 trust=self._trust(),
-                spaces=spaces if spaces is not None else [space.name for space in selection.near(self.home)],
+                spaces=[*map(self.home.spaces.begun, spaces)]
+                if spaces is not None
+                else [space.name for space in selection.near(self.home)],
                 on_progress=on_progress,
             ),
         )
@@ -919,20 +931,31 @@ class Hololib:
 
         with self._using_library():
             selection.say_what_is_taken(self.home, source, known)
-            with self._obtained(source, known, approve, keep_setid=keep_setid) as (catalog, carrier, warnings):
+            begun = not options.force
+            with self._obtained(source, known, approve, begun=begun, keep_setid=keep_setid) as (
+                catalog,
+                carrier,
+                warnings,
+            ):
                 approve(*catalog)
                 report = restore(self.home, space, catalog, path, options, carrier)
                 return replace(report, warnings=(*warnings, *report.warnings))
 
     @contextmanager
     def _obtained(
-        self, source: str | None, known: Space | None, approve: Callable[[str, str], object], *, keep_setid: bool
+        self,
+        source: str | None,
+        known: Space | None,
+        approve: Callable[[str, str], object],
+        *,
+        begun: bool,
+        keep_setid: bool,
     ) -> Iterator[tuple[CatalogRef, Carrier | None, tuple[str, ...]]]:
         """The catalog that a source means, recorded or taken in if need be; the bundle it stays in; warnings.
 
         ``approve`` is called with its name and digest before that is done, and may raise.
         """
-        named = selection.catalog_named(self.home, source, known)
+        named = selection.catalog_named(self.home, source, known, begun=begun)
         if named is not None:
             with self._carried(known, named) as carrier:
                 yield named, carrier, ()
@@ -980,7 +1003,7 @@ class Hololib:
         path = known.path if known is not None else self.home.spaces.default_path(name)
         if found is None:
             _refuse_compile(compile)
-            return Environment(name, path, selection.catalog_for(self.home, name, catalog))
+            return Environment(name, path, selection.catalog_for(self.home, name, catalog, begun=True))
         from holo.blueprints.choices import build_options
         from holo.blueprints.memory import known_of
         from holo.blueprints.modules import place_for

@@ -310,11 +310,13 @@ class Holotree:
         """The space of that name. Raises :class:`NotFound`."""
         space = self.find(name)
         if space is None:
-            raise self.unknown(name, f"To make one: `holo init --space {name} SOURCE`.")
+            raise self.unknown(name, f"To make one: `holo init {name} SOURCE`.")
         return space
 
     def begun(self, name: str) -> str:
         """The name of a space, of which the beginning is enough if no other name begins so; else as it is."""
+        if NAME.fullmatch(name) is None or is_there(self.record_path(name)):
+            return name
         names = self.names()
         return name if name in names else beginning_with(name, names, "names of spaces") or name
 

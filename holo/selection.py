@@ -90,7 +90,7 @@ def space_to_run(home: Home, space: str | None, blueprint: str | None) -> tuple[
         found = named(blueprint)
         return space or space_for(home, found), found
     if space:
-        return space, None
+        return home.spaces.begun(space), None
     from holo.blueprints.blueprint import nearest
 
     if spaces := near(home):
@@ -125,6 +125,30 @@ def space_for(home: Home, blueprint: Blueprint) -> str:
     return os.environ.get("HOLO_SPACE") or blueprint.space
 
 
+def space_to_init(home: Home, path: str | None) -> str:
+    """The name of the space that is to be made, where none is named: the one at ``path``, or else in the current folder
+    or above; ``HOLO_SPACE``'s; that of the nearest blueprint; or ``user``."""
+    known = home.spaces.at(path) if path is not None else only_near(home)
+    if known is not None:
+        return known.name
+    if not os.environ.get("HOLO_SPACE"):
+        from holo.blueprints.blueprint import nearest
+
+        blueprint = nearest(os.path.dirname(path) if path is not None else current_directory())
+        if blueprint is not None:
+            return blueprint.space
+    return default_space()
+
+
+def refuse_source(home: Home, space: str) -> None:
+    """Raise :class:`UsageError` if the only word after `holo init` is no space but a file: it was to be the source."""
+    if os.path.isfile(space) and home.spaces.find(space) is None:
+        raise UsageError(
+            f"{space} is a file here, and would be the name of the new space",
+            f"To make a space from it: `holo init SPACE {space}`, or `holo init ./{space}`.",
+        )
+
+
 def space_to_restore(home: Home, space: str | None, path: str | None, catalog: str | None) -> str:
     """The name of the space that a restore is about: named, or else the one at ``path``, near, or the default one."""
     if space is not None:
@@ -142,18 +166,22 @@ def space_to_restore(home: Home, space: str | None, path: str | None, catalog: s
     return at.name if at is not None else default_space()
 
 
-def catalog_for(home: Home, space: str, reference: str | None) -> CatalogRef:
-    """The catalog that a space is to be restored to: the named one, else its own."""
+def catalog_for(home: Home, space: str, reference: str | None, *, begun: bool = False) -> CatalogRef:
+    """The catalog that a space is to be restored to: the named one, else its own.
+
+    ``begun``: the beginning of its name or digest will do.
+    """
     if reference is not None:
-        return home.library.catalogs.resolve(reference)
+        return home.library.catalogs.resolve(reference, begun=begun)
     known = home.spaces.get(space)
     return CatalogRef(known.catalog, known.digest)
 
 
-def catalog_named(home: Home, source: str | None, known: Space | None) -> CatalogRef | None:
+def catalog_named(home: Home, source: str | None, known: Space | None, *, begun: bool = False) -> CatalogRef | None:
     """The catalog in the library that a source means; ``None`` if it is a path.
 
-    Raises :class:`NotFound` if nothing is there.
+    ``begun``: the beginning of its name or digest will do, if there is no such path. Raises :class:`NotFound` if
+    nothing is there.
     """
     if source is None:
         return CatalogRef(known.catalog, known.digest) if known is not None else home.library.catalogs.only()
@@ -162,6 +190,8 @@ def catalog_named(home: Home, source: str | None, known: Space | None) -> Catalo
             return home.library.catalogs.resolve(source)
         except NotFound as error:
             if not os.path.exists(source):
+                with suppress(NotFound):
+                    return home.library.catalogs.resolve(source, begun=begun)
                 raise NotFound(f"{error.message}, nor a file of that name here", error.hint) from None
     if not os.path.exists(source):
         raise NotFound(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from holo import __version__, signals, streams
 
@@ -32,6 +32,57 @@ class _Grouped(TyperGroup):
                 formatter.write_dl(lines)
 
 
+SPACE = "holo.space"
+"""In the context of a command: the space that is named before ``--``."""
+
+
+class SpaceBeforeCommand(TyperCommand):
+    """`holo run [SPACE] [options] -- COMMAND ...`, and as before `holo run [options] COMMAND ...`.
+
+    One word before the first ``--`` that belongs to no option names the space. If there are more, or an option that is
+    not ours, the command has begun there, and the ``--`` is its own.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--" in args:
+            before = args[: args.index("--")]
+            at = _only_word(before, self._options(), frozenset(self._flags()))
+            if at is not None:
+                ctx.meta[SPACE] = before.pop(at)
+                args = [*before, *args[args.index("--") :]]
+        return super().parse_args(ctx, args)
+
+    def _options(self) -> frozenset[str]:
+        return frozenset(name for each in self.params for name in (*each.opts, *each.secondary_opts) if name[:1] == "-")
+
+    def _flags(self) -> list[str]:
+        return [
+            name
+            for each in self.params
+            if getattr(each, "is_flag", False)
+            for name in (*each.opts, *each.secondary_opts)
+        ]
+
+
+def _only_word(words: Sequence[str], options: frozenset[str], flags: frozenset[str]) -> int | None:
+    """Where the only one is that is neither an option nor the value of one; ``None`` if there is no such."""
+    found = None
+    is_value = False
+    for number, word in enumerate(words):
+        if is_value:
+            is_value = False
+        elif word.startswith("-"):
+            name, equals, _ = word.partition("=")
+            if name not in options:
+                return None
+            is_value = name not in flags and not equals
+        elif found is not None:
+            return None
+        else:
+            found = number
+    return found
+
+
 app = typer.Typer(
     name="holo",
     cls=_Grouped,
@@ -45,7 +96,13 @@ app = typer.Typer(
 
 
 def command(
-    name: str, group: str, examples: Sequence[str], *, options_anywhere: bool = True, passes_options: bool = False
+    name: str,
+    group: str,
+    examples: Sequence[str],
+    *,
+    options_anywhere: bool = True,
+    passes_options: bool = False,
+    cls: type[TyperCommand] = TyperCommand,
 ) -> Callable[[Function], Function]:
     """Add a function as a command. ``options_anywhere``: also behind an argument.
 
@@ -53,6 +110,7 @@ def command(
     """
     return app.command(
         name,
+        cls=cls,
         rich_help_panel=group,
         epilog="\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in examples)]),
         context_settings={"allow_interspersed_args": options_anywhere, "ignore_unknown_options": passes_options},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Optional
 
 import typer
@@ -14,24 +15,19 @@ Progress = Annotated[
     Form,
     typer.Option("--progress", help="json: one JSON object a line on stderr (default: a bar, on a terminal)."),
 ]
-SpaceName = Annotated[str, typer.Option("--space", metavar="NAME", help="Name of the space.")]
+SpaceOption = Annotated[Optional[str], typer.Option("--space", metavar="NAME", help="The same as SPACE.")]
+_HERE = "the nearest .venv or node_modules, else HOLO_SPACE, else that of the nearest blueprint, else user"
+SpaceToAsk = Annotated[
+    Optional[str],
+    typer.Argument(metavar="[SPACE]", help=f"Name of the space, or its beginning (default: {_HERE})."),
+]
 SpaceToRestore = Annotated[
     Optional[str],
-    typer.Option(
-        "--space",
-        metavar="NAME",
-        help="Name of the space (default: the one at --to, else the nearest .venv or node_modules, else HOLO_SPACE, "
-        "else user).",
-    ),
+    typer.Argument(metavar="[SPACE]", help=f"Name of the space (default: the one at --to, else {_HERE})."),
 ]
-SpaceToWorkIn = Annotated[
+SpaceToRunIn = Annotated[
     Optional[str],
-    typer.Option(
-        "--space",
-        metavar="NAME",
-        help="Name of the space (default: the nearest .venv or node_modules, else HOLO_SPACE, else that of the nearest "
-        "blueprint, else user).",
-    ),
+    typer.Option("--space", metavar="NAME", help=f"The same as SPACE before -- (default: {_HERE})."),
 ]
 To = Annotated[Optional[str], typer.Option("--to", metavar="DIR", help="Directory of the space.")]
 StrategyName = Annotated[
@@ -67,3 +63,15 @@ def one_name(argument: str | None, option: str | None) -> str | None:
     if argument is not None and option is not None:
         raise UsageError("two spaces are named", "Name one, with --space or without.")
     return argument if argument is not None else option
+
+
+def space_and_source(first: str | None, second: str | None, space: str | None) -> tuple[str | None, str | None]:
+    """What the arguments of `holo init [SPACE] [SOURCE]` are.
+
+    With ``--space`` the only one is the source. So it is if it has a slash, which the name of a space cannot have.
+    """
+    if second is not None:
+        return one_name(first, space), second
+    if space is not None or first is None or "/" in first or os.sep in first:
+        return space, first
+    return first, None

@@ -89,12 +89,15 @@ class _Line(NamedTuple):
 
 
 def _read(before: Sequence[str]) -> _Line:
-    place, pending, is_behind_dashes = 0, "", False
+    # With --space, the first argument of these is the second.
+    place = int(before[0] in ("init", "run") and any(word.partition("=")[0] == "--space" for word in before))
+    pending, is_behind_dashes = "", False
     for number, word in enumerate(before[1:], 1):
         if pending:
             pending = ""
         elif word == "--" and not is_behind_dashes:
             is_behind_dashes = True
+            place = max(place, _place_of_command(before[0]))
         elif word[:1] == "-" and word != "-" and not is_behind_dashes:
             pending = "" if "=" in word else _value(before[0], word)
         elif _argument(before[0], place) == "COMMAND":
@@ -113,6 +116,12 @@ def _argument(command: str, place: int) -> str:
     if place >= len(kinds) and kinds and kinds[-1][-1:] == "*":
         place = len(kinds) - 1
     return kinds[place].removesuffix("*") if place < len(kinds) else ""
+
+
+def _place_of_command(command: str) -> int:
+    """The place of another program's command, or 0: it begins behind ``--`` at the latest."""
+    kinds = ARGUMENTS.get(command, ())
+    return kinds.index("COMMAND*") if "COMMAND*" in kinds else 0
 
 
 def _value(command: str, option: str) -> str:

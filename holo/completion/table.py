@@ -38,10 +38,13 @@ COMMANDS = {
 
 ARGUMENTS = {
     "record": ("DIRECTORY",),
-    "init": ("CATALOG|FILE",),
+    "init": ("SPACE", "CATALOG|FILE"),
+    "restore": ("SPACE",),
     "delete": ("SPACE",),
     "clone": ("FILE", "FILE"),
-    "run": ("COMMAND*",),
+    "run": ("SPACE", "COMMAND*"),
+    "shell": ("SPACE",),
+    "variables": ("SPACE",),
     "status": ("SPACE",),
     "diff": ("SPACE|CATALOG|FILE", "SPACE|CATALOG|FILE"),
     "ls": ("CATALOG", "FILE"),
@@ -73,7 +76,7 @@ OPTIONS = {
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },
     "init": {
-        "--space": ("Name of the space.", "SPACE"),
+        "--space": ("The same as SPACE.", "SPACE"),
         "--to": ("Directory of the space.", "DIRECTORY"),
         "--strategy": ("smart, reflink, hardlink or copy.", "smart|reflink|hardlink|copy"),
         "--strict": ("Fail instead of falling back to another strategy.", ""),
@@ -87,7 +90,7 @@ OPTIONS = {
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },
     "restore": {
-        "--space": ("Name of the space.", "SPACE"),
+        "--space": ("The same as SPACE.", "SPACE"),
         "--catalog": ("Turn the space into this catalog.", "CATALOG"),
         "--to": ("Directory of the space.", "DIRECTORY"),
         "--strategy": ("smart, reflink, hardlink or copy.", "smart|reflink|hardlink|copy"),
@@ -113,7 +116,7 @@ OPTIONS = {
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },
     "run": {
-        "--space": ("Name of the space.", "SPACE"),
+        "--space": ("The same as SPACE before --.", "SPACE"),
         "--blueprint": ("Run in a space built from this file.", "FILE"),
         "--compile": ("Compile Python's bytecode when a blueprint is built.", ""),
         "--no-compile": ("Do not compile Python's bytecode when a blueprint is built.", ""),
@@ -124,11 +127,11 @@ OPTIONS = {
         "--force": ("Also use a space whose last restore is unfinished, or whose Python is gone.", ""),
     },
     "shell": {
-        "--space": ("Name of the space.", "SPACE"),
+        "--space": ("The same as SPACE.", "SPACE"),
         "--force": ("Also use a space whose last restore is unfinished, or whose Python is gone.", ""),
     },
     "variables": {
-        "--space": ("Name of the space.", "SPACE"),
+        "--space": ("The same as SPACE.", "SPACE"),
         "--shell": ("sh, fish or powershell.", "sh|fish|powershell"),
         "--force": ("Also use a space whose last restore is unfinished, or whose Python is gone.", ""),
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from holo import digest as digests
 from holo import platform
-from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound, UsageError, choice, os_errors_as
+from holo.errors import (
+    CatalogInvalid,
+    HoloError,
+    IntegrityError,
+    NotFound,
+    UsageError,
+    beginning_with,
+    choice,
+    os_errors_as,
+)
 from holo.files import NOT_DAMAGE, SMALL, names_in, read_file, seal, sync_folder, unseal, write_atomically
 from holo.hololib.golden import remove_golden
 from holo.hololib.layout import NAME, catalog_digest, catalog_name, check_name, library_folder
@@ -189,10 +198,11 @@ class Catalogs:
             )
         return data, is_own
 
-    def resolve(self, reference: str) -> CatalogRef:
+    def resolve(self, reference: str, *, begun: bool = False) -> CatalogRef:
         """Find a catalog by name or by a digest prefix of at least four digits.
 
-        Raises :class:`NotFound` or, if the prefix fits several, :class:`UsageError`.
+        ``begun``: the beginning of a name or of a digest will do if no other has it. Raises :class:`NotFound`, or
+        :class:`UsageError` if what is given fits several.
         """
         if NAME.fullmatch(reference) and (known := self._read_name(reference)) is not None:
             return CatalogRef(reference, known.digest)
@@ -202,6 +212,10 @@ class Catalogs:
                 return CatalogRef(self.name_of(fitting[0]), fitting[0])
             if fitting:
                 raise UsageError(f"{reference} is the beginning of {len(fitting)} catalog digests", "Give more digits.")
+        if begun and (name := beginning_with(reference, self.names(), "names of catalogs")) is not None:
+            return self.resolve(name)
+        if begun and (digest := beginning_with(reference, self.digests(), "catalog digests")) is not None:
+            return CatalogRef(self.name_of(digest), digest)
         raise NotFound(
             f"there is no catalog {reference!r} in {self._library}",
             f"{choice('Catalogs', reference, sorted(self.names()))} To record one: `holo record DIR --name NAME`.",

@@ -112,7 +112,8 @@ def cargo_of(library: Library, references: Sequence[str], known: Sequence[str], 
     """
     if not references:
         raise UsageError("there is nothing to export", "Name catalogs: `holo catalogs` shows which there are.")
-    catalogs = {ref: library.catalogs.load(ref.digest) for ref in map(library.catalogs.resolve, references)}
+    found = [library.catalogs.resolve(reference, begun=True) for reference in references]
+    catalogs = {ref: library.catalogs.load(ref.digest) for ref in found}
     blobs: set[str] = set()
     without: set[str] = set()
     for item in known:
@@ -123,7 +124,7 @@ def cargo_of(library: Library, references: Sequence[str], known: Sequence[str], 
                     blobs |= {row[4] for _, row in bundle.catalog(digest).files()}
                 without |= held
         else:
-            digest = library.catalogs.resolve(item).digest
+            digest = library.catalogs.resolve(item, begun=True).digest
             blobs |= {row[4] for _, row in library.catalogs.read(digest).files()}
             without.add(digest)
     digests = {ref.digest for ref in catalogs}

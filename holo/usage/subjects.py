@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from holo import platform
-from holo.errors import HoloError, NotFound, UsageError, os_errors_as
+from holo.errors import HoloError, NotFound, UsageError, beginning_with, choice, os_errors_as
 from holo.files import names_in
 from holo.hololib.golden import golden_trees
 from holo.hololib.inventory import needs
@@ -121,14 +121,23 @@ class Subjects:
                 return
         path = absolute(what)
         if not os.path.exists(path):
-            raise NotFound(
-                f"there is no path {what!r}" if os.sep in what else f"there is no space, catalog or path {what!r}",
-                "`holo list` shows the spaces, and `holo catalogs` the catalogs.",
-            )
+            if os.sep in what:
+                raise NotFound(f"there is no path {what!r}", "Name spaces, catalogs or paths.")
+            self.name(self._begun(what))
+            return
         number = self._add("path", path, path)
         if self._holders[number].kind == "source":
             self._holders[number] = _Holder("path", path, self._holders[number].path)
         self._named.append((os.path.realpath(path), path))
+
+    def _begun(self, what: str) -> str:
+        """The only space or catalog whose name or digest begins so."""
+        catalogs = self._home.library.catalogs
+        names = sorted({*self._home.spaces.names(), *catalogs.names()})
+        found = beginning_with(what, names, "names") or beginning_with(what, catalogs.digests(), "catalog digests")
+        if found is None:
+            raise NotFound(f"there is no space, catalog or path {what!r}", choice("Spaces and catalogs", what, names))
+        return found
 
     def _say_what_is_taken(self, name: str) -> None:
         catalogs = self._home.library.catalogs

@@ -105,7 +105,7 @@ def test_every_command_that_is_named_is_there(command: str) -> None:
         ("inti",),
         ("help", "no-such-command"),
         ("--no-such-option",),
-        ("init",),
+        ("init", "one", "env", "--space", "two"),
         ("init", "--space"),
         ("init", "--sapce", "x"),
         ("init", "--space", "x", "one", "two"),

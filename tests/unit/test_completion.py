@@ -129,7 +129,9 @@ def test_what_is_offered(home: Holo, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked("gc", current="--keep-d") == ["names", "--keep-days"]
     assert asked("gc", "--keep-days") == ["names"]
     assert asked("run", "--", "ls", "-l") == ["command 2"]
-    assert asked("init", "--", current="--") == ["files"]
+    assert asked("run", "job-1", "--") == ["command 3"]
+    assert asked("run", "--force") == asked("init") == ["names", "job-1"]
+    assert asked("init", "new", "--", current="--") == ["files"]
     assert home("__complete").stdout.startswith("names\nrecord\tRecord ")
     assert home("__complete", "one", code=1).stdout == ""
 
@@ -212,4 +214,4 @@ def test_the_manual(tmp_path: Path) -> None:
     for name, sentence in COMMANDS.items():
         assert f"holo-{name} - {sentence.rstrip('.')}" in shown
     assert "--strategy NAME" in shown
-    assert "holo init --space web requirements.txt --to .venv" in shown
+    assert "holo init web requirements.txt --to .venv" in shown

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from holo.cli.app import command
-from holo.cli.options import Json, one_name
+from holo.cli.options import Json, SpaceOption, SpaceToAsk, one_name
 
 _GROUP = "Ask"
 
-Name = Annotated[
-    Optional[str],
-    typer.Argument(
-        metavar="[SPACE]",
-        help="Name of the space, or its beginning (default: the nearest .venv or node_modules, else HOLO_SPACE, else "
-        "that of the nearest blueprint, else user).",
-    ),
-]
-Option = Annotated[Optional[str], typer.Option("--space", metavar="NAME", help="The same as SPACE.")]
 _REFERENCE = "Catalog (name or digest), space (as it is now) or bundle; the beginning of a name is enough."
 Detailed = Annotated[bool, typer.Option("--verbose", "-v", help="Also list every file that differs.")]
 
 
 @command("status", _GROUP, ["holo status", "holo status job-1 -v"])
-def status(name: Name = None, space: Option = None, detailed: Detailed = False, as_json: Json = False) -> None:
+def status(
+    name: SpaceToAsk = None, space: SpaceOption = None, detailed: Detailed = False, as_json: Json = False
+) -> None:
     """Show what has changed in a space, by package first."""
     from holo.api import Hololib
     from holo.cli import answers, render
@@ -82,7 +75,7 @@ def print_content(
 
 
 @command("history", _GROUP, ["holo history job-1"])
-def history(name: Name = None, space: Option = None, as_json: Json = False) -> None:
+def history(name: SpaceToAsk = None, space: SpaceOption = None, as_json: Json = False) -> None:
     """Show when a space was made and restored, and by which command."""
     from holo.api import Hololib
     from holo.cli import answers, render

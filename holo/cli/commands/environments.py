@@ -13,16 +13,18 @@ from holo.cli.options import (
     Json,
     KeepSetid,
     Progress,
-    SpaceName,
+    SpaceOption,
     SpaceToRestore,
     StrategyName,
     Strict,
     To,
     Verify,
     Yes,
+    one_name,
+    space_and_source,
 )
 from holo.cli.progress import Form, progress
-from holo.errors import UsageError, printable
+from holo.errors import printable
 
 _GROUP = "Record and restore"
 
@@ -52,9 +54,9 @@ def record(
         render.document(report.to_json()) if as_json else render.recorded(report)
 
 
-@command("init", _GROUP, ["holo init --space job-1 app", "holo init --space web requirements.txt --to .venv"])
+@command("init", _GROUP, ["holo init job-1 app", "holo init web requirements.txt --to .venv"])
 def init(
-    space: SpaceName,
+    name: SpaceToRestore = None,
     source: Annotated[
         Optional[str],
         typer.Argument(
@@ -63,6 +65,7 @@ def init(
             "(default: the nearest blueprint, else the only catalog).",
         ),
     ] = None,
+    space: SpaceOption = None,
     to: To = None,
     strategy: StrategyName = None,
     strict: Strict = False,
@@ -78,6 +81,7 @@ def init(
     from holo.api import Hololib
     from holo.cli import render
 
+    space, source = space_and_source(name, source, space)
     with progress("init", "restoring", "files", form=shown, quiet=as_json) as on_progress:
         report = Hololib().init(
             space,
@@ -101,12 +105,13 @@ def init(
     _GROUP,
     [
         "holo restore                          # the nearest .venv or node_modules",
-        "holo restore --space job-1 --dry-run",
-        "holo restore --space job-1 --catalog app",
+        "holo restore job-1 --dry-run",
+        "holo restore job-1 --catalog app",
     ],
 )
 def restore(
-    space: SpaceToRestore = None,
+    name: SpaceToRestore = None,
+    space: SpaceOption = None,
     catalog: Annotated[
         Optional[str], typer.Option("--catalog", metavar="REF", help="Turn the space into this catalog.")
     ] = None,
@@ -125,6 +130,7 @@ def restore(
     from holo.cli import render
 
     library = Hololib()
+    space = one_name(name, space)
     if dry_run:
         planned = library.dry_run(
             space, catalog=catalog, to=to, strategy=strategy, strict=strict, verify=verify, force=force, yes=yes
@@ -169,16 +175,14 @@ def delete(
         Optional[str],
         typer.Argument(metavar="[SPACE]", help="Name of the space (default: the nearest .venv or node_modules)."),
     ] = None,
-    space: Annotated[Optional[str], typer.Option("--space", metavar="NAME", help="The same as SPACE.")] = None,
+    space: SpaceOption = None,
     as_json: Json = False,
 ) -> None:
     """Delete a space."""
     from holo.api import Hololib
     from holo.cli import render
 
-    if name is not None and space is not None:
-        raise UsageError("two spaces are named", "Name one: `holo delete SPACE`.")
-    gone = Hololib().delete(name if name is not None else space)
+    gone = Hololib().delete(one_name(name, space))
     if gone.state == "damaged":
         render.warn(
             f"what holo knew about space {gone.name} was damaged: if the space was not at {gone.path}, its directory "

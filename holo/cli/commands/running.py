@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from holo import signals
-from holo.cli.app import CommandEnded, command
-from holo.cli.options import Compile, Json, SpaceToWorkIn, Unfit
+from holo.cli.app import SPACE, CommandEnded, SpaceBeforeCommand, command
+from holo.cli.options import Compile, Json, SpaceOption, SpaceToAsk, SpaceToRunIn, Unfit, one_name
 from holo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,14 +23,18 @@ _GROUP = "Work in a space"
     _GROUP,
     [
         "holo run -- python train.py",
-        "holo run --space job-1 -- pytest -q",
+        "holo run job-1 -- pytest -q",
         "holo run --ephemeral --blueprint requirements.txt -- pytest -q",
     ],
     options_anywhere=False,
+    cls=SpaceBeforeCommand,
 )
 def run(
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND ...", help="The command and its arguments.")],
-    space: SpaceToWorkIn = None,
+    context: typer.Context,
+    command: Annotated[
+        list[str], typer.Argument(metavar="[SPACE] -- COMMAND ...", help="The space; the command and its arguments.")
+    ],
+    space: SpaceToRunIn = None,
     blueprint: Annotated[
         Optional[str], typer.Option("--blueprint", metavar="FILE", help="Run in a space built from this file.")
     ] = None,
@@ -54,6 +58,7 @@ def run(
     """Run a command in a space. Its exit code is passed on."""
     from holo.api import Hololib
 
+    space = one_name(context.meta.get(SPACE), space)
     if ephemeral:
         if force:
             raise UsageError("--force is for spaces", "A throw-away environment is whole: leave it out.")
@@ -71,13 +76,13 @@ def run(
     raise CommandEnded(library.run_in(found, command))
 
 
-@command("shell", _GROUP, ["holo shell --space job-1"])
-def shell(space: SpaceToWorkIn = None, force: Unfit = False) -> None:
+@command("shell", _GROUP, ["holo shell job-1"])
+def shell(name: SpaceToAsk = None, space: SpaceOption = None, force: Unfit = False) -> None:
     """Start a shell in a space. Its exit code is passed on."""
     from holo.api import Hololib
 
     library = Hololib()
-    found = library.space_to_run_in(space, force=force)
+    found = library.space_to_run_in(one_name(name, space), force=force)
     _warn_of_hidden_modules(library, found)
     raise CommandEnded(library.run_in(found))
 
@@ -90,9 +95,10 @@ def _warn_of_hidden_modules(library: Hololib, space: Space) -> None:
         render.warn(warning)
 
 
-@command("variables", _GROUP, ['eval "$(holo variables --space job-1)"', "holo variables --shell fish | source"])
+@command("variables", _GROUP, ['eval "$(holo variables job-1)"', "holo variables --shell fish | source"])
 def variables(
-    space: SpaceToWorkIn = None,
+    name: SpaceToAsk = None,
+    space: SpaceOption = None,
     shell: Annotated[str, typer.Option("--shell", metavar="NAME", help="sh, fish or powershell.")] = "sh",
     force: Unfit = False,
     as_json: Json = False,
@@ -105,5 +111,5 @@ def variables(
     from holo.cli import render
 
     library = Hololib()
-    found = library.space_to_run_in(space, force=force)
+    found = library.space_to_run_in(one_name(name, space), force=force)
     render.document(library.variables(found)) if as_json else render.raw(library.shell_code(found, shell))
