@@ -14,7 +14,7 @@ endif
 # mkfs and its kin live where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help demo docs man test test-unit test-filesystems test-faults test-builds torture lint bench tools clean
+.PHONY: help demo docs man site test test-unit test-filesystems test-faults test-builds torture lint bench tools clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -28,6 +28,9 @@ docs: $(STAMP) tools ## write what completion knows of the help, and what the co
 
 man: $(STAMP) ## make man pages of the help, in build/man: `man -l build/man/holo.1`
 	@cd tests && ../$(BIN)/python -m support.reference ../build/man
+
+site: $(STAMP) ## build the site of the documentation, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 test: $(STAMP) tools ## run the tests, on real filesystems where it may mount them
 	@$(PYTEST)
@@ -66,10 +69,10 @@ $(STAMP): pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@echo $(PYTHON) > $@
 
-# What the tests make and compare filesystems with, npm, locales, shells, what shows the manual, and servers. Installed only where that needs no question: root with apt.
+# What the tests make and compare filesystems with, npm, locales, shells, what shows the manual and the site, and servers. Installed only where that needs no question: root with apt.
 TOOLS := mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs rsync:rsync setfattr:attr fish:fish strace:strace \
          npm:npm direnv:direnv bindfs:bindfs locale-gen:locales gcc:build-essential zsh:zsh tcsh:tcsh \
-         groff:groff-base col:bsdextrautils \
+         groff:groff-base col:bsdextrautils chromium-headless-shell:chromium-headless-shell \
          unzip:unzip 7z:p7zip-full ssh-keygen:openssh-client nginx:nginx-light openssl:openssl
 
 # While it says 101, Debian's packages start no service. The one of nginx does not start later either.

@@ -1,10 +1,13 @@
-"""What is made from the command line's own help: the table that completion reads, and the man pages.
+"""What is made from the code: the table that completion reads, the man pages, and pages of the site.
 
 ``python -m support.reference`` in ``tests/`` writes the table, and the man pages to a folder if one is named.
 """
 
 from __future__ import annotations
 
+import ast
+import enum
+import inspect
 import json
 import re
 import sys
@@ -17,7 +20,7 @@ import typer.testing
 
 import holo
 from holo.cli.commands import load_all
-from holo.settings import Strategy
+from holo.settings import Strategy, load
 
 ROOT = Path(__file__).parent.parent.parent
 TABLE = ROOT / "holo" / "completion" / "table.py"
@@ -42,6 +45,9 @@ _KINDS = {
 }
 """What completion offers where the help shows a word in capitals. Of the words of others it knows nothing."""
 
+_INSIDE = ("ls", "cat")
+"""Commands whose last argument is a path inside a catalog, which is not read at a press of Tab."""
+
 _OF_OPTIONS = {
     "--shell": "sh|fish|powershell",
     "--space": "SPACE",
@@ -63,6 +69,8 @@ def table() -> str:
     ]
     for name, known in COMMANDS.commands.items():
         kinds = [kind for parameter in arguments(known) for kind in _argument_kinds(parameter)]
+        if name in _INSIDE:
+            kinds[-1] = "PATH"
         if kinds:
             lines.append(f"    {_quoted(name)}: {_tuple(kinds)},")
     lines += ["}", '"""The kinds of each argument; the last one may stand for many (*)."""', "", "OPTIONS = {"]
@@ -193,6 +201,102 @@ def _roff(text: str) -> str:
     """A text in which nothing is a request or an escape, but for the paragraphs that were put there."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("`", "\\`")
     return re.sub(r"^(?!\.PP$)(?=[.'])", r"\\&", text, flags=re.MULTILINE)
+
+
+# -- pages of the site ------------------------------------------------------------------------------------
+
+
+def pages() -> dict[str, str]:
+    """The pages of the reference that are made from the code, by their path in the site."""
+    return {"reference/help.md": _help(), "reference/api.md": _api(), "reference/settings.md": _settings()}
+
+
+def _help() -> str:
+    run = typer.testing.CliRunner()
+    lines = ["# The help of every command", "What `holo help COMMAND` prints. [Commands](../commands.md) says more."]
+    for name in COMMANDS.commands:
+        said = run.invoke(load_all(), [name, "--help"], env={"COLUMNS": "100"}, prog_name="holo").stdout
+        lines.append(f"## {name}\n\n```text\n{said.strip()}\n```")
+    return "\n\n".join(lines) + "\n"
+
+
+def _settings() -> str:
+    rows = [
+        f"| `{setting.key}` | `{setting.value}` |"
+        for setting in load(environ={"HOME": "/home/ada"}).effective()
+        if setting.key != "workers"  # of this machine
+    ]
+    example = (ROOT / "settings.example.yaml").read_text(encoding="utf-8")
+    return "\n".join(
+        [
+            "# Every setting and its default",
+            "",
+            "For Ada, on Linux. [Settings](../settings.md) says what they mean.",
+            "",
+            "| key | default |",
+            "| --- | --- |",
+            *rows,
+            "| `workers` | one per processor that holo may use |",
+            "",
+            "settings.example.yaml:",
+            "",
+            f"```yaml\n{example.strip()}\n```",
+            "",
+        ]
+    )
+
+
+def _api() -> str:
+    lines = ["# Everything that is public", "Made from the docstrings. [The API](../api.md) tells how to use it."]
+    for name in sorted(holo.__all__, key=lambda each: (each != "Hololib", each.lower())):
+        known = getattr(holo, name)
+        if name[0] != "_" and callable(known):
+            lines += [f"## {name}", _signature(name, known), _prose(inspect.getdoc(known) or "")]
+            if inspect.isclass(known):
+                lines += [_fields(known), *_methods(known)]
+    return "\n\n".join(filter(None, lines)) + "\n"
+
+
+def _methods(known: type) -> list[str]:
+    """The public methods of a class, but for those that only say the same in another form."""
+    lines = []
+    for name, method in vars(known).items():
+        if name[0] != "_" and inspect.isfunction(method) and (said := inspect.getdoc(method)):
+            lines += [f"### {known.__name__}.{name}", _signature(name, method), _prose(said)]
+    return lines
+
+
+def _signature(name: str, known: Any) -> str:
+    if inspect.isclass(known) and (known.__doc__ is None or issubclass(known, (BaseException, tuple, enum.Enum))):
+        return ""
+    text = re.sub(r"'([\w. |\[\],]+)'", r"\1", str(inspect.signature(known)))
+    text = re.sub(r"<function (\w+) at \w+>", r"\1", text).replace("(self, ", "(").replace("(self)", "()")
+    if len(text) > 80:
+        parameters, end, result = text.rpartition(") -> ")
+        text = parameters.replace("(", "(\n    ", 1).replace(", ", ",\n    ") + ",\n" + end + result
+    return f"```python\n{name}{text}\n```"
+
+
+def _fields(known: type) -> str:
+    """A table of the fields that a class declares, with the texts below them."""
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(known))).body
+    except (OSError, TypeError):
+        return ""
+    assert isinstance(tree, ast.ClassDef)
+    rows = []
+    for field, below in zip(tree.body, [*tree.body[1:], ast.Pass()], strict=True):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.target.id[0] != "_":
+            said = ast.get_docstring(ast.Module([below], [])) if isinstance(below, ast.Expr) else None
+            typed = ast.unparse(field.annotation).replace("|", "\\|")
+            rows.append(f"| `{field.target.id}` | `{typed}` | {_prose(said or '').replace(chr(10), ' ')} |")
+    return "\n".join(["| field | type | |", "| --- | --- | --- |", *rows]) if rows else ""
+
+
+def _prose(docstring: str) -> str:
+    """A docstring as Markdown: code, and names of the code, are all that it marks."""
+    text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", docstring).replace("``", "`")
+    return re.sub(r"::\n\n", ":\n\n", text)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from support.cli import Holo
 from support.servers.nginx import CACHE, VERIFICATION
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("catalogs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("catalogs/*.md")])
 COMMANDS: Any = typer.main.get_command(load_all())  # a group of click's, which some versions of Typer bring along
 
 page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
