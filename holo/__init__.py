@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from holo.hololib.inventory import Damage
     from holo.hololib.reference import CatalogRef
     from holo.hooks import HookReport
+    from holo.listing import CatalogDetails, SpaceDetails
     from holo.record import RecordReport
     from holo.remote.report import (
         PullReport,
@@ -116,6 +117,7 @@ _HOMES = {
     ),
     "remote.traffic": ("Traffic",),
     "exchange": ("RemoteLibrary",),
+    "listing": ("CatalogDetails", "SpaceDetails"),
     "restore": ("DryRun",),
     "checkout.plan": ("Fill", "Plan", "Removal"),
     "restore.report": ("RestoreReport",),
@@ -137,6 +139,7 @@ __all__ = [
     "BenchResult",
     "Capability",
     "Catalog",
+    "CatalogDetails",
     "CatalogInvalid",
     "CatalogRef",
     "CatalogSummary",
@@ -187,6 +190,7 @@ __all__ = [
     "Shared",
     "SourceChanged",
     "Space",
+    "SpaceDetails",
     "SpaceHistory",
     "SpaceStatus",
     "Strategy",

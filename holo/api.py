@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from holo.gc.report import GcReport
     from holo.home import Exchange
     from holo.hooks import HookReport
+    from holo.listing import CatalogDetails, SpaceDetails
     from holo.platform import Directory
     from holo.record import RecordReport
     from holo.restore import Carrier, DryRun, Options
@@ -232,7 +233,9 @@ class Hololib:
         """What makes a space the current environment: variables to set, and with ``None`` those to unset."""
         from holo import activation
 
-        return activation.variables(space.path, space.name, os.environ)
+        found = activation.variables(space.path, space.name, os.environ)
+        self.home.spaces.mark_used(space.name)
+        return found
 
     def shell_code(self, space: Space, shell: str = "sh") -> str:
         """The same as code that a shell (``sh``, ``fish`` or ``powershell``) evaluates.
@@ -241,7 +244,9 @@ class Hololib:
         """
         from holo import activation
 
-        return activation.render(self.variables(space), shell)
+        code = activation.render(activation.variables(space.path, space.name, os.environ), shell)
+        self.home.spaces.mark_used(space.name)
+        return code
 
     def run_in(self, space: Space, command: Sequence[str] | None = None) -> int:
         """Run a command in a space, by default the user's shell; returns its exit code.
@@ -348,6 +353,7 @@ class Hololib:
                 # A socket or a fifo that the command left is no reason to lose its result.
                 record_tree(self.home.library, path, keep, root=root, skip_special=True, workers=self.home.workers)
 
+        self.home.spaces.mark_used(environment.space)
         code = ephemeral.run(self.home, environment, list(command), save if keep is not None else None)
         if keep is not None and not record:
             self.init(keep, keep)
@@ -505,6 +511,38 @@ class Hololib:
         from holo.answers.status import history_of
 
         return history_of(self.home, selection.space_asked_about(self.home, space))
+
+    def space_details(self, *, stale: str | None = None, measure: bool = False) -> list[SpaceDetails]:
+        """The same with what `holo list` shows besides: when each was made and used, of what, and what it has alone.
+
+        ``stale``: only those that nobody has used for so long (``30d``). What a space has alone is what the last
+        restore left; ``measure`` does what :meth:`usage` does, to see what it has now.
+        """
+        from holo import listing
+
+        self._sweep()
+        found = listing.not_used_for(stale, listing.spaces(self.home))
+        if not measure or not found:
+            return found
+        sizes = {item.name: item.exclusive for item in self.usage().items if item.kind == "space"}
+        return [item._replace(exclusive=sizes.get(item.space.name, 0)) for item in found]
+
+    def catalog_details(
+        self, reference: str | None = None, *, stale: str | None = None, measure: bool = False
+    ) -> list[CatalogDetails]:
+        """Catalogs as :meth:`catalogs` finds them, with what `holo catalogs` shows besides.
+
+        What one has alone in the library is measured only if that is asked for.
+        """
+        from holo import listing
+
+        found = listing.not_used_for(stale, listing.catalogs(self.home, self.catalogs(reference)))
+        digests = {item.summary.digest for item in found if self.home.library.catalogs.has(item.summary.digest)}
+        if not measure or not digests:
+            return found
+        measured = {item.path: item.exclusive for item in self.usage(*sorted(digests)).items}
+        path = self.home.library.catalogs.path
+        return [item._replace(exclusive=measured.get(path(item.summary.digest))) for item in found]
 
     def catalogs(self, reference: str | None = None) -> list[CatalogSummary]:
         """All catalogs, by name; or the one of a name or digest prefix, under all its names; or those of a bundle."""

@@ -24,17 +24,18 @@ NOT_DAMAGE = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, e
 """What opening and reading answer that says nothing about the file."""
 
 
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+
 def open_file(path: str, *, follow: bool = False) -> int:
     """Open a regular file for reading. ``follow``: a symlink there is the user's own choice.
 
     A pipe would make its reader wait, a device may never end, and a symlink may lead anywhere. Raises
     :class:`OSError`, whose ``strerror`` says which it was.
     """
-    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    if not follow:
-        flags |= getattr(os, "O_NOFOLLOW", 0)
     try:
-        descriptor = os.open(path, flags)
+        descriptor = os.open(path, _READ if follow else _READ | _NOFOLLOW)
     except OSError as error:
         if error.errno == errno.ELOOP and os.path.islink(path):
             raise OSError(errno.ELOOP, "it is a symlink", path) from None
@@ -52,10 +53,12 @@ def read(descriptor: int, most: int) -> bytes:
     """All of an open file. Raises :class:`OSError` (EFBIG) when that is more than ``most`` bytes."""
     pieces = []
     left = most + 1
+    size = 1 << 14  # most files are small, and Python makes room for what may come
     # Not by its size alone: that may be of a sparse file, and change.
-    while left and (piece := os.read(descriptor, min(left, 1 << 22))):
+    while left and (piece := os.read(descriptor, min(left, size))):
         pieces.append(piece)
         left -= len(piece)
+        size = 1 << 14 if len(piece) < size else 1 << 22
     if not left:
         raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes")
     return b"".join(pieces)

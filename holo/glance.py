@@ -16,7 +16,6 @@ from holo import platform
 from holo.errors import HoloError
 from holo.hololib import Library
 from holo.space import Space
-from holo.walk import open_directory
 
 _GONE = (FileNotFoundError, NotADirectoryError)
 
@@ -53,7 +52,7 @@ def _is_missing(path: str) -> bool:
 
 def _is_changed(space: Space, directories: list[tuple[str, int, int]]) -> bool:
     try:
-        root = open_directory(space.path)
+        root = platform.open_root(space.path)
     except OSError:  # nothing is to be seen from here
         return False
     modes = space.unkept_modes
@@ -66,7 +65,9 @@ def _is_changed(space: Space, directories: list[tuple[str, int, int]]) -> bool:
             except OSError:  # recorded so that this user cannot look there, or too long a path
                 continue
             wanted = stat.S_IFDIR | mode
-            if status.st_mode not in (wanted, modes.get(wanted)) or status.st_mtime_ns != space.times.kept(mtime):
+            if status.st_mode != wanted and status.st_mode != modes.get(wanted):
+                return True
+            if status.st_mtime_ns != mtime and status.st_mtime_ns != space.times.kept(mtime):
                 return True
     finally:
         platform.close_directory(root)

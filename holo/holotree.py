@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 
@@ -28,7 +28,9 @@ from holo.walk import absolute, make_folders, refuse_symlinks
 _MARK = ".mark"
 _INODES = ".inodes"
 _HISTORY = ".history"
-_BESIDE = (_MARK, ".origin", _INODES, _HISTORY)
+_ORIGIN = ".origin"
+_USED = ".used"
+_BESIDE = (_MARK, _ORIGIN, _INODES, _USED, _HISTORY)
 """What a space has besides its record and its lock."""
 
 _MOUNT_LOCK = ".cover"
@@ -79,12 +81,11 @@ class Holotree:
 
     def is_default(self, space: Space) -> bool:
         """Whether a space is at its default place, which always belongs to this home."""
-        return space.path == self.default_path(space.name)
+        return space.path.startswith(self.path) and space.path == self.default_path(space.name)
 
     def moved_along(self, path: str, home: str) -> str:
         """Where something is now that was at ``path`` when this home was at ``home``."""
-        above = os.path.join(home, "")
-        if home == self.home or not path.startswith(above):
+        if home == self.home or not path.startswith(above := os.path.join(home, "")):
             return path
         return absolute(os.path.join(self.home, path.removeprefix(above)))
 
@@ -219,10 +220,12 @@ class Holotree:
             space = decode(read(descriptor, SMALL), name)
             if space is None:
                 return None
-            space = replace(space, path=self.moved_along(space.path, space.home))
+            if (moved := self.moved_along(space.path, space.home)) != space.path:
+                space = replace(space, path=moved)
             if not prove and self.is_default(space):
                 return space
-            return replace(space, standing=self._standing(space, platform.identity(descriptor)))
+            standing = self._standing(space, platform.identity(descriptor))
+            return space if standing == space.standing else replace(space, standing=standing)
         except OSError as error:
             raise self._unreadable(name, path, error) from error
         finally:
@@ -332,10 +335,10 @@ class Holotree:
         found.update(name for name in marked if NAME.fullmatch(name) and self._marked(name) is not None)
         return sorted(name for name in found if NAME.fullmatch(name))
 
-    def spaces(self) -> list[Space]:
-        """The spaces of this user, and root's; also those whose records are damaged."""
+    def spaces(self, names: Iterable[str] | None = None) -> list[Space]:
+        """The spaces of this user, and root's; also those whose records are damaged. ``names``: only these."""
         found = []
-        for name in self.names():
+        for name in self.names() if names is None else names:
             with suppress(OthersSpace):
                 found.append(self.find_anyhow(name))
         return [space for space in found if space is not None]
@@ -513,13 +516,29 @@ class Holotree:
         for kind in (*_BESIDE, ".json"):
             remove_at(os.path.join(self._records, name + kind))
 
+    def mark_used(self, name: str) -> None:
+        """Note that this user works in a space now, if there is one. Where that cannot be written, it is no failure."""
+        with suppress(OSError), platform.closing(platform.open_root(self._records)) as folder:
+            if is_there(self.record_path(name)):
+                platform.touch(folder, name + _USED)
+
+    def last_used(self, name: str) -> float | None:
+        """When somebody last did, in seconds of the epoch."""
+        with suppress(OSError):
+            return os.lstat(os.path.join(self._records, name + _USED)).st_mtime
+        return None
+
+    def with_origins(self) -> set[str]:
+        """The names of the spaces of which it is known that they were made from a blueprint."""
+        return {file.removesuffix(_ORIGIN) for file in names_in(self._records) if file.endswith(_ORIGIN)}
+
     def record_path(self, name: str) -> str:
         """The file that says what is known of a space."""
         return os.path.join(self._records, name + ".json")
 
     def origin_path(self, name: str) -> str:
         """The file that says which blueprint a space was made from (see :mod:`holo.blueprints.memory`)."""
-        return os.path.join(self._records, name + ".origin")
+        return os.path.join(self._records, name + _ORIGIN)
 
     def history_path(self, name: str) -> str:
         """The file that says what has happened to a space (see :mod:`holo.history`)."""

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, replace
 from typing import Any, Literal, TypeGuard
 
 from holo import digest as digests
@@ -57,6 +57,10 @@ class Space:
     """how the filesystem of the space rounds times"""
     restored: str = ""
     """when the last restore ended: UTC, ISO 8601"""
+    made: str = ""
+    """when the first restore began, likewise"""
+    own: int = -1
+    """bytes of content that it shared with nobody after the last restore; -1 if that is not known"""
     boot: str = ""
     """the boot of the system during the last restore. Files written in an earlier boot may not have reached the disk"""
     identity: str = ""
@@ -72,6 +76,10 @@ class Space:
     always does. ``copied``: only the copy of a record says so. ``unproven``: the filesystem cannot tell a copied file
     from its original."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as its values: there are thousands to list, by several processes."""
+        return _space_of, (self.__dict__,)
+
     @property
     def unkept_modes(self) -> dict[int, int]:
         """``modes`` as a mapping."""
@@ -82,7 +90,7 @@ class Space:
         found = {**self.unkept_modes, **seen}
         return replace(self, modes=[(mode, kept) for mode, kept in sorted(found.items()) if mode != kept])
 
-    def finished(self, stamp: int, root: str, inodes: str) -> Space:
+    def finished(self, stamp: int, root: str, inodes: str, own: int) -> Space:
         return replace(
             self,
             state="pristine",
@@ -91,7 +99,8 @@ class Space:
             root=root,
             inodes=inodes,
             clock=platform.clock_offset(),
-            restored=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            restored=now(),
+            own=own,
         )
 
     def lasting(self) -> Space:
@@ -106,6 +115,7 @@ class Space:
             modes=[],
             boot="",
             restored="",
+            own=-1,
             draft="",
             identity="",
             standing="own",
@@ -134,6 +144,23 @@ class Space:
         }
 
 
+_DEFAULTS = {key: field.default for key, field in Space.__dataclass_fields__.items() if field.default is not MISSING}
+_DEFAULTS["modes"] = []
+_NEEDED = Space.__dataclass_fields__.keys() - _DEFAULTS.keys()
+
+
+def _space_of(values: dict[str, Any]) -> Space:
+    """A space with these values of all its fields. To make one by its fields takes ten times as long."""
+    space = object.__new__(Space)
+    space.__dict__.update(values)
+    return space
+
+
+def now() -> str:
+    """The time in a record: UTC, ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
 def encode(space: Space, identity: str) -> bytes:
     """The record of a space, for a file with that :func:`holo.platform.identity`."""
     values = asdict(replace(space, identity=identity))
@@ -151,34 +178,42 @@ def decode(data: bytes, name: str) -> Space | None:
     try:
         values: dict[str, Any] = json.loads(unseal(data))
         # Fields that a newer version of holo added are left out: without them less is trusted, not more.
-        values = {key: value for key, value in values.items() if key in Space.__dataclass_fields__}
-        space = Space(**values | {"times": FileTimes(*values.get("times", ()))})
+        known = {key: value for key, value in values.items() if key in Space.__dataclass_fields__}
+        known |= {"times": FileTimes(*values.get("times", ())), "standing": "own"}
+        if _NEEDED - known.keys():
+            raise TypeError
+        space = _space_of(_DEFAULTS | known)
         is_sound = _is_sound(space, name)
     except (TypeError, AttributeError, RecursionError) as error:
         raise ValueError("it is not the record of a space") from error
     if not is_sound:
         raise ValueError("it is the record of another space, or holds impossible values")
-    return replace(space, standing="own")
+    return space
 
 
 def _is_sound(space: Space, name: str) -> bool:
+    numbers = (space.stamp, space.clock, space.own, *space.times)
     texts = (space.requested, space.used, space.restored, space.draft, space.identity, space.boot, space.root)
-    numbers = (space.stamp, space.clock, *space.times)
     return (
         space.name == name
         and all(map(_is_path, {space.path, space.home, space.made_for}))
         and NAME.fullmatch(space.catalog) is not None
         and space.state in ("restoring", "pristine")
         and digests.is_digest(space.digest)
-        and all(type(number) is int for number in numbers)
+        and {*map(type, numbers)} == {int}
         and space.times.granularity > 0
-        and all(type(text) is str for text in (*texts, space.inodes, space.bundle))
-        and all(type(mode) is type(kept) is int for mode, kept in space.modes)
+        and -1 <= space.own < 1 << 63
+        and {*map(type, texts)} == {*map(type, (space.inodes, space.bundle, space.made))} == {str}
+        and (not space.modes or all(type(mode) is type(kept) is int for mode, kept in space.modes))
         and (space.reason is None or type(space.reason) is str)
     )
 
 
 def _is_path(text: str) -> bool:
+    if os.name == "posix" and text[:1] == "/" and text.isascii():  # as most are: told in a tenth of the time
+        odd = text.endswith(("/", "/.", "/..")) or "//" in text or "/./" in text or "/../" in text or "\0" in text
+        if not odd:
+            return True
     return os.path.isabs(text) and os.fsencode(absolute(text)) == os.fsencode(text) and "\0" not in text
 
 

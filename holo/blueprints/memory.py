@@ -20,7 +20,7 @@ from holo import platform
 from holo.blueprints.blueprint import Blueprint
 from holo.blueprints.builder import BuildOptions
 from holo.blueprints.inputs import FileStates, Inputs, are_unchanged, look_at_variable
-from holo.files import SMALL, read_file, seal, unseal, write_atomically
+from holo.files import SMALL, paths_in, read_file, seal, unseal, write_atomically
 from holo.hololib import CatalogRef, Library
 from holo.hololib.layout import NAME
 from holo.holotree import Holotree
@@ -55,6 +55,8 @@ class Memory:
     variables: dict[str, str]
     form: int
     """:data:`_FORM` when it was written"""
+    blueprint: str = ""
+    """its absolute path"""
 
     def is_current(self, environ: Mapping[str, str]) -> bool:
         """Whether every input is what it was."""
@@ -112,8 +114,21 @@ def remember(
     """Let :func:`recall` find the catalog until an input changes."""
     if inputs.are_settled():
         write_own(
-            _path(library, blueprint, options), asdict(Memory(name, digest, inputs.files, inputs.variables, _FORM))
+            _path(library, blueprint, options),
+            asdict(Memory(name, digest, inputs.files, inputs.variables, _FORM, blueprint.path)),
         )
+
+
+def blueprints_of(library: Library) -> dict[str, set[str]]:
+    """The blueprints that this user has built here, by the digests of their catalogs."""
+    found: dict[str, set[str]] = {}
+    for path in paths_in(os.path.join(library.path, "builds")):
+        if path.endswith(INPUTS):
+            known = read_own(path)
+            digest, blueprint = known.get("digest"), known.get("blueprint")
+            if isinstance(digest, str) and isinstance(blueprint, str) and blueprint:
+                found.setdefault(digest, set()).add(blueprint)
+    return found
 
 
 def catalog_remembered(path: str) -> str | None:

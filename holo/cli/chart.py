@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from holo import BenchReport
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
-_CYAN, _PLAIN = "\x1b[36m", "\x1b[0m"
 
 _STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2328 }
@@ -74,8 +73,7 @@ def bars(report: BenchReport) -> None:
 
 def coloured(text: str) -> str:
     """In colour where there are colours."""
-    has_colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return f"{_CYAN}{text}{_PLAIN}" if has_colours else text
+    return render.coloured(text, "cyan")
 
 
 def width() -> int:

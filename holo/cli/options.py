@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from holo.cli.listing import Order
 from holo.cli.progress import Form
 from holo.errors import UsageError
 
@@ -21,6 +22,11 @@ SpaceToAsk = Annotated[
     Optional[str],
     typer.Argument(metavar="[SPACE]", help=f"Name of the space, or its beginning (default: {_HERE})."),
 ]
+Sort = Annotated[Order, typer.Option("--sort", help="The oldest, the longest unused or the largest come first.")]
+Stale = Annotated[
+    Optional[str], typer.Option("--stale", metavar="DURATION", help="Only what nobody has used for so long: 30d, 12h.")
+]
+Measure = Annotated[bool, typer.Option("--size", help="Measure now what each has alone, as `holo du` does.")]
 SpaceToRestore = Annotated[
     Optional[str],
     typer.Argument(metavar="[SPACE]", help=f"Name of the space (default: the one at --to, else {_HERE})."),

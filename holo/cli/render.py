@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from holo import streams
 from holo.errors import printable
 
 if TYPE_CHECKING:
+    from typing import TextIO
+
     from holo import (
         Adoption,
-        CatalogSummary,
         CheckReport,
         CloneReport,
         Diagnosis,
@@ -44,6 +46,10 @@ if TYPE_CHECKING:
     )
 
 
+_NARROWEST = 10
+_COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36}
+
+
 def document(value: object) -> None:
     """One JSON document. Names that are not UTF-8 are escaped as lone surrogates, as Python has them."""
     print(json.dumps(value))
@@ -66,12 +72,55 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
 
 
-def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns; the last one is as long as it needs to be, so that output can be cut and searched."""
+def columns(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    flexible: Sequence[int] = (),
+    paint: tuple[int, Callable[[str], str]] | None = None,
+) -> None:
+    """Aligned columns; the last one is as long as it needs to be, so that output can be cut and searched.
+
+    With ``flexible`` columns the whole fits the terminal (``COLUMNS``, else 80 where there is none): the longest of
+    them are shortened in the middle, and the first column if need be. ``paint``: a column, and what colours its cells.
+    """
     table = [tuple(header), *(tuple(map(printable, row)) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    if flexible:
+        _fit(widths, flexible, shutil.get_terminal_size().columns)
+    lines = []
     for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = [shortened(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)]
+        if paint is not None:
+            cells[paint[0]] = paint[1](cells[paint[0]])
+        lines.append("  ".join(cells).rstrip())
+    print("\n".join(lines))
+
+
+def _fit(widths: list[int], flexible: Sequence[int], most: int) -> None:
+    """Make the widest of the flexible columns narrower until all fit; if that is not enough, the first one."""
+    for columns in (flexible, (0,)):
+        while sum(widths) + 2 * (len(widths) - 1) > most:
+            widest = max(columns, key=lambda index: widths[index])
+            if widths[widest] <= _NARROWEST:
+                break
+            widths[widest] -= 1
+
+
+def shortened(text: str, most: int) -> str:
+    """A text without what is in its middle, if it is longer than that."""
+    if len(text) <= most:
+        return text
+    end = (most - 2) // 2
+    return f"{text[: most - 3 - end]}...{text[len(text) - end :]}"
+
+
+def coloured(text: str, colour: str | None, stream: TextIO | None = None) -> str:
+    """In colour, if what it is printed to (stdout) shows any."""
+    stream = stream or sys.stdout
+    if colour is None or not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
 
 
 def size(count: float) -> str:
@@ -284,30 +333,6 @@ def planned(plan: DryRun) -> None:
     print(
         f"space {plan.space} at {printable(plan.path)}: {count(len(lines), 'change')}, "
         f"{count(changes['unchanged'], 'file')} unchanged; nothing was done"
-    )
-
-
-def catalogs(summaries: list[CatalogSummary], golden: set[str], as_json: bool) -> None:
-    """``golden``: the digests of those that have a golden tree."""
-    if as_json:
-        from dataclasses import asdict
-
-        document({"catalogs": [asdict(item) | {"golden": item.digest in golden} for item in summaries]})
-        return
-    columns(
-        ("CATALOG", "DIGEST", "FILES", "SIZE", "RECORDED", "GOLDEN", "PREFIX"),
-        [
-            (
-                summary.name or "-",
-                summary.digest[:12],
-                f"{summary.files:,}",
-                size(summary.bytes),
-                summary.recorded,
-                "yes" if summary.digest in golden else "-",
-                summary.prefix,
-            )
-            for summary in summaries
-        ],
     )
 
 

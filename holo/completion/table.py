@@ -4,7 +4,7 @@ COMMANDS = {
     "record": "Record a directory tree as a catalog.",
     "init": "Make a space from a catalog, a directory or a blueprint.",
     "restore": "Bring a space back to pristine, or turn it into another catalog.",
-    "list": "List the spaces.",
+    "list": "List the spaces, with their state, age and size.",
     "delete": "Delete a space.",
     "clone": "Clone a directory tree by snapshot, reflinks or copies.",
     "run": "Run a command in a space.",
@@ -103,6 +103,9 @@ OPTIONS = {
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },
     "list": {
+        "--sort": ("The oldest, the longest unused or the largest come first.", "name|age|used|size|state"),
+        "--stale": ("Only what nobody has used for so long: 30d, 12h.", "DURATION"),
+        "--size": ("Measure now what each has alone, as `holo du` does.", ""),
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },
     "delete": {
@@ -169,6 +172,9 @@ OPTIONS = {
     "catalogs": {
         "--log": ("Print the log of its build.", ""),
         "--remove": ("Remove this catalog.", "CATALOG"),
+        "--sort": ("The oldest, the longest unused or the largest come first.", "name|age|used|size|state"),
+        "--stale": ("Only what nobody has used for so long: 30d, 12h.", "DURATION"),
+        "--size": ("Measure now what each has alone, as `holo du` does.", ""),
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },
     "sbom": {

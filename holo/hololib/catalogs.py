@@ -137,6 +137,16 @@ class Catalogs:
         ):
             platform.touch(folder, f"{digest}-{platform.user_id()}")
 
+    def last_used(self) -> dict[str, float]:
+        """When each catalog was last used by anybody, in seconds of the epoch, as far as that was noted."""
+        found: dict[str, float] = {}
+        folder = os.path.join(self._library, "used")
+        for name in names_in(folder):
+            digest = name.partition("-")[0]
+            with suppress(OSError):
+                found[digest] = max(os.lstat(os.path.join(folder, name)).st_mtime, found.get(digest, 0.0))
+        return found
+
     def has(self, digest: str) -> bool:
         """Whether there is a catalog of that digest."""
         return os.path.lexists(self.path(digest))

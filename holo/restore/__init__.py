@@ -148,5 +148,7 @@ def _populate(job: Job, planned: Planned, prepared: Prepared) -> Done:
             stamp = stamp_before(platform.status(root, "").st_ctime_ns, times)
             identity = platform.identity(root)
         inodes = save_inodes(job, planned, planned.survey.directories | tally.directories)
-        spaces.save(replace(record, times=times).with_modes(tally.modes).finished(stamp, identity, inodes))
+        # What was made before and is unchanged is not counted again: what was written more often counts once.
+        own = tally.written_bytes if tally.files == job.wanted.totals.files else max(record.own, tally.written_bytes)
+        spaces.save(replace(record, times=times).with_modes(tally.modes).finished(stamp, identity, inodes, own))
     return Done(planned.decision, tally)

@@ -16,7 +16,7 @@ from holo.holotree import Holotree
 from holo.remove import remove_at
 from holo.restore.job import Job, opened
 from holo.restore.planning import Planned
-from holo.space import Space
+from holo.space import Space, now
 
 DRAFT = ".holo-"
 """In the name of a tree that is to take the place of a space, or did and is to be removed."""
@@ -39,6 +39,8 @@ def record_of(job: Job, decision: Decision) -> Space:
         reason=decision.reason,
         stamp=-1,
         boot=platform.boot_id(),
+        made=known.made if known is not None else now(),
+        own=known.own if known is not None else -1,
         times=known.times if known is not None else EXACT,
         modes=known.modes if known is not None else [],
     )
@@ -69,7 +71,8 @@ def save_unchanged(job: Job, planned: Planned, began: int) -> None:
     stamp = stamp_of_look(began, planned.survey.newest, record.stamp, record.times)
     with opened(job.target) as root:
         identity = platform.identity(root)
-    job.home.spaces.save(record.finished(stamp, identity, save_inodes(job, planned, planned.survey.directories)))
+    inodes = save_inodes(job, planned, planned.survey.directories)
+    job.home.spaces.save(record.finished(stamp, identity, inodes, record.own))
 
 
 def save_inodes(job: Job, planned: Planned, directories: dict[str, int]) -> str:

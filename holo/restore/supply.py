@@ -57,7 +57,9 @@ def _take_snapshot(job: Job, decision: Decision, part: Catalog, folder: Director
                 return None
             stamp = stamp_before(platform.status(root, "").st_ctime_ns, record.times)
             inodes = home.spaces.save_inodes(target.space, outline.inodes)
-            finished = replace(record, used=Method.SNAPSHOT.value).finished(stamp, platform.identity(root), inodes)
+            finished = replace(record, used=Method.SNAPSHOT.value).finished(
+                stamp, platform.identity(root), inodes, tally.written_bytes
+            )
         finally:
             platform.close_directory(root)
             remove(folder, draft)  # the old tree, or a snapshot that could not take its place

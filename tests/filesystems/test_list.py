@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from holo.blueprints.memory import write_own
+from holo.holotree import Holotree
 from support import trees
 from support.cli import Holo
 from support.filesystems import Filesystem
@@ -26,7 +32,7 @@ def states(holo: Holo) -> dict[str, str]:
     """The states by name, which both forms of the output show."""
     listed = {space["name"]: space["state"] for space in holo("list", "--json").json()["spaces"]}
     rows = [line.split() for line in holo("list").stdout.splitlines()]
-    assert {row[0]: row[2] for row in rows[1:]} == listed
+    assert {row[0]: row[1] for row in rows[1:]} == listed
     return listed
 
 
@@ -129,3 +135,89 @@ def test_a_look_changes_nothing(holo: Holo, space: Path) -> None:
     before = subprocess.check_output(["find", holo.root, "-printf", "%p %C@ %T@\\n"])
     states(holo)
     assert subprocess.check_output(["find", holo.root, "-printf", "%p %C@ %T@\\n"]) == before
+
+
+# ---------------------------------------------------------------- what else is said
+
+
+def entry(holo: Holo, name: str, *options: str) -> dict[str, Any]:
+    found = {space["name"]: space for space in holo("list", "--json", *options).json()["spaces"]}
+    return found[name]
+
+
+def used_days_ago(holo: Holo, name: str, days: float) -> None:
+    """As if nobody had worked in a space or restored it since."""
+    then = time.time() - days * 86_400
+    spaces = Holotree(str(holo.home))
+    restored = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(then))
+    spaces.save(replace(spaces.get(name), restored=restored, made=restored))
+    mark = holo.holotree / ".spaces" / f"{name}.used"
+    if mark.exists():
+        os.utime(mark, (then, then))
+
+
+@local
+def test_what_is_unused_is_stale_and_a_command_in_it_is_use(holo: Holo, space: Path) -> None:
+    for name in ("one", "other"):
+        used_days_ago(holo, name, 40)
+    assert [line.split()[0] for line in holo("list", "--stale", "30d").stdout.splitlines()[1:]] == ["one", "other"]
+    assert holo("list", "--stale", "41d", "--json").json() == {"spaces": []}
+    assert " 40 d  40 d " in holo("list").stdout
+    holo("run", "--space", "one", "--force", "--", "true")
+    assert [found["name"] for found in holo("list", "--stale", "30d", "--json").json()["spaces"]] == ["other"]
+    used_days_ago(holo, "one", 50)
+    assert [found["name"] for found in holo("list", "--sort", "used", "--json").json()["spaces"]] == ["one", "other"]
+    holo("variables", "--space", "one", "--force")
+    assert [found["name"] for found in holo("list", "--sort", "used", "--json").json()["spaces"]] == ["other", "one"]
+    assert [found["name"] for found in holo("list", "--sort", "age", "--json").json()["spaces"]] == ["one", "other"]
+    holo("restore", "--space", "other")
+    assert holo("list", "--stale", "30d", "--json").json() == {"spaces": []}
+    assert "must be a duration" in holo("list", "--stale", "often", code=2).stderr
+    holo("delete", "one")
+    assert not (holo.holotree / ".spaces" / "one.used").exists()
+
+
+@pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
+def test_the_exclusive_size_is_what_the_restore_left_until_it_is_measured(holo: Holo, filesystem: Filesystem) -> None:
+    trees.write(filesystem.root / "source" / "big", os.urandom(1 << 20))
+    trees.write(filesystem.root / "source" / "own", str(filesystem.root / "source"))
+    holo("record", filesystem.root / "source", "--name", "env")
+    report = holo("init", "--space", "one", "env", "--to", filesystem.root / "space", "--json").json()
+    path, alone = Path(report["path"]), report["bytes"]["written"]
+    assert (alone < 1000) is (filesystem.name == "btrfs")
+    assert entry(holo, "one")["exclusive"] == alone
+    (path / "own").write_text("edited")
+    holo("restore", "--space", "one")
+    assert entry(holo, "one")["exclusive"] == alone, "what was written twice counts once"
+    trees.write(path / "more", os.urandom(1 << 20))
+    os.sync()
+    assert entry(holo, "one")["exclusive"] == alone
+    assert (1 << 20) <= entry(holo, "one", "--size")["exclusive"] < 3 << 20
+    (catalog,) = holo("catalogs", "--json", "--size").json()["catalogs"]
+    assert (catalog["spaces"], catalog["blueprints"]) == (["one"], [])
+    assert 0 <= catalog["exclusive"] < 2 << 20
+
+
+@local
+def test_a_list_fits_eighty_columns_and_says_what_a_space_is_of(holo: Holo, space: Path) -> None:
+    project = holo.root / ("deep-" * 12) / ("er-" * 20) / "project"
+    project.mkdir(parents=True)
+    (project / "requirements.txt").touch()
+    holo("init", "--space", "a-longer-name", "env", "--to", project / ".venv")
+    record = holo("list", "--json").json()["spaces"][0]
+    write_own(
+        str(holo.holotree / ".spaces" / "a-longer-name.origin"),
+        {"blueprint": str(project / "requirements.txt"), "compile": True, "digest": record["digest"]},
+    )
+    found = entry(holo, "a-longer-name")
+    assert (found["blueprint"], found["folder"]) == (str(project / "requirements.txt"), str(project))
+    for command in ("list", "catalogs"):
+        lines = holo(command, env={"COLUMNS": "80"}).stdout.splitlines()
+        assert max(map(len, lines)) <= 80
+    shown = holo("list", env={"COLUMNS": "80"}).stdout
+    assert "a-longer-name" in shown
+    assert "..." in shown, "the middle goes, not the ends"
+    assert "/.venv" in shown
+    assert str(project / ".venv") in holo("list", env={"COLUMNS": "999"}).stdout
+    assert (found["made"], found["used"]) == (found["restored"], found["restored"])
+    assert holo("catalogs", "--json").json()["catalogs"][0]["blueprints"] == [str(project / "requirements.txt")]

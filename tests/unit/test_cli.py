@@ -498,18 +498,19 @@ def test_restore_means_the_space_of_the_environment_or_user(holo: Holo, recorded
 
 
 def test_list_shows_the_spaces(holo: Holo, space: Path, recorded: Any) -> None:
-    assert holo("list", "--json").json() == {
-        "spaces": [
-            {
-                "name": "one",
-                "path": str(space),
-                "catalog": "env",
-                "digest": recorded["digest"],
-                "state": "pristine",
-            }
-        ]
-    }
-    assert str(space) in holo("list").stdout
+    (entry,) = holo("list", "--json").json()["spaces"]
+    assert (
+        entry
+        | {
+            "name": "one",
+            "path": str(space),
+            "catalog": "env",
+            "digest": recorded["digest"],
+            "state": "pristine",
+        }
+        == entry
+    )
+    assert str(space) in holo("list", env={"COLUMNS": "999"}).stdout
 
 
 def test_delete_removes_the_space_and_nothing_else(holo: Holo, space: Path) -> None:

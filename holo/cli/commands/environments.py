@@ -7,14 +7,18 @@ from typing import Annotated, Optional
 import typer
 
 from holo.cli.app import command, reporting
+from holo.cli.listing import Order
 from holo.cli.options import (
     Compile,
     Force,
     Json,
     KeepSetid,
+    Measure,
     Progress,
     SpaceOption,
+    Sort,
     SpaceToRestore,
+    Stale,
     StrategyName,
     Strict,
     To,
@@ -153,20 +157,13 @@ def restore(
         render.restored(report, as_json)
 
 
-@command("list", _GROUP, ["holo list", "holo list --json"])
-def list_spaces(as_json: Json = False) -> None:
-    """List the spaces."""
+@command("list", _GROUP, ["holo list", "holo list --sort size", "holo list --stale 30d --json"])
+def list_spaces(order: Sort = Order.NAME, stale: Stale = None, measure: Measure = False, as_json: Json = False) -> None:
+    """List the spaces, with their state, age and size."""
     from holo.api import Hololib
-    from holo.cli import render
+    from holo.cli import listing
 
-    spaces = Hololib().spaces()
-    if as_json:
-        render.document({"spaces": [space.to_json() for space in spaces]})
-    else:
-        render.columns(
-            ("SPACE", "CATALOG", "STATE", "PATH"),
-            [(space.name, space.catalog, space.shown_state, space.path) for space in spaces],
-        )
+    listing.spaces(Hololib().space_details(stale=stale, measure=measure), order, as_json)
 
 
 @command("delete", _GROUP, ["holo delete job-1"])

@@ -7,7 +7,8 @@ from typing import Annotated, Optional
 import typer
 
 from holo.cli.app import command, reporting
-from holo.cli.options import Json, Progress
+from holo.cli.listing import Order
+from holo.cli.options import Json, Measure, Progress, Sort, Stale
 from holo.cli.progress import Form, progress
 from holo.errors import HoloError, IntegrityError, UsageError
 
@@ -21,11 +22,14 @@ def catalogs(
     ] = None,
     log: Annotated[bool, typer.Option("--log", help="Print the log of its build.")] = False,
     remove: Annotated[Optional[str], typer.Option("--remove", metavar="REF", help="Remove this catalog.")] = None,
+    order: Sort = Order.NAME,
+    stale: Stale = None,
+    measure: Measure = False,
     as_json: Json = False,
 ) -> None:
     """List catalogs, remove one, or print the log of its build."""
     from holo.api import Hololib
-    from holo.cli import render
+    from holo.cli import listing, render
 
     library = Hololib()
     if log:
@@ -44,7 +48,7 @@ def catalogs(
             else:
                 print(f"removed catalog {name} ({digest[:12]})")
         return
-    render.catalogs(library.catalogs(reference), library.golden_trees(), as_json)
+    listing.catalogs(library.catalog_details(reference, stale=stale, measure=measure), order, as_json)
 
 
 @command("sbom", _GROUP, ["holo sbom app", "holo sbom app -o app.cdx.json", "holo sbom app.holo | jq .components"])

@@ -1,0 +1,118 @@
+"""How lists of spaces and catalogs look: columns that fit a terminal of 80, with ages instead of times."""
+
+from __future__ import annotations
+
+import enum
+import os
+import time
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from holo.cli import render
+
+if TYPE_CHECKING:
+    from holo import CatalogDetails, SpaceDetails
+
+_AGES = ((365 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+_COLOURS = {"missing": "red", "damaged": "red", "unfinished": "yellow", "changed": "yellow"}
+
+
+class Order(enum.StrEnum):
+    """By what a list is sorted."""
+
+    NAME = "name"
+    AGE = "age"
+    USED = "used"
+    SIZE = "size"
+    STATE = "state"
+
+
+def spaces(found: Sequence[SpaceDetails], order: Order, as_json: bool) -> None:
+    """``order``: the oldest, the longest unused or the largest come first."""
+    keys = {
+        Order.NAME: lambda item: item.space.name,
+        Order.AGE: lambda item: item.made or 0,
+        Order.USED: lambda item: item.used or 0,
+        Order.SIZE: lambda item: -(item.exclusive or 0),
+        Order.STATE: _state,
+    }
+    found = sorted(found, key=keys[order])
+    if as_json:
+        render.document({"spaces": [item.to_json() for item in found]})
+        return
+    now = time.time()
+    render.columns(
+        ("SPACE", "STATE", "AGE", "USED", "EXCLUSIVE", "OF", "PATH"),
+        [
+            (
+                item.space.name,
+                _state(item),
+                age(item.made, now),
+                age(item.used, now),
+                "-" if item.exclusive is None else render.size(item.exclusive),
+                _short(item.blueprint) if item.blueprint is not None else item.space.catalog or "-",
+                _short(item.space.path),
+            )
+            for item in found
+        ],
+        flexible=(5, 6),
+        paint=(1, lambda text: render.coloured(text, _COLOURS.get(text.strip()))),
+    )
+
+
+def catalogs(found: Sequence[CatalogDetails], order: Order, as_json: bool) -> None:
+    keys = {
+        Order.NAME: lambda item: item.summary.name or "~",
+        Order.AGE: lambda item: item.made or 0,
+        Order.USED: lambda item: item.used or 0,
+        Order.SIZE: lambda item: -(item.summary.bytes if item.exclusive is None else item.exclusive),
+        Order.STATE: lambda item: -len(item.spaces),
+    }
+    found = sorted(found, key=keys[order])
+    if as_json:
+        render.document({"catalogs": [item.to_json() for item in found]})
+        return
+    now = time.time()
+    is_measured = any(item.exclusive is not None for item in found)
+    header = ("CATALOG", "DIGEST", "FILES", "SIZE", *(["EXCLUSIVE"] if is_measured else []), "AGE", "USED", "SPACES")
+    rows = [
+        (
+            item.summary.name or "-",
+            item.summary.digest[:12],
+            f"{item.summary.files:,}",
+            render.size(item.summary.bytes),
+            *([render.size(item.exclusive or 0)] if is_measured else []),
+            age(item.made, now),
+            age(item.used, now),
+            f"{len(item.spaces):,}",
+            _short(item.blueprints[0] if item.blueprints else item.summary.prefix),
+        )
+        for item in found
+    ]
+    render.columns((*header, "FROM"), rows, flexible=(len(header),))
+
+
+def age(moment: float | None, now: float) -> str:
+    """How long ago that is: ``3 d``."""
+    if moment is None:
+        return "-"
+    passed = max(0, int(now - moment))
+    length, unit = next((item for item in _AGES if passed >= item[0]), _AGES[-1])
+    return f"{passed // length} {unit}"
+
+
+def _state(item: SpaceDetails) -> str:
+    state = item.space.shown_state
+    return "unfinished" if state == "restoring" else state
+
+
+@cache
+def _home() -> str:
+    return os.path.expanduser("~")
+
+
+def _short(path: str) -> str:
+    """A path with ``~`` for the user's home."""
+    home = _home()
+    return f"~{path[len(home) :]}" if home != "/" and path.startswith(home + os.sep) else path

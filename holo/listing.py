@@ -1,0 +1,160 @@
+"""What `holo list` and `holo catalogs` say of each space and of each catalog.
+
+A home may have thousands of spaces. So nothing is measured here: what a space has alone is what the last restore left
+(:attr:`holo.space.Space.own`), and `holo du` measures what it has now.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence, Set
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from holo.blueprints.memory import blueprints_of, origin_of
+from holo.glance import glance
+from holo.hololib import CatalogSummary
+from holo.hololib.golden import golden_trees
+from holo.holotree import Holotree
+from holo.settings import parse_duration
+from holo.space import Space
+from holo.workers import pool
+
+if TYPE_CHECKING:
+    from holo.home import Home
+
+Details = TypeVar("Details", "SpaceDetails", "CatalogDetails")
+
+_WORTH_A_FORK = 500
+"""Spaces: reading so many takes longer than to start another process."""
+
+
+class SpaceDetails(NamedTuple):
+    """A space, as its directories show it, and where it comes from."""
+
+    space: Space
+    made: float | None
+    """when it was made, in seconds of the epoch, as far as that is known"""
+    used: float | None
+    """when a command last worked in it, or it was restored"""
+    exclusive: int | None
+    """bytes that it shared with nobody when its last restore ended"""
+    blueprint: str | None
+    """the file that it was made from"""
+    folder: str | None
+    """the folder that it is for: that which it is in, unless it is in the holotree; else that of its blueprint"""
+
+    def to_json(self) -> dict[str, Any]:
+        """What `holo list --json` shows."""
+        space = self.space
+        return space.to_json() | {
+            "made": _text(self.made),
+            "restored": space.restored or None,
+            "used": _text(self.used),
+            "exclusive": self.exclusive,
+            "blueprint": self.blueprint,
+            "folder": self.folder,
+            "strategy": {"requested": space.requested, "used": space.used, "reason": space.reason},
+            "bundle": space.bundle or None,
+        }
+
+
+class CatalogDetails(NamedTuple):
+    """A catalog under one of its names, and who uses it."""
+
+    summary: CatalogSummary
+    is_golden: bool
+    """whether it has a golden tree"""
+    made: float | None
+    used: float | None
+    """when this or another user last recorded or restored it"""
+    spaces: tuple[str, ...]
+    """the spaces that hold it"""
+    blueprints: tuple[str, ...]
+    """the files that it was built from here"""
+    exclusive: int | None = None
+    """bytes that would be free if it alone were removed, if that was measured"""
+
+    def to_json(self) -> dict[str, Any]:
+        """What `holo catalogs --json` shows."""
+        from dataclasses import asdict
+
+        return asdict(self.summary) | {
+            "golden": self.is_golden,
+            "used": _text(self.used),
+            "spaces": list(self.spaces),
+            "blueprints": list(self.blueprints),
+            "exclusive": self.exclusive,
+        }
+
+
+def spaces(home: Home) -> list[SpaceDetails]:
+    """All spaces, by name. Of each of its directories a stat is taken."""
+    return _read(home, look=True)
+
+
+def catalogs(home: Home, summaries: Sequence[CatalogSummary]) -> list[CatalogDetails]:
+    """The same of catalogs."""
+    holders, sources = defaultdict[str, list[str]](list), blueprints_of(home.library)
+    for found in _read(home, look=False):
+        holders[found.space.digest].append(found.space.name)
+        if found.blueprint is not None:
+            sources.setdefault(found.space.digest, set()).add(found.blueprint)
+    golden, marks = golden_trees(home.library.path), home.library.catalogs.last_used()
+    details = []
+    for summary in summaries:
+        made = time_of(summary.recorded)
+        used = max(filter(None, (made, marks.get(summary.digest))), default=None)
+        files = tuple(sorted(sources.get(summary.digest, ())))
+        holding = tuple(holders.get(summary.digest, ()))
+        details.append(CatalogDetails(summary, summary.digest in golden, made, used, holding, files))
+    return details
+
+
+def not_used_for(duration: str | None, found: list[Details]) -> list[Details]:
+    """Those that nobody has used for so long; all, if no duration is given."""
+    if duration is None:
+        return found
+    latest = time.time() - parse_duration(duration, "--stale")
+    return [item for item in found if (item.used or 0) < latest]
+
+
+def _read(home: Home, *, look: bool) -> list[SpaceDetails]:
+    names = home.spaces.names()
+    workers = home.workers if len(names) >= _WORTH_A_FORK and pool.forks(home.workers) else 1
+    parts = [names[start::workers] for start in range(workers)]
+    built = home.spaces.with_origins()
+
+    def read(part: list[str]) -> list[SpaceDetails]:
+        known = home.spaces.spaces(part)
+        return [*_describe(home.spaces, glance(home.library, known) if look else iter(known), built)]
+
+    found = [item for part in pool.run(read, parts, workers) for item in part]
+    return sorted(found, key=lambda item: item.space.name)
+
+
+def _describe(tree: Holotree, known: Iterator[Space], built: Set[str]) -> Iterator[SpaceDetails]:
+    for space in known:
+        restored = time_of(space.restored)
+        made = time_of(space.made) or restored
+        used = max(filter(None, (restored, tree.last_used(space.name))), default=made)
+        origin = origin_of(tree, space) if space.name in built else None
+        blueprint = origin.blueprint if origin is not None else None
+        folder = os.path.dirname(blueprint) if blueprint is not None else None
+        if not tree.is_default(space):
+            folder = os.path.dirname(space.path)
+        yield SpaceDetails(space, made, used, space.own if space.own >= 0 else None, blueprint, folder)
+
+
+def time_of(text: str) -> float | None:
+    """The seconds of the epoch of a time as holo writes it; ``None`` if it is none."""
+    with suppress(ValueError, OverflowError):
+        return datetime.fromisoformat(text).timestamp() if text.endswith("Z") else None
+    return None
+
+
+def _text(moment: float | None) -> str | None:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment)) if moment is not None else None
