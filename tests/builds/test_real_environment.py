@@ -134,6 +134,7 @@ def test_script_whose_shebang_cannot_hold_the_path(library: Holo, folder: str) -
         library("delete", "--space", "awkward")
 
 
+@pytest.mark.parametrize("strategy", ["smart", "hardlink"], indirect=True)
 def test_two_spaces_do_not_see_each_other(library: Holo, strategy: str) -> None:
     one, two = (init(library, strategy, name) for name in ("one", "two"))
     try:

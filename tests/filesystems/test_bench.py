@@ -21,10 +21,8 @@ from support.cli import Holo
 from support.filesystems import Filesystem
 
 STRATEGIES = ("smart", "reflink", "hardlink", "copy")
-USED = {
-    "btrfs": {"smart": "snapshot", "reflink": "snapshot", "hardlink": "hardlink", "copy": "copy"},
-    "ext4": {"smart": "copy", "reflink": "copy", "hardlink": "hardlink", "copy": "copy"},
-}
+USED = {"smart": "snapshot", "reflink": "snapshot", "hardlink": "hardlink", "copy": "copy"}
+"""Methods on Btrfs."""
 
 on_btrfs = pytest.mark.parametrize("filesystem", ["btrfs"], indirect=True)
 locally = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
@@ -56,7 +54,7 @@ def state(tree: Path) -> dict[bytes, tuple[int, ...]]:
     }
 
 
-@pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
+@on_btrfs
 def test_report_of_a_bench_is_true(holo: Holo, filesystem: Filesystem, source: Path) -> None:
     before = state(source)
     picture = filesystem.root / "chart.svg"
@@ -72,11 +70,10 @@ def test_report_of_a_bench_is_true(holo: Holo, filesystem: Filesystem, source: P
     assert report["tree"] == {"files": len(files), "bytes": sum(found[3] for found in files), "generated": False}
     assert report["filesystem"] == filesystem.name
     results = {result["name"]: result for result in report["results"]}
-    used = USED[filesystem.name]
     for strategy in STRATEGIES:
         for name in ("init {}", "restore {}, pristine", "restore {}, damaged"):
             result = results[name.format(strategy)]
-            assert result["used"] == used[strategy], name
+            assert result["used"] == USED[strategy], name
             assert f"--strategy {strategy}" in result["command"]
     assert results["record"]["used"] is None
     copies = {result["command"]: result["used"] for result in report["results"] if result["command"][:3] == "cp "}

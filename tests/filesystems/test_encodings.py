@@ -71,6 +71,7 @@ def tree(root: Path) -> Path:
     return root
 
 
+@pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
 def test_the_locale_is_in_no_format(holo: Holo, filesystem: Filesystem, odd: dict[str, str]) -> None:
     source = tree(filesystem.root / "source")
     digests = {
