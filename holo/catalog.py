@@ -23,13 +23,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from holo import digest as digests
 from holo.errors import CatalogInvalid
+from holo.spellings import SPELLINGS, spellings
 
 if TYPE_CHECKING:
     from typing import Self
 
     from holo.catalog_model import Kind
 
-VERSION = 1
+VERSION = 2
+"""The newest form. A catalog that needs nothing of it keeps version 1, and so its digest."""
 
 Document: TypeAlias = dict[str, Any]
 """A parsed catalog document whose form is as :mod:`holo.catalog_model` defines it."""
@@ -45,14 +47,17 @@ DirectoryRow: TypeAlias = tuple[str, int, int, list[FileRow], list[SymlinkRow]]
 
 
 class Relocation(NamedTuple):
-    """Where the prefix occurs in one file."""
+    """Where the roots occur in one file."""
 
     kind: Kind
     offsets: list[int]
-    """strictly increasing byte positions; none for bytecode, whose header is what changes"""
+    """strictly increasing byte positions; none for bytecode, whose header is what changes, nor where nothing can"""
     ends: list[int]
     """binary and data: for each offset, the position of the NUL that ends its C string (or the file's size);
-    text and zipapp whose first line is a shebang into the prefix: the position of that line's end, alone"""
+    text and zipapp whose first line is a shebang into a root: the position of that line's end, alone"""
+    forms: Sequence[int] = ()
+    """for each offset, which root is there and how it is spelled (:mod:`holo.relocation.roots`); empty if all are the
+    prefix as it is"""
 
 
 BYTECODE_HEADER = 16
@@ -81,8 +86,11 @@ class Catalog:
         hardlinks: list[list[str]],
         xattrs: dict[str, dict[str, bytes]],
         digest: str | None = None,
+        project: str = "",
     ) -> None:
+        """``project``: the root of the project that the tree belongs to, if anything in it names that."""
         self.prefix = prefix
+        self.project = project
         self.directories = directories
         self.relocations = relocations
         self.hardlinks = hardlinks
@@ -90,6 +98,11 @@ class Catalog:
         self._document: bytes | None = None
         self._is_checked = False
         self.digest = digest if digest is not None else digests.of(self.to_json())
+
+    @property
+    def version(self) -> int:
+        """The oldest form that can hold it."""
+        return 2 if self.project or any(relocation.forms for relocation in self.relocations.values()) else 1
 
     def files(self) -> Iterator[tuple[str, FileRow]]:
         """Every file as (path relative to the root, row)."""
@@ -126,12 +139,13 @@ class Catalog:
             return
         try:
             _check_prefix(self.prefix)
+            _check_project(self.project)
             _check_rows(self.prefix, self.directories)
             _check_tree(self.directories, escaped=False)
             additions = self._additions()
-            if not _are_additions(additions):
+            if not _are_additions(additions, self.version):
                 raise _Invalid("an offset, a hardlink or an extended attribute has not the form that it must have")
-            Catalog(self.prefix, self.directories, {}, [], {}, self.digest)._take(additions)
+            Catalog(self.prefix, self.directories, {}, [], {}, self.digest, self.project)._take(additions)
         except _Invalid as error:
             raise CatalogInvalid(f"{self.prefix} does not fit into a catalog: {error.what}", error.hint) from None
 
@@ -143,8 +157,9 @@ class Catalog:
 
     def _to_json(self) -> bytes:
         document = {
-            "version": VERSION,
+            "version": self.version,
             "prefix": escape(self.prefix),
+            **({"project": escape(self.project)} if self.version > 1 else {}),
             "directories": self._escaped_directories(),
             **self._additions(),
         }
@@ -173,8 +188,12 @@ class Catalog:
 
     def _additions(self) -> Document:
         """What only a few files have, as it stands in the document."""
+        is_plain = self.version == 1
         return {
-            "relocations": [[escape(path), *relocation] for path, relocation in sorted(self.relocations.items())],
+            "relocations": [
+                [escape(path), kind, offsets, ends] if is_plain else [escape(path), kind, offsets, ends, [*forms]]
+                for path, (kind, offsets, ends, forms) in sorted(self.relocations.items())
+            ],
             "hardlinks": [[escape(path) for path in group] for group in self.hardlinks],
             "xattrs": {
                 escape(path): {escape(name): base64.b64encode(value).decode() for name, value in sorted(values.items())}
@@ -210,18 +229,26 @@ class Catalog:
     def _from_document(cls, document: Document, digest: str, *, escaped: bool) -> Self:
         prefix = unescape(document["prefix"])
         _check_prefix(prefix)
+        project = unescape(document.get("project", ""))
+        _check_project(project)
         directories = _check_tree(document["directories"], escaped=escaped)
-        catalog = cls(prefix, directories, {}, [], {}, digest)
+        catalog = cls(prefix, directories, {}, [], {}, digest, project)
         catalog._take(document)
+        if catalog.version != document["version"]:
+            raise _Invalid("it is of version 2 and has nothing that version 1 has not")
         catalog._is_checked = True
         return catalog
+
+    def _lengths(self) -> list[int]:
+        """The length of each form."""
+        return [len(form) for root in (self.prefix, self.project) if root for form in spellings(root)]
 
     def _take(self, document: Document) -> None:
         """Check and keep what only a few files have."""
         relocations, hardlinks, xattrs = (document.get(key) for key in ("relocations", "hardlinks", "xattrs"))
         if relocations or hardlinks or xattrs:
             rows = _Rows(self.directories)
-            self.relocations = _check_relocations(relocations or [], rows, len(os.fsencode(self.prefix)))
+            self.relocations = _check_relocations(relocations or [], rows, self._lengths())
             self.hardlinks = _check_hardlinks(hardlinks or [], rows)
             self.xattrs = _check_xattrs(xattrs or {}, rows)
             _check_one_inode(self)
@@ -306,17 +333,20 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _is_document(document: Document) -> bool:
     if type(document) is not dict or not _REQUIRED <= document.keys() <= _KEYS:
         return False
+    version = document["version"]
     return (
-        type(document["version"]) is int
-        and document["version"] == VERSION
-        and _texts([document["prefix"]], _LONG)
+        type(version) is int
+        and 1 <= version <= VERSION
+        and ("project" in document) is (version > 1)
+        and _texts([document["prefix"], document.get("project", "")], _LONG)
         and _are_directories(document["directories"], list)
-        and _are_additions(document)
+        and _are_additions(document, version)
     )
 
 
+_KINDS = ("text", "binary", "data", "bytecode", "zipapp", "opaque")
 _REQUIRED = {"version", "prefix", "directories"}
-_KEYS = _REQUIRED | {"relocations", "hardlinks", "xattrs"}
+_KEYS = _REQUIRED | {"project", "relocations", "hardlinks", "xattrs"}
 _LONG = 1 << 20
 _HUGE = 1 << 63
 _SHOWN = 300
@@ -336,9 +366,9 @@ def _are_directories(rows: Any, row_type: type) -> bool:
     return _are_files(files, row_type) and _are_symlinks(links, row_type)
 
 
-def _are_additions(document: Document) -> bool:
+def _are_additions(document: Document, version: int) -> bool:
     return (
-        _are_relocations(document.get("relocations", []))
+        _are_relocations(document.get("relocations", []), 5 if version > 1 else 4)
         and _lists([groups := document.get("hardlinks", [])])
         and _lists(groups)
         and _texts([*chain.from_iterable(groups)], _LONG)
@@ -377,19 +407,19 @@ def _are_symlinks(rows: list[Any], row_type: type) -> bool:
     return _names(names) and _texts(targets, 1 << 14) and all(targets) and _numbers(times, -_HUGE, _HUGE - 1)
 
 
-def _are_relocations(rows: Any) -> bool:
+def _are_relocations(rows: Any, columns: int) -> bool:
     if not rows:
         return type(rows) is list
-    if not _are_rows(rows, list, 4):
+    if not _are_rows(rows, list, columns):
         return False
-    paths, kinds, offsets, ends = zip(*rows, strict=True)
+    paths, kinds, *numbers = zip(*rows, strict=True)
     return (
         _texts(paths, _LONG)
         and _texts(kinds, 8)
-        and {*kinds} <= {"text", "binary", "data", "bytecode", "zipapp"}
-        and _lists(offsets)
-        and _lists(ends)
-        and _numbers([*chain.from_iterable(offsets), *chain.from_iterable(ends)], 0, _HUGE - 1)
+        and {*kinds} <= ({*_KINDS} if columns > 4 else {*_KINDS} - {"opaque"})
+        and all(map(_lists, numbers))
+        and _numbers([*chain.from_iterable(chain.from_iterable(numbers))], 0, _HUGE - 1)
+        and (columns == 4 or _numbers([*chain.from_iterable(numbers[2])], 0, 2 * SPELLINGS - 1))
     )
 
 
@@ -450,6 +480,14 @@ def _check_prefix(prefix: str) -> None:
         raise _Invalid(f"the prefix {prefix!r} is not absolute")
     if prefix == "/" or prefix.startswith("//") or os.path.normpath(prefix) != prefix:
         raise _Invalid(f"the prefix {prefix!r} is not a normal path")
+
+
+def _check_project(project: str) -> None:
+    if project:
+        try:
+            _check_prefix(project)
+        except _Invalid as error:
+            raise _Invalid(error.what.replace("the prefix", "the project", 1)) from None
 
 
 def _check_rows(prefix: str, directories: list[DirectoryRow]) -> None:
@@ -561,45 +599,60 @@ class _Rows:
         return True
 
 
-def _check_relocations(
-    rows: list[tuple[str, Kind, list[int], list[int]]], tree: _Rows, length: int
-) -> dict[str, Relocation]:
+def _check_relocations(rows: list[list[Any]], tree: _Rows, lengths: Sequence[int]) -> dict[str, Relocation]:
+    """``lengths``: of each form."""
     relocations: dict[str, Relocation] = {}
-    for escaped, kind, offsets, ends in rows:
+    for escaped, kind, offsets, ends, *rest in rows:
         path = unescape(escaped)
+        forms = rest[0] if rest else []
         if path in relocations:
             raise _Invalid(f"{path!r} is relocated twice")
         size = tree.file(path)[2]
-        if bool(offsets) is (kind == "bytecode"):
+        if bool(offsets) is (kind in ("bytecode", "opaque")):
             raise _Invalid(f"{path!r} is relocated without an offset, or is bytecode with one")
         if kind == "bytecode" and size < BYTECODE_HEADER:
             raise _Invalid(f"{path!r} is too short for bytecode")
+        _check_forms(path, kind, offsets, forms, len(lengths))
+        if kind == "opaque" and ends:
+            raise _Invalid(f"{path!r} cannot be relocated, and has an end")
+        sizes = [lengths[form] for form in forms] if forms else [lengths[0]] * len(offsets)
         after = 0
-        for offset in offsets:
+        for offset, length in zip(offsets, sizes, strict=kind != "opaque"):
             if offset < after:
                 raise _Invalid(f"the offsets of {path!r} overlap or are out of order")
             after = offset + length
         if after > size:
             raise _Invalid(f"an offset of {path!r} is outside the file")
         if kind in ("binary", "data"):
-            _check_string_ends(path, offsets, ends, length, size)
+            _check_string_ends(path, offsets, ends, sizes, size)
         elif ends:
-            _check_shebang(path, kind, offsets, ends, length, size)
-        relocations[path] = Relocation(kind, offsets, ends)
+            _check_shebang(path, kind, offsets, ends, sizes, size)
+        relocations[path] = Relocation(kind, offsets, ends, forms or ())
     return relocations
 
 
-def _check_shebang(path: str, kind: Kind, offsets: list[int], ends: list[int], length: int, size: int) -> None:
-    possible = kind in ("text", "zipapp") and len(ends) == 1 and 2 <= offsets[0] <= ends[0] - length <= size - length
-    if not possible or any(offset < ends[0] < offset + length for offset in offsets):
+def _check_forms(path: str, kind: Kind, offsets: list[int], forms: list[int], known: int) -> None:
+    """Whether each form is known and used: those of a file that cannot be patched name the project."""
+    if kind == "opaque":
+        is_right = bool(forms) and min(forms) >= SPELLINGS and forms == sorted({*forms})
+    else:
+        is_right = not forms or (len(forms) == len(offsets) and any(forms))
+    if not is_right or max(forms, default=0) >= known:
+        raise _Invalid(f"the forms of {path!r} do not fit its offsets, or a root that is not there")
+
+
+def _check_shebang(path: str, kind: Kind, offsets: list[int], ends: list[int], sizes: list[int], size: int) -> None:
+    possible = kind in ("text", "zipapp") and len(ends) == 1
+    possible = possible and 2 <= offsets[0] <= ends[0] - sizes[0] <= size - sizes[0]
+    if not possible or any(at < ends[0] < at + length for at, length in zip(offsets, sizes, strict=True)):
         raise _Invalid(f"the shebang of {path!r} is not possible")
 
 
-def _check_string_ends(path: str, offsets: list[int], ends: list[int], length: int, size: int) -> None:
+def _check_string_ends(path: str, offsets: list[int], ends: list[int], sizes: list[int], size: int) -> None:
     if len(ends) != len(offsets):
         raise _Invalid(f"{path!r} has {len(ends)} string ends for {len(offsets)} offsets")
     previous = 0
-    for offset, end in zip(offsets, ends, strict=True):
+    for offset, end, length in zip(offsets, ends, sizes, strict=True):
         if not offset + length <= end <= size or (offset < previous and end != previous):
             raise _Invalid(f"a string end of {path!r} is not possible")
         previous = end

@@ -7,14 +7,14 @@ and tests hold the two to the same verdicts.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from holo.errors import CatalogInvalid
 
-VERSION = 1
-Kind: TypeAlias = Literal["text", "binary", "data", "bytecode", "zipapp"]
+VERSION = 2
+Kind: TypeAlias = Literal["text", "binary", "data", "bytecode", "zipapp", "opaque"]
 
 # A name is one component. Bytes that are not UTF-8 are written \xNN and a backslash is doubled.
 Name = Annotated[str, StringConstraints(pattern=r"^[^/\x00]+$", max_length=1023)]
@@ -34,8 +34,13 @@ SymlinkRow: TypeAlias = tuple[Name, Target, Nanoseconds]
 DirectoryRow: TypeAlias = tuple[Path, Mode, Nanoseconds, list[FileRow], list[SymlinkRow]]
 """path relative to the root ("" is the root itself), mode, mtime in ns, its files, its symlinks"""
 
-RelocationRow: TypeAlias = tuple[Path, Kind, list[Size], list[Size]]
-"""path of a file, kind, offsets of the prefix in it, and ends (see :class:`holo.catalog.Relocation`)"""
+Form = Annotated[int, Field(ge=0, lt=6)]
+
+RelocationRow: TypeAlias = (
+    tuple[Path, Kind, list[Size], list[Size]] | tuple[Path, Kind, list[Size], list[Size], list[Form]]
+)
+"""path of a file, kind, offsets of the roots in it, ends, and in version 2 forms (see
+:class:`holo.catalog.Relocation`)"""
 
 
 class CatalogDocument(BaseModel):
@@ -43,8 +48,12 @@ class CatalogDocument(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, title="holo catalog")
 
-    version: int = Field(ge=VERSION, le=VERSION, description="Version of this format.")
+    version: int = Field(ge=1, le=VERSION, description="Version of this format.")
     prefix: Path = Field(description="Absolute path at which the environment stood when it was recorded.")
+    project: Path | None = Field(
+        default=None,
+        description="Version 2: the root of the project that the environment belongs to; empty if nothing names it.",
+    )
     directories: list[DirectoryRow] = Field(
         min_length=1,
         description="[path, mode, mtime_ns, files, symlinks]; parents before children, the root ('') first. "
@@ -52,14 +61,25 @@ class CatalogDocument(BaseModel):
     )
     relocations: list[RelocationRow] = Field(
         default=[],
-        description="[path, kind, offsets, ends]: where the prefix occurs in a file's content. ends: for binary and "
-        "data, where the C string around each offset ends; for a text with a shebang into the prefix, where that line "
-        "ends.",
+        description="[path, kind, offsets, ends], in version 2 [path, kind, offsets, ends, forms]: where the roots "
+        "occur in a file's content. ends: for binary and data, where the C string around each offset ends; for a text "
+        "with a shebang into a root, where that line ends. forms: for each offset, which root is there and how it is "
+        "spelled; empty if all are the prefix as it is.",
     )
     hardlinks: list[list[Path]] = Field(default=[], description="Groups of files that are hardlinks of each other.")
     xattrs: dict[str, dict[str, str]] = Field(
         default={}, description="Extended attributes by path: name to base64 value."
     )
+
+    @model_validator(mode="after")
+    def _fits_version(self) -> Self:
+        columns = 5 if self.version > 1 else 4
+        is_right = (self.project is not None) is (self.version > 1) and all(
+            len(row) == columns and (columns > 4 or row[1] != "opaque") for row in self.relocations
+        )
+        if not is_right:
+            raise ValueError(f"it has not the keys or columns of version {self.version}")
+        return self
 
 
 def parse(data: bytes, origin: str) -> dict[str, Any]:
@@ -71,7 +91,7 @@ def parse(data: bytes, origin: str) -> dict[str, Any]:
         raise CatalogInvalid(f"catalog {origin} is not valid: {_first_problem(data, error)[:300]}") from None
     except ValueError as error:
         raise CatalogInvalid(f"catalog {origin} is not valid: {error}") from None
-    return document.model_dump()
+    return document.model_dump(exclude_none=True)
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
@@ -88,8 +108,8 @@ def _first_problem(data: bytes, error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_input=False)[0]
     if problem["type"] != "json_invalid":
         version = _version(data)
-        if version != VERSION:
-            return f"its version is {version!r}, and this holo reads version {VERSION}"
+        if version not in range(1, VERSION + 1):
+            return f"its version is {version!r}, and this holo reads versions 1 to {VERSION}"
     place = ".".join(map(str, problem["loc"]))
     return f"{place}: {problem['msg']}" if place else problem["msg"]
 

@@ -16,10 +16,10 @@ from contextlib import contextmanager, suppress
 from functools import cache
 
 from holo import platform
-from holo.catalog import BYTECODE_HEADER, Totals
+from holo.catalog import BYTECODE_HEADER, Relocation, Totals
 from holo.cloning.errors import errors_as
 from holo.cloning.report import Mapped, Relocated
-from holo.cloning.roots import Places, Root, Roots
+from holo.cloning.roots import Root, Roots
 from holo.cloning.search import Found, search
 from holo.errors import UsageError
 from holo.platform import Directory
@@ -59,15 +59,12 @@ class TreeRelocator:
         with Walker(source) as walker:
             names = _names_below(walker)
             found.places = {
-                path: places
-                for path, places in found.places.items()
-                if any(here == STALE for _, here in places) or not has_source(path, names)
+                path: places for path, places in found.places.items() if places == STALE or not has_source(path, names)
             }
-            found.stuck = {path: root for path, root in found.stuck.items() if not has_source(path, names)}
 
     def refuse_impossible(self) -> None:
         """Raise :class:`~holo.errors.RelocationImpossible`, with the list of files, if some cannot be patched."""
-        self._roots.refuse_impossible(self._found.places, self._found.stuck)
+        self._roots.refuse_impossible(self._found.places)
 
     def beside(self) -> list[Root]:
         """Folders of links to the source that setuptools keeps in the project, for a strict editable install.
@@ -133,17 +130,17 @@ class TreeRelocator:
         patched = [path for path in to_patch if self._patch_one(walker, path, None, done)]
         for path in patched:
             for compiled in compiled_from(path, names):
-                self._patch_one(walker, compiled, self._roots.stale, done)
+                self._patch_one(walker, compiled, STALE, done)
         for path in filter(is_rewritten, sorted(paths)):
-            self._patch_one(walker, path, self._roots.stale, done)
+            self._patch_one(walker, path, STALE, done)
 
-    def _patch_one(self, walker: Walker, path: str, places: Places | None, done: set[tuple[int, int]]) -> bool:
+    def _patch_one(self, walker: Walker, path: str, places: Relocation | None, done: set[tuple[int, int]]) -> bool:
         folder, _, name = path.rpartition("/")
         with errors_as(f"cannot relocate {os.path.join(self._shown, path)}"):
             return self._patch_file(walker.open(folder), folder, name, places, done)
 
     def _patch_file(
-        self, directory: Directory, folder: str, name: str, places: Places | None, done: set[tuple[int, int]]
+        self, directory: Directory, folder: str, name: str, places: Relocation | None, done: set[tuple[int, int]]
     ) -> bool:
         """Patch a file at ``places``; ``None``: wherever it names a root. Returns whether it was patched."""
         try:
@@ -156,15 +153,16 @@ class TreeRelocator:
             return False
         with _opened_to_change(directory, name, status) as file:
             if places is None:
-                seen = self._roots.inspect(file, status.st_size, folder, name)
-                self._roots.refuse_impossible({path: seen.places}, {path: seen.stuck} if seen.stuck else {})
-                places = seen.places
-            places = self._roots.applying(places)
-            if not places:
+                places = self._roots.inspect(file, status.st_size, folder, name).places
+            if places is None:
+                return False
+            self._roots.refuse_impossible({path: places})
+            if not self._roots.applies(places):
                 return False
             if self._roots.is_unquoted(file, status.st_size, places, path):
                 self._unquoted.append(path)
-            self._uses.update(self._roots.patch(file, places, path))
+            self._roots.patch(file, places, path)
+            self._uses.update(self._roots.named(places))
         if status.st_nlink > 1:
             done.add(inode)
         self._patched += 1

@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass, field, fields
 
 from holo import platform
+from holo.catalog import Relocation
 from holo.cloning.errors import errors_as, nothing_made
-from holo.cloning.roots import Places, Root, Roots
+from holo.cloning.roots import Roots
 from holo.errors import HoloError
 from holo.platform import Directory
 from holo.relocation.foreign import may_point_outside
@@ -19,10 +20,8 @@ from holo.workers.treewalk import visit_all
 class Found:
     """The results of one worker, or of all."""
 
-    places: dict[str, Places] = field(default_factory=dict)
+    places: dict[str, Relocation] = field(default_factory=dict)
     """the occurrences of the roots, by file"""
-    stuck: dict[str, Root] = field(default_factory=dict)
-    """the root that cannot be replaced, by file"""
     links: list[str] = field(default_factory=list)
     """symlinks that lead to a root by its path"""
     links_elsewhere: list[tuple[str, str]] = field(default_factory=list)
@@ -123,8 +122,6 @@ class _Search:
         finally:
             os.close(file)
         path = f"{folder}/{name}" if folder else name
-        if seen.places:
+        if seen.places is not None:
             self._found.places[path] = seen.places
-        if seen.stuck is not None:
-            self._found.stuck[path] = seen.stuck
         self._found.warnings += seen.warnings

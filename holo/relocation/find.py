@@ -11,11 +11,15 @@ may, unless the path is as short as ``/env``.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from holo.catalog import Relocation
 from holo.content import Hole, Piece
 from holo.relocation import shebang
+from holo.relocation.roots import Needle, is_ambiguous
+from holo.spellings import SPELLINGS, URL
 
 _NAME = rb"A-Za-z0-9_\-\x80-\xff"
 
@@ -37,6 +41,8 @@ _CERTAINLY_ELSEWHERE = re.compile(rb"(?:[A-Za-z0-9_\-]{3}|/[A-Za-z0-9_\-.+@~]+)\
 
 _ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 
+_FILE_URL = (b"file://", b"file://localhost")
+
 _LOOKBEHIND = 64
 """Bytes before an occurrence that are looked at: more than the longest match of the patterns above."""
 
@@ -45,9 +51,11 @@ _HEAD = 4096
 
 
 class Opaque(NamedTuple):
-    """The prefix is in a file of a format that only its own programs can change."""
+    """A root is in a file of a format that only its own programs can change."""
 
     format: str
+    roots: tuple[int, ...] = ()
+    """the numbers of the roots, if several were looked for"""
 
     def warning(self, path: str) -> str:
         """The warning about such a file."""
@@ -121,6 +129,8 @@ class PrefixFinder:
         self._offsets: list[int] = []
         self._doubtful: set[int] = set()
         """the offsets that count only in a binary file"""
+        self._in_url: set[int] = set()
+        """the offsets directly after ``file://``"""
         self._ends: list[int] = []
         self._binary = False
         self._is_there = False  # whatever is around it: an opaque format may separate paths in its own way
@@ -144,6 +154,15 @@ class PrefixFinder:
             return self._in_binary()
         offsets = [offset for offset in self._offsets if offset not in self._doubtful]
         return Relocation("text", offsets, self._shebang(offsets[0])) if offsets else None
+
+    @property
+    def offsets(self) -> list[int]:
+        """All occurrences, whatever the format."""
+        return self._offsets
+
+    def is_in_url(self, offset: int) -> bool:
+        """Whether the occurrence at ``offset`` is a part of the URL of a file."""
+        return offset in self._in_url
 
     def _goes_on(self, before: bytes, after: bytes) -> bool:
         """Whether the last component of a path goes on. In a binary file, the next string may follow directly."""
@@ -211,6 +230,8 @@ class PrefixFinder:
             else:
                 if not is_certain:
                     self._doubtful.add(start + at)
+                if before.endswith(_FILE_URL):
+                    self._in_url.add(start + at)
                 self._offsets.append(start + at)
                 self._next = start + after
             at = window.find(self._prefix, self._next - start)
@@ -236,5 +257,77 @@ def find(prefix: bytes, content: bytes, *, bytecode: bool = False) -> Relocation
     if prefix not in content:
         return None
     finder = PrefixFinder(prefix, bytecode=bytecode)
+    finder.feed(content)
+    return finder.finish()
+
+
+class RootsFinder:
+    """Finds the occurrences of several needles, as :class:`PrefixFinder` does those of one."""
+
+    def __init__(self, needles: Iterable[Needle], *, bytecode: bool = False) -> None:
+        """``needles``: the longest first."""
+        self._finders = [(needle, PrefixFinder(needle.old, bytecode=bytecode)) for needle in needles]
+
+    def feed(self, piece: Piece) -> None:
+        for _, finder in self._finders:
+            finder.feed(piece)
+
+    def finish(self) -> Relocation | Opaque | None:
+        """All occurrences in one; the format, if that forbids to patch them; ``None`` if there are none.
+
+        Where two overlap, as that of a tree in its project and that of the project, the longer one counts.
+        """
+        results = [(needle, finder, finder.finish()) for needle, finder in self._finders]
+        found = [(needle, finder, result) for needle, finder, result in results if isinstance(result, Relocation)]
+        if not found:
+            opaque = next((result for _, _, result in results if isinstance(result, Opaque)), None)
+            return opaque._replace(roots=self._roots()) if opaque is not None else None
+        places = _longest((needle, result.offsets) for needle, _, result in found)
+        kind = found[0][2].kind
+        by_form = {needle.form: (finder, result) for needle, finder, result in found}
+        if kind in ("binary", "data"):
+            end_of = {
+                offset: end for _, _, result in found for offset, end in zip(result.offsets, result.ends, strict=False)
+            }
+            ends = [end_of[offset] for offset, _ in places]
+        else:
+            first, needle = places[0]
+            result = by_form[needle.form][1]
+            ends = result.ends if result.offsets[0] == first else []
+        forms = [needle.form for _, needle in places]
+        if kind == "text":
+            forms = [
+                form + URL if is_ambiguous(needle) and by_form[form][0].is_in_url(offset) else form
+                for form, (offset, needle) in zip(forms, places, strict=True)
+            ]
+        return Relocation(kind, [offset for offset, _ in places], ends, forms if any(forms) else ())
+
+    def _roots(self) -> tuple[int, ...]:
+        places = _longest((needle, finder.offsets) for needle, finder in self._finders)
+        return tuple(sorted({needle.form // SPELLINGS for _, needle in places}))
+
+
+def _longest(found: Iterable[tuple[Needle, Sequence[int]]]) -> list[tuple[int, Needle]]:
+    """Occurrences that do not overlap, in order. ``found``: the offsets of each needle, the longest needle first."""
+    places: list[tuple[int, Needle]] = []
+    for needle, offsets in found:
+        starts = [offset for offset, _ in places]
+        free = []
+        for offset in offsets:
+            at = bisect_right(starts, offset)
+            after = starts[at] if at < len(starts) else offset + len(needle.old)
+            before = starts[at - 1] + len(places[at - 1][1].old) if at else 0
+            if before <= offset and offset + len(needle.old) <= after:
+                free.append((offset, needle))
+        places = sorted(places + free)
+    return places
+
+
+def find_all(needles: Sequence[Needle], content: bytes, *, bytecode: bool = False) -> Relocation | Opaque | None:
+    """The occurrences of the needles in the whole ``content``; see :meth:`RootsFinder.finish`."""
+    present = [needle for needle in needles if needle.old in content]
+    if not present:
+        return None
+    finder = RootsFinder(present, bytecode=bytecode)
     finder.feed(content)
     return finder.finish()

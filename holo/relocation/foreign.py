@@ -11,10 +11,11 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from holo.relocation import leads_into, listed
 from holo.relocation.quoting import in_single_quotes
+from holo.spellings import spellings
 
 _PATHS = (".pth", ".egg-link")
 """Files with a path in each line."""
@@ -24,59 +25,58 @@ _INTERPRETER = re.compile(rb"#![ \t]*(/[^\n]*)/bin/(?:python|pypy)[0-9.]*(?:[ \t
 _OF_SYSTEM = ("/usr", "/usr/local")
 
 
-def other_spellings(prefix: str) -> list[tuple[str, bytes]]:
-    """Spellings of the prefix that are reported, not patched: (description, needle)."""
-    raw = os.fsencode(prefix)
-    real = os.path.realpath(prefix)
-    found = {raw: "the prefix"}
-    found.setdefault(quote(raw).encode(), "the prefix URL-encoded")
-    found.setdefault(os.fsencode(real), "the prefix by its real path")
-    found.setdefault(os.fsencode(json.dumps(prefix, ensure_ascii=False)[1:-1]), "the prefix as JSON has it")
+def other_spellings(root: str, what: str = "the prefix") -> list[tuple[str, bytes]]:
+    """Spellings of a root that are reported, not patched: (description, needle)."""
+    raw = os.fsencode(root)
+    real = os.path.realpath(root)
+    patched = spellings(root)
+    found = dict.fromkeys(patched, what)
+    found.setdefault(os.fsencode(real), f"{what} by its real path")
+    found.setdefault(os.fsencode(json.dumps(root, ensure_ascii=False)[1:-1]), f"{what} as JSON has it")
     for shell in ("sh", "csh", "fish"):
-        found.setdefault(in_single_quotes(shell, raw), "the prefix quoted for a shell")
-    found.setdefault(raw.replace(b"'", b"\\'"), "the prefix quoted for a shell")
-    found.setdefault(re.sub(rb'(["$`\\])', rb"\\\1", raw), "the prefix quoted for a shell")
-    return [(f"{what} ({os.fsdecode(needle)})", needle) for needle, what in found.items() if needle != raw]
+        found.setdefault(in_single_quotes(shell, raw), f"{what} quoted for a shell")
+    found.setdefault(raw.replace(b"'", b"\\'"), f"{what} quoted for a shell")
+    found.setdefault(re.sub(rb'(["$`\\])', rb"\\\1", raw), f"{what} quoted for a shell")
+    return [(f"{which} ({os.fsdecode(needle)})", needle) for needle, which in found.items() if needle not in patched]
 
 
 def may_point_outside(folder: str, name: str) -> bool:
     """Whether :func:`outside` is to read that file, for its kind may name places outside of the tree."""
     if folder.endswith("bin") and folder[-4:-3] in ("", "/"):
         return True
-    return name.endswith(_PATHS) or name in _READ_BY_NAME
+    return name.endswith(_PATHS) or name == "direct_url.json" or name in _READ_BY_NAME
 
 
-def is_inside(path: str, roots: Iterable[str]) -> bool:
-    """Whether a path leads into one of the roots."""
-    return any(leads_into(path, root) for root in roots)
+def outside(path: str, content: bytes, prefix: str, others: Sequence[str] = ()) -> Iterator[str]:
+    """Warnings about the places outside of the tree that a file at ``path`` below ``prefix`` names.
 
-
-def outside(path: str, content: bytes, roots: Sequence[str]) -> Iterator[str]:
-    """Warnings about the places that a file at ``path`` in the tree names outside of all roots; the first is the
-    tree's own."""
+    ``others``: places that move along with the tree, which deserve none.
+    """
     name = os.path.basename(path)
-    prefix = roots[0]
-    if name in _READ_BY_NAME:
-        yield from _READ_BY_NAME[name](path, content, roots)
+    if name == "direct_url.json":
+        yield from _of_direct_url(path, content, (prefix, *others))
+    elif name in _READ_BY_NAME:
+        yield from _READ_BY_NAME[name](path, content, prefix)
     elif name.endswith(_PATHS):
         for line in os.fsdecode(content).splitlines():
             # Relative paths start at the folder of the .pth (site.addpackage); lines with code begin with "import".
             if line.startswith("/") or (name.endswith(".pth") and line.startswith("..")):
-                yield from _editable(path, os.path.normpath(os.path.join(prefix, os.path.dirname(path), line)), roots)
+                target = os.path.normpath(os.path.join(prefix, os.path.dirname(path), line))
+                yield from _editable(path, target, (prefix, *others))
     else:
         found = _INTERPRETER.match(content)
         if found is not None and os.fsdecode(found[1]) not in _OF_SYSTEM:
             yield from _made_elsewhere(path, os.fsdecode(found[1]), prefix)
 
 
-def links_out(links: Iterable[tuple[str, str]], prefix: str) -> list[str]:
-    """Warnings about symlinks, as (path, target), that lead out of the tree at ``prefix``."""
+def links_out(links: Iterable[tuple[str, str]], prefix: str, others: Sequence[str] = ()) -> list[str]:
+    """Warnings about symlinks, as (path, target), that lead out of the tree at ``prefix``, and not to ``others``."""
     relative, gone = [], []
     for path, target in links:
         if target.startswith("/"):
             if not leads_into(target, prefix) and not os.path.exists(target):
                 gone.append(f"{path} -> {target}")
-        elif not leads_into(os.path.normpath(os.path.join(prefix, os.path.dirname(path), target)), prefix):
+        elif not _is_in(os.path.normpath(os.path.join(prefix, os.path.dirname(path), target)), (prefix, *others)):
             relative.append(f"{path} -> {target}")
     found = []
     if relative:
@@ -95,32 +95,35 @@ def _of_direct_url(path: str, content: bytes, roots: Sequence[str]) -> Iterator[
         return
 
 
-def _of_configuration(path: str, content: bytes, _: Sequence[str]) -> Iterator[str]:
+def _of_configuration(path: str, content: bytes, _: str) -> Iterator[str]:
     found = re.search(rb"^home[ \t]*=[ \t]*(/.*?)\s*$", content, re.MULTILINE)
     if found is not None and not os.path.isdir(found[1]):
         yield f"{path} names an interpreter in {os.fsdecode(found[1])}, which does not exist"
 
 
-def _of_activation(path: str, content: bytes, roots: Sequence[str]) -> Iterator[str]:
+def _of_activation(path: str, content: bytes, prefix: str) -> Iterator[str]:
     for value in _VIRTUAL_ENV.findall(content):
         try:
             words = shlex.split(os.fsdecode(value))
         except ValueError:
             continue
         if words and words[0].startswith("/"):
-            yield from _made_elsewhere(path, words[0], roots[0])
+            yield from _made_elsewhere(path, words[0], prefix)
             return
 
 
-_READ_BY_NAME: dict[str, Callable[[str, bytes, Sequence[str]], Iterator[str]]] = {
-    "direct_url.json": _of_direct_url,
+_READ_BY_NAME: dict[str, Callable[[str, bytes, str], Iterator[str]]] = {
     "pyvenv.cfg": _of_configuration,
     "activate": _of_activation,
 }
 
 
-def _editable(path: str, target: str, roots: Sequence[str]) -> Iterator[str]:
-    if not is_inside(target, roots):
+def _is_in(path: str, roots: Iterable[str]) -> bool:
+    return any(leads_into(path, root) for root in roots)
+
+
+def _editable(path: str, target: str, roots: Iterable[str]) -> Iterator[str]:
+    if not _is_in(target, roots):
         yield f"{path} is an editable install that points outside the environment: {target}"
 
 

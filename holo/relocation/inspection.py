@@ -13,8 +13,10 @@ from typing import NamedTuple
 from holo.catalog import Relocation
 from holo.content import Piece
 from holo.relocation.bytecode import is_bytecode, program
-from holo.relocation.find import Opaque, PrefixFinder, find
-from holo.relocation.foreign import is_inside, may_point_outside, other_spellings, outside
+from holo.relocation.find import Opaque, PrefixFinder, RootsFinder, find_all
+from holo.relocation.foreign import may_point_outside, other_spellings, outside
+from holo.relocation.roots import needles
+from holo.spellings import SPELLINGS
 
 
 class Seen(NamedTuple):
@@ -28,25 +30,35 @@ class Seen(NamedTuple):
 class Inspector:
     """Looks for the path of one tree, and for what leads out of that tree. Made before the workers are forked."""
 
-    def __init__(self, path: str, moving: Sequence[str] = ()) -> None:
-        """``moving``: other roots, whose paths are patched as well, so that nobody need be warned of them."""
+    def __init__(self, path: str, others: Sequence[str] = ()) -> None:
+        """``others``: roots outside of the tree whose paths are looked for as well."""
         self.path = path
-        self._roots = [path, *moving]
+        self.others = others
         self._prefix = os.fsencode(path)
-        spellings = other_spellings(path)
-        self._foreign = [each for each in spellings if not is_inside(os.fsdecode(each[1]), moving)]
-        self.shortest = min(len(needle) for needle in [self._prefix, *(needle for _, needle in self._foreign)])
+        self._needles = needles([path, *others])
+        # Most needles contain another one, so that where this one is not, that need not be looked for.
+        olds = [needle.old for needle in self._needles]
+        self._first = [old for old in olds if not any(other in old for other in olds if other != old)]
+        self._foreign: list[tuple[str, bytes]] = []
+        for root, what in [(path, "the prefix"), *((root, "the project") for root in others)]:
+            known = {*olds, *(needle for _, needle in self._foreign)}
+            self._foreign += [found for found in other_spellings(root, what) if found[1] not in known]
+        self.shortest = min(len(needle) for needle in [*olds, *(needle for _, needle in self._foreign)])
         """bytes of content in which there may be something to see"""
 
     def look_into(self, content: bytes, name: str) -> Seen | None:
         """Search all the content of a file with that name; ``None`` if nothing was seen."""
-        places = find(self._prefix, content, bytecode=is_bytecode(name)) if self._prefix in content else None
+        places = None
+        for old in self._first:
+            if old in content:
+                places = find_all(self._needles, content, bytecode=is_bytecode(name))
+                break
         foreign = [what for what, needle in self._foreign if needle in content] if self._foreign else []
         return Seen(places, foreign) if places is not None or foreign else None
 
     def look_through(self, pieces: Iterable[Piece], name: str) -> Seen | None:
         """The same with a file too large to be held in memory."""
-        finder = PrefixFinder(self._prefix, bytecode=is_bytecode(name))
+        finder = RootsFinder(self._needles, bytecode=is_bytecode(name))
         others = [(what, PrefixFinder(needle)) for what, needle in self._foreign]
         for piece in pieces:
             finder.feed(piece)
@@ -69,10 +81,12 @@ class Inspector:
         if seen is not None:
             if isinstance(seen.places, Opaque):
                 warnings.append(seen.places.warning(path))
+                others = tuple(SPELLINGS * root for root in seen.places.roots if root)
+                places = Relocation("opaque", [], [], others) if others else None
             elif seen.places is not None:
                 places = program(path, content, self._prefix, seen.places) if is_bytecode(name) else seen.places
             if not is_bytecode(name):
                 warnings += [f"{path} contains {what}, which is not patched" for what in seen.foreign]
         if content is not None and may_point_outside(folder, name):
-            warnings += outside(path, content, self._roots)
+            warnings += outside(path, content, self.path, self.others)
         return places, warnings

@@ -1,4 +1,4 @@
-"""Patch the recorded prefix to a new path: compute the edits, check the content against them, then splice.
+"""Patch the recorded roots to new paths: compute the edits, check the content against them, then splice.
 
 A :class:`Relocator` writes nothing. :meth:`Relocator.check` must have seen the whole content before the first byte of
 :meth:`Relocator.patch` is written, or :func:`patch_file` is called, so that bad offsets never leave half a file.
@@ -7,17 +7,23 @@ A :class:`Relocator` writes nothing. :meth:`Relocator.check` must have seen the 
 from __future__ import annotations
 
 import os
+import posixpath
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from holo import platform
-from holo.catalog import BYTECODE_HEADER, Relocation
+from holo.catalog import BYTECODE_HEADER, Catalog, Relocation
 from holo.content import Hole, Piece, pieces_of, write_all
 from holo.errors import CatalogInvalid, RelocationImpossible
 from holo.relocation import is_plain, leads_into, listed, shebang
+from holo.relocation.roots import root_of
+from holo.spellings import SPELLINGS, spellings
+
+if TYPE_CHECKING:
+    from typing import Self
 
 SHEBANG_LIMIT = shebang.limit()
 
@@ -27,20 +33,76 @@ Edit: TypeAlias = tuple[int, int, bytes]
 _SOURCE_STAMP: Edit = (4, BYTECODE_HEADER, bytes(BYTECODE_HEADER - 4))
 """After the magic number: flags, then the time and size of the source. No source has these, so CPython compiles it."""
 
+_CACHE = ".cache"
+"""A folder of files that tools make again, as bundlers have it in ``node_modules``."""
+
 _LINES = ("text", "zipapp")
 """Kinds of files that may have a shebang, and in which a path may become longer."""
 
 
-class Relocator:
-    """Moves content from the prefix ``old`` to ``new`` (absolute paths)."""
+class _Place(NamedTuple):
+    """An occurrence, and what is to be there."""
 
-    def __init__(self, old: str, new: str) -> None:
+    offset: int
+    old: bytes
+    new: bytes
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.old)
+
+
+class Relocator:
+    """Moves content from the prefix ``old`` to ``new`` (absolute paths), and with it the ``others`` that it names."""
+
+    def __init__(self, old: str, new: str, others: Sequence[tuple[str, str | None]] = ()) -> None:
+        """``others``: roots outside of the tree, each with its new path; with ``None`` it stays, and relative symlinks
+        that lead there do not."""
         self.old = os.fsencode(old)
         self.new = os.fsencode(new)
-        self._old_text = old
-        self._new_text = new
-        self._growth = len(self.new) - len(self.old)
-        self._is_plain = is_plain(self.new) or self.new == self.old
+        self._roots: list[tuple[str, str | None]] = [(old, new), *others]
+        self._names = [here for here, _ in others]
+        moves = [(here, here if there is None else there) for here, there in self._roots]
+        self._forms = [
+            pair for before, after in moves for pair in zip(spellings(before), spellings(after), strict=True)
+        ]
+        self.moves = any(before != after for before, after in moves)
+        """whether there is anything to patch"""
+
+    @classmethod
+    def of(cls, catalog: Catalog, path: str, project: str = "") -> Self:
+        """For a tree at ``path`` whose project is at ``project``; if nothing is said about that, it stays."""
+        others = [(catalog.project, project or None)] if catalog.project else []
+        return cls(catalog.prefix, path, others)
+
+    def reversed(self) -> Relocator:
+        """The way back."""
+        old, new = os.fsdecode(self.old), os.fsdecode(self.new)
+        return Relocator(new, old, [(there or here, here) for here, there in self._roots[1:]])
+
+    def back(self, relocation: Relocation) -> Relocation:
+        """What :meth:`reversed` is to undo in a patched text or program, if no path in it was quoted."""
+        shift, offsets = 0, []
+        for place in self._places(relocation):
+            offsets.append(place.offset + shift)
+            shift += len(place.new) - len(place.old)
+        return Relocation("text", offsets, [], relocation.forms)
+
+    def _places(self, relocation: Relocation) -> list[_Place]:
+        if not relocation.forms:
+            return [_Place(offset, *self._forms[0]) for offset in relocation.offsets]
+        return [_Place(at, *self._forms[form]) for at, form in zip(relocation.offsets, relocation.forms, strict=True)]
+
+    def _growth(self, relocation: Relocation) -> list[int]:
+        """How much longer the new paths are, at each offset."""
+        if not relocation.forms:
+            old, new = self._forms[0]
+            return [len(new) - len(old)] * len(relocation.offsets)
+        return [len(new) - len(old) for old, new in map(self._forms.__getitem__, relocation.forms)]
+
+    def _has_room(self, relocation: Relocation) -> bool:
+        """Whether no path becomes longer."""
+        return max(self._growth(relocation), default=0) <= 0
 
     def applies(self, relocation: Relocation) -> bool:
         """Whether a file is patched at all.
@@ -49,95 +111,163 @@ class Relocator:
         room is left alone: see :meth:`left_alone`.
         """
         if relocation.kind == "bytecode":
-            return self.new != self.old
-        return relocation.kind != "data" or self._growth <= 0
+            return self.moves
+        if relocation.kind == "opaque":
+            return False
+        return relocation.kind != "data" or self._has_room(relocation)
 
     def left_alone(self, relocations: Mapping[str, Relocation]) -> list[str]:
         """A warning about the data files that keep the old path, because the new one is longer; ``[]`` without such."""
         files = sorted(path for path, item in relocations.items() if item.kind == "data" and not self.applies(item))
         if not files:
             return []
-        return [f"{self._old_text} stays in data files, where a longer path has no room: {listed(files)}"]
+        old = os.fsdecode(self.old)
+        return [f"{old} stays in data files, where a longer path has no room: {listed(files)}"]
 
     def refuse_impossible(
         self,
         relocations: Mapping[str, Relocation],
         way_out: str = " (--to, HOLO_HOME), or record from a longer prefix",
+        none: str = "",
     ) -> None:
-        """Raise :class:`RelocationImpossible`, with the list of files, if the new path does not fit binaries."""
-        if self._growth <= 0:
-            return
-        files = sorted(path for path, relocation in relocations.items() if relocation.kind == "binary")
+        """Raise :class:`RelocationImpossible`, with the list of files, if the new path does not fit binaries.
+
+        A root outside of the tree must move in all files or in none, so it has to fit data as well. Only caches, which
+        tools make again, may go on naming the old one.
+        """
+        files = sorted(path for path, item in relocations.items() if item.kind == "binary" and self._outgrows(item, 0))
         if files:
+            old, new = os.fsdecode(self.old), os.fsdecode(self.new)
             raise RelocationImpossible(
-                f"{self._new_text} is {self._growth} bytes longer than {self._old_text}, which is inside programs "
+                f"{new} is {len(self.new) - len(self.old)} bytes longer than {old}, which is inside programs "
                 f"and libraries, where a longer path has no room: {listed(files)}",
                 f"Use a path of at most {len(self.old)} bytes{way_out}.",
             )
+        for number, (here, there) in enumerate(self._roots):
+            if there in (None, here, self._roots[0][1]):
+                continue
+            files = sorted(path for path, item in relocations.items() if self._cannot_move(path, item, number))
+            if files:
+                raise RelocationImpossible(
+                    f"these files name {here}, and cannot be made to name {there}, because they are databases "
+                    f"or archives, or have no room for a longer path: {listed(files)}",
+                    f"Remove them if they can be made again, or use a place whose path has at most "
+                    f"{len(os.fsencode(here))} bytes{none}.",
+                )
 
-    def symlink(self, target: str) -> str:
-        """The new target of a symlink: another one if it leads into the prefix."""
-        if leads_into(target, self._old_text):
-            return self._new_text + target[len(self._old_text) :]
-        return target
+    def _outgrows(self, relocation: Relocation, number: int) -> bool:
+        """Whether the new path of a root is longer than the old, where that is in the file."""
+        forms = set(relocation.forms) or {0}
+        return any(form // SPELLINGS == number and len(old) < len(new) for form, (old, new) in self._forms_of(forms))
+
+    def _forms_of(self, forms: Iterable[int]) -> list[tuple[int, tuple[bytes, bytes]]]:
+        return [(form, self._forms[form]) for form in forms]
+
+    def _cannot_move(self, path: str, relocation: Relocation, number: int) -> bool:
+        """Whether a file names a root outside of the tree that cannot be patched there, and must be."""
+        if not any(form // SPELLINGS == number for form in relocation.forms):
+            return False
+        if relocation.kind != "binary" and _CACHE in path.split("/"):
+            return False
+        return relocation.kind == "opaque" or (relocation.kind in ("binary", "data") and not self._has_room(relocation))
+
+    def symlink(self, target: str, path: str = "") -> str:
+        """The new target of the symlink at ``path`` in the tree: another one if it leads to a root."""
+        old, new = os.fsdecode(self.old), os.fsdecode(self.new)
+        if leads_into(target, old):
+            return new + target[len(old) :]
+        if not self._names:
+            return target
+        folder = posixpath.dirname(path)
+        root = root_of(target, folder, old, self._names)
+        place = dict(self._roots).get(root) if root is not None else None
+        if root is None or place is None:
+            return target
+        if target.startswith("/"):
+            return place + target[len(root) :]
+        here, there = posixpath.join(old, folder), posixpath.join(new, folder)
+        if posixpath.relpath(here, root) == posixpath.relpath(there, place):
+            return target
+        leads_to = posixpath.normpath(posixpath.join(here, target))
+        return posixpath.relpath(place + leads_to[len(root) :], there)
+
+    def unmoved(self, relocations: Mapping[str, Relocation], links: Iterable[tuple[str, str]]) -> list[str]:
+        """The files and symlinks, as (path, target), that name a root outside of the tree which stays."""
+        staying = {number for number, (_, there) in enumerate(self._roots) if there is None}
+        if not staying:
+            return []
+        found = [p for p, item in relocations.items() if staying & {form // SPELLINGS for form in item.forms}]
+        stay = [here for here, there in self._roots if there is None]
+        prefix = os.fsdecode(self.old)
+        found += [path for path, to in links if root_of(to, posixpath.dirname(path), prefix, stay) is not None]
+        return sorted(found)
 
     def size(self, relocation: Relocation, size: int) -> int | None:
         """The size of the patched file; ``None`` if it depends on the content: a shebang to rewrite, paths to quote."""
         if relocation.kind not in _LINES:
             return size
-        if self._shebang_breaks(relocation) or not self._is_plain:
+        if self._shebang_breaks(relocation) or not self._is_plain(relocation):
             return None
-        growth = self._growth if relocation.kind == "text" else max(0, self._growth)
-        return size + growth * len(relocation.offsets)
+        growth = self._growth(relocation)
+        return size + (sum(growth) if relocation.kind == "text" else sum(max(0, each) for each in growth))
+
+    def _is_plain(self, relocation: Relocation) -> bool:
+        """Whether no new path in the file may need quotes."""
+        return all(old == new or is_plain(new) for _, (old, new) in self._forms_of(set(relocation.forms) or {0}))
 
     def _shebang_breaks(self, relocation: Relocation) -> bool:
         if relocation.kind not in _LINES or not relocation.ends:
             return False
-        line = relocation.ends[0]
-        inside = sum(offset < line for offset in relocation.offsets)
-        too_long = line + self._growth * inside > SHEBANG_LIMIT
-        return self.new != self.old and (too_long or shebang.is_broken_by(relocation.offsets[0], self.new))
+        end = relocation.ends[0]
+        line = [place for place in self._places(relocation) if place.offset < end]
+        if all(place.old == place.new for place in line):
+            return False
+        too_long = end + sum(len(place.new) - len(place.old) for place in line) > SHEBANG_LIMIT
+        return too_long or shebang.is_broken_by(line[0].offset, line[0].new)
 
     def check(self, chunks: Iterable[Piece], relocation: Relocation, path: str) -> None:
         """Raise :class:`CatalogInvalid` unless the relocation is true of the content.
 
-        It must hold the prefix at every offset, and a C string or shebang line must end where the catalog says.
+        It must hold a root at every offset, and a C string or shebang line must end where the catalog says.
         """
-        length = len(self.old)
         ending = b"\n" if relocation.kind in _LINES else b"\0"
-        prefixes = deque(relocation.offsets)
-        strings = deque(zip(relocation.offsets, relocation.ends, strict=False))
-        tail = b""  # in which a prefix may have begun
+        places = deque(self._places(relocation))
+        strings = deque(zip(places, relocation.ends, strict=False))
+        longest = max((len(place.old) for place in places), default=0)
+        tail = b""  # in which a path may have begun
         start = 0
         last = -1  # the end of the last string
         for piece in chunks:
-            # A few zeros stand for a hole: they end every string, and cannot be in a prefix.
-            chunk = bytes(piece[: length + 1]) if isinstance(piece, Hole) else piece
+            # A few zeros stand for a hole: they end every string, and cannot be in a path.
+            chunk = bytes(piece[: longest + 1]) if isinstance(piece, Hole) else piece
             here = start + len(chunk)
-            if not start and relocation.kind in _LINES and strings and not _is_shebang(chunk, strings[0][0]):
-                raise self._wrong(path, f"begins with a shebang into {self._old_text}")
-            while strings and strings[0][0] + length < here:
-                offset, end = strings[0]
-                if last < offset + length:  # else this one is in the same string
-                    found = chunk.find(ending, max(0, offset + length - start))
+            if not start and relocation.kind in _LINES and strings and not _is_shebang(chunk, strings[0][0].offset):
+                raise self._wrong(path, f"begins with a shebang into {os.fsdecode(strings[0][0].old)}")
+            while strings and strings[0][0].end < here:
+                place, end = strings[0]
+                if last < place.end:  # else this one is in the same string
+                    found = chunk.find(ending, max(0, place.end - start))
                     if found < 0:
                         break
                     last = start + found
                 if last != end:
-                    raise self._wrong(path, f"has a string from byte {offset} to byte {end}")
+                    raise self._wrong(path, f"has a string from byte {place.offset} to byte {end}")
                 strings.popleft()
             window = tail + chunk
-            while prefixes and prefixes[0] + length <= here:
-                offset = prefixes.popleft()
-                at = offset - (here - len(window))
-                if at < 0 or not window.startswith(self.old, at):
-                    raise self._wrong(path, f"holds {self._old_text} at byte {offset}")
+            while places and places[0].end <= here:
+                place = places.popleft()
+                at = place.offset - (here - len(window))
+                if at < 0 or not window.startswith(place.old, at):
+                    raise self._lacks(path, place)
             start += len(piece)
-            tail = window[-length:] if start == here else b""
-        if prefixes:
-            raise self._wrong(path, f"holds {self._old_text} at byte {prefixes[0]}")
+            tail = window[-longest:] if start == here else b""
+        if places:
+            raise self._lacks(path, places[0])
         if any(end != start for _, end in strings):
-            raise self._wrong(path, f"has a string from byte {strings[0][0]} to byte {strings[0][1]}")
+            raise self._wrong(path, f"has a string from byte {strings[0][0].offset} to byte {strings[0][1]}")
+
+    def _lacks(self, path: str, place: _Place) -> CatalogInvalid:
+        return self._wrong(path, f"holds {os.fsdecode(place.old)} at byte {place.offset}")
 
     def _wrong(self, path: str, claim: str) -> CatalogInvalid:
         return CatalogInvalid(
@@ -157,7 +287,7 @@ class Relocator:
 
     def is_unquoted(self, chunks: Iterable[Piece], relocation: Relocation, path: str) -> bool:
         """Whether the new path needs quotes, and the file is a text in a language that :mod:`quoting` does not know."""
-        if relocation.kind != "text" or self._is_plain:
+        if relocation.kind != "text" or self._is_plain(relocation):
             return False
         head = next(iter(chunks), b"")
         return isinstance(head, Hole) or self._quoted(relocation, head, path) is None
@@ -166,47 +296,50 @@ class Relocator:
         """The ranges of bytes that change; ``None`` if bytes after them change their place."""
         if relocation.kind == "bytecode":
             return [_SOURCE_STAMP[:2]]
-        if relocation.kind in _LINES and (self._growth or not self._is_plain or self._shebang_breaks(relocation)):
+        if relocation.kind in _LINES and (
+            any(self._growth(relocation)) or not self._is_plain(relocation) or self._shebang_breaks(relocation)
+        ):
             return None
-        return [(offset, offset + len(self.old)) for offset in relocation.offsets]
+        return [(place.offset, place.end) for place in self._places(relocation)]
 
     def edits(self, relocation: Relocation, head: bytes, path: str) -> list[Edit]:
         """The edits of the file at ``path``, in order. ``head``: its beginning, for a shebang or a text with quotes."""
-        length = len(self.old)
         if relocation.kind == "bytecode":
             return [_SOURCE_STAMP]
+        places = self._places(relocation)
         if relocation.kind in ("binary", "data"):
             # No byte after a path may move: it may be counted, or belong to another string or a table. So the path is
             # padded: with slashes, which leave it the same path, or with NULs where a C string ends with it.
             padded = [
-                self.new.ljust(length, b"\0" if end == offset + length else b"/")
-                for offset, end in zip(relocation.offsets, relocation.ends, strict=True)
+                place.new.ljust(len(place.old), b"\0" if end == place.end else b"/")
+                for place, end in zip(places, relocation.ends, strict=True)
             ]
         elif relocation.kind == "zipapp":
             # Readers of an archive cope with more bytes before it than its offsets tell, but not with fewer.
-            padded = [self.new.ljust(length, b"/")] * len(relocation.offsets)
+            padded = [place.new.ljust(len(place.old), b"/") for place in places]
         else:
-            padded = self._quoted(relocation, head, path) or [self.new] * len(relocation.offsets)
-        edits = [(offset, offset + length, new) for offset, new in zip(relocation.offsets, padded, strict=True)]
+            padded = self._quoted(relocation, head, path) or [place.new for place in places]
+        edits = [(place.offset, place.end, new) for place, new in zip(places, padded, strict=True)]
         if not self._shebang_breaks(relocation):
             return edits
-        at, end = relocation.offsets[0], relocation.ends[0]
-        line = shebang.rewrite(head[:end], at, self.old, self.new, path)
+        end = relocation.ends[0]
+        inside = not relocation.forms or relocation.forms[0] < SPELLINGS
+        line = shebang.rewrite(head[:end], places[0], self._forms[::SPELLINGS], path if inside else None)
         if relocation.kind == "zipapp":
             line = line.ljust(end)
         return [(0, end, line), *(edit for edit in edits if edit[0] >= end)]
 
     def _quoted(self, relocation: Relocation, head: bytes, path: str) -> list[bytes] | None:
         """The new path, quoted for each offset of a text; ``None`` if it is not known how to quote it there."""
-        offsets = relocation.offsets
-        if self._is_plain:
-            return [self.new] * len(offsets)
+        places = self._places(relocation)
+        if self._is_plain(relocation):
+            return [place.new for place in places]
         line = relocation.ends[0] if self._shebang_breaks(relocation) else 0
-        below = [at for at in offsets if at >= line]
+        above = [place.new for place in places if place.offset < line]
         from holo.relocation.quoting import replacements  # for the few paths that need it
 
-        quoted = replacements(path, head, below, len(self.old), self.new)
-        return [self.new] * (len(offsets) - len(below)) + quoted if quoted is not None else None
+        quoted = replacements(path, head, places[len(above) :])
+        return above + quoted if quoted is not None else None
 
 
 def patch_file(descriptor: int, relocator: Relocator, relocation: Relocation, path: str) -> None:

@@ -1,7 +1,8 @@
 """Quote a path for the places of a text where it goes, by the rules of the text's language.
 
 Only paths with a blank, a quote, ``$``, a backtick or the like need this. The function of a language gets the content
-and the offsets of the old path. It returns the replacement for each of them, or ``None`` if it does not know one.
+and its places: the offsets, the old and the new paths there. It returns the replacement for each of them, or ``None``
+if it does not know one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Literal, TypeAlias
-from urllib.parse import quote
 
 _RAW_SUFFIXES = (".pth", ".egg-link", ".txt", ".md", ".rst", ".html", ".bat")
 _RAW_NAMES = ("RECORD", "pyvenv.cfg")
@@ -27,26 +27,37 @@ _FIRST_LINE = re.compile(
 _POLYGLOT = re.compile(rb"#!/bin/sh\n'''exec' [^\n]*\n' '''\n")
 """The first lines of a Python script that pip or uv wrote for an interpreter whose path ``#!`` cannot hold."""
 
+Place: TypeAlias = tuple[int, bytes, bytes]
+"""An offset, the path that is there, and the path that is to be there."""
+
 Replacements: TypeAlias = list[bytes] | None
-Language: TypeAlias = Callable[[bytes, Sequence[int], int, bytes], Replacements]
+Language: TypeAlias = Callable[[bytes, Sequence[Place]], Replacements]
 
 
-def replacements(path: str, content: bytes, offsets: Sequence[int], length: int, new: bytes) -> Replacements:
-    """The replacement at each of the ``offsets`` of a path of ``length`` bytes; ``None`` if one is not known.
+def replacements(path: str, content: bytes, places: Sequence[Place]) -> Replacements:
+    """The replacement at each of the ``places``; ``None`` if one is not known.
 
     ``path``: of the file, whose name may tell the language. ``content``: at least up to the end of the last path.
     """
-    if offsets and offsets[-1] + length > len(content):
+    if places and places[-1][0] + len(places[-1][1]) > len(content):
         return None
+    quoted = _quoted(path, content, places)
+    if quoted is None:
+        return None
+    # What was there before is as it has to be.
+    return [new if old == new else text for (_, old, new), text in zip(places, quoted, strict=True)]
+
+
+def _quoted(path: str, content: bytes, places: Sequence[Place]) -> Replacements:
     polyglot = _POLYGLOT.match(content)
     if polyglot is None:
         language = _language(path, content)
-        return language(content, offsets, length, new) if language is not None else None
+        return language(content, places) if language is not None else None
     # Lines of sh above a text in Python.
-    within = [offset for offset in offsets if offset < polyglot.end()]
-    below = [offset - polyglot.end() for offset in offsets[len(within) :]]
-    above = _sh(content[: polyglot.end()], within, length, new)
-    rest = _python(content[polyglot.end() :], below, length, new)
+    within = [place for place in places if place[0] < polyglot.end()]
+    below = [(offset - polyglot.end(), old, new) for offset, old, new in places[len(within) :]]
+    above = _sh(content[: polyglot.end()], within)
+    rest = _python(content[polyglot.end() :], below)
     return above + rest if above is not None and rest is not None else None
 
 
@@ -63,17 +74,12 @@ def _language(path: str, content: bytes) -> Language | None:
     return _BY_INTERPRETER[line[1]] if line is not None else None
 
 
-def _raw(_: bytes, offsets: Sequence[int], __: int, new: bytes) -> Replacements:
-    return [new] * len(offsets)
+def _raw(_: bytes, places: Sequence[Place]) -> Replacements:
+    return [new for _, _, new in places]
 
 
-def _json(_: bytes, offsets: Sequence[int], __: int, new: bytes) -> Replacements:
-    text = json.dumps(os.fsdecode(new), ensure_ascii=False)[1:-1]
-    return [os.fsencode(text)] * len(offsets)
-
-
-def _url(_: bytes, offsets: Sequence[int], __: int, new: bytes) -> Replacements:
-    return [quote(new).encode()] * len(offsets)
+def _json(_: bytes, places: Sequence[Place]) -> Replacements:
+    return [os.fsencode(json.dumps(os.fsdecode(new), ensure_ascii=False)[1:-1]) for _, _, new in places]
 
 
 # -- Python ---------------------------------------------------------------------------------------------------------
@@ -84,18 +90,18 @@ _IN_BYTES = re.compile(rb"['\"\\\r\n\x80-\xff]")
 _IN_COMMENT = re.compile(rb"[\r\n]")
 
 
-def _python(content: bytes, offsets: Sequence[int], length: int, new: bytes) -> Replacements:
-    if not offsets or re.search(rb"['\"\\{}\n\r\x80-\xff]", new) is None:
-        return [new] * len(offsets)
+def _python(content: bytes, places: Sequence[Place]) -> Replacements:
+    if all(re.search(rb"['\"\\{}\n\r\x80-\xff]", new) is None for _, _, new in places):
+        return [new for _, _, new in places]
     try:
-        places = _literals(content)
+        literals = _literals(content)
     except (tokenize.TokenError, SyntaxError, UnicodeError):
         return None
     found: list[bytes] = []
-    starts = [start for start, _, _ in places]
-    for offset in offsets:
+    starts = [start for start, _, _ in literals]
+    for offset, old, new in places:
         at = bisect_right(starts, offset) - 1
-        kind = places[at][2] if at >= 0 and offset + length <= places[at][1] else None
+        kind = literals[at][2] if at >= 0 and offset + len(old) <= literals[at][1] else None
         if kind is None or set(kind.lower()) - set("bu#"):  # raw and formatted strings have rules of their own
             return None
         special = _IN_COMMENT if kind == "#" else _IN_BYTES if "b" in kind.lower() else _IN_STRING
@@ -129,23 +135,23 @@ def _literals(content: bytes) -> list[tuple[int, int, str]]:
 Shell: TypeAlias = Literal["sh", "csh", "fish"]
 
 
-def _sh(content: bytes, offsets: Sequence[int], length: int, new: bytes) -> Replacements:
-    return _in_shell("sh", content, offsets, length, new)
+def _sh(content: bytes, places: Sequence[Place]) -> Replacements:
+    return _in_shell("sh", content, places)
 
 
-def _csh(content: bytes, offsets: Sequence[int], length: int, new: bytes) -> Replacements:
-    return _in_shell("csh", content, offsets, length, new)
+def _csh(content: bytes, places: Sequence[Place]) -> Replacements:
+    return _in_shell("csh", content, places)
 
 
-def _fish(content: bytes, offsets: Sequence[int], length: int, new: bytes) -> Replacements:
-    return _in_shell("fish", content, offsets, length, new)
+def _fish(content: bytes, places: Sequence[Place]) -> Replacements:
+    return _in_shell("fish", content, places)
 
 
-def _in_shell(shell: Shell, content: bytes, offsets: Sequence[int], length: int, new: bytes) -> Replacements:
-    if shell == "csh" and b"\n" in new:
-        return None
+def _in_shell(shell: Shell, content: bytes, places: Sequence[Place]) -> Replacements:
     found: list[bytes] = []
-    for context in _contexts(shell, content, offsets, length):
+    for context, (_, _, new) in zip(_contexts(shell, content, places), places, strict=True):
+        if shell == "csh" and b"\n" in new:
+            return None
         if context == "word":
             found.append(b"'" + in_single_quotes(shell, new) + b"'")
         elif context == "'":
@@ -182,18 +188,18 @@ _ESCAPES = {"sh": ("word", ")", "`", "}", '"'), "csh": ("word", ")", "`"), "fish
 """The contexts in which a backslash escapes the next character."""
 
 
-def _contexts(shell: Shell, content: bytes, offsets: Sequence[int], length: int) -> list[str]:
-    """The context of each offset: a word, single or double quotes, a comment (``#``), or ``?``."""
+def _contexts(shell: Shell, content: bytes, places: Sequence[Place]) -> list[str]:
+    """The context of each place: a word, single or double quotes, a comment (``#``), or ``?``."""
     found: list[str] = []
     names = {"word": "word", ")": "word", "'": "'", '"': '"', "\n": "#"}
     open_ = ["word"]  # the closers of all that is open
     position = 0
-    for offset in offsets:
+    for offset, old, _ in places:
         while position < offset:
             position += _step(shell, content, position, open_)
         # A backslash before the path escapes its first character.
         found.append(names.get(open_[-1], "?") if position == offset else "?")
-        position = offset + length
+        position = offset + len(old)
     return found
 
 
@@ -213,7 +219,7 @@ def _step(shell: Shell, content: bytes, position: int, open_: list[str]) -> int:
     return 1
 
 
-_BY_NAME: dict[str, Language] = {"activate": _sh, "direct_url.json": _url}
+_BY_NAME: dict[str, Language] = {"activate": _sh}
 _BY_SUFFIX: dict[str, Language] = {
     ".sh": _sh,
     ".bash": _sh,

@@ -15,6 +15,7 @@ import os
 import posixpath
 import re
 import sys
+from collections.abc import Sequence
 from functools import cache
 
 _BEFORE = re.compile(rb"#![ \t]*(?:/usr/bin/env[ \t]+(?:-S[ \t]*)?(?P<quote>[\"']?))?\Z")
@@ -48,20 +49,26 @@ def is_broken_by(at: int, new: bytes) -> bool:
     return re.search(rb"\s", new) is not None
 
 
-def rewrite(line: bytes, at: int, old: bytes, new: bytes, path: str) -> bytes:
-    """The shebang to replace ``line``, which names an interpreter below ``old`` at byte ``at``.
+def rewrite(
+    line: bytes, place: tuple[int, bytes, bytes], moves: Sequence[tuple[bytes, bytes]], path: str | None
+) -> bytes:
+    """The shebang to replace ``line``. ``place``: the offset, the old and the new path of the interpreter's root.
 
-    ``path``: of the script, relative to the root that moves to ``new``.
+    ``moves``: all old and new paths. ``path``: of the script, relative to that root; ``None`` if it is outside.
     """
+    at, old, new = place
     before = _BEFORE.match(line[:at])
     quote = before["quote"] if before is not None and before["quote"] else None
     rest = line[at + len(old) :].rstrip()
     tail, _, arguments = rest.partition(quote) if quote else _split(rest)
     arguments = arguments.strip()
-    if _HARMLESS.fullmatch(tail) and _HARMLESS.fullmatch(re.sub(rb"[ \t]", b"", arguments)) and env_splits():
+    is_harmless = _HARMLESS.fullmatch(tail) and _HARMLESS.fullmatch(re.sub(rb"[ \t]", b"", arguments))
+    if path is not None and is_harmless and env_splits():
         interpreter = posixpath.relpath(os.fsdecode(tail).lstrip("/"), os.path.dirname(path) or ".")
         return _relative(os.fsencode(interpreter), arguments)
-    return _by_sh(new + tail, arguments.replace(old, new))
+    table = dict(moves)
+    any_old = b"|".join(re.escape(each) for each in sorted(table, key=len, reverse=True))
+    return _by_sh(new + tail, re.sub(any_old, lambda found: table[found[0]], arguments))
 
 
 def _split(rest: bytes) -> tuple[bytes, bytes, bytes]:

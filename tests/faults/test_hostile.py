@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -61,6 +62,17 @@ SOUND: dict[str, Any] = {
     "xattrs": {"greeting": {"user.note": "aGVsbG8="}, "bin": {"user.empty": ""}},
 }
 """What most cases were made of, by one change each."""
+
+IN_PROJECT: dict[str, Any] = {
+    **SOUND,
+    "version": 2,
+    "project": "/opt",
+    "relocations": [
+        *([*row, []] for row in SOUND["relocations"][:2]),
+        ["library", "binary", [1, 14, 24], [22, 22, 34], [0, 0, 3]],
+    ],
+}
+"""The same in version 2."""
 
 CONTENTS = (GREETING, RUN, LIBRARY)
 Note = Callable[[int, str, int], None]
@@ -121,10 +133,11 @@ def test_cases_are_many_and_distinct() -> None:
 
 
 def test_the_sound_catalog_is_sound() -> None:
-    catalog = Catalog.from_json(json.dumps(SOUND).encode(), "sound.json")
-    assert problems(catalog) == []
-    assert catalog.totals.files == 4
-    assert parse_quickly(json.dumps(SOUND).encode()) is not None
+    for sound in (SOUND, IN_PROJECT):
+        catalog = Catalog.from_json(json.dumps(sound).encode(), "sound.json")
+        assert problems(catalog) == []
+        assert catalog.totals.files == 4
+        assert parse_quickly(json.dumps(sound).encode()) is not None
 
 
 @each_readable
@@ -242,9 +255,11 @@ def problems(catalog: Catalog) -> list[str]:
     entries, found = tree_problems(catalog)
     if not os.path.isabs(catalog.prefix) or os.path.normpath(catalog.prefix) != catalog.prefix:
         found.append(f"the prefix {catalog.prefix!r}")
-    length = len(os.fsencode(catalog.prefix))
+    roots = [catalog.prefix, *filter(None, [catalog.project])]
+    safe = ("/", "/!$&'()*+,;=:@[]|")
+    lengths = [len(text) for r in map(os.fsencode, roots) for text in (r, *(quote(r, safe=kept) for kept in safe))]
     for path, relocation in catalog.relocations.items():
-        if len(entries.get(path, ())) != 4 or not fits(relocation, length, entries[path][1]):
+        if len(entries.get(path, ())) != 4 or not fits(relocation, lengths, entries[path][1]):
             found.append(f"the relocation {relocation} of {path!r}")
     members = [path for group in catalog.hardlinks for path in group]
     if len(set(members)) != len(members):
@@ -310,9 +325,12 @@ def is_number(value: Any, least: int, limit: int) -> bool:
     return type(value) is int and least <= value < limit
 
 
-def fits(relocation: Relocation, length: int, size: int) -> bool:
-    kind, offsets, ends = relocation
-    spans = [(offset, offset + length) for offset in offsets]
+def fits(relocation: Relocation, lengths: list[int], size: int) -> bool:
+    kind, offsets, ends, forms = relocation
+    if kind == "opaque":
+        return bool(forms) and not offsets and not ends and {*forms} <= {*range(3, len(lengths))}
+    all_forms = forms or [0] * len(offsets)
+    spans = [(offset, offset + lengths[form]) for offset, form in zip(offsets, all_forms, strict=False)]
     points = [point for span in spans for point in span]
     if not spans or points != sorted(points) or points[0] < 0 or points[-1] > size:
         return False
@@ -403,7 +421,7 @@ def mutate(document: dict[str, Any], randomly: random.Random) -> None:
 @settings(counted, max_examples=500)
 def test_any_change_of_structure_is_refused_or_sound(faults: Note, randomly: random.Random, changes: int) -> None:
     faults(7, FUZZ, 1)
-    document = copy.deepcopy(SOUND)
+    document = copy.deepcopy(randomly.choice([SOUND, IN_PROJECT]))
     for _ in range(changes):
         if places(document):
             mutate(document, randomly)

@@ -104,7 +104,6 @@ def test_lines_of_a_pth(holo: Holo, warnings: Warnings) -> None:
         ("VIRTUAL_ENV='{}/it'\"'\"'s $x'\n", "the prefix quoted for a shell"),
         ('VIRTUAL_ENV="{}/it\'s \\$x"\n', "the prefix quoted for a shell"),
         ("set -gx VIRTUAL_ENV '{}/it\\'s $x'\n", "the prefix quoted for a shell"),
-        ("x = '{}/it%27s%20%24x'\n", "the prefix URL-encoded"),
     ],
 )
 def test_a_path_that_was_quoted_is_reported(holo: Holo, warnings: Warnings, text: str, spelled: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import mmap
 import os
 import socket
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -319,12 +321,20 @@ def test_empty_directory_can_be_recorded(holo: Holo, filesystem: Filesystem) -> 
 
 
 @local
-def test_url_encoded_prefix_is_reported(holo: Holo, filesystem: Filesystem) -> None:
-    source = filesystem.root / "my env"
-    url = f"file://{str(source).replace(' ', '%20')}/src/package"
-    trees.write(source / "package-1.0.dist-info" / "direct_url.json", f'{{"url": "{url}", "dir_info": {{}}}}')
-    warnings = record(holo, source)["warnings"]
-    assert any("direct_url.json" in warning for warning in warnings)
+@pytest.mark.parametrize(("old", "new"), [("my env", "new"), ("env+x y", "it's 100% new"), ("env", "a+b c")])
+def test_url_encoded_prefix_is_patched_in_its_spelling(holo: Holo, filesystem: Filesystem, old: str, new: str) -> None:
+    """In that of pip, and that of uv; where both are the same as the plain path, a file:// before it tells."""
+    source, space = filesystem.root / old, filesystem.root / new
+    safe = {"pip": "/", "uv": "/!$&'()*+,;=:@[]|"}
+    for tool, kept in safe.items():
+        trees.write(source / tool / "direct_url.json", json.dumps({"url": f"file://{quote(str(source), safe=kept)}/p"}))
+    assert record(holo, source)["warnings"] == []
+    holo("init", "--space", "space", source, "--to", space)
+    for tool, kept in safe.items():
+        url = json.loads((space / tool / "direct_url.json").read_text())["url"]
+        spelled = safe["uv"] if old == "env" else kept
+        assert url == f"file://{quote(str(space), safe=spelled)}/p"
+    holo("check", "--space", "space")
 
 
 @pytest.mark.parametrize(

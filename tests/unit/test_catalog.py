@@ -25,6 +25,7 @@ from holo.catalog import (
 )
 from holo.catalog_model import Kind, json_schema
 from holo.errors import CatalogInvalid
+from holo.spellings import spellings
 
 # Bytes that are their own kind of trouble, and any others.
 ODD = [b"\\", b"\\x80", b"\xff", b"\xc3\xa9", b"\xc3", b"\xed\xb2\x80", b"\xf0\x9f\x90\x8d", b"\n", b'"', b" ", b"..."]
@@ -108,7 +109,24 @@ def catalogs(draw: st.DrawFn) -> Catalog:
                     table[second] = table[first]  # type: ignore[index, assignment]
         links: list[SymlinkRow] = [(name, draw(NAMES), draw(TIMES)) for name in names[cut:]]
         directories.append((path, draw(MODES), draw(TIMES), files, links))
-    return Catalog(prefix, directories, relocations, hardlinks, xattrs)
+    catalog = Catalog(prefix, directories, relocations, hardlinks, xattrs)
+    project = draw(st.sampled_from(["", "/p", "/p\udcff +é"]))
+    return in_project(draw, catalog, project) if project else catalog
+
+
+def in_project(draw: st.DrawFn, catalog: Catalog, project: str) -> Catalog:
+    """The same with other roots and spellings in some of the texts."""
+    lengths = [len(form) for root in (catalog.prefix, project) for form in spellings(root)]
+    sizes = {path: row[2] for path, row in catalog.files()}
+    relocations = dict(catalog.relocations)
+    for path, item in relocations.items():
+        form = draw(st.integers(0, len(lengths) - 1))
+        if form and item.kind == "text" and item.offsets[0] + lengths[form] <= sizes[path]:
+            relocations[path] = Relocation("text", item.offsets[:1], [], [form])
+    for group in catalog.hardlinks:
+        relocations |= {path: relocations[group[0]] for path in group if path in relocations}
+    directories, hardlinks, xattrs = catalog.directories, catalog.hardlinks, catalog.xattrs
+    return Catalog(catalog.prefix, directories, relocations, hardlinks, xattrs, project=project)
 
 
 @st.composite
@@ -133,9 +151,9 @@ def as_lists(rows: list[DirectoryRow]) -> object:
 @settings(max_examples=150, deadline=None)
 def test_what_is_written_is_read(catalog: Catalog) -> None:
     data = catalog.to_json()
-    assert json.loads(data)["version"] == 1
+    assert json.loads(data)["version"] == (2 if catalog.project else 1)
     again = Catalog.from_json(data, "c.json")
-    assert again.prefix == catalog.prefix
+    assert (again.prefix, again.project) == (catalog.prefix, catalog.project)
     assert as_lists(again.directories) == as_lists(catalog.directories)
     assert again.relocations == catalog.relocations
     assert again.hardlinks == catalog.hardlinks
@@ -197,7 +215,14 @@ def test_constructed_catalog_obeys_the_rules_of_the_parser(catalog: Catalog, dat
     catalog.check()
     mutate(data, catalog)
     try:
-        catalog = Catalog(catalog.prefix, catalog.directories, catalog.relocations, catalog.hardlinks, catalog.xattrs)
+        catalog = Catalog(
+            catalog.prefix,
+            catalog.directories,
+            catalog.relocations,
+            catalog.hardlinks,
+            catalog.xattrs,
+            project=catalog.project,
+        )
     except UnicodeEncodeError:
         return  # a digest with half a character: there is no document to parse
     try:
@@ -237,8 +262,8 @@ def test_the_digest_depends_on_everything() -> None:
 
 
 def test_unknown_version_is_named_in_the_error() -> None:
-    document = {"version": 2, "prefix": "/opt/env", "trees": []}
-    with pytest.raises(CatalogInvalid, match=r"new\.json.* version is 2, .* reads version 1"):
+    document = {"version": 3, "prefix": "/opt/env", "trees": []}
+    with pytest.raises(CatalogInvalid, match=r"new\.json.* version is 3, .* reads versions 1 to 2"):
         Catalog.from_json(json.dumps(document).encode(), "new.json")
 
 

@@ -56,7 +56,7 @@ def moved(name: str, content: str, new: str) -> str | None:
     offsets = []
     while (at := data.find(OLD, offsets[-1] + 1 if offsets else 0)) >= 0:
         offsets.append(at)
-    found = replacements(name, data, offsets, len(OLD), os.fsencode(new))
+    found = replacements(name, data, [(offset, OLD, os.fsencode(new)) for offset in offsets])
     if found is None:
         return None
     for offset, text in reversed([*zip(offsets, found, strict=True)]):
@@ -206,5 +206,5 @@ def test_any_content_is_looked_at_without_a_fault(content: bytes, offsets: list[
     """An offset of a hostile catalog may be anywhere; the check of offsets comes first, in a restore."""
     offsets = sorted(offset for offset in offsets if offset + len(OLD) <= len(content))
     spaced = [offset for number, offset in enumerate(offsets) if not number or offset - offsets[number - 1] >= len(OLD)]
-    found = replacements(name, content, spaced, len(OLD), b"/a 'b")
+    found = replacements(name, content, [(offset, OLD, b"/a 'b") for offset in spaced])
     assert found is None or len(found) == len(spaced)
