@@ -83,7 +83,8 @@ class Hololib:
         """Record a directory tree as a catalog called ``name`` (default: after the directory).
 
         ``skip_special`` leaves out sockets, fifos and devices instead of refusing them; ``keep_setid`` keeps
-        setuid and setgid bits. Recording the same tree again stores nothing and yields the same digest.
+        setuid and setgid bits. Recording the same tree again stores nothing and yields the same digest. If the tree
+        lies in a project, and names it, a space of another checkout will name that instead.
         """
         from holo.hololib.layout import check_name
         from holo.record import record
@@ -100,6 +101,7 @@ class Hololib:
                 name,
                 skip_special=skip_special,
                 keep_setid=keep_setid,
+                project=selection.project_chosen(self.home, path),
                 workers=self.home.workers,
                 on_progress=on_progress,
             )
@@ -110,6 +112,7 @@ class Hololib:
         source: PathLike | None = None,
         *,
         to: PathLike | None = None,
+        project: PathLike | None = None,
         strategy: Strategy | str | None = None,
         strict: bool = False,
         verify: bool = False,
@@ -129,12 +132,15 @@ class Hololib:
         what the space was made from if it exists, else the nearest blueprint upwards, else the library's only
         catalog. A space that exists is restored; if it holds another catalog, that is refused without ``force``.
         ``keep_setid`` keeps the setuid and setgid bits of a directory that is recorded, and accepts them, and
-        capabilities, in a catalog file. ``compile``: whether a blueprint's bytecode is compiled; without it, as when
-        the space was made of that blueprint, else yes. The other arguments are those of :meth:`restore`.
+        capabilities, in a catalog file. ``project``: the root of the checkout whose code the space is to use, if the
+        catalog's files name a project; by default the one that contains ``to``. ``compile``: whether a
+        blueprint's bytecode is compiled; without it, as when the space was made of that blueprint, else yes. The other
+        arguments are those of :meth:`restore`.
         """
         from holo.blueprints.memory import look_up
 
         options = self._options(strategy, strict, verify, force, on_progress, yes=yes)
+        options = options._replace(project=selection.project_named(project))
         text = os.fspath(source) if source is not None else None
         path = selection.place_named(to)
         if space is None:
@@ -351,7 +357,15 @@ class Hololib:
 
             with self._using_library():
                 # A socket or a fifo that the command left is no reason to lose its result.
-                record_tree(self.home.library, path, keep, root=root, skip_special=True, workers=self.home.workers)
+                record_tree(
+                    self.home.library,
+                    path,
+                    keep,
+                    root=root,
+                    skip_special=True,
+                    project=environment.project or None,
+                    workers=self.home.workers,
+                )
 
         self.home.spaces.mark_used(environment.space)
         code = ephemeral.run(self.home, environment, list(command), save if keep is not None else None)
@@ -1041,7 +1055,9 @@ class Hololib:
         path = known.path if known is not None else self.home.spaces.default_path(name)
         if found is None:
             _refuse_compile(compile)
-            return Environment(name, path, selection.catalog_for(self.home, name, catalog, begun=True))
+            wanted = selection.catalog_for(self.home, name, catalog, begun=True)
+            is_its_own = known is not None and known.digest == wanted.digest
+            return Environment(name, path, wanted, known.project if known is not None and is_its_own else "")
         from holo.blueprints.choices import build_options
         from holo.blueprints.memory import known_of
         from holo.blueprints.modules import place_for

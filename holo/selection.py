@@ -33,6 +33,24 @@ def place_named(path: str | os.PathLike[str] | None) -> str | None:
     return absolute(os.fspath(path))
 
 
+def project_named(path: str | os.PathLike[str] | None) -> str:
+    """The absolute path of ``--project``; nothing, if that is not given."""
+    if path is None:
+        return ""
+    if not os.fspath(path):
+        raise UsageError("--project is empty", "Name the root of the project whose code the space is to use.")
+    found = absolute(os.fspath(path))
+    if not os.path.isdir(found):
+        raise NotFound(f"there is no directory {found}", "--project names the root of a checkout.")
+    return found
+
+
+def project_chosen(home: Home, path: str) -> str | None:
+    """The root of the project that the space at ``path`` was made for, if that is known."""
+    space = home.spaces.at(path)
+    return space.project or None if space is not None else None
+
+
 def near(home: Home) -> list[Space]:
     """The spaces that are the ``.venv`` and ``node_modules`` of the current folder, or of the nearest one above."""
     with suppress(NotFound):  # the current directory is gone

@@ -69,6 +69,8 @@ class Space:
     """pairs of a type and mode (st_mode) that was set, and the one that the filesystem kept instead"""
     bundle: str = ""
     """the bundle that it was restored from, if the library did not have the catalog"""
+    project: str = ""
+    """where the catalog's project is for this space; empty: where it was recorded"""
     draft: str = ""
     """while a restore replaces the whole space: the name, beside it, of the tree to remove in the end"""
     standing: Standing = "own"
@@ -196,7 +198,7 @@ def _is_sound(space: Space, name: str) -> bool:
     texts = (space.requested, space.used, space.restored, space.draft, space.identity, space.boot, space.root)
     return (
         space.name == name
-        and all(map(_is_path, {space.path, space.home, space.made_for}))
+        and all(map(_is_path, {space.path, space.home, space.made_for, space.project or "/"}))
         and NAME.fullmatch(space.catalog) is not None
         and space.state in ("restoring", "pristine")
         and digests.is_digest(space.digest)

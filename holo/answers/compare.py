@@ -84,10 +84,12 @@ class _Comparison:
         return "time" if self._times and _time(old) != _time(new) else None
 
     @staticmethod
-    def _target(tree: Tree, row: SymlinkRow) -> tuple[bool, str]:
-        """Where a symlink leads, whatever the path of its tree is."""
-        prefix = tree.catalog.prefix
-        return (True, row[1][len(prefix) :]) if leads_into(row[1], prefix) else (False, row[1])
+    def _target(tree: Tree, row: SymlinkRow) -> tuple[str, str]:
+        """Where a symlink leads, whatever the paths of its tree and its project are."""
+        for what, root in (("tree", tree.catalog.prefix), ("project", tree.catalog.project)):
+            if root and leads_into(row[1], root):
+                return what, row[1][len(root) :]
+        return "", row[1]
 
     def _is_same_content(self, path: str, old: FileRow, new: FileRow) -> bool:
         if old[4] == new[4] and path not in self._before.own and path not in self._after.own:
@@ -99,8 +101,11 @@ class _Comparison:
 
     @staticmethod
     def _digest(tree: Tree, path: str, row: FileRow) -> str:
-        """Of the content without the path of its tree."""
-        return digests.of(tree.read(row).replace(tree.named_prefix(path), b""))
+        """Of the content without the paths of its tree and its project."""
+        content = tree.read(row)
+        for root in tree.named_roots(path):
+            content = content.replace(root, b"")
+        return digests.of(content)
 
 
 def _time(row: _Entry) -> int:

@@ -23,7 +23,6 @@ from holo.content import Piece, pieces_of
 from holo.errors import os_errors_as
 from holo.home import Home
 from holo.platform import Directory
-from holo.relocation.patch import Relocator
 from holo.space import Space
 from holo.walk import Walker, open_directory
 
@@ -49,14 +48,19 @@ class Tree(NamedTuple):
     """directories that could not be read. They are taken for unchanged"""
     recorded: Catalog | None = None
     """of a space: what it was restored to"""
+    project: str = ""
+    """of a space: the root of the project that the files of ``own`` name, if that is not the recorded one"""
 
     def read(self, row: FileRow) -> bytes:
         """The content of a file."""
         return b"".join(map(bytes, self.contents.chunks(row[4], row[2])))
 
-    def named_prefix(self, path: str) -> bytes:
-        """The path of the tree as it is in that file."""
-        return os.fsencode(self.prefix if path in self.own else self.catalog.prefix)
+    def named_roots(self, path: str) -> list[bytes]:
+        """The paths of the tree and its project as they are in that file."""
+        is_own = path in self.own
+        project = (self.project if is_own else "") or self.catalog.project
+        roots = (self.prefix if is_own else self.catalog.prefix, project)
+        return sorted(map(os.fsencode, filter(None, roots)), key=len, reverse=True)
 
 
 @contextmanager
@@ -80,8 +84,17 @@ def tree_of_space(home: Home, space: Space, catalog: Catalog, contents: Contents
             return
         look = _Look(root, expectation, contents)
         look.take({finding.path: finding for finding in findings})
-        now = Catalog(catalog.prefix, look.rows, catalog.relocations, [], {}, "of a space")
-        yield Tree(now, _Mixed(contents, root), space.path, frozenset(look.own), False, tuple(look.unread), catalog)
+        now = Catalog(catalog.prefix, look.rows, catalog.relocations, [], {}, "of a space", catalog.project)
+        yield Tree(
+            now,
+            _Mixed(contents, root),
+            space.path,
+            frozenset(look.own),
+            False,
+            tuple(look.unread),
+            catalog,
+            space.project,
+        )
 
 
 class _Mixed:
@@ -115,7 +128,7 @@ class _Look:
         self._walker = Walker(root)
         self._catalog = expectation.catalog
         self._relocator = expectation.relocator
-        self._back = Relocator(os.fsdecode(expectation.relocator.new), expectation.catalog.prefix)
+        self._back = expectation.relocator.reversed()
         self._contents = contents
         self.rows: list[DirectoryRow] = []
         self.own: set[str] = set()
@@ -189,7 +202,7 @@ class _Look:
             try:
                 status = platform.status(directory, name)
                 if stat.S_ISLNK(status.st_mode):
-                    target = self._back.symlink(platform.read_link(directory, name))
+                    target = self._back.symlink(platform.read_link(directory, name), path)
                     links.append((name, target, status.st_mtime_ns))
                     continue
             except FileNotFoundError:  # removed meanwhile

@@ -93,7 +93,7 @@ def count_as_recorded(library: Library, space: Space, catalog: Catalog, workers:
 
 
 def _as_recorded(catalog: Catalog, times: FileTimes) -> Expectation:
-    relocator = Relocator(catalog.prefix, catalog.prefix)
+    relocator = Relocator.of(catalog, catalog.prefix)
     return Expectation(as_recorded(catalog), relocator, Method.REFLINK, NO_PROOF, times)
 
 

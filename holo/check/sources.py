@@ -147,8 +147,9 @@ class Sources:
             self._places[digest].append(_Place(f"the golden tree of {name}", golden, path, None))
         for space in self._spaces:
             if space.digest == catalog.digest:
+                relocator = Relocator.of(catalog, space.made_for, space.project)
                 for path, digest in rows:
-                    back = _way_back(catalog.prefix, space.made_for, catalog.relocations.get(path))
+                    back = _way_back(relocator, catalog.relocations.get(path))
                     self._places[digest].append(_Place(f"space {space.name}", space.path, path, back))
 
     def restore(self, digest: str, size: int) -> str | None:
@@ -184,13 +185,11 @@ class Sources:
         return [path for path in found if not os.path.islink(path) and not os.path.islink(os.path.dirname(path))]
 
 
-def _way_back(prefix: str, path: str, relocation: Relocation | None) -> tuple[Relocator, Relocation] | None:
-    """How to undo the patches in a file of a space at ``path``. The digest tells whether that worked."""
-    if relocation is None or not Relocator(prefix, path).applies(relocation):
+def _way_back(relocator: Relocator, relocation: Relocation | None) -> tuple[Relocator, Relocation] | None:
+    """How to undo the patches in a file of a space. The digest tells whether that worked."""
+    if relocation is None or not relocator.applies(relocation):
         return None
-    growth = len(os.fsencode(path)) - len(os.fsencode(prefix))
-    offsets = [offset + number * growth for number, offset in enumerate(relocation.offsets)]
-    return Relocator(path, prefix), Relocation("text", offsets, [])
+    return relocator.reversed(), relocator.back(relocation)
 
 
 def _read(place: _Place) -> Iterator[Piece]:

@@ -121,7 +121,8 @@ def plan(catalog: Catalog, survey: Survey, relocator: Relocator, method: Method)
         files = found.files if found is not None else []
         if later and files:
             files = [row for row in files if _join(path, row[0]) not in later]
-        links = [(name, relocator.symlink(target), time) for name, target, time in found.symlinks] if found else []
+        links = found.symlinks if found is not None else []
+        links = [(name, relocator.symlink(target, _join(path, name)), time) for name, target, time in links]
         fills.append(Fill(path, files, links, mode, mtime))
     unmade = sum(len(finding.files) for finding in survey.findings)
     return Plan(

@@ -75,9 +75,9 @@ def populate_empty(library: Library, catalog: Catalog, relocator: Relocator, pat
         return populate(root, path, prepare(content, todo), workers)
 
 
-def unpack(library: Library, digest: str, path: str, workers: int) -> None:
-    """Make the empty directory ``path`` equal to a catalog, patched for its path."""
+def unpack(library: Library, digest: str, path: str, workers: int, project: str = "") -> None:
+    """Make the empty directory ``path`` equal to a catalog, patched for its path and that of its ``project``."""
     catalog = library.catalogs.load(digest)
-    relocator = Relocator(catalog.prefix, path)
+    relocator = Relocator.of(catalog, path, project)
     relocator.refuse_impossible(catalog.relocations)
     populate_empty(library, catalog, relocator, path, workers)

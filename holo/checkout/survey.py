@@ -92,7 +92,7 @@ class Expectation:
 
 def as_restored(space: Space, catalog: Catalog, proof: Proof = NO_PROOF, links: Links | None = None) -> Expectation:
     """What the last restore of a space has left. Without a ``proof`` everything is read."""
-    relocator = Relocator(catalog.prefix, space.made_for)
+    relocator = Relocator.of(catalog, space.made_for, space.project)
     used = Method.HARDLINK if space.used == Method.HARDLINK else Method.COPY  # all others look the same
     return Expectation(catalog, relocator, used, proof, space.times, links, space.unkept_modes)
 
@@ -303,7 +303,7 @@ class _Surveyor:
                     if not entry.is_dir(follow_symlinks=False):
                         finding.replace.append(name)
                 elif (link := wanted_links.get(name)) is not None:
-                    if self._is_same_symlink(directory, entry, link):
+                    if self._is_same_symlink(directory, entry, link, base + name):
                         del wanted_links[name]
                     else:
                         finding.replace.append(name)
@@ -386,10 +386,10 @@ class _Surveyor:
             self._keeps[kind] = can_keep((directory, self._root), name, value)
         return self._keeps[kind]
 
-    def _is_same_symlink(self, directory: Directory, entry: os.DirEntry[str], row: SymlinkRow) -> bool:
+    def _is_same_symlink(self, directory: Directory, entry: os.DirEntry[str], row: SymlinkRow, path: str) -> bool:
         if not entry.is_symlink():
             return False
         target = platform.read_link(directory, entry.name)
-        if target != self._relocator.symlink(row[1]):
+        if target != self._relocator.symlink(row[1], path):
             return False
         return entry.stat(follow_symlinks=False).st_mtime_ns == self._kept(row[2])

@@ -140,6 +140,7 @@ def recorded(report: RecordReport) -> None:
         f"{size(report.bytes)}\n"
         f"  {count(report.blobs_new, 'new blob')}, {report.blobs_deduplicated:,} in the library before\n"
         f"  {count(report.relocated, 'relocated file')}"
+        f"{f'; the project {printable(report.project)} moves along' if report.project else ''}"
     )
 
 
@@ -302,6 +303,7 @@ def restored(report: RestoreReport, as_json: bool) -> None:
         "unchanged": report.unchanged,
     }
     shown = ", ".join(f"{number:,} {method}" for method, number in ways.items() if number) or "none"
+    project = "\n  the project {} is {} here".format(*map(printable, report.project)) if report.project else ""
     print(
         f"space {report.space} is {report.catalog} ({report.digest[:12]}) at {printable(report.path)}\n"
         f"  {count(report.total, 'file')}: {shown}"
@@ -309,7 +311,7 @@ def restored(report: RestoreReport, as_json: bool) -> None:
         f"  {report.relocated:,} relocated, {count(report.symlinks, 'symlink')}, "
         f"{count(report.directories, 'directory')}\n"
         f"  {size(report.bytes_total)}: {size(report.bytes_shared)} shared, {size(report.bytes_written)} written\n"
-        f"  {_way(report)} in {report.seconds:.2f} s"
+        f"  {_way(report)} in {report.seconds:.2f} s{project}"
     )
 
 

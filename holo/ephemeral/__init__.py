@@ -26,6 +26,8 @@ from holo.files import SMALL, is_there, open_file, read, seal, unseal
 from holo.hololib.locks import InUseError, locked
 from holo.hololib.recovery import locked_library
 from holo.owners import is_ours
+from holo.projects import project_of
+from holo.relocation.project import placement
 from holo.remove import unlink
 from holo.trees.held import discard, hold, is_whole
 from holo.trees.overlay import Layers
@@ -48,6 +50,8 @@ class Environment(NamedTuple):
     space: str
     path: str
     catalog: CatalogRef
+    project: str = ""
+    """the root at which the catalog's project is to be; empty: see :func:`holo.relocation.project.placement`"""
 
 
 def layers_of(home: Home) -> Layers:
@@ -185,7 +189,9 @@ def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitSt
     layers, digest = layers_of(home), environment.catalog.digest
 
     tree = os.path.join(layers.trees, digest)
-    layer = os.path.join(layers.layers, layers.layer_name(digest, environment.path))
+    # Where the project is for this path depends on what it lies in, unless that was chosen.
+    around = environment.project or project_of(environment.path) or ""
+    layer = os.path.join(layers.layers, layers.layer_name(digest, environment.path, around))
 
     def make(path: str) -> None:
         from holo.ephemeral.make import make_layer, make_tree
@@ -196,7 +202,8 @@ def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitSt
             if path.startswith(tree):
                 made = make_tree(home.library, catalog, path, home.workers)
             else:
-                made = make_layer(home.library, catalog, path, environment.path, home.workers)
+                project = placement(catalog.project, environment.path, environment.project).root
+                made = make_layer(home.library, catalog, path, environment.path, project, home.workers)
         for warning in made.warnings():
             home.on_wait(f"warning: {warning}")
 
@@ -251,7 +258,9 @@ def _run_in_space(home: Home, environment: Environment, folder: str, command: li
     name = _PRIVATE + os.urandom(4).hex()
     _note(folder, "space", name)
     with home.spaces.lock(name, home.on_wait), locked_library(home.library, exclusive=False, on_wait=home.on_wait):
-        report = restore(home, name, environment.catalog, None, Options())
+        recorded = home.library.catalogs.load(environment.catalog.digest).project
+        project = placement(recorded, environment.path, environment.project).root
+        report = restore(home, name, environment.catalog, None, Options(project=project))
     for warning in report.warnings:
         home.on_wait(f"warning: {warning}")
     return run_process(command, Place(name, report.path), at_end)

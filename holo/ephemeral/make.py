@@ -25,15 +25,18 @@ def make_tree(library: Library, catalog: Catalog, path: str, workers: int) -> Ta
     for file, values in catalog.xattrs.items():
         if any(name.startswith(_RESERVED) for name in values):
             raise NoOverlayError(f"{file or 'its root'} has attributes that mean something to overlayfs")
-    made = populate_empty(library, as_recorded(catalog), Relocator(catalog.prefix, catalog.prefix), path, workers)
+    made = populate_empty(library, as_recorded(catalog), Relocator.of(catalog, catalog.prefix), path, workers)
     with platform.closing(platform.open_root(os.path.dirname(path))) as root:
         platform.sync_filesystem(root)
     return made
 
 
-def make_layer(library: Library, catalog: Catalog, path: str, environment: str, workers: int) -> Tally:
-    """Make the empty directory ``path`` what of the tree is different where the environment lies at ``environment``."""
-    relocator = Relocator(catalog.prefix, environment)
+def make_layer(library: Library, catalog: Catalog, path: str, environment: str, project: str, workers: int) -> Tally:
+    """Make the empty directory ``path`` what of the tree is different where the environment lies at ``environment``.
+
+    ``project``: where its project is then.
+    """
+    relocator = Relocator.of(catalog, environment, project)
     relocator.refuse_impossible(catalog.relocations)
     return populate_empty(library, patched_part(catalog, relocator), relocator, path, workers)
 
@@ -41,7 +44,7 @@ def make_layer(library: Library, catalog: Catalog, path: str, environment: str, 
 def patched_part(catalog: Catalog, relocator: Relocator) -> Catalog:
     """Only the files and symlinks that are others at the new path, and the directories above them."""
     outline = outline_of(catalog)
-    moves = relocator.old != relocator.new
+    moves = relocator.moves
     relocations = {path: item for path, item in catalog.relocations.items() if moves and relocator.applies(item)}
     rows = []
     needed = {""}
@@ -55,4 +58,6 @@ def patched_part(catalog: Catalog, relocator: Relocator) -> Catalog:
             above = above.rpartition("/")[0]
     groups = [group for group in outline.hardlinks if group[0] in relocations]
     xattrs = {path: values for path, values in outline.xattrs.items() if path in relocations or path in needed}
-    return Catalog(catalog.prefix, [row for row in rows if row[0] in needed], relocations, groups, xattrs)
+    return Catalog(
+        catalog.prefix, [row for row in rows if row[0] in needed], relocations, groups, xattrs, project=catalog.project
+    )

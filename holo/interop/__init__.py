@@ -130,6 +130,7 @@ def _import(
                 called,
                 root=root,
                 keep_setid=keep_setid,
+                project="",
                 workers=home.workers,
                 on_progress=on_progress,
             )

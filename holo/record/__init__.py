@@ -15,7 +15,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
@@ -28,10 +28,14 @@ from holo.hololib.blobs import Blobs
 from holo.hololib.layout import check_name
 from holo.hololib.shards import DRAFT, temporary_name
 from holo.platform import probe
+from holo.projects import project_of
 from holo.record.ingest import Batch, Ingest, Ingested
 from holo.record.scan import ScannedTree, refuse_special, scan
 from holo.relocation.bytecode import STALE, compiled_from, has_source, is_bytecode
 from holo.relocation.foreign import links_out
+from holo.relocation.inspection import Inspector
+from holo.relocation.roots import root_of
+from holo.spellings import SPELLINGS
 from holo.walk import Walker, absolute, refuse_mounts_inside
 from holo.workers import pool
 
@@ -64,6 +68,8 @@ class RecordReport:
     relocated: int
     warnings: tuple[str, ...]
     seconds: float
+    project: str = ""
+    """the root of the project, if anything in the tree names that"""
 
     def to_json(self) -> dict[str, object]:
         """The document `holo record --json` prints."""
@@ -71,6 +77,7 @@ class RecordReport:
             "name": self.name,
             "digest": self.digest,
             "prefix": self.prefix,
+            "project": self.project or None,
             "files": self.files,
             "directories": self.directories,
             "symlinks": self.symlinks,
@@ -90,6 +97,7 @@ def record(
     root: platform.Directory | None = None,
     skip_special: bool = False,
     keep_setid: bool = False,
+    project: str | None = None,
     workers: int = 1,
     on_progress: OnProgress | None = None,
     approve: Callable[[str, str], object] = lambda name, digest: None,
@@ -98,15 +106,18 @@ def record(
 
     ``root`` is that directory, open, if it has that path only in another mount namespace; the caller closes it. The
     caller holds a shared lock of the library, for until the end the new blobs belong to no catalog. Recording the same
-    tree again stores nothing and yields the same digest. ``approve`` is called with the catalog's name and digest
-    before it is published, and may raise. Raises :class:`NotFound`, :class:`UsageError`,
-    :class:`~holo.errors.Conflict` (something is mounted inside), :class:`~holo.errors.SourceChanged` or
-    :class:`HoloError`; nothing is published then.
+    tree again stores nothing and yields the same digest. ``project``: the root of the project that the tree belongs
+    to, which moves along with it; by default the one that contains it, and with ``""`` none. ``approve`` is called
+    with the catalog's name and digest before it is published, and may raise. Raises :class:`NotFound`,
+    :class:`UsageError`, :class:`~holo.errors.Conflict` (something is mounted inside),
+    :class:`~holo.errors.SourceChanged` or :class:`HoloError`; nothing is published then.
     """
     started = time.monotonic()
     prefix = absolute(directory)
     name = check_name(name, "catalog") if name is not None else default_name(prefix)
     _refuse_library(library, prefix)
+    project = (project_of(prefix) or "") if project is None else project
+    others = [project] if project not in ("", os.sep, prefix) else []
     covers = root is not None  # including the mounts below that path
     if not covers:
         refuse_mounts_inside(prefix, _UNMOUNT)
@@ -120,8 +131,8 @@ def record(
         if not skip_special:
             refuse_special(tree)
         with library.unsettled.record("Nothing was recorded."):
-            found = _ingest(library, root, prefix, tree, workers, on_progress)
-            catalog = _assemble(tree, found, prefix, keep_setid=keep_setid)
+            found = _ingest(library, root, (prefix, *others), tree, workers, on_progress)
+            catalog = _assemble(tree, found, prefix, others, keep_setid=keep_setid)
             if not covers:  # something may have been mounted there, and read
                 refuse_mounts_inside(prefix, _UNMOUNT)
             approve(name, catalog.digest)
@@ -144,7 +155,8 @@ def _report(
     contents = {item.row[4] for item in items}
     new = {item.row[4] for item in items if item.stored}
     links = ((os.path.join(folder.path, link), to) for folder in tree.folders for link, to, _ in folder.symlinks)
-    warnings = [warning for item in items for warning in item.warnings] + links_out(links, catalog.prefix)
+    others = [catalog.project] if catalog.project else []
+    warnings = [warning for item in items for warning in item.warnings] + links_out(links, catalog.prefix, others)
     if replaced is not None:
         warnings.append(moved_name(name, replaced))
     return RecordReport(
@@ -157,9 +169,10 @@ def _report(
         bytes=catalog.totals.bytes,
         blobs_new=len(new),
         blobs_deduplicated=len(contents) - len(new),
-        relocated=sum(relocation.kind != "bytecode" for relocation in catalog.relocations.values()),
+        relocated=sum(relocation.kind not in ("bytecode", "opaque") for relocation in catalog.relocations.values()),
         warnings=tuple(dict.fromkeys(warnings)),
         seconds=round(seconds, 3),
+        project=catalog.project,
     )
 
 
@@ -186,7 +199,7 @@ def _refuse_library(library: Library, prefix: str) -> None:
 def _ingest(
     library: Library,
     root: platform.Directory,
-    prefix: str,
+    roots: Sequence[str],
     tree: ScannedTree,
     workers: int,
     on_progress: OnProgress | None,
@@ -195,7 +208,7 @@ def _ingest(
     with os_errors_as(f"cannot write to the library {blobs.path}"):
         raw = library.keeps_raw
     reflink = raw and _can_clone(root, tree, blobs)
-    ingest = Ingest(root, prefix, blobs, tree.other_names, reflink=reflink, compress=not raw)
+    ingest = Ingest(root, Inspector(roots[0], roots[1:]), blobs, tree.other_names, reflink=reflink, compress=not raw)
     found: dict[str, list[Ingested]] = {folder.path: [] for folder in tree.folders}
     total = sum(len(folder.files) for folder in tree.folders) + sum(map(len, tree.other_names.values()))
     done = unwritten = 0
@@ -282,7 +295,9 @@ def _settle_bytecode(relocations: dict[str, Relocation], found: dict[str, list[I
         relocations.update(dict.fromkeys(compiled_from(source, names), STALE))
 
 
-def _assemble(tree: ScannedTree, found: dict[str, list[Ingested]], prefix: str, *, keep_setid: bool) -> Catalog:
+def _assemble(
+    tree: ScannedTree, found: dict[str, list[Ingested]], prefix: str, others: Sequence[str], *, keep_setid: bool
+) -> Catalog:
     kept = 0o7777 if keep_setid else 0o1777
     directories: list[DirectoryRow] = []
     relocations: dict[str, Relocation] = {}
@@ -305,4 +320,8 @@ def _assemble(tree: ScannedTree, found: dict[str, list[Ingested]], prefix: str, 
     groups = [
         group for group in _hardlinks(found) if all(relocations.get(p) == relocations.get(group[0]) for p in group)
     ]
-    return Catalog(prefix, directories, relocations, groups, xattrs)
+    is_named = any(max(item.forms, default=0) >= SPELLINGS for item in relocations.values()) or any(
+        root_of(to, path, prefix, others) for path, _, _, _, links in directories for _, to, _ in links
+    )
+    project = others[0] if others and is_named else ""
+    return Catalog(prefix, directories, relocations, groups, xattrs, project=project)

@@ -87,7 +87,7 @@ class Ingest:
     def __init__(
         self,
         root: Directory,
-        prefix: str,
+        inspector: Inspector,
         blobs: Blobs,
         other_names: Mapping[str, Sequence[tuple[str, str]]],
         *,
@@ -97,12 +97,12 @@ class Ingest:
         """``other_names``: see :class:`holo.record.scan.ScannedTree`."""
         self._root = root
         self._other_names = other_names
-        self._prefix_text = prefix
+        self._prefix_text = inspector.path
         self._blobs = blobs
         self._reflink = reflink
         self._tells_quiet = reflink and platform.can_detect_writers(blobs.directory)
         self._compress = compress
-        self._inspector = Inspector(prefix)
+        self._inspector = inspector
 
     def __call__(self, batches: list[Batch]) -> list[tuple[str, list[Ingested]]]:
         """Ingest some batches: directories' paths, each with results of files in it. Other names are among them."""

@@ -31,6 +31,7 @@ from holo.errors import IntegrityError
 from holo.filetimes import try_out
 from holo.hololib import CatalogRef
 from holo.home import Home
+from holo.relocation.project import make_link_trees
 from holo.restore.deletion import delete, delete_locked
 from holo.restore.job import Done, Job, Options, open_space, read_job
 from holo.restore.marks import marked, record_of, remove_draft, save_inodes, save_unchanged
@@ -87,7 +88,7 @@ def restore(
         history.command_line(),
     )
     history.add(home.spaces.history_path(space), event)
-    return report_of(job, done, time.monotonic() - started)
+    return report_of(job, done, _link_project(job), time.monotonic() - started)
 
 
 def dry_run(
@@ -102,6 +103,15 @@ def dry_run(
     target = choose_place(home, space, path, take_over=options.force, with_history=options.yes)
     planned = make_plan(read_job(home, target, catalog, carrier, options), dry=True)
     return DryRun(space, target.path, *catalog, planned.decision, planned.plan)
+
+
+def _link_project(job: Job) -> list[str]:
+    """Make the folders of links in the project that the space names: see :func:`make_link_trees`."""
+    part, project = job.wanted.part, job.wanted.project.root
+    if not job.wanted.moves_project:
+        return []
+    files = [path for path, item in part.relocations.items() if item.forms and path.endswith(".pth")]
+    return make_link_trees(job.target.path, files, part.project, project)
 
 
 def _supply_at_once(job: Job) -> Done | None:

@@ -17,6 +17,7 @@ from holo.errors import os_errors_as
 from holo.hololib import CatalogRef
 from holo.home import Home
 from holo.relocation.patch import Relocator
+from holo.relocation.project import Placement, placement
 from holo.restore.place import Target
 from holo.settings import Strategy
 from holo.space import Space
@@ -40,6 +41,8 @@ class Options(NamedTuple):
     yes: bool = False
     """take over also a directory with the history of a version control system in it"""
     on_progress: OnProgress | None = None
+    project: str = ""
+    """the root at which the catalog's project is for this space; empty: see :func:`placement`"""
 
 
 class Wanted(NamedTuple):
@@ -51,8 +54,15 @@ class Wanted(NamedTuple):
     """what holds all relocations: the outline's part of the catalog, else all of it"""
     totals: Totals
     relocator: Relocator
+    project: Placement
+    """where the catalog's project is for this space"""
     load: Callable[[], Catalog]
     """returns the whole catalog, which is read once at most"""
+
+    @property
+    def moves_project(self) -> bool:
+        """Whether the project is at another place than where it was recorded."""
+        return self.project.root not in ("", self.part.project) and bool(self.part.project)
 
 
 class Job(NamedTuple):
@@ -96,7 +106,7 @@ def read_job(home: Home, target: Target, catalog: CatalogRef, carrier: Carrier |
         contents: Contents = home.library.blobs
     else:
         _, whole, contents = carrier
-        wanted = Wanted(None, whole, whole.totals, _relocator(whole, target), lambda: whole)
+        wanted = Wanted(None, whole, whole.totals, *_relocator(whole, target, catalog, options), lambda: whole)
 
     @cache
     def changed() -> list[str]:
@@ -110,7 +120,7 @@ def read_job(home: Home, target: Target, catalog: CatalogRef, carrier: Carrier |
         carrier.path if carrier else "",
         options,
         verify,
-        _past(target, catalog),
+        _past(target, catalog, wanted.project.root),
         wanted,
         changed,
     )
@@ -128,20 +138,26 @@ def _wanted(home: Home, target: Target, ref: CatalogRef, options: Options, verif
     if found is not None and summary is not None:
         outline, part = found
         totals = Totals(summary.files, summary.directories, summary.symlinks, summary.bytes)
-        return Wanted(outline, part, totals, _relocator(part, target), load)
-    return Wanted(None, load(), load().totals, _relocator(load(), target), load)
+        return Wanted(outline, part, totals, *_relocator(part, target, ref, options), load)
+    return Wanted(None, load(), load().totals, *_relocator(load(), target, ref, options), load)
 
 
-def _relocator(part: Catalog, target: Target) -> Relocator:
-    relocator = Relocator(part.prefix, target.path)
-    relocator.refuse_impossible(part.relocations)
-    return relocator
-
-
-def _past(target: Target, catalog: CatalogRef) -> Space | None:
-    """What is known of the space, unless it was changed in a way that no file shows, or its files name another path."""
+def _relocator(part: Catalog, target: Target, ref: CatalogRef, options: Options) -> tuple[Relocator, Placement]:
     known = target.known
-    if known is None or target.is_new or known.made_for != target.path:
+    chosen = options.project
+    # The same catalog stays with the project that was found or chosen at first. Another may be of another project.
+    if known is not None and not chosen and known.digest == ref.digest:
+        chosen = known.project
+    project = placement(part.project, target.path, chosen)
+    relocator = Relocator.of(part, target.path, project.root)
+    relocator.refuse_impossible(part.relocations)
+    return relocator, project
+
+
+def _past(target: Target, catalog: CatalogRef, project: str) -> Space | None:
+    """What is known of the space, unless it was changed in a way that no file shows, or its files name other paths."""
+    known = target.known
+    if known is None or target.is_new or (known.made_for, known.project) != (target.path, project):
         return None
     with opened(target) as root:
         return known if still_holds(known, catalog.digest, root) else None

@@ -30,6 +30,7 @@ def record_of(job: Job, decision: Decision) -> Space:
         path=job.target.path,
         home=job.home.spaces.home,
         made_for=job.target.path,
+        project=job.wanted.project.root,
         bundle=job.bundle,
         catalog=job.catalog.name,
         digest=job.catalog.digest,

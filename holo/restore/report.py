@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from holo.checkout.plan import Plan
 from holo.checkout.strategy import Decision
+from holo.relocation import listed
 from holo.restore.job import Done, Job
 
 
@@ -38,6 +40,8 @@ class RestoreReport:
     warnings: tuple[str, ...]
     """what was made and is not exactly as recorded, for it cannot be here"""
     seconds: float
+    project: tuple[str, str] | None = None
+    """the recorded root of the project, and the one that the space names instead"""
 
     def to_json(self) -> dict[str, Any]:
         """The document `holo restore --json` prints."""
@@ -86,11 +90,13 @@ class DryRun:
         }
 
 
-def report_of(job: Job, done: Done, seconds: float) -> RestoreReport:
-    """Sum up a restore."""
+def report_of(job: Job, done: Done, linked: Sequence[str], seconds: float) -> RestoreReport:
+    """Sum up a restore. ``linked``: warnings about places in the project that are not there."""
     wanted, totals, tally = job.wanted, job.wanted.totals, done.tally
     relocations = wanted.part.relocations
-    left_alone = wanted.relocator.left_alone(relocations) if tally.files else ()
+    warnings = [*tally.warnings()]
+    if tally.files:
+        warnings += wanted.relocator.left_alone(relocations) + _shared_project(job)
     return RestoreReport(
         space=job.target.space,
         path=job.target.path,
@@ -109,6 +115,18 @@ def report_of(job: Job, done: Done, seconds: float) -> RestoreReport:
         bytes_total=totals.bytes,
         bytes_shared=tally.shared_bytes,
         bytes_written=tally.written_bytes,
-        warnings=(*tally.warnings(), *left_alone),
+        warnings=(*warnings, *linked),
         seconds=round(seconds, 3),
+        project=(wanted.part.project, wanted.project.root) if wanted.moves_project else None,
     )
+
+
+def _shared_project(job: Job) -> list[str]:
+    """A warning about files that name the project where it was recorded, because it is not elsewhere for the space."""
+    part = job.wanted.part
+    links = ((f"{row[0]}/{name}" if row[0] else name, to) for row in part.directories for name, to, _ in row[4])
+    files = job.wanted.relocator.unmoved(part.relocations, links)
+    if not files:
+        return []
+    shared = f"{part.project} is outside of the environment, and every space shares that place with the source, because"
+    return [f"{shared} {job.wanted.project.why} (--project DIR of `holo init` names another): {listed(files)}"]

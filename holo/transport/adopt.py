@@ -222,7 +222,7 @@ def _check_relocations(
 
     Raises :class:`CatalogInvalid`, :class:`IntegrityError`.
     """
-    relocator = Relocator(catalog.prefix, catalog.prefix)
+    relocator = Relocator.of(catalog, catalog.prefix)
     rows = dict(catalog.files()) if catalog.relocations else {}
     for file, relocation in catalog.relocations.items():
         _, _, size, _, digest = rows[file]

@@ -161,7 +161,7 @@ class Golden:
         platform.own_group(tree)
         _refuse_inexact(_cannot_have(catalog, tree))
         recorded = as_recorded(catalog)
-        content = Content(self._library.blobs, recorded, Relocator(catalog.prefix, catalog.prefix), Method.REFLINK)
+        content = Content(self._library.blobs, recorded, Relocator.of(catalog, catalog.prefix), Method.REFLINK)
         todo = plan(recorded, survey_of_empty(recorded), content.relocator, content.method)
         tally = populate(tree, shown, prepare(content, todo), self._home.workers, self._on_progress)
         _refuse_inexact(bool(tally.divided or tally.lost))

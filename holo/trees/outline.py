@@ -14,7 +14,7 @@ from holo.catalog import Catalog, DirectoryRow
 from holo.files import read_file, seal, unseal
 from holo.hololib.catalogs import LARGEST
 from holo.owners import only_we_wrote
-from holo.relocation import leads_into
+from holo.relocation.roots import names_root
 
 
 class Outline(NamedTuple):
@@ -69,13 +69,14 @@ def body_of(catalog: Catalog) -> bytes:
 def outline_of(catalog: Catalog) -> Catalog:
     """The part of a catalog that a space must make anew, with the directories above it."""
     moved = set(catalog.relocations)
+    others = [catalog.project] if catalog.project else []
     found: dict[str, DirectoryRow] = {}
     needed = {""}
     for path, mode, mtime, files, links in catalog.directories:
         base = path + "/" if path else ""
         rows = [row for row in files if base + row[0] in moved]
-        # A symlink is moved to whatever new prefix; only that it leads into the old one counts here.
-        symlinks = [row for row in links if leads_into(row[1], catalog.prefix)]
+        # A symlink is moved to whatever new place; only that it leads to an old one counts here.
+        symlinks = [row for row in links if names_root(row[1], path, catalog.prefix, others)]
         found[path] = (path, mode, mtime, rows, symlinks)
         above = path if rows or symlinks else ""
         while above not in needed:
@@ -84,9 +85,12 @@ def outline_of(catalog: Catalog) -> Catalog:
     kept = [row for path, row in found.items() if path in needed]
     groups = [group for group in catalog.hardlinks if group[0] in moved]
     xattrs = {path: values for path, values in catalog.xattrs.items() if path in moved or path in needed}
-    return Catalog(catalog.prefix, kept, catalog.relocations, groups, xattrs)
+    return Catalog(catalog.prefix, kept, catalog.relocations, groups, xattrs, project=catalog.project)
 
 
 def as_recorded(catalog: Catalog) -> Catalog:
     """The catalog of a tree in which nothing is patched."""
-    return Catalog(catalog.prefix, catalog.directories, {}, catalog.hardlinks, catalog.xattrs, catalog.digest)
+    whole = catalog
+    return Catalog(
+        whole.prefix, whole.directories, {}, whole.hardlinks, whole.xattrs, whole.digest, project=whole.project
+    )

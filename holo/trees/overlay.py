@@ -66,9 +66,10 @@ class Layers:
         mine = stat.S_ISDIR(status.st_mode) and is_mine(status)
         return mine and not (os.name == "posix" and status.st_mode & 0o077)
 
-    def layer_name(self, digest: str, path: str) -> str:
-        """The layer of a catalog for a path, in this boot only: nobody waits until a layer is safe on the disk."""
-        return f"{digest}-{_boot()}-{digests.of(os.fsencode(path))[:32]}"
+    def layer_name(self, digest: str, path: str, project: str = "") -> str:
+        """The layer of a catalog for a path in a project. In this boot only: nobody waits until it is on the disk."""
+        place = f"{path}\0{project}" if project else path
+        return f"{digest}-{_boot()}-{digests.of(os.fsencode(place))[:32]}"
 
     def working(self) -> list[str]:
         """The runs, dead or alive. Costs microseconds where there are none."""

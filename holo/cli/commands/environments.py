@@ -71,6 +71,14 @@ def init(
     ] = None,
     space: SpaceOption = None,
     to: To = None,
+    project: Annotated[
+        Optional[str],
+        typer.Option(
+            "--project",
+            metavar="DIR",
+            help="The checkout whose code the space uses (default: the one that contains --to).",
+        ),
+    ] = None,
     strategy: StrategyName = None,
     strict: Strict = False,
     verify: Verify = False,
@@ -91,6 +99,7 @@ def init(
             space,
             source,
             to=to,
+            project=project,
             strategy=strategy,
             strict=strict,
             verify=verify,

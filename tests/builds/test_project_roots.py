@@ -1,0 +1,146 @@
+"""Environments recorded in one checkout of a project and made in another: they import that one's source.
+
+Real git, uv, pip, hatchling, setuptools, npm and pnpm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from support import projects
+from support.cli import Holo
+
+pytestmark = [
+    pytest.mark.parametrize("filesystem", ["local"], indirect=True),
+    pytest.mark.skipif(os.name != "posix", reason="paths of POSIX"),
+]
+
+
+def in_worktree(holo: Holo, environment: Path, to: Path) -> Path:
+    """Record an environment of one worktree, and make it at the same place of another."""
+    name = str(environment.relative_to(holo.root)).replace("/", "-")
+    report = holo("record", environment, "--name", name, "--json").json()
+    assert report["project"] == str(holo.root / environment.relative_to(holo.root).parts[0])
+    assert not [warning for warning in report["warnings"] if "outside" in warning]
+    made = holo("init", "--space", name, name, "--to", to)
+    assert f"the project {report['project']} is " in made.stdout
+    assert made.stderr == "" or " " in str(to)  # which no one knows how to quote for nushell
+    holo("check", "--space", name)
+    return to
+
+
+def sees_its_own_source(first: Path, second: Path, module: Path) -> None:
+    """The environments of two worktrees say what the module in theirs says, whatever the other one's says."""
+    name = module.parent.name
+    assert (projects.said_by(first, name), projects.said_by(second, name)) == ([f"first {name}"], [f"first {name}"])
+    projects.edit(module, "second")
+    assert (projects.said_by(first, name), projects.said_by(second, name)) == ([f"first {name}"], [f"second {name}"])
+
+
+def test_a_src_layout_by_uv_and_hatchling(holo: Holo) -> None:
+    """At a path with a blank, which is percent-encoded in URLs and quoted in scripts."""
+    project = projects.python_project(holo.root / "app")
+    first = projects.uv_sync(project)
+    other = projects.worktree(project, holo.root / "app, 2nd")
+    second = in_worktree(holo, first, other / ".venv")
+    sees_its_own_source(first, second, other / "src" / "app" / "__init__.py")
+    files = [path for path in second.rglob("*") if path.is_file()]
+    assert not [path for path in files if os.fsencode(project) + b"/" in path.read_bytes()]
+    (url,) = second.glob("lib/*/site-packages/app-*/direct_url.json")
+    assert json.loads(url.read_text())["url"] == f"file://{str(other).replace(' ', '%20')}"
+
+
+@pytest.mark.parametrize("mode", ["strict", "lax"])
+def test_both_editable_modes_of_setuptools(holo: Holo, mode: str) -> None:
+    """By pip: strict, with a folder of links in the project; by uv: lax, with a finder that knows the place."""
+    project = projects.python_project(holo.root / "app", build=projects.SETUPTOOLS, layout="")
+    (project / "tests").mkdir()  # so that the project's own folder cannot be on the path
+    shutil.copy(project / "app" / "__init__.py", project / "tests" / "__init__.py")
+    configured = (project / "pyproject.toml").read_text() + '[tool.setuptools]\npackages = ["app"]\n'
+    (project / "pyproject.toml").write_text(configured)
+    projects.commit(project)
+    other = projects.worktree(project, holo.root / "app-2")
+    if mode == "strict":
+        first = projects.pip_install(project, "--config-settings", "editable_mode=strict")
+        assert [*(project / "build").glob("__editable__.*/app/__init__.py")] != []
+    else:
+        first = projects.uv_sync(project)
+        assert [*first.glob("lib/*/site-packages/__editable___app_*_finder.py")] != []
+    second = in_worktree(holo, first, other / ".venv")
+    sees_its_own_source(first, second, other / "app" / "__init__.py")
+
+
+def test_a_monorepo_of_three_packages(holo: Holo) -> None:
+    project = projects.python_monorepo(holo.root / "all")
+    other = projects.worktree(project, holo.root / "all-2")
+    first = projects.uv_sync(project)
+    second = in_worktree(holo, first, other / ".venv")
+    for name in projects.MONOREPO:
+        sees_its_own_source(first, second, other / "packages" / name / "src" / name / "__init__.py")
+
+
+def test_a_space_keeps_its_project(holo: Holo) -> None:
+    """A restore maps as the first did; a place in no project keeps the recorded one, and says so."""
+    project = projects.python_project(holo.root / "app")
+    other = projects.worktree(project, holo.root / "app-2")
+    projects.edit(other / "src" / "app" / "__init__.py", "second")
+    holo("record", projects.uv_sync(project), "--name", "app")
+
+    warned = holo("init", "--space", "alone", "app")
+    assert f"{project} is outside of the environment" in warned.stderr
+    assert "_app.pth" in warned.stderr
+    alone = Path(holo("restore", "--space", "alone", "--json").json()["path"])
+    assert projects.said_by(alone, "app") == ["first app"]
+
+    chosen = Path(holo("init", "--space", "chosen", "app", "--project", other, "--json").json()["path"])
+    assert projects.said_by(chosen, "app") == ["second app"]
+    (pth,) = chosen.glob("lib/*/site-packages/*app.pth")
+    pth.write_text("broken")
+    holo("check", "--space", "chosen", code=3)
+    report = holo("restore", "--space", "chosen", "--json").json()
+    assert (report["files"]["unchanged"], report["files"]["copied"]) == (report["files"]["total"] - 1, 1)
+    assert projects.said_by(chosen, "app") == ["second app"]
+    holo("check", "--space", "chosen")
+
+    stranger = projects.python_project(holo.root / "stranger", "stranger")
+    warned = holo("init", "--space", "strange", "app", "--to", stranger / ".venv")
+    assert f"{stranger} is no checkout of that project" in warned.stderr
+    assert projects.said_by(stranger / ".venv", "app") == ["first app"]
+
+
+def test_what_cannot_be_mapped_is_refused_and_listed(holo: Holo) -> None:
+    project = projects.python_project(holo.root / "app")
+    other = projects.worktree(project, holo.root / "app-longer")
+    environment = projects.uv_sync(project)
+    (environment / "cache").write_bytes(b"\0\1" + os.fsencode(project) + b"/src\0")
+    (environment / "db").write_bytes(b"SQLite format 3\0" + os.fsencode(project) + b"/src\0")
+    holo("record", environment, "--name", "app")
+    refused = holo("init", "--space", "s", "app", "--to", other / ".venv", code=1)
+    assert refused.stderr.count("\n") <= 3
+    assert "cache, db" in refused.stderr
+    assert not (other / ".venv").exists()
+    holo("init", "--space", "s", "app", "--to", project / "again")  # where nothing moves, nothing is refused
+
+
+@pytest.mark.skipif(shutil.which("npm") is None and os.environ.get("CI") != "true", reason="npm is not installed")
+@pytest.mark.parametrize("tool", ["npm", "pnpm"])
+def test_workspaces_of_node(holo: Holo, tool: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    project = projects.node_workspaces(holo.root / "app")
+    other = projects.worktree(project, holo.root / "app-2")
+    for path in projects.node_install(project, tool, tmp_path_factory):
+        if not (other / path).parent.is_dir():
+            continue
+        name = path.replace("/", "-").replace("_", "-")
+        warnings = holo("record", project / path, "--name", name, "--json").json()["warnings"]
+        assert not [warning for warning in warnings if "lead out" in warning]
+        assert holo("init", "--space", name, name, "--to", other / path).stderr == ""
+    for path in (project, other):
+        assert projects.run("node", path / "packages" / "web") == "first core\n"
+    projects.edit(other / "packages" / "core" / "index.js", "second")
+    assert projects.run("node", project / "packages" / "web") == "first core\n"
+    assert projects.run("node", other / "packages" / "web") == "second core\n"
