@@ -17,7 +17,7 @@ from holo.hololib.recovery import locked_library
 from holo.holotree import PLACES, Holotree
 from holo.home import Home
 from holo.space import Space, is_whole
-from holo.walk import absolute, refuse_encoding
+from holo.walk import absolute, current_directory, refuse_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -271,6 +271,17 @@ class Hololib:
         from holo.blueprints.modules import hidden
 
         return hidden(self.home.spaces, space)
+
+    def imports_elsewhere(self, space: Space) -> str | None:
+        """What to say of a space that imports code from another checkout of its project; ``None`` if it does not.
+
+        The project is the one that the space was made for, else the one that contains it, else the current folder's.
+        """
+        from holo.projects import project_of
+        from holo.relocation.project import imports_elsewhere
+
+        project = space.project or project_of(space.path) or project_of(os.path.join(current_directory(), "x")) or ""
+        return next(iter(imports_elsewhere(space.path, project)), None)
 
     def build_log(self, catalog: str) -> bytes:
         """What the tools printed when a catalog (name or digest prefix) was built from a blueprint."""

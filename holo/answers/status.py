@@ -12,6 +12,7 @@ from holo.answers.tree import Tree
 from holo.errors import NotFound
 from holo.history import Event
 from holo.home import Home
+from holo.relocation.project import imports_elsewhere
 from holo.space import Space
 
 
@@ -36,6 +37,8 @@ class SpaceStatus(NamedTuple):
     reason: str | None
     unread: tuple[str, ...]
     """directories in the space that could not be read"""
+    warnings: tuple[str, ...] = ()
+    """that it imports code from another checkout of its project"""
 
     def to_json(self) -> dict[str, Any]:
         """The document that `holo status --json` prints."""
@@ -43,6 +46,7 @@ class SpaceStatus(NamedTuple):
             **self._asdict(),
             "changes": self.changes.to_json() if self.changes is not None else None,
             "unread": list(self.unread),
+            "warnings": list(self.warnings),
         }
 
 
@@ -87,6 +91,7 @@ def status_of(home: Home, space: Space) -> SpaceStatus:
     )
     if space.shown_state == "pristine" and not os.path.isdir(space.path):
         status = status._replace(state="missing")
+    status = status._replace(warnings=tuple(imports_elsewhere(space.path, space.project)))
     if status.state != "pristine":
         return status._replace(reason=_REASONS.get(status.state))
     try:

@@ -47,6 +47,7 @@ from holo.hololib.recovery import locked_library
 from holo.holotree import OthersSpace
 from holo.home import Home
 from holo.owners import is_mine, is_others
+from holo.relocation.project import imports_elsewhere
 from holo.signatures import CATALOG, Trust, catalog_statement, is_signature
 from holo.space import Space
 from holo.transport.direct import carrier_of
@@ -513,6 +514,7 @@ class _Check:
         return self._note("golden", path, what, [digest])
 
     def _check_space(self, space: Space) -> None:
+        self._report.warnings += imports_elsewhere(space.path, space.project)
         if space.digest in self._contents:
             self._compare_space(space, self._library.catalogs.read(space.digest), self._library.blobs)
             return

@@ -43,6 +43,8 @@ class CheckReport:
     """files that no catalog needs; they do no harm"""
     garbage_bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    """what is no damage: spaces that import code from another checkout of their project"""
     seconds: float = 0.0
 
     @property
@@ -61,5 +63,6 @@ class CheckReport:
             "spaces": self.spaces,
             "garbage": {"files": self.garbage_files, "bytes": self.garbage_bytes},
             "problems": [asdict(problem) for problem in self.problems],
+            "warnings": self.warnings,
             "seconds": self.seconds,
         }

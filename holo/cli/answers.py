@@ -38,6 +38,8 @@ def status(found: SpaceStatus, *, detailed: bool) -> None:
     times = [f"{word} {ago(when)}" for word, when in (("made", found.made), ("restored", found.restored)) if when]
     if times:
         _say(", ".join(times))
+    for warning in found.warnings:
+        render.warn(warning)
     for path in found.unread:
         render.warn(f"cannot read {found.path}/{path}: what is in it is not compared")
 

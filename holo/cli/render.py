@@ -395,6 +395,8 @@ def uninstalled(report: UninstallReport) -> None:
 
 def checked(report: CheckReport) -> None:
     """Every problem in a few lines, then what was read, and the verdict."""
+    for warning in report.warnings:
+        warn(warning)
     for problem in report.problems:
         print(f"{problem.kind} {printable(problem.path)}: {printable(problem.what)}")
         if problem.catalogs:

@@ -200,11 +200,11 @@ def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitSt
             # Each time: between the two it may have been removed, and collected.
             catalog = home.library.catalogs.load(digest)
             if path.startswith(tree):
-                made = make_tree(home.library, catalog, path, home.workers)
+                warnings = [*make_tree(home.library, catalog, path, home.workers).warnings()]
             else:
-                project = placement(catalog.project, environment.path, environment.project).root
-                made = make_layer(home.library, catalog, path, environment.path, project, home.workers)
-        for warning in made.warnings():
+                here, project = environment.path, environment.project
+                warnings = make_layer(home.library, catalog, path, here, project, home.workers)
+        for warning in warnings:
             home.on_wait(f"warning: {warning}")
 
     what = f"the tree of catalog {environment.catalog.name!r}"

@@ -11,6 +11,7 @@ from holo.checkout.tally import Tally
 from holo.ephemeral.process import NoOverlayError
 from holo.hololib import Library
 from holo.relocation.patch import Relocator
+from holo.relocation.project import placement, shared_project
 from holo.trees.outline import as_recorded, outline_of
 
 _RESERVED = "user.overlay."
@@ -31,14 +32,18 @@ def make_tree(library: Library, catalog: Catalog, path: str, workers: int) -> Ta
     return made
 
 
-def make_layer(library: Library, catalog: Catalog, path: str, environment: str, project: str, workers: int) -> Tally:
+def make_layer(
+    library: Library, catalog: Catalog, path: str, environment: str, project: str, workers: int
+) -> list[str]:
     """Make the empty directory ``path`` what of the tree is different where the environment lies at ``environment``.
 
-    ``project``: where its project is then.
+    ``project``: where its project is to be, if that was chosen. Returns warnings.
     """
-    relocator = Relocator.of(catalog, environment, project)
+    placed = placement(catalog.project, environment, project)
+    relocator = Relocator.of(catalog, environment, placed.root)
     relocator.refuse_impossible(catalog.relocations)
-    return populate_empty(library, patched_part(catalog, relocator), relocator, path, workers)
+    made = populate_empty(library, patched_part(catalog, relocator), relocator, path, workers)
+    return [*made.warnings(), *shared_project(catalog, relocator, placed)]
 
 
 def patched_part(catalog: Catalog, relocator: Relocator) -> Catalog:

@@ -7,13 +7,16 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, NamedTuple
 
 from holo.files import SMALL, read_file
 from holo.owners import is_ours
 from holo.projects import project_of, same_project
-from holo.relocation import leads_into
+from holo.relocation import leads_into, listed
+
+if TYPE_CHECKING:
+    from holo.catalog import Catalog
+    from holo.relocation.patch import Relocator
 
 _LINK_TREE = "__editable__."
 """Begins the name of a folder of links into a project, which setuptools makes in its ``build`` for a strict install."""
@@ -41,6 +44,19 @@ def placement(recorded: str, path: str, chosen: str = "") -> Placement:
     if os.path.isdir(recorded) and not same_project(recorded, here):
         return Placement("", f"{here} is no checkout of that project")
     return Placement(here)
+
+
+def shared_project(catalog: Catalog, relocator: Relocator, placed: Placement) -> list[str]:
+    """A warning about what names the project where it was recorded, because it is not elsewhere for this tree.
+
+    ``catalog``: all of it, or the part that is made anew.
+    """
+    links = ((f"{row[0]}/{name}" if row[0] else name, to) for row in catalog.directories for name, to, _ in row[4])
+    files = relocator.unmoved(catalog.relocations, links)
+    if not files:
+        return []
+    shared = f"{catalog.project} is outside of the environment, and every space shares that place with the source"
+    return [f"{shared}, because {placed.why} (--project DIR of `holo init` names another): {listed(files)}"]
 
 
 # -- editable installs ----------------------------------------------------------------------------------------------
@@ -93,6 +109,18 @@ def _copy_entry(source: str, target: str, old: str, new: str) -> None:
         shutil.copy2(source, target)
 
 
+def imports_elsewhere(path: str, project: str = "") -> list[str]:
+    """A warning about an environment at ``path`` that imports code from another checkout of its project.
+
+    ``project``: its root, if that is not the project that contains the environment.
+    """
+    project = project or project_of(path) or ""
+    places = foreign_imports(path, project) if project else []
+    if not places:
+        return []
+    return [f"{path} imports code from another checkout than {project}: {listed(places)}"]
+
+
 def foreign_imports(path: str, project: str) -> list[str]:
     """The places in other checkouts of ``project`` from which an environment at ``path`` imports code.
 
@@ -142,6 +170,7 @@ def _editable_source(path: str) -> Iterator[str]:
     content = _content(path)
     if b'"editable"' in content:
         import json
+        from urllib.parse import unquote, urlsplit
 
         with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
             document = json.loads(content)

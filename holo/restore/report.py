@@ -8,7 +8,7 @@ from typing import Any
 
 from holo.checkout.plan import Plan
 from holo.checkout.strategy import Decision
-from holo.relocation import listed
+from holo.relocation.project import shared_project
 from holo.restore.job import Done, Job
 
 
@@ -96,7 +96,9 @@ def report_of(job: Job, done: Done, linked: Sequence[str], seconds: float) -> Re
     relocations = wanted.part.relocations
     warnings = [*tally.warnings()]
     if tally.files:
-        warnings += wanted.relocator.left_alone(relocations) + _shared_project(job)
+        warnings += wanted.relocator.left_alone(relocations) + shared_project(
+            wanted.part, wanted.relocator, wanted.project
+        )
     return RestoreReport(
         space=job.target.space,
         path=job.target.path,
@@ -119,14 +121,3 @@ def report_of(job: Job, done: Done, linked: Sequence[str], seconds: float) -> Re
         seconds=round(seconds, 3),
         project=(wanted.part.project, wanted.project.root) if wanted.moves_project else None,
     )
-
-
-def _shared_project(job: Job) -> list[str]:
-    """A warning about files that name the project where it was recorded, because it is not elsewhere for the space."""
-    part = job.wanted.part
-    links = ((f"{row[0]}/{name}" if row[0] else name, to) for row in part.directories for name, to, _ in row[4])
-    files = job.wanted.relocator.unmoved(part.relocations, links)
-    if not files:
-        return []
-    shared = f"{part.project} is outside of the environment, and every space shares that place with the source, because"
-    return [f"{shared} {job.wanted.project.why} (--project DIR of `holo init` names another): {listed(files)}"]

@@ -99,9 +99,14 @@ def test_a_space_keeps_its_project(holo: Holo) -> None:
 
     chosen = Path(holo("init", "--space", "chosen", "app", "--project", other, "--json").json()["path"])
     assert projects.said_by(chosen, "app") == ["second app"]
+    said = f"{chosen} imports code from another checkout than {other}: {project}/src"
+    assert said not in holo("run", "--space", "chosen", "--", "true").stderr
+    assert holo("check", "--space", "chosen", "--json").json()["warnings"] == []
     (pth,) = chosen.glob("lib/*/site-packages/*app.pth")
-    pth.write_text("broken")
-    holo("check", "--space", "chosen", code=3)
+    pth.write_text(f"{project}/src\n")
+    assert said in holo("run", "--space", "chosen", "--", "true").stderr
+    assert holo("check", "--space", "chosen", "--json", code=3).json()["warnings"] == [said]
+    assert said in holo("status", "chosen").stderr
     report = holo("restore", "--space", "chosen", "--json").json()
     assert (report["files"]["unchanged"], report["files"]["copied"]) == (report["files"]["total"] - 1, 1)
     assert projects.said_by(chosen, "app") == ["second app"]

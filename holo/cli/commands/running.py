@@ -71,7 +71,7 @@ def run(
         raise UsageError("--catalog, --keep and --record are for throw-away environments", "Add --ephemeral.")
     library = Hololib()
     found = library.space_to_run_in(space, blueprint, compile=compiled, force=force)
-    _warn_of_hidden_modules(library, found)
+    _warn_of(library, found)
     sys.stdout.flush()
     raise CommandEnded(library.run_in(found, command))
 
@@ -83,16 +83,17 @@ def shell(name: SpaceToAsk = None, space: SpaceOption = None, force: Unfit = Fal
 
     library = Hololib()
     found = library.space_to_run_in(one_name(name, space), force=force)
-    _warn_of_hidden_modules(library, found)
+    _warn_of(library, found)
     raise CommandEnded(library.run_in(found))
 
 
-def _warn_of_hidden_modules(library: Hololib, space: Space) -> None:
-    warning = library.hidden_modules(space)
-    if warning is not None:
-        from holo.cli import render
+def _warn_of(library: Hololib, space: Space) -> None:
+    """Warn of packages that are not found, and of code that is found in another place than the user may think."""
+    for warning in (library.hidden_modules(space), library.imports_elsewhere(space)):
+        if warning is not None:
+            from holo.cli import render
 
-        render.warn(warning)
+            render.warn(warning)
 
 
 @command("variables", _GROUP, ['eval "$(holo variables job-1)"', "holo variables --shell fish | source"])
