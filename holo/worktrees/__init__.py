@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from holo import digest as digests
 from holo.errors import Conflict, HoloError, NotFound, UsageError, hints, os_errors_as
 from holo.relocation import leads_into
 from holo.walk import absolute, current_directory
@@ -53,6 +54,8 @@ def add(path: str, arguments: Sequence[str], spaces: Spaces, folder: str | None 
     known = git.find(before, path) if os.path.isdir(path) else None
     if known is not None and arguments:
         raise UsageError(f"{path} is a worktree already", "Leave out the arguments for git to make what it lacks.")
+    if known is None:
+        _forget_lost(path, before, spaces)
     added = _Added(here, path) if known is None else None
     made: list[Equipment] = []
     warnings: list[str] = []
@@ -80,6 +83,15 @@ def add(path: str, arguments: Sequence[str], spaces: Spaces, folder: str | None 
     )
 
 
+def _forget_lost(path: str, checkouts: Sequence[git.Checkout], spaces: Spaces) -> None:
+    """Forget a worktree that was at ``path`` until somebody removed it, and the spaces that were in it."""
+    if not os.path.lexists(path):
+        for space in _inside(path, spaces):
+            spaces.delete(space)
+        if git.find(checkouts, path) is not None:
+            git.run(checkouts[0].path, "worktree", "remove", path)
+
+
 def _sources(checkouts: Sequence[git.Checkout], here: str, path: str) -> list[str]:
     """Where environments come from: the first checkout, else the current one. A bare repository has no first one."""
     others = [each for each in checkouts if not git.is_same(each.path, path) and os.path.isdir(each.path)]
@@ -97,7 +109,8 @@ def _equip(worktree: str, choice: Choice, spaces: Spaces) -> tuple[Equipment, Se
     with os_errors_as(f"cannot make {place}"):
         os.makedirs(os.path.dirname(place), exist_ok=True)
     if choice.blueprint is not None:
-        name = choice.blueprint.space
+        # The blueprint's own name, but several environments may be of one blueprint.
+        name = f"{choice.blueprint.label[:23]}-{digests.of(os.fsencode(place))[:8]}"
         report = spaces.init(name, choice.blueprint.path, place)
         built = Equipment(place, "built", choice.blueprint.path, name, report.strategy.used, report.seconds)
         return built, report.warnings
@@ -174,7 +187,7 @@ def remove(path: str, arguments: Sequence[str], spaces: Spaces) -> RemovedWorktr
     """
     path = absolute(path)
     is_there = os.path.lexists(path)
-    inside = [space.name for space in spaces.all() if _is_inside(space.path, path)]
+    inside = _inside(path, spaces)
     first, checkout = _checkout(path)
     if checkout is None and (is_there or not inside):
         what = f"{path} is no worktree" if is_there else f"there is no worktree at {path}, and no space is there"
@@ -205,5 +218,11 @@ def _checkout(path: str) -> tuple[str, git.Checkout | None]:
     return "", None
 
 
-def _is_inside(place: str, path: str) -> bool:
-    return leads_into(place, path) or leads_into(os.path.realpath(place), os.path.realpath(path))
+def _inside(path: str, spaces: Spaces) -> list[str]:
+    """The names of the spaces at or below a path."""
+    real = os.path.realpath(path)
+    return [
+        space.name
+        for space in spaces.all()
+        if leads_into(space.path, path) or leads_into(os.path.realpath(space.path), real)
+    ]

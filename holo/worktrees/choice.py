@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from holo.blueprints.blueprint import Blueprint, nearest
 from holo.errors import HoloError, NotFound, UsageError, choice
@@ -24,9 +24,11 @@ _KEY = "worktree"
 _MANIFESTS = ("pyproject.toml", "requirements.txt", "package.json", "environment.yml", "conda.yaml")
 """Beside these, tracked by git, an environment is looked for."""
 
-_LOCKS = {
-    ".venv": ("uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock"),
-    "node_modules": (
+Kind: TypeAlias = Literal["python", "node"]
+
+_LOCKS: dict[Kind, tuple[str, ...]] = {
+    "python": ("uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock"),
+    "node": (
         "package-lock.json",
         "npm-shrinkwrap.json",
         "pnpm-lock.yaml",
@@ -85,11 +87,17 @@ def choose(sources: Sequence[str], worktree: str) -> Iterator[Choice]:
         _refuse_outside(source, path)
         seen.append(path)
         found = os.path.join(source, path)
-        if not os.path.isdir(found) or os.path.basename(path) not in PLACES:
-            yield Choice(path, found, None)
-            continue
-        blueprint, warning = _difference(source, worktree, path)
+        kind = _kind_of(found)
+        blueprint, warning = _difference(source, worktree, path, kind) if kind is not None else (None, "")
         yield Choice(path, found, blueprint, warning)
+
+
+def _kind_of(path: str) -> Kind | None:
+    """What is at a path, if it is an environment."""
+    if os.path.basename(path) == "node_modules":
+        return "node"
+    is_python = any(os.path.lexists(os.path.join(path, name)) for name in ("pyvenv.cfg", "conda-meta"))
+    return "python" if is_python or os.path.basename(path) == ".venv" else None
 
 
 def _environments(worktree: str) -> list[str]:
@@ -146,22 +154,27 @@ def _toml(path: str) -> dict[str, Any]:
 # -- what differs ---------------------------------------------------------------------------------------------------
 
 
-def _difference(source: str, worktree: str, path: str) -> tuple[Blueprint | None, str]:
+def _difference(source: str, worktree: str, path: str, kind: Kind) -> tuple[Blueprint | None, str]:
     """The blueprint of the worktree, if it asks for another environment than that of ``source``; and a warning."""
-    folder, place = os.path.split(path)
-    lock = _nearest_lock(worktree, folder, _LOCKS[place])
+    folder = os.path.dirname(path)
+    lock = _nearest_lock(worktree, folder, _LOCKS[kind])
     if lock is not None and os.path.basename(lock) not in _BUILT:
         if _content(source, lock) == _content(worktree, lock):
             return None, ""
         tool = _OWN_TOOLS[os.path.basename(lock)]
         return None, f"{lock} differs from that in {source}, where {path} was cloned from: run `{tool}` in {worktree}"
-    blueprint = nearest(os.path.join(worktree, folder), of_npm=place == "node_modules")
-    is_of_kind = blueprint is not None and (blueprint.kind == "npm") == (place == "node_modules")
+    blueprint = nearest(os.path.join(worktree, folder), of_npm=kind == "node")
+    is_of_kind = blueprint is not None and (blueprint.kind == "npm") == (kind == "node")
     if blueprint is None or not is_of_kind or not leads_into(blueprint.path, worktree):
         return None, ""
     deciding = lock if lock is not None else os.path.relpath(blueprint.path, worktree)
     is_same = _content(source, deciding) == _content(worktree, deciding)
-    return (None if is_same else blueprint), ""
+    if not is_same:
+        return blueprint, ""
+    pins = os.path.join(folder, "requirements.txt")  # which the blueprint is not
+    if kind == "python" and lock is None and _content(source, pins) != _content(worktree, pins):
+        return None, f"{pins} differs from that in {source}, where {path} was cloned from: install it in {worktree}"
+    return None, ""
 
 
 def _nearest_lock(checkout: str, folder: str, names: Sequence[str]) -> str | None:

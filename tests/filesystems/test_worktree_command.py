@@ -82,37 +82,46 @@ def test_a_worktree_has_what_the_first_checkout_has(holo: Holo, app: Path) -> No
 def test_another_lock_file_means_another_environment(holo: Holo, app: Path) -> None:
     for name in ("cowsay", "dumpling"):
         wheels.make(app, name)
+    # `env` is listed, and an environment of the same file.
+    write(app / ".gitignore", ".venv\nnode_modules\nenv\n*.whl\n")
+    write(app / "pyproject.toml", '[tool.holo]\nworktree = ["env"]\n')
+    write(app / "env" / "pyvenv.cfg", "home = /usr/bin\n")
     write(app / "requirements.txt", f"--no-index\n--find-links {app}\ncowsay\n")
-    write(app / "pyproject.toml", "")
     git(app, "add", ".")
     git(app, "commit", "--quiet", "--message=with requirements")
-    assert added(holo, app, "../same")[".venv"] == "cloned"
+    assert added(holo, app, "../same") == {".venv": "cloned", "web/node_modules": "cloned", "env": "cloned"}
     git(app, "checkout", "--quiet", "-b", "other")
     write(app / "requirements.txt", f"--no-index\n--find-links {app}\ndumpling\n")
     git(app, "commit", "--quiet", "--all", "--message=other requirements")
     git(app, "checkout", "--quiet", "main")
+    holo("worktree", "add", "../different", "other", cwd=app)
+    shutil.rmtree(holo.root / "different")  # by somebody who does not know of holo: it is made anew
     report = holo("worktree", "add", "../different", "other", "--json", cwd=app).json()
     made = {os.path.basename(item["path"]): item for item in report["made"]}
-    assert made[".venv"]["how"] == "built"
+    assert made[".venv"]["how"] == made["env"]["how"] == "built"
     assert made[".venv"]["origin"] == f"{holo.root}/different/requirements.txt"
     printed = subprocess.check_output([holo.root / "different" / ".venv" / "bin" / "dumpling"], text=True)
     assert printed == f"dumpling 1.0 {holo.root}/different/.venv\n"
-    space = made[".venv"]["space"]
-    assert [each["name"] for each in holo("list", "--json").json()["spaces"]] == [space]
+    spaces = sorted(made[name]["space"] for name in (".venv", "env"))
+    assert [each["name"] for each in holo("list", "--json").json()["spaces"]] == spaces
     said = holo("worktree", "remove", "../different", cwd=app).stdout
-    assert said == f"removed worktree {holo.root}/different\n  deleted space {space}\n"
+    assert said == "\n".join(
+        [f"removed worktree {holo.root}/different", *(f"  deleted space {name}" for name in spaces), ""]
+    )
     assert holo("list", "--json").json()["spaces"] == []
     assert not (holo.root / "different").exists()
 
 
-def test_a_lock_file_of_another_tool_is_said_to_differ(holo: Holo, app: Path) -> None:
+def test_a_lock_file_that_holo_does_not_build_from_is_said_to_differ(holo: Holo, app: Path) -> None:
     for text in ("one", "three"):  # of another size: the times of all files are the same
         write(app / "web" / "pnpm-lock.yaml", text)
+        write(app / "requirements.txt", text)  # beside pyproject.toml, which is the blueprint
         git(app, "add", ".")
         git(app, "commit", "--quiet", f"--message={text}")
     shown = holo("worktree", "add", "../old", "HEAD~1", cwd=app)
     assert f"web/pnpm-lock.yaml differs from that in {app}" in shown.stderr
     assert "`pnpm install`" in shown.stderr
+    assert "requirements.txt differs from that in" in shown.stderr
     assert (holo.root / "old" / "web" / "node_modules").exists()
 
 
