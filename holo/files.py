@@ -58,7 +58,8 @@ def read(descriptor: int, most: int) -> bytes:
     while left and (piece := os.read(descriptor, min(left, size))):
         pieces.append(piece)
         left -= len(piece)
-        size = 1 << 14 if len(piece) < size else 1 << 22
+        if len(piece) == size:
+            size = 1 << 22
     if not left:
         raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes")
     return b"".join(pieces)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 
 from holo import platform
 from holo.errors import HoloError
 from holo.hololib import Library
-from holo.space import Space
+from holo.platform import Directory
+from holo.space import Space, State
 
 _GONE = (FileNotFoundError, NotADirectoryError)
 
@@ -27,10 +28,8 @@ def glance(library: Library, spaces: list[Space]) -> Iterator[Space]:
         # Of a copied one the directory is another home's, and one that was moved has to be restored anyway.
         if space.state != "pristine" or space.standing == "copied":
             yield space
-        elif _is_missing(space.path):
-            yield replace(space, state="missing")
-        elif not space.is_moved and _is_changed(space, directories(space.digest)):
-            yield replace(space, state="changed")
+        elif (state := _state(space, directories)) != "pristine":
+            yield replace(space, state=state)
         else:
             yield space
 
@@ -43,32 +42,32 @@ def _directories(library: Library, digest: str) -> list[tuple[str, int, int]]:
         return []
 
 
-def _is_missing(path: str) -> bool:
+def _state(space: Space, directories: Callable[[str], list[tuple[str, int, int]]]) -> State:
     try:
-        return not stat.S_ISDIR(os.lstat(path).st_mode)
-    except OSError as error:
-        return isinstance(error, _GONE)
-
-
-def _is_changed(space: Space, directories: list[tuple[str, int, int]]) -> bool:
-    try:
+        if not stat.S_ISDIR(os.lstat(space.path).st_mode):
+            return "missing"
         root = platform.open_root(space.path)
-    except OSError:  # nothing is to be seen from here
-        return False
-    modes = space.unkept_modes
+    except OSError as error:  # if it is there, nothing is to be seen from here
+        return "missing" if isinstance(error, _GONE) else "pristine"
     try:
-        for path, mode, mtime in directories:
-            try:
-                status = platform.status(root, path)
-            except _GONE:
-                return True
-            except OSError:  # recorded so that this user cannot look there, or too long a path
-                continue
-            wanted = stat.S_IFDIR | mode
-            if status.st_mode != wanted and status.st_mode != modes.get(wanted):
-                return True
-            if status.st_mtime_ns != mtime and status.st_mtime_ns != space.times.kept(mtime):
-                return True
+        is_changed = not space.is_moved and _is_changed(root, space, directories(space.digest))
     finally:
         platform.close_directory(root)
+    return "changed" if is_changed else "pristine"
+
+
+def _is_changed(root: Directory, space: Space, directories: list[tuple[str, int, int]]) -> bool:
+    modes = space.unkept_modes if space.modes else {}
+    for path, mode, mtime in directories:
+        try:
+            status = platform.status(root, path)
+        except _GONE:
+            return True
+        except OSError:  # recorded so that this user cannot look there, or too long a path
+            continue
+        wanted = stat.S_IFDIR | mode
+        if status.st_mode != wanted and status.st_mode != modes.get(wanted):
+            return True
+        if status.st_mtime_ns != mtime and status.st_mtime_ns != space.times.kept(mtime):
+            return True
     return False

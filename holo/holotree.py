@@ -28,9 +28,9 @@ from holo.walk import absolute, make_folders, refuse_symlinks
 _MARK = ".mark"
 _INODES = ".inodes"
 _HISTORY = ".history"
-_ORIGIN = ".origin"
-_USED = ".used"
-_BESIDE = (_MARK, _ORIGIN, _INODES, _USED, _HISTORY)
+ORIGIN = ".origin"
+USED = ".used"
+_BESIDE = (_MARK, ORIGIN, _INODES, USED, _HISTORY)
 """What a space has besides its record and its lock."""
 
 _MOUNT_LOCK = ".cover"
@@ -520,17 +520,17 @@ class Holotree:
         """Note that this user works in a space now, if there is one. Where that cannot be written, it is no failure."""
         with suppress(OSError), platform.closing(platform.open_root(self._records)) as folder:
             if is_there(self.record_path(name)):
-                platform.touch(folder, name + _USED)
+                platform.touch(folder, name + USED)
 
     def last_used(self, name: str) -> float | None:
         """When somebody last did, in seconds of the epoch."""
         with suppress(OSError):
-            return os.lstat(os.path.join(self._records, name + _USED)).st_mtime
+            return os.lstat(f"{self._records}{os.sep}{name}{USED}").st_mtime
         return None
 
-    def with_origins(self) -> set[str]:
-        """The names of the spaces of which it is known that they were made from a blueprint."""
-        return {file.removesuffix(_ORIGIN) for file in names_in(self._records) if file.endswith(_ORIGIN)}
+    def beside(self) -> set[str]:
+        """The names of the files that are beside the records, and of the records."""
+        return {*names_in(self._records)}
 
     def record_path(self, name: str) -> str:
         """The file that says what is known of a space."""
@@ -538,7 +538,7 @@ class Holotree:
 
     def origin_path(self, name: str) -> str:
         """The file that says which blueprint a space was made from (see :mod:`holo.blueprints.memory`)."""
-        return os.path.join(self._records, name + _ORIGIN)
+        return os.path.join(self._records, name + ORIGIN)
 
     def history_path(self, name: str) -> str:
         """The file that says what has happened to a space (see :mod:`holo.history`)."""

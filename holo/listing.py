@@ -18,7 +18,7 @@ from holo.blueprints.memory import blueprints_of, origin_of
 from holo.glance import glance
 from holo.hololib import CatalogSummary
 from holo.hololib.golden import golden_trees
-from holo.holotree import Holotree
+from holo.holotree import ORIGIN, USED, Holotree
 from holo.settings import parse_duration
 from holo.space import Space
 from holo.workers import pool
@@ -126,27 +126,28 @@ def _read(home: Home, *, look: bool) -> list[SpaceDetails]:
     names = home.spaces.names()
     workers = home.workers if len(names) >= _WORTH_A_FORK and pool.forks(home.workers) else 1
     parts = [names[start::workers] for start in range(workers)]
-    built = home.spaces.with_origins()
+    beside = home.spaces.beside()
 
     def read(part: list[str]) -> list[SpaceDetails]:
         known = home.spaces.spaces(part)
-        return [*_describe(home.spaces, glance(home.library, known) if look else iter(known), built)]
+        return [*_describe(home.spaces, glance(home.library, known) if look else iter(known), beside)]
 
     found = [item for part in pool.run(read, parts, workers) for item in part]
     return sorted(found, key=lambda item: item.space.name)
 
 
-def _describe(tree: Holotree, known: Iterator[Space], built: Set[str]) -> Iterator[SpaceDetails]:
+def _describe(tree: Holotree, known: Iterator[Space], beside: Set[str]) -> Iterator[SpaceDetails]:
     for space in known:
-        restored = time_of(space.restored)
+        restored = used = time_of(space.restored)
         made = time_of(space.made) or restored
-        used = max(filter(None, (restored, tree.last_used(space.name))), default=made)
-        origin = origin_of(tree, space) if space.name in built else None
+        if f"{space.name}{USED}" in beside:
+            used = max(filter(None, (restored, tree.last_used(space.name))), default=None)
+        origin = origin_of(tree, space) if f"{space.name}{ORIGIN}" in beside else None
         blueprint = origin.blueprint if origin is not None else None
-        folder = os.path.dirname(blueprint) if blueprint is not None else None
-        if not tree.is_default(space):
-            folder = os.path.dirname(space.path)
-        yield SpaceDetails(space, made, used, space.own if space.own >= 0 else None, blueprint, folder)
+        folder: str | None = os.path.dirname(space.path)
+        if folder == tree.path:
+            folder = os.path.dirname(blueprint) if blueprint is not None else None
+        yield SpaceDetails(space, made, used or made, space.own if space.own >= 0 else None, blueprint, folder)
 
 
 def time_of(text: str) -> float | None:

@@ -80,7 +80,7 @@ class Space:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as its values: there are thousands to list, by several processes."""
-        return _space_of, (self.__dict__,)
+        return _unpickled, (*map(self.__dict__.__getitem__, _FIELDS),)
 
     @property
     def unkept_modes(self) -> dict[int, int]:
@@ -146,9 +146,13 @@ class Space:
         }
 
 
-_DEFAULTS = {key: field.default for key, field in Space.__dataclass_fields__.items() if field.default is not MISSING}
-_DEFAULTS["modes"] = []
-_NEEDED = Space.__dataclass_fields__.keys() - _DEFAULTS.keys()
+_FIELDS = tuple(Space.__dataclass_fields__)
+_WRITTEN = {*_FIELDS} - {"standing"}
+_DEFAULTS = {
+    key: known.default
+    for key, known in Space.__dataclass_fields__.items()
+    if known.default is not MISSING and key != "standing"
+} | {"modes": []}
 
 
 def _space_of(values: dict[str, Any]) -> Space:
@@ -156,6 +160,10 @@ def _space_of(values: dict[str, Any]) -> Space:
     space = object.__new__(Space)
     space.__dict__.update(values)
     return space
+
+
+def _unpickled(*values: Any) -> Space:
+    return _space_of(dict(zip(_FIELDS, values, strict=True)))
 
 
 def now() -> str:
@@ -179,12 +187,15 @@ def decode(data: bytes, name: str) -> Space | None:
         return None
     try:
         values: dict[str, Any] = json.loads(unseal(data))
-        # Fields that a newer version of holo added are left out: without them less is trusted, not more.
-        known = {key: value for key, value in values.items() if key in Space.__dataclass_fields__}
-        known |= {"times": FileTimes(*values.get("times", ())), "standing": "own"}
-        if _NEEDED - known.keys():
-            raise TypeError
-        space = _space_of(_DEFAULTS | known)
+        if values.keys() != _WRITTEN:
+            # Fields that a newer version of holo added are left out: without them less is trusted, not more.
+            values = _DEFAULTS | {key: value for key, value in values.items() if key in _WRITTEN}
+            if values.keys() != _WRITTEN:
+                raise TypeError
+        times = FileTimes(*values["times"])
+        values["times"] = EXACT if times == EXACT else times
+        values["standing"] = "own"
+        space = _space_of(values)
         is_sound = _is_sound(space, name)
     except (TypeError, AttributeError, RecursionError) as error:
         raise ValueError("it is not the record of a space") from error
@@ -198,7 +209,10 @@ def _is_sound(space: Space, name: str) -> bool:
     texts = (space.requested, space.used, space.restored, space.draft, space.identity, space.boot, space.root)
     return (
         space.name == name
-        and all(map(_is_path, {space.path, space.home, space.made_for, space.project or "/"}))
+        and _is_path(space.path)
+        and (space.made_for == space.path or _is_path(space.made_for))
+        and _is_path(space.home)
+        and (not space.project or _is_path(space.project))
         and NAME.fullmatch(space.catalog) is not None
         and space.state in ("restoring", "pristine")
         and digests.is_digest(space.digest)
