@@ -48,18 +48,40 @@ def prepare() -> None:
     sys.stderr = _text(_Messages(2, "w", closefd=False), sys.stderr, by_line=True)
 
 
-def say(line: str) -> None:
-    """A line on stderr, with control characters escaped."""
+_is_quiet = False
+
+
+def be_quiet(wanted: bool) -> None:
+    """Whether :func:`note` and :func:`show` are to say nothing, and neither are results."""
+    global _is_quiet  # noqa: PLW0603 - one command runs in this process, and then it ends
+    _is_quiet = wanted
+
+
+def is_quiet() -> bool:
+    """Whether the user wants to read of failures only."""
+    return _is_quiet
+
+
+def say(line: str, mark: str = "") -> None:
+    """A line on stderr, with control characters escaped, behind a mark that may be in colour."""
     if sys.stderr is not None:  # as it is in a program that was started with it closed
         with suppress(OSError, ValueError):  # the second: the program has closed it
-            sys.stderr.write(printable(line) + "\n")
+            sys.stderr.write(mark + printable(line) + "\n")
             sys.stderr.flush()
+
+
+def note(line: str) -> None:
+    """The same of what is going on, unless the user wants to read of failures only."""
+    if not _is_quiet:
+        say(line)
 
 
 def show(data: bytes) -> None:
     """Bytes on stderr, as they are."""
     flush()
-    if sys.__stderr__ is not None:  # else the descriptor 2 is any file that the program has opened since
+    if (
+        sys.__stderr__ is not None and not _is_quiet
+    ):  # else the descriptor 2 is any file that the program has opened since
         with suppress(OSError):
             os.write(2, data)
 

@@ -127,6 +127,7 @@ def _build_in(stage: str, home: Home, wanted: Wanted, log: Log) -> RecordReport:
         )
     with locked_library(library, exclusive=False, on_wait=home.on_wait):
         name = _free_name(library, blueprint.label, wanted.key)
+        log.say(f"recording {name}")
         report = record(library, os.path.join(stage, options.subfolder), name, project="", workers=home.workers)
         if wanted.packages is not None:
             note(path_of(library, id_of(wanted.key), PACKAGES), report.digest, wanted.packages)

@@ -70,7 +70,8 @@ def update_space(home: Home, blueprint: Blueprint, name: str, compile_: bool | N
         is_its_own = known.is_from(blueprint)
         if is_its_own and is_whole(known.space):
             home.on_wait(f"updating space {name} to match {blueprint.path}; local changes are discarded")
-        init_space(home, blueprint, name, known, to, chosen, options, may_change=is_its_own)
+        report = init_space(home, blueprint, name, known, to, chosen, options, may_change=is_its_own)
+        home.on_wait(f"{name} ready in {report.seconds:.2f} s: {report.total:,} files of {report.catalog}")
         if to is not None:
             home.on_wait(f"space {name} is {to}, where Node.js looks for packages")
     return home.spaces.get(name)

@@ -20,6 +20,7 @@ from holo.platform import Directory
 from holo.remove import remove
 from holo.walk import Walker
 from holo.workers import pool
+from holo.workers.progress import tell
 
 _WORTH_A_FORK = 200
 """Files from which on workers are faster than doing it here: two forks cost some 5 ms."""
@@ -92,7 +93,7 @@ class Engine:
         for made in pool.run(self._work, tasks, self._workers):
             tally.add(made)
             if on_progress is not None:
-                on_progress(tally.files, total)
+                tell(on_progress, tally.files, total, tally.shared_bytes + tally.written_bytes)
 
     def _work(self, pieces: list[Piece]) -> Tally:
         tally = Tally()

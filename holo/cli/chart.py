@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
-from holo.cli import render
+from holo.cli import output, render
 from holo.errors import NotFound, UsageError, printable
 from holo.files import write_atomically
 from holo.walk import absolute
@@ -68,12 +68,8 @@ def bars(report: BenchReport) -> None:
     print()
     for result in report.results:
         drawn = bar(result.seconds / slowest * room)
-        print(f"{result.name:<{names}}  {coloured(drawn) if result.is_holo else drawn} {result.seconds:.3f} s")
-
-
-def coloured(text: str) -> str:
-    """In colour where there are colours."""
-    return render.coloured(text, "cyan")
+        drawn = output.coloured(drawn, "cyan" if result.is_holo else None)
+        print(f"{result.name:<{names}}  {drawn} {result.seconds:.3f} s")
 
 
 def width() -> int:

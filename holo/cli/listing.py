@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from holo.cli import render
+from holo.cli import output, render
 
 if TYPE_CHECKING:
     from holo import CatalogDetails, SpaceDetails
@@ -57,7 +57,7 @@ def spaces(found: Sequence[SpaceDetails], order: Order, as_json: bool) -> None:
             for item in found
         ],
         flexible=(5, 6),
-        paint=(1, lambda text: render.coloured(text, _COLOURS.get(text.strip()))),
+        paint=(1, lambda text: output.coloured(text, _COLOURS.get(text.strip()))),
     )
 
 

@@ -7,11 +7,17 @@ from typing import Annotated, Optional
 
 import typer
 
+from holo.cli import output
 from holo.cli.listing import Order
 from holo.cli.progress import Form
 from holo.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=output.be_verbose, help="Also say how it was done.")]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", callback=output.be_quiet, help="Say nothing but warnings and errors."),
+]
 Progress = Annotated[
     Form,
     typer.Option("--progress", help="json: one JSON object a line on stderr (default: a bar, on a terminal)."),

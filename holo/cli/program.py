@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
+import json
 import sys
+from contextlib import suppress
+from inspect import signature
 from io import TextIOWrapper
 from typing import NoReturn
 
 import typer
 
 from holo import signals, streams
-from holo.cli import commands
+from holo.cli import commands, output
 from holo.cli.app import CommandEnded, app
 from holo.errors import INTERRUPTED, HoloError, UsageError, advice
 
@@ -85,7 +88,21 @@ def _interrupted() -> int:
 
 
 def _fail(message: str, hint: str | None, code: int) -> int:
-    streams.say(f"error: {message}")
+    streams.say(message, output.coloured("error:", "red", sys.stderr) + " ")
     if hint:
         streams.say(f"hint: {hint}")
+    if not output.has_document and _wants_json():
+        with suppress(Exception):  # whoever reads it has gone
+            output.has_document = True
+            print(json.dumps({"error": {"message": message, "hint": hint, "code": code}}))
+            sys.stdout.flush()
     return code
+
+
+def _wants_json() -> bool:
+    """Whether the command that was called was to print one JSON document. What follows ``--`` is another program's."""
+    arguments = sys.argv[1:]
+    if "--" in arguments:
+        arguments = arguments[: arguments.index("--")]
+    callbacks = [known.callback for known in app.registered_commands if known.callback is not None]
+    return "--json" in arguments[1:] and len(callbacks) == 1 and "as_json" in signature(callbacks[0]).parameters

@@ -48,10 +48,10 @@ def progress(
     if form is Form.JSON:
         yield _Lines(command, unit, requests)
         return
-    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+    if quiet or streams.is_quiet() or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield None
         return
-    shown = _Bar(doing, requests)
+    shown = _Bar(doing, unit, requests)
     try:
         yield shown
     finally:
@@ -60,6 +60,9 @@ def progress(
 
 class _Lines:
     """One JSON object a line."""
+
+    bytes = 0
+    """of the files that are done: set by who counts files, before each call"""
 
     def __init__(self, command: str, unit: str, requests: Callable[[], int] | None) -> None:
         self._command = command
@@ -74,6 +77,8 @@ class _Lines:
             return
         self._told, self._done = now, done
         event = {"event": "progress", "command": self._command, "unit": self._unit, "done": done, "total": total}
+        if self.bytes:
+            event["bytes"] = self.bytes
         if self._requests is not None:
             event["requests"] = self._requests()
         streams.say(json.dumps(event))
@@ -82,9 +87,14 @@ class _Lines:
 class _Bar:
     """Rich's bar, drawn by us: its own refreshing would be a thread, and workers are forked."""
 
-    def __init__(self, what: str, requests: Callable[[], int] | None) -> None:
+    bytes = 0
+    """as in :class:`_Lines`"""
+
+    def __init__(self, what: str, unit: str, requests: Callable[[], int] | None) -> None:
         self._what = what
+        self._unit = unit
         self._requests = requests
+        self._began = time.monotonic()
         self._bar: Progress | None = None
         self._is_seen = True
 
@@ -98,14 +108,28 @@ class _Bar:
     def _draw(self, done: int, total: int) -> None:
         if self._bar is None:
             from rich.console import Console
-            from rich.progress import Progress
+            from rich.progress import BarColumn, Progress, TextColumn
 
-            self._bar = Progress(console=Console(stderr=True), auto_refresh=False, transient=True)
-            self._task = self._bar.add_task(self._what, total=total)
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[amount]}"))
+            self._bar = Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True)
+            self._task = self._bar.add_task(self._what, total=total, amount="")
             self._bar.live.start()
-        what = self._what if self._requests is None else f"{self._what} ({self._requests():,} requests)"
-        self._bar.update(self._task, completed=done, total=total, description=what)
+        self._bar.update(self._task, completed=done, total=total, amount=self._amount(done, total))
         self._bar.refresh()
+
+    def _amount(self, done: int, total: int) -> str:
+        """How much is done, and how much a second."""
+        from holo.cli.render import size
+
+        seconds = max(time.monotonic() - self._began, 0.001)
+        if self._unit == "bytes":
+            parts = [f"{size(done)} of {size(total)}", f"{size(done / seconds)}/s"]
+        else:
+            parts = [f"{done:,}/{total:,} {self._unit}"]
+            parts += [size(self.bytes), f"{size(self.bytes / seconds)}/s"] if self.bytes else []
+        if self._requests is not None:
+            parts.append(f"{self._requests():,} requests")
+        return ", ".join(parts)
 
     def close(self) -> None:
         if self._bar is not None:

@@ -10,14 +10,13 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from holo import streams
+from holo.cli import output
 from holo.errors import printable
 
 if TYPE_CHECKING:
-    from typing import TextIO
-
     from holo import (
         Adoption,
         CheckReport,
@@ -46,13 +45,21 @@ if TYPE_CHECKING:
     )
 
 
+Reports = TypeVar("Reports", "GcReport", "CheckReport", "VerifyReport", "UninstallReport")
+
 _NARROWEST = 10
-_COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36}
 
 
 def document(value: object) -> None:
     """One JSON document. Names that are not UTF-8 are escaped as lone surrogates, as Python has them."""
+    output.has_document = True
     print(json.dumps(value))
+
+
+def result(line: str, *details: str) -> None:
+    """What a command has done, in one line; with `-v` the details, with `-q` nothing."""
+    if not streams.is_quiet():
+        print("\n  ".join([line, *(details if output.is_verbose else ())]))
 
 
 def raw(text: str) -> None:
@@ -61,8 +68,16 @@ def raw(text: str) -> None:
     sys.stdout.buffer.write(os.fsencode(text))
 
 
+def report(found: Reports, show: Callable[[Reports], None], as_json: bool) -> None:
+    """A report that takes several lines, or none with `-q`."""
+    if as_json:
+        document(found.to_json())
+    elif not streams.is_quiet():
+        show(found)
+
+
 def warn(message: str) -> None:
-    streams.say(f"warning: {message}")
+    streams.say(message, output.coloured("warning:", "yellow", sys.stderr) + " ")
 
 
 def count(number: int, noun: str) -> str:
@@ -115,14 +130,6 @@ def shortened(text: str, most: int) -> str:
     return f"{text[: most - 3 - end]}...{text[len(text) - end :]}"
 
 
-def coloured(text: str, colour: str | None, stream: TextIO | None = None) -> str:
-    """In colour, if what it is printed to (stdout) shows any."""
-    stream = stream or sys.stdout
-    if colour is None or not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return text
-    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
-
-
 def size(count: float) -> str:
     """Bytes for people."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -133,26 +140,24 @@ def size(count: float) -> str:
 
 
 def recorded(report: RecordReport) -> None:
-    print(
-        f"recorded {report.name} ({report.digest[:12]}) from {printable(report.prefix)} in {report.seconds:.2f} s\n"
-        f"  {count(report.files, 'file')}, {count(report.directories, 'directory')}, "
-        f"{count(report.symlinks, 'symlink')}, "
-        f"{size(report.bytes)}\n"
-        f"  {count(report.blobs_new, 'new blob')}, {report.blobs_deduplicated:,} in the library before\n"
-        f"  {count(report.relocated, 'relocated file')}"
-        f"{f'; the project {printable(report.project)} moves along' if report.project else ''}"
+    result(
+        f"recorded {report.name} ({report.digest[:12]}) in {report.seconds:.2f} s: {count(report.files, 'file')}, "
+        f"{size(report.bytes)}{f', {report.relocated:,} hold its path' if report.relocated else ''}",
+        f"from {printable(report.prefix)}",
+        f"{count(report.directories, 'directory')}, {count(report.symlinks, 'symlink')}",
+        f"{count(report.blobs_new, 'new blob')}, {report.blobs_deduplicated:,} in the library before",
+        *([f"the project {printable(report.project)} moves along"] if report.project else []),
     )
 
 
 def exported(report: ExportReport) -> None:
     names = ", ".join(name for name, _ in report.catalogs)
-    print(
-        f"exported {names} to {printable(report.file)} in {report.seconds:.2f} s\n"
-        f"  {count(report.blobs, 'blob')}, {report.left_out:,} left out\n"
-        f"  {size(report.bytes_content)} of content in {size(report.bytes_written)}"
+    result(
+        f"exported {names} to {printable(report.file)} in {report.seconds:.2f} s: {size(report.bytes_written)}",
+        f"{count(report.blobs, 'blob')}, {report.left_out:,} left out",
+        f"{size(report.bytes_content)} of content",
+        *([count(report.signatures, "signature")] if report.signatures else []),
     )
-    if report.signatures:
-        print(f"  {count(report.signatures, 'signature')}")
 
 
 def listed(found: Sbom) -> None:
@@ -161,9 +166,11 @@ def listed(found: Sbom) -> None:
 
 
 def imported(report: ImportReport) -> None:
-    for name, digest in report.catalogs:
-        print(f"imported {name} ({digest[:12]}) from {printable(report.file)}")
-    print(f"  {count(report.blobs_new, 'new blob')}, {report.blobs_deduplicated:,} in the library before")
+    names = ", ".join(f"{name} ({digest[:12]})" for name, digest in report.catalogs)
+    result(
+        f"imported {names} from {printable(report.file)}: {count(report.blobs_new, 'new blob')}",
+        f"{report.blobs_deduplicated:,} in the library before",
+    )
 
 
 def verified(report: VerifyReport) -> None:
@@ -189,10 +196,12 @@ def pushed(report: PushReport) -> None:
     """What was sent, or would be."""
     names = " and ".join(f"{ref.name} ({ref.digest[:12]})" for ref in report.catalogs)
     verb = "would push" if report.dry_run else "pushed"
-    print(f"{verb} {names} to {report.remote}")
-    sent = f"{count(report.blobs_sent, 'blob')} ({size(report.bytes_content)}) in {count(report.packs, 'pack')}"
-    print(f"{sent}, {report.blobs_known:,} there already")
-    _traffic(report.traffic, report.seconds)
+    result(
+        f"{verb} {names} to {report.remote} in {report.seconds:.2f} s: {count(report.blobs_sent, 'blob')} "
+        f"({size(report.bytes_content)})",
+        f"{count(report.packs, 'pack')}, {count(report.blobs_known, 'blob')} there already",
+        _traffic(report.traffic),
+    )
 
 
 def pulled(report: PullReport) -> None:
@@ -200,17 +209,17 @@ def pulled(report: PullReport) -> None:
     name, digest = report.catalog
     verb = "would pull" if report.dry_run else "pulled"
     signed = f", signed by {printable(report.signed_by)}" if report.signed_by else ""
-    print(f"{verb} {name} ({digest[:12]}) from {report.remote}{signed}")
     to_fetch = f" ({size(report.bytes_to_fetch)})" if report.blobs_new else ""
-    print(f"{count(report.blobs_new, 'blob')} new{to_fetch}, {report.blobs_known:,} here already")
-    _traffic(report.traffic, report.seconds)
-
-
-def _traffic(traffic: Traffic, seconds: float) -> None:
-    print(
-        f"{count(traffic.requests, 'request')}, {size(traffic.sent)} sent, {size(traffic.received)} received "
-        f"in {seconds:.2f} s"
+    result(
+        f"{verb} {name} ({digest[:12]}) from {report.remote} in {report.seconds:.2f} s: "
+        f"{count(report.blobs_new, 'blob')}{to_fetch}{signed}",
+        f"{count(report.blobs_known, 'blob')} here already",
+        _traffic(report.traffic),
     )
+
+
+def _traffic(traffic: Traffic) -> str:
+    return f"{count(traffic.requests, 'request')}, {size(traffic.sent)} sent, {size(traffic.received)} received"
 
 
 def remote_names(names: list[RemoteName]) -> None:
@@ -246,22 +255,30 @@ def remote_collected(report: RemoteGc) -> None:
 
 
 def cloned(report: CloneReport) -> None:
-    print(f"cloned {printable(report.source)} to {printable(report.path)}")
+    ways = {"reflinked": report.reflinked, "hardlinked": report.hardlinked, "copied": report.copied}
+    shown = ", ".join(f"{number:,} {method}" for method, number in ways.items() if number) or "none"
+    details = []
     if report.total is not None and report.symlinks is not None and report.directories is not None:
-        ways = {"reflinked": report.reflinked, "hardlinked": report.hardlinked, "copied": report.copied}
-        shown = ", ".join(f"{number:,} {method}" for method, number in ways.items() if number) or "none"
-        print(
-            f"  {count(report.total, 'file')}: {shown}\n"
-            f"  {report.relocated:,} relocated, {count(report.symlinks, 'symlink')}, "
-            f"{count(report.directories, 'directory')}\n"
-            f"  {size(report.bytes_total or 0)}: {size(report.bytes_shared or 0)} shared, "
-            f"{size(report.bytes_written)} written"
-        )
-    for old, new, files in report.mapped:
-        print(f"  {printable(old)} is {printable(new)} in {count(files, 'file')} of it")
-    for path in report.also:
-        print(f"  {printable(path)} was cloned as well")
-    print(f"  {report.used} in {report.seconds:.2f} s" + (f": {printable(report.reason)}" if report.reason else ""))
+        details = [
+            f"{count(report.total, 'file')}: {shown}",
+            f"{report.relocated:,} relocated",
+            f"{count(report.symlinks, 'symlink')}, {count(report.directories, 'directory')}",
+            f"{size(report.bytes_total or 0)} in all, {size(report.bytes_written)} written",
+        ]
+    shared = [f"{size(report.bytes_shared)} shared"] if report.bytes_shared else []
+    copied = [f"{size(report.bytes_written)} copied"] if report.copied > report.relocated else []
+    patched = [f"{count(report.relocated, 'file')} patched"] if report.relocated else []
+    result(
+        f"cloned {printable(report.source)} to {printable(report.path)} in {report.seconds:.2f} s: "
+        f"{', '.join([*shared, *copied, *patched]) or report.used}",
+        *details,
+        f"{report.used}: {printable(report.reason)}" if report.reason else report.used,
+    )
+    if not streams.is_quiet():
+        for old, new, files in report.mapped:
+            print(f"  {printable(old)} is {printable(new)} in {count(files, 'file')} of it")
+        for path in report.also:
+            print(f"  {printable(path)} was cloned as well")
 
 
 def worktree_added(report: WorktreeReport) -> None:
@@ -303,22 +320,35 @@ def restored(report: RestoreReport, as_json: bool) -> None:
         "unchanged": report.unchanged,
     }
     shown = ", ".join(f"{number:,} {method}" for method, number in ways.items() if number) or "none"
-    project = "\n  the project {} is {} here".format(*map(printable, report.project)) if report.project else ""
-    print(
-        f"space {report.space} is {report.catalog} ({report.digest[:12]}) at {printable(report.path)}\n"
-        f"  {count(report.total, 'file')}: {shown}"
-        f"{f'; {report.removed:,} removed' if report.removed else ''}\n"
-        f"  {report.relocated:,} relocated, {count(report.symlinks, 'symlink')}, "
-        f"{count(report.directories, 'directory')}\n"
-        f"  {size(report.bytes_total)}: {size(report.bytes_shared)} shared, {size(report.bytes_written)} written\n"
-        f"  {_way(report)} in {report.seconds:.2f} s{project}"
+    project = "the project {} is {} here".format(*map(printable, report.project)) if report.project else None
+    result(
+        f"{report.space} {output.coloured('ready', 'green')} in {report.seconds:.2f} s: {_outcome(report)}",
+        f"{report.catalog} ({report.digest[:12]}) at {printable(report.path)}",
+        f"{count(report.total, 'file')}: {shown}{f'; {report.removed:,} removed' if report.removed else ''}",
+        f"{report.relocated:,} relocated, {count(report.symlinks, 'symlink')}, "
+        f"{count(report.directories, 'directory')}",
+        f"{size(report.bytes_total)}: {size(report.bytes_shared)} shared, {size(report.bytes_written)} written",
+        _way(report),
+        *filter(None, [project]),
     )
+
+
+def _outcome(report: RestoreReport) -> str:
+    """What it took, in a few words."""
+    removed = [f"{report.removed:,} removed"] if report.removed else []
+    if report.unchanged:
+        made = report.total - report.unchanged
+        return ", ".join([f"{count(made, 'file')} made", *removed] if made else removed or ["nothing had changed"])
+    shared = [f"{size(report.bytes_shared)} shared"] if report.reflinked or report.hardlinked else []
+    copied = [f"{size(report.bytes_written)} copied"] if report.copied > report.relocated else []
+    patched = [f"{count(report.relocated, 'file')} patched"] if report.relocated else []
+    return ", ".join([*shared, *copied, *patched, *removed]) or count(report.total, "file")
 
 
 def _way(report: RestoreReport) -> str:
     """How files were made. The strategy of the report is that of the restore which made them."""
     if report.unchanged == report.total:
-        return "no file had to be made,"
+        return "no file had to be made"
     reason = report.strategy.reason
     return report.strategy.used.value + (f" ({printable(reason)})" if reason else "")
 

@@ -6,7 +6,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-from holo.cli import render
+from holo.cli import output, render
 from holo.errors import printable
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _bars(report: UsageReport) -> None:
     for name, item in zip(names, report.items, strict=True):
         exclusive = round(item.exclusive / most * room)
         shared = round(item.physical / most * room) - exclusive
-        drawn = (chart.coloured(chart.bar(exclusive)) if exclusive else "") + chart.light_bar(shared)
+        drawn = (output.coloured(chart.bar(exclusive), "cyan") if exclusive else "") + chart.light_bar(shared)
         print(f"{name:<{max(map(len, names))}}  {drawn} {render.size(item.physical)}")
 
 

@@ -20,7 +20,7 @@ from holo.walk import make_folders
 OnWait = Callable[[str], object]
 """Called once with a message when a lock is held by someone else, before waiting for it."""
 
-say_waiting: OnWait = streams.say
+say_waiting: OnWait = streams.note
 """The default: one line on stderr."""
 
 _REMOVE = "Remove that name. Nothing was written."

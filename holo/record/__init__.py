@@ -38,6 +38,7 @@ from holo.relocation.roots import root_of
 from holo.spellings import SPELLINGS
 from holo.walk import Walker, absolute, refuse_mounts_inside
 from holo.workers import pool
+from holo.workers.progress import tell
 
 __all__ = ["RecordReport", "record"]
 
@@ -211,18 +212,19 @@ def _ingest(
     ingest = Ingest(root, Inspector(roots[0], roots[1:]), blobs, tree.other_names, reflink=reflink, compress=not raw)
     found: dict[str, list[Ingested]] = {folder.path: [] for folder in tree.folders}
     total = sum(len(folder.files) for folder in tree.folders) + sum(map(len, tree.other_names.values()))
-    done = unwritten = 0
+    done = unwritten = read = 0
     for results in pool.run(ingest, _batches(tree), workers):
         for path, items in results:
             found[path] += items
             done += len(items)
+            read += sum(item.row[2] for item in items)
             if not reflink:  # the content of a reflink is on the disk already
                 unwritten += sum(item.row[2] for item in items if item.stored)
         if unwritten >= _WRITE_BACK:
             library.settle()
             unwritten = 0
         if on_progress is not None:
-            on_progress(done, total)
+            tell(on_progress, done, total, read)
     return found
 
 

@@ -80,7 +80,7 @@ def test_a_beginning_is_enough_where_nothing_is_lost(holo: Holo) -> None:
 def test_the_space_that_is_to_be_made_need_not_be_named(holo: Holo) -> None:
     project = holo.root / "project"
     trees.write(project / "src" / "requirements.txt", "")
-    assert holo("init", "--json", "./env.holo", cwd=holo.root, code=1).stdout == ""
+    assert list(holo("init", "--json", "./env.holo", cwd=holo.root, code=1).json()) == ["error"]
     made = holo("init", "./source", "--json", cwd=holo.root).json()
     assert made["space"] == "user"
     assert holo("init", "--json", env={"HOLO_SPACE": "named"}).json()["space"] == "named"

@@ -15,6 +15,7 @@ from holo.cli.options import (
     KeepSetid,
     Measure,
     Progress,
+    Quiet,
     Sort,
     SpaceOption,
     SpaceToRestore,
@@ -22,6 +23,7 @@ from holo.cli.options import (
     StrategyName,
     Strict,
     To,
+    Verbose,
     Verify,
     Yes,
     one_name,
@@ -42,6 +44,8 @@ def record(
     skip_special: Annotated[bool, typer.Option("--skip-special", help="Leave out sockets, fifos and devices.")] = False,
     keep_setid: KeepSetid = False,
     shown: Progress = Form.AUTO,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Record a directory tree as a catalog."""
@@ -87,6 +91,8 @@ def init(
     keep_setid: KeepSetid = False,
     compiled: Compile = None,
     shown: Progress = Form.AUTO,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Make a space from a catalog, a directory or a blueprint."""
@@ -136,6 +142,8 @@ def restore(
     yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change, and change nothing.")] = False,
     shown: Progress = Form.AUTO,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Bring a space back to pristine, or turn it into another catalog."""
@@ -182,6 +190,7 @@ def delete(
         typer.Argument(metavar="[SPACE]", help="Name of the space (default: the nearest .venv or node_modules)."),
     ] = None,
     space: SpaceOption = None,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Delete a space."""
@@ -198,7 +207,7 @@ def delete(
         if as_json:
             render.document({"space": gone.name, "path": gone.path})
         else:
-            print(f"deleted space {gone.name} at {printable(gone.path)}")
+            render.result(f"deleted space {gone.name} at {printable(gone.path)}")
 
 
 @command("clone", _GROUP, ["holo clone ../main/.venv .venv --relocate"])
@@ -218,6 +227,8 @@ def clone(
         typer.Option("--map", metavar="OLD=NEW", help="Replace the path of another folder as well (repeatable)."),
     ] = None,
     no_map: Annotated[bool, typer.Option("--no-map", help="Leave paths of the project as they are.")] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Clone a directory tree by snapshot, reflinks or copies. No library is needed."""

@@ -8,7 +8,7 @@ import typer
 
 from holo.cli.app import command, reporting
 from holo.cli.listing import Order
-from holo.cli.options import Json, Measure, Progress, Sort, Stale
+from holo.cli.options import Json, Measure, Progress, Quiet, Sort, Stale
 from holo.cli.progress import Form, progress
 from holo.errors import HoloError, IntegrityError, UsageError
 
@@ -113,6 +113,7 @@ def collect_garbage(
         Optional[str],
         typer.Option("--max-size", metavar="SIZE", help="Remove the least recently used until the rest fits (20GB)."),
     ] = None,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Remove what no catalog needs, and catalogs by last use."""
@@ -121,7 +122,7 @@ def collect_garbage(
 
     report = Hololib().gc(dry_run=dry_run, keep_days=keep_days, keep_last=keep_last, max_size=max_size)
     with reporting(is_done=not dry_run):
-        render.document(report.to_json()) if as_json else render.collected(report)
+        render.report(report, render.collected, as_json)
 
 
 @command("check", _GROUP, ["holo check", "holo check --repair --from /mnt/backup/hololib", "holo check --space job-1"])
@@ -149,6 +150,7 @@ def check(
         ),
     ] = False,
     shown: Progress = Form.AUTO,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Read everything in the library, and report what is damaged."""
@@ -166,6 +168,6 @@ def check(
     with progress("check", "checking", "items", form=shown, quiet=as_json) as on_progress:
         report = Hololib().check(repair=repair, sources=source or (), spaces=space or None, on_progress=on_progress)
     with reporting():
-        render.document(report.to_json()) if as_json else render.checked(report)
+        render.report(report, render.checked, as_json)
     if not report.is_sound:
         raise typer.Exit(IntegrityError.exit_code)

@@ -10,7 +10,7 @@ import typer
 
 from holo import streams
 from holo.cli.app import command, reporting
-from holo.cli.options import Json, Progress
+from holo.cli.options import Json, Progress, Quiet
 from holo.cli.progress import Form, progress
 from holo.errors import HoloError, UsageError
 
@@ -111,6 +111,7 @@ def uninstall(
         bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Also delete the spaces, without asking.")] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Remove everything that holo made; ask before the spaces."""
@@ -123,7 +124,7 @@ def uninstall(
         wanted = yes or (bool(report.spaces) and _ask_for_spaces(report, as_json))
         report = library.uninstall(spaces=wanted)
     with reporting(is_done=not dry_run):
-        render.document(report.to_json()) if as_json else render.uninstalled(report)
+        render.report(report, render.uninstalled, as_json)
     if report.failed:
         raise typer.Exit(HoloError.exit_code)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from holo.cli.app import command, reporting
-from holo.cli.options import Json, KeepSetid, Progress
+from holo.cli.options import Json, KeepSetid, Progress, Quiet, Verbose
 from holo.cli.progress import Form, progress
 from holo.errors import IntegrityError
 
@@ -39,6 +39,8 @@ def push(
     ] = None,
     dry_run: DryRun = False,
     shown: Progress = Form.AUTO,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Send catalogs to a remote, with what it lacks of their content."""
@@ -65,6 +67,8 @@ def pull(
     keep_setid: KeepSetid = False,
     dry_run: DryRun = False,
     shown: Progress = Form.AUTO,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Take a catalog of a remote into the library."""

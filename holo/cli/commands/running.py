@@ -9,7 +9,7 @@ import typer
 
 from holo import signals
 from holo.cli.app import SPACE, CommandEnded, SpaceBeforeCommand, command
-from holo.cli.options import Compile, Json, SpaceOption, SpaceToAsk, SpaceToRunIn, Unfit, one_name
+from holo.cli.options import Compile, Json, Quiet, SpaceOption, SpaceToAsk, SpaceToRunIn, Unfit, one_name
 from holo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def run(
     ] = None,
     record_it: Annotated[bool, typer.Option("--record", help="With --keep: keep only a catalog.")] = False,
     force: Unfit = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run a command in a space. Its exit code is passed on."""
     from holo.api import Hololib
@@ -77,7 +78,7 @@ def run(
 
 
 @command("shell", _GROUP, ["holo shell job-1"])
-def shell(name: SpaceToAsk = None, space: SpaceOption = None, force: Unfit = False) -> None:
+def shell(name: SpaceToAsk = None, space: SpaceOption = None, force: Unfit = False, quiet: Quiet = False) -> None:
     """Start a shell in a space. Its exit code is passed on."""
     from holo.api import Hololib
 

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from holo.cli.app import command, reporting
-from holo.cli.options import Json, KeepSetid, Progress
+from holo.cli.options import Json, KeepSetid, Progress, Quiet, Verbose
 from holo.cli.progress import Form, progress
 from holo.errors import IntegrityError
 
@@ -40,6 +40,8 @@ def export(
         typer.Option("--sign", metavar="KEY", help="Sign the catalogs with this key of ssh; a .pub: with ssh-agent."),
     ] = None,
     shown: Progress = Form.AUTO,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Write catalogs with all their content into one file: a bundle."""
@@ -86,6 +88,8 @@ def import_(
     ] = None,
     keep_setid: KeepSetid = False,
     shown: Progress = Form.AUTO,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Take a bundle, or what another tool has packed, into the library."""
@@ -117,6 +121,7 @@ def verify(
         ),
     ] = None,
     shown: Progress = Form.AUTO,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Read all content of a catalog or a bundle, and say who signed it."""
@@ -126,6 +131,6 @@ def verify(
     with progress("verify", "verifying", "blobs", form=shown, quiet=as_json) as on_progress:
         report = Hololib().verify(what, allowed_signers=allowed_signers, on_progress=on_progress)
     with reporting():
-        render.document(report.to_json()) if as_json else render.verified(report)
+        render.report(report, render.verified, as_json)
     if not report.is_sound:
         raise typer.Exit(IntegrityError.exit_code)

@@ -1,0 +1,38 @@
+"""How much a command says, and in which colours: what only the command line knows, for whatever prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from holo import streams
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+is_verbose = False
+"""The user wants details (`-v`). That they want nothing is known to :mod:`holo.streams` as well."""
+
+has_document = False
+"""A JSON document was printed: there is to be no second one."""
+
+_COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36}
+
+
+def be_verbose(wanted: bool) -> bool:
+    global is_verbose  # noqa: PLW0603 - one command runs in this process, and then it ends
+    is_verbose = wanted
+    return wanted
+
+
+def be_quiet(wanted: bool) -> bool:
+    streams.be_quiet(wanted)
+    return wanted
+
+
+def coloured(text: str, colour: str | None, stream: TextIO | None = None) -> str:
+    """In colour, if what it is printed to (stdout) shows any."""
+    stream = sys.stdout if stream is None else stream
+    has_colours = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if colour is not None and has_colours else text
