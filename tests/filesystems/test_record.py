@@ -71,9 +71,9 @@ def test_report_counts_what_there_is(holo: Holo, source: Path) -> None:
 
 @local
 def test_report_for_people_names_the_counts(holo: Holo, source: Path) -> None:
-    shown = holo("record", source, "--name", "env")
+    shown = holo("record", source, "--name", "env", "-v")
     text = shown.stdout + shown.stderr
-    for word in ("files", "directories", "symlinks", "relocated"):
+    for word in ("files", "directories", "symlinks", "hold its path"):
         assert word in text
     assert "\x1b" not in text
 
