@@ -19,7 +19,7 @@ from holo.relocation import leads_into
 from holo.walk import absolute, current_directory
 from holo.worktrees import git
 from holo.worktrees.choice import Choice, choose
-from holo.worktrees.report import Equipment, RemovedWorktree, WorktreeReport
+from holo.worktrees.report import Equipment, How, RemovedWorktree, WorktreeReport
 
 if TYPE_CHECKING:
     from holo.restore.report import RestoreReport
@@ -33,8 +33,12 @@ class Spaces(NamedTuple):
 
     all: Callable[[], Sequence[Space]]
     init: Callable[[str, str, str], RestoreReport]
-    """with a name, a blueprint and a place"""
+    """with a name, a blueprint or the digest of a catalog, and a place"""
     delete: Callable[[str], Space]
+    blueprint: Callable[[Space], str | None]
+    """the file that a space was built from, if it was"""
+    is_unchanged: Callable[[Space], bool]
+    """whether it is as its catalog has it"""
 
 
 # -- add ------------------------------------------------------------------------------------------------------------
@@ -109,11 +113,11 @@ def _equip(worktree: str, choice: Choice, spaces: Spaces) -> tuple[Equipment, Se
     with os_errors_as(f"cannot make {place}"):
         os.makedirs(os.path.dirname(place), exist_ok=True)
     if choice.blueprint is not None:
-        # The blueprint's own name, but several environments may be of one blueprint.
-        name = f"{choice.blueprint.label[:23]}-{digests.of(os.fsencode(place))[:8]}"
-        report = spaces.init(name, choice.blueprint.path, place)
-        built = Equipment(place, "built", choice.blueprint.path, name, report.strategy.used, report.seconds)
-        return built, report.warnings
+        return _init(place, "built", choice.blueprint.path, choice.blueprint.label, choice.blueprint.path, spaces)
+    known = next((space for space in spaces.all() if space.path == choice.source), None)
+    if known is not None and spaces.is_unchanged(known):  # then another space of that is as good as a clone
+        source = _own_blueprint(spaces.blueprint(known), choice, worktree) or known.digest
+        return _init(place, "restored", choice.source, known.name, source, spaces)
     if os.path.isdir(choice.source):
         from holo.cloning import clone
 
@@ -123,6 +127,23 @@ def _equip(worktree: str, choice: Choice, spaces: Spaces) -> tuple[Equipment, Se
     with os_errors_as(f"cannot copy {choice.source} to {place}"):
         shutil.copy2(choice.source, place, follow_symlinks=False)
     return Equipment(place, "copied", choice.source, None, "", 0.0), ()
+
+
+def _init(
+    place: str, how: How, origin: str, label: str, source: str, spaces: Spaces
+) -> tuple[Equipment, Sequence[str]]:
+    name = f"{label[:23]}-{digests.of(os.fsencode(place))[:8]}"  # several environments may be of one blueprint
+    report = spaces.init(name, source, place)
+    return Equipment(place, how, origin, name, report.strategy.used, report.seconds), report.warnings
+
+
+def _own_blueprint(blueprint: str | None, choice: Choice, worktree: str) -> str | None:
+    """What a blueprint of the other checkout is in the worktree."""
+    checkout = choice.source.removesuffix(os.sep + choice.path)
+    if blueprint is None or not leads_into(blueprint, checkout):
+        return None
+    own = worktree + blueprint.removeprefix(checkout)
+    return own if os.path.isfile(own) else None
 
 
 class _Added:
@@ -219,10 +240,10 @@ def _checkout(path: str) -> tuple[str, git.Checkout | None]:
 
 
 def _inside(path: str, spaces: Spaces) -> list[str]:
-    """The names of the spaces at or below a path."""
+    """The names of the spaces at or below a path, and of those that were built from a blueprint there."""
     real = os.path.realpath(path)
-    return [
-        space.name
-        for space in spaces.all()
-        if leads_into(space.path, path) or leads_into(os.path.realpath(space.path), real)
-    ]
+
+    def is_inside(place: str | None) -> bool:
+        return place is not None and (leads_into(place, path) or leads_into(os.path.realpath(place), real))
+
+    return [space.name for space in spaces.all() if is_inside(space.path) or is_inside(spaces.blueprint(space))]

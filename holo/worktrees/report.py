@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-How: TypeAlias = Literal["cloned", "built", "copied"]
+How: TypeAlias = Literal["restored", "cloned", "built", "copied"]
 
 
 class Equipment(NamedTuple):
@@ -12,9 +12,10 @@ class Equipment(NamedTuple):
 
     path: str
     how: How
-    """``cloned`` from another checkout, ``built`` from the worktree's blueprint as a space, or a file, ``copied``"""
+    """``restored`` as another space of the catalog that another checkout's is of, ``cloned`` from another checkout,
+    ``built`` from the worktree's blueprint as a space, or a file, ``copied``"""
     origin: str
-    """the path of what was cloned or copied, or of the blueprint"""
+    """the path of the other checkout's, or of the blueprint"""
     space: str | None
     used: str
     """the strategy; empty for a file"""
