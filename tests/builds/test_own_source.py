@@ -52,10 +52,9 @@ def by_uv(*options: str) -> Install:
 
 
 def by_pip(project: Path) -> None:
-    run(project, find_uv(), "venv", "--quiet", "--python", sys.executable, "--seed", ".venv")  # with pip
-    run(project, find_uv(), "pip", "install", "--quiet", "--python", ".venv/bin/python", "setuptools>=64")
-    options = ("--quiet", "--disable-pip-version-check", "--no-build-isolation", "--no-deps")
-    run(project, ".venv/bin/python", "-m", "pip", "install", *options, "-e", ".")
+    run(project, find_uv(), "venv", "--quiet", "--python", sys.executable, ".venv")
+    options = ("--quiet", "--disable-pip-version-check", "--no-deps")
+    run(project, sys.executable, "-m", "pip", "--python", ".venv/bin/python", "install", *options, "-e", ".")
 
 
 def by_uv_sync(project: Path) -> None:

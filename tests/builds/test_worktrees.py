@@ -94,8 +94,7 @@ def test_documented_worktree_flow_works(filesystem: Filesystem, holo: Holo, real
 
     repository.sh("git worktree add --quiet ../feature")
     init, restore, delete = spaces.splitlines()
-    repository.sh(f"{record}{init}")
-    repository.check("feature")
+    repository.sh(f"{record}{init}\nrm ../feature/.venv/bin/pip")
     repository.sh(restore)
     repository.check("feature")
     repository.sh(delete)

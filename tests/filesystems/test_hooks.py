@@ -205,7 +205,7 @@ def test_settings_of_an_agent_that_holo_does_not_understand(project: Project) ->
         ),
     )
 )
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_event_is_understood_or_refused(document: object) -> None:
     try:
         event = hooks.event_of(json.dumps(document).encode())
