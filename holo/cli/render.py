@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         CloneReport,
         Diagnosis,
         DryRun,
+        Equipment,
         ExportReport,
         GcReport,
         HookReport,
@@ -282,28 +283,30 @@ def cloned(report: CloneReport) -> None:
 
 
 def worktree_added(report: WorktreeReport) -> None:
-    branch = f" of branch {printable(report.branch)}" if report.branch else ""
-    print(f"{'added ' if report.is_new else ''}worktree {printable(report.path)}{branch}")
-    for item in report.equipment:
-        name, origin = (printable(os.path.relpath(path, report.path)) for path in (item.path, item.origin))
-        if item.how == "built":
-            print(f"  {name} is space {item.space} of {origin}: {item.used} in {item.seconds:.2f} s")
-        else:
-            way = f": {item.used} in {item.seconds:.2f} s" if item.how == "cloned" else ""
-            print(f"  {name} {item.how} from {origin}{way}")
-    if not report.equipment and not report.is_new:
-        print("  it lacks nothing that the first checkout has")
+    names = [printable(os.path.relpath(item.path, report.path)) for item in report.equipment]
+    made = ", ".join(f"{name} {item.how}" for name, item in zip(names, report.equipment, strict=True))
+    branch = f" on {printable(report.branch)}" if report.branch else ""
+    result(
+        f"worktree {printable(report.path)}{branch} ready in {report.seconds:.2f} s: {made or 'nothing to add'}",
+        *(_equipped(name, item) for name, item in zip(names, report.equipment, strict=True)),
+    )
+
+
+def _equipped(name: str, item: Equipment) -> str:
+    way = f" ({item.used} in {item.seconds:.2f} s)" if item.used else ""
+    space = f" as space {item.space}" if item.space is not None else ""
+    return f"{name} {item.how} from {printable(item.origin)}{space}{way}"
 
 
 def worktree_removed(report: RemovedWorktree) -> None:
-    print(f"removed worktree {printable(report.path)}" + ("" if report.was_there else ", whose directory was gone"))
-    for space in report.spaces:
-        print(f"  deleted space {space}")
+    gone = "" if report.was_there else ", whose directory was gone"
+    spaces = f", and {'spaces' if len(report.spaces) > 1 else 'space'} {', '.join(report.spaces)}"
+    result(f"removed worktree {printable(report.path)}{gone}{spaces if report.spaces else ''}")
 
 
 def hooked(report: HookReport, *, is_removal: bool) -> None:
     done = "removed from" if is_removal else "installed in"
-    print(f"{done} {printable(report.path)}" if report.changed else f"{printable(report.path)} is as it should be")
+    result(f"{done} {printable(report.path)}" if report.changed else f"{printable(report.path)} is as it should be")
 
 
 def restored(report: RestoreReport, as_json: bool) -> None:

@@ -184,12 +184,18 @@ OPTIONS = {
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },
     "worktree": {
+        "--verbose": ("Also say how it was done.", ""),
+        "-v": ("Also say how it was done.", ""),
+        "--quiet": ("Say nothing but warnings and errors.", ""),
+        "-q": ("Say nothing but warnings and errors.", ""),
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },
     "hook": {
         "--install": ("Put it where it belongs.", ""),
         "--remove": ("Take out what was installed.", ""),
         "--run": ("claude: do what the event on standard input says, as the hook does.", ""),
+        "--quiet": ("Say nothing but warnings and errors.", ""),
+        "-q": ("Say nothing but warnings and errors.", ""),
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },
     "catalogs": {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from holo.cli.app import command, reporting
-from holo.cli.options import Json
+from holo.cli.options import Json, Quiet, Verbose
 
 if TYPE_CHECKING:
     from holo import Hololib
@@ -47,6 +47,8 @@ def worktree(
     arguments: Annotated[
         Optional[list[str]], typer.Argument(metavar="[ARGUMENTS]...", help="Options and arguments for git.")
     ] = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Add a git worktree with its environments, or remove one."""
@@ -97,6 +99,7 @@ def hook(
     run: Annotated[
         bool, typer.Option("--run", help="claude: do what the event on standard input says, as the hook does.")
     ] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Let every new worktree get its environments by itself."""
