@@ -82,6 +82,25 @@ def test_a_worktree_has_what_the_first_checkout_has(holo: Holo, app: Path) -> No
     assert added(holo, bare, holo.root / "two", "-b", "two") == {".venv": "cloned"}
 
 
+def test_a_space_becomes_another_space(holo: Holo, app: Path) -> None:
+    (app / ".venv").rename(holo.root / "made")
+    holo("record", holo.root / "made", "--name", "made")
+    holo("init", "--space", "first", "made", "--to", app / ".venv")
+    feature = holo.root / "feature"
+    assert added(holo, app, feature)[".venv"] == "restored"
+    status = holo("status", "--json", cwd=feature).json()
+    assert (status["path"], status["state"], status["catalog"]) == (f"{feature}/.venv", "pristine", "made")
+    # One that was changed is cloned with its changes.
+    write(app / ".venv" / "more", "")
+    assert added(holo, app, "../third")[".venv"] == "cloned"
+    assert (holo.root / "third" / ".venv" / "more").exists()
+    # A space of a blueprint in there goes with a worktree, wherever it is.
+    write(feature / "requirements.txt", "")
+    holo("init", "elsewhere", feature / "requirements.txt")
+    holo("worktree", "remove", feature, "--force", cwd=app)
+    assert [space["name"] for space in holo("list", "--json").json()["spaces"]] == ["first"]
+
+
 def test_another_lock_file_means_another_environment(holo: Holo, app: Path) -> None:
     for name in ("cowsay", "dumpling"):
         wheels.make(app, name)
