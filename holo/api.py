@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from holo.answers.look import Entry
     from holo.answers.status import SpaceHistory, SpaceStatus
     from holo.bench import BenchReport
+    from holo.blueprints.choices import Chosen
     from holo.catalog import Catalog
     from holo.check import CheckReport
     from holo.check.adopt import Adoption
@@ -120,6 +121,7 @@ class Hololib:
         yes: bool = False,
         keep_setid: bool = False,
         compile: bool | None = None,  # noqa: A002 - the option's name
+        editable_project: bool | None = None,
         on_progress: OnProgress | None = None,
     ) -> RestoreReport:
         """Make a space from ``source``: a catalog's name or digest prefix, a catalog file, a directory, a blueprint.
@@ -160,21 +162,28 @@ class Hololib:
             if blueprint is not None or selection.catalog_named(self.home, text, known.space, begun=not force) is None:
                 self._refuse_place(space, path, options)  # before anything is recorded or built
             if blueprint is None:
-                _refuse_compile(compile)
+                _refuse_choice(compile, editable_project)
                 return self._init_from_catalog(space, text, known.space, path, options, keep_setid=keep_setid)
-            from holo.blueprints.choices import build_options
+            from holo.blueprints.choices import Chosen, build_options
             from holo.blueprints.spaces import init_space
 
-            chosen = build_options(blueprint, known, path, compile)
+            chosen = build_options(blueprint, known, path, Chosen(compile, editable_project))
             return init_space(self.home, blueprint, space, known, path, chosen, options, may_change=force)
 
-    def catalog_of_blueprint(self, path: PathLike, *, compile: bool = True) -> CatalogRef:  # noqa: A002
+    def catalog_of_blueprint(
+        self,
+        path: PathLike,
+        *,
+        compile: bool = True,  # noqa: A002
+        editable_project: bool = True,
+    ) -> CatalogRef:
         """The catalog of a blueprint, which is built if the library does not have it."""
         from holo.blueprints.blueprint import named
         from holo.blueprints.builder import BuildOptions
         from holo.blueprints.spaces import built
 
-        with built(self.home, named(os.fspath(path)), BuildOptions(compile)) as catalog:
+        options = BuildOptions(compile, editable_project=editable_project)
+        with built(self.home, named(os.fspath(path)), options) as catalog:
             return catalog
 
     def space_of_blueprint(
@@ -183,6 +192,7 @@ class Hololib:
         space: str | None = None,
         *,
         compile: bool | None = None,  # noqa: A002
+        editable_project: bool | None = None,
     ) -> Space:
         """A space of what a blueprint says now, to run something in.
 
@@ -192,22 +202,23 @@ class Hololib:
         few stats. Raises :class:`Conflict` for a space of anything else.
         """
         from holo.blueprints.blueprint import named
-        from holo.blueprints.choices import build_options
+        from holo.blueprints.choices import Chosen, build_options
         from holo.blueprints.memory import look_up, recall
 
         self._sweep()
+        choice = Chosen(compile, editable_project)
         blueprint = named(os.fspath(path))
         name = space or selection.space_for(self.home, blueprint)
         known = look_up(self.home.spaces, name)
         if is_whole(known.space):
-            chosen = build_options(blueprint, known, None, compile)
+            chosen = build_options(blueprint, known, None, choice)
             current = recall(self.home.library, blueprint, chosen)
             if current is not None and current.digest == known.space.digest:
                 return known.space
         from holo.blueprints.spaces import update_space
 
         options = self._options(None, strict=False, verify=False, force=False, on_progress=None)
-        return update_space(self.home, blueprint, name, compile, options)
+        return update_space(self.home, blueprint, name, choice, options)
 
     def space_to_run_in(
         self,
@@ -215,6 +226,7 @@ class Hololib:
         blueprint: PathLike | None = None,
         *,
         compile: bool | None = None,  # noqa: A002
+        editable_project: bool | None = None,
         force: bool = False,
     ) -> Space:
         """The space that is meant: as it is (:meth:`space`), or of a blueprint (:meth:`space_of_blueprint`).
@@ -228,9 +240,9 @@ class Hololib:
         path = os.fspath(blueprint) if blueprint is not None else None
         name, found = selection.space_to_run(self.home, space, path)
         if found is None:
-            _refuse_compile(compile)
+            _refuse_choice(compile, editable_project)
             return self.space(name, force=force)
-        made = self.space_of_blueprint(found.path, name, compile=compile)
+        made = self.space_of_blueprint(found.path, name, compile=compile, editable_project=editable_project)
         if not force:
             activation.check_python(made.path, made.name)
         return made
@@ -343,6 +355,7 @@ class Hololib:
         catalog: str | None = None,
         blueprint: PathLike | None = None,
         compile: bool | None = None,  # noqa: A002
+        editable_project: bool | None = None,
         keep: str | None = None,
         record: bool = False,
     ) -> int:
@@ -361,7 +374,9 @@ class Hololib:
         if keep is not None:
             self._refuse_taken(keep, record=record)
         self._obtain(catalog)
-        environment = self._environment(space, catalog, blueprint, compile)
+        from holo.blueprints.choices import Chosen
+
+        environment = self._environment(space, catalog, blueprint, Chosen(compile, editable_project))
 
         def save(root: Directory, path: str) -> None:
             from holo.record import record as record_tree
@@ -1058,7 +1073,7 @@ class Hololib:
         space: str | None,
         catalog: str | None,
         blueprint: PathLike | None,
-        compile: bool | None,  # noqa: A002
+        choice: Chosen,
     ) -> Environment:
         """What a command in a throw-away environment is to find, built if need be, and where."""
         from holo.ephemeral import Environment
@@ -1073,18 +1088,21 @@ class Hololib:
             self.home.spaces.refuse_copied(known)
         path = known.path if known is not None else self.home.spaces.default_path(name)
         if found is None:
-            _refuse_compile(compile)
+            _refuse_choice(*choice)
             wanted = selection.catalog_for(self.home, name, catalog, begun=True)
             is_its_own = known is not None and known.digest == wanted.digest
             return Environment(name, path, wanted, known.project if known is not None and is_its_own else "")
         from holo.blueprints.choices import build_options
         from holo.blueprints.memory import known_of
         from holo.blueprints.modules import place_for
+        from holo.blueprints.registry import builder_of
         from holo.blueprints.spaces import built
 
         path = (place_for(self.home.spaces, found) if known is None else None) or path
-        with built(self.home, found, build_options(found, known_of(self.home.spaces, known), path, compile)) as made:
-            return Environment(name, path, self.home.library.catalogs.resolve(made.digest))
+        options = build_options(found, known_of(self.home.spaces, known), path, choice)
+        with built(self.home, found, options) as made:
+            project = builder_of(found.kind).project(found, options)
+            return Environment(name, path, self.home.library.catalogs.resolve(made.digest), project)
 
     def _refuse_taken(self, name: str, *, record: bool) -> None:
         """What is kept is a catalog, and a space of the same name unless it is only to be recorded."""
@@ -1102,11 +1120,12 @@ def load_settings() -> Settings:
     return settings_module.load()
 
 
-def _refuse_compile(wanted: bool | None) -> None:
-    if wanted is not None:
-        raise UsageError(
-            "--compile and --no-compile are for blueprints", "Leave it out: a catalog holds what was recorded."
-        )
+def _refuse_choice(compile_: bool | None, editable_project: bool | None) -> None:
+    for wanted, option in ((compile_, "compile"), (editable_project, "editable-project")):
+        if wanted is not None:
+            raise UsageError(
+                f"--{option} and --no-{option} are for blueprints", "Leave it out: a catalog holds what was recorded."
+            )
 
 
 def _refuse_contradictions(catalog: str | None, blueprint: PathLike | None, keep: str | None, *, record: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a builder is: a module with three functions, which :mod:`holo.blueprints.registry` finds.
+"""What a builder is: a module with four functions, which :mod:`holo.blueprints.registry` finds.
 
 ``canonical(blueprint: Blueprint, inputs: Inputs, options: BuildOptions) -> dict[str, object]``
     Everything that decides the result, as a JSON-able value: lines without comments, in a fixed order where order does
@@ -11,6 +11,10 @@
 ``packages(document: dict[str, object]) -> Packages | None``
     The packages that a canonical document asks for, if a build may begin from another environment (see
     :mod:`holo.blueprints.seeds`); else ``None``.
+
+``project(blueprint: Blueprint, options: BuildOptions) -> str``
+    The root of the project that is installed itself: the folder whose paths the environment names, and which is another
+    in each checkout. Empty if none is.
 
 ``build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]``
     Make the environment in the directory ``stage``, which is empty or holds such another environment. It runs its
@@ -54,6 +58,8 @@ class BuildOptions:
     """whether to compile Python's bytecode, so that no space has to"""
     subfolder: str = ""
     """the only folder of the environment to record; empty for all of it"""
+    editable_project: bool = True
+    """whether to install the project itself, so that its source can be imported and edited where it is"""
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,12 @@ class Packages:
 
 
 class Builder(Protocol):
-    """The three functions; the module's docstring says what each does."""
+    """The four functions; the module's docstring says what each does."""
 
     def canonical(self, blueprint: Blueprint, inputs: Inputs, options: BuildOptions) -> dict[str, object]: ...
 
     def packages(self, document: dict[str, object]) -> Packages | None: ...
+
+    def project(self, blueprint: Blueprint, options: BuildOptions) -> str: ...
 
     def build(self, blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from holo.blueprints.builder import BuildOptions
 from holo.blueprints.modules import subfolder_at
@@ -12,12 +12,18 @@ if TYPE_CHECKING:
     from holo.blueprints.memory import Known
 
 
-def build_options(blueprint: Blueprint, known: Known, path: str | None, compile_: bool | None) -> BuildOptions:
-    """How a blueprint is built for a space that is there, or will be at ``path``.
+class Chosen(NamedTuple):
+    """What the user says now about how a blueprint is built; ``None``: as when the space was made from it, else yes."""
 
-    Without ``compile_``, bytecode is compiled unless that was chosen when the space was made from the blueprint.
-    """
-    if compile_ is None and known.origin is not None and known.is_from(blueprint):
-        compile_ = known.origin.compile
+    compile: bool | None = None
+    editable_project: bool | None = None
+
+
+def build_options(blueprint: Blueprint, known: Known, path: str | None, chosen: Chosen) -> BuildOptions:
+    """How a blueprint is built for a space that is there, or will be at ``path``."""
+    compiled, editable = chosen
+    if known.origin is not None and known.is_from(blueprint):
+        compiled = known.origin.compile if compiled is None else compiled
+        editable = known.origin.editable_project if editable is None else editable
     place = known.space.path if known.space is not None else path
-    return BuildOptions(compile_ is not False, subfolder_at(blueprint, place))
+    return BuildOptions(compiled is not False, subfolder_at(blueprint, place), editable is not False)

@@ -101,6 +101,11 @@ def packages(document: dict[str, object]) -> None:
     """None: pip keeps any version that fits, so the result would depend on the environment it began from."""
 
 
+def project(_: Blueprint, __: BuildOptions) -> str:
+    """See :mod:`holo.blueprints.builder`."""
+    return ""
+
+
 def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]:
     """Install the packages; then, in the activated environment, run pip and RCC's commands."""
     found = conda_file.parse(Inputs().text(blueprint.path), blueprint.path)

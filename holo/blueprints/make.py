@@ -119,7 +119,8 @@ def _build_in(stage: str, home: Home, wanted: Wanted, log: Log) -> RecordReport:
     library, blueprint, options = home.library, wanted.blueprint, wanted.options
     if wanted.packages is not None:
         _plant_seed(stage, home, wanted.packages, log)
-    warnings = builder_of(blueprint.kind).build(blueprint, stage, options, log)
+    builder = builder_of(blueprint.kind)
+    warnings = builder.build(blueprint, stage, options, log)
     if not are_unchanged(wanted.inputs.files):  # the key would be that of the old ones
         raise Conflict(
             f"{blueprint.path}, or what it was built with, was changed meanwhile",
@@ -128,7 +129,8 @@ def _build_in(stage: str, home: Home, wanted: Wanted, log: Log) -> RecordReport:
     with locked_library(library, exclusive=False, on_wait=home.on_wait):
         name = _free_name(library, blueprint.label, wanted.key)
         log.say(f"recording {name}")
-        report = record(library, os.path.join(stage, options.subfolder), name, project="", workers=home.workers)
+        made, project = os.path.join(stage, options.subfolder), builder.project(blueprint, options)
+        report = record(library, made, name, project=project, workers=home.workers)
         if wanted.packages is not None:
             note(path_of(library, id_of(wanted.key), PACKAGES), report.digest, wanted.packages)
     for warning in (*warnings, *report.warnings):

@@ -30,7 +30,7 @@ from holo.space import Space
 INPUTS = ".seen"
 """Ends the name of a file that remembers a catalog and its inputs."""
 
-_FORM = 2
+_FORM = 3
 """Counted up with the version of any builder, so that holo forgets what earlier ones have made."""
 
 
@@ -43,6 +43,7 @@ class Origin:
     compile: bool
     digest: str
     """of the catalog. If the space holds another one now, its user has restored that into it"""
+    editable_project: bool = True
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ def catalog_remembered(path: str) -> str | None:
 def _path(library: Library, blueprint: Blueprint, options: BuildOptions) -> str:
     # The name of a file on disk depends on this text, words of the past included.
     chosen = f"Options(compile={options.compile}, part={options.subfolder!r})"
+    chosen += "" if options.editable_project else " without the project"
     key = digests.of(os.fsencode(f"{platform.user_id()} {chosen} {blueprint.kind} {blueprint.path}"))
     return os.path.join(library.path, "builds", key[:16] + INPUTS)
 

@@ -102,6 +102,11 @@ def packages(document: dict[str, object]) -> None:
     """None: npm ci first removes whatever is there."""
 
 
+def project(_: Blueprint, __: BuildOptions) -> str:
+    """See :mod:`holo.blueprints.builder`."""
+    return ""
+
+
 def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]:
     """Runs the scripts of packages, as npm does, and the project's own in :data:`_SCRIPTS`."""
     npm = shutil.which("npm")

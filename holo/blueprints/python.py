@@ -1,7 +1,7 @@
 """Build Python environments with uv: from requirements.txt, pyproject.toml with or without uv.lock, PEP 723 scripts.
 
-An environment contains what a project depends on, but neither the project nor any other package in a folder of sources:
-these stay where they are, and change.
+An environment contains what a project depends on. If the project is locked, it is installed itself, editable, with the
+other packages in its folders: their sources stay where they are, and change.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
+from holo import digest as digests
 from holo import platform
 from holo.blueprints import complete, requirements
 from holo.blueprints.blueprint import Blueprint
@@ -36,8 +37,10 @@ from holo.blueprints.uv import (
     shared_configurations,
     tool_uv,
 )
-from holo.errors import HoloError, UsageError
+from holo.errors import HoloError, UsageError, hints
 from holo.platform import probe
+from holo.projects import project_of
+from holo.relocation import leads_into
 from holo.urls import hidden
 
 _FACTS = (
@@ -52,7 +55,10 @@ _FACTS = (
 def canonical(blueprint: Blueprint, inputs: Inputs, options: BuildOptions) -> dict[str, object]:
     """See :mod:`holo.blueprints.builder`."""
     content = _READERS[blueprint.kind](blueprint, inputs)
+    itself = _itself(blueprint, inputs, options)
+    editable = {"project": itself.canonical(inputs)} if itself.packages else {}
     return {
+        **editable,
         "builder": "uv 2",  # counted up when the same blueprint would give another environment
         "system": this_system(),
         "content": content,
@@ -199,6 +205,89 @@ def _is_local(package: Table) -> bool:
     return isinstance(source, dict) and not source.keys().isdisjoint({"editable", "virtual", "directory"})
 
 
+# -- the project itself ---------------------------------------------------------------------------------------------
+
+
+class _Local(NamedTuple):
+    """A locked package that is built from a folder."""
+
+    name: str
+    path: str
+    is_editable: bool
+    """whether uv installs it so by itself"""
+
+    def is_in(self, names: Collection[str]) -> bool:
+        return requirements.normalized(self.name) in names
+
+
+class _Itself(NamedTuple):
+    """A project, and how much of it is installed."""
+
+    root: str
+    """the folder that moves with a checkout: that of the lock, or the project around it if packages lie there;
+    empty if nothing of it is installed"""
+    lock: str
+    """the folder of the lock"""
+    packages: list[_Local]
+    """those to install, editable"""
+    left_out: list[str]
+    """the names of those that are not installed"""
+
+    def canonical(self, inputs: Inputs) -> object:
+        """What decides how the packages are installed, wherever the root is."""
+        found = [
+            [one.name, one.is_editable, os.path.relpath(one.path, self.root), _settings_in(one.path, inputs)]
+            for one in self.packages
+        ]
+        return [os.path.relpath(self.lock, self.root), found]
+
+
+def _itself(blueprint: Blueprint, inputs: Inputs, options: BuildOptions) -> _Itself:
+    lock = _workspace(blueprint.folder, inputs) if blueprint.kind == "pyproject" else None
+    if lock is None:
+        return _Itself("", "", [], [])
+    path = os.path.join(lock, "uv.lock")
+    found = [_local(package, lock) for package in _locked_packages(_toml(inputs.text(path), path))]
+    local = [one for one in found if one is not None]
+    around = project_of(path) or lock
+    inside = [one for one in local if leads_into(one.path, around)] if options.editable_project else []
+    root = lock if all(leads_into(one.path, lock) for one in inside) else around
+    left_out = sorted(one.name for one in local if one not in inside)
+    return _Itself(root if inside else "", lock, inside, left_out)
+
+
+def _local(package: Table, lock: str) -> _Local | None:
+    """A locked package that is built from a folder; ``None`` for any other, and for what uv never installs."""
+    source = package.get("source")
+    for kind in ("editable", "directory"):
+        if isinstance(source, dict) and isinstance(source.get(kind), str):
+            place = os.path.normpath(os.path.join(lock, source[kind]))
+            return _Local(str(package.get("name")), place, kind == "editable")
+    return None
+
+
+_OF_OTHER_TOOLS = frozenset(
+    {"bandit", "basedpyright", "black", "codespell", "coverage", "flake8", "isort", "mypy", "nox", "pylint", "pyright"}
+    | {"pytest", "ruff", "towncrier", "tox", "ty", "uv", "vulture"}
+)
+"""Tables of ``[tool]`` that no build backend reads."""
+
+
+def _settings_in(folder: str, inputs: Inputs) -> object:
+    """What a build backend reads of a package's folder. As for uv, its modules do not count."""
+    data = inputs.optional(pyproject(folder))
+    document = _toml(data.decode("utf-8", "replace"), pyproject(folder)) if data is not None else {}
+    tool = document.get("tool")
+    tables = tool.items() if isinstance(tool, dict) else ()
+    read = {name: value for name, value in tables if name not in _OF_OTHER_TOOLS}
+    scripts = [inputs.optional(os.path.join(folder, name)) for name in ("setup.py", "setup.cfg")]
+    return [
+        counted([document.get("project"), document.get("build-system"), read]),
+        [digests.of(script) if script is not None else None for script in scripts],
+        os.path.isdir(os.path.join(folder, "src")),
+    ]
+
+
 def _refuse_local_sources(document: Table, path: str) -> None:
     sources = (tool_uv(document) or {}).get("sources", {})
     for name, source in sources.items() if isinstance(sources, dict) else ():
@@ -263,6 +352,11 @@ _READERS: dict[str, Callable[[Blueprint, Inputs], object]] = {
     "pyproject": _project,
     "script": _script,
 }
+
+
+def project(blueprint: Blueprint, options: BuildOptions) -> str:
+    """See :mod:`holo.blueprints.builder`."""
+    return _itself(blueprint, Inputs(), options).root
 
 
 def packages(document: dict[str, Any]) -> Packages | None:
@@ -331,18 +425,23 @@ def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> 
     elif blueprint.kind == "script":
         locked = ["--locked"] if os.path.exists(blueprint.path + ".lock") else []
         run("sync", "--script", blueprint.path, "--active", "--python", python, *locked, *compiled, VIRTUAL_ENV=stage)
-    elif (root := _workspace(blueprint.folder, inputs)) is None:
+    elif _workspace(blueprint.folder, inputs) is None:
         groups = [part for group in _default_groups(blueprint, inputs) for part in ("--group", group)]
         run("pip", "install", "--python", place, *compiled, *exact, "--requirements", blueprint.path, *groups)
     else:
-        local = _local_packages(os.path.join(root, "uv.lock"), inputs)
-        left_out = [part for name in local for part in ("--no-install-package", name)]
-        run(
-            *("sync", "--locked", "--no-install-project", "--no-install-workspace", *left_out),
-            *("--python", python, *compiled),
-            UV_PROJECT_ENVIRONMENT=stage,
-        )
-        warnings = [f"not installed, because it is built from a folder of sources: {name}" for name in local]
+        itself = _itself(blueprint, inputs, options)
+        left_out = [part for name in itself.left_out for part in ("--no-install-package", name)]
+        try:
+            run("sync", "--locked", *left_out, "--python", python, *compiled, UV_PROJECT_ENVIRONMENT=stage)
+        except HoloError as error:
+            way_out = "If the project itself is what cannot be built: --no-editable-project leaves it out."
+            raise HoloError(error.message, hints(error.hint, way_out) if itself.packages else error.hint) from None
+        there = complete.distributions(stage)
+        # What the lock takes from a folder as it is now is to change with that folder, too.
+        copied = [one.path for one in itself.packages if not one.is_editable and one.is_in(there)]
+        if copied:
+            run("pip", "install", "--python", place, "--no-deps", *(part for path in copied for part in ("-e", path)))
+        warnings = [f"not installed, because it is built from a folder of sources: {name}" for name in itself.left_out]
     with suppress(FileNotFoundError):
         os.unlink(os.path.join(stage, ".lock"))  # uv's own, while it installs
     _check(blueprint, inputs, stage, log)

@@ -8,10 +8,11 @@ from shlex import quote
 
 from holo.blueprints.blueprint import Blueprint
 from holo.blueprints.builder import BuildOptions
-from holo.blueprints.choices import build_options
+from holo.blueprints.choices import Chosen, build_options
 from holo.blueprints.make import Wanted, build, find
 from holo.blueprints.memory import Known, Origin, look_up, save_origin
 from holo.blueprints.modules import place_for
+from holo.blueprints.registry import builder_of
 from holo.errors import Conflict
 from holo.hololib import CatalogRef
 from holo.hololib.recovery import locked_library
@@ -54,17 +55,19 @@ def init_space(
     ):
         raise _holds_another(known.space, blueprint, is_from_it=known.is_from(blueprint))
     with built(home, blueprint, chosen) as catalog:
-        report = restore(home, space, catalog, path, options)
-        save_origin(home.spaces, space, Origin(blueprint.path, chosen.compile, catalog.digest))
+        project = options.project or builder_of(blueprint.kind).project(blueprint, chosen)
+        report = restore(home, space, catalog, path, options._replace(project=project))
+        origin = Origin(blueprint.path, chosen.compile, catalog.digest, chosen.editable_project)
+        save_origin(home.spaces, space, origin)
     return report
 
 
-def update_space(home: Home, blueprint: Blueprint, name: str, compile_: bool | None, options: Options) -> Space:
+def update_space(home: Home, blueprint: Blueprint, name: str, choice: Chosen, options: Options) -> Space:
     """Let a space hold what a blueprint says, if that is not what it holds, or if it is not whole."""
     with home.spaces.lock(name, home.on_wait):
         known = look_up(home.spaces, name)
         to = place_for(home.spaces, blueprint) if known.space is None else None
-        chosen = build_options(blueprint, known, to, compile_)
+        chosen = build_options(blueprint, known, to, choice)
         if is_whole(known.space) and find(home.library, blueprint, chosen).digest == known.space.digest:
             return known.space
         is_its_own = known.is_from(blueprint)

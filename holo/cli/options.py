@@ -64,6 +64,13 @@ Compile = Annotated[
         help="Compile Python's bytecode when a blueprint is built (default: as last time, else yes).",
     ),
 ]
+EditableProject = Annotated[
+    Optional[bool],
+    typer.Option(
+        "--editable-project/--no-editable-project",
+        help="Install the project itself when its uv.lock is built (default: as last time, else yes).",
+    ),
+]
 Unfit = Annotated[
     bool, typer.Option("--force", help="Also use a space whose last restore is unfinished, or whose Python is gone.")
 ]

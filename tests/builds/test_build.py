@@ -53,6 +53,7 @@ def project(folder: Path, *more: str) -> Path:
 def locked_project(folder: Path) -> Path:
     path = project(folder)
     path.write_text(path.read_text() + '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n')
+    (folder / "demo.py").write_text("")
     lock(folder)
     return path
 

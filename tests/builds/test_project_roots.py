@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from support import projects
+from support import projects, trees
 from support.cli import Holo
 
 pytestmark = [
@@ -130,6 +131,63 @@ def test_what_cannot_be_mapped_is_refused_and_listed(holo: Holo) -> None:
     assert "cache, db" in refused.stderr
     assert not (other / ".venv").exists()
     holo("init", "--space", "s", "app", "--to", project / "again")  # where nothing moves, nothing is refused
+
+
+def test_a_blueprint_installs_the_project_and_its_members(holo: Holo) -> None:
+    """Built once, for the first worktree; the other gets its own source from the same catalog. One more package lies
+    beside the workspace, and uv would copy another."""
+    project = projects.python_monorepo(holo.root / "all")
+    for name in ("beside", "copied"):
+        trees.write(project / name / "pyproject.toml", projects.pyproject(name, projects.HATCHLING))
+        trees.write(project / name / "src" / name / "__init__.py", projects.module(name))
+    manifest = project / "pyproject.toml"
+    text = (
+        manifest.read_text()
+        .replace('"core"', '"core", "beside", "copied"')
+        .replace("core = {", 'beside = { path = "beside", editable = true }\ncopied = { path = "copied" }\ncore = {')
+    )
+    manifest.write_text(text)
+    projects.run(projects.uv(), "lock", "--quiet", "--python", sys.executable, cwd=project)
+    projects.commit(project)
+    other = projects.worktree(project, holo.root / "a-longer-name")
+    names = (*projects.MONOREPO, "beside", "copied")
+
+    first = Path(holo("init", "first", "--json", cwd=project).json()["path"])
+    second = Path(holo("init", "second", "--to", ".venv", "--json", cwd=other).json()["path"])
+    assert len(holo("catalogs", "--json").json()["catalogs"]) == 1
+    assert projects.said_by(first, *names) == projects.said_by(second, *names) == [f"first {name}" for name in names]
+    for name in names:
+        (module,) = other.rglob(f"src/{name}/__init__.py")
+        projects.edit(module, "second")
+    assert projects.said_by(first, *names) == [f"first {name}" for name in names]
+    assert projects.said_by(second, *names) == [f"second {name}" for name in names]
+    say = ("--", "python", "-c", "import core; print(core.SAID)")
+    assert holo("run", *say, cwd=project).stdout == "first core\n"
+    assert holo("run", *say, cwd=other).stdout == "second core\n"
+    assert holo("run", "--ephemeral", *say, cwd=other).stdout == "second core\n"
+    holo("restore", "second")
+    holo("check", "--space", "second", "--space", "first")
+    assert projects.said_by(second, "web") == ["second web"]
+
+    holo("init", "without", "--no-editable-project", cwd=project)
+    find = ("--", "python", "-c", "import importlib.util; print(importlib.util.find_spec('core'))")
+    assert holo("run", "--space", "without", *find, cwd=project).stdout == "None\n"
+
+
+def test_what_the_installed_project_says_is_in_the_key(holo: Holo) -> None:
+    project = projects.python_project(holo.root / "app")
+    projects.run(projects.uv(), "lock", "--quiet", "--python", sys.executable, cwd=project)
+
+    def built() -> str:
+        return str(holo("init", "app", "--force", "--json", cwd=project).json()["digest"])
+
+    first = built()
+    manifest = project / "pyproject.toml"
+    manifest.write_text("# a comment\n" + manifest.read_text() + "[tool.ruff]\nline-length = 9\n")
+    assert built() == first
+    manifest.write_text(manifest.read_text().replace("app-says", "says-app"))
+    assert built() != first
+    assert holo("run", "--space", "app", "--", "says-app").stdout == "first app\n"
 
 
 @pytest.mark.skipif(shutil.which("npm") is None and os.environ.get("CI") != "true", reason="npm is not installed")

@@ -10,6 +10,7 @@ from holo.cli.app import command, reporting
 from holo.cli.listing import Order
 from holo.cli.options import (
     Compile,
+    EditableProject,
     Force,
     Json,
     KeepSetid,
@@ -90,6 +91,7 @@ def init(
     yes: Yes = False,
     keep_setid: KeepSetid = False,
     compiled: Compile = None,
+    editable: EditableProject = None,
     shown: Progress = Form.AUTO,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -113,6 +115,7 @@ def init(
             yes=yes,
             keep_setid=keep_setid,
             compile=compiled,
+            editable_project=editable,
             on_progress=on_progress,
         )
     with reporting():

@@ -9,7 +9,17 @@ import typer
 
 from holo import signals
 from holo.cli.app import SPACE, CommandEnded, SpaceBeforeCommand, command
-from holo.cli.options import Compile, Json, Quiet, SpaceOption, SpaceToAsk, SpaceToRunIn, Unfit, one_name
+from holo.cli.options import (
+    Compile,
+    EditableProject,
+    Json,
+    Quiet,
+    SpaceOption,
+    SpaceToAsk,
+    SpaceToRunIn,
+    Unfit,
+    one_name,
+)
 from holo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +49,7 @@ def run(
         Optional[str], typer.Option("--blueprint", metavar="FILE", help="Run in a space built from this file.")
     ] = None,
     compiled: Compile = None,
+    editable: EditableProject = None,
     ephemeral: Annotated[
         bool,
         typer.Option(
@@ -64,14 +75,21 @@ def run(
         if force:
             raise UsageError("--force is for spaces", "A throw-away environment is whole: leave it out.")
         code = Hololib().run_ephemeral(
-            command, space, catalog=catalog, blueprint=blueprint, compile=compiled, keep=keep, record=record_it
+            command,
+            space,
+            catalog=catalog,
+            blueprint=blueprint,
+            compile=compiled,
+            editable_project=editable,
+            keep=keep,
+            record=record_it,
         )
         sys.stdout.flush()
         raise CommandEnded(signals.exit_like(code))
     if catalog is not None or keep is not None or record_it:
         raise UsageError("--catalog, --keep and --record are for throw-away environments", "Add --ephemeral.")
     library = Hololib()
-    found = library.space_to_run_in(space, blueprint, compile=compiled, force=force)
+    found = library.space_to_run_in(space, blueprint, compile=compiled, editable_project=editable, force=force)
     _warn_of(library, found)
     sys.stdout.flush()
     raise CommandEnded(library.run_in(found, command))
