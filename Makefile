@@ -25,6 +25,7 @@ demo: $(STAMP) ## record a real virtualenv, restore it, use it
 docs: $(STAMP) tools ## write what completion knows of the help, and what the console blocks of the pages print; as root
 	@cd tests && ../$(BIN)/python -m support.reference
 	@cd tests && ../$(BIN)/python -m support.consoles --write
+	@cd tests && PATH="$(CURDIR)/$(BIN):$$PATH" ../$(BIN)/python -m support.casts
 
 man: $(STAMP) ## make man pages of the help, in build/man: `man -l build/man/holo.1`
 	@cd tests && ../$(BIN)/python -m support.reference ../build/man

@@ -15,11 +15,12 @@ from typing import NamedTuple
 import pexpect
 
 from support.consoles import HOME, ROOT, Failed, World, a_world
+from support.repositories import ADA
 
 CAST = ROOT / "docs" / "session.cast"
 
 COMMANDS = """\
-# A project with uv, and its environment as a space of holo.
+# A project with uv; its environment is a space of holo.
 uv init --quiet --lib shop && cd shop
 uv add --quiet --dev pytest && git add . && git commit --quiet --message shop
 rm -r .venv && holo init shop --quiet --to .venv
@@ -28,20 +29,20 @@ holo worktree add ../fast
 holo worktree add ../cheap
 # An edit in one is seen by that one alone.
 sed -i s/Hello/Fast/ ../fast/src/shop/__init__.py
-echo 'import shop; print(shop.hello())' > ../hello.py
-cd ../fast && holo run -- python ../hello.py
-cd ../cheap && holo run -- python ../hello.py
-echo 'def test_hello(): import shop; assert "Hello" in shop.hello()' > test_shop.py
-holo run -- pytest -q --no-header | tail -1
-cp test_shop.py ../fast && cd ../fast
-holo run -- pytest -q --no-header | tail -1
-# What has changed in this environment, and from the other one?
+cat > test_shop.py <<< 'import shop; test = lambda: print(shop.hello(), shop.__file__)'
+cp test_shop.py ../fast; cp test_shop.py ../cheap
+cd ../fast && holo run -- pytest -qs --no-header test_shop.py
+cd ../cheap && holo run -- pytest -qs --no-header test_shop.py
+# What has changed in this environment? And against the other one?
 holo run -- uv pip install --quiet cowsay && holo status
-holo diff ../cheap/.venv .venv
+holo diff ../fast/.venv .venv
+# Undo that.
+holo restore && holo status
 # Done with both.
 cd ../shop
 holo worktree remove ../fast --force
 holo worktree remove ../cheap --force
+holo list && holo delete shop
 """
 
 _WIDTH, _HEIGHT = 88, 26
@@ -64,7 +65,7 @@ def play(world: World) -> list[Event]:
         "bash",
         ["--norc", "--noprofile", "--noediting"],
         cwd=str(world.home),
-        env={**world.environment(), "PS1": _PROMPT, "TERM": "xterm-256color", "NO_COLOR": "1"},
+        env={**world.environment(), **ADA, "PS1": _PROMPT, "TERM": "xterm-256color", "NO_COLOR": "1"},
         dimensions=(_HEIGHT, _WIDTH),
         encoding="utf-8",
         echo=False,

@@ -36,7 +36,7 @@ PAGES = [
 _BLOCK = re.compile(
     r"(?:^<!-- console\n(?P<setup>.*?)^-->\n)?^```console\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
 )
-_HOME = "/home/ada"
+HOME = "/home/ada"
 
 _VARIABLE = (
     (r"\d{4}-\d\d-\d\dT[\d:]+Z", "TIME"),
@@ -62,23 +62,26 @@ class World:
 
     def furnish(self, virtualenv: Path) -> None:
         """Make ``~/app`` with a clone of the virtualenv."""
+        (self.home / "app").mkdir(parents=True)
+        self._run(f"holo clone --relocate {virtualenv} .venv")
+
+    def install(self) -> None:
+        """Put holo on the PATH."""
         tools = self.elsewhere / "tools"
         tools.mkdir()
         (tools / "holo").write_text(f'#!/bin/sh\nexec {sys.executable} -m holo "$@"\n', encoding="utf-8")
         (tools / "holo").chmod(0o755)
-        (self.home / "app").mkdir(parents=True)
-        self._run(f"holo clone --relocate {virtualenv} .venv")
 
     def sh(self, script: str) -> str:
         """Run a script of Ada's in ``~/app``; what it prints, to whichever stream."""
-        printed = self._run(script.replace("/tmp/", f"{self.elsewhere}/").replace(_HOME, str(self.home)))
-        return printed.replace(str(self.elsewhere), "/tmp").replace(str(self.home), _HOME)
+        printed = self._run(script.replace("/tmp/", f"{self.elsewhere}/").replace(HOME, str(self.home)))
+        return printed.replace(str(self.elsewhere), "/tmp").replace(str(self.home), HOME)
 
     def _run(self, script: str) -> str:
         done = subprocess.run(
             ["sh", "-c", script],
             cwd=self.home / "app",
-            env=self._environment(),
+            env=self.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -88,7 +91,7 @@ class World:
             raise Failed(done.stdout.decode())
         return done.stdout.decode()
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith((*FOREIGN, "PYTHON", "PIP_"))}
         return {
             **kept,
@@ -120,7 +123,7 @@ def rendered(page: str, world: World) -> str:
 def differences(page: str, now: str) -> list[str]:
     """What is not current in the blocks of a page, as lines of a diff."""
     shown, real = (
-        [line for block in _BLOCK.finditer(text) for line in _comparable(block["text"]).splitlines()]
+        [line for block in _BLOCK.finditer(text) for line in comparable(block["text"]).splitlines()]
         for text in (page, now)
     )
     return list(difflib.unified_diff(shown, real, "shown", "real", lineterm=""))
@@ -130,7 +133,7 @@ def _commands(text: str) -> list[str]:
     return [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
 
 
-def _comparable(text: str) -> str:
+def comparable(text: str) -> str:
     for pattern, word in _VARIABLE:
         text = re.sub(pattern, word, text)
     return text
@@ -140,7 +143,7 @@ def _comparable(text: str) -> str:
 
 
 @contextmanager
-def _world(virtualenv: Path) -> Iterator[World]:
+def a_world() -> Iterator[World]:
     """A world of its own. Its home has a path as long as Ada's, so that columns are as wide."""
     home = Path("/tmp", secrets.token_hex(2))
     home.mkdir(mode=0o700)
@@ -149,7 +152,7 @@ def _world(virtualenv: Path) -> Iterator[World]:
         try:
             with tempfile.TemporaryDirectory(prefix="holo-") as elsewhere:
                 world = World(home, Path(elsewhere))
-                world.furnish(virtualenv)
+                world.install()
                 yield world
         finally:
             filesystems.unmount(home)
@@ -167,7 +170,8 @@ def main() -> int:
         venvs.make(virtualenv)
         for page in PAGES:
             shown = page.read_text(encoding="utf-8")
-            with _world(virtualenv) as world:
+            with a_world() as world:
+                world.furnish(virtualenv)
                 now = rendered(shown, world)
             if changed := differences(shown, now):
                 stale += 1
