@@ -323,7 +323,6 @@ def restored(report: RestoreReport, as_json: bool) -> None:
         "unchanged": report.unchanged,
     }
     shown = ", ".join(f"{number:,} {method}" for method, number in ways.items() if number) or "none"
-    project = "the project {} is {} here".format(*map(printable, report.project)) if report.project else None
     result(
         f"{report.space} {output.coloured('ready', 'green')} in {report.seconds:.2f} s: {_outcome(report)}",
         f"{report.catalog} ({report.digest[:12]}) at {printable(report.path)}",
@@ -332,7 +331,7 @@ def restored(report: RestoreReport, as_json: bool) -> None:
         f"{count(report.directories, 'directory')}",
         f"{size(report.bytes_total)}: {size(report.bytes_shared)} shared, {size(report.bytes_written)} written",
         _way(report),
-        *filter(None, [project]),
+        *(["the project {} is {} here".format(*map(printable, report.project))] if report.project else []),
     )
 
 
@@ -345,7 +344,8 @@ def _outcome(report: RestoreReport) -> str:
     shared = [f"{size(report.bytes_shared)} shared"] if report.reflinked or report.hardlinked else []
     copied = [f"{size(report.bytes_written)} copied"] if report.copied > report.relocated else []
     patched = [f"{count(report.relocated, 'file')} patched"] if report.relocated else []
-    return ", ".join([*shared, *copied, *patched, *removed]) or count(report.total, "file")
+    project = [f"for the project {printable(report.project[1])}"] if report.project else []
+    return ", ".join([*shared, *copied, *patched, *removed, *project]) or count(report.total, "file")
 
 
 def _way(report: RestoreReport) -> str:

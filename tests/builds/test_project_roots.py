@@ -29,7 +29,7 @@ def in_worktree(holo: Holo, environment: Path, to: Path) -> Path:
     assert report["project"] == str(holo.root / environment.relative_to(holo.root).parts[0])
     assert not [warning for warning in report["warnings"] if "outside" in warning]
     made = holo("init", "--space", name, name, "--to", to)
-    assert f"the project {report['project']} is " in made.stdout
+    assert made.stdout.endswith(f", for the project {to.parent}\n")
     assert made.stderr == "" or " " in str(to)  # which no one knows how to quote for nushell
     holo("check", "--space", name)
     return to
