@@ -104,6 +104,9 @@ def _environments(worktree: str) -> list[str]:
     patterns = [f":(glob)**/{name}" for name in _MANIFESTS]
     tracked = git.run(worktree, "ls-files", "-z", "--", *patterns).split("\0")
     folders = sorted({"", *(os.path.dirname(path) for path in tracked)})
+    folders = [
+        folder for folder in folders if os.path.isdir(os.path.join(worktree, folder))
+    ]  # a checkout may be sparse
     return [os.path.join(folder, name) for folder in folders for name in PLACES]
 
 

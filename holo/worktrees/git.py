@@ -12,8 +12,8 @@ from holo.errors import Conflict, HoloError, NotFound
 BUSY = "HOLO_WORKTREE"
 """Set for git while holo adds a worktree, so that its own hook leaves the environments to it."""
 
-_KEPT = ("GIT_AUTHOR_", "GIT_COMMITTER_", "GIT_CONFIG_", "GIT_SSH", "GIT_TRACE", "GIT_EXEC_PATH", "GIT_TERMINAL_PROMPT")
-"""What is not about the repository of whoever started holo. A hook of git is told the one that it runs for."""
+_LOCAL = ("DIR", "WORK_TREE", "INDEX_FILE", "COMMON_DIR", "PREFIX", "OBJECT_DIRECTORY", "ALTERNATE_OBJECT_DIRECTORIES")
+"""What git tells its hooks of the repository that they run for (git rev-parse --local-env-vars)."""
 
 
 class Checkout(NamedTuple):
@@ -28,8 +28,8 @@ class Checkout(NamedTuple):
 
 def run(folder: str, *arguments: str) -> str:
     """What git prints. Raises :class:`HoloError` with what it says when it fails."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    environment |= {name: value for name, value in os.environ.items() if name.startswith(_KEPT)}
+    local = {f"GIT_{name}" for name in _LOCAL}
+    environment = {name: value for name, value in os.environ.items() if name not in local}
     environment |= {BUSY: "1", "LC_ALL": "C.UTF-8"}
     command = ["git", *arguments]
     try:
