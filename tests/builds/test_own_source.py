@@ -182,3 +182,24 @@ def test_each_worktree_requires_its_own_packages(holo: Holo, tool: str, request:
         path for path in other.rglob("*") if path.is_symlink() and str(app) + "/" in os.path.realpath(path) + "/"
     ]
     assert leading == []
+
+
+def test_a_worktree_with_another_lock_file_imports_its_own_source_too(holo: Holo) -> None:
+    """It is built, not cloned. There is no package but the project: what differs is what it needs."""
+    app = holo.root / "app"
+    write(app / "pyproject.toml", manifest("app", "uv"))
+    write(app / ".gitignore", ".venv\n__pycache__\n")
+    source = package(app / "src", "app")
+    by_uv_sync(app)
+    repository(app)
+    git(app, "checkout", "--quiet", "-b", "other")
+    write(app / "pyproject.toml", manifest("app", "uv").replace('version = "1"', 'version = "2.0"'))
+    run(app, find_uv(), "lock", "--quiet")
+    git(app, "commit", "--quiet", "--all", "--message=another version")
+    git(app, "checkout", "--quiet", "main")
+    made = holo("worktree", "add", "../other", "other", "--json", cwd=app).json()
+    assert [item["how"] for item in made["made"]] == ["built"]
+    other = holo.root / "other"
+    package(other / "src", "app", "edited")
+    assert run(Path("/"), other / ".venv" / "bin" / "app") == f"{other / source.relative_to(app)} edited\n"
+    assert run(Path("/"), app / ".venv" / "bin" / "app") == f"{source} first\n"
