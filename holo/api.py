@@ -1051,7 +1051,14 @@ class Hololib:
         if os.path.isdir(source):
             from holo.record import record
 
-            report = record(library, source, keep_setid=keep_setid, workers=self.home.workers, approve=approve)
+            report = record(
+                library,
+                source,
+                keep_setid=keep_setid,
+                project=selection.project_chosen(self.home, source),
+                workers=self.home.workers,
+                approve=approve,
+            )
             yield CatalogRef(report.name, report.digest), None, report.warnings
             return
         from holo.transport.bundle import is_bundle

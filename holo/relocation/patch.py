@@ -118,11 +118,13 @@ class Relocator:
 
     def left_alone(self, relocations: Mapping[str, Relocation]) -> list[str]:
         """A warning about the data files that keep the old path, because the new one is longer; ``[]`` without such."""
-        files = sorted(path for path, item in relocations.items() if item.kind == "data" and not self.applies(item))
-        if not files:
-            return []
-        old = os.fsdecode(self.old)
-        return [f"{old} stays in data files, where a longer path has no room: {listed(files)}"]
+        alone = {path: item for path, item in relocations.items() if item.kind == "data" and not self.applies(item)}
+        warnings = []
+        for number, (here, _) in enumerate(self._roots):
+            files = sorted(path for path, item in alone.items() if self._outgrows(item, number))
+            if files:
+                warnings.append(f"{here} stays in data files, where a longer path has no room: {listed(files)}")
+        return warnings
 
     def refuse_impossible(
         self,

@@ -80,19 +80,25 @@ def make_link_trees(tree: str, files: Iterable[str], old: str, new: str) -> list
 
 def _copy_links(source: str, target: str, old: str, new: str) -> bool:
     """Copy a folder of links, with those that lead to ``old`` leading to ``new``. Returns whether it is there."""
+    from tempfile import TemporaryDirectory
+
     try:
         if not stat.S_ISDIR(os.lstat(source).st_mode) or not is_ours(os.lstat(source)):
             return False
         parent = os.path.dirname(target)
         if not leads_into(os.path.realpath(parent), os.path.realpath(new)):
             return False
-        os.makedirs(target)
-        for folder, folders, files in os.walk(source):
-            below = target + folder[len(source) :]
-            for name in (*folders, *files):
-                _copy_entry(os.path.join(folder, name), os.path.join(below, name), old, new)
+        os.makedirs(parent, exist_ok=True)
+        with TemporaryDirectory(prefix=".holo-", dir=parent, ignore_cleanup_errors=True) as draft:
+            made = os.path.join(draft, "links")
+            os.mkdir(made)
+            for folder, folders, files in os.walk(source):
+                below = made + folder[len(source) :]
+                for name in (*folders, *files):
+                    _copy_entry(os.path.join(folder, name), os.path.join(below, name), old, new)
+            os.rename(made, target)
     except OSError:
-        return False
+        return os.path.isdir(target)  # another restore may have made it meanwhile
     return True
 
 

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from support import trees
-
-WHO = {f"GIT_{role}_{what}": "ada@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+from support.repositories import git, repository
 
 HATCHLING = 'requires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
 SETUPTOOLS = 'requires = ["setuptools>=64"]\nbuild-backend = "setuptools.build_meta"\n'
@@ -24,9 +23,8 @@ SETUPTOOLS = 'requires = ["setuptools>=64"]\nbuild-backend = "setuptools.build_m
 
 def run(*command: str | Path, cwd: Path | None = None, **more: str) -> str:
     """What a command says, without the variables of the environment that the tests run in. It must not fail."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    kept.pop("VIRTUAL_ENV", None)
-    done = subprocess.run(command, cwd=cwd, env={**kept, **WHO, **more}, capture_output=True, text=True, check=False)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    done = subprocess.run(command, cwd=cwd, env={**kept, **more}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -36,23 +34,21 @@ def uv() -> str:
     return str(beside) if beside.exists() else (shutil.which("uv") or "uv")
 
 
-def repository(root: Path, files: dict[str, str]) -> Path:
+def project(root: Path, files: dict[str, str]) -> Path:
     """A git repository with these files, committed."""
     for path, text in {".gitignore": ".venv\nnode_modules\nbuild\n*.egg-info\n__pycache__\n", **files}.items():
         trees.write(root / path, text)
-    run("git", "init", "--quiet", "--initial-branch=main", root)
-    commit(root)
-    return root
+    return repository(root)
 
 
 def commit(root: Path) -> None:
-    run("git", "-C", root, "add", "--all")
-    run("git", "-C", root, "commit", "--quiet", "--message", "x")
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message", "x")
 
 
 def worktree(root: Path, path: Path) -> Path:
     """Another worktree of the repository at ``root``."""
-    run("git", "-C", root, "worktree", "add", "--quiet", "-b", path.name.replace(" ", "-"), path)
+    git(root, "worktree", "add", "--quiet", "-b", path.name.replace(" ", "-"), path)
     return path
 
 
@@ -76,7 +72,7 @@ def module(name: str) -> str:
 def python_project(root: Path, name: str = "app", build: str = HATCHLING, *, layout: str = "src") -> Path:
     """A project of one package, in a ``src`` layout or flat (``""``)."""
     folder = f"{layout}/{name}" if layout else name
-    return repository(root, {"pyproject.toml": pyproject(name, build), f"{folder}/__init__.py": module(name)})
+    return project(root, {"pyproject.toml": pyproject(name, build), f"{folder}/__init__.py": module(name)})
 
 
 MONOREPO = ("core", "api", "web")
@@ -97,13 +93,14 @@ def python_monorepo(root: Path) -> Path:
         build = SETUPTOOLS if name == "api" else HATCHLING
         files[f"packages/{name}/pyproject.toml"] = pyproject(name, build, needs, linked)
         files[f"packages/{name}/src/{name}/__init__.py"] = module(name)
-    return repository(root, files)
+    return project(root, files)
 
 
 def uv_sync(root: Path, *options: str) -> Path:
     """The ``.venv`` of a project, as ``uv sync`` makes it; the lock is committed."""
     run(uv(), "sync", "--quiet", "--python", sys.executable, *options, cwd=root)
-    commit(root) if run("git", "-C", root, "status", "--porcelain") else None
+    if git(root, "status", "--porcelain"):
+        commit(root)
     return root / ".venv"
 
 
@@ -141,7 +138,7 @@ def node_workspaces(root: Path) -> Path:
         files[f"packages/{name}/package.json"] = json.dumps(manifest)
     files["packages/core/index.js"] = "module.exports = require('is-number')(5) && 'first core'\n"
     files["packages/web/index.js"] = "console.log(require('@app/core'))\n"
-    return repository(root, files)
+    return project(root, files)
 
 
 def node_install(root: Path, tool: str, folders: pytest.TempPathFactory) -> list[str]:

@@ -121,6 +121,12 @@ def test_what_names_the_project_moves_in_all_files_or_in_none() -> None:
         Relocator(INSIDE, f"{shorter}/.venv", [(PROJECT, longer)]).refuse_impossible(files)
     with pytest.raises(RelocationImpossible, match=r"no room for a longer path: db$"):
         Relocator(INSIDE, f"{shorter}/.venv", [(PROJECT, shorter)]).refuse_impossible(files)
+    cached = {"a/.cache/x": cache, "a/.cache/y": archive}
+    moved = Relocator(INSIDE, f"{shorter}/.venv", [(PROJECT, longer)])
+    moved.refuse_impossible(cached)
+    assert not any(map(moved.applies, cached.values()))
+    (said,) = moved.left_alone(cached)
+    assert said.startswith(f"{PROJECT} stays in data files")
     for stays in (PROJECT, None):
         relocator = Relocator(INSIDE, f"{shorter}/.venv", [(PROJECT, stays)])
         relocator.refuse_impossible(files)
