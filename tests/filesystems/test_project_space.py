@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from holo.relocation.project import foreign_imports
 from support.cli import Holo
 from support.filesystems import Filesystem
 from support.trees import write
@@ -91,3 +92,42 @@ def test_it_travels_with_its_catalog(filesystem: Filesystem, holo: Holo) -> None
     report = holo("check", "--repair", "--json", env=elsewhere).json()
     assert [problem for problem in report["problems"] if problem["repaired"] is None] == []
     holo("check", "--space", "s", "--space", "direct", env=elsewhere)
+
+
+@pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+def test_imports_from_other_checkouts_are_found(filesystem: Filesystem) -> None:
+    """In whatever says so, and whether one checkout lies in the other or not; a place of another project is none."""
+    root = filesystem.root
+    first, other = root / "first", root / "first" / ".worktrees" / "other"
+    for path in (first, other, root / "stranger"):
+        name = "stranger" if path.name == "stranger" else "app"
+        write(path / "pyproject.toml", f'[project]\nname = "{name}"\n')
+        (path / ".git").mkdir()
+        write(path / ".git" / "HEAD", "ref: refs/heads/main\n")
+        (path / "src").mkdir()
+    venv = other / ".venv"
+    write(venv / SITE / "app.pth", f"{first}/src\n{other}/src\n{root}/stranger/src\nimport x\n")
+    write(venv / SITE / "app.egg-link", f"{first}/egg\n")
+    write(venv / SITE / "__editable___app_finder.py", f"MAPPING = {{'app': '{first}/found', 'own': '{venv}/lib'}}\n")
+    for number, url in enumerate((f"{first}/a%20b", f"{other}/c")):
+        document = {"dir_info": {"editable": True}, "url": f"file://{url}"}
+        write(venv / SITE / f"app{number}.dist-info" / "direct_url.json", json.dumps(document))
+    write(venv / SITE / "broken.dist-info" / "direct_url.json", '"editable" {')
+    assert sorted(foreign_imports(str(venv), str(other))) == [
+        f"{first}/{name}" for name in ("a b", "egg", "found", "src")
+    ]
+    assert foreign_imports(str(venv), str(first)) == [f"{other}/src", f"{other}/c"]
+    modules = other / "node_modules"
+    (modules / "@app").mkdir(parents=True)
+    os.symlink("../../../../packages/core", modules / "@app" / "core")
+    os.symlink("../packages/web", modules / "web")
+    assert foreign_imports(str(modules), str(other)) == [f"{first}/packages/core"]
+
+
+@pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+def test_a_project_that_is_not_there_is_an_error(filesystem: Filesystem, holo: Holo) -> None:
+    first, _ = checkouts(filesystem.root)
+    command = ("init", "s", first / ".venv", "--project")
+    assert "--project is empty" in holo(*command, "", code=2).stderr
+    assert f"there is no directory {filesystem.root}/none" in holo(*command, filesystem.root / "none", code=1).stderr
+    assert holo("list", "--json").json()["spaces"] == []
