@@ -138,10 +138,10 @@ class Stage:
             yield self._case(f"restore, {space}{label}", again, home, before=before, reports=True)
 
     def starts(self) -> Iterator[Case]:
-        """Commands that take milliseconds, most of them for starting Python."""
+        """Commands that take milliseconds, most of them for starting Python; and the status of a pristine space."""
         home = self._home("env", "smart")
         space = partial(self._pristine, home, "env")
-        for words in (["--version"], ["list"], ["variables", "--space", "pristine"]):
+        for words in (["--version"], ["list"], ["variables", "pristine"], ["status", "pristine"]):
             yield self._case(f"holo {words[0]}", words, home, before=space, quick=True)
         command = [sys.executable, "-c", "pass"]
         yield Case("python -c pass", command, self.tools.environment, quick=True)

@@ -72,6 +72,7 @@ PART_2 = (
     Row("13", NAMES, "holo --version", "python -c pass", 7.5),
     Row("13", NAMES, "holo list", "python -c pass", 9),
     Row("13", NAMES, "holo variables", "python -c pass", 9),
+    Row("14", NAMES, "holo status", "python -c pass", 30),
 )
 MEMORY_ROW = "11"
 NUMBERS = tuple(dict.fromkeys([*(row.number for row in PART_2), MEMORY_ROW]))
