@@ -95,6 +95,7 @@ class World:
         kept = {name: value for name, value in os.environ.items() if not name.startswith((*FOREIGN, "PYTHON", "PIP_"))}
         return {
             **kept,
+            "COLUMNS": "110",  # or what is shortened would depend on how old things are
             "HOME": str(self.home),
             "LC_ALL": "C.UTF-8",
             "PATH": f"{self.elsewhere}/tools:{os.environ['PATH']}",

@@ -34,7 +34,7 @@ COMMANDS = {
         ["record", "{root}/source", "--name", "env"],
         r"recorded env \(\w{12}\) in [\d.]+ s: 3 files, 12 kB, 1 .*",
     ),
-    "init": (["init", "job-1", "env"], r"job-1 ready in [\d.]+ s: 12 kB copied, 1 file patched"),
+    "init": (["init", "job-1", "env"], r"job-1 ready in [\d.]+ s: 12 kB copied( \(.+\))?, 1 file patched"),
     "restore": (["restore", "job-0"], r"job-0 ready in [\d.]+ s: 1 file made"),
     "clone": (["clone", "{root}/source", "{root}/clone", "--relocate"], r"cloned .* in [\d.]+ s: 12 kB copied, 1 .*"),
     "export": (["export", "env", "-o", "{root}/b.holo"], r"exported env to .* in [\d.]+ s: [\d.]+ kB"),
