@@ -790,20 +790,37 @@ class Hololib:
         keep_days: float | None = None,
         keep_last: int | None = None,
         max_size: int | str | None = None,
+        missing: bool = False,
     ) -> GcReport:
         """Remove what no catalog needs, and catalogs by their last use, but none that a space holds.
 
         ``keep_days``: those not used in so many days; ``keep_last``: all but so many; ``max_size`` (bytes, or a text
-        like ``20GB``): the least recently used until blobs and link forms occupy no more. ``dry_run`` changes nothing.
-        Raises :class:`IntegrityError` if a catalog is damaged, so that it is not known what is needed; only drafts,
-        locks and layers are removed then.
+        like ``20GB``): the least recently used until blobs, link forms and the trees of throw-away environments occupy
+        no more. ``missing``: first drop the spaces whose directory is gone, and those in the holotree that were made
+        for a folder that is gone. ``dry_run`` changes nothing. Raises :class:`IntegrityError` if a catalog is damaged,
+        so that it is not known what is needed; only drafts, locks and layers are removed then.
         """
         from holo.gc import collect_garbage
-        from holo.gc.policy import Policy, parse_size
+        from holo.gc.missing import drop_missing
+        from holo.gc.policy import Policy
 
         self._sweep()
-        size = parse_size(max_size) if isinstance(max_size, str) else max_size
-        return collect_garbage(self.home, Policy(keep_days, keep_last, size), dry_run=dry_run)
+        size = settings_module.parse_size(max_size) if isinstance(max_size, str) else max_size
+        policy = Policy(keep_days, keep_last, size)
+        dropped = drop_missing(self.home, dry_run=dry_run) if missing else []
+        gone = {space.name for space in dropped}
+        return replace(collect_garbage(self.home, policy, dry_run=dry_run, gone=gone), spaces=dropped)
+
+    def start_upkeep(self) -> bool:
+        """Start a clean-up in the background, if the settings ask for one and it is due; returns whether it did.
+
+        It keeps ``library.max-size``, ``library.keep-days`` and ``library.min-free``, if something has come into the
+        library since the last one, and that is an hour ago. The process gives way to every other command.
+        """
+        from holo.gc import upkeep
+
+        settings = self.settings
+        return upkeep.start(self.home, settings.max_size, settings.keep_days, settings.min_free)
 
     def uninstall(self, *, spaces: bool = False, dry_run: bool = False) -> UninstallReport:
         """Remove all that holo ever made for this home; its ``spaces``, wherever they are, only if that is said.

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from holo.errors import UsageError
@@ -30,10 +32,13 @@ COMPRESSIONS = ("auto", "raw", "zstd")
 NOTHING = "none"
 """The value of a setting that is not set; it overrides what a lower source says."""
 
-_HOME, _STRATEGY, _COMPRESSION, _WORKERS, _URL, _PUSH, _SIGNERS, _MAX_AGE = _KEYS = (
+_HOME, _STRATEGY, _COMPRESSION, _MAX_SIZE, _KEEP_DAYS, _MIN_FREE, _WORKERS, _URL, _PUSH, _SIGNERS, _MAX_AGE = _KEYS = (
     "home",
     "holotree.restoration-strategy",
     "library.compression",
+    "library.max-size",
+    "library.keep-days",
+    "library.min-free",
     "workers",
     "remote.url",
     "remote.push",
@@ -98,6 +103,11 @@ class Settings:
     home: str
     strategy: Strategy
     compression: str
+    max_size: int | None
+    """bytes"""
+    keep_days: int | None
+    min_free: int | None
+    """bytes"""
     workers: int
     remote_url: str | None = field(repr=False)
     """a URL, which may hold credentials, or the absolute path of a folder"""
@@ -117,6 +127,9 @@ class Settings:
             self.home,
             self.strategy.value,
             self.compression,
+            size_text(self.max_size) if self.max_size is not None else NOTHING,
+            self.keep_days if self.keep_days is not None else NOTHING,
+            size_text(self.min_free) if self.min_free is not None else NOTHING,
             self.workers,
             hidden(self.remote_url.replace("'", "%27")) if self.remote_url is not None else NOTHING,
             "true" if self.remote_push else "false",
@@ -156,6 +169,9 @@ def load(*, strategy: str | None = None, home: str | None = None, environ: Mappi
         home=choose(_HOME, _parse_home, chosen, user_folder(env, "data")),
         strategy=choose(_STRATEGY, Strategy.parse, strategies, Strategy.SMART),
         compression=choose(_COMPRESSION, _parse_compression, (), "auto"),
+        max_size=choose(_MAX_SIZE, partial(_parse_size, _MAX_SIZE), (), NOTHING),
+        keep_days=choose(_KEEP_DAYS, _parse_days, (), NOTHING),
+        min_free=choose(_MIN_FREE, partial(_parse_size, _MIN_FREE), (), NOTHING),
         workers=choose(_WORKERS, _parse_workers, (), "auto"),
         remote_url=choose(_URL, _parse_url, ((remote, variable),), NOTHING),
         remote_push=choose(_PUSH, _parse_push, (), "false"),
@@ -233,6 +249,42 @@ def _parse_signers(value: str, source: str) -> str | None:
 
 def _parse_max_age(value: str, source: str) -> int | None:
     return None if value == NOTHING else parse_duration(value, f"{source}: {_MAX_AGE}")
+
+
+def _parse_size(key: str, value: str, source: str) -> int | None:
+    if value == NOTHING:
+        return None
+    try:
+        return parse_size(value)
+    except UsageError as error:
+        raise UsageError(f"{source}: {key}: {error.message}", error.hint) from None
+
+
+def _parse_days(value: str, source: str) -> int | None:
+    if value == NOTHING:
+        return None
+    if value.isascii() and value.isdecimal() and len(value) <= 5:
+        return int(value)
+    raise UsageError(f"{source}: {_KEEP_DAYS} must be a number of days, or none, not {value!r}")
+
+
+def parse_size(text: str) -> int:
+    """``20GB``, ``500M``, ``1.5 TiB`` or a number of bytes. k, M, G and T are decimal, Ki, Mi, Gi and Ti binary."""
+    pattern = r"([0-9]{1,20}(?:\.[0-9]{1,9})?)\s*(?:([kmgt])(i?))?b?"
+    found = re.fullmatch(pattern, text.strip(), re.IGNORECASE | re.ASCII)
+    if found is None:
+        raise UsageError(f"{text[:100]!r} is not a size", "Write a number and a unit: 20GB, 500M, 1.5TiB.")
+    number, unit, binary = found.groups()
+    factor = (1024 if binary else 1000) ** ("kmgt".index(unit.lower()) + 1 if unit else 0)
+    return int(number) * factor if number.isdecimal() else int(float(number) * factor)
+
+
+def size_text(size: int) -> str:
+    """So many bytes as settings.yaml has them, in the largest unit that fits: ``20GB``."""
+    units = [(1000**power, f"{unit}B") for power, unit in ((4, "T"), (3, "G"), (2, "M"), (1, "k"))]
+    units += [(1024**power, f"{unit}iB") for power, unit in ((4, "T"), (3, "G"), (2, "M"), (1, "K"))]
+    length, name = next((item for item in units if size and size % item[0] == 0), (1, ""))
+    return f"{size // length}{name}"
 
 
 def parse_duration(value: str, what: str) -> int:

@@ -385,6 +385,8 @@ def log(data: bytes, as_json: bool) -> None:
 def collected(report: GcReport) -> None:
     """What a gc removed, or would."""
     verb = "would remove" if report.dry_run else "removed"
+    for space in report.spaces:
+        print(f"{verb} space {space.name}, which was at {printable(space.path)}")
     for use in report.catalogs:
         print(f"{verb} catalog {_use(use)}")
     counts = (

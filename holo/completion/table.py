@@ -224,6 +224,7 @@ OPTIONS = {
         "--keep-days": ("Remove catalogs not used in N days.", "N"),
         "--keep-last": ("Remove all but the N catalogs last used.", "N"),
         "--max-size": ("Remove the least recently used until the rest fits.", "SIZE"),
+        "--missing": ("First drop spaces whose folder, or the worktree they were for, is gone.", ""),
         "--quiet": ("Say nothing but warnings and errors.", ""),
         "-q": ("Say nothing but warnings and errors.", ""),
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),

@@ -11,7 +11,7 @@ Killed anywhere, this leaves catalogs that have all their blobs, and garbage for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,25 +28,38 @@ if TYPE_CHECKING:
     from holo.home import Home
 
 
-def collect_garbage(home: Home, policy: Policy, *, dry_run: bool) -> GcReport:
+def collect_garbage(
+    home: Home, policy: Policy, *, dry_run: bool, wait: bool = True, gone: Collection[str] = ()
+) -> GcReport:
     """Remove what no catalog needs, in the library and beside the spaces, and the catalogs that the policy selects.
 
-    The caller has removed what killed throw-away environments left. Raises :class:`IntegrityError` if it is not known
-    what is needed; only drafts, locks and layers are removed then.
+    The caller has removed what killed throw-away environments left. ``gone``: spaces that hold nothing any more.
+    Raises :class:`IntegrityError` if it is not known what is needed; only drafts, locks and layers are removed then.
+    Without ``wait``, raises :class:`InUseError` if somebody else uses the library.
     """
-    library, spaces = home.library, home.spaces
+    library, spaces, layers = home.library, home.spaces, Layers(home.spaces.path)
     with os_errors_as(f"cannot collect garbage in {library.path}", name_file=True):
         known, _ = needs(library)  # takes long, and nobody has to wait for that
-    with locked_library(library, exclusive=not dry_run, on_wait=home.on_wait):
+        trees = layers.sizes(layers.trees)
+    with locked_library(library, exclusive=not dry_run, on_wait=home.on_wait, wait=wait):
         holders = spaces.holders() if policy != Policy() else {}
-        report = collect(library, known, holders, policy, dry_run=dry_run)
+        left = {digest: [name for name in names if name not in gone] for digest, names in holders.items()}
+        holders = {digest: names for digest, names in left.items() if names}
+        report = collect(library, known, holders, policy, trees, dry_run=dry_run)
         drafts, locks = spaces.tidy(dry_run=dry_run)
         drafts += collect_builds(library, spaces, dry_run=dry_run)
-    going = {use.digest for use in report.catalogs}
-    layers = Layers(spaces.path).collect(library.catalogs.digests() - going, dry_run=dry_run)
+    staying = library.catalogs.digests() - {use.digest for use in report.catalogs}
+    removed, freed = layers.collect(staying, dry_run=dry_run)
     if report.damage:
         raise _incomplete(report.damage)
-    return replace(report, drafts=report.drafts + drafts, locks=locks, layers=layers)
+    return replace(
+        report,
+        drafts=report.drafts + drafts,
+        locks=locks,
+        layers=removed,
+        bytes_freed=report.bytes_freed + freed,
+        bytes_left=report.bytes_left + sum(size for digest, size in trees.items() if digest in staying),
+    )
 
 
 def _incomplete(damage: Sequence[Damage]) -> IntegrityError:

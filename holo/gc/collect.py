@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,22 +27,27 @@ def collect(
     known: Mapping[str, Needs],
     holders: Mapping[str, Sequence[str]],
     policy: Policy,
+    trees: Mapping[str, int] | None = None,
     *,
     dry_run: bool,
 ) -> GcReport:
     """Collect the garbage of a library, whose lock the caller holds: shared for a dry run, else exclusively.
 
     ``known`` is what :func:`needs` found before the lock, ``holders`` are the spaces by the digests of their
-    catalogs. Raises :class:`HoloError` if something cannot be removed; the library is valid all the same.
+    catalogs, ``trees`` the bytes of the trees of throw-away environments. Raises :class:`HoloError` if something
+    cannot be removed; the library is valid all the same.
     """
     started = time.monotonic()
     with os_errors_as(f"cannot collect garbage in {library.path}", name_file=True):
         there = take_inventory(library)
+        occupied = sum(file.bytes for files in (*there.blobs.values(), *there.links.values()) for file in files)
+        if policy.min_free is not None:
+            policy = policy.within(occupied + sum((trees or {}).values()), shutil.disk_usage(library.path).free)
         may_remove = _Rights(library)
         kept = dict.fromkeys(not_removable(there, may_remove), ()) | dict(holders)
         needed, damage = needs(library, known)
         there.damage += damage
-        decision, others = decide(there, needed, kept, policy, time.time()).within(may_remove)
+        decision, others = decide(there, needed, kept, policy, time.time(), trees or {}).within(may_remove)
         files = [*decision.drafts, *decision.links, *decision.blobs]
         freed, shared = _measure(library, files)
         if not dry_run:
@@ -54,8 +60,6 @@ def collect(
     def use(digest: str) -> Use:
         return Use(names.get(digest, []), digest, there.catalogs[digest], sorted(holders.get(digest, ())))
 
-    occupied = sum(file.bytes for forms in there.blobs.values() for file in forms)
-    occupied += sum(file.bytes for files in there.links.values() for file in files)
     return GcReport(
         dry_run=dry_run,
         catalogs=[use(digest) for digest in decision.catalogs],

@@ -54,6 +54,7 @@ def decide(
     holders: Mapping[str, Sequence[str]],
     policy: Policy,
     now: float,
+    trees: Mapping[str, int],
 ) -> Decision:
     """The catalogs that the policy selects, and everything that no other catalog needs.
 
@@ -62,7 +63,7 @@ def decide(
     """
     if there.damage:
         return Decision([], [], [], [], there.drafts, [], [])
-    going, kept = _catalogs_to_go(there, needed, holders, policy, now)
+    going, kept = _catalogs_to_go(there, needed, holders, policy, now, trees)
     staying = there.catalogs.keys() - set(going)
     blobs = frozenset[str]().union(*(needed[digest].blobs for digest in staying))
     links = frozenset[LinkKey]().union(*(needed[digest].links for digest in staying))
@@ -84,6 +85,7 @@ def _catalogs_to_go(
     holders: Mapping[str, Sequence[str]],
     policy: Policy,
     now: float,
+    trees: Mapping[str, int],
 ) -> tuple[list[str], list[str]]:
     """The selected catalogs that go, and those that spaces hold; the least recently used first."""
     by_use = sorted(there.catalogs, key=lambda digest: (there.catalogs[digest], digest))
@@ -94,7 +96,7 @@ def _catalogs_to_go(
         selected.update(by_use[: max(0, len(by_use) - policy.keep_last)])
     if policy.max_size is not None:
         staying = [digest for digest in by_use if digest not in selected or digest in holders]
-        selected.update(_until_it_fits(there, needed, holders, staying, policy.max_size))
+        selected.update(_until_it_fits(there, needed, holders, staying, policy.max_size, trees))
     return (
         [digest for digest in by_use if digest in selected and digest not in holders],
         [digest for digest in by_use if digest in selected and digest in holders],
@@ -107,6 +109,7 @@ def _until_it_fits(
     holders: Mapping[str, Sequence[str]],
     catalogs: list[str],
     most: int,
+    trees: Mapping[str, int],
 ) -> Iterator[str]:
     """As many catalogs, in order, as have to go until the rest fits; with those among them that spaces hold."""
     users = Counter[object]()
@@ -115,13 +118,14 @@ def _until_it_fits(
         users.update(needed[digest].links)
     sizes: dict[object, int] = {digest: sum(file.bytes for file in forms) for digest, forms in there.blobs.items()}
     sizes.update((key, sum(file.bytes for file in files)) for key, files in there.links.items())
-    occupied = sum(sizes.get(item, 0) for item in users)
+    occupied = sum(sizes.get(item, 0) for item in users) + sum(trees.get(digest, 0) for digest in catalogs)
     for digest in catalogs:
         if occupied <= most:
             return
         yield digest
         if digest in holders:
             continue
+        occupied -= trees.get(digest, 0)
         for item in (*needed[digest].blobs, *needed[digest].links):
             users[item] -= 1
             if not users[item]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from holo.errors import UsageError
-
-_UNITS = "kmgt"
 
 
 @dataclass(frozen=True)
@@ -21,15 +18,16 @@ class Policy:
     max_size: int | None = None
     """the least recently used, until the blobs and link forms of the others occupy no more bytes than this"""
 
+    min_free: int | None = None
+    """likewise, until so many bytes of the disk are free"""
+
     def __post_init__(self) -> None:
         if min(self.keep_days or 0, self.keep_last or 0, self.max_size or 0) < 0:
             raise UsageError("--keep-days, --keep-last and --max-size must not be negative")
 
-
-def parse_size(text: str) -> int:
-    """``20GB``, ``500M``, ``1.5 TiB`` or a number of bytes. k, M, G and T are decimal, Ki, Mi, Gi and Ti binary."""
-    found = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?)\s*(?:([{_UNITS}])(i?))?b?", text.strip(), re.IGNORECASE | re.ASCII)
-    if found is None:
-        raise UsageError(f"{text!r} is not a size", "Write a number and a unit: 20GB, 500M, 1.5TiB.")
-    number, unit, binary = found.groups()
-    return int(float(number) * (1024 if binary else 1000) ** (_UNITS.index(unit.lower()) + 1 if unit else 0))
+    def within(self, occupied: int, free: int) -> Policy:
+        """The same without ``min_free``, for a library that occupies so much of its disk, of which so much is free."""
+        if self.min_free is None or free >= self.min_free:
+            return replace(self, min_free=None)
+        most = max(0, occupied - (self.min_free - free))
+        return replace(self, min_free=None, max_size=most if self.max_size is None else min(most, self.max_size))

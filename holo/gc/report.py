@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from holo.hololib.inventory import Damage
+from holo.space import Space
 
 _REMOVED = ("blobs", "links", "golden", "drafts", "locks", "layers")
 
@@ -56,12 +57,15 @@ class GcReport:
     damage: list[Damage]
     """why only drafts were removed, if so"""
     seconds: float
+    spaces: list[Space] = field(default_factory=list)
+    """that were dropped because their directory, or the folder that they were for, is gone"""
 
     def to_json(self) -> dict[str, Any]:
         """The document ``holo gc --json`` prints."""
         return {
             "dry_run": self.dry_run,
             "catalogs": [use.to_json() for use in self.catalogs],
+            "spaces": [{"name": space.name, "path": space.path} for space in self.spaces],
             "kept": [use.to_json() for use in self.kept],
             "removed": {name: getattr(self, name) for name in _REMOVED},
             "bytes": {"freed": self.bytes_freed, "shared": self.bytes_shared, "left": self.bytes_left},

@@ -14,7 +14,11 @@ from holo.errors import HoloError, UsageError, advice_at_home
 from holo.walk import make_folders
 
 FOLDERS = ("library", "catalog", "names", "links", "golden", "used", "unsettled", "quarantine", "builds", "incoming")
-LOCKS = ("pending.lock", "lock")
+UPKEEP = "upkeep"
+"""Empty; its mtime says when the last clean-up in the background began, or ended."""
+
+LOCKS = (UPKEEP, "pending.lock", "lock")
+"""The files beside the folders."""
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
 """What a catalog or a space may be called: it is a file name on every platform and needs no quoting."""

@@ -9,29 +9,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
 from holo import platform
 from holo.errors import HoloError, os_errors_as
-from holo.hololib.locks import OnWait, locked, say_waiting
+from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, say_waiting
 
 if TYPE_CHECKING:
     from holo.hololib.library import Library
 
 
 @contextmanager
-def locked_library(library: Library, *, exclusive: bool, on_wait: OnWait = say_waiting) -> Iterator[None]:
+def locked_library(
+    library: Library, *, exclusive: bool, on_wait: OnWait = say_waiting, wait: bool = True
+) -> Iterator[None]:
     """Keep others away from a library while the block runs, once it is recovered.
 
     The lock is shared by everything that uses blobs and catalogs, and exclusive for what removes them. A thread must
-    not take it again while holding it.
+    not take it again while holding it. Without ``wait``, raises :class:`InUseError` if somebody else holds it; whoever
+    comes meanwhile shows in :func:`is_waited_for`.
     """
     if not exclusive and library.may_be_torn and os.access(library.path, os.W_OK):
         with locked_library(library, exclusive=True, on_wait=on_wait):
             pass
-    with _locked(library, exclusive=exclusive, on_wait=on_wait):
+    with _locked(library, exclusive=exclusive, on_wait=on_wait) if wait else _locked_if_free(library):
         may_be_torn = library.may_be_torn
         if may_be_torn and exclusive:
             _recover(library, on_wait)
@@ -57,6 +60,22 @@ def _locked(library: Library, *, exclusive: bool, on_wait: OnWait) -> Iterator[N
             (held if exclusive else passing).enter_context(pending)
             held.enter_context(lock)
         yield
+
+
+def _locked_if_free(library: Library) -> AbstractContextManager[object]:
+    """Hold the lock exclusively, without passing the pending lock: that is left to those who have to wait."""
+    path = os.path.join(library.path, "lock")
+    return locked(path, f"the library {library.path}", exclusive=True, wait=False)
+
+
+def is_waited_for(library: Library) -> bool:
+    """Whether somebody waits for the lock of a library that this process holds without ever having waited itself."""
+    path = os.path.join(library.path, "pending.lock")
+    try:
+        with locked(path, path, exclusive=True, wait=False):
+            return False
+    except (InUseError, CannotLockError):
+        return True
 
 
 def _recover(library: Library, say: OnWait) -> None:

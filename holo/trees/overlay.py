@@ -87,16 +87,27 @@ class Layers:
 
         return sorted({*map(name_of, names)})
 
-    def collect(self, catalogs: set[str], *, dry_run: bool) -> int:
-        """Remove all trees but those of ``catalogs``, and all layers, unless a run uses them. Returns how many.
+    def collect(self, catalogs: set[str], *, dry_run: bool) -> tuple[int, int]:
+        """Remove all trees but those of ``catalogs``, and all layers, unless a run uses them.
 
-        Each path that a run was at has a layer of its own, which takes milliseconds to make.
+        Each path that a run was at has a layer of its own, which takes milliseconds to make. Returns how many, and the
+        bytes that are free then.
         """
         from holo.trees.held import remove_held
 
         doomed = [os.path.join(self.trees, name) for name in self.of(self.trees) if name not in catalogs]
         doomed += [os.path.join(self.layers, name) for name in self.of(self.layers)]
-        return sum(remove_held(path, dry_run=dry_run) for path in doomed)
+        removed = freed = 0
+        for path in doomed:
+            size = _size(path)
+            if remove_held(path, dry_run=dry_run):
+                removed += 1
+                freed += size
+        return removed, freed
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The bytes on the disk that each directory in one of the folders shares with nothing, by its name."""
+        return {name: _size(os.path.join(folder, name)) for name in self.of(folder)}
 
     def remove_drafts(self) -> None:
         """Remove the trees and layers that killed commands did not finish."""
@@ -104,6 +115,19 @@ class Layers:
 
         for folder in (self.trees, self.layers):
             remove_drafts(folder)
+
+
+def _size(path: str) -> int:
+    """The bytes on the disk of the files in a tree, without those that they share."""
+    total = 0
+    for _, _, files, folder in os.fwalk(path):
+        for name in files:
+            with suppress(OSError):
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                    size = status.st_blocks * 512
+                    total += size - min(size, platform.shared_bytes(folder, name) if size else 0)
+    return total
 
 
 def _boot() -> str:

@@ -18,7 +18,7 @@ import pytest
 
 from holo import HoloError, Hololib, IntegrityError, NotFound, UsageError
 from holo.files import unseal
-from holo.gc.policy import parse_size
+from holo.settings import parse_size
 from support import compare, fiemap, trees
 from support.cli import Holo
 

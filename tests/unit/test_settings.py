@@ -16,13 +16,17 @@ from hypothesis import strategies as st
 
 from holo import settings
 from holo.errors import UsageError
-from holo.settings import Setting, Settings, Strategy
+from holo.gc.policy import Policy
+from holo.settings import Setting, Settings, Strategy, parse_size, size_text
 
 EXAMPLE = Path(__file__).parents[2] / "settings.example.yaml"
 KEYS = [
     "home",
     "holotree.restoration-strategy",
     "library.compression",
+    "library.max-size",
+    "library.keep-days",
+    "library.min-free",
     "workers",
     "remote.url",
     "remote.push",
@@ -280,6 +284,8 @@ def test_a_mistake_does_not_hide_behind_a_better_source(tmp_path: Path) -> None:
         ("workers: [1]", "workers must be a single value, not a list"),
         ("home: {a: b}", "home must be a single value, not keys and values"),
         ("library: {compression: gzip}", "unknown library.compression 'gzip'; use auto, raw or zstd"),
+        ("library: {max-size: much}", "library.max-size: 'much' is not a size"),
+        ("library: {keep-days: 1.5}", "library.keep-days must be a number of days, or none, not '1.5'"),
         ("library: {compression: }", "unknown library.compression ''"),
         ("holotree: {restoration-strategy: no}", "unknown strategy 'no'; use smart"),
         ("workers: 0", "workers must be auto or a number from 1 to 256, not '0'"),
@@ -386,3 +392,15 @@ def test_importing_settings_stays_cheap() -> None:
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     heavy = {"yaml", "pydantic", "typer", "rich", "platformdirs", "holo.urls"} if sys.platform == "linux" else {"yaml"}
     assert not heavy & set(output.split())
+
+
+def test_a_policy_becomes_a_size_where_room_is_lacking() -> None:
+    assert Policy(min_free=100).within(1000, 100) == Policy()
+    assert Policy(min_free=100).within(1000, 40) == Policy(max_size=940)
+    assert Policy(min_free=100, max_size=500).within(1000, 40) == Policy(max_size=500)
+    assert Policy(min_free=5000).within(1000, 40) == Policy(max_size=0)
+
+
+@given(st.integers(0, 1 << 60))
+def test_a_size_is_shown_as_it_can_be_written(size: int) -> None:
+    assert parse_size(size_text(size)) == size

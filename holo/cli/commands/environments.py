@@ -54,13 +54,15 @@ def record(
     from holo.cli import render
 
     with progress("record", "recording", "files", form=shown, quiet=as_json) as on_progress:
-        report = Hololib().record(
+        library = Hololib()
+        report = library.record(
             directory, name, skip_special=skip_special, keep_setid=keep_setid, on_progress=on_progress
         )
     for warning in report.warnings:
         render.warn(warning)
     with reporting():
         render.document(report.to_json()) if as_json else render.recorded(report)
+    library.start_upkeep()
 
 
 @command("init", _GROUP, ["holo init job-1 app", "holo init web requirements.txt --to .venv"])
@@ -103,7 +105,8 @@ def init(
 
     space, source = space_and_source(name, source, space)
     with progress("init", "restoring", "files", form=shown, quiet=as_json) as on_progress:
-        report = Hololib().init(
+        library = Hololib()
+        report = library.init(
             space,
             source,
             to=to,
@@ -120,6 +123,7 @@ def init(
         )
     with reporting():
         render.restored(report, as_json)
+    library.start_upkeep()
 
 
 @command(

@@ -113,6 +113,9 @@ def collect_garbage(
         Optional[str],
         typer.Option("--max-size", metavar="SIZE", help="Remove the least recently used until the rest fits (20GB)."),
     ] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="First drop spaces whose folder, or the worktree they were for, is gone.")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -120,7 +123,7 @@ def collect_garbage(
     from holo.api import Hololib
     from holo.cli import render
 
-    report = Hololib().gc(dry_run=dry_run, keep_days=keep_days, keep_last=keep_last, max_size=max_size)
+    report = Hololib().gc(dry_run=dry_run, keep_days=keep_days, keep_last=keep_last, max_size=max_size, missing=missing)
     with reporting(is_done=not dry_run):
         render.report(report, render.collected, as_json)
 

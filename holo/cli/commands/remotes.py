@@ -75,13 +75,15 @@ def pull(
     from holo.api import Hololib
     from holo.cli import render
 
-    shared = Hololib().remote(remote)
+    library = Hololib()
+    shared = library.remote(remote)
     with progress("pull", "pulling", "bytes", form=shown, quiet=as_json, requests=shared.requests) as on_progress:
         report = shared.pull(reference, name, keep_setid=keep_setid, dry_run=dry_run, on_progress=on_progress)
     for warning in report.warnings:
         render.warn(warning)
     with reporting():
         render.document(report.to_json()) if as_json else render.pulled(report)
+    library.start_upkeep()
 
 
 class Action(enum.StrEnum):

@@ -99,16 +99,18 @@ def import_(
 
     if (file is None) is (rcc is None):
         raise UsageError("import takes one file, or one library of RCC", "Name a file, or a folder with --rcc.")
+    library = Hololib()
     with progress("import", "importing", "blobs", form=shown, quiet=as_json) as on_progress:
         if rcc is not None:
-            report = Hololib().import_rcc(rcc, name, keep_setid=keep_setid, on_progress=on_progress)
+            report = library.import_rcc(rcc, name, keep_setid=keep_setid, on_progress=on_progress)
         else:
             source = 0 if file is None or file == "-" else file
-            report = Hololib().import_file(source, name, keep_setid=keep_setid, on_progress=on_progress)
+            report = library.import_file(source, name, keep_setid=keep_setid, on_progress=on_progress)
     for warning in report.warnings:
         render.warn(warning)
     with reporting():
         render.document(report.to_json()) if as_json else render.imported(report)
+    library.start_upkeep()
 
 
 @command("verify", _GROUP, ["holo verify app", "holo verify app.holo --allowed-signers ~/.ssh/allowed_signers"])
