@@ -56,7 +56,7 @@ class Memory:
     variables: dict[str, str]
     form: int
     """:data:`_FORM` when it was written"""
-    blueprint: str = ""
+    blueprint: str
     """its absolute path"""
 
     def is_current(self, environ: Mapping[str, str]) -> bool:
@@ -103,8 +103,8 @@ def recall(library: Library, blueprint: Blueprint, options: BuildOptions) -> Cat
     """The catalog of a blueprint, if no input has changed since it was built."""
     with suppress(TypeError, AttributeError, ValueError):  # it has another form, or a path that no file can have
         memory = Memory(**read_own(_path(library, blueprint, options)))
-        is_sound = memory.form == _FORM and NAME.fullmatch(memory.name) is not None and digests.is_digest(memory.digest)
-        if is_sound and library.catalogs.has(memory.digest) and memory.is_current(os.environ):
+        is_sound = memory.form == _FORM and memory.blueprint == blueprint.path and digests.is_digest(memory.digest)
+        if is_sound and NAME.fullmatch(memory.name) is not None and library.catalogs.has(memory.digest) and memory.is_current(os.environ):
             return CatalogRef(memory.name, memory.digest)
     return None
 

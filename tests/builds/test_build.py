@@ -214,7 +214,8 @@ def test_run_makes_a_space_and_follows_the_blueprint(holo: Holo, folder: Path) -
     back = holo("run", "--", "python", "-c", look, cwd=folder)
     assert back.stdout.strip() == "None"
     updated = f"updating space {space['name']} to match .*/requirements.txt; local changes are discarded\n"
-    assert re.fullmatch(updated, back.stderr)
+    ready = rf"{space['name']} ready in [\d.]+ s: 24 files of [\w-]+\n"
+    assert re.fullmatch(updated + ready, back.stderr)
 
 
 @local

@@ -7,6 +7,7 @@ and the others print comes when it came; only the typing is made up.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -61,11 +62,13 @@ class Event(NamedTuple):
 
 def play(world: World) -> list[Event]:
     """Run the session in Ada's home."""
+    environment = world.environment()
+    path = f"{environment['PATH']}:{os.path.dirname(sys.executable)}"  # where uv is
     shell = pexpect.spawn(
         "bash",
         ["--norc", "--noprofile", "--noediting"],
         cwd=str(world.home),
-        env={**world.environment(), **ADA, "PS1": _PROMPT, "TERM": "xterm-256color", "NO_COLOR": "1"},
+        env={**environment, **ADA, "PATH": path, "PS1": _PROMPT, "TERM": "xterm-256color", "NO_COLOR": "1"},
         dimensions=(_HEIGHT, _WIDTH),
         encoding="utf-8",
         echo=False,
