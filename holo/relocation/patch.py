@@ -137,16 +137,21 @@ class Relocator:
         A root outside of the tree must move in all files or in none, so it has to fit data as well. Only caches, which
         tools make again, may go on naming the old one.
         """
-        files = sorted(path for path, item in relocations.items() if item.kind == "binary" and self._outgrows(item, 0))
-        if files:
-            old, new = os.fsdecode(self.old), os.fsdecode(self.new)
-            raise RelocationImpossible(
-                f"{new} is {len(self.new) - len(self.old)} bytes longer than {old}, which is inside programs "
-                f"and libraries, where a longer path has no room: {listed(files)}",
-                f"Use a path of at most {len(self.old)} bytes{way_out}.",
-            )
+        new = self._roots[0][1]
+        for number, (old, there) in enumerate(self._roots):
+            if there != new:  # others lead to the tree as well: its real path
+                continue
+            programs = (path for path, item in relocations.items() if item.kind == "binary")
+            files = sorted(path for path in programs if self._outgrows(relocations[path], number))
+            if files:
+                room = len(os.fsencode(old))
+                raise RelocationImpossible(
+                    f"{new} is {len(self.new) - room} bytes longer than {old}, which is inside programs "
+                    f"and libraries, where a longer path has no room: {listed(files)}",
+                    f"Use a path of at most {room} bytes{way_out}.",
+                )
         for number, (here, there) in enumerate(self._roots):
-            if there in (None, here, self._roots[0][1]):
+            if there in (None, here, new):
                 continue
             files = sorted(path for path, item in relocations.items() if self._cannot_move(path, item, number))
             if files:

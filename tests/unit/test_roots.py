@@ -133,6 +133,15 @@ def test_what_names_the_project_moves_in_all_files_or_in_none() -> None:
         assert relocator.unmoved(files, []) == ([] if stays else ["cache", "db", "lib.so", "text"])
 
 
+def test_a_program_that_names_the_tree_by_its_real_path_grows_as_little() -> None:
+    content = b"\x7fELF\0/real/lib\0rest"
+    found = find_all(needles(["/a-link-to-it", "/real"]), content)
+    assert isinstance(found, Relocation)
+    relocator = Relocator("/a-link-to-it", "/b/longer", [("/real", "/b/longer")])
+    with pytest.raises(RelocationImpossible, match=r"4 bytes longer than /real, .*: lib\.so$"):
+        relocator.refuse_impossible({"lib.so": found})
+
+
 def test_a_database_that_names_only_the_environment_does_not_name_the_project() -> None:
     database = b"SQLite format 3\0"
     roots = needles([INSIDE, PROJECT])
