@@ -95,7 +95,8 @@ def _name(project: str) -> str | None:
 
 
 def _text(path: str) -> str:
-    """What a small file says; nothing, where it cannot be read."""
+    """What a small file says; nothing, where it cannot be read, or is no text."""
     with suppress(OSError):
-        return os.fsdecode(read_file(path, SMALL, follow=True)[0])
+        text = os.fsdecode(read_file(path, SMALL, follow=True)[0])
+        return text if "\0" not in text else ""
     return ""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from holo.catalog import LONGEST_TARGET
 from holo.files import SMALL, read_file
 from holo.owners import is_ours
 from holo.projects import project_of, same_project
@@ -69,7 +70,7 @@ def make_link_trees(tree: str, files: Iterable[str], old: str, new: str) -> list
     """
     warnings = []
     for file in files:
-        for place in _lines(os.path.join(tree, file)):
+        for place in filter(_can_be, _lines(os.path.join(tree, file))):
             if leads_into(place, new) and place == os.path.normpath(place) and not os.path.lexists(place):
                 source = old + place[len(new) :]
                 is_made = os.path.basename(place).startswith(_LINK_TREE) and _copy_links(source, place, old, new)
@@ -136,7 +137,7 @@ def foreign_imports(path: str, project: str) -> list[str]:
     own = os.path.realpath(project)
     roots: dict[str, bool] = {}
     found = []
-    for place in dict.fromkeys(_named_places(path)):
+    for place in filter(_can_be, dict.fromkeys(_named_places(path))):
         real = os.path.realpath(place)
         root = project_of(os.path.join(real, "x"))  # of a worktree inside another, the inner one
         if root is None or leads_into(real, os.path.realpath(path)):
@@ -196,6 +197,11 @@ def _linked_packages(modules: str, *, scopes: bool) -> Iterator[str]:
 def _lines(path: str) -> Iterator[str]:
     """The absolute paths in a file that has one in each line."""
     yield from (line for line in os.fsdecode(_content(path)).splitlines() if line.startswith("/"))
+
+
+def _can_be(place: str) -> bool:
+    """Whether a path that anybody may have written can be that of a file."""
+    return "\0" not in place and len(place) <= LONGEST_TARGET
 
 
 def _content(path: str) -> bytes:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from holo.projects import project_of, same_project
+from holo.relocation.project import foreign_imports, make_link_trees
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -59,6 +62,23 @@ def test_strange_git_file_ends_in_a_project_or_none(tmp_path: Path, git_file: st
     (tmp_path / ".git").write_text(git_file)
     assert project_of(str(tmp_path / ".venv")) in (None, str(tmp_path))
     assert same_project(str(tmp_path), str(tmp_path))
+    assert not same_project(str(tmp_path), str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("strange", ["\0", "/" * 100_000 + "x"], ids=["nul", "long"])
+def test_strange_paths_in_an_environment_name_no_checkout(main: Path, tmp_path: Path, strange: str) -> None:
+    git(main, "worktree", "add", "-q", str(tmp_path / "other"))
+    site = main / ".venv" / "lib" / "python3.11" / "site-packages"
+    (site / "x.dist-info").mkdir(parents=True)
+    place = f"{tmp_path}/other/__editable__.{strange}"
+    (site / "x.pth").write_text(f"{place}\n{tmp_path}/other/src\n")
+    (site / "__editable___x_finder.py").write_text(f"'{place}'")
+    document = {"url": f"file://{quote(place)}", "dir_info": {"editable": True}}
+    (site / "x.dist-info" / "direct_url.json").write_text(json.dumps(document))
+    assert foreign_imports(str(main / ".venv"), str(main)) == [f"{tmp_path}/other/src"]
+    files = ["lib/python3.11/site-packages/x.pth"]
+    warnings = make_link_trees(str(main / ".venv"), files, str(main), f"{tmp_path}/other")
+    assert warnings == [f"{files[0]} names {tmp_path}/other/src, which does not exist: install the project there again"]
 
 
 def test_clone_is_the_same_as_its_origin_and_as_its_siblings(main: Path, tmp_path: Path) -> None:
