@@ -246,6 +246,7 @@ def _itself(blueprint: Blueprint, inputs: Inputs, options: BuildOptions) -> _Its
     lock = _workspace(blueprint.folder, inputs) if blueprint.kind == "pyproject" else None
     if lock is None:
         return _Itself("", "", [], [])
+    lock = os.path.realpath(lock)  # as uv and the build backends name it in what they install
     path = os.path.join(lock, "uv.lock")
     found = [_local(package, lock) for package in _locked_packages(_toml(inputs.text(path), path))]
     local = [one for one in found if one is not None]

@@ -134,8 +134,8 @@ def test_what_cannot_be_mapped_is_refused_and_listed(holo: Holo) -> None:
 
 
 def test_a_blueprint_installs_the_project_and_its_members(holo: Holo) -> None:
-    """Built once, for the first worktree; the other gets its own source from the same catalog. One more package lies
-    beside the workspace, and uv would copy another."""
+    """Built once, for the first worktree, through a symlink; the other gets its own source from the same catalog. One
+    more package lies beside the workspace, and uv would copy another."""
     project = projects.python_monorepo(holo.root / "all")
     for name in ("beside", "copied"):
         trees.write(project / name / "pyproject.toml", projects.pyproject(name, projects.HATCHLING))
@@ -152,7 +152,9 @@ def test_a_blueprint_installs_the_project_and_its_members(holo: Holo) -> None:
     other = projects.worktree(project, holo.root / "a-longer-name")
     names = (*projects.MONOREPO, "beside", "copied")
 
-    first = Path(holo("init", "first", "--json", cwd=project).json()["path"])
+    link = holo.root / "link"
+    os.symlink(project, link)
+    first = Path(holo("init", "first", link / "pyproject.toml", "--json").json()["path"])
     second = Path(holo("init", "second", "--to", ".venv", "--json", cwd=other).json()["path"])
     assert len(holo("catalogs", "--json").json()["catalogs"]) == 1
     assert projects.said_by(first, *names) == projects.said_by(second, *names) == [f"first {name}" for name in names]
