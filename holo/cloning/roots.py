@@ -53,7 +53,7 @@ def named(texts: Iterable[str]) -> list[Root]:
 def of_project(source: str, target: str) -> list[Root]:
     """The project that a tree lies in, if its clone lies in another checkout of that; else ``[]``."""
     old, new = project_of(source), project_of(target)
-    if old is None or new is None or old in (new, os.sep) or not same_project(old, new):
+    if old is None or new is None or old == new or os.sep in (old, new) or not same_project(old, new):
         return []
     return [Root(old, new)]
 

@@ -40,7 +40,7 @@ def placement(recorded: str, path: str, chosen: str = "") -> Placement:
     if not recorded or chosen:
         return Placement(chosen)
     here = project_of(path)
-    if here is None:
+    if here in (None, os.sep):  # the files of that are the whole system's
         return Placement("", f"{path} lies in no project")
     if os.path.isdir(recorded) and not same_project(recorded, here):
         return Placement("", f"{here} is no checkout of that project")

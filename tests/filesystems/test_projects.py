@@ -9,7 +9,9 @@ from urllib.parse import quote
 
 import pytest
 
+from holo.cloning import roots
 from holo.projects import project_of, same_project
+from holo.relocation import project
 from holo.relocation.project import foreign_imports, make_link_trees
 
 
@@ -79,6 +81,15 @@ def test_strange_paths_in_an_environment_name_no_checkout(main: Path, tmp_path: 
     files = ["lib/python3.11/site-packages/x.pth"]
     warnings = make_link_trees(str(main / ".venv"), files, str(main), f"{tmp_path}/other")
     assert warnings == [f"{files[0]} names {tmp_path}/other/src, which does not exist: install the project there again"]
+
+
+def test_nothing_moves_to_the_root_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which some keep in git."""
+    for module in (project, roots):
+        monkeypatch.setattr(module, "project_of", lambda path: "/gone" if path.startswith("/gone") else "/")
+    assert project.placement("/gone", "/opt/env") == project.Placement("", "/opt/env lies in no project")
+    monkeypatch.setattr(roots, "same_project", lambda one, other: True)
+    assert roots.of_project("/gone/.venv", "/opt/env") == roots.of_project("/opt/env", "/gone/.venv") == []
 
 
 def test_clone_is_the_same_as_its_origin_and_as_its_siblings(main: Path, tmp_path: Path) -> None:
