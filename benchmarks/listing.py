@@ -58,8 +58,14 @@ def main() -> int:
         furnish(Path(folder))
         environment = {**os.environ, "HOLO_HOME": f"{folder}/home"}
         holo = shlex.split(options.holo)
+        kept = Path(folder, "home/holotree/.spaces/.listed")
+
+        def forget() -> None:
+            kept.unlink(missing_ok=True)
+
         cases = [
             Case("holo list", [*holo, "list"], environment, quick=True),
+            Case("holo list, the first", [*holo, "list"], environment, before=forget, quick=True),
             Case("holo list --json", [*holo, "list", "--json"], environment, quick=True),
             Case("python -c pass", [sys.executable, "-c", "pass"], environment, quick=True),
         ]

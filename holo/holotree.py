@@ -63,16 +63,17 @@ class Holotree:
     def __init__(self, home: str) -> None:
         self.home = absolute(home)
         self.path = os.path.join(self.home, "holotree")
-        self._records = os.path.join(self.path, ".spaces")
-        refuse_symlinks(self.path, self._records)
+        self.records = os.path.join(self.path, ".spaces")
+        """the folder of what is known about the spaces"""
+        refuse_symlinks(self.path, self.records)
 
     def folder(self) -> str:
         """The folder of what is known about spaces, made if it is not there."""
         try:
-            make_folders(self._records)
+            make_folders(self.records)
         except OSError as error:
-            raise HoloError(f"cannot make {self._records}: {error.strerror}", advice_at_home(error)) from error
-        return self._records
+            raise HoloError(f"cannot make {self.records}: {error.strerror}", advice_at_home(error)) from error
+        return self.records
 
     def default_path(self, name: str) -> str:
         """Where a space lives unless the user says otherwise. The length is the same for every name."""
@@ -101,7 +102,7 @@ class Holotree:
 
         Without ``wait``, raises :class:`InUseError` if somebody else holds it.
         """
-        path = os.path.join(self._records, check_name(name, "space") + ".lock")
+        path = os.path.join(self.records, check_name(name, "space") + ".lock")
         return locked(path, f"space {name!r}", exclusive=exclusive, wait=wait, on_wait=on_wait)
 
     def hold_mount_point(self, name: str, on_wait: OnWait = say_waiting) -> AbstractContextManager[object]:
@@ -142,7 +143,7 @@ class Holotree:
         """Remove the lock of a space that does not exist, unless somebody holds it."""
         with suppress(InUseError), self.lock(name, wait=False):
             if not is_there(self.record_path(name)):
-                _unlink_own(os.path.join(self._records, name + ".lock"))
+                _unlink_own(os.path.join(self.records, name + ".lock"))
 
     def find(self, name: str) -> Space | None:
         """The space of that name, or ``None``. Below the home it is where it is now, whatever the home's path was.
@@ -281,7 +282,7 @@ class Holotree:
         """Raise :class:`Conflict` if only the record of a space, which may be a copy, says where it is."""
         if space.standing == "unproven":
             raise Conflict(
-                f"nothing proves that {space.path} is space {space.name!r}: on the filesystem of {self._records} "
+                f"nothing proves that {space.path} is space {space.name!r}: on the filesystem of {self.records} "
                 "a copied file looks like its original",
                 f"{hint} If that is not your space, remove {self.record_path(space.name)}.",
             )
@@ -329,7 +330,7 @@ class Holotree:
         return NotFound(f"there is no space {name!r} in {self.path}", hints(choice("Spaces", name, self.names()), hint))
 
     def names(self) -> list[str]:
-        files = names_in(self._records)
+        files = names_in(self.records)
         found = {file.removesuffix(".json") for file in files if file.endswith(".json")}
         marked = {file.removesuffix(_MARK) for file in files if file.endswith(_MARK)} - found
         found.update(name for name in marked if NAME.fullmatch(name) and self._marked(name) is not None)
@@ -419,7 +420,7 @@ class Holotree:
         """
         path = self.record_path(space.name)
         with os_errors_as(f"cannot write {path}"):
-            make_folders(self._records)
+            make_folders(self.records)
             space = replace(space, home=self.home)
             self._write(path, space, durable=False)
             if space.state == "restoring":  # after it: a mark without a record tells of one that was lost
@@ -463,7 +464,7 @@ class Holotree:
         so nobody else is probing the filesystem. A dry run only counts.
         """
         try:
-            files = os.listdir(self._records)
+            files = os.listdir(self.records)
         except FileNotFoundError:
             return 0, 0
         drafts: dict[str, list[str]] = {}
@@ -475,7 +476,7 @@ class Holotree:
                 name, kind = os.path.splitext(file)
                 if kind in (".lock", *_BESIDE) and NAME.fullmatch(name):
                     drafts.setdefault(name, [])
-        trials = [os.path.join(self._records, file) for file in files if file.startswith(probe.NAME)]
+        trials = [os.path.join(self.records, file) for file in files if file.startswith(probe.NAME)]
         trials += [os.path.join(self.path, name) for name in names_in(self.path) if name.startswith(probe.DOCTOR)]
         for path in trials:
             if not dry_run:
@@ -487,12 +488,12 @@ class Holotree:
                     is_gone = self._is_gone(name)
                     doomed += [name + kind for kind in _BESIDE if is_gone]
                     # By now, whoever held the lock until this moment may have removed some of them.
-                    paths = [os.path.join(self._records, file) for file in doomed]
+                    paths = [os.path.join(self.records, file) for file in doomed]
                     there = [path for path in paths if os.path.lexists(path)]
                     removed += len(there)
                     locks += is_gone and name + ".lock" in files
                     if not dry_run:
-                        for path in [*there, *([os.path.join(self._records, name + ".lock")] if is_gone else [])]:
+                        for path in [*there, *([os.path.join(self.records, name + ".lock")] if is_gone else [])]:
                             with suppress(PermissionError):  # Windows removes nothing that is open
                                 os.unlink(path)
         return removed, locks
@@ -505,7 +506,7 @@ class Holotree:
         count = 0
         for file in files:
             if file.endswith(_MOUNT_LOCK) and NAME.fullmatch(file.removesuffix(_MOUNT_LOCK)):
-                path = os.path.join(self._records, file)
+                path = os.path.join(self.records, file)
                 with suppress(InUseError, CannotLockError), locked(path, path, exclusive=True, wait=False):
                     count += 1
                     if not dry_run:
@@ -514,44 +515,44 @@ class Holotree:
 
     def forget(self, name: str) -> None:
         for kind in (*_BESIDE, ".json"):
-            remove_at(os.path.join(self._records, name + kind))
+            remove_at(os.path.join(self.records, name + kind))
 
     def mark_used(self, name: str) -> None:
         """Note that this user works in a space now, if there is one. Where that cannot be written, it is no failure."""
-        with suppress(OSError), platform.closing(platform.open_root(self._records)) as folder:
+        with suppress(OSError), platform.closing(platform.open_root(self.records)) as folder:
             if is_there(self.record_path(name)):
                 platform.touch(folder, name + USED)
 
     def last_used(self, name: str) -> float | None:
         """When somebody last did, in seconds of the epoch."""
         with suppress(OSError):
-            return os.lstat(f"{self._records}{os.sep}{name}{USED}").st_mtime
+            return os.lstat(f"{self.records}{os.sep}{name}{USED}").st_mtime
         return None
 
     def beside(self) -> set[str]:
         """The names of the files that are beside the records, and of the records."""
-        return {*names_in(self._records)}
+        return {*names_in(self.records)}
 
     def record_path(self, name: str) -> str:
         """The file that says what is known of a space."""
-        return os.path.join(self._records, name + ".json")
+        return os.path.join(self.records, name + ".json")
 
     def origin_path(self, name: str) -> str:
         """The file that says which blueprint a space was made from (see :mod:`holo.blueprints.memory`)."""
-        return os.path.join(self._records, name + ORIGIN)
+        return os.path.join(self.records, name + ORIGIN)
 
     def history_path(self, name: str) -> str:
         """The file that says what has happened to a space (see :mod:`holo.history`)."""
-        return os.path.join(self._records, name + _HISTORY)
+        return os.path.join(self.records, name + _HISTORY)
 
     def _mark_path(self, name: str) -> str:
-        return os.path.join(self._records, name + _MARK)
+        return os.path.join(self.records, name + _MARK)
 
     def _inodes_path(self, name: str) -> str:
-        return os.path.join(self._records, name + _INODES)
+        return os.path.join(self.records, name + _INODES)
 
     def _mount_lock_path(self, name: str) -> str:
-        return os.path.join(self._records, check_name(name, "space") + _MOUNT_LOCK)
+        return os.path.join(self.records, check_name(name, "space") + _MOUNT_LOCK)
 
 
 def _is_replaced(space: Space) -> bool:

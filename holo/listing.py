@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -19,6 +19,7 @@ from holo.glance import glance
 from holo.hololib import CatalogSummary
 from holo.hololib.golden import golden_trees
 from holo.holotree import ORIGIN, USED, Holotree
+from holo.kept import Kept, files_of, keep, recall
 from holo.settings import parse_duration
 from holo.space import Space
 from holo.workers import pool
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 Details = TypeVar("Details", "SpaceDetails", "CatalogDetails")
 
-_WORTH_A_FORK = 500
-"""Spaces: reading so many takes longer than to start another process."""
+_MANY = 500
+"""Spaces: reading so many takes longer than to start another process, and is worth keeping for the next list."""
 
 
 class SpaceDetails(NamedTuple):
@@ -123,31 +124,42 @@ def not_used_for(duration: str | None, found: list[Details]) -> list[Details]:
 
 
 def _read(home: Home, *, look: bool) -> list[SpaceDetails]:
-    names = home.spaces.names()
-    workers = home.workers if len(names) >= _WORTH_A_FORK and pool.forks(home.workers) else 1
-    parts = [names[start::workers] for start in range(workers)]
-    beside = home.spaces.beside()
+    names, beside = home.spaces.names(), home.spaces.beside()
+    known = recall(home.spaces) if len(names) >= _MANY else {}
+    files = {name: files_of(home.spaces, name, beside) for name in names}
+    unread = {name for name in names if name not in known or known[name].files != files[name]}
+    workers = home.workers if len(unread) >= _MANY and pool.forks(home.workers) else 1
+    parts = [sorted(unread)[start::workers] for start in range(workers)]
 
-    def read(part: list[str]) -> list[SpaceDetails]:
-        known = home.spaces.spaces(part)
-        return [*_describe(home.spaces, glance(home.library, known) if look else iter(known), beside)]
+    def read(part: list[str]) -> list[Kept]:
+        spaces = home.spaces.spaces(part)
+        return [Kept(files[space.name], space, _blueprint(home.spaces, space, beside)) for space in spaces]
 
-    found = [item for part in pool.run(read, parts, workers) for item in part]
-    return sorted(found, key=lambda item: item.space.name)
+    fresh = {item.space.name: item for part in pool.run(read, parts, workers) for item in part}
+    if len(fresh) >= _MANY:
+        keep(home.spaces, (known | fresh).values())
+    # Of those that were to be read, some are other users'.
+    found = [fresh.get(name) if name in unread else known[name] for name in names]
+    items = [item for item in found if item is not None]
+    spaces = [item.space for item in items]
+    seen = glance(home.library, spaces) if look else iter(spaces)
+    return [_describe(home.spaces, space, item.blueprint, beside) for space, item in zip(seen, items, strict=True)]
 
 
-def _describe(tree: Holotree, known: Iterator[Space], beside: Set[str]) -> Iterator[SpaceDetails]:
-    for space in known:
-        restored = used = time_of(space.restored)
-        made = time_of(space.made) or restored
-        if f"{space.name}{USED}" in beside:
-            used = max(filter(None, (restored, tree.last_used(space.name))), default=None)
-        origin = origin_of(tree, space) if f"{space.name}{ORIGIN}" in beside else None
-        blueprint = origin.blueprint if origin is not None else None
-        folder: str | None = os.path.dirname(space.path)
-        if folder == tree.path:
-            folder = os.path.dirname(blueprint) if blueprint is not None else None
-        yield SpaceDetails(space, made, used or made, space.own if space.own >= 0 else None, blueprint, folder)
+def _blueprint(tree: Holotree, space: Space, beside: Set[str]) -> str | None:
+    origin = origin_of(tree, space) if f"{space.name}{ORIGIN}" in beside else None
+    return origin.blueprint if origin is not None else None
+
+
+def _describe(tree: Holotree, space: Space, blueprint: str | None, beside: Set[str]) -> SpaceDetails:
+    restored = used = time_of(space.restored)
+    made = (time_of(space.made) if space.made != space.restored else restored) or restored
+    if f"{space.name}{USED}" in beside:
+        used = max(filter(None, (restored, tree.last_used(space.name))), default=None)
+    folder: str | None = os.path.dirname(space.path)
+    if folder == tree.path:
+        folder = os.path.dirname(blueprint) if blueprint is not None else None
+    return SpaceDetails(space, made, used or made, space.own if space.own >= 0 else None, blueprint, folder)
 
 
 def time_of(text: str) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, replace
 from typing import Any, Literal, TypeGuard
 
@@ -80,7 +80,7 @@ class Space:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as its values: there are thousands to list, by several processes."""
-        return _unpickled, (*map(self.__dict__.__getitem__, _FIELDS),)
+        return _unpickled, (*map(self.__dict__.__getitem__, FIELDS),)
 
     @property
     def unkept_modes(self) -> dict[int, int]:
@@ -146,8 +146,8 @@ class Space:
         }
 
 
-_FIELDS = tuple(Space.__dataclass_fields__)
-_WRITTEN = {*_FIELDS} - {"standing"}
+FIELDS = tuple(Space.__dataclass_fields__)
+_WRITTEN = {*FIELDS} - {"standing"}
 _DEFAULTS = {
     key: known.default
     for key, known in Space.__dataclass_fields__.items()
@@ -163,7 +163,19 @@ def _space_of(values: dict[str, Any]) -> Space:
 
 
 def _unpickled(*values: Any) -> Space:
-    return _space_of(dict(zip(_FIELDS, values, strict=True)))
+    return _space_of(dict(zip(FIELDS, values, strict=True)))
+
+
+def space_of(values: Sequence[Any]) -> Space:
+    """A space from the values of its :data:`FIELDS`, as JSON has them. They are believed."""
+    found = dict(zip(FIELDS, values, strict=True))
+    found["times"] = _times(found["times"])
+    return _space_of(found)
+
+
+def _times(values: Sequence[int]) -> FileTimes:
+    times = FileTimes(*values)
+    return EXACT if times == EXACT else times
 
 
 def now() -> str:
@@ -192,8 +204,7 @@ def decode(data: bytes, name: str) -> Space | None:
             values = _DEFAULTS | {key: value for key, value in values.items() if key in _WRITTEN}
             if values.keys() != _WRITTEN:
                 raise TypeError
-        times = FileTimes(*values["times"])
-        values["times"] = EXACT if times == EXACT else times
+        values["times"] = _times(values["times"])
         values["standing"] = "own"
         space = _space_of(values)
         is_sound = _is_sound(space, name)

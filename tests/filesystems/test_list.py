@@ -6,13 +6,14 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from holo import Hololib, Space
 from holo.blueprints.memory import write_own
 from holo.holotree import Holotree
 from support import trees
@@ -221,3 +222,52 @@ def test_a_list_fits_eighty_columns_and_says_what_a_space_is_of(holo: Holo, spac
     assert str(project / ".venv") in holo("list", env={"COLUMNS": "999"}).stdout
     assert (found["made"], found["used"]) == (found["restored"], found["restored"])
     assert holo("catalogs", "--json").json()["catalogs"][0]["blueprints"] == [str(project / "requirements.txt")]
+
+
+@pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
+def test_what_a_long_list_has_kept_is_believed_only_while_it_is_so(
+    holo: Holo, space: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = Hololib(holo.home)
+    read: list[str] = []
+    spaces = Holotree.spaces
+
+    def told(tree: Holotree, names: Iterable[str] | None = None) -> list[Space]:
+        found = spaces(tree, names)
+        read.extend(space.name for space in found)
+        return found
+
+    def listed() -> list[str]:
+        """The names of the spaces whose records a long list has read; it says the same as a short one."""
+        monkeypatch.setattr("holo.listing._MANY", 1)
+        read.clear()
+        long, names = library.space_details(), sorted(read)
+        monkeypatch.setattr("holo.listing._MANY", 1000)
+        assert long == library.space_details()
+        return names
+
+    monkeypatch.setattr(Holotree, "spaces", told)
+    library.home = library.home._replace(workers=1)
+    file = holo.holotree / ".spaces" / ".listed"
+    assert listed() == ["one", "other"]
+    assert listed() == []
+    trees.write(space / "new")
+    assert listed() == [], "that shows in the directories"
+    holo("restore", "--space", "one")
+    assert listed() == ["one"]
+    holo("init", "--space", "third", "env")
+    holo("delete", "other")
+    assert listed() == ["third"]
+    digest = library.space("one", force=True).digest
+    origin = {"blueprint": "/project/requirements.txt", "compile": True, "digest": digest}
+    write_own(str(holo.holotree / ".spaces" / "one.origin"), origin)
+    assert listed() == ["one"]
+    data = file.read_bytes()
+    file.write_bytes(data.replace(b"pristine", b"Pristine", 1))
+    assert listed() == ["one", "third"]
+    file.chmod(0o666)
+    assert listed() == ["one", "third"]
+    shutil.copy(file, file.with_name("copy"))
+    file.with_name("copy").replace(file)
+    assert listed() == ["one", "third"]
+    assert listed() == []
