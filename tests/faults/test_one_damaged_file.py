@@ -29,7 +29,10 @@ def sound(holo: Holo) -> Holo:
 
 
 def spaces(holo: Holo) -> dict[str, dict[str, str]]:
-    return {item["name"]: item for item in holo("list", "--json").json()["spaces"]}
+    """What a record and its mark both say of each."""
+    fields = ("name", "path", "state", "catalog", "digest")
+    found = holo("list", "--json").json()["spaces"]
+    return {item["name"]: {field: item[field] for field in fields} for item in found}
 
 
 def follow(holo: Holo, failed: Result, *, fill_in: str = "", code: int = 0) -> None:
