@@ -292,8 +292,11 @@ class Hololib:
         from holo.projects import project_of
         from holo.relocation.project import imports_elsewhere
 
-        project = space.project or project_of(space.path) or project_of(os.path.join(current_directory(), "x")) or ""
-        return next(iter(imports_elsewhere(space.path, project)), None)
+        project = space.project or project_of(space.path)
+        if project is None:
+            with suppress(NotFound):  # the current directory is gone
+                project = project_of(os.path.join(current_directory(), "x"))
+        return next(iter(imports_elsewhere(space.path, project or "")), None)
 
     def build_log(self, catalog: str) -> bytes:
         """What the tools printed when a catalog (name or digest prefix) was built from a blueprint."""
