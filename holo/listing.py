@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence, Set
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -21,7 +22,7 @@ from holo.hololib.golden import golden_trees
 from holo.holotree import ORIGIN, USED, Holotree
 from holo.kept import Kept, files_of, keep, recall
 from holo.settings import parse_duration
-from holo.space import Space
+from holo.space import Space, State
 from holo.workers import pool
 
 if TYPE_CHECKING:
@@ -142,8 +143,22 @@ def _read(home: Home, *, look: bool) -> list[SpaceDetails]:
     found = [fresh.get(name) if name in unread else known[name] for name in names]
     items = [item for item in found if item is not None]
     spaces = [item.space for item in items]
-    seen = glance(home.library, spaces) if look else iter(spaces)
+    seen = _looked_at(home, spaces) if look else spaces
     return [_describe(home.spaces, space, item.blueprint, beside) for space, item in zip(seen, items, strict=True)]
+
+
+def _looked_at(home: Home, spaces: list[Space]) -> list[Space]:
+    """The spaces as their directories show them."""
+    workers = home.workers if len(spaces) >= _MANY and pool.forks(home.workers) else 1
+    if workers == 1:
+        return [*glance(home.library, spaces)]
+
+    def look(number: int) -> tuple[int, list[State]]:
+        return number, [space.state for space in glance(home.library, spaces[number::workers])]
+
+    states = dict(pool.run(look, range(workers), workers))
+    seen = [states[number % workers][number // workers] for number in range(len(spaces))]
+    return [space if space.state == now else replace(space, state=now) for space, now in zip(spaces, seen, strict=True)]
 
 
 def _blueprint(tree: Holotree, space: Space, beside: Set[str]) -> str | None:

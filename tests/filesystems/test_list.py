@@ -247,7 +247,7 @@ def test_what_a_long_list_has_kept_is_believed_only_while_it_is_so(
         return names
 
     monkeypatch.setattr(Holotree, "spaces", told)
-    library.home = library.home._replace(workers=1)
+    monkeypatch.setattr("holo.listing.pool.may_fork", lambda: False)  # what a worker reads is not told
     file = holo.holotree / ".spaces" / ".listed"
     assert listed() == ["one", "other"]
     assert listed() == []
@@ -271,3 +271,14 @@ def test_what_a_long_list_has_kept_is_believed_only_while_it_is_so(
     file.with_name("copy").replace(file)
     assert listed() == ["one", "third"]
     assert listed() == []
+
+    monkeypatch.undo()  # so that it forks, if pytest has no threads
+    monkeypatch.setattr("holo.listing._MANY", 1)
+    (space / "newer").touch()
+    for name in ("fourth", "fifth"):
+        holo("init", "--space", name, "env")
+    library = Hololib(holo.home)
+    for _ in range(2):
+        found = {item.space.name: item.space.state for item in library.space_details()}
+        assert found == {"one": "changed"} | dict.fromkeys(("fifth", "fourth", "third"), "pristine")
+        file.unlink(missing_ok=True)
