@@ -191,7 +191,9 @@ def test_run_makes_a_space_and_follows_the_blueprint(holo: Holo, folder: Path) -
     below.mkdir(parents=True)
     where = ("python", "-c", "import sys, tabulate; print(sys.prefix)")
     first = holo("run", "--", *where, cwd=below)
-    assert "building" in first.stderr
+    said = [line for line in first.stderr.splitlines() if re.match(r"building |recording |web-\w+ ready in ", line)]
+    assert [line.split()[0] for line in said[:2]] == ["building", "recording"]
+    assert len(said) == 3
     (space,) = holo("list", "--json").json()["spaces"]
     assert re.fullmatch(r"web-[0-9a-f]{8}", space["name"])
     assert first.stdout.strip() == space["path"]
