@@ -90,7 +90,7 @@ def catalogs(found: Sequence[CatalogDetails], order: Order, as_json: bool) -> No
         )
         for item in found
     ]
-    render.columns((*header, "FROM"), rows, flexible=(len(header),))
+    render.columns((*header, "FROM"), rows, flexible=(0, len(header)))
 
 
 def age(moment: float | None, now: float) -> str:
