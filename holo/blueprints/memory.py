@@ -104,7 +104,8 @@ def recall(library: Library, blueprint: Blueprint, options: BuildOptions) -> Cat
     with suppress(TypeError, AttributeError, ValueError):  # it has another form, or a path that no file can have
         memory = Memory(**read_own(_path(library, blueprint, options)))
         is_sound = memory.form == _FORM and memory.blueprint == blueprint.path and digests.is_digest(memory.digest)
-        if is_sound and NAME.fullmatch(memory.name) is not None and library.catalogs.has(memory.digest) and memory.is_current(os.environ):
+        is_sound = is_sound and NAME.fullmatch(memory.name) is not None
+        if is_sound and library.catalogs.has(memory.digest) and memory.is_current(os.environ):
             return CatalogRef(memory.name, memory.digest)
     return None
 
