@@ -62,7 +62,8 @@ def outside(path: str, content: bytes, prefix: str, others: Sequence[str] = ()) 
             # Relative paths start at the folder of the .pth (site.addpackage); lines with code begin with "import".
             if line.startswith("/") or (name.endswith(".pth") and line.startswith("..")):
                 target = os.path.normpath(os.path.join(prefix, os.path.dirname(path), line))
-                yield from _editable(path, target, (prefix, *others))
+                # A relative path is not patched, so it is right at the same place of a checkout only.
+                yield from _editable(path, target, (prefix, *(others if line.startswith("/") else ())))
     else:
         found = _INTERPRETER.match(content)
         if found is not None and os.fsdecode(found[1]) not in _OF_SYSTEM:

@@ -95,7 +95,11 @@ def test_lines_of_a_pth(holo: Holo, warnings: Warnings) -> None:
     trees.write(tree / site / "in.pth", "../../share\n./more\nmore\nimport sys; sys.path\n# ../../../..\n")
     trees.write(tree / site / "out.pth", "../../../../src\n")
     target = holo.root / "src"
-    assert warnings(tree) == [f"{site}/out.pth is an editable install that points outside the environment: {target}"]
+    expected = [f"{site}/out.pth is an editable install that points outside the environment: {target}"]
+    assert warnings(tree) == expected
+    shutil.rmtree(holo.root / "clone", ignore_errors=True)
+    trees.write(holo.root / "pyproject.toml", "")  # a project moves along, but no relative path is patched
+    assert warnings(tree) == expected
 
 
 @pytest.mark.parametrize(
