@@ -152,7 +152,7 @@ def foreign_imports(path: str, project: str) -> list[str]:
 def _named_places(path: str) -> Iterator[str]:
     """The places outside of an environment that its installed packages name."""
     for site in _site_packages(path):
-        with os.scandir(site) as entries:
+        with suppress(OSError), os.scandir(site) as entries:  # what cannot be read is not for this to report
             for entry in entries:
                 name = entry.name
                 if name.endswith((".pth", ".egg-link")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from urllib.parse import quote
@@ -81,6 +82,20 @@ def test_strange_paths_in_an_environment_name_no_checkout(main: Path, tmp_path: 
     files = ["lib/python3.11/site-packages/x.pth"]
     warnings = make_link_trees(str(main / ".venv"), files, str(main), f"{tmp_path}/other")
     assert warnings == [f"{files[0]} names {tmp_path}/other/src, which does not exist: install the project there again"]
+
+
+def test_unreadable_packages_name_no_checkout(main: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = main / ".venv" / "lib" / "python3.11" / "site-packages"
+    site.mkdir(parents=True)
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if path == str(site):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert foreign_imports(str(main / ".venv"), str(main)) == []
 
 
 def test_nothing_moves_to_the_root_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
