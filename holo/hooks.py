@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from holo.errors import Conflict, HoloError, UsageError, os_errors_as
 from holo.files import SMALL, read_file, write_atomically
 from holo.projects import project_of
-from holo.walk import current_directory
+from holo.walk import absolute, current_directory
 from holo.worktrees import git
 
 Kind: TypeAlias = Literal["git", "direnv", "claude"]
@@ -23,7 +23,7 @@ Kind: TypeAlias = Literal["git", "direnv", "claude"]
 _GIT = f"""\
 # >>> holo: a new worktree gets its environments. `holo hook git --remove` takes these lines out.
 case $1 in *[!0]*) ;; *)
-    [ -n "${{{git.BUSY}-}}" ] || holo worktree add . >&2 || : ;;
+    [ -n "${{{git.BUSY}-}}" ] || [ ! -f .git ] || holo worktree add . >&2 || : ;;
 esac
 # <<< holo
 """
@@ -94,7 +94,7 @@ def text_of(kind: Kind) -> str:
 def install(kind: Kind) -> HookReport:
     """Put the hook where its program finds it, for the current project, or for this user (direnv)."""
     path = _place(kind)
-    before = _read(path)
+    before = _read(kind, path)
     after = {"git": _with_block, "direnv": _with_function, "claude": _with_hooks}[kind](path, before)
     return _written(kind, path, before, after)
 
@@ -102,7 +102,7 @@ def install(kind: Kind) -> HookReport:
 def remove(kind: Kind) -> HookReport:
     """Take the hook out again. A file with nothing else in it goes."""
     path = _place(kind)
-    before = _read(path)
+    before = _read(kind, path)
     after = before
     if before is not None and kind == "git":
         after = _BLOCK.sub("", before)
@@ -126,7 +126,7 @@ def event_of(document: bytes) -> Event:
         if event == "WorktreeCreate":
             # The documentation says worktree_name, and what is sent is name.
             name = _text(found["name"] if "name" in found else found["worktree_name"])
-            safe = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")
+            safe = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")  # git has rules about dots in names of branches
             if safe:
                 return Event(False, _text(found["cwd"]), safe)
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -149,7 +149,8 @@ def _text(value: object) -> str:
 def _place(kind: Kind) -> str:
     here = current_directory()
     if kind == "git":
-        return os.path.join(here, git.run(here, "rev-parse", "--git-path", "hooks").rstrip("\n"), "post-checkout")
+        folder = git.run(here, "rev-parse", "--git-path", "hooks").removesuffix("\n")
+        return os.path.join(absolute(folder), "post-checkout")
     if kind == "claude":
         return os.path.join(project_of(os.path.join(here, ".claude")) or here, ".claude", "settings.json")
     own = os.environ.get("DIRENV_CONFIG")
@@ -157,13 +158,15 @@ def _place(kind: Kind) -> str:
     return os.path.join(own or os.path.join(user, "direnv"), "lib", "holo.sh")
 
 
-def _read(path: str) -> str | None:
+def _read(kind: Kind, path: str) -> str | None:
     try:
         return os.fsdecode(read_file(path, SMALL)[0])
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Conflict(f"cannot change {path}: {error.strerror}", "See `holo hook` for what is to be in it.") from error
+        raise Conflict(
+            f"cannot change {path}: {error.strerror}", f"`holo hook {kind}` shows what is to be in it."
+        ) from error
 
 
 def _written(kind: Kind, path: str, before: str | None, after: str | None) -> HookReport:

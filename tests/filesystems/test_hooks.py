@@ -83,20 +83,24 @@ def test_git_calls_it_for_new_worktrees_only(project: Project, path: str) -> Non
     if path:  # the user's own goes on
         write(hook, '#!/usr/bin/env bash\necho "$1 $3" >>../log\n', mode=0o750)
     assert project.holo("hook", "git", "--install", cwd=project.app).stdout == f"installed in {hook}\n"
-    assert project.holo("hook", "git", "--install", cwd=project.app).stdout == f"{hook} is as it should be\n"
+    (project.app / "below").mkdir()
+    again = project.holo("hook", "git", "--install", cwd=project.app / "below").stdout
+    assert again == f"{hook} is as it should be\n"
     assert os.access(hook, os.X_OK)
     git(project.app, "worktree", "add", "--quiet", "../new", env=project.env)
     assert project.has_its_own(project.root / "new")
     shutil.rmtree(project.root / "new" / ".venv")
     git(project.root / "new", "checkout", "--quiet", "-b", "other", env=project.env)
     assert not (project.root / "new" / ".venv").exists()
+    # A clone's first commit comes from none, too.
+    assert project.sh(f"git clone --quiet --config core.hooksPath={folder} app clone 2>&1", project.root) == ""
     # holo does it once, and a worktree is made even if holo fails.
     assert ".venv cloned" in project.sh("holo worktree add ../second")
     write(project.root / "tools" / "holo", "#!/bin/sh\nexit 1\n", mode=0o755)
     git(project.app, "worktree", "add", "--quiet", "../third", env=project.env)
     if path:
         lines = (project.root / "log").read_text().splitlines()
-        assert [line.endswith(" 1") for line in lines] == [True] * 4
+        assert [line.endswith(" 1") for line in lines] == [True] * 5
         assert project.holo("hook", "git", "--remove", cwd=project.app).stdout == f"removed from {hook}\n"
         assert hook.read_text() == '#!/usr/bin/env bash\necho "$1 $3" >>../log\n'
         assert hook.stat().st_mode & 0o777 == 0o750
@@ -159,11 +163,11 @@ def test_an_agent_gets_worktrees(project: Project) -> None:
         for group in installed["hooks"][event]
         for hook in group["hooks"]
     }
-    event = {**CREATE, "cwd": str(project.app / "src"), "name": "agent-1/Fix it"}
-    path = project.app / ".claude" / "worktrees" / "agent-1-Fix-it"
+    event = {**CREATE, "cwd": str(project.app / "src"), "name": "agent-1/../Fix it.lock"}
+    path = project.app / ".claude" / "worktrees" / "agent-1-Fix-it-lock"
     assert project.sh(command, stdin=json.dumps(event)) == f"{path}\n"  # and nothing else
     assert project.has_its_own(path)
-    assert git(path, "branch", "--show-current") == "worktree-agent-1-Fix-it\n"
+    assert git(path, "branch", "--show-current") == "worktree-agent-1-Fix-it-lock\n"
     shutil.rmtree(path / ".venv")
     assert project.sh(command, stdin=json.dumps(event)) == f"{path}\n"
     assert project.has_its_own(path)
