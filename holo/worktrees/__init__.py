@@ -52,7 +52,7 @@ def add(path: str, arguments: Sequence[str], spaces: Spaces, folder: str | None 
     If ``path`` is a worktree already, only what it lacks is made. Otherwise a failure removes the worktree again.
     """
     started = time.monotonic()
-    path = absolute(path)
+    path = _named(path)
     here = folder or current_directory()
     before = git.checkouts(here)
     known = git.find(before, path) if os.path.isdir(path) else None
@@ -206,7 +206,7 @@ def remove(path: str, arguments: Sequence[str], spaces: Spaces) -> RemovedWorktr
 
     If the directory is gone already, what git and holo still know of it goes.
     """
-    path = absolute(path)
+    path = _named(path)
     is_there = os.path.lexists(path)
     inside = _inside(path, spaces)
     first, checkout = _checkout(path)
@@ -216,8 +216,7 @@ def remove(path: str, arguments: Sequence[str], spaces: Spaces) -> RemovedWorktr
     if checkout is not None and is_there:
         if git.is_same(first, path):
             raise Conflict(f"{path} is the first checkout, which holds the repository", "Name another worktree.")
-        if not {"-f", "--force"} & set(arguments):
-            git.refuse_changed(checkout)
+        git.refuse_changed(checkout, arguments)
     for space in inside:
         spaces.delete(space)
     if checkout is not None:
@@ -227,6 +226,18 @@ def remove(path: str, arguments: Sequence[str], spaces: Spaces) -> RemovedWorktr
             gone = f"Its spaces are gone ({', '.join(inside)}): `holo worktree add {path}` makes them again."
             raise HoloError(error.message, gone if inside else "The worktree is still there.") from error
     return RemovedWorktree(path, is_there, tuple(inside))
+
+
+def _named(path: str) -> str:
+    """The absolute path of a worktree."""
+    if not path:  # as "$UNSET" is in a shell; it would mean the current one
+        raise UsageError("the path of the worktree is empty", "Name its directory.")
+    if path.startswith("-"):  # git takes options before it
+        raise UsageError(
+            f"{path} stands where the path of the worktree belongs",
+            "First comes the path, then what is for git: `holo worktree add ../fix -b fix`.",
+        )
+    return absolute(path)
 
 
 def _checkout(path: str) -> tuple[str, git.Checkout | None]:

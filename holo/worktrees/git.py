@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
-from holo.errors import Conflict, HoloError, NotFound
+from holo.errors import Conflict, HoloError, NotFound, UsageError
 
 BUSY = "HOLO_WORKTREE"
 """Set for git while holo adds a worktree, so that its own hook leaves the environments to it."""
 
 _LOCAL = ("DIR", "WORK_TREE", "INDEX_FILE", "COMMON_DIR", "PREFIX", "OBJECT_DIRECTORY", "ALTERNATE_OBJECT_DIRECTORIES")
 """What git tells its hooks of the repository that they run for (git rev-parse --local-env-vars)."""
+
+
+_LISTED = re.compile(r"^worktree (.+?)\n((?:HEAD |bare$).*?)^$", re.DOTALL | re.MULTILINE)
+"""A path, which may have lines of its own, and the lines that follow."""
 
 
 class Checkout(NamedTuple):
@@ -40,7 +46,9 @@ def run(folder: str, *arguments: str) -> str:
         raise NotFound("git is not installed", "Install it: worktrees are made by git.") from error
     if done.returncode != 0:
         lines = os.fsdecode(done.stderr).strip().splitlines()
-        said = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1] if lines else "")
+        said = next(
+            (line for line in lines if line.startswith(("fatal:", "error:", "usage:"))), lines[-1] if lines else ""
+        )
         said = said.removeprefix("fatal: ").removeprefix("error: ") or f"exit code {done.returncode}"
         name = " ".join(arguments[: 2 if arguments[0] == "worktree" else 1])
         raise HoloError(f"git {name} failed in {folder}: {said}")
@@ -50,12 +58,19 @@ def run(folder: str, *arguments: str) -> str:
 def checkouts(folder: str) -> list[Checkout]:
     """All worktrees of the repository of a folder, the first one first."""
     found = []
-    for block in run(folder, "worktree", "list", "--porcelain").split("\n\n"):
-        fields = dict(line.partition(" ")[::2] for line in block.splitlines())
-        if "worktree" in fields:
-            branch = fields.get("branch", "").removeprefix("refs/heads/")
-            found.append(Checkout(fields["worktree"], branch, "bare" in fields, "locked" in fields))
-    return found
+    for path, lines in _LISTED.findall(run(folder, "worktree", "list", "--porcelain")):
+        fields = dict(line.partition(" ")[::2] for line in lines.splitlines())
+        branch = fields.get("branch", "").removeprefix("refs/heads/")
+        found.append(Checkout(path, branch, "bare" in fields, "locked" in fields))
+    return [*map(_of_submodule, found[:1]), *found[1:]]
+
+
+def _of_submodule(first: Checkout) -> Checkout:
+    """The first checkout of a submodule, for which git lists the folder that it keeps the repository in."""
+    if not first.is_bare and os.path.isdir(first.path) and not os.path.lexists(os.path.join(first.path, ".git")):
+        with suppress(HoloError):
+            return first._replace(path=run(first.path, "rev-parse", "--show-toplevel").removesuffix("\n"))
+    return first
 
 
 def is_same(one: str, other: str) -> bool:
@@ -72,10 +87,21 @@ def branches(folder: str) -> set[str]:
     return set(run(folder, "for-each-ref", "--format=%(refname:short)", "refs/heads").splitlines())
 
 
-def refuse_changed(checkout: Checkout) -> None:
-    """Raise :class:`Conflict` for a worktree that git would not remove: before anything in it is removed."""
+def refuse_changed(checkout: Checkout, arguments: Sequence[str]) -> None:
+    """Raise an error for a worktree that git would not remove: before anything in it is removed."""
+    forces = 0
+    for argument in arguments:
+        if re.fullmatch("--force|-f+", argument) is None:
+            raise UsageError(f"git worktree remove does not know {argument}", "It knows --force.")
+        forces += 1 if argument == "--force" else len(argument) - 1
+    if checkout.is_locked and forces < 2:
+        hint = "Nothing was removed. `--force --force` removes it all the same. Or: git worktree unlock."
+        raise Conflict(f"the worktree {checkout.path} is locked", hint)
+    if forces:
+        return
     hint = "Nothing was removed. `--force` removes it all the same."
-    if checkout.is_locked:
-        raise Conflict(f"the worktree {checkout.path} is locked", f"{hint} Or: git worktree unlock.")
+    modules = run(checkout.path, "rev-parse", "--git-path", "modules").removesuffix("\n")
+    if os.path.isdir(os.path.join(checkout.path, modules)):
+        raise Conflict(f"the worktree {checkout.path} contains submodules", hint)
     if run(checkout.path, "status", "--porcelain", "--ignore-submodules=none"):
         raise Conflict(f"the worktree {checkout.path} has changes that are not committed, or new files", hint)

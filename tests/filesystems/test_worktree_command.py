@@ -145,6 +145,41 @@ def test_a_lock_file_that_holo_does_not_build_from_is_said_to_differ(holo: Holo,
     assert (holo.root / "old" / "web" / "node_modules").exists()
 
 
+def test_the_path_comes_first(holo: Holo, app: Path) -> None:
+    feature = holo.root / "feature"
+    git(app, "worktree", "add", "--quiet", feature)
+    for action, words in (("add", ["-b", "x", "../new"]), ("remove", ["--force", "../feature"])):
+        assert "First comes the path" in holo("worktree", action, *words, cwd=app, code=2).stderr
+        assert "is empty" in holo("worktree", action, "", cwd=feature, code=2).stderr
+    assert feature.exists()
+
+
+def test_a_path_of_two_lines(holo: Holo, app: Path) -> None:
+    path = holo.root / "two\nlines"
+    assert ".venv" in added(holo, app, path, "-b", "two")
+    assert added(holo, app, path) == {}  # it is known
+    assert holo("worktree", "remove", path, "--json", cwd=app).json()["path"] == str(path)
+
+
+def test_a_submodule(holo: Holo, app: Path) -> None:
+    above = repository(holo.root / "above")
+    git(above, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", app, "sub")
+    git(above, "commit", "--quiet", "--message=submodule")
+    write(above / "sub" / ".venv" / "bin" / "tool", "")
+    assert added(holo, above / "sub", ".") == {}  # it is the first checkout
+    assert added(holo, above / "sub", "../../feature") == {".venv": "cloned"}
+    # git removes a worktree with a submodule only by force.
+    write(app / "tree" / "file", "x")
+    git(above, "worktree", "add", "--quiet", "../other")
+    git(holo.root / "other", "-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init")
+    place = holo.root / "other" / "sub" / ".venv"
+    holo("init", "inside", app / "tree", "--to", place)
+    assert "contains submodules" in holo("worktree", "remove", "../other", cwd=above, code=1).stderr
+    assert place.exists()
+    holo("worktree", "remove", "../other", "-f", cwd=above)
+    assert not place.exists()
+
+
 def test_whatever_fails_leaves_nothing(holo: Holo, app: Path) -> None:
     def is_untouched() -> bool:
         branches = git(app, "branch", "--format=%(refname:short)").split()
@@ -208,7 +243,9 @@ def test_removing(holo: Holo, app: Path) -> None:
     assert "is no worktree" in holo("worktree", "remove", feature / ".venv", cwd=app, code=1).stderr
     git(app, "worktree", "lock", feature)
     (feature / "new").unlink()
-    assert "is locked" in holo("worktree", "remove", feature, cwd=app, code=1).stderr
+    for options, said, code in (((), "is locked", 1), (("-f",), "is locked", 1), (("x",), "does not know x", 2)):
+        assert said in holo("worktree", "remove", feature, *options, cwd=app, code=code).stderr
+        assert (feature / ".venv" / "file").exists()
     git(app, "worktree", "unlock", feature)
     write(feature / "new", "x")
     removed = holo("worktree", "remove", ".", "--force", "--json", cwd=feature).json()  # from the inside
