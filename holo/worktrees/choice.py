@@ -6,9 +6,11 @@ the worktree asks for, and is made from the worktree's own blueprint.
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from holo.blueprints.blueprint import Blueprint, nearest
@@ -39,6 +41,9 @@ _LOCKS: dict[Kind, tuple[str, ...]] = {
 }
 _BUILT = ("uv.lock", "package-lock.json", "npm-shrinkwrap.json")
 """The lock files that holo itself can build from."""
+
+_LARGEST = 1 << 30
+"""Bytes of a lock file."""
 
 _OWN_TOOLS = {
     "poetry.lock": "poetry sync",
@@ -161,11 +166,12 @@ def _difference(source: str, worktree: str, path: str, kind: Kind) -> tuple[Blue
     """The blueprint of the worktree, if it asks for another environment than that of ``source``; and a warning."""
     folder = os.path.dirname(path)
     lock = _nearest_lock(worktree, folder, _LOCKS[kind])
-    if lock is not None and os.path.basename(lock) not in _BUILT:
+    tool = _own_tool(worktree, lock) if lock is not None else None
+    if lock is not None and tool is not None:
         if _content(source, lock) == _content(worktree, lock):
             return None, ""
-        tool = _OWN_TOOLS[os.path.basename(lock)]
-        return None, f"{lock} differs from that in {source}, where {path} was cloned from: run `{tool}` in {worktree}"
+        where = os.path.dirname(os.path.join(worktree, lock))
+        return None, f"{lock} differs from that in {source}, where {path} was cloned from: run `{tool}` in {where}"
     blueprint = nearest(os.path.join(worktree, folder), of_npm=kind == "node")
     is_of_kind = blueprint is not None and (blueprint.kind == "npm") == (kind == "node")
     if blueprint is None or not is_of_kind or not leads_into(blueprint.path, worktree):
@@ -178,6 +184,19 @@ def _difference(source: str, worktree: str, path: str, kind: Kind) -> tuple[Blue
     if kind == "python" and lock is None and _content(source, pins) != _content(worktree, pins):
         return None, f"{pins} differs from that in {source}, where {path} was cloned from: install it in {worktree}"
     return None, ""
+
+
+def _own_tool(worktree: str, lock: str) -> str | None:
+    """The command that makes an environment from a lock file which holo cannot build from."""
+    name = os.path.basename(lock)
+    if name not in _BUILT:
+        return _OWN_TOOLS[name]
+    if name in ("package-lock.json", "npm-shrinkwrap.json"):
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            packages = json.loads(read_file(os.path.join(worktree, lock), _LARGEST, follow=True)[0])["packages"]
+            if any(package.get("link") for package in packages.values()):  # folders, as those of workspaces
+                return "npm ci"
+    return None
 
 
 def _nearest_lock(checkout: str, folder: str, names: Sequence[str]) -> str | None:
@@ -196,7 +215,7 @@ def _content(checkout: str, path: str) -> object:
     """What a file says about the environment. Of a ``pyproject.toml`` that is a part."""
     full = os.path.join(checkout, path)
     try:
-        content = read_file(full, 1 << 30, follow=True)[0]
+        content = read_file(full, _LARGEST, follow=True)[0]
     except OSError:
         return None
     if os.path.basename(path) != "pyproject.toml":

@@ -145,6 +145,20 @@ def test_a_lock_file_that_holo_does_not_build_from_is_said_to_differ(holo: Holo,
     assert (holo.root / "old" / "web" / "node_modules").exists()
 
 
+def test_npm_builds_workspaces_itself(holo: Holo, app: Path) -> None:
+    write(app / "web" / "package.json", '{"workspaces": ["one"]}')
+    for version in ("1", "22"):
+        link = '{"resolved": "one", "link": true}'
+        lock = f'{{"version": "{version}", "packages": {{"": {{}}, "node_modules/one": {link}, "one": {{}}}}}}'
+        write(app / "web" / "package-lock.json", lock)
+        git(app, "add", ".")
+        git(app, "commit", "--quiet", "--message=lock")
+    shown = holo("worktree", "add", "../old", "HEAD~1", cwd=app)
+    assert "web/package-lock.json differs from that in" in shown.stderr
+    assert f"run `npm ci` in {holo.root}/old/web\n" in shown.stderr
+    assert (holo.root / "old" / "web" / "node_modules").exists()
+
+
 def test_the_path_comes_first(holo: Holo, app: Path) -> None:
     feature = holo.root / "feature"
     git(app, "worktree", "add", "--quiet", feature)
