@@ -543,6 +543,8 @@ class Hololib:
 
         items = [meant(self.home, os.fspath(reference)) for reference in (before, after)]
         with opened(self.home, *items) as [old, new]:
+            for tree in (old, new):
+                tree.refuse_unread()
             return compare(old, new, times=False)
 
     def ls(self, reference: PathLike, path: str = "") -> list[Entry]:

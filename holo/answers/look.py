@@ -7,6 +7,7 @@ import posixpath
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from shlex import quote
 from typing import NamedTuple
 
 from holo import platform
@@ -47,7 +48,7 @@ def entries(home: Home, reference: str, path: str) -> list[Entry]:
     item = meant(home, reference)
     wanted = _normal(path)
     if isinstance(item, Space):
-        with _opened_space(home, item) as walker:
+        with _opened_space(home, item, wanted) as walker:
             found = _on_disk(walker, wanted)
     else:
         with opened(home, item) as [tree]:
@@ -62,7 +63,7 @@ def content(home: Home, reference: str, path: str) -> Iterator[bytes]:
     item = meant(home, reference)
     wanted = _normal(path)
     if isinstance(item, Space):
-        with _opened_space(home, item) as walker:
+        with _opened_space(home, item, wanted) as walker:
             yield from _read_from_disk(walker, wanted, path, reference)
         return
     with opened(home, item) as [tree]:
@@ -114,19 +115,24 @@ def _no_file(entry: Entry | None, path: str, reference: str, *, is_there: bool) 
     if entry is not None and entry.kind == "symlink":
         return NotFound(f"{path} in {reference} is a symlink to {entry.target}", "Name the file that it leads to.")
     if is_there:
-        return NotFound(f"{path} in {reference} is not a file", f"`holo ls {reference} {path}` shows what is there.")
-    return NotFound(f"there is no {path} in {reference}", f"`holo ls {reference}` shows what there is.")
+        path = path or "."
+        hint = f"`holo ls {quote(reference)} {quote(path)}` shows what is there."
+        return NotFound(f"{path} in {reference} is not a file", hint)
+    return NotFound(f"there is no {path} in {reference}", f"`holo ls {quote(reference)}` shows what there is.")
 
 
 # -- spaces, as they are on the disk ------------------------------------------------------------------------
 
 
 @contextmanager
-def _opened_space(home: Home, space: Space) -> Iterator[Walker]:
+def _opened_space(home: Home, space: Space, path: str) -> Iterator[Walker]:
+    """For what is at ``path`` in there."""
     home.spaces.refuse_copied(space)
+    with os_errors_as(f"cannot read the space {space.path}"):
+        directory = open_directory(space.path)
     with (
-        os_errors_as(f"cannot read the space {space.path}"),
-        platform.closing(open_directory(space.path)) as root,
+        platform.closing(directory) as root,
+        os_errors_as(f"cannot read {os.path.join(space.path, path)}"),
         Walker(root) as walker,
     ):
         yield walker

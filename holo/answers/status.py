@@ -120,5 +120,5 @@ _REASONS = {
     "restoring": "its last restore has not ended; the next one ends it",
     "moved": "its home was moved, and its files still name the old path; `holo restore` makes it right",
     "copied": "it belongs to another home, from which this one was copied",
-    "damaged": "what holo knew about it is damaged",
+    "damaged": "what holo knew about it is damaged; `holo check --repair` writes it anew",
 }

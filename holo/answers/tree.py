@@ -20,7 +20,7 @@ from holo.checkout.proof import NO_PROOF, proof_of, still_holds
 from holo.checkout.strategy import Method
 from holo.checkout.survey import Expectation, Finding, as_restored, survey
 from holo.content import Piece, pieces_of
-from holo.errors import os_errors_as
+from holo.errors import HoloError, os_errors_as
 from holo.home import Home
 from holo.platform import Directory
 from holo.space import Space
@@ -50,6 +50,14 @@ class Tree(NamedTuple):
     """of a space: what it was restored to"""
     project: str = ""
     """of a space: the root of the project that the files of ``own`` name, if that is not the recorded one"""
+
+    def refuse_unread(self) -> None:
+        """Raise :class:`HoloError` if nobody knows whether something differs, because it could not be read."""
+        for path in self.unread:
+            raise HoloError(
+                f"cannot read {os.path.join(self.prefix, path)}: Permission denied",
+                "Check its owner and mode. `holo status` compares what can be read.",
+            )
 
     def read(self, row: FileRow) -> bytes:
         """The content of a file."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from holo import Hololib, NotFound, UsageError
+from holo import HoloError, Hololib, NotFound, UsageError
 from holo import history as histories
+from holo.platform import Directory
+from holo.walk import Walker
 from support import trees
 from support.cli import Holo
 from support.filesystems import Filesystem
@@ -173,6 +177,29 @@ def test_history(holo: Holo, space: Path, filesystem: Filesystem) -> None:
 def status_made(holo: Holo) -> str:
     made: str = holo("status", "one", "--json").json()["made"]
     return made
+
+
+@local
+def test_a_folder_that_cannot_be_read_is_named(holo: Holo, space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Walker.open
+
+    def closed(walker: Walker, path: str) -> Directory:
+        if path == "lib":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(walker, path)
+
+    monkeypatch.setattr(Walker, "open", closed)
+    library = Hololib(holo.home)
+    (space / "lib" / "new").touch()
+    asked: list[tuple[Callable[[], object], str]] = [
+        (lambda: library.diff("env", "one"), "lib"),  # else it would say that nothing differs
+        (lambda: library.ls("one", "lib"), "lib"),
+        (lambda: list(library.cat("one", "lib/new")), "lib/new"),
+    ]
+    for ask, path in asked:
+        with pytest.raises(HoloError, match=f"cannot read {space}/{path}: Permission denied"):
+            ask()
+    assert library.status("one").unread == ("lib",)
 
 
 @local
