@@ -46,7 +46,7 @@ _KINDS = {
 """What completion offers where the help shows a word in capitals. Of the words of others it knows nothing."""
 
 _INSIDE = ("ls", "cat")
-"""Commands whose last argument is a path inside a catalog, which is not read at a press of Tab."""
+"""Commands for what is inside a catalog, a space or a bundle, which is not read at a press of Tab."""
 
 _OF_OPTIONS = {
     "--shell": "sh|fish|powershell",
@@ -70,7 +70,7 @@ def table() -> str:
     for name, known in COMMANDS.commands.items():
         kinds = [kind for parameter in arguments(known) for kind in _argument_kinds(parameter)]
         if name in _INSIDE:
-            kinds[-1] = "PATH"
+            kinds = [_KINDS["A"], "PATH"]
         if kinds:
             lines.append(f"    {_quoted(name)}: {_tuple(kinds)},")
     lines += ["}", '"""The kinds of each argument; the last one may stand for many (*)."""', "", "OPTIONS = {"]

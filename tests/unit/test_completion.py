@@ -124,6 +124,7 @@ def test_what_is_offered(home: Holo, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked("delete", "--json", current="--j") == ["names"]
     assert asked("init", "--space", "new") == ["files", "env"]
     assert asked("catalogs", current=digest[:4]) == ["names", digest]
+    assert asked("ls", current="jo") == ["files", "job-1"]
     assert asked("push", "env", "more") == ["directories"]
     assert asked("export", "env", "env") == ["names", "env"]
     assert asked("remote", current="c") == ["names", "check"]
