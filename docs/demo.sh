@@ -21,20 +21,20 @@ say "Record it once"
 run holo record env --name demo
 
 say "Restore it, here and there: two private copies"
-run holo init --space one demo
-run holo init --space two demo
+run holo init one demo
+run holo init two demo
 
 say "Use it at its new path"
-run holo run --space one -- pip --version
-run holo run --space one -- python -c 'import numpy; print(numpy.__file__, numpy.arange(5).sum())'
+run holo run one -- pip --version
+run holo run one -- python -c 'import numpy; print(numpy.__file__, numpy.arange(5).sum())'
 
 say "Damage it"
-run holo run --space one -- python -c 'import numpy, shutil; shutil.rmtree(numpy.__path__[0])'
-run holo run --space two -- python -c 'import numpy; print("two still has numpy", numpy.__version__)'
+run holo run one -- python -c 'import numpy, shutil; shutil.rmtree(numpy.__path__[0])'
+run holo run two -- python -c 'import numpy; print("two still has numpy", numpy.__version__)'
 
 say "Bring it back to pristine"
-run holo restore --space one
-run holo run --space one -- python -c 'import numpy; print("one has numpy", numpy.__version__, "again")'
+run holo restore one
+run holo run one -- python -c 'import numpy; print("one has numpy", numpy.__version__, "again")'
 
 say "The spaces are in $HOLO_HOME"
 run holo list
