@@ -342,8 +342,7 @@ def _outcome(report: RestoreReport) -> str:
         made = report.total - report.unchanged
         return ", ".join([f"{count(made, 'file')} made", *removed] if made else removed or ["nothing had changed"])
     shared = [f"{size(report.bytes_shared)} shared"] if report.reflinked or report.hardlinked else []
-    why = f" ({printable(report.strategy.reason)})" if report.strategy.reason else ""
-    copied = [f"{size(report.bytes_written)} copied{why}"] if report.copied > report.relocated else []
+    copied = [f"{size(report.bytes_written)} copied"] if report.copied > report.relocated else []
     patched = [f"{count(report.relocated, 'file')} patched"] if report.relocated else []
     project = [f"for the project {printable(report.project[1])}"] if report.project else []
     return ", ".join([*shared, *copied, *patched, *removed, *project]) or count(report.total, "file")
