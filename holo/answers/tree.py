@@ -24,6 +24,7 @@ from holo.errors import HoloError, os_errors_as
 from holo.home import Home
 from holo.platform import Directory
 from holo.space import Space
+from holo.spellings import spellings
 from holo.walk import Walker, open_directory
 
 _ON_DISK = "on disk: "
@@ -64,11 +65,11 @@ class Tree(NamedTuple):
         return b"".join(map(bytes, self.contents.chunks(row[4], row[2])))
 
     def named_roots(self, path: str) -> list[bytes]:
-        """The paths of the tree and its project as they are in that file."""
+        """The paths of the tree and its project as they are in that file, plain or in a URL; the longest first."""
         is_own = path in self.own
         project = (self.project if is_own else "") or self.catalog.project
-        roots = (self.prefix if is_own else self.catalog.prefix, project)
-        return sorted(map(os.fsencode, filter(None, roots)), key=len, reverse=True)
+        roots = filter(None, (self.prefix if is_own else self.catalog.prefix, project))
+        return sorted({form for root in roots for form in spellings(root)}, key=len, reverse=True)
 
 
 @contextmanager

@@ -83,6 +83,16 @@ def test_trees_that_only_stand_elsewhere_do_not_differ(holo: Holo, filesystem: F
             assert library.diff(one, other).is_empty, (one, other)
 
 
+@local
+def test_urls_of_trees_that_stand_elsewhere_do_not_differ(holo: Holo, filesystem: Filesystem) -> None:
+    for name in ("one", "another one"):
+        tree = filesystem.root / name / ".venv"
+        trees.write(filesystem.root / name / "pyproject.toml", "")
+        trees.write(tree / "urls", f"{tree.as_uri()}/x {tree.parent.as_uri()}/src")
+        holo("record", tree, "--name", name.replace(" ", "-"))
+    assert Hololib(holo.home).diff("one", "another-one").is_empty
+
+
 @pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
 def test_what_differs_from_what_is_in_a_space_now(holo: Holo, space: Path) -> None:
     """Also between two spaces, of which each has changes of its own."""
