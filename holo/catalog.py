@@ -469,7 +469,7 @@ LONGEST_NAME = 255
 """Bytes of a name: NAME_MAX of Linux and macOS."""
 
 LONGEST_TARGET = 4095
-"""Bytes of a symlink's target: PATH_MAX of Linux, less its NUL."""
+"""Bytes of a symlink's target, or a root: PATH_MAX of Linux, less its NUL."""
 
 MAX_DEPTH = 400
 """Levels of directories. One descriptor is open per level, and 1,024 is what a process may have by default."""
@@ -480,6 +480,7 @@ def _check_prefix(prefix: str) -> None:
         raise _Invalid(f"the prefix {prefix!r} is not absolute")
     if prefix == "/" or prefix.startswith("//") or os.path.normpath(prefix) != prefix:
         raise _Invalid(f"the prefix {prefix!r} is not a normal path")
+    _check_lengths((prefix,), LONGEST_TARGET)
 
 
 def _check_project(project: str) -> None:

@@ -114,6 +114,10 @@ def made() -> dict[str, Case]:
         "long-prefix": Case(
             "the prefix is a megabyte long and relative", json.dumps({**SOUND, "prefix": "x" * 2**20}).encode()
         ),
+        "long-project": Case(
+            "the project is half a megabyte of encoded characters",
+            json.dumps({**IN_PROJECT, "project": "/" + "é" * 2**19, "relocations": []}).encode(),
+        ),
         "zeros": Case("the file is a megabyte of zeros", bytes(2**20)),
         "quotes": Case("a string is never closed", b'{"version": "' + b"x" * 2**20),
     }
