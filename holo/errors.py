@@ -68,7 +68,10 @@ def choice(what: str, wanted: str, there: Sequence[str]) -> str:
     """The hint about a name that is not there: which one may have been meant, or else what is there."""
     from difflib import get_close_matches
 
-    near = get_close_matches(wanted, there, n=1) or [name for name in there if wanted and name.startswith(wanted)]
+    begun = [name for name in there if wanted and name.startswith(wanted)]
+    if len(begun) > 1:  # none of them is nearer
+        return f"{len(begun):,} begin so: {', '.join(begun[:5])}."
+    near = begun or get_close_matches(wanted, there, n=1)
     return f"Did you mean {near[0]}?" if near else f"{what} there: {', '.join(there[:20]) or 'none'}."
 
 

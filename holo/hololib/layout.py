@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from holo import digest as digests
-from holo.errors import HoloError, UsageError, advice_at_home
+from holo.errors import HoloError, UsageError, advice_at_home, hints
 from holo.walk import make_folders
 
 FOLDERS = ("library", "catalog", "names", "links", "golden", "used", "unsettled", "quarantine", "builds", "incoming")
@@ -79,9 +79,13 @@ def catalog_name(file: str) -> str:
 def check_name(name: str, what: str) -> str:
     """Return ``name`` or raise :class:`UsageError`; ``what`` is "catalog" or "space"."""
     if NAME.fullmatch(name) is None:
+        is_folder = what == "space" and "\0" not in name and os.path.isdir(name)
         raise UsageError(
             f"{name!r} cannot be the name of a {what}",
-            "Use 1 to 64 letters, digits, '_', '-', '+' and '.', not starting with '-', '+' or '.'.",
+            hints(
+                "Use 1 to 64 letters, digits, '_', '-', '+' and '.', not starting with '-', '+' or '.'.",
+                "It is a folder: if a space is there, `holo list` shows its name." if is_folder else None,
+            ),
         )
     return name
 

@@ -74,6 +74,15 @@ def test_a_beginning_is_enough_where_nothing_is_lost(holo: Holo) -> None:
     ):
         assert "Did you mean" in holo(*command, code=1).stderr
     assert names(holo) == before
+    assert "2 begin so: one, one-more." in holo("delete", "on", code=1).stderr  # and none of them is meant
+
+
+@local
+def test_a_folder_is_no_name(holo: Holo) -> None:
+    holo("init", "near", "env", "--to", holo.root / ".venv")
+    for command in ("status", "restore", "delete"):
+        assert "`holo list` shows its name" in holo(command, ".venv", cwd=holo.root, code=2).stderr
+        assert "It is a folder" not in holo(command, ".nothing", cwd=holo.root, code=2).stderr
 
 
 @local
