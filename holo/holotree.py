@@ -7,9 +7,10 @@ in ``holotree/.spaces/<name>.json`` beside a lock of the same name; the space it
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 
@@ -383,33 +384,38 @@ class Holotree:
         return next((space for space in self.spaces() if os.path.realpath(space.path) == real), None)
 
     def near(self, folder: str) -> list[Space]:
-        """The spaces that are a folder's :data:`PLACES`, in their order; else those of the nearest one above it.
+        """The space that a folder is, or those that are its :data:`PLACES`, in their order; else of the nearest above.
 
         A space whose directory is gone still counts, unless something else is in its place.
         """
+        above = [os.path.realpath(folder)]
+        while (parent := os.path.dirname(above[-1])) != above[-1]:
+            above.append(parent)
+        ends = [f'{place}"'.encode() for place in PLACES] + [json.dumps(path)[1:].encode() for path in above]
         placed: dict[str, Space] = {}
-        for name in filter(self._is_placed, self.names()):
+        for name in self.names():
+            if not (self.default_path(name) in above or self._may_end(name, ends)):
+                continue
             with suppress(OthersSpace):
                 space = self.find_anyhow(name)
                 if space is not None and not _is_replaced(space):
                     parent, place = os.path.split(space.path)
                     placed[os.path.join(os.path.realpath(parent), place)] = space
-        folder = os.path.realpath(folder)
-        while True:
-            paths = [os.path.join(folder, place) for place in PLACES]
+        for each in above:
+            if each in placed:
+                return [placed[each]]
+            paths = [os.path.join(each, place) for place in PLACES]
             spaces = [placed.get(path) or (self.at(path) if os.path.islink(path) else None) for path in paths]
-            found = [space for space in spaces if space is not None]
-            parent = os.path.dirname(folder)
-            if found or parent == folder:
+            if found := [space for space in spaces if space is not None]:
                 return found
-            folder = parent
+        return []
 
-    def _is_placed(self, name: str) -> bool:
-        """Whether a space may be one of :data:`PLACES`. To decode the record of every space takes much longer."""
+    def _may_end(self, name: str, ends: Sequence[bytes]) -> bool:
+        """Whether the path of a space may end like that. To decode the record of every space takes much longer."""
         for path in (self.record_path(name), self._mark_path(name)):
             with suppress(OSError):
                 if data := read_file(path, SMALL)[0]:
-                    return any(f'{place}"'.encode() in data for place in PLACES)
+                    return any(end in data for end in ends)
         return False
 
     def save(self, space: Space) -> None:

@@ -23,7 +23,7 @@ Progress = Annotated[
     typer.Option("--progress", help="json: one JSON object a line on stderr (default: a bar, on a terminal)."),
 ]
 SpaceOption = Annotated[Optional[str], typer.Option("--space", metavar="NAME", help="The same as SPACE.")]
-_HERE = "the nearest .venv or node_modules, else HOLO_SPACE, else that of the nearest blueprint, else user"
+_HERE = "the one you are in, else the nearest .venv or node_modules, else HOLO_SPACE, that of the blueprint, or user"
 SpaceToAsk = Annotated[
     Optional[str],
     typer.Argument(metavar="[SPACE]", help=f"Name of the space, or its beginning (default: {_HERE})."),

@@ -41,6 +41,15 @@ def names(holo: Holo) -> list[str]:
     return [space["name"] for space in holo("list", "--json").json()["spaces"]]
 
 
+def test_inside_a_space_it_is_that_one_wherever_it_is(holo: Holo, project: Path) -> None:
+    other = Path(holo("status", "other", "--json").json()["path"])
+    holo("init", "--space", "placed", "env", "--to", holo.root / 'odd "name"')
+    for name, path in (("other", other), ("placed", holo.root / 'odd "name"')):
+        assert holo("status", "--json", cwd=path / "lib").json()["space"] == name
+    holo("delete", cwd=other)
+    assert "other" not in names(holo)
+
+
 @pytest.mark.parametrize("below", ["", "src/deep", "place/lib"])
 def test_every_command_means_the_space_that_is_there(
     holo: Holo, source: Path, project: Path, place: str, below: str

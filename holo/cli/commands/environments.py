@@ -194,7 +194,10 @@ def list_spaces(order: Sort = Order.NAME, stale: Stale = None, measure: Measure 
 def delete(
     name: Annotated[
         Optional[str],
-        typer.Argument(metavar="[SPACE]", help="Name of the space (default: the nearest .venv or node_modules)."),
+        typer.Argument(
+            metavar="[SPACE]",
+            help="Name of the space (default: the one you are in, or the nearest .venv).",
+        ),
     ] = None,
     space: SpaceOption = None,
     quiet: Quiet = False,
