@@ -100,13 +100,18 @@ def columns(
     With ``flexible`` columns the whole fits the terminal (``COLUMNS``, else 80 where there is none): the longest of
     them are shortened in the middle, and the first column if need be. ``paint``: a column, and what colours its cells.
     """
-    table = [tuple(header), *(tuple(map(printable, row)) for row in rows)]
+    if not all("".join(row).isprintable() for row in rows):
+        rows = [tuple(map(printable, row)) for row in rows]
+    table = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     if flexible:
         _fit(widths, flexible, shutil.get_terminal_size().columns)
     lines = []
     for row in table:
-        cells = [shortened(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells = [
+            cell.ljust(width) if len(cell) <= width else shortened(cell, width)
+            for cell, width in zip(row, widths, strict=True)
+        ]
         if paint is not None:
             cells[paint[0]] = paint[1](cells[paint[0]])
         lines.append("  ".join(cells).rstrip())
@@ -340,7 +345,8 @@ def _outcome(report: RestoreReport) -> str:
     removed = [f"{report.removed:,} removed"] if report.removed else []
     if report.unchanged:
         made = report.total - report.unchanged
-        return ", ".join([f"{count(made, 'file')} made", *removed] if made else removed or ["nothing had changed"])
+        kept = f"{count(report.unchanged, 'file')} unchanged"  # symlinks and modes may have been mended all the same
+        return ", ".join([f"{count(made, 'file')} made", *removed] if made else removed or [kept])
     shared = [f"{size(report.bytes_shared)} shared"] if report.reflinked or report.hardlinked else []
     copied = [f"{size(report.bytes_written)} copied"] if report.copied > report.relocated else []
     patched = [f"{count(report.relocated, 'file')} patched"] if report.relocated else []

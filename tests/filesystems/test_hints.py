@@ -462,9 +462,9 @@ def test_what_builds_is_installed_beside_holo(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
 def test_a_restore_that_has_nothing_to_do_says_so(holo: Holo, space: Path, strategy: str) -> None:
     made = holo("init", "--space", "job", "env", "--strategy", strategy)
-    assert "nothing had changed" not in made.stdout
+    assert "unchanged" not in made.stdout
     again = holo("restore", "--space", "job", "--strategy", strategy, "-v").stdout.splitlines()
-    assert again[0].endswith(": nothing had changed")
+    assert again[0].endswith(" files unchanged")
     assert again[-1] == "  no file had to be made"
 
 
