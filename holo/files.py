@@ -84,6 +84,12 @@ def is_there(path: str) -> bool:
     return True
 
 
+def disk_size(status: os.stat_result) -> int:
+    """The bytes that a file has on the disk; its length on Windows, which does not tell."""
+    blocks = getattr(status, "st_blocks", None)
+    return status.st_size if blocks is None else blocks * 512
+
+
 def names_in(folder: str) -> list[str]:
     """The names in a folder, in order; none if it is not there."""
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from holo.errors import HoloError, NotFound, UsageError
 from holo.hololib import CatalogRef
+from holo.relocation import leads_into
 from holo.walk import absolute, current_directory
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def project_named(path: str | os.PathLike[str] | None) -> str:
 
 def project_chosen(home: Home, path: str) -> str | None:
     """The root of the project that the space at ``path`` was made for, if that is known."""
-    space = home.spaces.at(path)
+    space = home.spaces.at(absolute(path))
     return space.project or None if space is not None else None
 
 
@@ -111,7 +112,8 @@ def space_to_run(home: Home, space: str | None, blueprint: str | None) -> tuple[
         return home.spaces.begun(space), None
     from holo.blueprints.blueprint import nearest
 
-    if spaces := near(home):
+    spaces = near(home)
+    if spaces and not _has_project(spaces[0]):
         followed = _followed(home, spaces[0])
         is_modules = followed is not None and followed.kind == "npm"
         beside = nearest(current_directory()) if is_modules else None
@@ -121,6 +123,17 @@ def space_to_run(home: Home, space: str | None, blueprint: str | None) -> tuple[
         return default_space(), None
     nearby = nearest(current_directory())
     return (nearby.space, nearby) if nearby is not None else (default_space(), None)
+
+
+def _has_project(space: Space) -> bool:
+    """Whether a space is a project itself, with the blueprint that is the nearest here."""
+    from holo.blueprints.blueprint import nearest
+
+    here = os.path.realpath(current_directory())
+    if not leads_into(here, os.path.realpath(space.path)):
+        return False
+    beside = nearest(here)
+    return beside is not None and leads_into(beside.path, os.path.realpath(space.path))
 
 
 def _followed(home: Home, space: Space) -> Blueprint | None:

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 
@@ -85,18 +86,30 @@ def main() -> None:
     if hasattr(os, "nice"):
         os.nice(_NICE)
 
-    def look(*_: object) -> None:
-        if is_waited_for(home.library):
-            os._exit(0)
-
-    if hasattr(signal, "setitimer"):
-        signal.signal(signal.SIGALRM, look)
-        signal.setitimer(signal.ITIMER_REAL, _LOOK, _LOOK)
+    _give_way(home.library)
     with suppress(InUseError, CannotLockError, HoloError, OSError):
         collect_garbage(home, Policy(keep_days, None, max_size, min_free), dry_run=False, wait=False)
         _note(home.library.path)  # it has changed the folder of the catalogs itself
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    os._exit(0)
+
+
+def _give_way(library: Library) -> None:
+    """Let this process end as soon as somebody waits for the library."""
+
+    def look(*_: object) -> None:
+        if is_waited_for(library):
+            os._exit(0)
+
+    def look_always() -> None:
+        while True:
+            look()
+            time.sleep(_LOOK)
+
+    if sys.platform == "win32":
+        threading.Thread(target=look_always, daemon=True).start()
+    else:  # a thread might be in the middle of something when a worker is forked
+        signal.signal(signal.SIGALRM, look)
+        signal.setitimer(signal.ITIMER_REAL, _LOOK, _LOOK)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from holo import digest as digests
 from holo import platform
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NotFound
-from holo.files import draft_of
+from holo.files import disk_size, draft_of
 from holo.hololib.catalogs import ForeignFile
 from holo.hololib.layout import (
     FOLDERS,
@@ -200,8 +200,7 @@ def _put_aside(
 def _file(folder: str, name: str, status: os.stat_result) -> File:
     if not stat.S_ISREG(status.st_mode):
         return File(folder, name)
-    blocks = getattr(status, "st_blocks", None)  # of 512 bytes; Windows has none
-    return File(folder, name, status.st_size if blocks is None else blocks * 512, status.st_nlink)
+    return File(folder, name, disk_size(status), status.st_nlink)
 
 
 def _entries(library: Library, *path: str) -> Iterator[tuple[str, os.stat_result]]:

@@ -25,6 +25,7 @@ from contextlib import suppress
 from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, os_errors_as
+from holo.files import disk_size
 from holo.owners import is_mine
 from holo.walk import make_folder, make_folders, refuse_symlinks
 
@@ -118,15 +119,23 @@ class Layers:
 
 
 def _size(path: str) -> int:
-    """The bytes on the disk of the files in a tree, without those that they share."""
+    """The bytes on the disk of the files in a tree, without those that they share. Others may remove it meanwhile."""
+    with suppress(OSError), platform.closing(platform.open_root(path)) as root:
+        return _size_in(root)
+    return 0
+
+
+def _size_in(directory: platform.Directory) -> int:
     total = 0
-    for _, _, files, folder in os.fwalk(path):
-        for name in files:
+    with platform.listing(directory) as entries:
+        for entry in entries:
             with suppress(OSError):
-                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-                    size = status.st_blocks * 512
-                    total += size - min(size, platform.shared_bytes(folder, name) if size else 0)
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    with platform.closing(platform.open_child(directory, entry.name)) as child:
+                        total += _size_in(child)
+                elif stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and (size := disk_size(status)):
+                    total += size - min(size, platform.shared_bytes(directory, entry.name))
     return total
 
 
