@@ -135,7 +135,7 @@ def test_another_interpreter_is_told_how_to_be_started(
 def test_what_the_output_cannot_show_is_escaped(holo: Holo, filesystem: Filesystem) -> None:
     source = tree(filesystem.root / "sourcé")
     env = {"PYTHONIOENCODING": "ascii:strict"}
-    assert "sourc\\xe9" in holo("record", source, "--name", "env", env=env).stdout
+    assert "sourc\\xe9" in holo("record", source, "--name", "env", "-v", env=env).stdout
     holo("init", "--space", "s", "env", "--to", os.fsencode(filesystem.root / "space") + NAMES[0], env=env)
     assert "\\udce9" in holo("list", env=env).stdout
     assert "sourc\\xe9" in holo("catalogs", env=env).stdout
