@@ -55,6 +55,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--torture", action="store_true", help="the long form of the tests of reliability")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The platform layer of macOS and Windows is tried with one strategy that shares, and with one that does not."""
+
+    def is_wanted(item: pytest.Item) -> bool:
+        chosen = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        return chosen.get("filesystem") != "portable" or chosen.get("strategy") in ("smart", "copy", None)
+
+    items[:] = filter(is_wanted, items)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table of docs/reliability.md: what every promise went through in this run, and what was lost."""
     tried: Counter[tuple[int, str]] = Counter()

@@ -20,7 +20,7 @@ from support.forks import ForkedHolo, Forks
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's rules for #! are Linux's")
 
-AWKWARD = ["my space", "it's", "a$b", "a`b", '"q"', "a;b & c", "#x", "a\\b"]
+AWKWARD = ["my space", "it's", "a$b`c", '"q" #x', "a;b & c\\d"]
 MAKERS = {
     "venv": ["{python}", "-m", "venv"],
     "virtualenv": ["{python}", "-m", "virtualenv", "--quiet", "--no-download"],

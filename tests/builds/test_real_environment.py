@@ -66,6 +66,7 @@ def bytecode(space: Path) -> dict[bytes, tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("library", filesystems.NAMES, indirect=True)
+@pytest.mark.parametrize("strategy", ["smart", "hardlink"], indirect=True)
 def test_virtualenv_works_at_another_path(library: Holo, space: Path) -> None:
     """Console scripts, numpy and pip, and no import has to compile anything."""
     before = bytecode(space)

@@ -346,14 +346,14 @@ def test_names_do_not_act_on_the_terminal(filesystem: Filesystem, forks: Forks) 
 
     assert "\\x1b" in run("record", tree, code=1)
     (tree / ESCAPE / "fifo\x1b").unlink()
-    assert "\\x1b" in run("record", tree, "--name", "app", code=0)
-    assert "\\x1b" in run("catalogs", code=0)
+    assert "\\x1b" in run("record", tree, "--name", "app", "-v", code=0)
+    assert "\\r[bold]" in run("catalogs", code=0)  # shortened
     space = root / "s"
     run("init", "--space", "x", "app", "--to", space / ESCAPE, code=1)  # too long for the binary
     (tree / ESCAPE / "binary").unlink()
     run("record", tree, "--name", "app", code=0)
-    assert "\\x1b" in run("init", "--space", "x", "app", "--to", space / ESCAPE, code=0)
-    assert "\\x1b" in run("list", code=0)
+    assert "\\x1b" in run("init", "--space", "x", "app", "--to", space / ESCAPE, "-v", code=0)
+    assert "\\r[bold]" in run("list", code=0)
     (space / ESCAPE / ESCAPE / ESCAPE).unlink()
     assert "\\x1b" in run("restore", "--space", "x", "--dry-run", code=0)
     for blob in holo.library.glob("library/*/*"):

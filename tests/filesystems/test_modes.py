@@ -23,7 +23,7 @@ from support.forks import Forks, User
 from support.scenarios import environment
 from support.trees import small
 
-UMASKS = (0o000, 0o002, 0o022, 0o077)
+UMASKS = (0o000, 0o022, 0o077)
 STRATEGIES = ("smart", "reflink", "hardlink", "copy")
 ADA = User(1001, (), umask=0o022)
 STRANGERS_GROUP = 1777

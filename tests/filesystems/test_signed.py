@@ -242,7 +242,7 @@ def test_a_trusted_signature_replaces_another(pair: Pair) -> None:
     assert verified(there("verify", "app", "--json")) == "ada@example.org"
     there("import", by_bob)
     assert verified(there("verify", "app", "--json")) == "bob@example.org"
-    assert "1 signature" in here("export", "app", "--sign", pair.keys.make("ada"), "-o", by_ada).stdout
+    assert "1 signature" in here("export", "app", "--sign", pair.keys.make("ada"), "-o", by_ada, "-v").stdout
     assert pair.signature(here).read_bytes() != pair.signature(there).read_bytes()
 
 
