@@ -495,20 +495,18 @@ class Hololib:
         return worktrees.add_for_agent(found.path, found.name, self._worktree_spaces())
 
     def _worktree_spaces(self) -> Spaces:
-        from holo.blueprints.memory import origin_of
+        from functools import partial
+
+        from holo.blueprints.memory import blueprint_of
         from holo.worktrees import Spaces
 
         def init(name: str, blueprint: str, place: str) -> RestoreReport:
             return self.init(name, blueprint, to=place)
 
-        def blueprint(space: Space) -> str | None:
-            origin = origin_of(self.home.spaces, space)
-            return origin.blueprint if origin is not None else None
-
         def is_unchanged(space: Space) -> bool:
             return self.status(space.name).state == "pristine"
 
-        return Spaces(self.home.spaces.spaces, init, self.delete, blueprint, is_unchanged)
+        return Spaces(self.home.spaces.spaces, init, self.delete, partial(blueprint_of, self.home.spaces), is_unchanged)
 
     def spaces(self) -> list[Space]:
         """All spaces, by name, as their directories show them; also those whose records are ``damaged``.

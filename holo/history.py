@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -104,10 +103,6 @@ def _without_secrets(word: str) -> str:
     from holo.urls import without_secrets
 
     return without_secrets(word)
-
-
-def now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _content(path: str) -> bytes:

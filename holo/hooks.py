@@ -133,7 +133,7 @@ def event_of(document: bytes) -> Event:
         pass
     raise UsageError(
         "that is no event of Claude Code about a worktree",
-        "Claude Code calls this command, and says on its standard input what is to be done.",
+        "Claude Code calls this command, and tells it the event on standard input.",
     )
 
 
@@ -165,7 +165,7 @@ def _read(kind: Kind, path: str) -> str | None:
         return None
     except OSError as error:
         raise Conflict(
-            f"cannot change {path}: {error.strerror}", f"`holo hook {kind}` shows what is to be in it."
+            f"cannot change {path}: {error.strerror}", f"`holo hook {kind}` shows what belongs in it."
         ) from error
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from holo.blueprints.memory import blueprints_of, origin_of
+from holo.blueprints.memory import blueprint_of, blueprints_of
 from holo.glance import glance
 from holo.hololib import CatalogSummary
 from holo.hololib.golden import golden_trees
@@ -162,8 +162,7 @@ def _looked_at(home: Home, spaces: list[Space]) -> list[Space]:
 
 
 def _blueprint(tree: Holotree, space: Space, beside: Set[str]) -> str | None:
-    origin = origin_of(tree, space) if f"{space.name}{ORIGIN}" in beside else None
-    return origin.blueprint if origin is not None else None
+    return blueprint_of(tree, space) if f"{space.name}{ORIGIN}" in beside else None
 
 
 def _describe(tree: Holotree, space: Space, blueprint: str | None, beside: Set[str]) -> SpaceDetails:

@@ -109,10 +109,9 @@ def status_of(home: Home, space: Space) -> SpaceStatus:
 def _blueprint_of(home: Home, space: Space) -> str | None:
     if not os.path.lexists(home.spaces.origin_path(space.name)):
         return None
-    from holo.blueprints.memory import origin_of
+    from holo.blueprints.memory import blueprint_of
 
-    origin = origin_of(home.spaces, space)
-    return origin.blueprint if origin is not None else None
+    return blueprint_of(home.spaces, space)
 
 
 _REASONS = {

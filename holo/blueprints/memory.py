@@ -95,6 +95,12 @@ def known_of(tree: Holotree, space: Space | None) -> Known:
     return Known(space, origin_of(tree, space) if space is not None else None)
 
 
+def blueprint_of(tree: Holotree, space: Space) -> str | None:
+    """The file that a space was built from, if it was."""
+    origin = origin_of(tree, space)
+    return origin.blueprint if origin is not None else None
+
+
 def save_origin(tree: Holotree, space: str, origin: Origin) -> None:
     write_own(tree.origin_path(space), asdict(origin))
 

@@ -12,7 +12,7 @@ COMMANDS = {
     "variables": "Print the variables of a space as shell code.",
     "status": "Show what has changed in a space, by package first.",
     "diff": "Compare two catalogs, spaces or bundles, by package first.",
-    "ls": "List what is in a catalog, a space or a bundle.",
+    "ls": "List the entries of a catalog, a space or a bundle.",
     "cat": "Print a file in a catalog, a space or a bundle.",
     "history": "Show when a space was made and restored, and by which command.",
     "worktree": "Add a git worktree with its environments, or remove one.",

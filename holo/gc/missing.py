@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from holo.blueprints.memory import origin_of
+from holo.blueprints.memory import blueprint_of
 from holo.errors import HoloError
 from holo.files import is_there
 from holo.hololib.locks import InUseError
@@ -36,6 +36,6 @@ def _is_gone(tree: Holotree, space: Space) -> bool:
         if not is_there(space.path):
             return True
         # In the holotree it is for nobody but the folder of its blueprint: a project, or a worktree of one.
-        origin = origin_of(tree, space) if tree.is_default(space) else None
-        return origin is not None and not is_there(os.path.dirname(origin.blueprint))
+        blueprint = blueprint_of(tree, space) if tree.is_default(space) else None
+        return blueprint is not None and not is_there(os.path.dirname(blueprint))
     return False

@@ -39,6 +39,7 @@ from holo.restore.place import choose_place
 from holo.restore.planning import Planned, decide_method, make_plan
 from holo.restore.report import DryRun, RestoreReport, report_of
 from holo.restore.supply import supply_snapshot
+from holo.space import now
 from holo.trees.outline import outline_of
 
 __all__ = ["Carrier", "DryRun", "Options", "RestoreReport", "delete", "dry_run", "restore"]
@@ -79,7 +80,7 @@ def restore(
         home.library.catalogs.mark_used(catalog.digest)
     what = "made" if target.known is None else "restored"
     event = history.Event(
-        history.now(),
+        now(),
         what,
         *catalog,
         done.decision.used.value,

@@ -12,17 +12,10 @@ import pytest
 
 from support import trees
 from support.cli import Holo
-from support.filesystems import Filesystem
-from support.forks import ForkedHolo, Forks
 
 pytestmark = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
 
 Warnings = Callable[[Path], list[str]]
-
-
-@pytest.fixture
-def holo(filesystem: Filesystem, forks: Forks) -> Holo:
-    return ForkedHolo(filesystem.root, forks)
 
 
 @pytest.fixture(params=["record", "clone"])

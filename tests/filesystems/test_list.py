@@ -19,14 +19,8 @@ from holo.holotree import Holotree
 from support import trees
 from support.cli import Holo
 from support.filesystems import Filesystem
-from support.forks import ForkedHolo, Forks
 
 local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
-
-
-@pytest.fixture
-def holo(filesystem: Filesystem, forks: Forks) -> Holo:
-    return ForkedHolo(filesystem.root, forks)
 
 
 def states(holo: Holo) -> dict[str, str]:

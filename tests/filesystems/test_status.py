@@ -16,14 +16,8 @@ from holo.blueprints.uv import find_uv
 from support import trees, wheels
 from support.cli import Holo, another_boot
 from support.filesystems import Filesystem
-from support.forks import ForkedHolo, Forks
 
 local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
-
-
-@pytest.fixture
-def holo(filesystem: Filesystem, forks: Forks) -> Holo:
-    return ForkedHolo(filesystem.root, forks)
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def list_entries(
     path: Annotated[str, typer.Argument(metavar="[PATH]", help="What to list (default: the top).")] = "",
     as_json: Json = False,
 ) -> None:
-    """List what is in a catalog, a space or a bundle."""
+    """List the entries of a catalog, a space or a bundle."""
     from holo.api import Hololib
     from holo.cli import answers, render
 
