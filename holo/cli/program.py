@@ -41,7 +41,7 @@ def main() -> NoReturn:
         code = _fail(f"{error.filename or 'a file'}: {error.strerror or error}", advice(error), 1)
     except Exception as error:
         if hasattr(error, "format_message"):  # the argument parser's
-            message = error.format_message()
+            message = error.format_message().partition(" Choose from:")[0]  # as the argument's name does
             message = message[:1].lower() + message[1:].removesuffix(".")
             code = _fail(message, f"See `{_called()} --help`.", UsageError.exit_code)
         elif sys.flags.dev_mode:

@@ -51,7 +51,8 @@ def run(folder: str, *arguments: str) -> str:
         )
         said = said.removeprefix("fatal: ").removeprefix("error: ") or f"exit code {done.returncode}"
         name = " ".join(arguments[: 2 if arguments[0] == "worktree" else 1])
-        raise HoloError(f"git {name} failed in {folder}: {said}")
+        hint = "Run it in a checkout of the repository." if "not a git repository" in said else None
+        raise HoloError(f"git {name} failed in {folder}: {said}", hint)
     return os.fsdecode(done.stdout)
 
 

@@ -123,12 +123,16 @@ def test_every_command_that_is_named_is_there(command: str) -> None:
         ("check", "--from", "x"),
         ("restore", "--to", ""),
         ("run", "--record", "--", "true"),
+        ("worktree",),
+        ("hook", "svn"),
+        ("completion", "tcsh"),
     ],
     ids=" ".join,
 )
 def test_wrong_usage_looks_like_every_error(holo: Holo, arguments: tuple[str, ...]) -> None:
     refused = holo(*arguments, code=2)
     hint_of(refused)
+    assert "\\n\\t" not in refused.stderr
     if "--help" in refused.stderr:
         (said,) = follow(holo, refused)
         named = arguments[:1] if arguments and arguments[0] in COMMANDS.commands else ()

@@ -82,6 +82,12 @@ def test_a_worktree_has_what_the_first_checkout_has(holo: Holo, app: Path) -> No
     assert added(holo, bare, holo.root / "two", "-b", "two") == {".venv": "cloned"}
 
 
+def test_outside_of_a_repository_git_is_not_to_blame(holo: Holo) -> None:
+    said = holo("worktree", "add", "x", cwd=holo.root, code=1).stderr
+    assert "not a git repository" in said
+    assert said.endswith("hint: Run it in a checkout of the repository.\n")
+
+
 def test_a_space_becomes_another_space(holo: Holo, app: Path) -> None:
     (app / ".venv").rename(holo.root / "made")
     holo("record", holo.root / "made", "--name", "made")
