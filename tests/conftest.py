@@ -164,7 +164,8 @@ def filesystem(request: pytest.FixtureRequest, mounts: Mounts) -> Iterator[Files
     root = mounted(mounts, request.param) / f"{next(_numbers):04d}"
     root.mkdir()
     try:
-        yield Filesystem(request.param, root, filesystems.reflinks(root), filesystems.xattrs(root))
+        name = request.param.removesuffix(filesystems.ALONE)
+        yield Filesystem(name, root, filesystems.reflinks(root), filesystems.xattrs(root))
     finally:
         filesystems.remove(root)
 

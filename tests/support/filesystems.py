@@ -24,6 +24,8 @@ MKFS = {
     "ext4-seconds": ["mkfs.ext4", "-q", "-F", "-I", "128"],
 }
 NAMES = ("btrfs", "xfs", "ext4", "tmpfs")
+ALONE = "-alone"
+"""Ends the name of a filesystem that no other test uses: on a shared one, the kernel still frees what they removed."""
 IMAGE_SIZE = 1536 * 1024 * 1024  # sparse: costs what is written to it
 
 
@@ -71,7 +73,8 @@ class Mounts:
     def _provide(self, name: str) -> Path:
         if name == "local":
             return self._folder("local")
-        given = os.environ.get(f"HOLO_TEST_{name.upper()}")
+        kind = name.removesuffix(ALONE)
+        given = os.environ.get(f"HOLO_TEST_{kind.upper()}")
         if given:
             self._borrowed.append(Path(tempfile.mkdtemp(prefix="holo-", dir=given)).resolve())
             return self._borrowed[-1]
@@ -82,10 +85,10 @@ class Mounts:
         mountpoint = self._folder(name)
         if name == "tmpfs":
             _run(["mount", "-t", "tmpfs", "-o", f"size={IMAGE_SIZE}", "tmpfs", str(mountpoint)])
-        elif shutil.which(MKFS[name][0]) is None:
-            raise Unavailable(f"{MKFS[name][0]} is not installed")
+        elif shutil.which(MKFS[kind][0]) is None:
+            raise Unavailable(f"{MKFS[kind][0]} is not installed")
         else:
-            mount_new(name, IMAGE_SIZE, mountpoint)
+            mount_new(kind, IMAGE_SIZE, mountpoint)
         self._mounted.append(mountpoint)
         return mountpoint
 
