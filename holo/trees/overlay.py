@@ -19,15 +19,12 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from contextlib import suppress
 
 from holo import digest as digests
 from holo import platform
-from holo.errors import Conflict, os_errors_as
 from holo.files import disk_size
-from holo.owners import is_mine
-from holo.walk import make_folder, make_folders, refuse_symlinks
+from holo.trees.private import is_private, make_private
 
 _FOLDER = ".ephemeral-"
 """Begins the folder's name. A space cannot have such a name."""
@@ -44,28 +41,8 @@ class Layers:
         self.trees, self.layers, self.runs = (os.path.join(self.path, name) for name in ("trees", "layers", "runs"))
 
     def prepare(self) -> None:
-        """Make the folders. Raises :class:`Conflict` if they could be another user's."""
-        refuse_symlinks(self.path, self.trees, self.layers, self.runs)
-        with os_errors_as(f"cannot make {self.path}"):
-            make_folders(os.path.dirname(self.path))
-            with suppress(FileExistsError):
-                make_folder(self.path, 0o700)
-                if sys.platform != "win32":  # in a shared home it would have the group of all, which has no name inside
-                    os.chown(self.path, -1, os.getegid())
-                    os.chmod(self.path, 0o700)
-            if not self._is_mine_alone():
-                raise Conflict(f"{self.path} is not a folder that is yours alone", "Remove it, or let its owner do so.")
-            for folder in (self.trees, self.layers, self.runs):
-                make_folders(folder)
-
-    def _is_mine_alone(self) -> bool:
-        """Whether the folder is there, and nobody else can have put anything into it."""
-        try:
-            status = os.lstat(self.path)
-        except FileNotFoundError:
-            return False
-        mine = stat.S_ISDIR(status.st_mode) and is_mine(status)
-        return mine and not (os.name == "posix" and status.st_mode & 0o077)
+        """Make the folders. Raises :class:`~holo.errors.Conflict` if they could be another user's."""
+        make_private(self.path, "trees", "layers", "runs")
 
     def layer_name(self, digest: str, path: str, project: str = "") -> str:
         """The layer of a catalog for a path in a project. In this boot only: nobody waits until it is on the disk."""
@@ -79,7 +56,7 @@ class Layers:
     def of(self, folder: str) -> list[str]:
         """The names in one of the folders, whole or not; none if others may have put them there."""
         try:
-            names = os.listdir(folder) if self._is_mine_alone() and not os.path.islink(folder) else []
+            names = os.listdir(folder) if is_private(self.path) and not os.path.islink(folder) else []
         except OSError:
             return []
         if not names:  # as before nearly every command, which need not import for that

@@ -1,0 +1,42 @@
+"""Folders in the holotree that are one user's alone, even where many share it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from contextlib import suppress
+
+from holo.errors import Conflict, os_errors_as
+from holo.owners import is_mine
+from holo.walk import make_folder, make_folders, refuse_symlinks
+
+
+def make_private(path: str, *names: str) -> None:
+    """Make a folder that only this user can reach into, with folders of those names in it, unless they are there.
+
+    Raises :class:`Conflict` if it could be another user's.
+    """
+    inside = [os.path.join(path, name) for name in names]
+    refuse_symlinks(path, *inside)
+    with os_errors_as(f"cannot make {path}"):
+        make_folders(os.path.dirname(path))
+        with suppress(FileExistsError):
+            make_folder(path, 0o700)
+            if sys.platform != "win32":  # in a shared home it would have the group of all, which has no name inside
+                os.chown(path, -1, os.getegid())
+                os.chmod(path, 0o700)
+        if not is_private(path):
+            raise Conflict(f"{path} is not a folder that is yours alone", "Remove it, or let its owner do so.")
+        for folder in inside:
+            make_folders(folder)
+
+
+def is_private(path: str) -> bool:
+    """Whether the folder is there, and nobody else can have put anything into it."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    mine = stat.S_ISDIR(status.st_mode) and is_mine(status)
+    return mine and not (os.name == "posix" and status.st_mode & 0o077)
