@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from holo.sbom import Sbom
     from holo.settings import Setting, Settings, Strategy
     from holo.space import Space
+    from holo.spares import SpareDetails, SparesReport
     from holo.transport.export import ExportReport
     from holo.transport.intake import ImportReport
     from holo.uninstall import UninstallReport
@@ -128,6 +129,7 @@ _HOMES = {
     "transport.export": ("ExportReport",),
     "transport.intake": ("ImportReport",),
     "uninstall": ("UninstallReport",),
+    "spares": ("SpareDetails", "SparesReport"),
     "usage.report": ("Shared", "Usage", "UsageReport"),
     "verification": ("VerifiedCatalog", "VerifyReport"),
     "worktrees.report": ("Equipment", "RemovedWorktree", "WorktreeReport"),
@@ -193,6 +195,8 @@ __all__ = [
     "SpaceDetails",
     "SpaceHistory",
     "SpaceStatus",
+    "SpareDetails",
+    "SparesReport",
     "Strategy",
     "StrategyUnavailable",
     "Totals",

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from holo.sbom import Sbom
     from holo.settings import Settings, Strategy
     from holo.signatures import Trust
+    from holo.spares import SparesReport
     from holo.transport.export import ExportReport
     from holo.transport.intake import ImportReport
     from holo.uninstall import UninstallReport
@@ -70,7 +71,7 @@ class Hololib:
         self.settings = settings_module.load(home=os.fspath(home) if home is not None else None)
         library = Library(self.settings.home, self.settings.compression)
         here = Home(library, Holotree(self.settings.home), self.settings.workers, on_wait)
-        self.home = here._replace(exchange=self._exchange(here))
+        self.home = here._replace(exchange=self._exchange(here), spares=self.settings.spares)
 
     def record(
         self,
@@ -814,16 +815,44 @@ class Hololib:
         gone = {space.name for space in dropped}
         return replace(collect_garbage(self.home, policy, dry_run=dry_run, gone=gone), spaces=dropped)
 
-    def start_upkeep(self) -> bool:
-        """Start a clean-up in the background, if the settings ask for one and it is due; returns whether it did.
+    def spares(self, catalog: str | None = None) -> SparesReport:
+        """The spares of all catalogs, or of one (name or digest prefix), and how many are to be kept."""
+        from holo.spares import report
 
-        It keeps ``library.max-size``, ``library.keep-days`` and ``library.min-free``, if something has come into the
-        library since the last one, and that is an hour ago. The process gives way to every other command.
+        digest = self.home.library.catalogs.resolve(catalog, begun=True).digest if catalog is not None else ""
+        return report(self.home, digest)
+
+    def keep_spares(self, catalog: str, count: int, *, on_progress: OnProgress | None = None) -> SparesReport:
+        """Make spares of a catalog until there are so many, and keep so many from now on; with 0, remove them.
+
+        A spare is a finished tree that is nobody's yet: the next new space takes it. Raises :class:`Conflict` where a
+        space is one snapshot anyway.
+        """
+        from holo.spares import keep, report
+
+        if not 0 <= count <= settings_module.MOST_SPARES:
+            raise UsageError(f"--keep must be a number from 0 to {settings_module.MOST_SPARES}, not {count}")
+        wanted = self.home.library.catalogs.resolve(catalog, begun=True)
+        keep(self.home, wanted, count, self.settings.strategy, on_progress)
+        return report(self.home, wanted.digest)
+
+    def start_upkeep(self) -> bool:
+        """Start in the background what the settings ask for; returns whether anything was to do.
+
+        A clean-up keeps ``library.max-size``, ``library.keep-days`` and ``library.min-free``, if something has come
+        into the library since the last one, and that is an hour ago. And the spares that lack are made, as
+        ``holotree.spares`` and :meth:`keep_spares` say. Both give way to every other command.
         """
         from holo.gc import upkeep
+        from holo.trees.spares import wanted
 
         settings = self.settings
-        return upkeep.start(self.home, settings.max_size, settings.keep_days, settings.min_free)
+        is_cleaning = upkeep.start(self.home, settings.max_size, settings.keep_days, settings.min_free)
+        if not wanted(self.home):
+            return is_cleaning
+        from holo import spares
+
+        return spares.start(self.home, settings.strategy, settings.min_free) or is_cleaning
 
     def uninstall(self, *, spaces: bool = False, dry_run: bool = False) -> UninstallReport:
         """Remove all that holo ever made for this home; its ``spaces``, wherever they are, only if that is said.

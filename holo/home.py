@@ -32,3 +32,5 @@ class Home(NamedTuple):
     on_wait: OnWait = say_waiting
     """called with messages for the user, above all before holo waits for a lock"""
     exchange: Exchange | None = None
+    spares: int | None = 0
+    """how many are to be kept of each catalog used lately; ``None``: one where that costs no data"""

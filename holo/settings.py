@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 MOST_WORKERS = 256
+MOST_SPARES = 1000
 _LARGEST = 1 << 16
 """Bytes of a settings file: a hundred times the space that all keys need. Parsing 100 kB of YAML takes a second."""
 
@@ -32,9 +33,23 @@ COMPRESSIONS = ("auto", "raw", "zstd")
 NOTHING = "none"
 """The value of a setting that is not set; it overrides what a lower source says."""
 
-_HOME, _STRATEGY, _COMPRESSION, _MAX_SIZE, _KEEP_DAYS, _MIN_FREE, _WORKERS, _URL, _PUSH, _SIGNERS, _MAX_AGE = _KEYS = (
+(
+    _HOME,
+    _STRATEGY,
+    _SPARES,
+    _COMPRESSION,
+    _MAX_SIZE,
+    _KEEP_DAYS,
+    _MIN_FREE,
+    _WORKERS,
+    _URL,
+    _PUSH,
+    _SIGNERS,
+    _MAX_AGE,
+) = _KEYS = (
     "home",
     "holotree.restoration-strategy",
+    "holotree.spares",
     "library.compression",
     "library.max-size",
     "library.keep-days",
@@ -102,6 +117,8 @@ class Settings:
 
     home: str
     strategy: Strategy
+    spares: int | None
+    """of each catalog used lately; ``None``: ``auto``"""
     compression: str
     max_size: int | None
     """bytes"""
@@ -126,6 +143,7 @@ class Settings:
         values: tuple[str | int, ...] = (
             self.home,
             self.strategy.value,
+            self.spares if self.spares is not None else "auto",
             self.compression,
             size_text(self.max_size) if self.max_size is not None else NOTHING,
             self.keep_days if self.keep_days is not None else NOTHING,
@@ -168,6 +186,7 @@ def load(*, strategy: str | None = None, home: str | None = None, environ: Mappi
     return Settings(
         home=choose(_HOME, _parse_home, chosen, user_folder(env, "data")),
         strategy=choose(_STRATEGY, Strategy.parse, strategies, Strategy.SMART),
+        spares=choose(_SPARES, _parse_spares, (), "0"),
         compression=choose(_COMPRESSION, _parse_compression, (), "auto"),
         max_size=choose(_MAX_SIZE, partial(_parse_size, _MAX_SIZE), (), NOTHING),
         keep_days=choose(_KEEP_DAYS, _parse_days, (), NOTHING),
@@ -199,6 +218,14 @@ def _parse_compression(value: str, source: str) -> str:
     if value not in COMPRESSIONS:
         raise UsageError(f"{source}: unknown {_COMPRESSION} {value!r}; use {_either(COMPRESSIONS)}")
     return value
+
+
+def _parse_spares(value: str, source: str) -> int | None:
+    if value == "auto":
+        return None
+    if value.isascii() and value.isdecimal() and len(value) <= 4 and int(value) <= MOST_SPARES:
+        return int(value)
+    raise UsageError(f"{source}: {_SPARES} must be auto or a number from 0 to {MOST_SPARES}, not {value!r}")
 
 
 def _parse_workers(value: str, source: str) -> int:

@@ -29,6 +29,7 @@ from holo.remove import remove_at
 from holo.restore import delete
 from holo.space import Space
 from holo.trees.overlay import Layers
+from holo.trees.spares import Spares
 
 _FIRST = ("names", "catalog", "used", "builds")
 """Without them the rest of the library is garbage."""
@@ -95,7 +96,7 @@ def uninstall(home: Home, *, spaces: bool, dry_run: bool) -> UninstallReport:
 
 
 def _rest_of_commands(library: Library, tree: Holotree) -> set[str]:
-    """The paths that builds and throw-away environments left behind.
+    """The paths that builds and throw-away environments left behind, and the spares.
 
     Raises :class:`Conflict` if one of them is running: they do not hold a lock of the library.
     """
@@ -109,7 +110,7 @@ def _rest_of_commands(library: Library, tree: Holotree) -> set[str]:
     for path, is_running in builds.items():
         if is_running:
             raise Conflict(f"a build is running: {path}", "Run it again when that has ended.")
-    return {layers.path, *builds}
+    return {layers.path, Spares(tree).path, *builds}
 
 
 def _library(library: Library, report: UninstallReport) -> list[str]:

@@ -4,7 +4,7 @@
     records    every record of a space
     names      every name, and the catalog it means: this tells which content is needed, and by which spaces
     contents   every blob and link form, in parallel; all needed content must be there
-    golden     every golden tree is compared with its catalog
+    golden     every golden tree, tree of throw-away environments and spare is compared with its catalog
     spaces     the spaces that were named are compared with theirs
 
 Each step repairs what it found before the next begins: it moves damaged files to the quarantine, then looks for lost
@@ -41,7 +41,7 @@ from holo.hololib import CatalogSummary
 from holo.hololib.catalogs import read_catalog_file
 from holo.hololib.golden import remove_golden
 from holo.hololib.layout import FOLDERS, catalog_digest, catalog_name, is_shard, signature_digest
-from holo.hololib.locks import InUseError
+from holo.hololib.locks import CannotLockError, InUseError
 from holo.hololib.quarantine import Quarantine
 from holo.hololib.recovery import locked_library
 from holo.holotree import OthersSpace
@@ -53,6 +53,7 @@ from holo.space import Space
 from holo.transport.direct import carrier_of
 from holo.trees.held import is_whole, remove_held
 from holo.trees.overlay import Layers
+from holo.trees.spares import Spares
 from holo.workers import pool
 
 __all__ = ["CheckReport", "Options", "Problem", "check"]
@@ -110,6 +111,7 @@ class _Check:
         self._library = home.library
         self._tree = home.spaces
         self._layers = Layers(home.spaces.path)
+        self._spares = Spares(home.spaces)
         self._workers = home.workers
         self._options = options
         self._report = CheckReport()
@@ -136,14 +138,18 @@ class _Check:
         self._check_catalogs()
         golden = self._golden_trees()
         trees = [digest for digest in self._layers.of(self._layers.trees) if digest in self._contents]
+        spares = self._spares.ready()
         shards = self._shards()
-        self._total = len(shards) + len(golden) + len(trees) + len(self._options.spaces)
+        self._total = len(shards) + len(golden) + len(trees) + len(spares) + len(self._options.spaces)
         self._check_contents(shards)
         for digest in golden:
             self._check_golden(digest)
             self._advance()
         for digest in trees:
             self._check_tree(digest)
+            self._advance()
+        for name in spares:
+            self._check_spare(name)
             self._advance()
         for name in sorted({*self._options.spaces} & self._spaces.keys()):
             self._check_space(self._spaces[name])
@@ -505,6 +511,19 @@ class _Check:
         problem = self._note_golden(path, digest, found)
         if problem is not None and self._options.repair and remove_held(path):  # unless it is in use
             problem.repaired = _MADE_AGAIN
+
+    def _check_spare(self, name: str) -> None:
+        with suppress(InUseError, CannotLockError), self._spares.lock(name, wait=False):
+            record = self._spares.find_anyhow(name)
+            if record is None or record.digest not in self._contents or name not in self._spares.ready():
+                return  # taken, or not to be used anyway
+            self._report.golden += 1
+            catalog = self._library.catalogs.read(record.digest)
+            found = [*space_differences(self._library.blobs, record, catalog, self._workers)]
+            problem = self._note_golden(record.path, record.digest, found)
+            if problem is not None and self._options.repair:
+                self._spares.drop(name)
+                problem.repaired = _MADE_AGAIN
 
     def _note_golden(self, path: str, digest: str, found: list[tuple[str, str]]) -> Problem | None:
         if not found:

@@ -25,7 +25,7 @@ def golden_differences(library: Library, catalog: Catalog, workers: int) -> Iter
     """Every difference of a golden tree from its catalog: path in the tree, and what is wrong there."""
     folder = os.path.join(library.path, "golden")
     try:
-        outline = read_outline(folder, catalog.digest)
+        outline = read_outline(os.path.join(folder, catalog.digest + ".json"), catalog.digest)
         tree = open_directory(os.path.join(folder, catalog.digest))
     except OSError as error:
         yield "", f"it or its outline cannot be opened: {error.strerror}"

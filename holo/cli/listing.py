@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from holo import streams
 from holo.cli import output, render
 
 if TYPE_CHECKING:
-    from holo import CatalogDetails, SpaceDetails
+    from holo import CatalogDetails, SpaceDetails, SparesReport
 
 _AGES = ((365 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _COLOURS = {"missing": "red", "damaged": "red", "unfinished": "yellow", "changed": "yellow"}
@@ -28,8 +29,8 @@ class Order(enum.StrEnum):
     STATE = "state"
 
 
-def spaces(found: Sequence[SpaceDetails], order: Order, as_json: bool) -> None:
-    """``order``: the oldest, the longest unused or the largest come first."""
+def spaces(found: Sequence[SpaceDetails], order: Order, as_json: bool, spare: SparesReport | None = None) -> None:
+    """``order``: the oldest, the longest unused or the largest come first. ``spare``: what is listed after them."""
     keys = {
         Order.NAME: lambda item: item.space.name,
         Order.AGE: lambda item: item.made or 0,
@@ -39,7 +40,8 @@ def spaces(found: Sequence[SpaceDetails], order: Order, as_json: bool) -> None:
     }
     found = sorted(found, key=keys[order])
     if as_json:
-        render.document({"spaces": [item.to_json() for item in found]})
+        spaces = {"spaces": [item.to_json() for item in found]}
+        render.document(spaces | spare.to_json() if spare is not None else spaces)
         return
     now = time.time()
     render.columns(
@@ -59,6 +61,44 @@ def spaces(found: Sequence[SpaceDetails], order: Order, as_json: bool) -> None:
         flexible=(5, 6),
         paint=(1, lambda text: output.coloured(text, _COLOURS.get(text.strip()))),
     )
+    if spare is not None:
+        print()
+        spares(spare, as_json=False)
+
+
+def spares(report: SparesReport, as_json: bool) -> None:
+    """A line for each spare, and for each catalog of which more are to be kept than there are."""
+    if as_json:
+        render.document(report.to_json())
+        return
+    if streams.is_quiet():
+        return
+    lacking = {
+        digest: count - sum(item.digest == digest for item in report.spares) for digest, count in report.keep.items()
+    }
+    render.columns(
+        ("SPARE OF", "DIGEST", "STATE", "BY", "EXCLUSIVE", "PATH"),
+        [
+            (
+                item.catalog,
+                item.digest[:12],
+                item.state,
+                item.used,
+                "-" if item.exclusive is None else render.size(item.exclusive),
+                _short(item.path),
+            )
+            for item in report.spares
+        ]
+        + [
+            (report.names[digest], digest[:12], "to be made", "-", "-", "-")
+            for digest, count in lacking.items()
+            for _ in range(count)
+        ],
+        flexible=(0, 5),
+        paint=(2, lambda text: output.coloured(text, _COLOURS.get(text.strip()))),
+    )
+    if report.is_filling:
+        print("a process in the background is making spares")
 
 
 def catalogs(found: Sequence[CatalogDetails], order: Order, as_json: bool) -> None:

@@ -335,7 +335,7 @@ def restored(report: RestoreReport, as_json: bool) -> None:
         f"{report.relocated:,} relocated, {count(report.symlinks, 'symlink')}, "
         f"{count(report.directories, 'directory')}",
         f"{size(report.bytes_total)}: {size(report.bytes_shared)} shared, {size(report.bytes_written)} written",
-        _way(report),
+        _way(report) + (", a spare" if report.is_spare else ""),
         *(["the project {} is {} here".format(*map(printable, report.project))] if report.project else []),
     )
 
@@ -401,6 +401,7 @@ def collected(report: GcReport) -> None:
         (report.drafts, "draft"),
         (report.locks, "lock file"),
         (report.layers, "unused layer"),
+        (report.spares, "spare"),
     )
     print(f"{verb} {', '.join(count(number, noun) for number, noun in counts if number) or 'nothing'}")
     print(

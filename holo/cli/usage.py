@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _WITH = {
     "library": "the library",
     "golden": "golden trees",
-    "spaces": "other spaces",
+    "spaces": "other spaces and spares",
     "ephemeral": "throw-away environments",
     "other": "other paths",
     "elsewhere": "files that are not holo's",
@@ -24,6 +24,7 @@ _WITH = {
 _NAMES = {
     "library": "library: blobs",
     "links": "library: link forms",
+    "spares": "spares",
     "ephemeral": "throw-away environments",
     "other": "the rest of the home",
     "total": "total",

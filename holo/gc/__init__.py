@@ -2,7 +2,7 @@
 
     policy      which catalogs go by their last use or their size
     decide      what of the inventory goes (pure)
-    collect     measure and remove it: catalogs first, then what they alone needed
+    collect     measure and remove it: spares first, then catalogs, then what they alone needed
     report      what was removed, or would be
 
 Whoever removes holds the library's lock exclusively from the inventory on, so no record can rely on a blob that goes.
@@ -11,8 +11,10 @@ Killed anywhere, this leaves catalogs that have all their blobs, and garbage for
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from holo.blueprints.garbage import collect_builds
@@ -23,6 +25,7 @@ from holo.gc.report import GcReport
 from holo.hololib.inventory import Damage, needs
 from holo.hololib.recovery import locked_library
 from holo.trees.overlay import Layers
+from holo.trees.spares import Spares, wanted
 
 if TYPE_CHECKING:
     from holo.home import Home
@@ -45,6 +48,7 @@ def collect_garbage(
         holders = spaces.holders() if policy != Policy() else {}
         left = {digest: [name for name in names if name not in gone] for digest, names in holders.items()}
         holders = {digest: names for digest, names in left.items() if names}
+        spares, spared = _drop_spares(home, policy, partial(collect, library, known, holders, policy), dry_run=dry_run)
         report = collect(library, known, holders, policy, trees, dry_run=dry_run)
         drafts, locks = spaces.tidy(dry_run=dry_run)
         drafts += collect_builds(library, spaces, dry_run=dry_run)
@@ -57,9 +61,26 @@ def collect_garbage(
         drafts=report.drafts + drafts,
         locks=locks,
         layers=removed,
-        bytes_freed=report.bytes_freed + freed,
+        spares=spares,
+        bytes_freed=report.bytes_freed + freed + spared,
         bytes_left=report.bytes_left + sum(size for digest, size in trees.items() if digest in staying),
     )
+
+
+def _drop_spares(
+    home: Home, policy: Policy, collect_within: Callable[..., GcReport], *, dry_run: bool
+) -> tuple[int, int]:
+    """Remove the spares that nobody wants; all of them, rather than a catalog, where there is no room for both."""
+    spares = Spares(home.spaces)
+    if not spares.all():
+        return 0, 0
+    keep = wanted(home)
+    if policy.max_size is not None or policy.min_free is not None:
+        trees = Layers(home.spaces.path)
+        sizes = Counter(trees.sizes(trees.trees)) + spares.sizes()
+        if collect_within(sizes, dry_run=True).catalogs:
+            keep = {}
+    return spares.collect(keep, dry_run=dry_run)
 
 
 def _incomplete(damage: Sequence[Damage]) -> IntegrityError:

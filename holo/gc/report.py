@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from holo.hololib.inventory import Damage
 from holo.space import Space
 
-_REMOVED = ("blobs", "links", "golden", "drafts", "locks", "layers")
+_REMOVED = ("blobs", "links", "golden", "drafts", "locks", "layers", "spares")
 
 
 class Use(NamedTuple):
@@ -59,6 +59,7 @@ class GcReport:
     seconds: float
     spaces: list[Space] = field(default_factory=list)
     """that were dropped because their directory, or the folder that they were for, is gone"""
+    spares: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The document ``holo gc --json`` prints."""

@@ -68,11 +68,14 @@ def _locked_if_free(library: Library) -> AbstractContextManager[object]:
     return locked(path, f"the library {library.path}", exclusive=True, wait=False)
 
 
-def is_waited_for(library: Library) -> bool:
-    """Whether somebody waits for the lock of a library that this process holds without ever having waited itself."""
+def is_waited_for(library: Library, *, exclusive: bool = True) -> bool:
+    """Whether somebody waits for the lock of a library that this process holds without ever having waited itself.
+
+    ``exclusive``: how it holds the lock. Whoever shares it keeps only those waiting who want it for themselves.
+    """
     path = os.path.join(library.path, "pending.lock")
     try:
-        with locked(path, path, exclusive=True, wait=False):
+        with locked(path, path, exclusive=exclusive, wait=False):
             return False
     except (InUseError, CannotLockError):
         return True

@@ -47,6 +47,7 @@ __all__ = [
     "has_holes",
     "has_no_writer",
     "identity",
+    "is_entered",
     "is_tree",
     "link",
     "listing",

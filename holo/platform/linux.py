@@ -116,6 +116,24 @@ def can_detect_writers(directory: Directory) -> bool:
         return False
 
 
+def is_entered(path: str) -> bool:
+    """Whether a process works in a tree, or has something in it open. Raises :class:`OSError` without /proc.
+
+    Of other users' processes that is hidden, unless this user is root: proc_pid_fd(5).
+    """
+    inside = os.path.realpath(path)
+    for process in filter(str.isdecimal, os.listdir("/proc")):
+        held = f"/proc/{process}/fd"
+        links = [f"/proc/{process}/cwd", f"/proc/{process}/root"]
+        with suppress(OSError):  # it has ended, or is another user's
+            links += [f"{held}/{number}" for number in os.listdir(held)]
+        for link in links:
+            with suppress(OSError):
+                if f"{os.readlink(link)}/".startswith(f"{inside}/"):
+                    return True
+    return False
+
+
 def own_group(directory: Directory) -> None:
     """Let what is made in a new directory be of this process's group, not of that of the setgid folder it is in."""
     mode = os.fstat(directory).st_mode

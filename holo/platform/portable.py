@@ -103,6 +103,11 @@ def has_no_writer(descriptor: int) -> bool:
     return False
 
 
+def is_entered(path: str) -> bool:
+    """Whether a process works in a tree, or has something in it open: not known here, so it may."""
+    return True
+
+
 def can_detect_writers(directory: Directory) -> bool:
     """Whether :func:`has_no_writer` is right on the filesystem of ``directory``."""
     return False

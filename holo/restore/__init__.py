@@ -2,7 +2,7 @@
 
     choose     where: refuse a directory that is not ours, before anything is read
     read       the catalog or its outline, what the last restore proves; refuse a path too long for binaries
-    supply     the whole tree at once, where the filesystem can: a snapshot           holo.restore.supply
+    supply     the whole tree at once, if there is one: a spare, or a snapshot        holo.restore.supply
     else
     plan       survey (one stat per file, in parallel), then plan (pure); --dry-run ends here
     prepare    hold the recorded offsets of every file to be patched against its content
@@ -38,14 +38,14 @@ from holo.restore.marks import marked, record_of, remove_draft, save_inodes, sav
 from holo.restore.place import choose_place
 from holo.restore.planning import Planned, decide_method, make_plan
 from holo.restore.report import DryRun, RestoreReport, report_of
-from holo.restore.supply import supply_snapshot
+from holo.restore.supply import supply_snapshot, supply_spare
 from holo.space import now
 from holo.trees.outline import outline_of
 
-__all__ = ["Carrier", "DryRun", "Options", "RestoreReport", "delete", "dry_run", "restore"]
+__all__ = ["Carrier", "DryRun", "Options", "RestoreReport", "delete", "dry_run", "make_equal", "restore"]
 
-_WORTH_A_SNAPSHOT = 500
-"""Changes from which on a new snapshot is faster than making them one by one: see benchmarks/README.md."""
+_WORTH_A_TREE = 500
+"""Changes from which on another tree is faster than making them one by one: see benchmarks/README.md."""
 
 
 def restore(
@@ -63,22 +63,10 @@ def restore(
     the first change unless the message says otherwise.
     """
     started = time.monotonic()
-    target = choose_place(home, space, path, take_over=options.force, with_history=options.yes)
-    if target.known is not None:
-        remove_draft(target.known)
-    looked = time.time_ns()
-    job = read_job(home, target, catalog, carrier, options)
-    try:
-        done = _supply_at_once(job) or _update(job, looked)
-    except IntegrityError as error:
-        if carrier is None or target.known is not None or home.spaces.find(space) is None:
-            raise
-        # Only in the middle did it show that the bundle is damaged: no space is made of one.
-        delete_locked(home, space)
-        raise IntegrityError(error.message, "Get the file again. Nothing was changed.") from None
+    job, done = make_equal(home, space, catalog, path, options, carrier)
     if carrier is None:
         home.library.catalogs.mark_used(catalog.digest)
-    what = "made" if target.known is None else "restored"
+    what = "made" if job.target.known is None else "restored"
     event = history.Event(
         now(),
         what,
@@ -90,6 +78,30 @@ def restore(
     )
     history.add(home.spaces.history_path(space), event)
     return report_of(job, done, _link_project(job), time.monotonic() - started)
+
+
+def make_equal(
+    home: Home,
+    space: str,
+    catalog: CatalogRef,
+    path: str | None,
+    options: Options,
+    carrier: Carrier | None = None,
+) -> tuple[Job, Done]:
+    """The same without a note that the catalog was used: of a space that nobody has asked for."""
+    target = choose_place(home, space, path, take_over=options.force, with_history=options.yes)
+    if target.known is not None:
+        remove_draft(target.known)
+    looked = time.time_ns()
+    job = read_job(home, target, catalog, carrier, options)
+    try:
+        return job, _supply_at_once(job) or _update(job, looked)
+    except IntegrityError as error:
+        if carrier is None or target.known is not None or home.spaces.find(space) is None:
+            raise
+        # Only in the middle did it show that the bundle is damaged: no space is made of one.
+        delete_locked(home, space)
+        raise IntegrityError(error.message, "Get the file again. Nothing was changed.") from None
 
 
 def dry_run(
@@ -119,12 +131,15 @@ def _supply_at_once(job: Job) -> Done | None:
     """Make a space that is new, or whose directories show a change, without looking at its files."""
     if job.wanted.outline is None or not (job.target.is_new or job.changed()):
         return None
+    done = supply_spare(job)
+    if done is not None:
+        return done
     decision = decide_method(job)
     return supply_snapshot(job, decision, job.wanted.part) if decision.used is Method.REFLINK else None
 
 
 def _update(job: Job, looked: int) -> Done:
-    """Make what the space lacks: file by file, or by a snapshot if that is most of it."""
+    """Make what the space lacks: file by file, or by another tree if that is most of it."""
     planned = make_plan(job)
     if planned.plan.is_empty:
         save_unchanged(job, planned, looked)
@@ -133,9 +148,10 @@ def _update(job: Job, looked: int) -> Done:
     links = job.home.library.links if used is Method.HARDLINK else None
     content = Content(job.contents, job.wanted.load(), job.wanted.relocator, used, links, verify=job.verify)
     prepared = prepare(content, planned.plan)
-    is_large = job.target.is_new or planned.plan.size >= _WORTH_A_SNAPSHOT
-    if is_large and used is Method.REFLINK and job.may_snapshot:
-        done = supply_snapshot(job, planned.decision, outline_of(content.catalog))
+    if job.may_be_supplied and (job.target.is_new or planned.plan.size >= _WORTH_A_TREE):
+        done = supply_spare(job)
+        if done is None and used is Method.REFLINK:
+            done = supply_snapshot(job, planned.decision, outline_of(content.catalog))
         if done is not None:
             return done
     return _populate(job, planned, prepared)

@@ -1,16 +1,20 @@
-"""Delete a space: its directory and its record."""
+"""Delete a space: its directory, which may become a spare, and its record."""
 
 from __future__ import annotations
 
 import errno
+import os
+from contextlib import suppress
 from dataclasses import replace
 
+from holo import platform
 from holo.errors import HoloError
 from holo.home import Home
 from holo.remove import remove_at
 from holo.restore.marks import remove_draft
 from holo.restore.place import refuse_another, refuse_mounts
 from holo.space import Space
+from holo.trees.spares import Spares, is_short_of
 
 
 def delete(home: Home, name: str) -> Space:
@@ -37,9 +41,20 @@ def delete_locked(home: Home, name: str) -> Space:
         _mark(home, space)
     remove_draft(space)
     with spaces.try_lock_mount_point(name) as is_free:
-        remove_at(space.path, itself=is_free, is_mount_point=is_mount_point)
+        if not (is_free and not is_mount_point and _give_back(home, space)):
+            remove_at(space.path, itself=is_free, is_mount_point=is_mount_point)
     spaces.forget(name)
     return space
+
+
+def _give_back(home: Home, space: Space) -> bool:
+    """Make the tree of a space a spare, if one is wanted."""
+    if space.state != "pristine" or not is_short_of(home, space.digest):
+        return False
+    parent, name = os.path.split(space.path)
+    with suppress(OSError), platform.closing(platform.open_root(parent)) as folder:
+        return Spares(home.spaces).give_back(space, folder, name)
+    return False
 
 
 def _mark(home: Home, space: Space) -> None:

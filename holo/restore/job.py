@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import NamedTuple, TypeAlias
 
@@ -13,7 +13,7 @@ from holo.checkout.contents import Carrier, Contents
 from holo.checkout.proof import still_holds
 from holo.checkout.strategy import Decision
 from holo.checkout.tally import Tally
-from holo.errors import os_errors_as
+from holo.errors import CatalogInvalid, os_errors_as
 from holo.hololib import CatalogRef
 from holo.home import Home
 from holo.relocation.patch import Relocator
@@ -23,6 +23,7 @@ from holo.settings import Strategy
 from holo.space import Space
 from holo.trees.golden import find_outline
 from holo.trees.outline import Outline
+from holo.trees.spares import Spares
 from holo.walk import open_directory
 
 OnProgress: TypeAlias = Callable[[int, int], object]
@@ -49,7 +50,7 @@ class Wanted(NamedTuple):
     """The catalog, read as far as this restore needs it."""
 
     outline: Outline | None
-    """of the golden tree, if there is one and a snapshot of it may be all that is needed"""
+    """of a golden tree or a spare, if there is one and it may be all that is needed"""
     part: Catalog
     """what holds all relocations: the outline's part of the catalog, else all of it"""
     totals: Totals
@@ -86,8 +87,8 @@ class Job(NamedTuple):
     removed shows in them, what was changed within a file does not"""
 
     @property
-    def may_snapshot(self) -> bool:
-        """Whether a golden tree may supply the space: of what the library holds, and not to be hashed."""
+    def may_be_supplied(self) -> bool:
+        """Whether a whole tree may take the place of the space: of what the library holds, and not to be hashed."""
         return self.contents is self.home.library.blobs and not self.verify
 
 
@@ -96,6 +97,7 @@ class Done(NamedTuple):
 
     decision: Decision
     tally: Tally
+    is_spare: bool = False
 
 
 def read_job(home: Home, target: Target, catalog: CatalogRef, carrier: Carrier | None, options: Options) -> Job:
@@ -132,14 +134,23 @@ def _wanted(home: Home, target: Target, ref: CatalogRef, options: Options, verif
         return home.library.catalogs.load(ref.digest)
 
     summary = home.library.catalogs.sound_summary(ref.name)
-    may_snapshot = options.strategy in (Strategy.SMART, Strategy.REFLINK) and not verify
-    is_sound = summary is not None and summary.digest == ref.digest
-    found = find_outline(home.library, ref.digest) if may_snapshot and is_sound else None
+    found = None
+    if not verify and summary is not None and summary.digest == ref.digest:
+        found = _outline(home, ref.digest, options.strategy)
     if found is not None and summary is not None:
         outline, part = found
         totals = Totals(summary.files, summary.directories, summary.symlinks, summary.bytes)
         return Wanted(outline, part, totals, *_relocator(part, target, ref, options), load)
     return Wanted(None, load(), load().totals, *_relocator(load(), target, ref, options), load)
+
+
+def _outline(home: Home, digest: str, strategy: Strategy) -> tuple[Outline, Catalog] | None:
+    """The outline of a tree that can supply the space, and what it parses to."""
+    spare = Spares(home.spaces).find_ready(digest, strategy)
+    if spare is not None:
+        with suppress(CatalogInvalid, ValueError):
+            return spare.outline, spare.outline.parse_catalog()
+    return find_outline(home.library, digest) if strategy in (Strategy.SMART, Strategy.REFLINK) else None
 
 
 def _relocator(part: Catalog, target: Target, ref: CatalogRef, options: Options) -> tuple[Relocator, Placement]:

@@ -42,6 +42,8 @@ class RestoreReport:
     seconds: float
     project: tuple[str, str] | None = None
     """the recorded root of the project, and the one that the space names instead"""
+    is_spare: bool = False
+    """whether a tree that was there before has become the space"""
 
     def to_json(self) -> dict[str, Any]:
         """The document `holo restore --json` prints."""
@@ -64,6 +66,7 @@ class RestoreReport:
             "directories": self.directories,
             "bytes": {"total": self.bytes_total, "shared": self.bytes_shared, "written": self.bytes_written},
             "seconds": self.seconds,
+            **({"spare": True} if self.is_spare else {}),
         }
 
 
@@ -119,5 +122,6 @@ def report_of(job: Job, done: Done, linked: Sequence[str], seconds: float) -> Re
         bytes_written=tally.written_bytes,
         warnings=(*warnings, *linked),
         seconds=round(seconds, 3),
+        is_spare=done.is_spare,
         project=(wanted.part.project, wanted.project.root) if wanted.moves_project else None,
     )

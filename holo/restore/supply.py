@@ -1,27 +1,48 @@
-"""A whole tree at once: the space becomes a snapshot of the catalog's golden tree.
+"""A whole tree at once: the space becomes a spare of its catalog, or a snapshot of the golden tree.
 
 A new space is made in its place. An existing one is replaced by a finished one in one step: who works in the old one
-goes on in it until they leave. Whatever else can supply a whole tree has its place here, beside the snapshot.
+goes on in it until they leave. Whatever else can supply a whole tree has its place here.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple, TypeAlias
 
 from holo import platform
 from holo.catalog import Catalog
+from holo.checkout.populate import Content
 from holo.checkout.proof import stamp_before
 from holo.checkout.strategy import Decision, Method
+from holo.checkout.tally import Tally
 from holo.errors import os_errors_as
 from holo.platform import Directory
 from holo.remove import remove
 from holo.restore.job import Done, Job, open_space
 from holo.restore.marks import DRAFT, marked, record_of
-from holo.trees.golden import Golden, patch_snapshot
+from holo.space import Space
+from holo.trees.golden import Golden, patch_tree
+from holo.trees.spares import Spares, is_short_of
 from holo.walk import Walker
+
+
+class Tree(NamedTuple):
+    """A whole tree that was put beside the place of the space."""
+
+    inodes: bytes
+    """of its directories"""
+    is_recorded: bool
+    """whether its files name the recorded path. Otherwise all that name one are made anew"""
+    stamp: int | None = None
+    """up to which ctime its files are known; ``None``: nobody else had it yet"""
+
+
+_Fetch: TypeAlias = Callable[[Directory, str], Tree | None]
+"""Puts a tree under a name into a folder; ``None`` if that is not possible."""
 
 
 def supply_snapshot(job: Job, decision: Decision, part: Catalog) -> Done | None:
@@ -29,44 +50,98 @@ def supply_snapshot(job: Job, decision: Decision, part: Catalog) -> Done | None:
 
     ``part``: the files of the catalog that the space must make anew, as in the tree's outline.
     """
+    golden = Golden(job.home, job.catalog.digest, job.wanted.load, job.wanted.outline, job.options.on_progress)
+
+    def fetch(folder: Directory, draft: str) -> Tree | None:
+        outline = golden.snapshot(folder, draft)
+        return Tree(outline.inodes, is_recorded=True) if outline is not None else None
+
+    record = replace(record_of(job, decision), used=Method.SNAPSHOT.value)
+    tally = _supply(job, record, part, fetch)
+    return Done(replace(decision, used=Method.SNAPSHOT), tally) if tally is not None else None
+
+
+def supply_spare(job: Job) -> Done | None:
+    """Make the space a spare of its catalog; ``None`` if there is none, or not on its filesystem."""
+    spares = Spares(job.home.spaces)
+    requested = job.options.strategy
+    if not (job.may_be_supplied and spares.ready(job.catalog.digest)):
+        return None
+    with spares.taking(job.catalog.digest, requested) as spare:
+        if spare is None or (job.options.strict and spare.record.reason is not None):
+            return None
+        known, outline = spare.record, spare.outline
+        decision = Decision(requested, Method(known.used), known.reason)
+
+        def fetch(folder: Directory, draft: str) -> Tree | None:
+            is_moved = spares.take(known.name, folder, draft)
+            if is_moved:
+                spares.drop(known.name)  # another may be wanted now
+            return Tree(outline.inodes, is_recorded=False, stamp=known.stamp) if is_moved else None
+
+        record = replace(record_of(job, decision), times=known.times, modes=known.modes, own=known.own)
+        tally = _supply(job, record, outline.parse_catalog(), fetch)
+    return Done(decision, tally, is_spare=True) if tally is not None else None
+
+
+def _supply(job: Job, record: Space, part: Catalog, fetch: _Fetch) -> Tally | None:
+    """Let a tree that is fetched take the place of the space; what was made, with what it has already."""
     parent = os.path.dirname(job.target.path)
     with os_errors_as(f"cannot make the folder {parent}"):
         os.makedirs(parent, exist_ok=True)
         folder = platform.open_root(parent)
     try:
-        return _take_snapshot(job, decision, part, folder)
+        tally = _exchange(job, record, part, fetch, folder)
     finally:
         platform.close_directory(folder)
+    if tally is not None:
+        totals = job.wanted.totals
+        if record.used == Method.COPY:
+            tally.copied, tally.written_bytes = totals.files, totals.bytes
+        tally.reflinked = totals.files - tally.copied
+        tally.shared_bytes = totals.bytes - tally.written_bytes
+    return tally
 
 
-def _take_snapshot(job: Job, decision: Decision, part: Catalog, folder: Directory) -> Done | None:
-    home, target, catalog = job.home, job.target, job.catalog
+def _exchange(job: Job, record: Space, part: Catalog, fetch: _Fetch, folder: Directory) -> Tally | None:
+    home, target = job.home, job.target
     name = os.path.basename(target.path)
-    golden = Golden(home, catalog.digest, job.wanted.load, job.wanted.outline, job.options.on_progress)
     draft = f".{name}{DRAFT}{os.urandom(4).hex()}"
-    record = record_of(job, decision)
     with marked(home.spaces, replace(record, draft=draft)):
-        outline = golden.snapshot(folder, draft)
-        if outline is None:
+        tree = fetch(folder, draft)
+        if tree is None:
             return None
         root = platform.open_child(folder, draft)
+        is_in_place = False
         try:
-            tally = patch_snapshot(root, target.path, home.library, part, job.wanted.relocator, home.workers)
+            method = Method.COPY if record.used == Method.COPY else Method.REFLINK
+            content = Content(home.library.blobs, part, job.wanted.relocator, method)
+            tally = patch_tree(root, target.path, content, home.workers, is_recorded=tree.is_recorded)
             tally.removed = _count_extra(job, root)
-            if not _put_in_place(job, folder, draft, name):
+            is_in_place = _put_in_place(job, folder, draft, name)
+            if not is_in_place:
                 return None
-            stamp = stamp_before(platform.status(root, "").st_ctime_ns, record.times)
-            inodes = home.spaces.save_inodes(target.space, outline.inodes)
-            finished = replace(record, used=Method.SNAPSHOT.value).finished(
-                stamp, platform.identity(root), inodes, tally.written_bytes
-            )
+            stamp = tree.stamp
+            if stamp is None:
+                stamp = stamp_before(platform.status(root, "").st_ctime_ns, record.times)
+            inodes = home.spaces.save_inodes(target.space, tree.inodes)
+            own = tally.written_bytes if record.used == Method.SNAPSHOT else record.own
+            finished = record.finished(stamp, platform.identity(root), inodes, own)
         finally:
             platform.close_directory(root)
-            remove(folder, draft)  # the old tree, or a snapshot that could not take its place
+            # The old tree, or one that could not take its place.
+            if not (is_in_place and _give_back(job, folder, draft)):
+                remove(folder, draft)
         home.spaces.save(finished)
-    tally.reflinked = job.wanted.totals.files - tally.copied
-    tally.shared_bytes = job.wanted.totals.bytes - tally.written_bytes
-    return Done(replace(decision, used=Method.SNAPSHOT), tally)
+    return tally
+
+
+def _give_back(job: Job, folder: Directory, name: str) -> bool:
+    """Make the old tree of the space a spare, if one is wanted."""
+    known = job.target.known
+    if known is None or job.target.is_new or not is_short_of(job.home, known.digest):
+        return False
+    return Spares(job.home.spaces).give_back(known, folder, name)
 
 
 def _put_in_place(job: Job, folder: Directory, draft: str, name: str) -> bool:

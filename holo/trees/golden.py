@@ -176,20 +176,23 @@ class Golden:
         return Outline(catalog.digest, tree_seal, packed(catalog, tally.directories), body_of(catalog))
 
 
-def patch_snapshot(
-    root: Directory, shown: str, library: Library, outline: Catalog, relocator: Relocator, workers: int
-) -> Tally:
-    """Make a fresh snapshot a space: patch what names its own path. Returns what was made."""
-    todo = plan(outline, _survey_of_snapshot(outline, relocator), relocator, Method.SNAPSHOT)
-    return populate(root, shown, prepare(Content(library.blobs, outline, relocator, Method.REFLINK), todo), workers)
+def patch_tree(root: Directory, shown: str, content: Content, workers: int, *, is_recorded: bool) -> Tally:
+    """Make a fresh copy of a tree a space: patch what names its own path. Returns what was made.
+
+    ``content``: of the tree's outline. ``is_recorded``: its files name the recorded path. Otherwise those that name one
+    are made anew, whichever that is.
+    """
+    outline, relocator = content.catalog, content.relocator
+    todo = plan(outline, _survey_of_copy(outline, relocator, is_recorded), relocator, Method.SNAPSHOT)
+    return populate(root, shown, prepare(content, todo), workers)
 
 
-def _survey_of_snapshot(outline: Catalog, relocator: Relocator) -> Survey:
-    """How a fresh snapshot of the golden tree differs from a space: in what names its own path."""
+def _survey_of_copy(outline: Catalog, relocator: Relocator, is_recorded: bool) -> Survey:
+    """How a fresh copy of a tree differs from a space: in what names its own path."""
     findings = []
     for path, _, _, files, links in outline.directories:
         base = path + "/" if path else ""
-        rows = [row for row in files if relocator.applies(outline.relocations[base + row[0]])]
+        rows = [row for row in files if not is_recorded or relocator.applies(outline.relocations[base + row[0]])]
         if rows or links or not path:
             names = [row[0] for row in rows] + [row[0] for row in links]
             findings.append(Finding(path, replace=names, files=rows, symlinks=links, attributes=True))
@@ -202,7 +205,7 @@ def _folder(library: Library) -> str:
 
 def _outline_of_sound(golden: str, tree: Directory, digest: str) -> Outline | None:
     """The outline of an open golden tree, if the tree is as it was made. Raises as :func:`read_outline` does."""
-    outline = read_outline(golden, digest)
+    outline = read_outline(os.path.join(golden, digest + ".json"), digest)
     return outline if _is_as_made(tree, outline) else None
 
 

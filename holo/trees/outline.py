@@ -1,4 +1,4 @@
-"""What a space needs to know of a golden tree, in a file beside it: a small part of the catalog, and two columns.
+"""What a space needs to know of a golden tree or a spare, in a file beside it: a part of the catalog, and two columns.
 
 The part is a catalog of only those files that a space must make anew. A new space needs no more, so it is made without
 reading the whole catalog. With the mtimes of all directories, so is one whose directories show that it was changed.
@@ -7,7 +7,6 @@ reading the whole catalog. With the mtimes of all directories, so is one whose d
 from __future__ import annotations
 
 import json
-import os
 from typing import NamedTuple
 
 from holo.catalog import Catalog, DirectoryRow
@@ -18,12 +17,13 @@ from holo.relocation.roots import names_root
 
 
 class Outline(NamedTuple):
-    """The document beside a golden tree. Its body is parsed by those who need it."""
+    """The document beside a tree. Its body is parsed by those who need it."""
 
     digest: str
     """of the catalog"""
     tree_seal: str
-    """of the golden tree (:func:`holo.platform.tree_seal`): one that was made writable and changed has another"""
+    """of the golden tree (:func:`holo.platform.tree_seal`): one that was made writable and changed has another; or of
+    the spare (:mod:`holo.trees.spares`)"""
     inodes: bytes
     """of the directories, which are the same in every snapshot: see :mod:`holo.checkout.proof`"""
     body: bytes
@@ -44,13 +44,13 @@ class Outline(NamedTuple):
         return seal(header + self.inodes + self.body)
 
 
-def read_outline(golden: str, digest: str) -> Outline:
-    """The outline of a golden tree in the folder ``golden``.
+def read_outline(path: str, digest: str) -> Outline:
+    """The outline of a tree of that catalog.
 
     Raises :class:`OSError`, and :class:`ValueError` if the file is not what was written for that tree, or others can
     have written it.
     """
-    data, status = read_file(os.path.join(golden, digest + ".json"), LARGEST)
+    data, status = read_file(path, LARGEST)
     if not only_we_wrote(status):
         raise ValueError("it is another user's")
     header, _, rest = unseal(data).partition(b"\n")

@@ -126,7 +126,7 @@ class _Found:
             shared=Shared(
                 library=shared_with("library", "links"),
                 golden=shared_with("golden"),
-                spaces=shared_with("space"),
+                spaces=shared_with("space", "spares"),
                 ephemeral=shared_with("ephemeral"),
                 other=shared_with("other", "path"),
                 elsewhere=sum(

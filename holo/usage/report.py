@@ -13,7 +13,7 @@ class Shared(NamedTuple):
     golden: int
     """golden trees"""
     spaces: int
-    """other spaces"""
+    """other spaces, and spares"""
     ephemeral: int
     """the trees, layers and runs of throw-away environments"""
     other: int
@@ -26,7 +26,8 @@ class Usage(NamedTuple):
     """What one thing has of the disk, in bytes. A file with several names counts once."""
 
     kind: str
-    """``library``, ``links``, ``golden``, ``space``, ``ephemeral``, ``other``, ``catalog``, ``path`` or ``total``"""
+    """``library``, ``links``, ``golden``, ``space``, ``spares``, ``ephemeral``, ``other``, ``catalog``, ``path`` or
+    ``total``"""
     name: str
     path: str
     files: int

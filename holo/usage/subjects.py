@@ -21,7 +21,8 @@ from holo.walk import absolute
 if TYPE_CHECKING:
     from holo.home import Home
 
-_EPHEMERAL = ".ephemeral-"
+_HIDDEN = {"ephemeral": ".ephemeral-", "spares": ".spares-"}
+"""How the folders in a holotree that are not spaces begin."""
 
 
 class Subject(NamedTuple):
@@ -67,8 +68,9 @@ class Subjects:
         for digest in sorted(golden_trees(library)):
             self._add("golden", home.library.catalogs.name_of(digest), self._golden(digest))
         for name in names_in(home.spaces.path):
-            if name.startswith(_EPHEMERAL):
-                self._add("ephemeral", "", os.path.join(home.spaces.path, name))
+            for kind, beginning in _HIDDEN.items():
+                if name.startswith(beginning):
+                    self._add(kind, "", os.path.join(home.spaces.path, name))
         for space in home.spaces.spaces():
             if space.standing != "copied" and os.path.isdir(space.path):
                 self._add("space", space.name, space.path)

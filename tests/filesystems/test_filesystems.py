@@ -113,7 +113,7 @@ def counts(path: Path) -> bool:
     if path.parent.name != "golden":
         return is_whole(str(path))
     try:
-        read_outline(str(path.parent), path.name)
+        read_outline(f"{path}.json", path.name)
     except OSError:
         return False
     return path.exists()

@@ -656,7 +656,7 @@ _PUSH = ("push", "env", "{root}/remote")
 _PULL = ("pull", "env", "{root}/remote")
 _REMOTE_GC = ("remote", "gc", "{root}/remote")
 _NO_GRACE = {"holo.remote.garbage.GRACE": 0}
-_EXCHANGING = {"holo.restore._WORTH_A_SNAPSHOT": 3}
+_EXCHANGING = {"holo.restore._WORTH_A_TREE": 3}
 
 
 _ALL = [

@@ -23,6 +23,7 @@ EXAMPLE = Path(__file__).parents[2] / "settings.example.yaml"
 KEYS = [
     "home",
     "holotree.restoration-strategy",
+    "holotree.spares",
     "library.compression",
     "library.max-size",
     "library.keep-days",
@@ -56,6 +57,7 @@ def source_of(result: Settings, key: str) -> str:
 def test_defaults_of_all_settings(tmp_path: Path) -> None:
     result = load(tmp_path)
     assert result.strategy is Strategy.SMART
+    assert result.spares == 0
     assert result.compression == "auto"
     assert 1 <= result.workers <= 256
     assert result.file is None

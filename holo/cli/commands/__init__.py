@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import typer
 
 _MODULES = {
-    "environments": ("record", "init", "restore", "list", "delete", "clone"),
+    "environments": ("record", "init", "restore", "list", "delete", "spares", "clone"),
     "running": ("run", "shell", "variables"),
     "answers": ("status", "diff", "ls", "cat", "history"),
     "worktrees": ("worktree", "hook"),

@@ -31,7 +31,7 @@ from holo.cli.options import (
     space_and_source,
 )
 from holo.cli.progress import Form, progress
-from holo.errors import printable
+from holo.errors import UsageError, printable
 
 _GROUP = "Record and restore"
 
@@ -179,15 +179,26 @@ def restore(
         )
     with reporting():
         render.restored(report, as_json)
+    library.start_upkeep()
 
 
 @command("list", _GROUP, ["holo list", "holo list --sort size", "holo list --stale 30d --json"])
-def list_spaces(order: Sort = Order.NAME, stale: Stale = None, measure: Measure = False, as_json: Json = False) -> None:
+def list_spaces(
+    order: Sort = Order.NAME,
+    stale: Stale = None,
+    measure: Measure = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also list the spares, and say whether some are being made.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """List the spaces, with their state, age and size."""
     from holo.api import Hololib
     from holo.cli import listing
 
-    listing.spaces(Hololib().space_details(stale=stale, measure=measure), order, as_json)
+    library = Hololib()
+    found = library.space_details(stale=stale, measure=measure)
+    listing.spaces(found, order, as_json, library.spares() if everything else None)
 
 
 @command("delete", _GROUP, ["holo delete job-1"])
@@ -207,7 +218,8 @@ def delete(
     from holo.api import Hololib
     from holo.cli import render
 
-    gone = Hololib().delete(one_name(name, space))
+    library = Hololib()
+    gone = library.delete(one_name(name, space))
     if gone.state == "damaged":
         render.warn(
             f"what holo knew about space {gone.name} was damaged: if the space was not at {gone.path}, its directory "
@@ -218,6 +230,37 @@ def delete(
             render.document({"space": gone.name, "path": gone.path})
         else:
             render.result(f"deleted space {gone.name} at {printable(gone.path)}")
+    library.start_upkeep()
+
+
+@command("spares", _GROUP, ["holo spares", "holo spares app --keep 2"])
+def spares(
+    catalog: Annotated[
+        Optional[str],
+        typer.Argument(metavar="[REF]", help="Name or digest prefix of a catalog (default: all).", show_default=False),
+    ] = None,
+    keep: Annotated[
+        Optional[int],
+        typer.Option("--keep", metavar="N", min=0, help="Make spares until there are N, and keep N from now on."),
+    ] = None,
+    shown: Progress = Form.AUTO,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """List spares, finished trees that new spaces take, or keep some."""
+    from holo.api import Hololib
+    from holo.cli import listing
+
+    library = Hololib()
+    if keep is None:
+        listing.spares(library.spares(catalog), as_json)
+        return
+    if catalog is None:
+        raise UsageError("--keep needs a catalog", "Name it: `holo spares REF --keep N`.")
+    with progress("spares", "making", "files", form=shown, quiet=as_json) as on_progress:
+        report = library.keep_spares(catalog, keep, on_progress=on_progress)
+    with reporting():
+        listing.spares(report, as_json)
 
 
 @command("clone", _GROUP, ["holo clone ../main/.venv .venv --relocate"])

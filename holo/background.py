@@ -1,0 +1,60 @@
+"""Work that a command leaves to a process of its own, for which nobody has to wait.
+
+Such a process takes no lock that somebody holds. While it holds one, it looks many times a second whether somebody
+waits for it, and then ends at once, as if it were killed. So it may only do what can be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+_LOOK = 0.02
+"""Seconds between two looks whether somebody waits."""
+
+_started: list[subprocess.Popen[bytes]] = []
+"""Nobody waits for them. Forgotten ones would be reported as still running."""
+
+
+def start(module: str, *arguments: str) -> None:
+    """Start a module as a process that outlives this one. Raises :class:`OSError`."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-X", "utf8", "-m", module, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    _started.append(process)
+
+
+def work_when_idle() -> None:
+    """Let this process have what nobody else wants: of the processors and, on Linux, of the disk (ioprio_set(2))."""
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    elif hasattr(os, "nice"):
+        os.nice(19)
+
+
+def give_way(is_waited_for: Callable[[], bool]) -> None:
+    """Let this process end as soon as somebody waits for what it holds."""
+
+    def look(*_: object) -> None:
+        if is_waited_for():
+            os._exit(0)
+
+    def look_always() -> None:
+        while True:
+            look()
+            time.sleep(_LOOK)
+
+    if sys.platform == "win32":
+        threading.Thread(target=look_always, daemon=True).start()
+    else:  # a thread might be in the middle of something when a worker is forked
+        signal.signal(signal.SIGALRM, look)
+        signal.setitimer(signal.ITIMER_REAL, _LOOK, _LOOK)

@@ -1,0 +1,246 @@
+"""Make and keep spares (:mod:`holo.trees.spares`): in the foreground if a user says so, else when a command has ended.
+
+What is short is made by one process in the background, which gives way (:mod:`holo.background`) and ends by itself. A
+spare whose maker was killed is completed by the next one, like a space, and so is a tree that was given back. In
+another boot of the system, what is in a spare is hashed once more.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from holo import background, platform
+from holo.checkout.strategy import Method
+from holo.errors import Conflict, HoloError
+from holo.files import is_there
+from holo.hololib import CatalogRef, Library
+from holo.hololib.golden import golden_trees
+from holo.hololib.locks import CannotLockError, InUseError, locked
+from holo.hololib.recovery import is_waited_for, locked_library
+from holo.holotree import Holotree
+from holo.home import Home
+from holo.restore import Options, make_equal
+from holo.settings import Strategy
+from holo.space import Space
+from holo.trees.held import is_held
+from holo.trees.spares import Spares, is_reachable, wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NEEDLESS = frozenset({Method.SNAPSHOT, Method.HARDLINK})
+"""Methods whose trees are no spares: a snapshot is as fast, and hardlinks are not private."""
+
+
+class SpareDetails(NamedTuple):
+    """One spare."""
+
+    name: str
+    catalog: str
+    digest: str
+    path: str
+    state: str
+    """``ready``, or ``unfinished``"""
+    used: str
+    """what made its files: ``reflink`` or ``copy``"""
+    exclusive: int | None
+    """bytes that it shares with nobody, if that is known"""
+
+    def to_json(self) -> dict[str, Any]:
+        return self._asdict()
+
+
+class SparesReport(NamedTuple):
+    """The spares of a user, and what is to be kept."""
+
+    spares: tuple[SpareDetails, ...]
+    keep: dict[str, int]
+    """how many, by the digests of catalogs; of others, none"""
+    names: dict[str, str]
+    """of those catalogs"""
+    is_filling: bool
+    """whether a process in the background is making some"""
+
+    def to_json(self) -> dict[str, Any]:
+        """What `holo spares --json` prints."""
+        keep = [{"catalog": self.names[digest], "digest": digest, "keep": count} for digest, count in self.keep.items()]
+        return {"spares": [spare.to_json() for spare in self.spares], "keep": keep, "filling": self.is_filling}
+
+
+def report(home: Home, digest: str = "") -> SparesReport:
+    """The spares of one catalog, or of all."""
+    spares = Spares(home.spaces)
+    ready = {*spares.ready()}
+    found = []
+    for name in spares.all(digest):
+        with suppress(HoloError):
+            record = spares.find(name)
+            if record is not None and digest in ("", record.digest):
+                found.append(_details(record, is_ready=name in ready))
+    keep = {key: count for key, count in wanted(home).items() if digest in ("", key)}
+    names = {key: home.library.catalogs.name_of(key) for key in keep}
+    return SparesReport(tuple(found), keep, names, is_held(spares.filling))
+
+
+def _details(record: Space, *, is_ready: bool) -> SpareDetails:
+    return SpareDetails(
+        record.name,
+        record.catalog,
+        record.digest,
+        record.path,
+        "ready" if is_ready and record.state == "pristine" else "unfinished",
+        record.used,
+        record.own if record.own >= 0 else None,
+    )
+
+
+def keep(
+    home: Home, catalog: CatalogRef, count: int, strategy: Strategy, on_progress: Callable[[int, int], object] | None
+) -> None:
+    """Keep so many spares of a catalog from now on: make those that lack, remove those that are too many.
+
+    Raises :class:`Conflict` where spares are of no use, and every other :class:`HoloError`.
+    """
+    spares = Spares(home.spaces)
+    if count and not _is_of_use(home, catalog.digest):
+        raise Conflict(
+            f"a spare of {catalog.name} would be of no use: here a new space is one snapshot", "It is as fast as that."
+        )
+    spares.keep(catalog.digest, count)
+    for name in (*spares.unfinished(), *spares.ready(catalog.digest)):
+        if len(spares.all(catalog.digest)) > count and name.startswith(catalog.digest[:6]):
+            with suppress(InUseError, CannotLockError), spares.lock(name, wait=False):
+                spares.drop(name)
+    made = count > 0
+    while made and len(spares.ready(catalog.digest)) < count:
+        made = _make(home, spares, spares.new_name(catalog.digest), catalog.digest, strategy, on_progress)
+    if count and not made:
+        spares.keep(catalog.digest, 0)
+        raise Conflict(
+            f"no spare of {catalog.name} can be made here", "A spare is a private tree, exactly as recorded."
+        )
+
+
+def start(home: Home, strategy: Strategy, min_free: int | None) -> bool:
+    """Make what is short in the background, if anything is; returns whether that was started."""
+    try:
+        if not any(_todo(home)) or _is_disk_short(home, min_free):
+            return False
+        each = "auto" if home.spares is None else str(home.spares)
+        free = "" if min_free is None else str(min_free)
+        background.start(__name__, home.library.home, home.library.compression, strategy.value, each, free)
+    except (OSError, HoloError):  # what was asked for is done
+        return False
+    return True
+
+
+def main() -> None:
+    """The process: ``HOME COMPRESSION STRATEGY SPARES MIN_FREE``, of which the last may be empty."""
+    path, compression, strategy, each, free = sys.argv[1:]
+    home = Home(
+        Library(path, compression),
+        Holotree(path),
+        on_wait=lambda _: None,
+        spares=None if each == "auto" else int(each),
+    )
+    if home.library.may_be_torn:  # whoever comes next verifies what is new, which takes long
+        return
+    background.work_when_idle()
+    background.give_way(lambda: is_waited_for(home.library, exclusive=False))
+    spares = Spares(home.spaces)
+    with suppress(InUseError, CannotLockError, HoloError, OSError):
+        spares.prepare()
+        with locked(spares.filling, spares.path, exclusive=True, wait=False):
+            _fill(home, spares, Strategy(strategy), int(free) if free else None)
+    os._exit(0)
+
+
+def _fill(home: Home, spares: Spares, strategy: Strategy, min_free: int | None) -> None:
+    for name, digest in _todo(home):
+        if _is_disk_short(home, min_free):
+            return
+        with suppress(InUseError, CannotLockError):
+            _make(home, spares, name, digest, strategy, None)
+
+
+def _todo(home: Home) -> Iterator[tuple[str, str]]:
+    """What is to be made: first what is unfinished, of all of which the digest may be unknown, then what is short."""
+    spares = Spares(home.spaces)
+    yield from ((name, "") for name in spares.unfinished())
+    yield from ((name, "") for name in spares.ready() if not _is_of_this_boot(spares, name))
+    for digest, count in wanted(home).items():
+        if _is_of_use(home, digest):
+            yield from ((spares.new_name(digest), digest) for _ in range(count - len(spares.all(digest))))
+
+
+def _is_of_this_boot(spares: Spares, name: str) -> bool:
+    record = spares.find_anyhow(name)
+    return record is None or record.boot == platform.boot_id()
+
+
+def _is_of_use(home: Home, digest: str) -> bool:
+    """Whether a new space is not one snapshot anyway, and costs no data if that is demanded."""
+    if digest in golden_trees(home.library.path):
+        return False
+    if home.spares is not None or digest in Spares(home.spaces).wishes():
+        return True
+    with platform.closing(platform.open_root(home.spaces.folder())) as folder:
+        return home.library.blobs.why_no_reflink(folder) is None
+
+
+def _is_disk_short(home: Home, min_free: int | None) -> bool:
+    return min_free is not None and shutil.disk_usage(home.spaces.home).free < min_free
+
+
+def _make(
+    home: Home,
+    spares: Spares,
+    name: str,
+    digest: str,
+    strategy: Strategy,
+    on_progress: Callable[[int, int], object] | None,
+) -> bool:
+    """Make a spare, or complete one; ``False``: it could not be one, and is gone."""
+    spares.prepare()
+    if strategy is Strategy.HARDLINK:
+        strategy = Strategy.SMART
+    here = home._replace(spaces=spares, spares=0)
+    with ExitStack() as locks:
+        locks.enter_context(spares.lock(name, wait=False))
+        locks.enter_context(locked_library(home.library, exclusive=False, on_wait=home.on_wait))
+        spares.unfinish(name)
+        known = spares.find_anyhow(name)
+        if known is not None:
+            digest = known.digest
+        if not _may_be_kept(home, known, digest):
+            spares.drop(name)
+            return False
+        catalog = CatalogRef(home.library.catalogs.name_of(digest), digest)
+        _, done = make_equal(here, name, catalog, None, Options(strategy, on_progress=on_progress, force=True))
+        is_inexact = bool(done.tally.divided or done.tally.lost)  # each space is to say so of itself
+        if done.decision.used in _NEEDLESS or is_inexact:
+            spares.drop(name)
+            return False
+        spares.finish(name, home.library.catalogs.load(digest))
+    return True
+
+
+def _may_be_kept(home: Home, known: Space | None, digest: str) -> bool:
+    """Whether a spare is still wanted, and nobody can still write to the tree, if a space had it before."""
+    if digest not in wanted(home) or not _is_of_use(home, digest):
+        return False
+    if known is None or known.made_for == known.path or not is_there(known.path):
+        return True
+    try:
+        return not is_reachable(known.path)
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,393 @@
+"""Spares: finished trees that new spaces take, and that deleted spaces become."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Make
+
+from holo import Hololib
+from holo.home import Home
+from holo.trees.held import is_held
+from holo.trees.spares import Spares
+from support import trees
+from support.cli import Holo, another_boot
+from support.compare import differences
+from support.filesystems import Filesystem
+
+private = pytest.mark.parametrize("filesystem", ["xfs", "ext4"], indirect=True)
+one_disk = pytest.mark.parametrize("filesystem", ["ext4"], indirect=True)
+
+
+def eventually(is_so: Callable[[], bool]) -> None:
+    """Wait for what another process does; a test that hangs is ended by pytest."""
+    while not is_so():
+        time.sleep(0.01)
+
+
+def home_of(holo: Holo) -> Home:
+    return Hololib(holo.home).home
+
+
+def spares_of(holo: Holo) -> Spares:
+    return Spares(home_of(holo).spaces)
+
+
+def ready(holo: Holo) -> list[dict[str, Any]]:
+    return [spare for spare in holo("spares", "--json").json()["spares"] if spare["state"] == "ready"]
+
+
+def fill(holo: Holo, each: str = "0") -> None:
+    """What a command leaves to a process in the background, to its end. One that a command has started may be faster."""
+    command = [sys.executable, "-m", "holo.spares", holo.home, "auto", "smart", each, ""]
+    for _ in range(2):
+        subprocess.run([*holo.launcher, *command], check=True, env=holo.environment())
+        eventually(lambda: not is_held(spares_of(holo).filling))
+
+
+@contextmanager
+def nothing_filled(holo: Holo) -> Iterator[None]:
+    """Nobody makes spares in the background meanwhile."""
+    from holo.hololib.locks import locked
+
+    spares = spares_of(holo)
+    spares.prepare()
+    with locked(spares.filling, "spares", exclusive=True):
+        yield
+
+
+@pytest.fixture
+def source(holo: Holo, filesystem: Filesystem) -> Path:
+    """Recorded; nothing is kept of it yet."""
+    root = trees.small(holo.root / "source")
+    for number in range(30):
+        trees.write(root / "lib" / f"package{number % 3}" / f"{number}.py", f"x = {number}\n" * 50)
+    os.symlink(root / "bin" / "hello", root / "hello")
+    trees.settle(root)
+    root.chmod(0o755)
+    holo("record", root, "--name", "env")
+    return root
+
+
+def init(holo: Holo, name: str, *options: str | os.PathLike[str]) -> dict[str, Any]:
+    found: dict[str, Any] = holo("init", name, "env", *options, "--json").json()
+    return found
+
+
+def is_whole(holo: Holo, name: str) -> bool:
+    """Nothing is to be made, although everything is hashed."""
+    found = holo("restore", name, "--verify", "--dry-run", "--json").json()
+    return not (found["files"] or found["remove"] or found["directories"] or found["symlinks"])
+
+
+@private
+def test_a_new_space_is_a_spare_and_differs_in_nothing(holo: Holo, filesystem: Filesystem, source: Path) -> None:
+    report = holo("spares", "env", "--keep", "1", "--json").json()
+    assert [(spare["catalog"], spare["state"]) for spare in report["spares"]] == [("env", "ready")]
+    (spare,) = ready(holo)
+    inode = os.stat(Path(spare["path"]) / "lib" / "data.txt").st_ino
+    with nothing_filled(holo):
+        made = init(holo, "one")
+        assert made["spare"] is True
+        assert made["strategy"]["used"] == ("reflink" if filesystem.reflinks else "copy")
+        assert ready(holo) == []
+        plain = init(holo, "two")
+    assert "spare" not in plain
+    assert made["files"] == plain["files"]
+    assert made["bytes"] == plain["bytes"]
+    one, two = Path(made["path"]), Path(plain["path"])
+    assert os.stat(one / "lib" / "data.txt").st_ino == inode
+    assert differences(source, one) == []
+    assert subprocess.check_output([one / "bin" / "hello"], text=True) == f"hello from {one}\n"
+    assert os.readlink(one / "hello") == str(one / "bin" / "hello")
+    assert one.stat().st_mode == two.stat().st_mode
+    assert one.stat().st_mtime_ns == two.stat().st_mtime_ns
+    assert is_whole(holo, "one")
+    assert holo("status", "one", "--json").json()["state"] == "pristine"
+    assert holo("restore", "one", "--json").json()["files"]["unchanged"] == made["files"]["total"]
+
+
+@one_disk
+def test_a_spare_takes_the_place_of_a_changed_space(holo: Holo, source: Path) -> None:
+    space = Path(init(holo, "one")["path"])
+    holo("spares", "env", "--keep", "1")
+    (space / "lib" / "extra.txt").write_text("extra")
+    (space / "lib" / "data.txt").unlink()
+    old = space.stat().st_ino
+    with nothing_filled(holo):
+        report = holo("restore", "one", "--json").json()
+        assert (report["spare"], report["files"]["removed"]) == (True, 1)
+        assert space.stat().st_ino != old
+        # The old tree goes back, and is made a spare: without what was added, and with what is missing.
+        (unfinished,) = holo("spares", "--json").json()["spares"]
+        assert unfinished["state"] == "unfinished"
+        assert os.stat(unfinished["path"]).st_ino == old
+        assert is_whole(holo, "one")
+    fill(holo)
+    (spare,) = ready(holo)
+    assert os.stat(spare["path"]).st_ino == old
+    with nothing_filled(holo):
+        taken = init(holo, "two")
+    assert taken["spare"] is True
+    assert os.stat(taken["path"]).st_ino == old
+    assert is_whole(holo, "two")
+
+
+@private
+def test_delete_is_a_rename_where_a_spare_is_wanted(holo: Holo, source: Path) -> None:
+    space = Path(init(holo, "one")["path"])
+    inode = space.stat().st_ino
+    (space / "secret").write_text("mine")
+    (space / "lib" / "data.txt").write_text("edited")
+    space.chmod(0o500)
+    Spares(home_of(holo).spaces).keep(holo("catalogs", "env", "--json").json()["catalogs"][0]["digest"], 1)
+    with nothing_filled(holo):
+        holo("delete", "one")
+        assert not space.exists()
+        assert holo("list", "--json").json()["spaces"] == []
+        (spare,) = holo("spares", "--json").json()["spares"]
+        assert (spare["state"], os.stat(spare["path"]).st_ino) == ("unfinished", inode)
+        made = init(holo, "two")
+        assert "spare" not in made, "it is not finished"
+        holo("delete", "two")
+        assert len(holo("spares", "--json").json()["spares"]) == 1, "one is enough"
+    fill(holo)
+    with nothing_filled(holo):
+        made = init(holo, "three")
+        assert made["spare"] is True
+        assert not (Path(made["path"]) / "secret").exists()
+        assert is_whole(holo, "three")
+
+
+@one_disk
+@pytest.mark.parametrize("who", ["writes", "maps", "is in it", "has a folder open"])
+def test_a_tree_in_which_somebody_works_is_no_spare(holo: Holo, source: Path, who: str) -> None:
+    space = Path(init(holo, "one")["path"])
+    holo("spares", "env", "--keep", "1")
+    with nothing_filled(holo):
+        init(holo, "two")
+        program = {
+            "writes": "f = open('lib/data.txt', 'r+'); os.chdir('/')",
+            "maps": "f = open('lib/data.txt', 'r+'); m = mmap.mmap(f.fileno(), 0); f.close(); os.chdir('/')",
+            "is in it": "os.chdir('lib')",
+            "has a folder open": "d = os.open('lib', os.O_RDONLY); os.chdir('/')",
+        }[who]
+        script = f"import os, mmap; {program}; print('there', flush=True); input()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], cwd=space, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        holo("delete", "one")
+        (spare,) = holo("spares", "--json").json()["spares"]
+        assert spare["state"] == "unfinished"
+    try:
+        fill(holo)
+        assert not Path(spare["path"]).exists()
+        (made,) = ready(holo)  # another one is made
+        assert made["name"] != spare["name"]
+    finally:
+        process.communicate(b"\n")
+
+
+@one_disk
+@pytest.mark.parametrize("what", ["added", "removed", "renamed", "mode", "folder exchanged"])
+def test_a_spare_that_was_changed_is_dropped(holo: Holo, source: Path, what: str) -> None:
+    holo("spares", "env", "--keep", "1")
+    (spare,) = ready(holo)
+    tree = Path(spare["path"])
+    if what == "added":
+        (tree / "lib" / "deep" / "new").touch()
+    elif what == "removed":
+        (tree / "lib" / "package1" / "1.py").unlink()
+    elif what == "renamed":
+        (tree / "lib" / "data.txt").rename(tree / "lib" / "package0" / "data.txt")
+    elif what == "mode":
+        (tree / "lib" / "deep").chmod(0o777)
+    else:
+        shutil.copytree(tree / "lib" / "deep", tree / "lib" / "copy", symlinks=True)
+        shutil.rmtree(tree / "lib" / "deep")
+        (tree / "lib" / "copy").rename(tree / "lib" / "deep")
+    with nothing_filled(holo):
+        assert "spare" not in init(holo, "one")
+        assert not tree.exists()
+    assert is_whole(holo, "one")
+
+
+@one_disk
+def test_an_edit_in_place_shows_at_the_next_look(holo: Holo, source: Path) -> None:
+    """No directory tells of it, so the space has it; but its stamp is that of the spare."""
+    holo("spares", "env", "--keep", "1")
+    (spare,) = ready(holo)
+    path = Path(spare["path"]) / "lib" / "data.txt"
+    before = path.stat()
+    content = path.read_bytes()
+    with path.open("r+b") as file:
+        file.write(b"DATA")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert init(holo, "one")["spare"] is True
+    status = holo("status", "one", "--json").json()
+    assert status["state"] == "changed"
+    report = holo("restore", "one", "--json").json()
+    assert report["files"]["copied"] == 1
+    assert (Path(report["path"]) / "lib" / "data.txt").read_bytes() == content
+
+
+@one_disk
+def test_after_a_restart_a_spare_is_hashed_before_it_counts(holo: Holo, source: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root mounts")
+    holo("spares", "env", "--keep", "1")
+    (spare,) = ready(holo)
+    torn = Path(spare["path"]) / "lib" / "data.txt"
+    before = torn.stat()
+    torn.write_bytes(bytes(before.st_size))
+    os.utime(torn, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with nothing_filled(holo):
+        holo.launcher = another_boot(holo.root)
+        assert "spare" not in init(holo, "one")
+    fill(holo)
+    with nothing_filled(holo):
+        assert init(holo, "two")["spare"] is True
+    assert is_whole(holo, "two")
+
+
+@pytest.mark.parametrize("filesystem", ["xfs"], indirect=True)
+def test_only_a_spare_of_the_same_strategy_counts(holo: Holo, source: Path) -> None:
+    holo("spares", "env", "--keep", "1")
+    with nothing_filled(holo):
+        for options in (["--strategy", "copy"], ["--strategy", "hardlink"], ["--verify"]):
+            assert "spare" not in init(holo, "-".join(options).strip("-"), *options)
+        assert init(holo, "one")["spare"] is True
+
+
+@one_disk
+def test_a_space_on_another_disk_is_made(holo: Holo, machine: Make, source: Path) -> None:
+    elsewhere = machine("xfs").root / "space"
+    holo("spares", "env", "--keep", "1")
+    with nothing_filled(holo):
+        assert "spare" not in init(holo, "one", "--to", elsewhere)
+        assert len(ready(holo)) == 1
+    assert is_whole(holo, "one")
+
+
+@pytest.mark.parametrize("filesystem", ["btrfs"], indirect=True)
+def test_where_a_space_is_a_snapshot_no_spare_is_of_use(holo: Holo, source: Path) -> None:
+    init(holo, "one")
+    failed = holo("spares", "env", "--keep", "1", code=1)
+    assert "a new space is one snapshot" in failed.stderr
+    assert holo("spares", "--json").json() == {"spares": [], "keep": [], "filling": False}
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "wanted", "count"),
+    [("xfs", "auto", 1), ("ext4", "auto", 0), ("ext4", "2", 2)],
+    indirect=["filesystem"],
+)
+def test_the_settings_keep_spares_of_what_was_used_lately(holo: Holo, source: Path, wanted: str, count: int) -> None:
+    holo("record", trees.small(holo.root / "other"), "--name", "other")
+    then = time.time() - 8 * 86_400
+    for mark in (holo.library / "used").iterdir():
+        os.utime(mark, (then, then))
+    holo.settings.write_text(f"holotree: {{spares: {wanted}}}\nlibrary: {{min-free: 1000TB}}\n")
+    init(holo, "one")
+    assert ready(holo) == [], "the disk is too full"
+    holo.settings.write_text(f"holotree: {{spares: {wanted}}}\n")
+    init(holo, "two")
+    eventually(lambda: len(ready(holo)) == count)
+    eventually(lambda: not holo("spares", "--json").json()["filling"])
+    assert {spare["catalog"] for spare in ready(holo)} <= {"env"}
+
+
+@one_disk
+def test_fewer_are_kept_and_none(holo: Holo, source: Path) -> None:
+    holo("spares", "env", "--keep", "2")
+    paths = [Path(spare["path"]) for spare in ready(holo)]
+    assert [os.stat(spares_of(holo).path).st_mode & 0o777, len(paths)] == [0o700, 2]
+    shown = holo("spares").stdout
+    assert shown.count("ready") == 2
+    both = holo("list", "--all", "--json").json()
+    assert [len(both["spaces"]), len(both["spares"])] == [0, 2]
+    assert holo("list", "--all").stdout.count("ready") == 2
+    assert "spares" in [item["kind"] for item in holo("du", "--json").json()["items"]]
+    holo("spares", "env", "--keep", "1")
+    assert len(ready(holo)) == 1
+    holo("spares", "env", "--keep", "0")
+    assert not any(path.exists() for path in paths)
+    assert holo("spares", "--keep", "1", code=2).stderr.startswith("error: --keep needs a catalog")
+    assert "no catalog" in holo("spares", "nothing", "--keep", "1", code=1).stderr
+
+
+@one_disk
+def test_check_reads_spares_and_drops_a_damaged_one(holo: Holo, source: Path) -> None:
+    holo("spares", "env", "--keep", "1")
+    assert holo("check", "--json").json()["golden"] == 1
+    (spare,) = ready(holo)
+    path = Path(spare["path"]) / "lib" / "data.txt"
+    before = path.stat()
+    path.write_bytes(bytes(before.st_size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    (problem,) = holo("check", "--json", code=3).json()["problems"]
+    assert (problem["kind"], problem["path"]) == ("golden", spare["path"])
+    holo("check", "--repair")
+    assert not Path(spare["path"]).exists()
+    holo("check")
+
+
+@one_disk
+def test_gc_drops_spares_before_catalogs(holo: Holo, source: Path) -> None:
+    holo("record", trees.small(holo.root / "other"), "--name", "other")
+    holo("spares", "env", "--keep", "1")
+    holo("spares", "other", "--keep", "1")
+    with nothing_filled(holo):
+        assert holo("gc", "--json").json()["removed"]["spares"] == 0
+        stray = Path(spares_of(holo).path) / "0123456789"
+        trees.write(stray / "file", "left by a killed command, whose record a power cut took")
+        holo("catalogs", "--remove", "other")
+        assert holo("gc", "--dry-run", "--json").json()["removed"]["spares"] == 1
+        assert holo("gc", "--json").json()["removed"]["spares"] == 1
+        assert not stray.exists()
+        assert len(ready(holo)) == 1
+        collected = holo("gc", "--max-size", "1kB", "--dry-run", "--json").json()
+        assert collected["removed"]["spares"] == 1
+        collected = holo("gc", "--max-size", "1kB", "--json").json()
+        assert collected["removed"]["spares"] == 1
+        assert ready(holo) == []
+
+
+@one_disk
+def test_uninstall_removes_spares(holo: Holo, source: Path) -> None:
+    holo("spares", "env", "--keep", "1")
+    assert spares_of(holo).path in holo("uninstall", "--json").json()["removed"]
+    assert not holo.home.exists()
+
+
+@one_disk
+def test_many_at_once_get_a_tree_each(holo: Holo, source: Path) -> None:
+    holo("spares", "env", "--keep", "3")
+    started = [holo.start("init", f"space-{number}", "env", "--json") for number in range(6)]
+    results = [process.communicate() for process in started]
+    assert [process.returncode for process in started] == [0] * 6, results
+    inodes = {os.stat(spares_of(holo).home + "/holotree").st_ino}
+    for number in range(6):
+        assert is_whole(holo, f"space-{number}")
+        inodes.add(os.stat(holo("status", f"space-{number}", "--json").json()["path"]).st_ino)
+    assert len(inodes) == 7
+    eventually(lambda: len(ready(holo)) == 3)
+
+
+@one_disk
+def test_folder_that_others_may_write_to_holds_no_spares(holo: Holo, source: Path) -> None:
+    holo("spares", "env", "--keep", "1")
+    os.chmod(spares_of(holo).path, 0o777)
+    assert "spare" not in init(holo, "one")
+    assert "yours alone" in holo("spares", "env", "--keep", "2", code=1).stderr
