@@ -27,7 +27,6 @@ from holo.home import Home
 from holo.restore import Options, make_equal
 from holo.settings import Strategy
 from holo.space import Space
-from holo.trees.held import is_held
 from holo.trees.spares import Spares, is_reachable, wanted
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def report(home: Home, digest: str = "") -> SparesReport:
                 found.append(_details(record, is_ready=name in ready))
     keep = {key: count for key, count in wanted(home).items() if digest in ("", key)}
     names = {key: home.library.catalogs.name_of(key) for key in keep}
-    return SparesReport(tuple(found), keep, names, is_held(spares.filling))
+    return SparesReport(tuple(found), keep, names, spares.is_filling())
 
 
 def _details(record: Space, *, is_ready: bool) -> SpareDetails:
@@ -112,18 +111,19 @@ def keep(
             f"a spare of {catalog.name} would be of no use: here a new space is one snapshot", "It is as fast as that."
         )
     spares.keep(catalog.digest, count)
-    for name in (*spares.unfinished(), *spares.ready(catalog.digest)):
-        if len(spares.all(catalog.digest)) > count and name.startswith(catalog.digest[:6]):
-            with suppress(InUseError, CannotLockError), spares.lock(name, wait=False):
-                spares.drop(name)
-    made = count > 0
-    while made and len(spares.ready(catalog.digest)) < count:
-        made = _make(home, spares, spares.new_name(catalog.digest), catalog.digest, strategy, on_progress)
-    if count and not made:
-        spares.keep(catalog.digest, 0)
-        raise Conflict(
-            f"no spare of {catalog.name} can be made here", "A spare is a private tree, exactly as recorded."
-        )
+    for name in (*spares.unfinished(catalog.digest), *spares.ready(catalog.digest)):
+        with suppress(InUseError, CannotLockError):  # somebody is making it
+            if len(spares.all(catalog.digest)) > count:
+                with spares.lock(name, wait=False):
+                    spares.drop(name)
+            elif name in spares.unfinished():
+                _make(home, spares, name, catalog.digest, strategy, on_progress)
+    # Somebody else may say at the same time that fewer are to be kept.
+    while len(spares.ready(catalog.digest)) < min(count, spares.wishes().get(catalog.digest, 0)):
+        home.library.catalogs.load(catalog.digest)
+        if not _make(home, spares, spares.new_name(catalog.digest), catalog.digest, strategy, on_progress):
+            spares.keep(catalog.digest, 0)
+            raise Conflict(f"no spare of {catalog.name} can be made: it would not be private, and exactly as recorded")
 
 
 def start(home: Home, strategy: Strategy, min_free: int | None) -> bool:
@@ -205,7 +205,7 @@ def _make(
     strategy: Strategy,
     on_progress: Callable[[int, int], object] | None,
 ) -> bool:
-    """Make a spare, or complete one; ``False``: it could not be one, and is gone."""
+    """Make a spare, or complete one that is still wanted; ``False``: it could not be one, and is gone."""
     spares.prepare()
     if strategy is Strategy.HARDLINK:
         strategy = Strategy.SMART
@@ -219,7 +219,7 @@ def _make(
             digest = known.digest
         if not _may_be_kept(home, known, digest):
             spares.drop(name)
-            return False
+            return True
         catalog = CatalogRef(home.library.catalogs.name_of(digest), digest)
         _, done = make_equal(here, name, catalog, None, Options(strategy, on_progress=on_progress, force=True))
         is_inexact = bool(done.tally.divided or done.tally.lost)  # each space is to say so of itself
@@ -227,6 +227,8 @@ def _make(
             spares.drop(name)
             return False
         spares.finish(name, home.library.catalogs.load(digest))
+        if len(spares.ready(digest)) > wanted(home).get(digest, 0):  # others have made some meanwhile
+            spares.drop(name)
     return True
 
 

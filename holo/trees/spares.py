@@ -36,13 +36,14 @@ from holo.files import SMALL, is_there, names_in, read_file, seal, unseal, write
 from holo.hololib.locks import CannotLockError, InUseError
 from holo.holotree import Holotree
 from holo.home import Home
-from holo.owners import is_mine, only_we_wrote
+from holo.owners import is_mine
 from holo.platform import Directory
 from holo.remove import remove_at, unlink
 from holo.space import Space
+from holo.trees.held import is_held
 from holo.trees.outline import Outline, body_of, read_outline
 from holo.trees.private import is_private, make_private
-from holo.walk import Walker, open_directory, refuse_symlinks
+from holo.walk import Walker, open_directory
 
 FOLDER = ".spares-"
 """Begins the folder's name. A space cannot have such a name."""
@@ -79,7 +80,6 @@ class Spares(Holotree):
         self.records = os.path.join(self.path, ".spaces")
         self.filling = os.path.join(self.path, _FILLING)
         """the lock of whoever makes spares in the background"""
-        refuse_symlinks(self.path, self.records)
 
     def prepare(self) -> None:
         """Make the folders. Raises :class:`~holo.errors.Conflict` if they could be another user's."""
@@ -90,6 +90,10 @@ class Spares(Holotree):
 
     def _mark(self, space: Space) -> None:
         """None is left: a spare whose record a power cut has taken is garbage."""
+
+    def is_filling(self) -> bool:
+        """Whether somebody makes spares in the background."""
+        return is_private(self.path) and is_held(self.filling)
 
     # -- which there are --------------------------------------------------------------------------------------
 
@@ -107,9 +111,9 @@ class Spares(Holotree):
             return []
         return [name for name in self.names() if name.startswith(digest[:_BEGINNING])]
 
-    def unfinished(self) -> list[str]:
+    def unfinished(self, digest: str = "") -> list[str]:
         """The names of those that were given back, or whose makers were killed or are at it."""
-        return sorted({*self.all()} - {*self.ready()})
+        return sorted({*self.all(digest)} - {*self.ready(digest)})
 
     def new_name(self, digest: str) -> str:
         """The name of another spare."""
@@ -244,6 +248,8 @@ class Spares(Holotree):
 
         Returns how many, and how many bytes they had alone. Those that somebody works on stay.
         """
+        if not is_private(self.path):
+            return 0, 0
         left, ready = Counter(keep), {*self.ready()}
         removed = freed = 0
         for name in sorted(self.all(), key=lambda name: name not in ready):
@@ -257,7 +263,7 @@ class Spares(Holotree):
                 if not dry_run:
                     self.drop(name)
         known = {*self.names()}
-        for name in names_in(self.path) if is_private(self.path) and not dry_run else []:
+        for name in names_in(self.path) if not dry_run else []:
             if not name.startswith(".") and name.removesuffix(_OUTLINE) not in known:
                 with suppress(InUseError, CannotLockError), self.lock(name.removesuffix(_OUTLINE), wait=False):
                     if not is_there(self.record_path(name.removesuffix(_OUTLINE))):
@@ -276,8 +282,8 @@ class Spares(Holotree):
     def wishes(self) -> dict[str, int]:
         """How many are to be kept of which catalogs, as far as that was said of each; none if that cannot be read."""
         with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
-            data, status = read_file(os.path.join(self.path, _KEEP), SMALL)
-            if only_we_wrote(status) and is_private(self.path):
+            if is_private(self.path):
+                data, _ = read_file(os.path.join(self.path, _KEEP), SMALL)
                 found = json.loads(unseal(data)).items()
                 return {digest: count for digest, count in found if digests.is_digest(digest) and type(count) is int}
         return {}

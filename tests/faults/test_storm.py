@@ -65,8 +65,11 @@ def make_source(root: Path, name: str) -> Path:
 class Process:
     """One of the processes: random commands, one after the other."""
 
-    def __init__(self, holo: Holo, number: int, sources: dict[str, Path], origins: dict[str, Path]) -> None:
+    def __init__(
+        self, holo: Holo, number: int, sources: dict[str, Path], origins: dict[str, Path], snapshots: bool
+    ) -> None:
         """``sources`` by their names, ``origins`` by the digests of their catalogs."""
+        self._snapshots = snapshots
         self._holo = holo
         self._random = random.Random(number)
         self._own = [f"own-{number}-{letter}" for letter in "ab"]
@@ -94,6 +97,7 @@ class Process:
             *[self.remove] * 4,
             *[self.repair, self.run_in_it, self.clone],
             *[self.throw_away] * 2,
+            *[self.spare] * 2,
         ]
         try:
             while time.monotonic() < until and not over.is_set():
@@ -171,6 +175,12 @@ class Process:
         )
         self.run("gc", *policy)
 
+    def spare(self) -> None:
+        """Keep some, which commands and processes in the background then make, take and give back."""
+        name, count = self.source(), self._random.choice("0012")
+        if not self._snapshots:  # where none is of use
+            self.run("spares", name, "--keep", count)
+
     def delete(self) -> None:
         self.run("delete", "--space", self.space())
 
@@ -212,7 +222,7 @@ def test_concurrent_commands_fail_only_for_what_others_removed(
     # The path is longer than a space's, so that binaries can be patched.
     sources = {name: make_source(holo.root / ("sources".ljust(100, "-")) / name, name) for name in SOURCES}
     origins = {holo("record", source, "--json").json()["digest"]: source for source in sources.values()}
-    processes = [Process(holo, number, sources, origins) for number in range(PROCESSES)]
+    processes = [Process(holo, number, sources, origins, filesystem.name == "btrfs") for number in range(PROCESSES)]
     try:
         assert all(process.is_ready() for process in processes)
         until = time.monotonic() + (LONG_SECONDS if torture else SECONDS[filesystem.name])
@@ -244,6 +254,11 @@ def check_the_end(holo: Holo, run: Callable[..., Any], origins: dict[str, Path])
     is_valid(holo)
     for source in origins.values():
         run("record", str(source))
+    for digest in origins:
+        run("spares", digest, "--keep", "0")
+    while run("spares")["filling"]:
+        time.sleep(0.1)
+    run("gc")
     spaces = run("list")["spaces"]
     for space in spaces:
         assert run("restore", "--space", space["name"])
@@ -251,6 +266,9 @@ def check_the_end(holo: Holo, run: Callable[..., Any], origins: dict[str, Path])
     throw_away = holo.holotree / f".ephemeral-{os.geteuid()}"
     assert list(throw_away.glob("runs/*")) == []
     folders = {path for path in holo.holotree.iterdir() if path != throw_away and path.name != ".spaces"}
+    spares = holo.holotree / f".spares-{os.geteuid()}"
+    assert not spares.exists() or {path.name[:1] for path in spares.iterdir()} == {"."}
+    folders.discard(spares)
     assert folders == {Path(space["path"]) for space in spaces}
 
 

@@ -386,6 +386,21 @@ def test_many_at_once_get_a_tree_each(holo: Holo, source: Path) -> None:
 
 
 @one_disk
+def test_folder_of_another_user_is_not_looked_into(holo: Holo, source: Path) -> None:
+    """In a shared holotree anybody can make something of that name."""
+    holo("spares", "env", "--keep", "1")
+    folder = Path(spares_of(holo).path)
+    folder.rename(holo.root / "theirs")
+    folder.symlink_to(holo.root / "theirs")
+    before = sorted((holo.root / "theirs").rglob("*"))
+    assert "spare" not in init(holo, "one")
+    holo("delete", "one")
+    holo("gc")
+    assert holo("spares", "--json").json() == {"spares": [], "keep": [], "filling": False}
+    assert sorted((holo.root / "theirs").rglob("*")) == before
+
+
+@one_disk
 def test_folder_that_others_may_write_to_holds_no_spares(holo: Holo, source: Path) -> None:
     holo("spares", "env", "--keep", "1")
     os.chmod(spares_of(holo).path, 0o777)

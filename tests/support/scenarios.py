@@ -89,6 +89,7 @@ class World:
         write(root / "s" / "a-users-file", "precious")
         write(root / "s" / "a-users-folder" / "file", "precious too")
         self.throw_away = self.home / "holotree" / f".ephemeral-{os.geteuid()}"
+        self.spares = self.home / "holotree" / f".spares-{os.geteuid()}"
         self.has_golden_trees = filesystem.name == "btrfs"
         self._supervisor = supervisor
         self._tune = tune
@@ -632,6 +633,44 @@ def _not_kept(world: World) -> list[str]:
     return [*([f"kept was {found}"] if found != {"new", "links", "locked", "void"} else []), *_not_run(world)]
 
 
+def _alone(world: World) -> None:
+    """No command starts anything in the background: the disk is too full for spares, and no clean-up is due."""
+    settings = world.cli.settings
+    settings.write_text(settings.read_text().replace("library:\n", "library:\n  min-free: 1000TB\n"))
+    (world.library / "upkeep").touch()
+
+
+def _without_spare(world: World) -> None:
+    world.without_space()
+    world.do("spares", "env", "--keep", "0")
+
+
+def _with_spare(world: World) -> None:
+    _without_spare(world)
+    world.do("spares", "env", "--keep", "1")
+
+
+def _damaged_with_spare(world: World) -> None:
+    _damaged(world)
+    world.do("spares", "env", "--keep", "1")
+
+
+def _to_give_back(world: World) -> None:
+    """A space, of whose catalog there is no spare, although one is wanted."""
+    _with_spare(world)
+    world.with_space()
+
+
+def _not_spare(world: World) -> list[str]:
+    """There must be one spare, equal to its catalog, and nothing else."""
+    names = {path.name for path in world.spares.iterdir() if not path.name.startswith(".")}
+    ready = {name.removesuffix(".outline") for name in names if name.endswith(".outline")}
+    if len(ready) != 1 or names != {*ready, *(f"{name}.outline" for name in ready)}:
+        return [f"the spares are {names}"]
+    problems: list[str] = world.do("check")["problems"]
+    return problems
+
+
 _SCRIPT = (
     "{{ cd $HOLO_SPACE_PATH && cat lib/pkg/module.py > {root}/ran && rm -r lib bin && touch new; }} 2> /dev/null"
     " || {{ echo error: $PWD >&2; exit 1; }}; echo {{}}"
@@ -655,6 +694,7 @@ _INIT_BUNDLE = ("init", "--space", "space", "{root}/env.holo", "--to", "{space}"
 _PUSH = ("push", "env", "{root}/remote")
 _PULL = ("pull", "env", "{root}/remote")
 _REMOTE_GC = ("remote", "gc", "{root}/remote")
+_SPARES = ("spares", "env", "--keep", "1")
 _NO_GRACE = {"holo.remote.garbage.GRACE": 0}
 _EXCHANGING = {"holo.restore._WORTH_A_TREE": 3}
 
@@ -712,6 +752,11 @@ _ALL = [
     Scenario("init-bundle", "ext4", _INIT_BUNDLE, World.without_space, _not_from_bundle, _bundled("--compress")),
     Scenario("restore-bundle", "btrfs", _RESTORE, _damaged_from_bundle, _not_from_bundle, _bundled()),
     Scenario("ephemeral-keep", "ext4", _KEEP, _never_kept, _not_kept, again=_never_kept),
+    Scenario("spares", "ext4", _SPARES, _without_spare, _not_spare, _alone),
+    Scenario("init-spare", "ext4", _INIT, _with_spare, _not_env, _alone),
+    Scenario("init-spare", "xfs", _INIT, _with_spare, _not_env, _alone),
+    Scenario("restore-spare", "ext4", _RESTORE, _damaged_with_spare, _not_env, _alone, tune=_EXCHANGING),
+    Scenario("delete-spare", "ext4", _DELETE, _to_give_back, _not_gone, _alone),
     Scenario("push", "ext4", _PUSH, _unpushed, _not_pushed, _shared("other")),
     Scenario("push", "btrfs", _PUSH, _unpushed, _not_pushed, _shared("other")),
     Scenario("pull", "ext4", _PULL, _unpulled, _unrecorded, _shared("other", "env")),
