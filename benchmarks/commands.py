@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -110,6 +111,7 @@ class Stage:
         """Everything but the commands on synthetic trees."""
         yield from self.holo("env")
         yield from self.starts()
+        yield from self.spares("env")
         yield from self.copies()
         yield from self.installs()
 
@@ -137,6 +139,45 @@ class Stage:
             before = partial(prepare, home, tree)
             yield self._case(f"restore, {space}{label}", again, home, before=before, reports=True)
 
+    def spares(self, tree: str) -> Iterator[Case]:
+        """Commands that take a spare, or give one back; what is made in the background afterwards is not measured."""
+        home = self._home(tree, "spares")
+        delete = partial(self._run, home, "delete", "--space", "new")
+
+        def ready() -> None:
+            self._recorded(home, tree)
+            self._wait_for_spares(home)
+            self._run(home, "spares", tree, "--keep", "1")
+
+        def damaged() -> None:
+            self._damaged(home, tree)
+            ready()
+
+        def wanted() -> None:
+            self._without_spares(home, tree)
+            self._run(home, "init", "--space", "new", tree)
+
+        new = ["init", "--space", "new", tree]
+        yield self._case("init, a spare", new, home, before=ready, after=delete, reports=True)
+        again = ["restore", "--space", "damaged"]
+        yield self._case("restore, damaged, a spare", again, home, before=damaged, reports=True)
+        settings = self.root / "settings-with-spares.yaml"
+        settings.write_text("holotree: {spares: 1}\n")
+        environment = self._at(home) | {"HOLO_SETTINGS": str(settings)}
+        words = [*self.tools.holo, "delete", "--space", "new"]
+        yield Case("delete, a spare wanted", words, environment, before=wanted)
+
+    def _wait_for_spares(self, home: Path) -> None:
+        while json.loads(self._run(home, "spares", "--json"))["filling"]:
+            time.sleep(0.05)
+
+    def _without_spares(self, home: Path, tree: str) -> None:
+        self._recorded(home, tree)
+        self._wait_for_spares(home)
+        self._run(home, "spares", tree, "--keep", "0")
+        for wishes in (home / "holotree").glob(".spares-*/.keep.json"):
+            wishes.unlink()  # so that the settings count
+
     def starts(self) -> Iterator[Case]:
         """Commands that take milliseconds, most of them for starting Python; and the status of a pristine space."""
         home = self._home("env", "smart")
@@ -156,6 +197,8 @@ class Stage:
             command = [*name.split(), str(self.environment), str(target)]
             remove = partial(self.filesystem.remove, target)
             yield Case(name, command, self.tools.environment, after=remove)
+        copy = partial(execute, ["cp", "-a", str(self.environment), str(target)], self.tools.environment)
+        yield Case("rm -rf", ["rm", "-rf", str(target)], self.tools.environment, before=copy)
 
     def installs(self) -> Iterator[Case]:
         """The same packages installed by uv from its cache on this filesystem, which is warm."""

@@ -73,6 +73,11 @@ PART_2 = (
     Row("13", NAMES, "holo list", "python -c pass", 9),
     Row("13", NAMES, "holo variables", "python -c pass", 9),
     Row("14", NAMES, "holo status", "python -c pass", 30),
+    Row("15", ("xfs", "ext4"), "init, a spare", "cp -a", 0.12),
+    Row("15", ("xfs", "ext4"), "init, a spare", "uv --link-mode=hardlink", 0.45),
+    Row("15", ("xfs",), "init, a spare", "uv --link-mode=clone", 0.25),
+    Row("16", ("xfs", "ext4"), "restore, damaged, a spare", "cp -a", 0.15),
+    Row("17", NAMES, "delete, a spare wanted", "rm -rf", 0.25),
 )
 MEMORY_ROW = "11"
 NUMBERS = tuple(dict.fromkeys([*(row.number for row in PART_2), MEMORY_ROW]))
