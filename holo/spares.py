@@ -110,7 +110,23 @@ def keep(
         raise Conflict(
             f"a spare of {catalog.name} would be of no use: here a new space is one snapshot", "It is as fast as that."
         )
+    before = spares.wishes().get(catalog.digest, 0)
     spares.keep(catalog.digest, count)
+    try:
+        _make_lacking(home, spares, catalog, count, strategy, on_progress)
+    except BaseException:
+        spares.keep(catalog.digest, min(before, count))
+        raise
+
+
+def _make_lacking(
+    home: Home,
+    spares: Spares,
+    catalog: CatalogRef,
+    count: int,
+    strategy: Strategy,
+    on_progress: Callable[[int, int], object] | None,
+) -> None:
     for name in (*spares.unfinished(catalog.digest), *spares.ready(catalog.digest)):
         with suppress(InUseError, CannotLockError):  # somebody is making it
             if len(spares.all(catalog.digest)) > count:
@@ -122,14 +138,13 @@ def keep(
     while len(spares.ready(catalog.digest)) < min(count, spares.wishes().get(catalog.digest, 0)):
         home.library.catalogs.load(catalog.digest)
         if not _make(home, spares, spares.new_name(catalog.digest), catalog.digest, strategy, on_progress):
-            spares.keep(catalog.digest, 0)
             raise Conflict(f"no spare of {catalog.name} can be made: it would not be private, and exactly as recorded")
 
 
 def start(home: Home, strategy: Strategy, min_free: int | None) -> bool:
     """Make what is short in the background, if anything is; returns whether that was started."""
     try:
-        if not any(_todo(home)) or _is_disk_short(home, min_free):
+        if not any(_has_room(home, digest, min_free) for _, digest in _todo(home)):
             return False
         each = "auto" if home.spares is None else str(home.spares)
         free = "" if min_free is None else str(min_free)
@@ -162,25 +177,19 @@ def main() -> None:
 
 def _fill(home: Home, spares: Spares, strategy: Strategy, min_free: int | None) -> None:
     for name, digest in _todo(home):
-        if _is_disk_short(home, min_free):
-            return
-        with suppress(InUseError, CannotLockError):
-            _make(home, spares, name, digest, strategy, None)
+        if _has_room(home, digest, min_free):
+            with suppress(InUseError, CannotLockError):
+                _make(home, spares, name, digest, strategy, None)
 
 
 def _todo(home: Home) -> Iterator[tuple[str, str]]:
     """What is to be made: first what is unfinished, of all of which the digest may be unknown, then what is short."""
     spares = Spares(home.spaces)
     yield from ((name, "") for name in spares.unfinished())
-    yield from ((name, "") for name in spares.ready() if not _is_of_this_boot(spares, name))
+    yield from ((name, "") for name in spares.ready() if not spares.is_proven(spares.find_anyhow(name)))
     for digest, count in wanted(home).items():
         if _is_of_use(home, digest):
             yield from ((spares.new_name(digest), digest) for _ in range(count - len(spares.all(digest))))
-
-
-def _is_of_this_boot(spares: Spares, name: str) -> bool:
-    record = spares.find_anyhow(name)
-    return record is None or record.boot == platform.boot_id()
 
 
 def _is_of_use(home: Home, digest: str) -> bool:
@@ -193,8 +202,11 @@ def _is_of_use(home: Home, digest: str) -> bool:
         return home.library.blobs.why_no_reflink(folder) is None
 
 
-def _is_disk_short(home: Home, min_free: int | None) -> bool:
-    return min_free is not None and shutil.disk_usage(home.spaces.home).free < min_free
+def _has_room(home: Home, digest: str, min_free: int | None) -> bool:
+    """Whether the disk has room for another tree of a catalog, if one is named, and what is to stay free."""
+    summary = home.library.catalogs.summary(home.library.catalogs.name_of(digest)) if digest else None
+    needed = summary.bytes if summary is not None else 0
+    return shutil.disk_usage(home.spaces.home).free >= needed + (min_free or 0)
 
 
 def _make(
@@ -221,7 +233,11 @@ def _make(
             spares.drop(name)
             return True
         catalog = CatalogRef(home.library.catalogs.name_of(digest), digest)
-        _, done = make_equal(here, name, catalog, None, Options(strategy, on_progress=on_progress, force=True))
+        try:
+            _, done = make_equal(here, name, catalog, None, Options(strategy, on_progress=on_progress, force=True))
+        except Exception:  # on a full disk, half a tree would be in the way
+            spares.drop(name)
+            raise
         is_inexact = bool(done.tally.divided or done.tally.lost)  # each space is to say so of itself
         if done.decision.used in _NEEDLESS or is_inexact:
             spares.drop(name)

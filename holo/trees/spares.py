@@ -159,7 +159,7 @@ class Spares(Holotree):
             except (InUseError, CannotLockError):
                 return None
             spare = self._read_spare(name, digest)
-            if spare is None or spare.record.requested != requested or not self.is_proven(spare):
+            if spare is None or spare.record.requested != requested or not self.is_proven(spare.record):
                 return None
             if self._is_as_made(spare):
                 lock.push(held.pop_all())
@@ -167,10 +167,11 @@ class Spares(Holotree):
             self.drop(name)
         return None
 
-    def is_proven(self, spare: Spare) -> bool:
-        """Whether what was known when a spare was made still counts. In another boot it does not."""
-        with suppress(OSError), platform.closing(open_directory(spare.record.path)) as root:
-            return still_holds(spare.record, spare.outline.digest, root)
+    def is_proven(self, record: Space | None) -> bool:
+        """Whether what was known when a spare was made still counts. In another boot, or a copied home, it does not."""
+        if record is not None:
+            with suppress(OSError), platform.closing(open_directory(record.path)) as root:
+                return still_holds(record, record.digest, root)
         return False
 
     def drop(self, name: str) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -371,6 +371,52 @@ def test_uninstall_removes_spares(holo: Holo, source: Path) -> None:
     assert not holo.home.exists()
 
 
+STUCK = """
+import time
+import holo.spares
+holo.spares.make_equal = lambda *_: print("making", flush=True) or time.sleep(10**6)
+holo.spares.main()
+"""
+
+
+@one_disk
+def test_making_gives_way_and_is_gone_on_with(holo: Holo, source: Path) -> None:
+    spares_of(holo).keep(holo("catalogs", "env", "--json").json()["catalogs"][0]["digest"], 1)
+    command = [sys.executable, "-c", STUCK, holo.home, "auto", "smart", "0", ""]
+    making = subprocess.Popen(command, env=holo.environment(), stdout=subprocess.PIPE, text=True)
+    assert making.stdout is not None
+    assert making.stdout.readline() == "making\n"
+    assert holo("list", "--all", "--json").json()["filling"] is True
+    assert "spare" not in init(holo, "one"), "it does not wait for a spare"
+    assert making.poll() is None, "nor does anything keep others from making one"
+    holo("gc")  # nobody else may use the library meanwhile
+    assert making.wait() == 0
+    making.stdout.close()
+    fill(holo)
+    assert len(ready(holo)) == 1
+
+
+@one_disk
+def test_making_can_be_killed_at_any_moment(holo: Holo, source: Path) -> None:
+    spares_of(holo).keep(holo("catalogs", "env", "--json").json()["catalogs"][0]["digest"], 2)
+    command = [sys.executable, "-m", "holo.spares", holo.home, "auto", "smart", "0", ""]
+    for number in range(8):
+        making = subprocess.Popen(command, env=holo.environment())
+        with suppress(subprocess.TimeoutExpired):
+            making.wait(0.1 + number * 0.04)
+        making.kill()
+        making.wait()
+    fill(holo)
+    names = {spare["name"] for spare in ready(holo)}
+    assert len(names) == 2
+    folder = Path(spares_of(holo).path)
+    assert {path.name.partition(".")[0] for path in folder.iterdir() if path.name[0] != "."} == names
+    with nothing_filled(holo):
+        for name in ("one", "two"):
+            assert init(holo, name)["spare"] is True
+            assert is_whole(holo, name)
+
+
 @one_disk
 def test_many_at_once_get_a_tree_each(holo: Holo, source: Path) -> None:
     holo("spares", "env", "--keep", "3")
@@ -406,3 +452,24 @@ def test_folder_that_others_may_write_to_holds_no_spares(holo: Holo, source: Pat
     os.chmod(spares_of(holo).path, 0o777)
     assert "spare" not in init(holo, "one")
     assert "yours alone" in holo("spares", "env", "--keep", "2", code=1).stderr
+
+
+@pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+def test_a_full_disk_keeps_no_half_a_spare(holo: Holo, source: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root mounts")
+    big = trees.write(holo.root / "big" / "file", os.urandom(3 << 20)).parent
+    holo("record", big, "--name", "big")
+    holo.holotree.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2M", "tmpfs", holo.holotree], check=True)
+    try:
+        failed = holo("spares", "big", "--keep", "1", code=1)
+        assert "No space left on device" in failed.stderr
+        assert holo("spares", "--json").json() == {"spares": [], "keep": [], "filling": False}
+        assert not any(path.name[0] != "." for path in Path(spares_of(holo).path).iterdir())
+        holo.settings.write_text("holotree: {spares: 1}\n")
+        holo("init", "one", "env")
+        eventually(lambda: len(ready(holo)) == 1)
+        assert {spare["catalog"] for spare in ready(holo)} == {"env"}
+    finally:
+        subprocess.run(["umount", "--lazy", holo.holotree], check=True)
