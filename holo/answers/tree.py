@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from holo import digest as digests
@@ -251,6 +252,6 @@ class _Look:
         if relocation is None or not is_patched:
             return found == digest
         wanted = digests.Hasher()
-        for chunk in self._relocator.patch(self._contents.chunks(digest, expected), relocation, path):
+        for chunk in self._relocator.patch(partial(self._contents.chunks, digest, expected), relocation, path):
             wanted.update(chunk)
         return found == wanted.hexdigest()

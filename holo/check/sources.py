@@ -42,7 +42,7 @@ class _Place(NamedTuple):
     path: str
     """below the root"""
     back: tuple[Relocator, Relocation] | None
-    """how to undo the patches for the path of a space"""
+    """the patches for the path of a space, to be undone"""
 
 
 def refuse_missing(paths: Sequence[str]) -> None:
@@ -149,7 +149,8 @@ class Sources:
             if space.digest == catalog.digest:
                 relocator = Relocator.of(catalog, space.made_for, space.project)
                 for path, digest in rows:
-                    back = _way_back(relocator, catalog.relocations.get(path))
+                    relocation = catalog.relocations.get(path)
+                    back = (relocator, relocation) if relocation is not None and relocator.applies(relocation) else None
                     self._places[digest].append(_Place(f"space {space.name}", space.path, path, back))
 
     def restore(self, digest: str, size: int) -> str | None:
@@ -185,13 +186,6 @@ class Sources:
         return [path for path in found if not os.path.islink(path) and not os.path.islink(os.path.dirname(path))]
 
 
-def _way_back(relocator: Relocator, relocation: Relocation | None) -> tuple[Relocator, Relocation] | None:
-    """How to undo the patches in a file of a space. The digest tells whether that worked."""
-    if relocation is None or not relocator.applies(relocation):
-        return None
-    return relocator.reversed(), relocator.back(relocation)
-
-
 def _read(place: _Place) -> Iterator[Piece]:
     """The content of a file, in pieces; not through a symlink. Raises :class:`OSError`, :class:`ContentMismatch`."""
     root = open_directory(place.root)
@@ -203,12 +197,12 @@ def _read(place: _Place) -> Iterator[Piece]:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise ContentMismatch("it is not a file")
-            chunks = pieces_of(descriptor, status.st_size)
+            source = partial(pieces_of, descriptor, status.st_size)
             if place.back is None:
-                yield from chunks
+                yield from source()
             else:
                 relocator, relocation = place.back
-                yield from relocator.patch(chunks, relocation, place.path)
+                yield from relocator.undo(source, relocation)
         finally:
             os.close(descriptor)
     finally:

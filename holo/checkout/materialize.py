@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from holo import platform
 from holo.catalog import Catalog, FileRow, Relocation
@@ -85,7 +86,7 @@ class Materializer:
         size, digest = row[2], row[4]
         self._relocator.check(self._contents.chunks(digest, size), relocation, path)
         if size <= CHUNK and self._patched_bytes < _KEPT_BYTES:
-            pieces = [*self._relocator.patch(self._contents.chunks(digest, size), relocation, path)]
+            pieces = [*self._relocator.patch(partial(self._contents.chunks, digest, size), relocation, path)]
             if not any(isinstance(piece, Hole) for piece in pieces):
                 patched = b"".join(map(bytes, pieces))
                 self._patched[path] = patched
@@ -180,7 +181,7 @@ class Materializer:
         if patched is not None:
             chunks = iter((patched,))
         else:
-            chunks = self._relocator.patch(self._contents.chunks(digest, size), relocation, path)
+            chunks = self._relocator.patch(partial(self._contents.chunks, digest, size), relocation, path)
         self._write(directory, name, chunks, mode, mtime, xattrs)
 
     def _make_patched_clone(

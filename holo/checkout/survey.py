@@ -15,6 +15,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 
 from holo import digest as digests
@@ -367,7 +368,7 @@ class _Surveyor:
         if relocation is None or not self._relocator.applies(relocation):
             return found == row[4]
         expected = digests.Hasher()
-        for chunk in self._relocator.patch(self._contents.chunks(row[4], row[2]), relocation, path):
+        for chunk in self._relocator.patch(partial(self._contents.chunks, row[4], row[2]), relocation, path):
             expected.update(chunk)
         return found == expected.hexdigest()
 

@@ -18,7 +18,7 @@ import re
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import IO, NamedTuple, TypeAlias
@@ -27,6 +27,7 @@ from holo.errors import IntegrityError, UsageError, os_errors_as
 from holo.interop.tree import MOST_ENTRIES, Content, Environment, File, ForeignTree, is_normal, shown
 from holo.interop.unpack import refuse_too_large
 from holo.record import default_name
+from holo.relocation import MACH_O, Edit
 
 _BLOCK = 512
 _CHUNK = 1 << 20
@@ -374,7 +375,7 @@ def _replace(records: Records, new: bytes, path: str, descriptor: int) -> None:
         if old != new and os.fstat(descriptor).st_size:
             with mmap.mmap(descriptor, 0) as content:
                 if mode == "binary":
-                    replace_in_binary(content, old, new)
+                    _replace_in_binary(content, old, new)
                     continue
                 text = content[:].replace(old, new) if content.find(old) >= 0 else None
             if text is not None:
@@ -385,7 +386,17 @@ def _replace(records: Records, new: bytes, path: str, descriptor: int) -> None:
                     left = left[os.write(descriptor, left) :]
 
 
-def replace_in_binary(content: mmap.mmap | bytearray, old: bytes, new: bytes) -> None:
+def _replace_in_binary(content: mmap.mmap, old: bytes, new: bytes) -> None:
+    edits: Iterable[Edit] = edits_in_binary(content, old, new)
+    if content[:4] in MACH_O:
+        from holo.relocation.machsign import with_hashes
+
+        edits = with_hashes([*edits], lambda start, length: content[start : start + length])
+    for start, end, string in edits:
+        content[start:end] = string
+
+
+def edits_in_binary(content: mmap.mmap | bytearray, old: bytes, new: bytes) -> Iterator[Edit]:
     """Replace a path in the C strings that contain it; each is filled up with NULs behind. ``new`` is not longer."""
     at = content.find(old)
     while at >= 0:
@@ -393,5 +404,5 @@ def replace_in_binary(content: mmap.mmap | bytearray, old: bytes, new: bytes) ->
         if end < 0:
             return
         if end - at <= _CHUNK:  # or it is no C string
-            content[at:end] = content[at:end].replace(old, new).ljust(end - at, b"\0")
+            yield at, end, bytes(content[at:end]).replace(old, new).ljust(end - at, b"\0")
         at = content.find(old, end)

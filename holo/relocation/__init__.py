@@ -1,6 +1,13 @@
 """Relocation: find the path of a tree inside its files, and patch it to another path."""
 
 import re
+from typing import TypeAlias
+
+Edit: TypeAlias = tuple[int, int, bytes]
+"""Replace content[start:end] by these bytes."""
+
+MACH_O = (*map(bytes.fromhex, ("feedface", "feedfacf", "cefaedfe", "cffaedfe", "cafebabe", "cafebabf")),)
+"""First bytes of programs and libraries for macOS; the last two of those for several processors."""
 
 _LISTED = 6
 

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from holo.catalog import Relocation
 from holo.content import Hole, Piece
-from holo.relocation import shebang
+from holo.relocation import MACH_O, shebang
 from holo.relocation.roots import Needle, is_ambiguous
 from holo.spellings import SPELLINGS, URL
 
@@ -76,8 +76,7 @@ _OPAQUE = {
 }
 """Formats with checksums, or with an order that depends on content, by their first bytes."""
 
-_EXECUTABLE = (b"\x7fELF", b"!<arch>\n", b"MZ", *(bytes.fromhex(m) for m in ("feedface", "feedfacf", "cefaedfe")))
-_EXECUTABLE += (bytes.fromhex("cffaedfe"), bytes.fromhex("cafebabe"))
+_EXECUTABLE = (b"\x7fELF", b"!<arch>\n", b"MZ", *MACH_O)
 """First bytes of programs and libraries: ELF, ar, PE, Mach-O. They use the paths that they contain."""
 
 

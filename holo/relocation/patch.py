@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import os
 import posixpath
-from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from holo import platform
 from holo.catalog import BYTECODE_HEADER, Catalog, Relocation
 from holo.content import Hole, Piece, pieces_of, write_all
 from holo.errors import CatalogInvalid, RelocationImpossible
-from holo.relocation import is_plain, leads_into, listed, shebang
+from holo.relocation import MACH_O, Edit, is_plain, leads_into, listed, shebang
 from holo.relocation.roots import root_of
 from holo.spellings import SPELLINGS, spellings
 
@@ -27,17 +26,21 @@ if TYPE_CHECKING:
 
 SHEBANG_LIMIT = shebang.limit()
 
-Edit: TypeAlias = tuple[int, int, bytes]
-"""Replace content[start:end] by these bytes."""
-
 _SOURCE_STAMP: Edit = (4, BYTECODE_HEADER, bytes(BYTECODE_HEADER - 4))
 """After the magic number: flags, then the time and size of the source. No source has these, so CPython compiles it."""
 
 _CACHE = ".cache"
 """A folder of files that tools make again, as bundlers have it in ``node_modules``."""
 
+_MAGIC = 4
+"""Bytes that tell a Mach-O file."""
+
 _LINES = ("text", "zipapp")
 """Kinds of files that may have a shebang, and in which a path may become longer."""
+
+
+Source: TypeAlias = Callable[[], Iterable[Piece]]
+"""Gives the pieces of some content, from the beginning each time."""
 
 
 class _Place(NamedTuple):
@@ -79,14 +82,6 @@ class Relocator:
         """The way back."""
         old, new = os.fsdecode(self.old), os.fsdecode(self.new)
         return Relocator(new, old, [(there or here, here) for here, there in self._roots[1:]])
-
-    def back(self, relocation: Relocation) -> Relocation:
-        """What :meth:`reversed` is to undo in a patched text or program, if no path in it was quoted."""
-        shift, offsets = 0, []
-        for place in self._places(relocation):
-            offsets.append(place.offset + shift)
-            shift += len(place.new) - len(place.old)
-        return Relocation("text", offsets, [], relocation.forms)
 
     def _places(self, relocation: Relocation) -> list[_Place]:
         if not relocation.forms:
@@ -282,15 +277,23 @@ class Relocator:
             "The catalog does not belong to this content; nothing was written. Record the environment again.",
         )
 
-    def patch(self, chunks: Iterable[Piece], relocation: Relocation, path: str) -> Iterator[Piece]:
+    def patch(self, source: Source, relocation: Relocation, path: str) -> Iterator[Piece]:
         """The patched content of the file at ``path`` in the tree.
 
-        The first chunk holds the whole shebang line, if there is one, and all of a text in which paths are quoted.
+        The first chunk holds the whole shebang line, if there is one, and all of a text in which paths are quoted. In
+        a Mach-O file, the hashes of the patched pages become right as well (:mod:`holo.relocation.machsign`).
         """
-        stream = iter(chunks)
-        first = next(stream, b"")
-        head = b"" if isinstance(first, Hole) else first
-        return splice(first, stream, self.edits(relocation, head, path))
+        return _spliced(source, lambda head: self.edits(relocation, head, path))
+
+    def undo(self, source: Source, relocation: Relocation) -> Iterator[Piece]:
+        """The content as it was before :meth:`patch`, if that quoted no path and rewrote no shebang."""
+        edits: list[Edit] = []
+        shift = 0
+        places = self._places(relocation)
+        for place, new in zip(places, self._padded(relocation, places), strict=True):
+            edits.append((place.offset + shift, place.offset + shift + len(new), place.old))
+            shift += len(new) - len(place.old)
+        return _spliced(source, lambda _: edits)
 
     def is_unquoted(self, chunks: Iterable[Piece], relocation: Relocation, path: str) -> bool:
         """Whether the new path needs quotes, and the file is a text in a language that :mod:`quoting` does not know."""
@@ -300,7 +303,7 @@ class Relocator:
         return isinstance(head, Hole) or self._quoted(relocation, head, path) is None
 
     def regions(self, relocation: Relocation) -> list[tuple[int, int]] | None:
-        """The ranges of bytes that change; ``None`` if bytes after them change their place."""
+        """The ranges of bytes that change, hashes of pages aside; ``None`` if bytes after them change their place."""
         if relocation.kind == "bytecode":
             return [_SOURCE_STAMP[:2]]
         if relocation.kind in _LINES and (
@@ -310,22 +313,15 @@ class Relocator:
         return [(place.offset, place.end) for place in self._places(relocation)]
 
     def edits(self, relocation: Relocation, head: bytes, path: str) -> list[Edit]:
-        """The edits of the file at ``path``, in order. ``head``: its beginning, for a shebang or a text with quotes."""
+        """The edits of the file at ``path``, in order, but for those of page hashes.
+
+        ``head``: its beginning, for a shebang or a text with quotes.
+        """
         if relocation.kind == "bytecode":
             return [_SOURCE_STAMP]
         places = self._places(relocation)
-        if relocation.kind in ("binary", "data"):
-            # No byte after a path may move: it may be counted, or belong to another string or a table. So the path is
-            # padded: with slashes, which leave it the same path, or with NULs where a C string ends with it.
-            padded = [
-                place.new.ljust(len(place.old), b"\0" if end == place.end else b"/")
-                for place, end in zip(places, relocation.ends, strict=True)
-            ]
-        elif relocation.kind == "zipapp":
-            # Readers of an archive cope with more bytes before it than its offsets tell, but not with fewer.
-            padded = [place.new.ljust(len(place.old), b"/") for place in places]
-        else:
-            padded = self._quoted(relocation, head, path) or [place.new for place in places]
+        padded = self._quoted(relocation, head, path) if relocation.kind == "text" else None
+        padded = padded or self._padded(relocation, places)
         edits = [(place.offset, place.end, new) for place, new in zip(places, padded, strict=True)]
         if not self._shebang_breaks(relocation):
             return edits
@@ -335,6 +331,20 @@ class Relocator:
         if relocation.kind == "zipapp":
             line = line.ljust(end)
         return [(0, end, line), *(edit for edit in edits if edit[0] >= end)]
+
+    def _padded(self, relocation: Relocation, places: Sequence[_Place]) -> list[bytes]:
+        """What is put in the place of each occurrence, unless that is quoted."""
+        if relocation.kind in ("binary", "data"):
+            # No byte after a path may move: it may be counted, or belong to another string or a table. So the path is
+            # padded: with slashes, which leave it the same path, or with NULs where a C string ends with it.
+            return [
+                place.new.ljust(len(place.old), b"\0" if end == place.end else b"/")
+                for place, end in zip(places, relocation.ends, strict=True)
+            ]
+        if relocation.kind == "zipapp":
+            # Readers of an archive cope with more bytes before it than its offsets tell, but not with fewer.
+            return [place.new.ljust(len(place.old), b"/") for place in places]
+        return [place.new for place in places]
 
     def _quoted(self, relocation: Relocation, head: bytes, path: str) -> list[bytes] | None:
         """The new path, quoted for each offset of a text; ``None`` if it is not known how to quote it there."""
@@ -352,30 +362,41 @@ class Relocator:
 def patch_file(descriptor: int, relocator: Relocator, relocation: Relocation, path: str) -> None:
     """Patch the file at ``path`` in the tree, which is open for reading and writing, without a check.
 
-    If everything keeps its place, only the :meth:`Relocator.regions` are written, and the file shares the other blocks
-    as before.
+    If everything keeps its place, only what changes is written, and the file shares the other blocks as before.
     """
-    regions = relocator.regions(relocation)
-    if regions is None:
-        pieces = pieces_of(descriptor, os.fstat(descriptor).st_size)
-        patched = b"".join(map(bytes, relocator.patch(pieces, relocation, path)))
+    source = partial(pieces_of, descriptor, os.fstat(descriptor).st_size)
+    if relocator.regions(relocation) is None:
+        patched = b"".join(map(bytes, relocator.patch(source, relocation, path)))
         os.lseek(descriptor, 0, os.SEEK_SET)
         write_all(descriptor, patched)
         os.ftruncate(descriptor, len(patched))
         return
     edits = relocator.edits(relocation, b"", path)
-    for start, end in regions:
-        content = platform.read_at(descriptor, end - start, start)
+    if platform.read_at(descriptor, _MAGIC, 0) in MACH_O:
+        edits = _signed(edits, source)
+    for start, _, new in edits:
         os.lseek(descriptor, start, os.SEEK_SET)
-        write_all(descriptor, _patch_region(content, start, edits))
+        write_all(descriptor, new)
 
 
-def _patch_region(content: bytes, start: int, edits: list[Edit]) -> bytes:
-    """The bytes of a file from ``start`` on, patched by the edits that lie in them."""
-    end = start + len(content)
-    first, last = bisect_left(edits, start, key=itemgetter(0)), bisect_right(edits, end, key=itemgetter(0))
-    inside = [(low - start, high - start, new) for low, high, new in edits[first:last]]
-    return b"".join(map(bytes, splice(content, (), inside)))
+def _spliced(source: Source, edits_of: Callable[[bytes], list[Edit]]) -> Iterator[Piece]:
+    """The content after the edits, which may depend on its beginning."""
+    stream = iter(source())
+    first = next(stream, b"")
+    head = b"" if isinstance(first, Hole) else first
+    edits = edits_of(head)
+    if head.startswith(MACH_O):
+        edits = _signed(edits, source)
+        stream = iter(source())  # after the others: only one can be inflated at a time
+        first = next(stream, b"")
+    return splice(first, stream, edits)
+
+
+def _signed(edits: list[Edit], source: Source) -> list[Edit]:
+    """The edits of a Mach-O file, and those of the hashes of its pages."""
+    from holo.relocation.machsign import reader, with_hashes  # for the few files that need it
+
+    return with_hashes(edits, reader(source))
 
 
 def unquoted(files: list[str]) -> str:

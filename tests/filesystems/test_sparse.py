@@ -199,8 +199,10 @@ def test_holes_are_zeros_for_who_patches(parts: list[Piece], lie: bool, data: st
         relocator = Relocator(OLD.decode(), new.decode())
         assert accepts(relocator, parts, found) == accepts(relocator, [content], found)
         if found.kind == "binary" and len(found.ends) == len(found.offsets) and accepts(relocator, [content], found):
-            patched = [*relocator.patch(iter(parts), found, "file")]
-            assert b"".join(map(bytes, patched)) == b"".join(map(bytes, relocator.patch([content], found, "file")))
+            patched = [*relocator.patch(lambda: iter(parts), found, "file")]
+            assert b"".join(map(bytes, patched)) == b"".join(
+                map(bytes, relocator.patch(lambda: [content], found, "file"))
+            )
 
 
 def accepts(relocator: Relocator, parts: list[Piece], relocation: Relocation) -> bool:
@@ -393,6 +395,8 @@ def test_holes_of_20_gb_cost_nothing(holo: Holo, strategy: str) -> None:
         assert changed["files"]["unchanged"] == 0
     assert is_copy(space)
 
+    for path in (space, other):
+        (path / "relocated").unlink()  # what XFS has reserved beside a patch looks like data there
     with little_is_read_and_written():
         for blob in holo.library.glob("library/??/*"):
             blob.unlink()

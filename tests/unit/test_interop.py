@@ -220,7 +220,8 @@ def test_binary_files_are_patched_as_conda_does_it(content: bytes) -> None:
 
     wanted = re.sub(re.escape(old) + rb"([^\0]*?)\0", replace, content)
     found = bytearray(content)
-    packed.replace_in_binary(found, old, new)
+    for start, end, string in packed.edits_in_binary(found, old, new):
+        found[start:end] = string
     assert bytes(found) == wanted
 
 

@@ -46,8 +46,8 @@ def find(prefix: bytes, content: bytes) -> Relocation | None:
 def patched(old: str, new: str, content: bytes, sizes: list[int] | None = None, path: str = "bin/script") -> bytes:
     relocation = find(old.encode(), content)
     assert relocation is not None
-    chunks = cut(content, sizes or [], first=relocation.ends[0] if relocation.kind == "text" and relocation.ends else 1)
-    return b"".join(Relocator(old, new).patch(chunks, relocation, path))
+    first = relocation.ends[0] if relocation.kind == "text" and relocation.ends else 1
+    return b"".join(Relocator(old, new).patch(lambda: cut(content, sizes or [], first), relocation, path))
 
 
 def patched_in_place(relocator: Relocator, content: bytes, relocation: Relocation) -> bytes:
@@ -289,7 +289,7 @@ def test_bytecode_of_a_patched_source_is_made_stale(new: str) -> None:
     assert not Relocator(OLD, OLD).applies(bytecode)
     content = b"magi" + b"\x03\0\0\0" + b"hash" * 2 + b"\xe3/opt/env\0"
     expected = content[:4] + bytes(12) + content[16:]
-    assert b"".join(relocator.patch(cut(content, [5], first=1), bytecode, "x.pyc")) == expected
+    assert b"".join(relocator.patch(lambda: cut(content, [5], first=1), bytecode, "x.pyc")) == expected
     assert relocator.size(bytecode, len(content)) == len(content)
     assert relocator.regions(bytecode) == [(4, 16)]
     assert patched_in_place(relocator, content, bytecode) == expected
