@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from holo import __version__, signals, streams
+from holo import signals, streams
+from holo.cli import fast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -117,13 +118,6 @@ def command(
     )
 
 
-class CommandEnded(Exception):
-    """The user's command has ended. Its exit code is ours, whatever it is: 130 as well."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code
-
-
 @contextmanager
 def reporting(*, is_done: bool = True) -> Iterator[None]:
     """Print the report of work that is done. The exit code is of the work: a report that is lost is a warning.
@@ -146,7 +140,7 @@ def reporting(*, is_done: bool = True) -> Iterator[None]:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"holo {__version__}")
+        fast.version()
         raise typer.Exit
 
 

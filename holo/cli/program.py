@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import gc
-import json
+import os
 import sys
 from contextlib import suppress
-from inspect import signature
 from io import TextIOWrapper
 from typing import NoReturn
 
-import typer
-
 from holo import signals, streams
-from holo.cli import commands, output
-from holo.cli.app import CommandEnded, app
+from holo.cli import fast, output
 from holo.errors import INTERRUPTED, HoloError, UsageError, advice
 
 
@@ -26,14 +22,14 @@ def main() -> NoReturn:
     try:
         streams.prepare()
         code = _run(sys.argv[1:])
-    except CommandEnded as ended:
+    except fast.CommandEnded as ended:
         code = ended.code
     except HoloError as error:
         if isinstance(error, streams.Unwritten) and error.is_unwanted:
             code = 141  # what SIGPIPE would have said
         else:
             code = _fail(error.message, error.hint, error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         code = _interrupted()
     except MemoryError:
         code = _fail("out of memory", "Run it again with fewer `workers` (settings.yaml).", 1)
@@ -50,8 +46,6 @@ def main() -> NoReturn:
             code = _fail(
                 f"{type(error).__name__}: {error}", "This is a mistake in holo. `python -X dev -m holo` shows where.", 1
             )
-    import os
-
     os._exit(code if isinstance(code, int) else 0)
 
 
@@ -63,21 +57,34 @@ def _print_every_name() -> None:
 
 def _run(arguments: list[str]) -> object:
     """Run the command; what it returns, as an exit code if it is a number."""
-    if arguments and commands.is_command(arguments[0]):
-        commands.load(arguments[0])
-    elif arguments not in (["--version"], ["-V"]):
-        commands.load_all()
+    plain = fast.recognised(arguments)
+    code = plain() if plain is not None else _run_by_typer(arguments)
+    sys.stdout.flush()
+    return code
+
+
+def _run_by_typer(arguments: list[str]) -> object:
+    import typer
+
+    from holo.cli import commands
+
+    is_command = bool(arguments) and commands.is_command(arguments[0])
+    app = commands.load(arguments[0]) if is_command else commands.load_all()
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:], "--help"]
-    code = app(arguments, prog_name="holo", standalone_mode=False)
+    try:
+        code = app(arguments, prog_name="holo", standalone_mode=False)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
     if code == 130:  # what some versions of Typer make of Ctrl-C, without a word
-        return _interrupted()
-    sys.stdout.flush()
+        raise KeyboardInterrupt
     return code
 
 
 def _called() -> str:
     """The command that was called, as it is to be named."""
+    from holo.cli import commands
+
     name = "".join(sys.argv[1:2])
     return f"holo {name}" if commands.is_command(name) else "holo"
 
@@ -93,6 +100,8 @@ def _fail(message: str, hint: str | None, code: int) -> int:
         streams.say(f"hint: {hint}")
     if not output.has_document and _wants_json():
         with suppress(Exception):  # whoever reads it has gone
+            import json
+
             output.has_document = True
             print(json.dumps({"error": {"message": message, "hint": hint, "code": code}}))
             sys.stdout.flush()
@@ -104,5 +113,16 @@ def _wants_json() -> bool:
     arguments = sys.argv[1:]
     if "--" in arguments:
         arguments = arguments[: arguments.index("--")]
+    if "--json" not in arguments[1:]:
+        return False
+    return fast.recognised(arguments) is not None or _takes_json()
+
+
+def _takes_json() -> bool:
+    """Whether the command that was called has that option."""
+    from inspect import signature
+
+    from holo.cli.app import app
+
     callbacks = [known.callback for known in app.registered_commands if known.callback is not None]
-    return "--json" in arguments[1:] and len(callbacks) == 1 and "as_json" in signature(callbacks[0]).parameters
+    return len(callbacks) == 1 and "as_json" in signature(callbacks[0]).parameters

@@ -29,15 +29,16 @@ def is_command(name: str) -> bool:
     return any(name in names for names in _MODULES.values())
 
 
-def load(name: str) -> None:
-    """Add a command to the application."""
+def load(name: str) -> typer.Typer:
+    """The application with this one command."""
     module = next(module for module, names in _MODULES.items() if name in names)
     import_module(f"{__name__}.{module}")
     app.registered_commands = [command for command in app.registered_commands if command.name == name]
+    return app
 
 
 def load_all() -> typer.Typer:
-    """Add all commands to the application, in the order in which they are listed."""
+    """The application with all commands, in the order in which they are listed."""
     for module in _MODULES:
         import_module(f"{__name__}.{module}")
     return app

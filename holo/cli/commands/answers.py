@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from holo.cli import fast
 from holo.cli.app import command
 from holo.cli.options import Json, SpaceOption, SpaceToAsk, one_name
 
@@ -20,11 +21,7 @@ def status(
     name: SpaceToAsk = None, space: SpaceOption = None, detailed: Detailed = False, as_json: Json = False
 ) -> None:
     """Show what has changed in a space, by package first."""
-    from holo.api import Hololib
-    from holo.cli import answers, render
-
-    found = Hololib().status(one_name(name, space))
-    render.document(found.to_json()) if as_json else answers.status(found, detailed=detailed)
+    fast.status(one_name(name, space), detailed=detailed, as_json=as_json)
 
 
 @command("diff", _GROUP, ["holo diff app job-1", "holo diff old.holo new.holo -v"])

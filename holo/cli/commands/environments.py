@@ -6,6 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from holo.cli import fast
 from holo.cli.app import command, reporting
 from holo.cli.listing import Order
 from holo.cli.options import (
@@ -193,12 +194,7 @@ def list_spaces(
     as_json: Json = False,
 ) -> None:
     """List the spaces, with their state, age and size."""
-    from holo.api import Hololib
-    from holo.cli import listing
-
-    library = Hololib()
-    found = library.space_details(stale=stale, measure=measure)
-    listing.spaces(found, order, as_json, library.spares() if everything else None)
+    fast.list_spaces(order=order, stale=stale, measure=measure, everything=everything, as_json=as_json)
 
 
 @command("delete", _GROUP, ["holo delete job-1"])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from holo import signals
-from holo.cli.app import SPACE, CommandEnded, SpaceBeforeCommand, command
+from holo.cli import fast
+from holo.cli.app import SPACE, SpaceBeforeCommand, command
 from holo.cli.options import (
     Compile,
     EditableProject,
@@ -21,9 +22,6 @@ from holo.cli.options import (
     one_name,
 )
 from holo.errors import UsageError
-
-if TYPE_CHECKING:
-    from holo import Hololib, Space
 
 _GROUP = "Work in a space"
 
@@ -68,10 +66,10 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run a command in a space. Its exit code is passed on."""
-    from holo.api import Hololib
-
     space = one_name(context.meta.get(SPACE), space)
     if ephemeral:
+        from holo.api import Hololib
+
         if force:
             raise UsageError("--force is for spaces", "A throw-away environment is whole: leave it out.")
         code = Hololib().run_ephemeral(
@@ -85,34 +83,16 @@ def run(
             record=record_it,
         )
         sys.stdout.flush()
-        raise CommandEnded(signals.exit_like(code))
+        raise fast.CommandEnded(signals.exit_like(code))
     if catalog is not None or keep is not None or record_it:
         raise UsageError("--catalog, --keep and --record are for throw-away environments", "Add --ephemeral.")
-    library = Hololib()
-    found = library.space_to_run_in(space, blueprint, compile=compiled, editable_project=editable, force=force)
-    _warn_of(library, found)
-    sys.stdout.flush()
-    raise CommandEnded(library.run_in(found, command))
+    fast.run(command, space, blueprint=blueprint, compiled=compiled, editable=editable, force=force)
 
 
 @command("shell", _GROUP, ["holo shell job-1"])
 def shell(name: SpaceToAsk = None, space: SpaceOption = None, force: Unfit = False, quiet: Quiet = False) -> None:
     """Start a shell in a space. Its exit code is passed on."""
-    from holo.api import Hololib
-
-    library = Hololib()
-    found = library.space_to_run_in(one_name(name, space), force=force)
-    _warn_of(library, found)
-    raise CommandEnded(library.run_in(found))
-
-
-def _warn_of(library: Hololib, space: Space) -> None:
-    """Warn of packages that are not found, and of code that is found in another place than the user may think."""
-    for warning in (library.hidden_modules(space), library.imports_elsewhere(space)):
-        if warning is not None:
-            from holo.cli import render
-
-            render.warn(warning)
+    fast.run(None, one_name(name, space), force=force)
 
 
 @command("variables", _GROUP, ['eval "$(holo variables job-1)"', "holo variables --shell fish | source"])
@@ -127,9 +107,4 @@ def variables(
 
     A shell that evaluates it has the space as its current environment.
     """
-    from holo.api import Hololib
-    from holo.cli import render
-
-    library = Hololib()
-    found = library.space_to_run_in(one_name(name, space), force=force)
-    render.document(library.variables(found)) if as_json else render.raw(library.shell_code(found, shell))
+    fast.variables(one_name(name, space), shell=shell, force=force, as_json=as_json)

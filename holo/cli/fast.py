@@ -1,0 +1,117 @@
+"""The commands that prompts, scripts and agents call all the time, without Typer, which takes half of their time.
+
+What they do is here, and :mod:`holo.cli.commands` calls it as well. :func:`recognised` knows the plain form of their
+command lines only: all others, as requests for help and wrong usage, are for Typer.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+from holo import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+
+class CommandEnded(Exception):
+    """The user's command has ended. Its exit code is ours, whatever it is: 130 as well."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+def recognised(arguments: list[str]) -> Callable[[], object] | None:
+    """What a plain command line calls; ``None`` if Typer has to look at it.
+
+    Plain are ``run [SPACE] -- COMMAND ...``, ``variables [SPACE] [--json]``, ``status`` likewise, ``list [--json]`` and
+    ``--version``.
+    """
+    if not arguments or "_HOLO_COMPLETE" in os.environ:  # with that, Typer prints completions
+        return None
+    name, *words = arguments
+    if name == "run" and "--" in words:
+        end = words.index("--")
+        words, command = words[:end], words[end + 1 :]
+        return partial(run, command, *words) if command and _is_space(words) else None
+    as_json = "--json" in words
+    if as_json:
+        words.remove("--json")
+    if name == "variables" and _is_space(words):
+        return partial(variables, *words, as_json=as_json)
+    if name == "status" and _is_space(words):
+        return partial(status, *words, as_json=as_json)
+    if name == "list" and not words:
+        return partial(list_spaces, as_json=as_json)
+    return version if arguments in (["--version"], ["-V"]) else None
+
+
+def _is_space(words: list[str]) -> bool:
+    """Whether these are no word or one that names a space, rather than an option or nothing."""
+    return not words or (len(words) == 1 and words[0] != "" and words[0][0] != "-")
+
+
+def version() -> None:
+    print(f"holo {__version__}")
+
+
+def run(
+    command: list[str] | None,
+    space: str | None = None,
+    *,
+    blueprint: str | None = None,
+    compiled: bool | None = None,
+    editable: bool | None = None,
+    force: bool = False,
+) -> NoReturn:
+    """Run a command in a space, by default the user's shell."""
+    from holo.api import Hololib
+
+    library = Hololib()
+    found = library.space_to_run_in(space, blueprint, compile=compiled, editable_project=editable, force=force)
+    # Packages may not be found, and code be found in another place than the user may think.
+    for warning in (library.hidden_modules(found), library.imports_elsewhere(found)):
+        if warning is not None:
+            from holo.cli import render
+
+            render.warn(warning)
+    sys.stdout.flush()
+    raise CommandEnded(library.run_in(found, command))
+
+
+def variables(space: str | None = None, *, shell: str = "sh", force: bool = False, as_json: bool = False) -> None:
+    from holo.api import Hololib
+    from holo.cli import render
+
+    library = Hololib()
+    found = library.space_to_run_in(space, force=force)
+    render.document(library.variables(found)) if as_json else render.raw(library.shell_code(found, shell))
+
+
+def status(space: str | None = None, *, detailed: bool = False, as_json: bool = False) -> None:
+    from holo.api import Hololib
+    from holo.cli import answers, render
+
+    found = Hololib().status(space)
+    render.document(found.to_json()) if as_json else answers.status(found, detailed=detailed)
+
+
+def list_spaces(
+    *,
+    order: str = "name",
+    stale: str | None = None,
+    measure: bool = False,
+    everything: bool = False,
+    as_json: bool = False,
+) -> None:
+    """List the spaces; with ``everything`` the spares as well."""
+    from holo.api import Hololib
+    from holo.cli import listing
+
+    library = Hololib()
+    found = library.space_details(stale=stale, measure=measure)
+    listing.spaces(found, listing.Order(order), as_json, library.spares() if everything else None)

@@ -1,0 +1,175 @@
+"""The fast path of the command line: for what it recognises, it does what Typer does."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holo.cli import fast
+from holo.cli.commands import load_all
+from support import trees
+from support.cli import Holo, Result
+
+SLOW = "from holo.cli import fast, program; fast.recognised = lambda _: None; program.main()"
+"""The program without its fast path."""
+
+COMMANDS = ("run", "variables", "status", "list", "--version", "-V")
+WORDS = (*COMMANDS, "--", "--json", "--help", "-v", "-", "", "one", "é")
+
+
+class Calls:
+    """What is called, instead of being done, with all arguments."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[tuple[str, dict[str, Any]]] = []
+        for name in ("run", "variables", "status", "list_spaces", "version"):
+            monkeypatch.setattr(fast, name, self._recorder(name))
+
+    def _recorder(self, name: str) -> Any:
+        signature = inspect.signature(getattr(fast, name))
+
+        def record(*arguments: object, **options: object) -> None:
+            call = signature.bind(*arguments, **options)
+            call.apply_defaults()
+            self.made.append((name, dict(call.arguments)))
+
+        return record
+
+
+def test_what_is_recognised_is_what_typer_understands() -> None:
+    """Of any words: either Typer alone has a say, or both call the same function with the same arguments."""
+    program = typer.main.get_command(load_all())
+
+    @given(st.sampled_from(COMMANDS), st.lists(st.sampled_from(WORDS), max_size=5))
+    def check(name: str, words: list[str]) -> None:
+        arguments = [name, *words]
+        with pytest.MonkeyPatch.context() as patch:
+            calls = Calls(patch)
+            plain = fast.recognised(arguments)
+            if plain is not None:
+                plain()
+                program.main(arguments, prog_name="holo", standalone_mode=False)
+                first, second = calls.made
+                assert first == second
+
+    check()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run -- true",
+        "run one -- true --json -- --help",
+        "variables",
+        "variables one",
+        "variables one --json",
+        "variables --json one",
+        "status",
+        "status one --json",
+        "list",
+        "list --json",
+        "--version",
+        "-V",
+    ],
+)
+def test_plain_lines_need_no_typer(line: str) -> None:
+    assert fast.recognised(line.split()) is not None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "help run",
+        "run true",
+        "run one",
+        "run one --",
+        "run one two -- true",
+        "run --force one -- true",
+        "run --help -- true",
+        "run --json -- true",
+        "variables one two",
+        "variables --shell fish",
+        "variables -- one",
+        "variables --json --json",
+        "status -v",
+        "status --help",
+        "list one",
+        "list --sort size",
+        "--version list",
+        "restore one",
+    ],
+)
+def test_all_others_are_for_typer(line: str) -> None:
+    assert fast.recognised(line.split()) is None
+
+
+def test_completion_is_typers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_HOLO_COMPLETE", "complete_bash")
+    assert fast.recognised(["variables"]) is None
+
+
+@pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+def test_both_ways_print_and_end_alike(holo: Holo) -> None:
+    holo("record", trees.small(holo.root / "source"), "--name", "env")
+    holo("init", "one", "env")
+    changed = Path(holo("init", "two", "env", "--json").json()["path"])
+    (changed / "new").touch()
+    lines: list[tuple[list[str], dict[str, str]]] = [
+        (["variables", "one"], {}),
+        (["variables", "one", "--json"], {"HOLO_SPACE": "two", "HOLO_SPACE_PATH": str(changed)}),
+        (["variables"], {"HOLO_SPACE": "one"}),
+        (["variables"], {}),
+        (["variables", "three"], {}),
+        (["variables", "three", "--json"], {}),
+        (["variables", "../one"], {}),
+        (["variables", "one", "--json"], {"HOLO_SETTINGS": "no-such-file"}),
+        (["run", "one", "--", "sh", "-c", 'echo "$HOLO_SPACE"; echo >&2 "$PWD"; exit 7'], {}),
+        (["run", "one", "--", "sh", "-c", "kill -KILL $$"], {}),
+        (["run", "one", "--", "no-such-command", "--json"], {}),
+        (["run", "three", "--", "true"], {"HOLO_HOME": str(holo.root / "other")}),
+        (["status", "one"], {"COLUMNS": "40"}),
+        (["status", "tw", "--json"], {}),
+        (["list"], {"COLUMNS": "200"}),
+        (["list", "--json"], {"RCC_HOLOTREE_STRATEGY": "fastest"}),
+        (["--version"], {}),
+    ]
+    for arguments, more in lines:
+        assert fast.recognised(arguments) is not None
+        program = [sys.executable, "-c", SLOW, *arguments]
+        slow = subprocess.run(
+            program, env=holo.environment(more), cwd=holo.root, capture_output=True, text=True, check=False
+        )
+        quick = holo(*arguments, env=more, code=slow.returncode)
+        assert _without_ages(quick) == _without_ages(Result([], slow.returncode, slow.stdout, slow.stderr)), arguments
+
+
+def _without_ages(result: Result) -> tuple[str, str]:
+    """What was printed; an age in seconds is another one a moment later, and may be wider."""
+    return re.sub(r"\d+ s +", "0 s ", result.stdout), result.stderr
+
+
+@pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+def test_a_report_that_is_not_taken_is_told_alike(holo: Holo) -> None:
+    with open("/dev/full", "w") as full:
+        said = [
+            subprocess.run(
+                [sys.executable, *program, "list"],
+                env=holo.environment(),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+            for program in (["-m", "holo"], ["-c", SLOW])
+        ]
+    assert said[0].stderr == said[1].stderr != b""
+    assert said[0].returncode == said[1].returncode == 1
