@@ -11,7 +11,6 @@ import shlex
 import statistics
 import sys
 import tempfile
-from dataclasses import asdict, replace
 from pathlib import Path
 
 from measure import Case, alternate
@@ -44,11 +43,11 @@ def furnish(workspace: Path) -> None:
         for path, _, mtime in reversed(directories):
             os.utime(place / path, ns=(mtime, mtime))
         descriptor = os.open(place, os.O_RDONLY)
-        tree.save(replace(first, name=name, path=str(place), made_for=str(place), root=identity(descriptor)))
+        tree.save(first._replace(name=name, path=str(place), made_for=str(place), root=identity(descriptor)))
         os.close(descriptor)
         if number % 2:
             origin = Origin(str(project / "requirements.txt"), compile=True, digest=first.digest)
-            write_own(tree.origin_path(name), asdict(origin))
+            write_own(tree.origin_path(name), origin._asdict())
             tree.mark_used(name)
 
 

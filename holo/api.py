@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from holo import selection
@@ -813,6 +812,8 @@ class Hololib:
         policy = Policy(keep_days, keep_last, size)
         dropped = drop_missing(self.home, dry_run=dry_run) if missing else []
         gone = {space.name for space in dropped}
+        from dataclasses import replace
+
         return replace(collect_garbage(self.home, policy, dry_run=dry_run, gone=gone), spaces=dropped)
 
     def spares(self, catalog: str | None = None) -> SparesReport:
@@ -1074,6 +1075,8 @@ class Hololib:
             ):
                 approve(*catalog)
                 report = restore(self.home, space, catalog, path, options, carrier)
+                from dataclasses import replace
+
                 return replace(report, warnings=(*warnings, *report.warnings))
 
     @contextmanager

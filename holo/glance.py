@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache, partial
 
 from holo import platform
@@ -29,7 +28,7 @@ def glance(library: Library, spaces: list[Space]) -> Iterator[Space]:
         if space.state != "pristine" or space.standing == "copied":
             yield space
         elif (state := _state(space, directories)) != "pristine":
-            yield replace(space, state=state)
+            yield space._replace(state=state)
         else:
             yield space
 

@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import replace
 
 from holo import digest as digests
 from holo import platform
@@ -192,7 +191,7 @@ class Holotree:
                 used="",
                 reason=None,
             )
-            return replace(self._marked(name) or guess, state="damaged")
+            return (self._marked(name) or guess)._replace(state="damaged")
 
     def _marked(self, name: str) -> Space | None:
         """The space as its mark alone describes it, when its record was lost; ``None`` if the mark was copied."""
@@ -223,11 +222,11 @@ class Holotree:
             if space is None:
                 return None
             if (moved := self.moved_along(space.path, space.home)) != space.path:
-                space = replace(space, path=moved)
+                space = space._replace(path=moved)
             if not prove and self.is_default(space):
                 return space
             standing = self._standing(space, platform.identity(descriptor))
-            return space if standing == space.standing else replace(space, standing=standing)
+            return space if standing == space.standing else space._replace(standing=standing)
         except OSError as error:
             raise self._unreadable(name, path, error) from error
         finally:
@@ -307,7 +306,7 @@ class Holotree:
 
     def adopt(self, space: Space) -> None:
         """Make a space that only a copied record tells of this home's. The next restore trusts nothing in it."""
-        space = replace(space, home=self.home, stamp=-1, boot="")
+        space = space._replace(home=self.home, stamp=-1, boot="")
         self.save(space)
         self._mark(space)
 
@@ -427,7 +426,7 @@ class Holotree:
         path = self.record_path(space.name)
         with os_errors_as(f"cannot write {path}"):
             make_folders(self.records)
-            space = replace(space, home=self.home)
+            space = space._replace(home=self.home)
             self._write(path, space, durable=False)
             if space.state == "restoring":  # after it: a mark without a record tells of one that was lost
                 self._mark(space)
@@ -438,7 +437,7 @@ class Holotree:
         with suppress(FileNotFoundError, HoloError, ValueError):
             known = self._read(path, space.name, prove=True)
             is_copied = known is None or known.standing == "copied"
-            if known is not None and not is_copied and replace(known, identity="", standing="own") == wanted:
+            if known is not None and not is_copied and known._replace(identity="", standing="own") == wanted:
                 return
         self._write(path, wanted, durable=True)
 

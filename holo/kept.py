@@ -17,7 +17,7 @@ from holo import platform
 from holo.files import open_file, read, seal, unseal, write_atomically
 from holo.holotree import ORIGIN, Holotree
 from holo.owners import only_we_wrote
-from holo.space import FIELDS, Space, space_of
+from holo.space import Space, space_of
 
 _FORM = 1
 _LARGEST = 256 << 20
@@ -65,7 +65,7 @@ def keep(tree: Holotree, known: Iterable[Kept]) -> None:
     """Let the next list know all this. If that fails, it reads the records again."""
 
     def content(descriptor: int) -> bytes:
-        rows = [[item.files, item.blueprint, [item.space.__dict__[key] for key in FIELDS]] for item in known]
+        rows = [[item.files, item.blueprint, item.space] for item in known]
         return seal(json.dumps([_header(tree, platform.identity(descriptor)), *rows]).encode())
 
     with suppress(OSError):
@@ -74,7 +74,7 @@ def keep(tree: Holotree, known: Iterable[Kept]) -> None:
 
 def _header(tree: Holotree, identity: str) -> Mapping[str, object]:
     # Of a file that cannot be told from its copy, nothing is believed: no header is equal to that.
-    return {"form": _FORM, "fields": [*FIELDS], "home": tree.home, "file": identity or os.urandom(8).hex()}
+    return {"form": _FORM, "fields": [*Space._fields], "home": tree.home, "file": identity or os.urandom(8).hex()}
 
 
 def _path(tree: Holotree) -> str:

@@ -11,7 +11,6 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence, Set
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -82,9 +81,7 @@ class CatalogDetails(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """What `holo catalogs --json` shows."""
-        from dataclasses import asdict
-
-        return asdict(self.summary) | {
+        return self.summary._asdict() | {
             "golden": self.is_golden,
             "used": _text(self.used),
             "spaces": list(self.spaces),
@@ -158,7 +155,7 @@ def _looked_at(home: Home, spaces: list[Space]) -> list[Space]:
 
     states = dict(pool.run(look, range(workers), workers))
     seen = [states[number % workers][number // workers] for number in range(len(spaces))]
-    return [space if space.state == now else replace(space, state=now) for space, now in zip(spaces, seen, strict=True)]
+    return [space if space.state == now else space._replace(state=now) for space, now in zip(spaces, seen, strict=True)]
 
 
 def _blueprint(tree: Holotree, space: Space, beside: Set[str]) -> str | None:

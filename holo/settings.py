@@ -11,9 +11,8 @@ import enum
 import os
 import re
 import sys
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from holo.errors import UsageError
 from holo.files import read_file
@@ -101,8 +100,7 @@ _STRATEGY_NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One effective value and where it came from."""
 
     key: str
@@ -111,8 +109,7 @@ class Setting:
     source: str
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """The values in force. ``file`` is the settings file that was read, ``None`` if there is none."""
 
     home: str
@@ -126,7 +123,7 @@ class Settings:
     min_free: int | None
     """bytes"""
     workers: int
-    remote_url: str | None = field(repr=False)
+    remote_url: str | None
     """a URL, which may hold credentials, or the absolute path of a folder"""
     remote_push: bool
     allowed_signers: str | None
@@ -135,6 +132,10 @@ class Settings:
     """in seconds"""
     file: str | None
     sources: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        shown = (f"{key}={value!r}" for key, value in self._asdict().items() if key != "remote_url")
+        return f"Settings({', '.join(shown)})"
 
     def effective(self) -> list[Setting]:
         """Every key with its value and its source, in the order of the documentation."""

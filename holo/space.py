@@ -9,8 +9,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, replace
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 from holo import digest as digests
 from holo import platform
@@ -23,9 +22,8 @@ State = Literal["restoring", "pristine", "damaged", "missing", "changed"]
 Standing = Literal["own", "unproven", "copied"]
 
 
-@dataclass(frozen=True)
-class Space:
-    """What is known about one space. Immutable; :meth:`holo.holotree.Holotree.save` makes a changed one the truth."""
+class Space(NamedTuple):
+    """What is known about one space. :meth:`holo.holotree.Holotree.save` makes a changed one the truth."""
 
     name: str
     path: str
@@ -65,7 +63,7 @@ class Space:
     """the boot of the system during the last restore. Files written in an earlier boot may not have reached the disk"""
     identity: str = ""
     """that of the record's own file (:func:`holo.platform.identity`), which a copy of the file does not share"""
-    modes: list[tuple[int, int]] = field(default_factory=list)
+    modes: Sequence[tuple[int, int]] = ()
     """pairs of a type and mode (st_mode) that was set, and the one that the filesystem kept instead"""
     bundle: str = ""
     """the bundle that it was restored from, if the library did not have the catalog"""
@@ -78,10 +76,6 @@ class Space:
     always does. ``copied``: only the copy of a record says so. ``unproven``: the filesystem cannot tell a copied file
     from its original."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as its values: there are thousands to list, by several processes."""
-        return _unpickled, (*map(self.__dict__.__getitem__, FIELDS),)
-
     @property
     def unkept_modes(self) -> dict[int, int]:
         """``modes`` as a mapping."""
@@ -90,11 +84,10 @@ class Space:
     def with_modes(self, seen: Mapping[int, int]) -> Space:
         """With the modes that the filesystem kept for those just set (``seen``)."""
         found = {**self.unkept_modes, **seen}
-        return replace(self, modes=[(mode, kept) for mode, kept in sorted(found.items()) if mode != kept])
+        return self._replace(modes=[(mode, kept) for mode, kept in sorted(found.items()) if mode != kept])
 
     def finished(self, stamp: int, root: str, inodes: str, own: int) -> Space:
-        return replace(
-            self,
+        return self._replace(
             state="pristine",
             draft="",
             stamp=stamp,
@@ -107,14 +100,13 @@ class Space:
 
     def lasting(self) -> Space:
         """The part of the record that seldom changes: it is on the disk before the space itself is."""
-        return replace(
-            self,
+        return self._replace(
             stamp=-1,
             root="",
             inodes="",
             clock=0,
             times=EXACT,
-            modes=[],
+            modes=(),
             boot="",
             restored="",
             own=-1,
@@ -146,36 +138,26 @@ class Space:
         }
 
 
-FIELDS = tuple(Space.__dataclass_fields__)
-_WRITTEN = {*FIELDS} - {"standing"}
-_DEFAULTS = {
-    key: known.default
-    for key, known in Space.__dataclass_fields__.items()
-    if known.default is not MISSING and key != "standing"
-} | {"modes": []}
+_WRITTEN = {*Space._fields} - {"standing"}
+_DEFAULTS = {key: value for key, value in Space._field_defaults.items() if key != "standing"}
 
 
-def _space_of(values: dict[str, Any]) -> Space:
-    """A space with these values of all its fields. To make one by its fields takes ten times as long."""
-    space = object.__new__(Space)
-    space.__dict__.update(values)
-    return space
+_TIMES, _MODES = map(Space._fields.index, ("times", "modes"))
 
 
-def _unpickled(*values: Any) -> Space:
-    return _space_of(dict(zip(FIELDS, values, strict=True)))
-
-
-def space_of(values: Sequence[Any]) -> Space:
-    """A space from the values of its :data:`FIELDS`, as JSON has them. They are believed."""
-    found = dict(zip(FIELDS, values, strict=True))
-    found["times"] = _times(found["times"])
-    return _space_of(found)
+def space_of(values: list[Any]) -> Space:
+    """A space from the values of its fields, as JSON has them. They are believed."""
+    values[_TIMES], values[_MODES] = _times(values[_TIMES]), _modes(values[_MODES])
+    return Space._make(values)
 
 
 def _times(values: Sequence[int]) -> FileTimes:
     times = FileTimes(*values)
     return EXACT if times == EXACT else times
+
+
+def _modes(values: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((mode, kept) for mode, kept in values) if values else ()
 
 
 def now() -> str:
@@ -185,7 +167,7 @@ def now() -> str:
 
 def encode(space: Space, identity: str) -> bytes:
     """The record of a space, for a file with that :func:`holo.platform.identity`."""
-    values = asdict(replace(space, identity=identity))
+    values = space._replace(identity=identity)._asdict()
     del values["standing"]
     return seal(json.dumps(values).encode())
 
@@ -205,8 +187,8 @@ def decode(data: bytes, name: str) -> Space | None:
             if values.keys() != _WRITTEN:
                 raise TypeError
         values["times"] = _times(values["times"])
-        values["standing"] = "own"
-        space = _space_of(values)
+        values["modes"] = _modes(values["modes"])
+        space = Space(**values)
         is_sound = _is_sound(space, name)
     except (TypeError, AttributeError, RecursionError) as error:
         raise ValueError("it is not the record of a space") from error

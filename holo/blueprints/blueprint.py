@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from holo import digest as digests
 from holo.errors import Conflict, HoloError, NotFound, UsageError, os_errors_as
@@ -46,8 +45,7 @@ _WAYS = {
 """Other tools' files, by their names or endings, and how to convert them to a blueprint."""
 
 
-@dataclass(frozen=True)
-class Blueprint:
+class Blueprint(NamedTuple):
     """A file that says what an environment shall contain."""
 
     path: str

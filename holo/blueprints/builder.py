@@ -27,8 +27,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from holo import digest as digests
 from holo.errors import HoloError
@@ -50,8 +49,7 @@ def beside_holo(requirement: str) -> str:
     return f"{quote(sys.executable)} -m pip install {quote(requirement)}"
 
 
-@dataclass(frozen=True)
-class BuildOptions:
+class BuildOptions(NamedTuple):
     """How the user wants a blueprint built."""
 
     compile: bool = True
@@ -62,8 +60,7 @@ class BuildOptions:
     """whether to install the project itself, so that its source can be imported and edited where it is"""
 
 
-@dataclass(frozen=True)
-class Packages:
+class Packages(NamedTuple):
     """The packages of an environment."""
 
     base: object

@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from holo import digest as digests
@@ -34,8 +33,7 @@ _FORM = 3
 """Counted up with the version of any builder, so that holo forgets what earlier ones have made."""
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """The blueprint that a space was made from."""
 
     blueprint: str
@@ -46,8 +44,7 @@ class Origin:
     editable_project: bool = True
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """The catalog of a blueprint, and the inputs that decided which."""
 
     name: str
@@ -102,7 +99,7 @@ def blueprint_of(tree: Holotree, space: Space) -> str | None:
 
 
 def save_origin(tree: Holotree, space: str, origin: Origin) -> None:
-    write_own(tree.origin_path(space), asdict(origin))
+    write_own(tree.origin_path(space), origin._asdict())
 
 
 def recall(library: Library, blueprint: Blueprint, options: BuildOptions) -> CatalogRef | None:
@@ -123,7 +120,7 @@ def remember(
     if inputs.are_settled():
         write_own(
             _path(library, blueprint, options),
-            asdict(Memory(name, digest, inputs.files, inputs.variables, _FORM, blueprint.path)),
+            Memory(name, digest, inputs.files, inputs.variables, _FORM, blueprint.path)._asdict(),
         )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from holo.errors import StrategyUnavailable
 from holo.settings import Strategy
@@ -19,8 +19,7 @@ class Method(StrEnum):
     COPY = "copy"
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """What was asked for, what is done, and why that is something else (``None`` when it is not)."""
 
     requested: Strategy

@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import stat
 import sys
-import textwrap
 import time
-from calendar import timegm
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from holo.cli import render
@@ -47,6 +46,8 @@ def status(found: SpaceStatus, *, detailed: bool) -> None:
 def changes(found: Changes, *, detailed: bool, indent: str = "") -> None:
     """In a few words, and every file if that is wished."""
     if not found.is_empty:
+        import textwrap
+
         from holo.cli.chart import width
 
         phrases = ", ".join(printable(phrase).replace(" ", _GLUE) for phrase in found.summary())
@@ -115,8 +116,8 @@ def _date(mtime: int) -> str:
 def ago(when: str) -> str:
     """A time (UTC, ISO 8601) as people say it."""
     try:
-        seconds = time.time() - timegm(time.strptime(when, "%Y-%m-%dT%H:%M:%SZ"))
-    except ValueError:
+        seconds = time.time() - datetime.fromisoformat(when).timestamp()
+    except (ValueError, OverflowError):
         return "at an unknown time"
     for length, unit in _UNITS:
         if seconds >= length:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -105,7 +104,9 @@ def columns(
     table = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     if flexible:
-        _fit(widths, flexible, shutil.get_terminal_size().columns)
+        from shutil import get_terminal_size
+
+        _fit(widths, flexible, get_terminal_size().columns)
     lines = []
     for row in table:
         cells = [

@@ -10,8 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holo import digest as digests
 from holo import platform
@@ -41,8 +40,7 @@ LARGEST = 256 << 20
 """Bytes of a catalog: some two million files, which take 1.5 GB of memory to parse. A larger one is refused."""
 
 
-@dataclass(frozen=True)
-class CatalogSummary:
+class CatalogSummary(NamedTuple):
     """What a listing shows of a catalog. ``name`` is ``None`` for a catalog that lost its name to another."""
 
     name: str | None
@@ -432,7 +430,7 @@ def summarize(catalog: Catalog, name: str | None, recorded: float | None = None)
 
 
 def _encode(summary: CatalogSummary) -> bytes:
-    return seal(json.dumps(asdict(summary)).encode())
+    return seal(json.dumps(summary._asdict()).encode())
 
 
 def _decode(data: bytes, name: str) -> CatalogSummary:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from dataclasses import replace
 
 from holo import history, platform
 from holo.checkout.contents import Carrier
@@ -177,5 +176,5 @@ def _populate(job: Job, planned: Planned, prepared: Prepared) -> Done:
         inodes = save_inodes(job, planned, planned.survey.directories | tally.directories)
         # What was made before and is unchanged is not counted again: what was written more often counts once.
         own = tally.written_bytes if tally.files == job.wanted.totals.files else max(record.own, tally.written_bytes)
-        spaces.save(replace(record, times=times).with_modes(tally.modes).finished(stamp, identity, inodes, own))
+        spaces.save(record._replace(times=times).with_modes(tally.modes).finished(stamp, identity, inodes, own))
     return Done(planned.decision, tally)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from dataclasses import replace
 
 from holo import platform
 from holo.errors import HoloError
@@ -64,7 +63,7 @@ def _mark(home: Home, space: Space) -> None:
     one whose user removed them: the next restore sees that as well.
     """
     try:
-        home.spaces.save(replace(space, state="restoring"))
+        home.spaces.save(space._replace(state="restoring"))
     except HoloError as error:
         if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

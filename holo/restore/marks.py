@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 from holo import platform
 from holo.checkout.proof import packed, stamp_of_look
@@ -48,7 +47,7 @@ def record_of(job: Job, decision: Decision) -> Space:
     if past is None:
         return record
     # If this restore is killed, the next one still knows what it has not touched.
-    return replace(record, stamp=past.stamp, root=past.root, inodes=past.inodes, clock=past.clock)
+    return record._replace(stamp=past.stamp, root=past.root, inodes=past.inodes, clock=past.clock)
 
 
 @contextmanager

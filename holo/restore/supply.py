@@ -10,7 +10,6 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 from holo import platform
@@ -56,9 +55,9 @@ def supply_snapshot(job: Job, decision: Decision, part: Catalog) -> Done | None:
         outline = golden.snapshot(folder, draft)
         return Tree(outline.inodes, is_recorded=True) if outline is not None else None
 
-    record = replace(record_of(job, decision), used=Method.SNAPSHOT.value)
+    record = record_of(job, decision)._replace(used=Method.SNAPSHOT.value)
     tally = _supply(job, record, part, fetch)
-    return Done(replace(decision, used=Method.SNAPSHOT), tally) if tally is not None else None
+    return Done(decision._replace(used=Method.SNAPSHOT), tally) if tally is not None else None
 
 
 def supply_spare(job: Job) -> Done | None:
@@ -79,7 +78,7 @@ def supply_spare(job: Job) -> Done | None:
                 spares.drop(known.name)  # another may be wanted now
             return Tree(outline.inodes, is_recorded=False, stamp=known.stamp) if is_moved else None
 
-        record = replace(record_of(job, decision), times=known.times, modes=known.modes, own=known.own)
+        record = record_of(job, decision)._replace(times=known.times, modes=known.modes, own=known.own)
         tally = _supply(job, record, outline.parse_catalog(), fetch)
     return Done(decision, tally, is_spare=True) if tally is not None else None
 
@@ -107,7 +106,7 @@ def _exchange(job: Job, record: Space, part: Catalog, fetch: _Fetch, folder: Dir
     home, target = job.home, job.target
     name = os.path.basename(target.path)
     draft = f".{name}{DRAFT}{os.urandom(4).hex()}"
-    with marked(home.spaces, replace(record, draft=draft)):
+    with marked(home.spaces, record._replace(draft=draft)):
         tree = fetch(folder, draft)
         if tree is None:
             return None

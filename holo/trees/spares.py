@@ -24,7 +24,6 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from typing import NamedTuple
 
 from holo import digest as digests
@@ -212,8 +211,8 @@ class Spares(Holotree):
                     return False
             self.prepare()
             with self.lock(spare, wait=False):
-                record = replace(space, name=spare, path=self.default_path(spare), state="restoring", stamp=-1)
-                self.save(replace(record, root="", inodes="", bundle="", project="", draft="", reason=None))
+                record = space._replace(name=spare, path=self.default_path(spare), state="restoring", stamp=-1)
+                self.save(record._replace(root="", inodes="", bundle="", project="", draft="", reason=None))
                 try:
                     platform.make_accessible(folder, name)
                     with platform.closing(platform.open_root(self.path)) as mine:

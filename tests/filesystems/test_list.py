@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +144,7 @@ def used_days_ago(holo: Holo, name: str, days: float) -> None:
     then = time.time() - days * 86_400
     spaces = Holotree(str(holo.home))
     restored = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(then))
-    spaces.save(replace(spaces.get(name), restored=restored, made=restored))
+    spaces.save(spaces.get(name)._replace(restored=restored, made=restored))
     mark = holo.holotree / ".spaces" / f"{name}.used"
     if mark.exists():
         os.utime(mark, (then, then))

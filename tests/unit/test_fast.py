@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -173,3 +174,17 @@ def test_a_report_that_is_not_taken_is_told_alike(holo: Holo) -> None:
         ]
     assert said[0].stderr == said[1].stderr != b""
     assert said[0].returncode == said[1].returncode == 1
+
+
+@pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+@pytest.mark.parametrize("line", ["variables one", "run one -- true", "list"])
+def test_nothing_slow_is_imported(holo: Holo, line: str) -> None:
+    """Typer takes as long as all the rest, and dataclasses, which imports inspect, a fifth of that."""
+    holo("record", trees.small(holo.root / "source"), "--name", "env")
+    holo("init", "one", "env")
+    watched = [sys.executable, "-X", "importtime", "-m", "holo", *line.split()]
+    env = holo.environment({"HOLO_SETTINGS": os.devnull})  # else YAML is read
+    done = subprocess.run(watched, env=env, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "holo.api" in imported
+    assert not imported & {"typer", "click", "rich", "pydantic", "yaml", "zstandard", "dataclasses", "inspect"}
