@@ -11,10 +11,8 @@ import stat
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 
-from holo import platform
 from holo.errors import HoloError
 from holo.hololib import Library
-from holo.platform import Directory
 from holo.space import Space, State
 
 _GONE = (FileNotFoundError, NotADirectoryError)
@@ -43,23 +41,20 @@ def _directories(library: Library, digest: str) -> list[tuple[str, int, int]]:
 
 def _state(space: Space, directories: Callable[[str], list[tuple[str, int, int]]]) -> State:
     try:
-        if not stat.S_ISDIR(os.lstat(space.path).st_mode):
-            return "missing"
-        root = platform.open_root(space.path)
+        root = os.lstat(space.path)
     except OSError as error:  # if it is there, nothing is to be seen from here
         return "missing" if isinstance(error, _GONE) else "pristine"
-    try:
-        is_changed = not space.is_moved and _is_changed(root, space, directories(space.digest))
-    finally:
-        platform.close_directory(root)
-    return "changed" if is_changed else "pristine"
+    if not stat.S_ISDIR(root.st_mode):
+        return "missing"
+    return "changed" if not space.is_moved and _is_changed(space, root, directories(space.digest)) else "pristine"
 
 
-def _is_changed(root: Directory, space: Space, directories: list[tuple[str, int, int]]) -> bool:
+def _is_changed(space: Space, root: os.stat_result, directories: list[tuple[str, int, int]]) -> bool:
+    """Without opening anything: of a small space that takes two thirds of the time, of a large one as long."""
     modes = space.unkept_modes if space.modes else {}
     for path, mode, mtime in directories:
         try:
-            status = platform.status(root, path)
+            status = os.lstat(f"{space.path}{os.sep}{path}") if path else root
         except _GONE:
             return True
         except OSError:  # recorded so that this user cannot look there, or too long a path

@@ -107,22 +107,22 @@ def plan(catalog: Catalog, survey: Survey, relocator: Relocator, method: Method)
 
     later = {name for _, names in relinks for name in names}
     leaders = {leader for leader, _ in relinks}
-    removals: list[Removal] = []
-    for finding in survey.findings:
-        replaced = finding.replace
-        if finding.extra or replaced:
-            removals.append(Removal(finding.path, finding.extra, replaced))
+    removals = [
+        Removal(finding.path, [*finding.extra], [*finding.replace])
+        for finding in survey.findings
+        if finding.extra or finding.replace
+    ]
     removals += _extra_removals(missing, changed, dropped)
     fills = []
     for path, mode, mtime, _, _ in catalog.directories:
         if path not in touched:
             continue
         found = changed.get(path)
-        files = found.files if found is not None else []
+        files = [*found.files] if found is not None else []
         if later and files:
             files = [row for row in files if _join(path, row[0]) not in later]
-        links = found.symlinks if found is not None else []
-        links = [(name, relocator.symlink(target, _join(path, name)), time) for name, target, time in links]
+        targets = found.symlinks if found is not None else ()
+        links = [(name, relocator.symlink(target, _join(path, name)), time) for name, target, time in targets]
         fills.append(Fill(path, files, links, mode, mtime))
     unmade = sum(len(finding.files) for finding in survey.findings)
     return Plan(

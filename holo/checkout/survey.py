@@ -13,10 +13,10 @@ import errno
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
+from typing import NamedTuple
 
 from holo import digest as digests
 from holo import platform
@@ -35,37 +35,36 @@ from holo.walk import Walker
 from holo.workers import pool
 
 
-@dataclass
-class Finding:
+class Finding(NamedTuple):
     """What is wrong with one directory of the catalog. A directory without a finding is as recorded."""
 
     path: str
     missing: bool = False
     """not there, or not as a directory: everything below is missing too"""
     unreadable: bool = False
-    extra: list[str] = field(default_factory=list)
+    extra: Sequence[str] = ()
     """names that are not in the catalog"""
-    replace: list[str] = field(default_factory=list)
+    replace: Sequence[str] = ()
     """names that are there as something else than they should be"""
-    files: list[FileRow] = field(default_factory=list)
+    files: Sequence[FileRow] = ()
     """to be made (after the names in ``replace`` are gone)"""
-    symlinks: list[SymlinkRow] = field(default_factory=list)
+    symlinks: Sequence[SymlinkRow] = ()
     """to be made, targets as in the catalog"""
     attributes: bool = False
     """mode, mtime or extended attributes of the directory itself differ"""
 
 
-@dataclass
 class Survey:
     """The state of a whole space, or of a part of it."""
 
-    findings: list[Finding] = field(default_factory=list)
-    inodes: dict[str, int] = field(default_factory=dict)
-    """the inode of each unchanged file that belongs to a hardlink group, unless that had to be divided"""
-    directories: dict[str, int] = field(default_factory=dict)
-    """the inode of each directory that is there"""
-    newest: int = -1
-    """the last ctime in ns of all that was unchanged although its ctime did not prove it"""
+    def __init__(self, findings: list[Finding] | None = None, inodes: dict[str, int] | None = None) -> None:
+        self.findings = findings or []
+        self.inodes = inodes or {}
+        """the inode of each unchanged file that belongs to a hardlink group, unless that had to be divided"""
+        self.directories: dict[str, int] = {}
+        """the inode of each directory that is there"""
+        self.newest = -1
+        """the last ctime in ns of all that was unchanged although its ctime did not prove it"""
 
     def add(self, other: Survey) -> None:
         self.findings += other.findings
@@ -74,8 +73,7 @@ class Survey:
         self.newest = max(self.newest, other.newest)
 
 
-@dataclass(frozen=True)
-class Expectation:
+class Expectation(NamedTuple):
     """What a pristine space of this catalog looks like, and how closely to look."""
 
     catalog: Catalog
@@ -87,7 +85,7 @@ class Expectation:
     """what the space's filesystem does to times"""
     links: Links | None = None
     """the link forms, in a hardlinked space"""
-    modes: Mapping[int, int] = field(default_factory=dict)
+    modes: Mapping[int, int] = {}
     """what this filesystem has made of a type and mode (st_mode) that was set"""
 
 
@@ -100,12 +98,10 @@ def as_restored(space: Space, catalog: Catalog, proof: Proof = NO_PROOF, links: 
 
 def survey_of_empty(catalog: Catalog) -> Survey:
     """The survey of an empty or missing directory."""
-    findings = [
+    root, *below = [
         Finding(path, missing=True, files=files, symlinks=links) for path, _, _, files, links in catalog.directories
     ]
-    findings[0].missing = False
-    findings[0].attributes = True
-    return Survey(findings)
+    return Survey([root._replace(missing=False, attributes=True), *below])
 
 
 _TASK_FILES = 500
@@ -194,11 +190,14 @@ def _had_to_be_divided(root: Directory, files: list[list[str]]) -> bool:
 def _make_again(paths: set[str], result: Survey, catalog: Catalog) -> None:
     """Let files that were taken for unchanged be made anew."""
     found = {finding.path: finding for finding in result.findings}
+    again: defaultdict[str, list[FileRow]] = defaultdict(list)
     for path, row in catalog.files():
         if path in paths:
-            finding = found.setdefault(folder := path.rpartition("/")[0], Finding(folder))
-            finding.replace.append(row[0])
-            finding.files.append(row)
+            again[path.rpartition("/")[0]].append(row)
+    for folder, rows in again.items():
+        finding = found.get(folder, Finding(folder))
+        names = (row[0] for row in rows)
+        found[folder] = finding._replace(replace=[*finding.replace, *names], files=[*finding.files, *rows])
     result.findings = list(found.values())
 
 
@@ -243,17 +242,15 @@ class _Surveyor:
 
     def _visit(self, walker: Walker, index: int, found: Survey) -> Finding | None:
         path, mode, mtime, files, links = self._catalog.directories[index]
-        finding = Finding(path)
         try:
             directory = walker.open(path)
             status = platform.status(directory, "")
             found.directories[path] = status.st_ino
             stamp = self._proof.stamp_in(index, status.st_ino) if status.st_dev == self._device else -1
-            self._compare(directory, finding, files, links, stamp, found)
+            finding = self._compare(directory, index, stamp, found)
             is_as_set = self._has_mode(status, stat.S_IFDIR | mode) and status.st_mtime_ns == self._kept(mtime)
-            finding.attributes = not is_as_set
-            if (status.st_ctime_ns > stamp or path in self._catalog.xattrs) and not finding.attributes:
-                finding.attributes = not self._has(directory, directory, self._catalog.xattrs.get(path, {}))
+            if is_as_set and (status.st_ctime_ns > stamp or path in self._catalog.xattrs):
+                is_as_set = self._has(directory, directory, self._catalog.xattrs.get(path, {}))
                 found.newest = max(found.newest, status.st_ctime_ns)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
@@ -261,24 +258,17 @@ class _Surveyor:
             if error.errno in (errno.EACCES, errno.EPERM):
                 return Finding(path, missing=True, unreadable=True, files=files, symlinks=links)
             raise HoloError(f"cannot read {os.path.join(self._shown, path)}: {error.strerror}") from error
-        if finding.extra or finding.replace or finding.files or finding.symlinks or finding.attributes:
-            return finding
-        return None
+        return finding if is_as_set else (finding or Finding(path))._replace(attributes=True)
 
-    def _compare(
-        self,
-        directory: Directory,
-        finding: Finding,
-        files: list[FileRow],
-        links: list[SymlinkRow],
-        stamp: int,
-        found: Survey,
-    ) -> None:
-        path = finding.path
+    def _compare(self, directory: Directory, index: int, stamp: int, found: Survey) -> Finding | None:
+        """What is wrong with the entries of a directory."""
+        path, _, _, files, links = self._catalog.directories[index]
         children = self._children.get(path, ())
         special = self._special.get(path, ())
         wanted = {row[0]: row for row in files}
         wanted_links = {row[0]: row for row in links}
+        extra: list[str] = []
+        replace: list[str] = []
         regular = stat.S_IFREG
         shared = self._hardlinked
         rights = READ_ONLY if shared else 0o7777
@@ -299,19 +289,21 @@ class _Surveyor:
                     ) or self._is_unchanged(directory, base + name, row, status, stamp, found):
                         del wanted[name]
                     else:
-                        finding.replace.append(name)
+                        replace.append(name)
                 elif name in children:
                     if not entry.is_dir(follow_symlinks=False):
-                        finding.replace.append(name)
+                        replace.append(name)
                 elif (link := wanted_links.get(name)) is not None:
                     if self._is_same_symlink(directory, entry, link, base + name):
                         del wanted_links[name]
                     else:
-                        finding.replace.append(name)
+                        replace.append(name)
                 else:
-                    finding.extra.append(name)
-        finding.files = list(wanted.values())
-        finding.symlinks = list(wanted_links.values())
+                    extra.append(name)
+        if not (extra or replace or wanted or wanted_links):
+            return None
+        files, links = [*wanted.values()], [*wanted_links.values()]
+        return Finding(path, extra=extra, replace=replace, files=files, symlinks=links)
 
     def _is_unchanged(
         self, directory: Directory, path: str, row: FileRow, status: os.stat_result, stamp: int, found: Survey

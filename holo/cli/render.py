@@ -102,20 +102,22 @@ def columns(
     if not all("".join(row).isprintable() for row in rows):
         rows = [tuple(map(printable, row)) for row in rows]
     table = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    longest = [max(map(len, column)) for column in zip(*table, strict=True)]
+    widths = [*longest]
     if flexible:
         from shutil import get_terminal_size
 
         _fit(widths, flexible, get_terminal_size().columns)
+    too_long = [number for number, width in enumerate(widths) if width < longest[number]]
+    form = "  ".join(f"{{:{width}}}" for width in widths)
     lines = []
     for row in table:
-        cells = [
-            cell.ljust(width) if len(cell) <= width else shortened(cell, width)
-            for cell, width in zip(row, widths, strict=True)
-        ]
+        cells = [*row]
+        for number in too_long:
+            cells[number] = shortened(cells[number], widths[number])
         if paint is not None:
-            cells[paint[0]] = paint[1](cells[paint[0]])
-        lines.append("  ".join(cells).rstrip())
+            cells[paint[0]] = paint[1](cells[paint[0]].ljust(widths[paint[0]]))
+        lines.append(form.format(*cells).rstrip())
     print("\n".join(lines))
 
 
