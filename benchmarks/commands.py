@@ -182,7 +182,8 @@ class Stage:
         """Commands that take milliseconds, most of them for starting Python; and the status of a pristine space."""
         home = self._home("env", "smart")
         space = partial(self._pristine, home, "env")
-        for words in (["--version"], ["list"], ["variables", "pristine"], ["status", "pristine"]):
+        run = ["run", "pristine", "--", "true"]
+        for words in (["--version"], ["list"], ["variables", "pristine"], run, ["status", "pristine"]):
             yield self._case(f"holo {words[0]}", words, home, before=space, quick=True)
         command = [sys.executable, "-c", "pass"]
         yield Case("python -c pass", command, self.tools.environment, quick=True)
