@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import typer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holo.cli import fast
@@ -50,6 +50,7 @@ def test_what_is_recognised_is_what_typer_understands() -> None:
     """Of any words: either Typer alone has a say, or both call the same function with the same arguments."""
     program = typer.main.get_command(load_all())
 
+    @settings(deadline=None)
     @given(st.sampled_from(COMMANDS), st.lists(st.sampled_from(WORDS), max_size=5))
     def check(name: str, words: list[str]) -> None:
         arguments = [name, *words]
