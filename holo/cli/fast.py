@@ -11,7 +11,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from holo import __version__
+from holo import __version__, signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,8 @@ class CommandEnded(Exception):
 def recognised(arguments: list[str]) -> Callable[[], object] | None:
     """What a plain command line calls; ``None`` if Typer has to look at it.
 
-    Plain are ``run [SPACE] -- COMMAND ...``, ``variables [SPACE] [--json]``, ``status`` likewise, ``list [--json]`` and
-    ``--version``.
+    Plain are ``run [SPACE] [--ephemeral] -- COMMAND ...``, ``variables [SPACE] [--json]``, ``status`` likewise,
+    ``list [--json]`` and ``--version``.
     """
     if not arguments or "_HOLO_COMPLETE" in os.environ:  # with that, Typer prints completions
         return None
@@ -37,10 +37,10 @@ def recognised(arguments: list[str]) -> Callable[[], object] | None:
     if name == "run" and "--" in words:
         end = words.index("--")
         words, command = words[:end], words[end + 1 :]
-        return partial(run, command, *words) if command and _is_space(words) else None
-    as_json = "--json" in words
-    if as_json:
-        words.remove("--json")
+        is_ephemeral = _takes(words, "--ephemeral")
+        if command and _is_space(words):
+            return partial(run_ephemeral, command, *words) if is_ephemeral else partial(run, command, *words)
+    as_json = _takes(words, "--json")
     if name == "variables" and _is_space(words):
         return partial(variables, *words, as_json=as_json)
     if name == "status" and _is_space(words):
@@ -48,6 +48,14 @@ def recognised(arguments: list[str]) -> Callable[[], object] | None:
     if name == "list" and not words:
         return partial(list_spaces, as_json=as_json)
     return version if arguments in (["--version"], ["-V"]) else None
+
+
+def _takes(words: list[str], flag: str) -> bool:
+    """Whether a flag is there, which is taken out."""
+    is_there = flag in words
+    if is_there:
+        words.remove(flag)
+    return is_there
 
 
 def _is_space(words: list[str]) -> bool:
@@ -81,6 +89,34 @@ def run(
             render.warn(warning)
     sys.stdout.flush()
     raise CommandEnded(library.run_in(found, command))
+
+
+def run_ephemeral(
+    command: list[str],
+    space: str | None = None,
+    *,
+    catalog: str | None = None,
+    blueprint: str | None = None,
+    compiled: bool | None = None,
+    editable: bool | None = None,
+    keep: str | None = None,
+    record: bool = False,
+) -> NoReturn:
+    """Run a command in a throw-away environment."""
+    from holo.api import Hololib
+
+    code = Hololib().run_ephemeral(
+        command,
+        space,
+        catalog=catalog,
+        blueprint=blueprint,
+        compile=compiled,
+        editable_project=editable,
+        keep=keep,
+        record=record,
+    )
+    sys.stdout.flush()
+    raise CommandEnded(signals.exit_like(code))
 
 
 def variables(space: str | None = None, *, shell: str = "sh", force: bool = False, as_json: bool = False) -> None:

@@ -8,8 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from holo import activation, platform, signals, streams
 from holo.errors import HoloError
@@ -35,8 +34,7 @@ class NoOverlayError(Exception):
     """This system does not let this user mount something for one process alone; the message says why."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a command finds the environment, and what is to be mounted there for it."""
 
     space: str

@@ -24,7 +24,7 @@ SLOW = "from holo.cli import fast, program; fast.recognised = lambda _: None; pr
 """The program without its fast path."""
 
 COMMANDS = ("run", "variables", "status", "list", "--version", "-V")
-WORDS = (*COMMANDS, "--", "--json", "--help", "-v", "-", "", "one", "é")
+WORDS = (*COMMANDS, "--", "--json", "--ephemeral", "--help", "-v", "-", "", "one", "é")
 
 
 class Calls:
@@ -32,7 +32,7 @@ class Calls:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made: list[tuple[str, dict[str, Any]]] = []
-        for name in ("run", "variables", "status", "list_spaces", "version"):
+        for name in ("run", "run_ephemeral", "variables", "status", "list_spaces", "version"):
             monkeypatch.setattr(fast, name, self._recorder(name))
 
     def _recorder(self, name: str) -> Any:
@@ -71,6 +71,8 @@ def test_what_is_recognised_is_what_typer_understands() -> None:
     [
         "run -- true",
         "run one -- true --json -- --help",
+        "run --ephemeral -- true",
+        "run one --ephemeral -- true",
         "variables",
         "variables one",
         "variables one --json",
@@ -99,6 +101,8 @@ def test_plain_lines_need_no_typer(line: str) -> None:
         "run --force one -- true",
         "run --help -- true",
         "run --json -- true",
+        "run --ephemeral --ephemeral -- true",
+        "run one --ephemeral --keep two -- true",
         "variables one two",
         "variables --shell fish",
         "variables -- one",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Optional
 
 import typer
 
-from holo import signals
 from holo.cli import fast
 from holo.cli.app import SPACE, SpaceBeforeCommand, command
 from holo.cli.options import (
@@ -68,22 +66,18 @@ def run(
     """Run a command in a space. Its exit code is passed on."""
     space = one_name(context.meta.get(SPACE), space)
     if ephemeral:
-        from holo.api import Hololib
-
         if force:
             raise UsageError("--force is for spaces", "A throw-away environment is whole: leave it out.")
-        code = Hololib().run_ephemeral(
+        fast.run_ephemeral(
             command,
             space,
             catalog=catalog,
             blueprint=blueprint,
-            compile=compiled,
-            editable_project=editable,
+            compiled=compiled,
+            editable=editable,
             keep=keep,
             record=record_it,
         )
-        sys.stdout.flush()
-        raise fast.CommandEnded(signals.exit_like(code))
     if catalog is not None or keep is not None or record_it:
         raise UsageError("--catalog, --keep and --record are for throw-away environments", "Add --ephemeral.")
     fast.run(command, space, blueprint=blueprint, compiled=compiled, editable=editable, force=force)
