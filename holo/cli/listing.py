@@ -138,8 +138,10 @@ def age(moment: float | None, now: float) -> str:
     if moment is None:
         return "-"
     passed = max(0, int(now - moment))
-    length, unit = next((item for item in _AGES if passed >= item[0]), _AGES[-1])
-    return f"{passed // length} {unit}"
+    for length, unit in _AGES:
+        if passed >= length:
+            return f"{passed // length} {unit}"
+    return "0 s"
 
 
 def _state(item: SpaceDetails) -> str:
