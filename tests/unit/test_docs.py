@@ -16,7 +16,7 @@ import typer.main
 import typer.testing
 
 import holo as holo_package
-from holo.cli.commands import load_all
+from holo.cli.commands import is_command, load_all
 from holo.settings import load
 from support import consoles
 from support.cli import Holo
@@ -81,6 +81,10 @@ def test_the_list_of_commands_is_whole_and_short() -> None:
     listed = re.findall(r"^  (\S+) +[A-Z].*\.$", said.partition("Record and restore:")[2], re.MULTILINE)
     assert sorted(listed) == sorted(COMMANDS.commands)
     assert "..." not in said.partition("Record and restore:")[2]
+
+
+def test_every_command_is_found_without_the_others() -> None:
+    assert [name for name in COMMANDS.commands if not is_command(name)] == []
 
 
 def test_the_commands_above_are_found() -> None:

@@ -79,6 +79,7 @@ def test_quiet_leaves_warnings_and_the_exit_code(library: Holo) -> None:
         (("list", "--sort", "colour"), 2),
         (("list", "--no-such-option"), 2),
         (("catalogs", "--remove", "nothing"), 1),
+        (("verify", "nothing"), 1),
     ],
 )
 def test_an_error_is_the_one_document(library: Holo, command: tuple[str, ...], code: int) -> None:

@@ -19,7 +19,7 @@ _MODULES = {
     "answers": ("status", "diff", "ls", "cat", "history"),
     "worktrees": ("worktree", "hook"),
     "library": ("catalogs", "sbom", "du", "gc", "check"),
-    "transport": ("export", "import"),
+    "transport": ("export", "import", "verify"),
     "remotes": ("push", "pull", "remote"),
     "machine": ("doctor", "bench", "settings", "completion", "uninstall"),
 }
