@@ -268,8 +268,8 @@ def _local(package: Table, lock: str) -> _Local | None:
 
 
 _OF_OTHER_TOOLS = frozenset(
-    {"bandit", "basedpyright", "black", "codespell", "coverage", "flake8", "isort", "mypy", "nox", "pylint", "pyright"}
-    | {"pytest", "ruff", "towncrier", "tox", "ty", "uv", "vulture"}
+    {"bandit", "basedpyright", "black", "codespell", "coverage", "flake8", "holo", "isort", "mypy", "nox", "pylint"}
+    | {"pyright", "pytest", "ruff", "towncrier", "tox", "ty", "uv", "vulture"}
 )
 """Tables of ``[tool]`` that no build backend reads."""
 

@@ -185,7 +185,9 @@ def test_what_the_installed_project_says_is_in_the_key(holo: Holo) -> None:
 
     first = built()
     manifest = project / "pyproject.toml"
-    manifest.write_text("# a comment\n" + manifest.read_text() + "[tool.ruff]\nline-length = 9\n")
+    manifest.write_text(
+        "# a comment\n" + manifest.read_text() + "[tool.ruff]\nline-length = 9\n[tool.holo]\nworktree = []\n"
+    )
     assert built() == first
     manifest.write_text(manifest.read_text().replace("app-says", "says-app"))
     assert built() != first
