@@ -112,6 +112,11 @@ def test_exit_code_tells_what_was_done_not_what_was_printed(
     does("check", code=3)
     does("check", "--repair")
     plain("check")
+    remote = holo.root / "remote"
+    remote.mkdir()
+    plain("push", "env", remote)
+    next((remote / "packs").iterdir()).unlink()
+    does("remote", "check", remote, code=3)
 
 
 @pytest.mark.parametrize("way", ["stdout-closed", "stderr-closed", "all-closed", "stdout-full"])

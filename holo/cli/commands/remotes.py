@@ -136,21 +136,21 @@ def remote(
         with reporting():
             render.document(collected.to_json()) if as_json else render.remote_collected(collected)
         return
-    has_problems = False
+    if action is Action.CHECK:
+        found = shared.check(read=read, repair=repair)
+        with reporting():
+            render.document(found.to_json()) if as_json else render.remote_checked(found)
+        if found.problems:
+            raise typer.Exit(IntegrityError.exit_code)
+        return
     with reporting(is_done=False):
         if action is Action.LIST:
             names = shared.names()
             document = {"remote": shared.name, "names": [name._asdict() for name in names]}
             render.document(document) if as_json else render.remote_names(names)
-        elif action is Action.STATUS:
+        else:
             status = shared.status()
             render.document(status.to_json()) if as_json else render.remote_status(status)
-        else:
-            found = shared.check(read=read, repair=repair)
-            render.document(found.to_json()) if as_json else render.remote_checked(found)
-            has_problems = bool(found.problems)
-    if has_problems:  # after all has been printed
-        raise typer.Exit(IntegrityError.exit_code)
 
 
 def _is_remote(text: str) -> bool:
