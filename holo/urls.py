@@ -11,7 +11,10 @@ _USER = re.compile(r"(?<=://)[^/\s\"']+@")
 _QUERY = re.compile(r"""(://[^\s"'`<>?#\\]*)\?((?:[^\s"'`<>#\\]|\\u0026)*)""")
 """A URL up to its query, and the query; some programs escape its ``&`` in JSON."""
 
-_TOKEN_IN_PATH = re.compile(r"(?<=/t/)[^/\s\"']+(?=/)")
+_OF_A_SERVER = re.compile(r"(?<!file)://[^\s\"']+", re.IGNORECASE)
+"""A URL behind its scheme, which leads to a server: a folder of this machine may be called ``t``."""
+
+_TOKEN_IN_PATH = re.compile(r"(?<=/t/)[^/]+(?=/)")
 """The form that conda's servers use."""
 
 _CREDENTIAL = re.compile(
@@ -40,7 +43,8 @@ def without_secrets(text: str) -> str:
 
 def hidden(text: str) -> str:
     """``text`` for display: with stars for everything in its URLs that may be a secret."""
-    return _QUERY.sub(r"\1?***", _TOKEN_IN_PATH.sub("***", _USER.sub("***@", text)))
+    text = _OF_A_SERVER.sub(lambda found: _TOKEN_IN_PATH.sub("***", found[0]), _USER.sub("***@", text))
+    return _QUERY.sub(r"\1?***", text)
 
 
 def of_one(url: str) -> str:

@@ -249,6 +249,8 @@ def test_credentials_do_not_change_the_key(tmp_path: Path, filesystem: object) -
             "`https://host/?***` and https://host/b?***",
         ),
         ("https://host/t/s/channel what?s", "https://host/t/s/channel what?s", "https://host/t/***/channel what?s"),
+        ("https://host/b/t/s/a /t/dir/a", "https://host/b/t/s/a /t/dir/a", "https://host/b/t/***/a /t/dir/a"),
+        ("no file:///home/t/dir/a", "no file:///home/t/dir/a", "no file:///home/t/dir/a"),
     ],
 )
 def test_credentials_are_removed_from_texts(text: str, kept: str, shown: str, filesystem: object) -> None:
