@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -10,6 +11,7 @@ from holo.answers.changes import CACHE, Changes, Owners, What, grouped, paired
 from holo.answers.tree import Tree
 from holo.catalog import DirectoryRow, FileRow, SymlinkRow
 from holo.relocation import leads_into
+from holo.relocation.find import begins_path, continues_name
 
 _LARGEST = 64 << 20
 """Bytes of a file that is read to see whether it only names another path."""
@@ -103,9 +105,20 @@ class _Comparison:
     def _digest(tree: Tree, path: str, row: FileRow) -> str:
         """Of the content without the paths of its tree and its project."""
         content = tree.read(row)
+        is_text = b"\0" not in content
         for root in tree.named_roots(path):
-            content = content.replace(root, b"")
+            content = _without(root, content) if is_text else content.replace(root, b"")
         return digests.of(content)
+
+
+def _without(root: bytes, content: bytes) -> bytes:
+    """A text without a path, where that is not merely in another one, as that of a sibling begins the same way."""
+
+    def kept(found: re.Match[bytes]) -> bytes:
+        before, after = content[max(0, found.start() - 64) : found.start()], content[found.end() : found.end() + 2]
+        return b"" if begins_path(before) and not continues_name(after) else root
+
+    return re.sub(re.escape(root), kept, content)
 
 
 def _time(row: _Entry) -> int:

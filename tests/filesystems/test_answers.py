@@ -87,6 +87,17 @@ def test_urls_of_trees_that_stand_elsewhere_do_not_differ(holo: Holo, filesystem
     assert Hololib(holo.home).diff("one", "another-one").is_empty
 
 
+@local
+def test_the_path_of_a_sibling_is_not_that_of_the_tree(holo: Holo, filesystem: Filesystem) -> None:
+    """Its name only begins the same way."""
+    for name, sibling in (("app", "app-2"), ("env", "env-2"), ("other", "app-2")):
+        tree = trees.write(filesystem.root / name / "file", f"{filesystem.root / name}/x {filesystem.root / sibling}")
+        holo("record", tree.parent, "--name", name)
+    library = Hololib(holo.home)
+    assert not library.diff("app", "env").is_empty
+    assert library.diff("app", "other").is_empty
+
+
 @pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
 def test_what_differs_from_what_is_in_a_space_now(holo: Holo, space: Path) -> None:
     """Also between two spaces, of which each has changes of its own."""
