@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -155,11 +155,20 @@ class _Look:
                 elif finding is not None and finding.unreadable:
                     hidden.add(path)
                     self.unread.append(path)
+                    self.rows.append((path, self._mode_of(row), *row[2:]))
+                    continue
                 elif finding is not None:
                     if not finding.missing:
                         self._take_changed(row, finding)
                     continue
                 self.rows.append(row)
+
+    def _mode_of(self, row: DirectoryRow) -> int:
+        """The rights of a directory that cannot be read, which the one above it tells."""
+        folder, _, name = row[0].rpartition("/")
+        with suppress(OSError):
+            return stat.S_IMODE(platform.status(self._walker.open(folder), name).st_mode)
+        return row[1]
 
     def _take_changed(self, row: DirectoryRow, finding: Finding) -> None:
         path, mode, mtime, files, links = row

@@ -214,7 +214,11 @@ def test_a_folder_that_cannot_be_read_is_named(holo: Holo, space: Path, monkeypa
     for ask, path in asked:
         with pytest.raises(HoloError, match=f"cannot read {space}/{path}: Permission denied"):
             ask()
-    assert library.status("one").unread == ("lib",)
+    (space / "lib").chmod(0)
+    status = library.status("one")
+    assert status.unread == ("lib",)
+    assert status.changes is not None
+    assert [(change.path, change.what) for change in status.changes.files] == [("lib/", "mode")]
 
 
 @local
