@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 
 _RAW_SUFFIXES = (".pth", ".egg-link", ".txt", ".md", ".rst", ".html", ".bat")
 _RAW_NAMES = ("RECORD", "pyvenv.cfg")
-"""Files without quotes: a path ends with the line, or the file is for people, or for Windows."""
+"""Files without quotes: a path ends with the line, and cannot have two; or the file is for people, or for Windows."""
 
 _FIRST_LINE = re.compile(
     rb"#![ \t]*(?:[^\n]*[/ \t])?(python|pypy|sh|bash|dash|zsh|ksh|fish|t?csh)[0-9.]*(?:[ \t][^\n]*)?\n"
@@ -75,7 +75,7 @@ def _language(path: str, content: bytes) -> Language | None:
 
 
 def _raw(_: bytes, places: Sequence[Place]) -> Replacements:
-    return [new for _, _, new in places]
+    return None if any(b"\n" in new for _, _, new in places) else [new for _, _, new in places]
 
 
 def _json(_: bytes, places: Sequence[Place]) -> Replacements:

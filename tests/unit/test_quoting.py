@@ -208,3 +208,9 @@ def test_any_content_is_looked_at_without_a_fault(content: bytes, offsets: list[
     spaced = [offset for number, offset in enumerate(offsets) if not number or offset - offsets[number - 1] >= len(OLD)]
     found = replacements(name, content, [(offset, OLD, b"/a 'b") for offset in spaced])
     assert found is None or len(found) == len(spaced)
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.egg-link", "pyvenv.cfg", "RECORD"])
+def test_a_path_with_two_lines_has_no_place_where_each_line_is_one(name: str) -> None:
+    assert moved(name, "/opt/env/src\n", "/two\nlines") is None
+    assert moved(name, "/opt/env/src\n", "/a 'b") == "/a 'b/src\n"
