@@ -12,7 +12,7 @@ import re
 import stat
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
-from holo.errors import Conflict, HoloError, UsageError, os_errors_as
+from holo.errors import Conflict, HoloError, NotFound, UsageError, os_errors_as
 from holo.files import SMALL, read_file, write_atomically
 from holo.projects import project_of
 from holo.walk import absolute, current_directory
@@ -152,7 +152,10 @@ def _place(kind: Kind) -> str:
         folder = git.run(here, "rev-parse", "--git-path", "hooks").removesuffix("\n")
         return os.path.join(absolute(folder), "post-checkout")
     if kind == "claude":
-        return os.path.join(project_of(os.path.join(here, ".claude")) or here, ".claude", "settings.json")
+        project = project_of(os.path.join(here, ".claude"))
+        if project is None:
+            raise NotFound(f"{here} lies in no project", "Run it in a checkout of the repository.")
+        return os.path.join(project, ".claude", "settings.json")
     own = os.environ.get("DIRENV_CONFIG")
     user = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return os.path.join(own or os.path.join(user, "direnv"), "lib", "holo.sh")

@@ -231,3 +231,6 @@ def test_what_is_printed_is_what_is_installed(project: Project) -> None:
     project.holo("hook", "git", "--install", "--remove", cwd=project.app, code=2)
     project.holo("hook", "git", "--run", cwd=project.app, code=2)
     project.holo("hook", "svn", cwd=project.app, code=2)
+    for kind in ("git", "claude"):
+        project.holo("hook", kind, "--install", cwd=project.root, code=1)
+    assert not (project.root / ".claude").exists()
