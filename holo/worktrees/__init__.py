@@ -235,7 +235,8 @@ def _named(path: str) -> str:
     if path.startswith("-"):  # git takes options before it
         raise UsageError(
             f"{path} stands where the path of the worktree belongs",
-            "First comes the path, then what is for git: `holo worktree add ../fix -b fix`.",
+            "First comes the path, then what is for git: `holo worktree add ../fix -b fix`, "
+            "`holo worktree remove ../fix -f`.",
         )
     return absolute(path)
 

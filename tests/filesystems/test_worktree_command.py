@@ -169,7 +169,9 @@ def test_the_path_comes_first(holo: Holo, app: Path) -> None:
     feature = holo.root / "feature"
     git(app, "worktree", "add", "--quiet", feature)
     for action, words in (("add", ["-b", "x", "../new"]), ("remove", ["--force", "../feature"])):
-        assert "First comes the path" in holo("worktree", action, *words, cwd=app, code=2).stderr
+        said = holo("worktree", action, *words, cwd=app, code=2).stderr
+        assert "First comes the path" in said
+        assert f"`holo worktree {action} " in said
         assert "is empty" in holo("worktree", action, "", cwd=feature, code=2).stderr
     assert feature.exists()
 
