@@ -431,7 +431,7 @@ class Hololib:
         """
         self._sweep()
         spaces = self.home.spaces
-        found = spaces.get(spaces.begun(name) if name else selection.near_or_default(self.home))
+        found = spaces.get(spaces.begun(name) if name else selection.found_or_default(self.home))
         spaces.refuse_copied(found)
         if not os.path.isdir(found.path):
             raise NotFound(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from holo.errors import HoloError, NotFound, UsageError
 from holo.hololib import CatalogRef
+from holo.holotree import PLACES
 from holo.relocation import leads_into
 from holo.walk import absolute, current_directory
 
@@ -74,6 +75,21 @@ def near_or_default(home: Home) -> str:
     return space.name if space is not None else _otherwise(home)
 
 
+def found_or_default(home: Home) -> str:
+    """The same, of a space that exists. Raises :class:`NotFound` if none is meant."""
+    return _told(home, near_or_default(home))
+
+
+def _told(home: Home, name: str) -> str:
+    """That name, unless it is one that the user has never said, and of no space."""
+    if name == DEFAULT_SPACE and not os.environ.get("HOLO_SPACE") and home.spaces.find_anyhow(name) is None:
+        raise NotFound(
+            f"no space is named, no {' or '.join(PLACES)} here or above is one, and there is no space {name!r}",
+            "Name it: `holo list` shows which there are. To make one: `holo init SPACE SOURCE`.",
+        )
+    return name
+
+
 def _otherwise(home: Home) -> str:
     if not os.environ.get("HOLO_SPACE"):
         from holo.blueprints.blueprint import nearest
@@ -94,7 +110,7 @@ def space_asked_about(home: Home, space: str | None) -> Space:
         name = home.spaces.begun(space)
     else:
         spaces = near(home)
-        name = spaces[0].name if spaces else _otherwise(home)
+        name = spaces[0].name if spaces else _told(home, _otherwise(home))
     found = home.spaces.find_anyhow(name)
     if found is None:
         raise home.spaces.unknown(name, f"To make one: `holo init {name} SOURCE`.")
@@ -122,7 +138,7 @@ def space_to_run(home: Home, space: str | None, blueprint: str | None) -> tuple[
     if os.environ.get("HOLO_SPACE"):
         return default_space(), None
     nearby = nearest(current_directory())
-    return (nearby.space, nearby) if nearby is not None else (default_space(), None)
+    return (nearby.space, nearby) if nearby is not None else (_told(home, default_space()), None)
 
 
 def _has_project(space: Space) -> bool:
@@ -185,7 +201,7 @@ def space_to_restore(home: Home, space: str | None, path: str | None, catalog: s
     if space is not None:
         return space
     if path is None:
-        return near_or_default(home)
+        return near_or_default(home) if catalog is not None else found_or_default(home)
     at = home.spaces.at(path)
     if at is None and catalog is None:
         from shlex import quote

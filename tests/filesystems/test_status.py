@@ -167,7 +167,9 @@ def test_the_space_of_the_current_folder(holo: Holo, space: Path) -> None:
     holo("init", "--space", "near", "env", "--to", folder.parent / ".venv")
     assert holo("status", cwd=folder).stdout.startswith("near: pristine")
     assert holo("status", "--space", "one", cwd=folder).stdout.startswith("one: pristine")
-    assert "there is no space 'user'" in holo("status", code=1).stderr
+    for command in (("status",), ("history",), ("restore",), ("run", "--", "true"), ("variables",)):
+        said = holo(*command, code=1).stderr
+        assert "no space is named, no .venv or node_modules here or above is one, and there is no space 'user'" in said
     assert "Did you mean near?" in holo("status", "naer", code=1).stderr
     holo("status", "one", "--space", "near", code=2)
 
