@@ -16,7 +16,7 @@ from holo.hololib.recovery import locked_library
 from holo.holotree import PLACES, Holotree
 from holo.home import Home
 from holo.space import Space, is_whole
-from holo.walk import absolute, current_directory, refuse_encoding
+from holo.walk import absolute, current_directory, directory_named, refuse_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -90,11 +90,9 @@ class Hololib:
         from holo.hololib.layout import check_name
         from holo.record import record
 
-        path = absolute(os.fspath(directory))
         if name is not None:  # what is wrong is told before anything is made
             check_name(name, "catalog")
-        if not os.path.isdir(path):
-            raise NotFound(f"cannot record {path}: there is no such directory", "Name the directory to record.")
+        path = directory_named(os.fspath(directory), "record", "Name the directory to record.")
         with self._using_library():
             return record(
                 self.home.library,

@@ -21,6 +21,15 @@ def absolute(path: str) -> str:
     return path[1:] if path.startswith("//") else path
 
 
+def directory_named(directory: str, doing: str, hint: str) -> str:
+    """The absolute path of a directory, which has to be there. Raises :class:`NotFound`."""
+    path = absolute(directory)
+    if not os.path.isdir(path):
+        what = "it is not a directory" if os.path.lexists(path) else "there is no such directory"
+        raise NotFound(f"cannot {doing} {path}: {what}", hint)
+    return path
+
+
 def current_directory() -> str:
     """Where this process is. Raises :class:`NotFound` if that has been deleted."""
     try:

@@ -21,14 +21,14 @@ from holo.bench.sample import damage, generate, read_metadata
 from holo.bench.scratch import scratch
 from holo.checkout.strategy import Method
 from holo.doctor.folders import filesystem_type
-from holo.errors import HoloError, NotFound, UsageError
+from holo.errors import HoloError, UsageError
 from holo.hololib import Library
 from holo.holotree import Holotree
 from holo.home import Home
 from holo.remove import remove_at
 from holo.restore import delete
 from holo.settings import Strategy
-from holo.walk import absolute
+from holo.walk import directory_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,11 +94,7 @@ def measure(home: str, directory: str | None = None, on_progress: OnProgress | N
     :class:`~holo.bench.commands.Interrupted`, and :class:`HoloError` if a command fails.
     """
     if directory is not None:
-        directory = absolute(directory)
-        if not os.path.isdir(directory):
-            raise NotFound(
-                f"cannot measure {directory}: there is no such directory", "Name another, or none: `holo bench`."
-            )
+        directory = directory_named(directory, "measure", "Name another, or none: `holo bench`.")
         real = os.path.realpath(directory)
         if os.path.commonpath([real, os.path.realpath(home)]) == real:
             raise UsageError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,8 +9,7 @@ from holo import platform
 from holo.doctor import trials
 from holo.doctor.advice import Folder, advise, explain
 from holo.doctor.folders import existing, filesystem_type, open_to_all, scratch
-from holo.errors import NotFound
-from holo.walk import absolute
+from holo.walk import directory_named
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,7 @@ class Diagnosis:
 
 def named(directory: str) -> str:
     """The folder that a user names, which has to be there. Raises :class:`NotFound`."""
-    path = absolute(directory)
-    if not os.path.isdir(path):
-        raise NotFound(f"cannot examine {path}: there is no such directory", "Make it first, or name the one above it.")
-    return path
+    return directory_named(directory, "examine", "Make it first, or name the one above it.")
 
 
 def examine(library_dir: str, target_dir: str) -> Diagnosis:

@@ -276,6 +276,9 @@ def test_a_folder_that_is_to_be_examined_has_to_be_there(holo: Holo) -> None:
     refused = holo("doctor", "nope", code=1)
     assert f"{holo.root / 'nope'}: there is no such directory" in refused.stderr
     hint_of(refused)
+    trees.write(holo.root / "file")
+    for command in ("doctor", "bench", "record"):
+        assert f"{holo.root / 'file'}: it is not a directory\n" in holo(command, holo.root / "file", code=1).stderr
     assert not holo.home.exists()
     (holo.root / "nope").mkdir()
     holo("doctor", "nope")
