@@ -51,18 +51,29 @@ def record_of(job: Job, decision: Decision) -> Space:
 
 
 @contextmanager
-def marked(spaces: Holotree, record: Space) -> Iterator[None]:
-    """Mark the space while the block changes it. What fails there says that it is marked, and what ends that."""
+def marked(spaces: Holotree, record: Space, *, is_new: bool) -> Iterator[None]:
+    """Mark the space while the block changes it. What fails there says that it is marked, and what ends that.
+
+    ``is_new``: there was none of that name. If not even its directory could be made, there is none afterwards.
+    """
     spaces.save(record)
-    way_out = f"The space is unfinished; `holo restore --space {record.name}` completes it when the cause is gone."
     try:
         yield
     except OSError as error:
         raise HoloError(
-            f"cannot make the space {record.path}: {error.strerror}", hints(advice(error), way_out)
+            f"cannot make the space {record.path}: {error.strerror}",
+            hints(advice(error), _way_out(spaces, record, is_new)),
         ) from error
     except HoloError as error:
-        raise type(error)(error.message, hints(error.hint, way_out)) from error
+        raise type(error)(error.message, hints(error.hint, _way_out(spaces, record, is_new))) from error
+
+
+def _way_out(spaces: Holotree, record: Space, is_new: bool) -> str:
+    folder, name = os.path.split(record.path)
+    if is_new and not any(os.path.lexists(os.path.join(folder, each)) for each in (name, record.draft or name)):
+        spaces.forget(record.name)
+        return "Nothing was made."
+    return f"The space is unfinished; `holo restore --space {record.name}` completes it when the cause is gone."
 
 
 def save_unchanged(job: Job, planned: Planned, began: int) -> None:

@@ -445,6 +445,21 @@ def test_a_refused_command_leaves_nothing_behind(holo: Holo, source: Path) -> No
     assert state(holo) == "pristine"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory immutable")
+@pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
+def test_a_space_whose_directory_cannot_be_made_is_none(holo: Holo, source: Path) -> None:
+    holo("record", source, "--name", "env")
+    closed = holo.root / "closed"
+    closed.mkdir()
+    subprocess.run(["chattr", "+i", closed], check=True)
+    try:
+        assert hint_of(holo("init", "job", "env", "--to", closed / "space", code=1)).endswith("Nothing was made.")
+    finally:
+        subprocess.run(["chattr", "-i", closed], check=True)
+    assert state(holo, "job") is None
+    holo("init", "job", "env", "--to", closed / "space")
+
+
 def test_what_builds_is_installed_beside_holo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bare `pip` may be of another environment, and holo's name means another program in a registry."""
     from holo.blueprints import conda, conda_file, uv
