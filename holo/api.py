@@ -403,7 +403,8 @@ class Hololib:
     def delete(self, space: str | None = None) -> Space:
         """Remove a space: the named one, else the ``.venv`` or ``node_modules`` of the current folder or of one above.
 
-        Returns what it was; ``damaged`` if its record was, and the path is only likely then.
+        Returns what it was; ``damaged`` if its record was, and the path is only likely then; ``replaced`` if something
+        else is at its path, which stays.
         """
         from holo.restore import delete
 

@@ -90,6 +90,10 @@ class Holotree:
             return path
         return absolute(os.path.join(self.home, path.removeprefix(above)))
 
+    def is_anothers_place(self, space: Space) -> bool:
+        """Whether something that is not the space is at its place, outside the holotree, where all belongs to it."""
+        return not self.is_default(space) and is_replaced(space)
+
     @staticmethod
     def is_place(folder: str) -> bool:
         """Whether a folder in the holotree has a name that :meth:`default_path` could give."""
@@ -306,7 +310,7 @@ class Holotree:
 
     def adopt(self, space: Space) -> None:
         """Make a space that only a copied record tells of this home's. The next restore trusts nothing in it."""
-        space = space._replace(home=self.home, stamp=-1, boot="")
+        space = space._replace(home=self.home, stamp=-1, boot="", root="")
         self.save(space)
         self._mark(space)
 
@@ -382,10 +386,10 @@ class Holotree:
         real = os.path.realpath(path)
         return next((space for space in self.spaces() if os.path.realpath(space.path) == real), None)
 
-    def near(self, folder: str) -> list[Space]:
+    def near(self, folder: str, *, replaced: bool = False) -> list[Space]:
         """The space that a folder is, or those that are its :data:`PLACES`, in their order; else of the nearest above.
 
-        A space whose directory is gone still counts, unless something else is in its place.
+        A space whose directory is gone still counts, unless something else is in its place; ``replaced``: only those.
         """
         above = [os.path.realpath(folder)]
         while (parent := os.path.dirname(above[-1])) != above[-1]:
@@ -397,7 +401,7 @@ class Holotree:
                 continue
             with suppress(OthersSpace):
                 space = self.find_anyhow(name)
-                if space is not None and not _is_replaced(space):
+                if space is not None and is_replaced(space) == replaced:
                     parent, place = os.path.split(space.path)
                     placed[os.path.join(os.path.realpath(parent), place)] = space
         for each in above:
@@ -560,14 +564,16 @@ class Holotree:
         return os.path.join(self.records, check_name(name, "space") + _MOUNT_LOCK)
 
 
-def _is_replaced(space: Space) -> bool:
-    """Whether the directory at a space's path is not the one that the last restore left, as far as that can be told."""
+def is_replaced(space: Space) -> bool:
+    """Whether what is at a space's path is not what the last restore left there, as far as that can be told."""
     if space.state != "pristine":  # a restore that was killed may just have replaced it
         return False
     try:
         root = platform.open_root(space.path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return os.path.lexists(space.path)
+    except OSError:
+        return False
     try:
         identity = platform.identity(root)
     finally:

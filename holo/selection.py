@@ -53,10 +53,13 @@ def project_chosen(home: Home, path: str) -> str | None:
     return space.project or None if space is not None else None
 
 
-def near(home: Home) -> list[Space]:
-    """The spaces that are the ``.venv`` and ``node_modules`` of the current folder, or of the nearest one above."""
+def near(home: Home, *, replaced: bool = False) -> list[Space]:
+    """The spaces that are the ``.venv`` and ``node_modules`` of the current folder, or of the nearest one above.
+
+    ``replaced``: those that were, and something else is there now.
+    """
     with suppress(NotFound):  # the current directory is gone
-        return home.spaces.near(current_directory())
+        return home.spaces.near(current_directory(), replaced=replaced)
     return []
 
 
@@ -83,6 +86,11 @@ def found_or_default(home: Home) -> str:
 def _told(home: Home, name: str) -> str:
     """That name, unless it is one that the user has never said, and of no space."""
     if name == DEFAULT_SPACE and not os.environ.get("HOLO_SPACE") and home.spaces.find_anyhow(name) is None:
+        for space in near(home, replaced=True):
+            raise NotFound(
+                f"no space is named, and {space.path} is space {space.name!r} no more: something has replaced it",
+                f"`holo restore {space.name} --force` makes the space again. What is there now goes.",
+            )
         raise NotFound(
             f"no space is named, no {' or '.join(PLACES)} here or above is one, and there is no space {name!r}",
             "Name it: `holo list` shows which there are. To make one: `holo init SPACE SOURCE`.",

@@ -18,7 +18,7 @@ from holo.filetimes import EXACT, FileTimes
 from holo.hololib.layout import NAME
 from holo.walk import absolute
 
-State = Literal["restoring", "pristine", "damaged", "missing", "changed"]
+State = Literal["restoring", "pristine", "damaged", "missing", "changed", "replaced"]
 Standing = Literal["own", "unproven", "copied"]
 
 
@@ -38,7 +38,8 @@ class Space(NamedTuple):
     state: State
     """``restoring``: a restore began and did not end. ``pristine``: the last restore ended. The others are never
     written: ``damaged`` if the record cannot be read, and the other fields are a guess; ``missing`` and ``changed`` if
-    a glance at a pristine space shows that (:mod:`holo.glance`)"""
+    a glance at a pristine space shows that (:mod:`holo.glance`); ``replaced`` if a space that was deleted was gone
+    already, and what is at its path is something else"""
     requested: str
     """the strategy that the last restore was asked for, the one that it used, and the reason if they differ"""
     used: str

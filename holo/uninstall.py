@@ -182,6 +182,7 @@ def _spaces(tree: Holotree, report: UninstallReport) -> Iterator[Space]:
 
 
 def _delete(home: Home, space: Space, report: UninstallReport) -> None:
+    is_replaced = home.spaces.is_anothers_place(space)
     if not report.dry_run:
         try:
             delete(home, space.name)
@@ -189,7 +190,10 @@ def _delete(home: Home, space: Space, report: UninstallReport) -> None:
             report.left[space.path] = error.message
             report.failed = True
             return
-    report.spaces.append(space)
+    if is_replaced:
+        report.left[space.path] = f"it is not space {space.name}, which it has replaced"
+    else:
+        report.spaces.append(space)
 
 
 def _remove_folders(library: Library, tree: Holotree, report: UninstallReport) -> None:

@@ -19,7 +19,8 @@ from holo.trees.spares import Spares, is_short_of
 def delete(home: Home, name: str) -> Space:
     """Remove a space and its record. Returns the record.
 
-    If the record is damaged, this removes the directory where the space is likely to be.
+    If the record is damaged, this removes the directory where the space is likely to be. If something else has taken
+    the space's place, outside the holotree, that stays, and the state is ``replaced``.
     """
     with home.spaces.lock(name, home.on_wait):
         return delete_locked(home, name)
@@ -36,14 +37,16 @@ def delete_locked(home: Home, name: str) -> Space:
     is_mount_point = refuse_mounts(space.path)
     if is_mount_point:
         refuse_another(space, "Unmount it first; nothing was changed.")
-    if space.state != "damaged":
+    is_gone = spaces.is_anothers_place(space)
+    if space.state != "damaged" and not is_gone:
         _mark(home, space)
     remove_draft(space)
-    with spaces.try_lock_mount_point(name) as is_free:
-        if not (is_free and not is_mount_point and _give_back(home, space)):
-            remove_at(space.path, itself=is_free, is_mount_point=is_mount_point)
+    if not is_gone:
+        with spaces.try_lock_mount_point(name) as is_free:
+            if not (is_free and not is_mount_point and _give_back(home, space)):
+                remove_at(space.path, itself=is_free, is_mount_point=is_mount_point)
     spaces.forget(name)
-    return space
+    return space._replace(state="replaced") if is_gone else space
 
 
 def _give_back(home: Home, space: Space) -> bool:

@@ -55,10 +55,10 @@ def choose_place(
         )
     is_new = _is_absent_or_empty(place)
     is_mount_point = refuse_mounts(place, is_empty=is_new)
-    if not is_new and known is None:
-        _refuse_stranger(place, take_over=take_over, with_history=with_history)
     if not is_new and known is not None and is_mount_point and not take_over:
         refuse_another(known, "Unmount it, or insist with --force: what is not in the catalog is removed.")
+    if not is_new and (known is None or home.spaces.is_anothers_place(known)):
+        _refuse_stranger(place, known, take_over=take_over, with_history=with_history)
     return Target(space, place, known, is_new, is_mount_point)
 
 
@@ -99,8 +99,13 @@ def _refuse_other_spaces(home: Home, space: str, path: str) -> None:
         )
 
 
-def _refuse_stranger(path: str, *, take_over: bool, with_history: bool) -> None:
-    """Raise :class:`Conflict` for a directory with something in it that is no space."""
+def _refuse_stranger(path: str, known: Space | None, *, take_over: bool, with_history: bool) -> None:
+    """Raise :class:`Conflict` for a directory with something in it that is no space, or not any more."""
+    if not take_over and known is not None:
+        raise Conflict(
+            f"{path} is not what the last restore of space {known.name!r} left there: something has replaced it",
+            f"A restore removes what is not in the catalog. To insist: `holo restore {known.name} --force`.",
+        )
     if not take_over:
         raise Conflict(
             f"{path} is not empty and not a holo space",

@@ -93,10 +93,37 @@ def test_what_has_come_in_its_place_is_not_touched(holo: Holo, project: Path, pl
     shutil.rmtree(project / place)
     precious = trees.write(project / place / "precious")
     assert "no space is named" in holo("delete", cwd=project, code=2).stderr
-    holo("restore", cwd=project, code=1)
+    said = holo("status", cwd=project / "src", code=1).stderr
+    assert f"{project / place} is space 'feature' no more" in said
+    assert "holo restore feature --force" in said
     assert holo("check", "--json", cwd=project).json()["problems"] == []
     assert holo("run", "--", *WHICH, cwd=project, env={"HOLO_SPACE": "other"}).stdout.startswith("other ")
+    for refused in (("restore", "feature"), ("init", "feature", "env"), ("restore", "--to", place, "--dry-run")):
+        said = holo(*refused, cwd=project, code=1).stderr
+        assert f"{project / place} is not what the last restore of space 'feature' left there" in said
+        assert "`holo restore feature --force`" in said
     assert precious.exists()
+    left = {each["path"]: each["why"] for each in holo("uninstall", "--dry-run", "--json").json()["left"]}
+    assert left[str(project / place)] == "it is not space feature, which it has replaced"
+    assert "it stays" in holo("delete", "feature").stderr
+    assert names(holo) == ["other"]
+    assert precious.exists()
+
+
+@pytest.mark.parametrize("what", ["a file", "a directory"])
+def test_what_has_come_in_its_place_goes_only_by_force(holo: Holo, source: Path, project: Path, what: str) -> None:
+    place = Path(holo("status", "feature", "--json").json()["path"])
+    shutil.rmtree(place)
+    mine = trees.write(place if what == "a file" else place / "mine")
+    if what == "a file":
+        holo("restore", "feature", "--force", code=1)
+        assert "it stays" in holo("delete", "feature").stderr
+        assert mine.exists()
+    else:
+        holo("restore", "feature", "--force")
+        assert compare.differences(source, place) == []
+        holo("delete", "feature")
+        assert not place.exists()
 
 
 def test_a_symlink_to_a_space(holo: Holo, source: Path, place: str) -> None:

@@ -221,6 +221,8 @@ def delete(
             f"what holo knew about space {gone.name} was damaged: if the space was not at {gone.path}, its directory "
             "is still there"
         )
+    elif gone.state == "replaced":
+        render.warn(f"what is at {gone.path} is not space {gone.name}, which it has replaced: it stays")
     with reporting():
         if as_json:
             render.document({"space": gone.name, "path": gone.path})
