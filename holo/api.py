@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from holo import selection
 from holo import settings as settings_module
-from holo.errors import Conflict, HoloError, NotFound, UsageError
+from holo.errors import Conflict, HoloError, IntegrityError, NotFound, UsageError
 from holo.hololib import CatalogRef, CatalogSummary, Library
 from holo.hololib.layout import NAME
 from holo.hololib.locks import OnWait, say_waiting
@@ -946,11 +946,20 @@ class Hololib:
         """Pull those of these catalogs that the library does not have, if a remote is set and knows them."""
         if self.settings.remote_url is None:
             return
+        catalogs = self.home.library.catalogs
         for reference in references:
-            if reference is None or self.home.library.catalogs.is_catalog(reference) or os.path.lexists(reference):
+            if reference is None or catalogs.is_catalog(reference) or os.path.lexists(reference):
                 continue
             if NAME.fullmatch(reference) is not None:
-                self.remote().obtain_name(reference)
+                try:
+                    self.remote().obtain_name(reference)
+                except IntegrityError:
+                    raise
+                except HoloError:  # it may be the beginning of a name that the library has
+                    with suppress(NotFound):
+                        catalogs.resolve(reference, begun=True)
+                        continue
+                    raise
 
     def _options(
         self,

@@ -140,9 +140,14 @@ class RemoteLibrary:
 
         try:
             found = find(self._remote, reference, self._trust)
-            self._home.on_wait(f"pulling {reference} from {self.name}")
+        except NotFound:
+            return None
+        self._home.on_wait(f"pulling {reference} from {self.name}")
+        try:
             return self._pull(found, None).catalog
         except NotFound:
+            if found.name is not None:  # else nobody has said that it is there
+                raise
             return None
 
     def obtain_key(self, key: str, name: str) -> CatalogRef | None:

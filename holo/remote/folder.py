@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 from holo import digest as digests
 from holo.content import Section, write_all
-from holo.errors import HoloError, NotFound, advice
+from holo.errors import HoloError, advice
 from holo.files import SMALL, is_there, open_file, read_file, sync_folder, write_atomically
 from holo.hololib.locks import locked
 from holo.remote.store import DRAFTS, Absent, Item, Reply
@@ -141,7 +141,7 @@ class FolderStore:
     def _refuse_missing(self) -> None:
         """A share that is not mounted must not look like a remote without anything in it."""
         if not os.path.isdir(self.name):
-            raise NotFound(
+            raise HoloError(
                 f"there is no remote at {self.name}: no such folder", "Mount it, or `mkdir` it to begin one."
             )
 

@@ -235,6 +235,19 @@ def test_name_may_look_like_a_version_of_another(machine: Make, places: Places) 
 # -- init, restore and run ------------------------------------------------------------------------------------------
 
 
+def test_a_name_that_is_nowhere_else_says_what_is_wrong_with_the_remote(machine: Make, places: Places) -> None:
+    place = places.new("folder")
+    a, b = Client(machine("ext4"), place), Client(machine("tmpfs"), place)
+    for name in ("app", "mine"):
+        a.machine.record(trees.write(a.machine.root / name / "file", name).parent, name)
+    a.push("app")
+    shutil.rmtree(Path(place.to, "catalogs"))
+    assert f"is not in {place.to}" in b("init", "s", "app", code=1, HOLO_REMOTE=place.to).stderr
+    shutil.rmtree(place.to)
+    assert "there is no remote at" in b("init", "s", "app", code=1, HOLO_REMOTE=place.to).stderr
+    a("init", "s", "mi", HOLO_REMOTE=place.to)  # it is here, and has to come from nowhere
+
+
 @pytest.mark.parametrize("kind", ["https", "moto"])
 def test_commands_pull_what_the_library_lacks(kind: str, machine: Make, places: Places) -> None:
     place = places.new(kind)

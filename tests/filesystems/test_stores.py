@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from holo.content import Section
-from holo.errors import HoloError, NotFound, UsageError
+from holo.errors import HoloError, UsageError
 from holo.remote import objects
 from holo.remote.store import Absent, Reply, Store
 from holo.remote.stores import connect
@@ -195,7 +195,7 @@ def test_folder_that_is_not_mounted_is_no_empty_remote(tmp_path: Path) -> None:
         lambda: [*store.items("names/")],
     ]
     for ask in reads:
-        with pytest.raises(NotFound, match="there is no remote at"):
+        with pytest.raises(HoloError, match="there is no remote at"):
             ask()
 
 
