@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DEFAULT_SPACE = "user"
 
+_BEFORE_DASHES = " (`holo run SPACE -- COMMAND`)"
+
 
 def default_space() -> str:
     """The space that is meant if nothing says otherwise."""
@@ -83,8 +85,8 @@ def found_or_default(home: Home) -> str:
     return _told(home, near_or_default(home))
 
 
-def _told(home: Home, name: str) -> str:
-    """That name, unless it is one that the user has never said, and of no space."""
+def _told(home: Home, name: str, how: str = "") -> str:
+    """That name, unless it is one that the user has never said, and of no space. ``how``: to say one."""
     if name == DEFAULT_SPACE and not os.environ.get("HOLO_SPACE") and home.spaces.find_anyhow(name) is None:
         for space in near(home, replaced=True):
             raise NotFound(
@@ -93,7 +95,7 @@ def _told(home: Home, name: str) -> str:
             )
         raise NotFound(
             f"no space is named, no {' or '.join(PLACES)} here or above is one, and there is no space {name!r}",
-            "Name it: `holo list` shows which there are. To make one: `holo init SPACE SOURCE`.",
+            f"Name it{how}: `holo list` shows which there are. To make one: `holo init SPACE SOURCE`.",
         )
     return name
 
@@ -146,7 +148,7 @@ def space_to_run(home: Home, space: str | None, blueprint: str | None) -> tuple[
     if os.environ.get("HOLO_SPACE"):
         return default_space(), None
     nearby = nearest(current_directory())
-    return (nearby.space, nearby) if nearby is not None else (_told(home, default_space()), None)
+    return (nearby.space, nearby) if nearby is not None else (_told(home, default_space(), _BEFORE_DASHES), None)
 
 
 def _has_project(space: Space) -> bool:

@@ -78,6 +78,8 @@ def test_uv_of_holo_is_used_when_not_on_path(world: World, venv: Path) -> None:
         assert said.endswith(f" {own}\n")
         assert world(*how, str(own), "pip", "list", "--quiet") == ""
     assert world(*HERE, "no-such-program", code=127) == "error: no-such-program: there is no such command on PATH\n"
+    for how in (HERE[:-1], EPHEMERAL[:-1]):  # the name of a space, without what ends it
+        assert "`holo run web -- COMMAND`" in world.refused(*how, "web", "pip", "list", code=127)
 
 
 @pytest.mark.parametrize("how", [HERE, EPHEMERAL], ids=["run", "ephemeral"])
