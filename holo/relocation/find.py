@@ -159,6 +159,12 @@ class PrefixFinder:
         """All occurrences, whatever the format."""
         return self._offsets
 
+    @property
+    def is_in_archive(self) -> bool:
+        """Whether the archive behind a first line names the path, which only its own programs can change."""
+        archive = self._behind_shebang()
+        return archive is not None and bool(self._offsets) and self._offsets[-1] >= archive
+
     def is_in_url(self, offset: int) -> bool:
         """Whether the occurrence at ``offset`` is a part of the URL of a file."""
         return offset in self._in_url
@@ -271,6 +277,11 @@ class RootsFinder:
         for _, finder in self._finders:
             finder.feed(piece)
 
+    @property
+    def is_in_archive(self) -> bool:
+        """Whether the archive behind a first line names one of them."""
+        return any(finder.is_in_archive for _, finder in self._finders)
+
     def finish(self) -> Relocation | Opaque | None:
         """All occurrences in one; the format, if that forbids to patch them; ``None`` if there are none.
 
@@ -322,11 +333,8 @@ def _longest(found: Iterable[tuple[Needle, Sequence[int]]]) -> list[tuple[int, N
     return places
 
 
-def find_all(needles: Sequence[Needle], content: bytes, *, bytecode: bool = False) -> Relocation | Opaque | None:
-    """The occurrences of the needles in the whole ``content``; see :meth:`RootsFinder.finish`."""
-    present = [needle for needle in needles if needle.old in content]
-    if not present:
-        return None
-    finder = RootsFinder(present, bytecode=bytecode)
+def finder_of(needles: Sequence[Needle], content: bytes, *, bytecode: bool = False) -> RootsFinder:
+    """One that has been fed with the whole ``content``, for those of the needles that are in there."""
+    finder = RootsFinder([needle for needle in needles if needle.old in content], bytecode=bytecode)
     finder.feed(content)
-    return finder.finish()
+    return finder

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from holo.catalog import Relocation
 from holo.content import Piece
 from holo.relocation.bytecode import is_bytecode, program
-from holo.relocation.find import Opaque, PrefixFinder, RootsFinder, find_all
+from holo.relocation.find import Opaque, PrefixFinder, RootsFinder, finder_of
 from holo.relocation.foreign import may_point_outside, other_spellings, outside
 from holo.relocation.roots import needles
 from holo.spellings import SPELLINGS
@@ -49,11 +49,13 @@ class Inspector:
     def look_into(self, content: bytes, name: str) -> Seen | None:
         """Search all the content of a file with that name; ``None`` if nothing was seen."""
         places = None
+        foreign = [what for what, needle in self._foreign if needle in content] if self._foreign else []
         for old in self._first:
             if old in content:
-                places = find_all(self._needles, content, bytecode=is_bytecode(name))
+                finder = finder_of(self._needles, content, bytecode=is_bytecode(name))
+                places = finder.finish()
+                foreign += _in_archive(finder, places)
                 break
-        foreign = [what for what, needle in self._foreign if needle in content] if self._foreign else []
         return Seen(places, foreign) if places is not None or foreign else None
 
     def look_through(self, pieces: Iterable[Piece], name: str) -> Seen | None:
@@ -65,7 +67,7 @@ class Inspector:
             for _, other in others:
                 other.feed(piece)
         places = finder.finish()
-        foreign = [what for what, other in others if other.finish() is not None]
+        foreign = [what for what, other in others if other.finish() is not None] + _in_archive(finder, places)
         return Seen(places, foreign) if places is not None or foreign else None
 
     def judge(
@@ -90,3 +92,9 @@ class Inspector:
         if content is not None and may_point_outside(folder, name):
             warnings += outside(path, content, self.path, self.others)
         return places, warnings
+
+
+def _in_archive(finder: RootsFinder, places: Relocation | Opaque | None) -> list[str]:
+    """What a file says of which only the first line is patched."""
+    is_line = isinstance(places, Relocation) and places.kind == "zipapp"
+    return ["the recorded path in its ZIP archive"] if is_line and finder.is_in_archive else []

@@ -306,6 +306,15 @@ def test_an_archive_behind_a_first_line() -> None:
     content = line + b"PK\x03\x04\0\0" + ENV + b"/lib\0"
     assert in_pieces(ENV, content, [4]) == Relocation("zipapp", [2], [len(line) - 1])
     assert in_pieces(ENV, b"#!/usr/bin/python3\nPK\x03\x04\0" + ENV, [4]) == Opaque("a ZIP archive")
+    inspector = Inspector(ENV.decode(), ["/project"])
+    for named in (ENV, b"/project"):
+        content = line + b"PK\x03\x04\0" + named + b"/lib\0"
+        for seen in (inspector.look_into(content, "tool"), inspector.look_through([content], "tool")):
+            places, warnings = inspector.judge(seen, content, "bin", "tool")
+            assert places == Relocation("zipapp", [2], [len(line) - 1])
+            assert warnings == ["bin/tool contains the recorded path in its ZIP archive, which is not patched"]
+    seen = inspector.look_into(line + b"PK\x03\x04\0", "tool")
+    assert inspector.judge(seen, line + b"PK\x03\x04\0", "bin", "tool")[1] == []
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from holo import digest as digests
 from holo.catalog import Catalog, Relocation
 from holo.errors import CatalogInvalid, RelocationImpossible
-from holo.relocation.find import Opaque, RootsFinder, find_all
+from holo.relocation.find import Opaque, RootsFinder, finder_of
 from holo.relocation.patch import Relocator
 from holo.relocation.roots import needles
 from holo.spellings import spellings
@@ -29,7 +29,7 @@ PREFIXES = st.sampled_from([INSIDE, OUTSIDE])
 
 
 def found_in(content: bytes, prefix: str) -> Relocation | None:
-    found = find_all(needles([prefix, PROJECT]), content)
+    found = finder_of(needles([prefix, PROJECT]), content).finish()
     return found if isinstance(found, Relocation) else None
 
 
@@ -50,7 +50,7 @@ def test_any_content_is_patched_there_and_back(content: bytes, prefix: str, size
     finder = RootsFinder(needles([prefix, PROJECT]))
     for piece in cut(content, size):
         finder.feed(piece)
-    assert finder.finish() == find_all(needles([prefix, PROJECT]), content)
+    assert finder.finish() == finder_of(needles([prefix, PROJECT]), content).finish()
     if found is None:
         return
     catalog = as_catalog(content, prefix, found)
@@ -133,7 +133,7 @@ def test_what_names_the_project_moves_in_all_files_or_in_none() -> None:
 
 def test_a_program_that_names_the_tree_by_its_real_path_grows_as_little() -> None:
     content = b"\x7fELF\0/real/lib\0rest"
-    found = find_all(needles(["/a-link-to-it", "/real"]), content)
+    found = finder_of(needles(["/a-link-to-it", "/real"]), content).finish()
     assert isinstance(found, Relocation)
     relocator = Relocator("/a-link-to-it", "/b/longer", [("/real", "/b/longer")])
     with pytest.raises(RelocationImpossible, match=r"4 bytes longer than /real, .*: lib\.so$"):
@@ -143,8 +143,8 @@ def test_a_program_that_names_the_tree_by_its_real_path_grows_as_little() -> Non
 def test_a_database_that_names_only_the_environment_does_not_name_the_project() -> None:
     database = b"SQLite format 3\0"
     roots = needles([INSIDE, PROJECT])
-    assert find_all(roots, database + os.fsencode(INSIDE)) == Opaque("a SQLite database", (0,))
-    assert find_all(roots, database + os.fsencode(INSIDE) + b"\0" + os.fsencode(PROJECT)) == Opaque(
+    assert finder_of(roots, database + os.fsencode(INSIDE)).finish() == Opaque("a SQLite database", (0,))
+    assert finder_of(roots, database + os.fsencode(INSIDE) + b"\0" + os.fsencode(PROJECT)).finish() == Opaque(
         "a SQLite database", (0, 1)
     )
 
@@ -171,7 +171,7 @@ def test_symlinks_follow_their_root(target: str, space: str, project: str | None
 def test_a_script_of_the_projects_interpreter_starts(new: str) -> None:
     """It is no part of the tree, so it cannot be found relative to the script."""
     content = os.fsencode(f"#!{OUTSIDE}/bin/python {OUTSIDE}\nprint(1)\n")
-    found = find_all(needles(["/env", OUTSIDE]), content)
+    found = finder_of(needles(["/env", OUTSIDE]), content).finish()
     assert isinstance(found, Relocation)
     patched = b"".join(map(bytes, Relocator("/env", "/env", [(OUTSIDE, new)]).patch(lambda: [content], found, "x.py")))
     assert found.ends == [content.index(b"\n")]
