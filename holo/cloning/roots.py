@@ -63,7 +63,7 @@ class Roots:
 
     def __init__(self, source: str, target: str, others: Sequence[Root] = ()) -> None:
         self._tree = Root(source, target)
-        known = _spelled([self._tree, *others]) if others else {source: (self._tree, target)}
+        known = _spelled([self._tree, *others])
         self._roots = [root for root, _ in known.values()]
         """what each of the roots in a file is: of several, the tree's own real path, too, is the tree"""
         self._others = [*known][1:]

@@ -131,5 +131,6 @@ def _editable(path: str, target: str, roots: Iterable[str]) -> Iterator[str]:
 def _made_elsewhere(path: str, origin: str, prefix: str) -> Iterator[str]:
     """``path``, in the folder ``bin`` of an environment, names an environment at ``origin``."""
     environment = os.path.normpath(os.path.join(prefix, os.path.dirname(path), ".."))
-    if origin != environment and os.path.lexists(os.path.join(environment, "bin", "python")):
+    is_same = os.path.realpath(origin) == os.path.realpath(environment)
+    if not is_same and os.path.lexists(os.path.join(environment, "bin", "python")):
         yield f"{environment} was made at {origin}: its scripts point there"

@@ -174,6 +174,17 @@ def test_the_project_by_its_real_path(filesystem: Filesystem) -> None:
     assert (other / ".venv" / "names").read_text() == f"{other}/src\n{other}/src\n{other}/.venv/bin\n"
 
 
+def test_a_tree_by_its_real_path(filesystem: Filesystem) -> None:
+    source, link, copy = (filesystem.root / name for name in ("env it is", "link", "copy"))
+    os.symlink(source, link)
+    write(source / "bin" / "python", "")
+    write(source / "bin" / "activate", f"VIRTUAL_ENV='{source}'\n")
+    write(source / "names", f"{source}/bin\n{link}/bin\n{source.as_uri()}\n")
+    report = clone(link, copy, relocate=True)
+    assert (copy / "names").read_text() == f"{copy}/bin\n{copy}/bin\n{copy.as_uri()}\n"
+    assert not report.warnings
+
+
 def test_links_that_a_strict_editable_install_keeps_in_the_project(filesystem: Filesystem) -> None:
     first, other = checkouts(filesystem.root, second="second-checkout")
     links = "build/__editable__.app-1-py3-none-any"
