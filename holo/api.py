@@ -507,7 +507,8 @@ class Hololib:
         def is_unchanged(space: Space) -> bool:
             return self.status(space.name).state == "pristine"
 
-        return Spaces(self.home.spaces.spaces, init, self.delete, partial(blueprint_of, self.home.spaces), is_unchanged)
+        spaces = self.home.spaces
+        return Spaces(spaces.spaces, init, self.delete, partial(blueprint_of, spaces), is_unchanged, spaces.is_default)
 
     def spaces(self) -> list[Space]:
         """All spaces, by name, as their directories show them; also those whose records are ``damaged``.

@@ -39,6 +39,8 @@ class Spaces(NamedTuple):
     """the file that a space was built from, if it was"""
     is_unchanged: Callable[[Space], bool]
     """whether it is as its catalog has it"""
+    is_default: Callable[[Space], bool]
+    """whether it is in the holotree, and not where somebody wanted it"""
 
 
 # -- add ------------------------------------------------------------------------------------------------------------
@@ -252,10 +254,14 @@ def _checkout(path: str) -> tuple[str, git.Checkout | None]:
 
 
 def _inside(path: str, spaces: Spaces) -> list[str]:
-    """The names of the spaces at or below a path, and of those that were built from a blueprint there."""
+    """The names of the spaces at or below a path, and of those in the holotree that were built from a file there."""
     real = os.path.realpath(path)
 
     def is_inside(place: str | None) -> bool:
         return place is not None and (leads_into(place, path) or leads_into(os.path.realpath(place), real))
 
-    return [space.name for space in spaces.all() if is_inside(space.path) or is_inside(spaces.blueprint(space))]
+    return [
+        space.name
+        for space in spaces.all()
+        if is_inside(space.path) or (spaces.is_default(space) and is_inside(spaces.blueprint(space)))
+    ]

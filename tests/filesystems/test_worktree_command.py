@@ -100,11 +100,13 @@ def test_a_space_becomes_another_space(holo: Holo, app: Path) -> None:
     write(app / ".venv" / "more", "")
     assert added(holo, app, "../third")[".venv"] == "cloned"
     assert (holo.root / "third" / ".venv" / "more").exists()
-    # A space of a blueprint in there goes with a worktree, wherever it is.
+    # A space of a blueprint in there goes with a worktree, unless somebody wanted it at another place.
     write(feature / "requirements.txt", "")
-    holo("init", "elsewhere", feature / "requirements.txt")
+    holo("init", "of-it", feature / "requirements.txt")
+    holo("init", "elsewhere", feature / "requirements.txt", "--to", holo.root / "elsewhere")
     holo("worktree", "remove", feature, "--force", cwd=app)
-    assert [space["name"] for space in holo("list", "--json").json()["spaces"]] == ["first"]
+    assert [space["name"] for space in holo("list", "--json").json()["spaces"]] == ["elsewhere", "first"]
+    assert (holo.root / "elsewhere" / "pyvenv.cfg").exists()
 
 
 def test_another_lock_file_means_another_environment(holo: Holo, app: Path) -> None:
