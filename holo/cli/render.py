@@ -206,7 +206,7 @@ def pushed(report: PushReport) -> None:
     names = " and ".join(f"{ref.name} ({ref.digest[:12]})" for ref in report.catalogs)
     verb = "would push" if report.dry_run else "pushed"
     result(
-        f"{verb} {names} to {report.remote} in {report.seconds:.2f} s: {count(report.blobs_sent, 'blob')} "
+        f"{verb} {names} to {printable(report.remote)} in {report.seconds:.2f} s: {count(report.blobs_sent, 'blob')} "
         f"({size(report.bytes_content)})",
         f"{count(report.packs, 'pack')}, {count(report.blobs_known, 'blob')} there already",
         _traffic(report.traffic),
@@ -220,7 +220,7 @@ def pulled(report: PullReport) -> None:
     signed = f", signed by {printable(report.signed_by)}" if report.signed_by else ""
     to_fetch = f" ({size(report.bytes_to_fetch)})" if report.blobs_new else ""
     result(
-        f"{verb} {name} ({digest[:12]}) from {report.remote} in {report.seconds:.2f} s: "
+        f"{verb} {name} ({digest[:12]}) from {printable(report.remote)} in {report.seconds:.2f} s: "
         f"{count(report.blobs_new, 'blob')}{to_fetch}{signed}",
         f"{count(report.blobs_known, 'blob')} here already",
         _traffic(report.traffic),
@@ -237,7 +237,8 @@ def remote_names(names: list[RemoteName]) -> None:
 
 
 def remote_status(status: RemoteStatus) -> None:
-    print(f"{status.remote}: {count(status.catalogs, 'catalog')}, {count(status.packs, 'pack')}, {size(status.bytes)}")
+    packs = f"{count(status.packs, 'pack')}, {size(status.bytes)}"
+    print(f"{printable(status.remote)}: {count(status.catalogs, 'catalog')}, {packs}")
     print(f"{count(status.names, 'name')}, {status.keys:,} for keys of blueprints")
     if status.garbage:
         print(f"{count(status.garbage, 'object')} that nothing needs, for `holo remote gc`")
@@ -245,7 +246,7 @@ def remote_status(status: RemoteStatus) -> None:
 
 def remote_checked(found: RemoteCheck) -> None:
     for problem in found.problems:
-        print(f"{problem.key}: {printable(problem.what)}")
+        print(f"{printable(problem.key)}: {printable(problem.what)}")
     what = "read" if found.read else "looked for"
     print(
         f"{what} {count(found.packs, 'pack')} of {count(found.catalogs, 'catalog')}, {count(found.names, 'name')} "
@@ -258,7 +259,7 @@ def remote_checked(found: RemoteCheck) -> None:
 
 def remote_collected(report: RemoteGc) -> None:
     verb = "would remove" if report.dry_run else "removed"
-    print(f"{verb} {count(report.removed, 'object')} ({size(report.removed_bytes)}) from {report.remote}")
+    print(f"{verb} {count(report.removed, 'object')} ({size(report.removed_bytes)}) from {printable(report.remote)}")
     if report.waiting:
         print(f"{count(report.waiting, 'object')} ({size(report.waiting_bytes)}) that nothing needs stay for now")
 

@@ -143,3 +143,12 @@ def test_colour_and_bars_are_for_terminals(library: Holo) -> None:
 def test_progress_for_machines_has_the_bytes(library: Holo) -> None:
     told = library("init", "job-1", "env", "--progress", "json", "--json").stderr
     assert '"unit": "files", "done": 3, "total": 3, "bytes": 12' in told
+
+
+def test_the_name_of_a_remote_is_printed_as_others_are(library: Holo) -> None:
+    remote = library.root / "re\nmote"
+    remote.mkdir()
+    for command in (("push", "env"), ("pull", "env"), ("remote", "status"), ("remote", "gc"), ("remote", "check")):
+        said = library(*command, remote).stdout
+        assert "re\nmote" not in said
+        assert ("re\\nmote" in said) == (command[1] != "check")
