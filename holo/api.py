@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from holo import selection
@@ -630,6 +630,8 @@ class Hololib:
         from holo.transport.export import cargo_of, export
 
         target = output if isinstance(output, int) else absolute(os.fspath(output))
+        for reference in references:  # what does not exist is told before a lock is made
+            self.home.library.catalogs.resolve(reference, begun=True)
         with self._using_library():
             key = os.fspath(sign) if sign is not None else None
             cargo = cargo_of(self.home.library, references, [os.fspath(item) for item in known], key)
@@ -665,21 +667,21 @@ class Hololib:
         from holo.transport.intake import import_bundle
 
         library = self.home.library
-        with self._using_library():
+        with ExitStack() as stack:
+            if not isinstance(file, int):  # what is wrong with it is told before anything is made
+                bundle = stack.enter_context(bundles.opened(os.fspath(file)))
+            stack.enter_context(self._using_library())
             if isinstance(file, int):
-                opened = bundles.received(file, "standard input", library.folder("library"))
-            else:
-                opened = bundles.opened(os.fspath(file))
-            with opened as bundle:
-                return import_bundle(
-                    library,
-                    bundle,
-                    name,
-                    trust=self._trust(),
-                    keep_setid=keep_setid,
-                    workers=self.home.workers,
-                    on_progress=on_progress,
-                )
+                bundle = stack.enter_context(bundles.received(file, "standard input", library.folder("library")))
+            return import_bundle(
+                library,
+                bundle,
+                name,
+                trust=self._trust(),
+                keep_setid=keep_setid,
+                workers=self.home.workers,
+                on_progress=on_progress,
+            )
 
     def import_rcc(
         self,
@@ -719,8 +721,10 @@ class Hololib:
             raise UsageError(
                 f"there is no bundle at {reference}", "Name a catalog, or a file that `holo export` has written."
             )
+        catalogs = self.home.library.catalogs
+        catalogs.resolve(reference, begun=True)  # what does not exist is told before a lock is made
         with self._using_library():
-            catalog = self.home.library.catalogs.resolve(reference, begun=True)
+            catalog = catalogs.resolve(reference, begun=True)
             return verify_catalog(self.home.library, catalog, signers, self.home.workers, on_progress)
 
     def remote(self, url: PathLike | None = None) -> RemoteLibrary:
@@ -760,9 +764,11 @@ class Hololib:
             with carrier_of(absolute(bundle), trust=Trust(None, None), keep_setid=True) as (ref, carrier):
                 found = sbom_of(ref, carrier.catalog, carrier.contents)
         else:
+            catalogs = self.home.library.catalogs
+            catalogs.resolve(named, begun=True)  # what does not exist is told before a lock is made
             with self._using_library():
-                ref = self.home.library.catalogs.resolve(named, begun=True)
-                found = sbom_of(ref, self.home.library.catalogs.read(ref.digest), self.home.library.blobs)
+                ref = catalogs.resolve(named, begun=True)
+                found = sbom_of(ref, catalogs.read(ref.digest), self.home.library.blobs)
         return found if output is None else found.written_to(absolute(os.fspath(output)))
 
     def golden_trees(self) -> set[str]:

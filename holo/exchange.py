@@ -66,6 +66,8 @@ class RemoteLibrary:
 
         key = os.fspath(sign) if sign is not None else None
         library = self._home.library
+        for reference in references:  # what does not exist is told before a lock is made
+            library.catalogs.resolve(reference)
         with self._using_library(), os_errors_as(f"cannot push from {library.path}", name_file=True):
             refs = [library.catalogs.resolve(reference) for reference in references]
             return push(

@@ -427,6 +427,14 @@ def test_a_refused_command_leaves_nothing_behind(holo: Holo, source: Path) -> No
         refuses("bench", "no-such-directory")
         refuses("clone", "no-such-directory", "copy")
         refuses("check", "--repair", "--from", "no-such-directory")
+        for words in (
+            "export no-such-catalog -o out",
+            "verify no-such-catalog",
+            "sbom no-such-catalog",
+            "import no-file",
+        ):
+            refuses(*words.split())
+        refuses("push", "no-such-catalog", precious)
 
     each()
     assert not holo.home.exists()
