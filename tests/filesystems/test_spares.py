@@ -47,7 +47,7 @@ def ready(holo: Holo) -> list[dict[str, Any]]:
 
 
 def fill(holo: Holo, each: str = "0") -> None:
-    """What a command leaves to a process in the background, to its end. One that a command has started may be faster."""
+    """What a command leaves to a process in the background, to its end. Another one may be at it."""
     command = [sys.executable, "-m", "holo.spares", holo.home, "auto", "smart", each, ""]
     for _ in range(2):
         subprocess.run([*holo.launcher, *command], check=True, env=holo.environment())
