@@ -137,7 +137,7 @@ class _Check:
         self._check_names()
         self._check_catalogs()
         golden = self._golden_trees()
-        trees = [digest for digest in self._layers.of(self._layers.trees) if digest in self._contents]
+        trees = [tree for tree in self._layers.all_trees() if tree[1] in self._contents]
         spares = self._spares.ready()
         shards = self._shards()
         self._total = len(shards) + len(golden) + len(trees) + len(spares) + len(self._options.spaces)
@@ -145,8 +145,8 @@ class _Check:
         for digest in golden:
             self._check_golden(digest)
             self._advance()
-        for digest in trees:
-            self._check_tree(digest)
+        for path, digest in trees:
+            self._check_tree(path, digest)
             self._advance()
         for name in spares:
             self._check_spare(name)
@@ -501,9 +501,8 @@ class _Check:
             remove_golden(self._library.path, digest)
             problem.repaired = _MADE_AGAIN
 
-    def _check_tree(self, digest: str) -> None:
+    def _check_tree(self, path: str, digest: str) -> None:
         """Check a tree that this user's throw-away environments are mounted over."""
-        path = os.path.join(self._layers.trees, digest)
         if not is_whole(path):
             return  # just being made, or removed
         self._report.golden += 1

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from holo import platform
 from holo.catalog import Catalog
 from holo.checkout.contents import Contents
 from holo.checkout.proof import NO_PROOF
 from holo.checkout.strategy import Method
+from holo.checkout.stubs import Stubs
 from holo.checkout.survey import Expectation, as_restored, survey
 from holo.errors import HoloError
 from holo.filetimes import EXACT, FileTimes, try_out
@@ -18,6 +20,7 @@ from holo.platform import Directory
 from holo.relocation.patch import Relocator
 from holo.space import Space
 from holo.trees.outline import as_recorded, body_of, read_outline
+from holo.trees.stubs import attributes, parts_of
 from holo.walk import open_directory
 
 
@@ -44,16 +47,27 @@ def golden_differences(library: Library, catalog: Catalog, workers: int) -> Iter
 
 
 def tree_differences(library: Library, path: str, catalog: Catalog, workers: int) -> Iterator[tuple[str, str]]:
-    """Every difference of a tree that throw-away environments are mounted over from its catalog."""
-    try:
-        tree = open_directory(path)
-    except OSError as error:
-        yield "", f"it cannot be opened: {error.strerror}"
-        return
-    try:
-        yield from _compare(tree, library.blobs, _as_recorded(catalog, _times_in(os.path.dirname(path))), workers)
-    finally:
-        platform.close_directory(tree)
+    """Every difference of a tree that throw-away environments are mounted over from its catalog.
+
+    What stubs lead to is read as well, for it may not be the library's blob any more.
+    """
+    expected = _as_recorded(catalog, _times_in(os.path.dirname(path)))
+    with ExitStack() as opened:
+
+        def opened_at(path: str) -> Directory:
+            directory = open_directory(path)
+            opened.callback(platform.close_directory, directory)
+            return directory
+
+        try:
+            if os.path.basename(path) != catalog.digest:
+                path, blobs = parts_of(path)
+                expected = expected._replace(stubs=Stubs(library.blobs, opened_at(blobs), attributes()))
+            tree = opened_at(path)
+        except OSError as error:
+            yield "", f"it cannot be opened: {error.strerror}"
+            return
+        yield from _compare(tree, library.blobs, expected, workers)
 
 
 def _times_in(folder: str) -> FileTimes:

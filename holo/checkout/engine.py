@@ -44,7 +44,7 @@ class Engine:
     def execute(self, plan: Plan, on_progress: OnProgress | None = None) -> Tally:
         """Carry out the plan. Raises :class:`HoloError` naming the path; what was done stays done."""
         tally = Tally()
-        tasks = cut(plan, self._workers, copies=self._materializer.used is Method.COPY)
+        tasks = cut(plan, self._workers, copies=self._materializer.copies)
         self._open_up(plan)
         self._remove(plan, tally)
         self._make_directories(tasks.first)

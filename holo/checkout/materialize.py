@@ -14,6 +14,7 @@ from holo.checkout.attributes import set_xattrs
 from holo.checkout.contents import Contents
 from holo.checkout.plan import Fill
 from holo.checkout.strategy import Method
+from holo.checkout.stubs import Stubs
 from holo.checkout.tally import Tally
 from holo.content import Hole, Piece, write_sparse
 from holo.hololib.links import READ_ONLY, Links
@@ -46,12 +47,14 @@ class Materializer:
         used: Method,
         *,
         verify: bool,
+        stubs: Stubs | None = None,
     ) -> None:
-        """``links`` are needed for hardlinks only."""
+        """``links`` are needed for hardlinks only. With ``stubs``, what can be one of them is."""
         self.used = used
         self._verify = verify
         self._contents = contents
         self._links = links if used is Method.HARDLINK else None
+        self._stubs = stubs
         self._catalog = catalog
         self._relocator = relocator
         self._patched: dict[str, bytes] = {}
@@ -64,6 +67,11 @@ class Materializer:
         """what became of each type and mode (st_mode) that was set: some filesystems do not keep them all"""
         self.unquoted: list[str] = []
         """files in which nobody knows how the new path is to be quoted, if :meth:`check` saw them"""
+
+    @property
+    def copies(self) -> bool:
+        """Whether the bytes of most files are copied."""
+        return self.used is Method.COPY and self._stubs is None
 
     def check(self, fills: Iterable[Fill]) -> None:
         """Check the recorded offsets of all relocated files against their content, before anything is written.
@@ -101,6 +109,13 @@ class Materializer:
             path = base + row[0]
             if path in self._private:
                 self._make_private(directory, path, row, tally)
+                return
+        if self._stubs is not None:
+            stub = self._stubs.make(row, directory)
+            if stub is not None:
+                self._finish(stub, row[1], row[3], None, exact=bool(row[1] & stat.S_IWUSR))
+                tally.reflinked += 1
+                tally.shared_bytes += row[2]
                 return
         if self._links is not None:
             if self._make_link(directory, row):

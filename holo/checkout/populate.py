@@ -15,6 +15,7 @@ from holo.checkout.engine import Engine, OnProgress
 from holo.checkout.materialize import Materializer
 from holo.checkout.plan import Plan, plan
 from holo.checkout.strategy import Method
+from holo.checkout.stubs import Stubs
 from holo.checkout.survey import survey_of_empty
 from holo.checkout.tally import Tally
 from holo.errors import os_errors_as
@@ -36,6 +37,8 @@ class Content(NamedTuple):
     """of the library, if the method is hardlinks"""
     verify: bool = False
     """hash shared content as well, which is not read otherwise"""
+    stubs: Stubs | None = None
+    """make these, where a file can be one"""
 
 
 class Prepared(NamedTuple):
@@ -49,7 +52,13 @@ class Prepared(NamedTuple):
 def prepare(content: Content, todo: Plan) -> Prepared:
     """Check the recorded offsets of all files to be patched. Raises :class:`CatalogInvalid` before any write."""
     materializer = Materializer(
-        content.contents, content.links, content.catalog, content.relocator, content.method, verify=content.verify
+        content.contents,
+        content.links,
+        content.catalog,
+        content.relocator,
+        content.method,
+        verify=content.verify,
+        stubs=content.stubs,
     )
     materializer.check(todo.fills)
     return Prepared(content, todo, materializer)
@@ -66,11 +75,13 @@ def populate(
     return engine.execute(prepared.plan, on_progress)
 
 
-def populate_empty(library: Library, catalog: Catalog, relocator: Relocator, path: str, workers: int) -> Tally:
+def populate_empty(
+    library: Library, catalog: Catalog, relocator: Relocator, path: str, workers: int, stubs: Stubs | None = None
+) -> Tally:
     """Make the empty directory ``path`` equal to a catalog, or a part of one, patched as ``relocator`` says."""
     with os_errors_as(f"cannot make {path}"), platform.closing(platform.open_root(path)) as root:
         method = Method.REFLINK if library.blobs.why_no_reflink(root) is None else Method.COPY
-        content = Content(library.blobs, catalog, relocator, method, verify=library.may_be_torn)
+        content = Content(library.blobs, catalog, relocator, method, verify=library.may_be_torn, stubs=stubs)
         todo = plan(catalog, survey_of_empty(catalog), relocator, method)
         return populate(root, path, prepare(content, todo), workers)
 

@@ -25,6 +25,7 @@ from holo.checkout.attributes import can_keep
 from holo.checkout.contents import Contents
 from holo.checkout.proof import NO_PROOF, Proof
 from holo.checkout.strategy import Method
+from holo.checkout.stubs import Stubs
 from holo.errors import HoloError
 from holo.filetimes import EXACT, FileTimes
 from holo.hololib.links import READ_ONLY, Links
@@ -87,6 +88,8 @@ class Expectation(NamedTuple):
     """the link forms, in a hardlinked space"""
     modes: Mapping[int, int] = {}
     """what this filesystem has made of a type and mode (st_mode) that was set"""
+    stubs: Stubs | None = None
+    """what files may be instead"""
 
 
 def as_restored(space: Space, catalog: Catalog, proof: Proof = NO_PROOF, links: Links | None = None) -> Expectation:
@@ -214,6 +217,7 @@ class _Surveyor:
         self._proof = expectation.proof
         self._kept = expectation.times.kept
         self._modes = expectation.modes
+        self._stubs = expectation.stubs
         self._children: defaultdict[str, set[str]] = defaultdict(set)
         for row in catalog.directories[1:]:
             parent, _, name = row[0].rpartition("/")
@@ -349,6 +353,9 @@ class _Surveyor:
         except OSError:
             return False
         try:
+            shown = self._stubs.shows(descriptor, row) if self._stubs is not None else None
+            if shown is not None:
+                return shown
             if not self._has(directory, descriptor, xattrs):
                 return False
             found = digests.of_file(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,7 +47,7 @@ def examine(library_dir: str, target_dir: str) -> Diagnosis:
     For a folder that does not exist yet, the nearest one above it that does is tried.
     """
     library, target = _look_at(library_dir), _look_at(target_dir)
-    with scratch(library_dir) as source, scratch(target_dir) as destination:
+    with scratch(library_dir) as (source, _), scratch(target_dir) as (destination, shown):
         names = trials.make_sample(source)
         outcomes = {
             "reflink": trials.files_per_second(lambda name: trials.reflink(source, destination, name), names),
@@ -56,12 +57,14 @@ def examine(library_dir: str, target_dir: str) -> Diagnosis:
             "snapshot": trials.files_per_second_by_snapshot(source, destination, names),
             "copy": trials.files_per_second(lambda name: trials.copy(source, destination, name), names),
         }
+        why_no_stubs = trials.why_no_stubs(os.path.join(shown, "stubs"), outcomes["hardlink"])
     capabilities = {
         method: Capability(False, explain(method, outcome, library, target), None)
         if isinstance(outcome, OSError)
         else Capability(True, None, round(outcome, 1))
         for method, outcome in outcomes.items()
     }
+    capabilities["stubs"] = Capability(why_no_stubs is None, why_no_stubs, None)
     return Diagnosis(library, target, capabilities, list(advise(library, target, outcomes, open_to_all(library_dir))))
 
 

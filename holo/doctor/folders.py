@@ -55,8 +55,8 @@ def existing(path: str) -> str:
 
 
 @contextmanager
-def scratch(path: str) -> Iterator[Directory]:
-    """A temporary directory in the folder, opened, and removed with all that was put there."""
+def scratch(path: str) -> Iterator[tuple[Directory, str]]:
+    """A temporary directory in the folder, opened, and its path; removed with all that was put there."""
     folder = existing(path)
     _sweep(folder)
     try:
@@ -68,7 +68,7 @@ def scratch(path: str) -> Iterator[Directory]:
         ) from error
     try:
         with platform.closing(platform.open_root(made)) as directory:
-            yield directory
+            yield directory, made
     finally:
         shutil.rmtree(made)
 

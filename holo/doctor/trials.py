@@ -12,6 +12,7 @@ from holo import platform
 from holo.doctor.advice import Outcome
 from holo.errors import os_errors_as
 from holo.platform import Directory
+from holo.trees.stubs import why_not_mounted
 
 if sys.platform == "linux":
     from holo.platform import btrfs
@@ -76,6 +77,13 @@ def copy(source: Directory, destination: Directory, name: str) -> None:
             os.close(file)
     finally:
         os.close(blob)
+
+
+def why_no_stubs(folder: str, hardlink: Outcome) -> str | None:
+    """Whether throw-away environments in a new folder can be mounted over stubs; ``None``, or why not."""
+    if isinstance(hardlink, OSError):
+        return "blobs cannot be hardlinked"
+    return why_not_mounted(folder)
 
 
 def files_per_second_by_snapshot(source: Directory, destination: Directory, names: list[str]) -> Outcome:

@@ -14,12 +14,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from holo import platform
-from holo.ephemeral.process import AtEnd, NoOverlayError, Place, try_out
+from holo.ephemeral.process import AtEnd, Lower, NoOverlayError, Place, try_out
 from holo.ephemeral.process import run as run_process
 from holo.errors import Conflict, HoloError, NotFound, UsageError, advice, hints, os_errors_as
 from holo.files import SMALL, is_there, open_file, read, seal, unseal
@@ -29,11 +29,13 @@ from holo.owners import is_ours
 from holo.projects import project_of
 from holo.relocation.project import placement
 from holo.remove import unlink
+from holo.trees import stubs as stub_trees
 from holo.trees.held import discard, hold, is_whole
 from holo.trees.overlay import Layers
 from holo.walk import mounted_inside, open_directory
 
 if TYPE_CHECKING:
+    from holo.catalog import Catalog
     from holo.hololib import CatalogRef
     from holo.home import Home
 
@@ -168,7 +170,7 @@ def _clear(home: Home, folder: str) -> None:
 
 def _run_over(home: Home, environment: Environment, folder: str, command: list[str], at_end: AtEnd | None) -> int:
     with ExitStack() as held:
-        tree, layer = _hold_layers(home, environment, folder, held)
+        layers = _hold_layers(home, environment, folder, held)
         is_made = not is_there(environment.path)
         _note(folder, "mount", environment.space, environment.path, is_made, home.spaces.home)
         held.enter_context(home.spaces.hold_mount_point(environment.space, home.on_wait))
@@ -176,43 +178,59 @@ def _run_over(home: Home, environment: Environment, folder: str, command: list[s
         place = Place(
             environment.space,
             environment.path,
-            (layer, tree),
+            layers,
             *(os.path.join(folder, name) for name in ("upper", "work")),
         )
         os.mkdir(place.work)
-        _make_upper(place.upper, layer)
+        _make_upper(place.upper, layers.layer)
         return run_process(command, place, at_end)
 
 
-def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitStack) -> tuple[str, str]:
-    """The paths of the tree and the layer of an environment, made if need be, and nobody removes them."""
+def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitStack) -> Lower:
+    """What an environment is mounted over, made if need be, and nobody removes it while ``held``."""
     layers, digest = layers_of(home), environment.catalog.digest
-
-    tree = os.path.join(layers.trees, digest)
     # Where the project is for this path depends on what it lies in, unless that was chosen.
     around = environment.project or project_of(environment.path) or ""
     layer = os.path.join(layers.layers, layers.layer_name(digest, environment.path, around))
+    tree, stubs = os.path.join(layers.trees, digest), layers.stub_tree(digest)
+    has_stubs = is_whole(stubs) or (not is_whole(tree) and _can_have_stubs(home, folder))
 
-    def make(path: str) -> None:
-        from holo.ephemeral.make import make_layer, make_tree
+    loaded: list[Catalog] = []
 
-        with locked_library(home.library, exclusive=False, on_wait=home.on_wait):
-            # Each time: between the two it may have been removed, and collected.
-            catalog = home.library.catalogs.load(digest)
-            if path.startswith(tree):
-                warnings = [*make_tree(home.library, catalog, path, home.workers).warnings()]
-            else:
-                here, project = environment.path, environment.project
-                warnings = make_layer(home.library, catalog, path, here, project, home.workers)
-        for warning in warnings:
-            home.on_wait(f"warning: {warning}")
+    def made_by(make: Callable[[Catalog, str], Iterable[str]]) -> Callable[[str], None]:
+        def make_it(path: str) -> None:
+            with locked_library(home.library, exclusive=False, on_wait=home.on_wait):
+                # Each time: between the two it may have been removed, and collected.
+                if not loaded or not is_there(home.library.catalogs.path(digest)):
+                    loaded[:] = [home.library.catalogs.load(digest)]
+                warnings = [*make(loaded[0], path)]
+            for warning in warnings:
+                home.on_wait(f"warning: {warning}")
+
+        return make_it
+
+    def make_tree(catalog: Catalog, path: str) -> Iterable[str]:
+        from holo.ephemeral import make
+
+        made = make.make_tree(home.library, catalog, path, home.workers, of_stubs=has_stubs)
+        return made.warnings()
+
+    def make_layer(catalog: Catalog, path: str) -> Iterable[str]:
+        from holo.ephemeral import make
+
+        return make.make_layer(home.library, catalog, path, environment.path, environment.project, home.workers)
 
     what = f"the tree of catalog {environment.catalog.name!r}"
-    if not is_whole(tree):
+    if not has_stubs and not is_whole(tree):
         try_out(folder)  # before it is made for nothing
-    held.enter_context(hold(tree, make, what, home.on_wait))
-    held.enter_context(hold(layer, make, what, home.on_wait))
-    return tree, layer
+    held.enter_context(hold(stubs if has_stubs else tree, made_by(make_tree), what, home.on_wait))
+    held.enter_context(hold(layer, made_by(make_layer), what, home.on_wait))
+    return Lower(layer, *stub_trees.parts_of(stubs)) if has_stubs else Lower(layer, tree)
+
+
+def _can_have_stubs(home: Home, folder: str) -> bool:
+    with locked_library(home.library, exclusive=False, on_wait=home.on_wait):
+        return stub_trees.why_none(home.library, folder) is None
 
 
 def _make_mount_point(path: str) -> None:

@@ -7,26 +7,39 @@ import os
 from holo import platform
 from holo.catalog import Catalog
 from holo.checkout.populate import populate_empty
+from holo.checkout.stubs import Stubs
 from holo.checkout.tally import Tally
 from holo.ephemeral.process import NoOverlayError
 from holo.hololib import Library
 from holo.relocation.patch import Relocator
 from holo.relocation.project import placement, shared_project
 from holo.trees.outline import as_recorded, outline_of
+from holo.trees.stubs import attributes, parts_of
 
 _RESERVED = "user.overlay."
 """Begins the names of attributes that say something to overlayfs, mounted without root's rights."""
 
 
-def make_tree(library: Library, catalog: Catalog, path: str, workers: int) -> Tally:
+def make_tree(library: Library, catalog: Catalog, path: str, workers: int, *, of_stubs: bool) -> Tally:
     """Make the empty directory ``path`` the tree as it was recorded, on the disk as well. Returns what was made.
+
+    Or a tree of stubs: see :mod:`holo.trees.stubs`.
 
     Raises :class:`NoOverlayError`, and :class:`HoloError` as a restore does.
     """
     for file, values in catalog.xattrs.items():
         if any(name.startswith(_RESERVED) for name in values):
             raise NoOverlayError(f"{file or 'its root'} has attributes that mean something to overlayfs")
-    made = populate_empty(library, as_recorded(catalog), Relocator.of(catalog, catalog.prefix), path, workers)
+    recorded, relocator = as_recorded(catalog), Relocator.of(catalog, catalog.prefix)
+    if of_stubs:
+        tree, blobs = parts_of(path)
+        os.mkdir(tree)
+        os.mkdir(blobs)
+        with platform.closing(platform.open_root(blobs)) as data:
+            stubs = Stubs(library.blobs, data, attributes())
+            made = populate_empty(library, recorded, relocator, tree, workers, stubs)
+    else:
+        made = populate_empty(library, recorded, relocator, path, workers)
     with platform.closing(platform.open_root(os.path.dirname(path))) as root:
         platform.sync_filesystem(root)
     return made

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from holo import activation, platform, signals, streams
 from holo.errors import HoloError
+from holo.trees import stubs
 from holo.trees.overlay import OVERLAY
 
 if sys.platform == "linux":
@@ -34,13 +35,23 @@ class NoOverlayError(Exception):
     """This system does not let this user mount something for one process alone; the message says why."""
 
 
+class Lower(NamedTuple):
+    """The directories that an environment is mounted over."""
+
+    layer: str
+    """what names its path"""
+    tree: str
+    blobs: str = ""
+    """where the content of stubs in the tree is"""
+
+
 class Place(NamedTuple):
     """Where a command finds the environment, and what is to be mounted there for it."""
 
     space: str
     path: str
-    lower: tuple[str, ...] = ()
-    """layers, the first the uppermost; none where the environment is there without"""
+    lower: Lower | None = None
+    """none where the environment is there without"""
     upper: str = ""
     work: str = ""
 
@@ -184,10 +195,13 @@ else:
                 os._exit(1)
 
         def _mount(self) -> None:
-            place = self._place
+            place, lower = self._place, self._place.lower
+            assert lower is not None
+            kind = stubs.attributes() if lower.blobs else ""
             try:
                 namespaces.enter_own_view()
-                namespaces.mount_overlay(OVERLAY, place.path, place.lower, place.upper, place.work)
+                over = (lower.layer, lower.tree)
+                namespaces.mount_overlay(OVERLAY, place.path, over, place.upper, place.work, lower.blobs, kind)
             except OSError as error:
                 raise NoOverlayError(error.strerror) from None
 

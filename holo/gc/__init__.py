@@ -11,7 +11,6 @@ Killed anywhere, this leaves catalogs that have all their blobs, and garbage for
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
@@ -43,13 +42,13 @@ def collect_garbage(
     library, spaces, layers = home.library, home.spaces, Layers(home.spaces.path)
     with os_errors_as(f"cannot collect garbage in {library.path}", name_file=True):
         known, _ = needs(library)  # takes long, and nobody has to wait for that
-        trees = layers.sizes(layers.trees)
+        trees = layers.sizes()
     with locked_library(library, exclusive=not dry_run, on_wait=home.on_wait, wait=wait):
         holders = spaces.holders() if policy != Policy() else {}
         left = {digest: [name for name in names if name not in gone] for digest, names in holders.items()}
         holders = {digest: names for digest, names in left.items() if names}
         spares, spared = _drop_spares(home, policy, partial(collect, library, known, holders, policy), dry_run=dry_run)
-        report = collect(library, known, holders, policy, trees, dry_run=dry_run)
+        report = collect(library, known, holders, policy, trees, layers.names_of_blobs, dry_run=dry_run)
         drafts, locks = spaces.tidy(dry_run=dry_run)
         drafts += collect_builds(library, spaces, dry_run=dry_run)
     staying = library.catalogs.digests() - {use.digest for use in report.catalogs}
@@ -76,8 +75,7 @@ def _drop_spares(
         return 0, 0
     keep = wanted(home)
     if policy.max_size is not None or policy.min_free is not None:
-        trees = Layers(home.spaces.path)
-        sizes = Counter(trees.sizes(trees.trees)) + spares.sizes()
+        sizes = Layers(home.spaces.path).sizes() + spares.sizes()
         if collect_within(sizes, dry_run=True).catalogs:
             keep = {}
     return spares.collect(keep, dry_run=dry_run)

@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 
@@ -28,14 +28,16 @@ def collect(
     holders: Mapping[str, Sequence[str]],
     policy: Policy,
     trees: Mapping[str, int] | None = None,
+    names_of_blobs: Callable[[set[str]], Mapping[int, int]] = lambda _: {},
     *,
     dry_run: bool,
 ) -> GcReport:
     """Collect the garbage of a library, whose lock the caller holds: shared for a dry run, else exclusively.
 
     ``known`` is what :func:`needs` found before the lock, ``holders`` are the spaces by the digests of their
-    catalogs, ``trees`` the bytes of the trees of throw-away environments. Raises :class:`HoloError` if something
-    cannot be removed; the library is valid all the same.
+    catalogs, ``trees`` the bytes of the trees of throw-away environments; ``names_of_blobs`` tells how many names
+    blobs have, by inode, in the trees of all but some catalogs. Raises :class:`HoloError` if something cannot be
+    removed; the library is valid all the same.
     """
     started = time.monotonic()
     with os_errors_as(f"cannot collect garbage in {library.path}", name_file=True):
@@ -49,7 +51,8 @@ def collect(
         there.damage += damage
         decision, others = decide(there, needed, kept, policy, time.time(), trees or {}).within(may_remove)
         files = [*decision.drafts, *decision.links, *decision.blobs]
-        freed, shared = _measure(library, files)
+        going = names_of_blobs(there.catalogs.keys() - {*decision.catalogs}) if files else {}
+        freed, shared = _measure(library, files, going)
         if not dry_run:
             _remove(library, decision, files)
 
@@ -80,14 +83,17 @@ def collect(
     )
 
 
-def _measure(library: Library, files: Iterable[File]) -> tuple[int, int]:
-    """Bytes that removing the files certainly frees, and bytes that they share with other files."""
+def _measure(library: Library, files: Iterable[File], going: Mapping[int, int]) -> tuple[int, int]:
+    """Bytes that removing the files certainly frees, and bytes that they share with other files.
+
+    ``going``: how many other names of them, by inode, are removed as well.
+    """
     freed = all_shared = 0
     for folder, group in groupby(files, key=lambda file: file.folder):
         with library.opened(*folder.split("/")) as directory:
             for file in group:
                 shared = file.bytes
-                if file.links == 1:
+                if file.links - going.get(file.inode, 0) == 1:
                     with suppress(OSError):  # a directory, or another user's draft
                         shared = min(file.bytes, platform.shared_bytes(directory, file.name))
                 freed += file.bytes - shared

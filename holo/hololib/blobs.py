@@ -44,7 +44,7 @@ class Blobs:
         self.shards = Shards(library)
         self.directory = self.shards.directory
         self._owners = platform.owners()
-        self._is_sticky = bool(platform.status(self.directory, "").st_mode & stat.S_ISVTX)
+        self.is_sticky = bool(platform.status(self.directory, "").st_mode & stat.S_ISVTX)
         # Only an unusual umask takes rights away that a blob must have; then they are given afterwards.
         self._exact = not platform.umask() & SEALED_MODE
 
@@ -66,8 +66,13 @@ class Blobs:
         return (not self.may_be_torn and self._is_trusted(status)) or self._content_matches(digest, size)
 
     def _is_trusted(self, status: os.stat_result) -> bool:
-        """Whether only this user and root can have written the file or linked it here."""
-        return status.st_uid in self._owners and status.st_nlink == 1
+        """Whether only this user and root can have written the file or put it here.
+
+        In the sticky folders of a shared library anybody can link a file of this user's to another name, but rename
+        none. Elsewhere who can do the one can do the other as well, and the trees of throw-away environments have
+        names of blobs (see :mod:`holo.checkout.stubs`).
+        """
+        return status.st_uid in self._owners and (status.st_nlink == 1 or not self.is_sticky)
 
     def _content_matches(self, digest: str, size: int) -> bool:
         try:
@@ -178,7 +183,7 @@ class Blobs:
         be another process's. So what ``takes_room`` and is large has a draft, and so has everything where others could
         not replace what is left.
         """
-        if self._is_sticky or (takes_room and size > CHUNK):
+        if self.is_sticky or (takes_room and size > CHUNK):
             self._publish(digest, size, "", make)
             return
         shard = digest[:2]

@@ -59,6 +59,7 @@ class File(NamedTuple):
     bytes: int = 0
     """allocated"""
     links: int = 1
+    inode: int = 0
 
 
 @dataclass
@@ -200,7 +201,7 @@ def _put_aside(
 def _file(folder: str, name: str, status: os.stat_result) -> File:
     if not stat.S_ISREG(status.st_mode):
         return File(folder, name)
-    return File(folder, name, disk_size(status), status.st_nlink)
+    return File(folder, name, disk_size(status), status.st_nlink, status.st_ino)
 
 
 def _entries(library: Library, *path: str) -> Iterator[tuple[str, os.stat_result]]:

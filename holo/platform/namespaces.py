@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ _MS_NOSYMFOLLOW = 1 << 8
 _ST_NOSYMFOLLOW = 1 << 13
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_CAP_SYS_ADMIN = 21
 
 _OF_A_MOUNT = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME
 """Flags that mount(2) and statvfs(3) have the same bits for."""
@@ -49,8 +51,21 @@ def enter_own_view() -> None:
     _check(_libc.mount(None, b"/", None, _MS_REC | _MS_SLAVE, None))
 
 
-def mount_overlay(source: str, target: str, lower: Sequence[str], upper: str, work: str) -> None:
+def overlay_attributes() -> str:
+    """The class of the attributes that say something to an overlay in the view that this process can have.
+
+    trusted.* attributes are for who has rights in the first user namespace.
+    """
+    is_able = os.geteuid() == 0 and _capabilities() >> _CAP_SYS_ADMIN & 1
+    return "trusted" if is_able and _is_first_user_namespace() else "user"
+
+
+def mount_overlay(
+    source: str, target: str, lower: Sequence[str], upper: str, work: str, data: str = "", attributes: str = ""
+) -> None:
     """Mount over ``target`` what the ``lower`` directories hold, the first the uppermost; changes go to ``upper``.
+
+    With ``data``, the lower files that lead there, by ``attributes`` of that class, have the content that is there.
 
     The last component of a path is never a symlink. ``source`` is a name to be shown, ``work`` an empty directory
     beside ``upper``. Nothing waits for the disk: what is in ``upper`` does not outlive a power cut. What may not be
@@ -65,11 +80,14 @@ def mount_overlay(source: str, target: str, lower: Sequence[str], upper: str, wo
         opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
         return f"/proc/self/fd/{opened[-1]}"
 
-    # trusted.* attributes are for who has rights in the first user namespace: Linux 5.11.
-    attributes, option = ("trusted", "redirect_dir=on") if _is_first_user_namespace() else ("user", "userxattr")
+    if attributes == "trusted" and not _is_first_user_namespace():  # they cannot be read: all would seem to be zeros
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    attributes = attributes or ("trusted" if _is_first_user_namespace() else "user")
+    # In a user namespace: Linux 5.11; and with data: 6.16, where that needs no metacopy=on.
+    option = "userxattr" if attributes == "user" else "redirect_dir=on" + (",metacopy=on" if data else "")
     try:
         options = [
-            f"lowerdir={':'.join(map(reach, lower))}",
+            f"lowerdir={':'.join(map(reach, lower))}" + (f"::{reach(data)}" if data else ""),
             f"upperdir={reach(upper)}",
             f"workdir={reach(work)}",
             "volatile",
@@ -90,6 +108,11 @@ def _flags_of(path: str) -> int:
     """What holds for the mount that ``path`` lies on, in the flags of mount(2)."""
     found = os.statvfs(path).f_flag
     return found & _OF_A_MOUNT | (_MS_NOSYMFOLLOW if found & _ST_NOSYMFOLLOW else 0)
+
+
+def _capabilities() -> int:
+    with open("/proc/self/status", "rb") as file:
+        return next((int(line.split()[1], 16) for line in file if line.startswith(b"CapEff:")), 0)
 
 
 def _is_first_user_namespace() -> bool:

@@ -4,6 +4,7 @@ All of it is in one folder for each user:
 
     holotree/.ephemeral-<user>/
         trees/<digest>     a catalog in plain directories, as it was recorded
+        stubs/<digest>-... the same without its contents, and names of the blobs that have them: see holo.trees.stubs
         layers/<key>       its files that name their own path, patched for one path, with the directories above them
         runs/<id>          what one run changes
 
@@ -19,6 +20,9 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 
 from holo import digest as digests
@@ -29,6 +33,11 @@ from holo.trees.private import is_private, make_private
 _FOLDER = ".ephemeral-"
 """Begins the folder's name. A space cannot have such a name."""
 
+_FOLDERS = ("trees", "stubs", "layers", "runs")
+
+TREE, BLOBS = "tree", "blobs"
+"""In the folder of a tree of stubs: what is mounted, and names of the blobs that have the contents."""
+
 OVERLAY = "holo-ephemeral"
 """The source that the system shows for such an overlay."""
 
@@ -38,16 +47,29 @@ class Layers:
 
     def __init__(self, holotree: str) -> None:
         self.path = os.path.join(holotree, _FOLDER + str(platform.user_id()))
-        self.trees, self.layers, self.runs = (os.path.join(self.path, name) for name in ("trees", "layers", "runs"))
+        self.trees, self.stubs, self.layers, self.runs = (os.path.join(self.path, name) for name in _FOLDERS)
 
     def prepare(self) -> None:
         """Make the folders. Raises :class:`~holo.errors.Conflict` if they could be another user's."""
-        make_private(self.path, "trees", "layers", "runs")
+        make_private(self.path, *_FOLDERS)
 
     def layer_name(self, digest: str, path: str, project: str = "") -> str:
         """The layer of a catalog for a path in a project. In this boot only: nobody waits until it is on the disk."""
         place = f"{path}\0{project}" if project else path
         return f"{digest}-{_boot()}-{digests.of(os.fsencode(place))[:32]}"
+
+    def stub_tree(self, digest: str) -> str:
+        """Where the tree of stubs of a catalog is, for this system and this user's rights.
+
+        Another kernel may not be able to mount it, and who can mount for everybody needs other attributes than who
+        needs a namespace of their own.
+        """
+        key = ""
+        if sys.platform == "linux":
+            from holo.platform.namespaces import overlay_attributes
+
+            key = f"{os.uname().release} {overlay_attributes()}"
+        return os.path.join(self.stubs, f"{digest}-{digests.of(key.encode())[:8]}")
 
     def working(self) -> list[str]:
         """The runs, dead or alive. Costs microseconds where there are none."""
@@ -73,25 +95,54 @@ class Layers:
         """
         from holo.trees.held import remove_held
 
-        doomed = [os.path.join(self.trees, name) for name in self.of(self.trees) if name not in catalogs]
+        doomed = [
+            path for path, digest in self.all_trees() if digest not in catalogs or self._is_of_another(path, digest)
+        ]
         doomed += [os.path.join(self.layers, name) for name in self.of(self.layers)]
         removed = freed = 0
         for path in doomed:
-            size = _size(path)
+            size = self._size(path)
             if remove_held(path, dry_run=dry_run):
                 removed += 1
                 freed += size
         return removed, freed
 
-    def sizes(self, folder: str) -> dict[str, int]:
-        """The bytes on the disk that each directory in one of the folders shares with nothing, by its name."""
-        return {name: _size(os.path.join(folder, name)) for name in self.of(folder)}
+    def all_trees(self) -> Iterator[tuple[str, str]]:
+        """The path of each tree, of either kind, and the digest of its catalog."""
+        for folder in (self.trees, self.stubs):
+            for name in self.of(folder):
+                yield os.path.join(folder, name), name.partition("-")[0]
+
+    def sizes(self) -> Counter[str]:
+        """The bytes on the disk that trees share with nothing, by the digests of their catalogs."""
+        sizes = Counter[str]()
+        for path, digest in self.all_trees():
+            sizes[digest] += self._size(path)
+        return sizes
+
+    def names_of_blobs(self, catalogs: set[str]) -> Counter[int]:
+        """How many names of blobs are in the trees of stubs of other ``catalogs``, by inode."""
+        names = Counter[int]()
+        for path, digest in self.all_trees():
+            if digest not in catalogs and os.path.dirname(path) == self.stubs:
+                for folder, _, _ in os.walk(os.path.join(path, BLOBS)):
+                    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+                        names.update(entry.inode() for entry in entries)
+        return names
+
+    def _is_of_another(self, path: str, digest: str) -> bool:
+        """Whether it is a tree of stubs for another system."""
+        return os.path.dirname(path) == self.stubs and path != self.stub_tree(digest)
+
+    def _size(self, path: str) -> int:
+        """Without blobs: they count in the library."""
+        return _size(os.path.join(path, TREE) if os.path.dirname(path) == self.stubs else path)
 
     def remove_drafts(self) -> None:
         """Remove the trees and layers that killed commands did not finish."""
         from holo.trees.held import remove_drafts
 
-        for folder in (self.trees, self.layers):
+        for folder in (self.trees, self.stubs, self.layers):
             remove_drafts(folder)
 
 

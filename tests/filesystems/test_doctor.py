@@ -21,7 +21,7 @@ from support.filesystems import Filesystem, Mounts
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the filesystems under test are Linux's")
 
-WAYS = ["reflink", "hardlink", "snapshot", "copy"]
+WAYS = ["reflink", "hardlink", "snapshot", "copy", "stubs"]
 
 
 def pair(root: Path) -> tuple[Path, Path]:
@@ -44,10 +44,13 @@ def test_doctor_knows_each_filesystem(filesystem: Filesystem) -> None:
         "hardlink": True,
         "snapshot": filesystem.name == "btrfs",
         "copy": True,
+        "stubs": found.capabilities["stubs"].available,
     }
+    if tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 16):
+        assert found.capabilities["stubs"].available
     for can in found.capabilities.values():
         assert (can.reason is None) is can.available
-        assert (can.files_per_second or 0) > 0 or not can.available
+        assert (can.files_per_second or 0) > 0 or not can.available or can is found.capabilities["stubs"]
     assert bool(found.advice) is not filesystem.reflinks
     if not filesystem.reflinks:
         assert found.capabilities["reflink"].reason == f"{filesystem.name} cannot reflink"
@@ -86,6 +89,7 @@ def test_reflinks_work_across_subvolumes(mounts: Mounts) -> None:
         "hardlink": False,
         "snapshot": True,
         "copy": True,
+        "stubs": False,
     }
     assert found.advice == []
 

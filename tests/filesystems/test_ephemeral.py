@@ -24,7 +24,10 @@ from typing import Any
 
 import pytest
 
-from holo import Hololib, NotFound, ephemeral
+from holo import Hololib, NotFound, ephemeral, platform
+from holo.checkout.stubs import Stubs
+from holo.hololib import Library
+from holo.hololib.blobs import SEALED_MTIME_NS
 from holo.trees.overlay import Layers
 from support import compare, filesystems, trees
 from support.cli import Holo, Result
@@ -213,6 +216,7 @@ def test_exactly_what_was_recorded(filesystem: Filesystem, forks: Forks, user: U
 
 
 def test_it_is_writable_and_nothing_stays(home: Home) -> None:
+    home.script("true")  # the first may give blobs other names
     library, space = compare.snapshot(home.home / "hololib"), compare.snapshot(home.path())
     script = """
         set -e; cd $HOLO_SPACE_PATH
@@ -519,7 +523,7 @@ def test_real_space_can_be_used_meanwhile(home: Home) -> None:
         assert compare.snapshot(inside.seen) == before
     assert home.left() == []
     assert home("gc").code == 0
-    assert [*(home.own / "trees").iterdir(), *(home.own / "layers").iterdir()] == []
+    assert [*home.own.glob("*/*")] == []
 
 
 @local
@@ -570,7 +574,7 @@ def test_gc_removes_layers_that_nobody_uses(home: Home) -> None:
         assert compare.differences(home.source, inside.seen, new=inside.path) == []
     assert kept("layers") == 1
     home("gc")
-    assert (kept("layers"), kept("trees")) == (0, 1)
+    assert (kept("layers"), kept("trees") + kept("stubs")) == (0, 1)
 
 
 @local
@@ -709,7 +713,7 @@ def test_a_space_of_its_own_instead(home: Home) -> None:
     assert "a space of its own" in done.stderr
     assert done.stdout.startswith(f"hello from {home.holotree}/ephemeral-")
     assert compare.snapshot(home.path()) == space
-    assert list((home.own / "trees").iterdir()) == [], "made for nothing"
+    assert list(home.own.glob("*/*")) == [], "made for nothing"
     assert home.left() == []
     assert not list((home.holotree / ".spaces").glob("ephemeral-*"))
     without_namespaces(home, "run", "--ephemeral", "--space", "web", "--keep", "kept", "--", "sh", "-c", script, code=9)
@@ -879,7 +883,7 @@ def test_what_two_users_have_is_apart(home: Home) -> None:
     assert list((other.own / "runs").iterdir()) == []
 
 
-@local
+@pytest.mark.parametrize("filesystem", ["xfs"], indirect=True)
 @as_user
 def test_check_finds_a_changed_tree(home: Home) -> None:
     home.ephemeral("true")
@@ -908,3 +912,218 @@ def test_attributes_that_overlays_understand(filesystem: Filesystem, forks: Fork
     assert "a space of its own" in done.stderr
     assert done.stdout.split() == ["data.txt", "deep", "other.txt"]
     assert home.left() == []
+
+
+# -- trees of stubs ---------------------------------------------------------------------------------------------------
+
+
+on_ext4 = pytest.mark.parametrize("filesystem", ["ext4"], indirect=True)
+
+
+def make_raw(filesystem: Filesystem, forks: Forks, user: User, make: Callable[[Path], object] = trees.small) -> Home:
+    """A home whose library has all contents raw."""
+
+    def make_all(path: Path) -> None:
+        make(path)
+        (filesystem.root / "settings.yaml").write_text("library:\n  compression: raw\n")
+
+    home = make_home(filesystem, forks, user, make_all)
+    stubs = home("doctor", "--json").json()["capabilities"]["stubs"]
+    if not stubs["available"]:
+        pytest.skip(f"no stubs before Linux 6.16: {stubs['reason']}")
+    return home
+
+
+def stubs_of(home: Home) -> Path:
+    (path,) = [path for path in (home.own / "stubs").iterdir() if path.is_dir()]
+    return path
+
+
+@pytest.fixture
+def raw_home(filesystem: Filesystem, forks: Forks, user: User) -> Home:
+    return make_raw(filesystem, forks, user)
+
+
+@on_ext4
+def test_stubs_show_exactly_what_was_recorded(filesystem: Filesystem, forks: Forks, user: User) -> None:
+    def make(path: Path) -> None:
+        trees.nasty(path, xattrs=True)
+        (path / "modes" / "file-0111").chmod(0o511)
+        for mode in (0o400, 0o444, 0o600, 0o555, 0o4755):
+            trees.write(path / "modes" / f"more-{mode:o}", f"{mode:o}\n" * 3000)
+            (path / "modes" / f"more-{mode:o}").chmod(mode)
+        for name in ("unread", "read"):
+            trees.write(path / "modes" / name, "with the same content\n" * 3000)
+        if user is ROOT:  # who reads it all the same
+            (path / "modes" / "unread").chmod(0o200)
+
+    home = make_raw(filesystem, forks, user, make)
+    with home.inside() as inside:
+        assert compare.differences(home.source, inside.seen, new=inside.path) == []
+        numbers = [(found.st_dev, found.st_ino) for found in compare.walk(inside.seen).values() if found.st_nlink == 1]
+        assert len(numbers) == len({*numbers}), "files that could be taken for each other"
+    tree = stubs_of(home) / "tree"
+    assert (
+        sum(os.lstat(tree / "modes" / f"more-{mode}").st_blocks for mode in ("400", "444", "600", "555", "4755")) == 0
+    )
+    assert home("check", "--json").json()["problems"] == []
+    assert home.left() == []
+
+
+@on_ext4
+def test_a_write_into_a_stub_stays_inside(raw_home: Home) -> None:
+    home = raw_home
+
+    def contents() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (home.home / "hololib" / "library").glob("*/*")}
+
+    library = contents()
+    script = """
+        set -e; cd $HOLO_SPACE_PATH; cat lib/data.txt | tail -1
+        echo more >> lib/data.txt; tail -1 lib/data.txt; chmod 600 lib/other.txt; cat lib/other.txt > copy; rm -r bin
+        mv lib/deep lib/moved; ls lib/moved"""
+    seen = home.script(script)
+    assert seen.split()[:2] == ["data", "more"]
+    assert contents() == library
+    assert home.script(script) == seen
+    allocated = sum(path.lstat().st_blocks for path in (stubs_of(home) / "tree").rglob("*") if path.is_file())
+    assert allocated == 0
+
+
+@on_ext4
+@as_user
+def test_stubs_keep_what_the_library_drops(raw_home: Home) -> None:
+    """And the report of gc counts what they shared."""
+    home = raw_home
+    with home.inside() as inside:
+        before = compare.snapshot(inside.seen)
+        home("delete", "--space", "web")
+        home("catalogs", "--remove", "env")
+        freed = home("gc", "--dry-run", "--json").json()["bytes"]["freed"]
+        assert freed >= 16_384, "a dry run counts blobs that trees have as well"
+        assert home("gc", "--json").json()["bytes"]["freed"] == freed
+        assert list((home.home / "hololib" / "library").glob("*/*")) == []
+        assert compare.snapshot(inside.seen) == before
+    home("gc")
+    assert [*home.own.glob("*/*")] == []
+    assert home.left() == []
+
+
+@on_ext4
+@as_user
+def test_check_finds_what_stubs_lead_to(raw_home: Home) -> None:
+    """A repair gives the library another blob; the tree has the damaged one, so it is made anew as well."""
+    home = raw_home
+    home.ephemeral("true")
+    digest = next(
+        path.name for path in (home.home / "hololib" / "library").glob("*/*") if path.read_bytes() == b"data\n" * 2000
+    )
+    blob = home.home / "hololib" / "library" / digest[:2] / digest
+    found = blob.stat()
+    with blob.open("r+b") as file:
+        file.write(b"DATA")
+    os.utime(blob, ns=(found.st_mtime_ns, found.st_mtime_ns))
+    report = home("check", "--json", code=3).json()
+    assert {problem["kind"] for problem in report["problems"]} == {"blob", "golden"}
+    assert str(stubs_of(home)) in [problem["path"] for problem in report["problems"]]
+    home("check", "--repair", "--from", home.source)
+    assert home.script("cat $HOLO_SPACE_PATH/lib/data.txt") == "data\n" * 2000
+    assert home("check", "--json").json()["problems"] == []
+
+
+@on_ext4
+@as_user
+@pytest.mark.parametrize("attack", ["owner", "mode"])
+def test_a_blob_that_others_can_write_to_is_not_used(raw_home: Home, attack: str) -> None:
+    home = raw_home
+    blobs = [*(home.home / "hololib" / "library").glob("*/*")]
+    (blob,) = [path for path in blobs if path.read_bytes() == b"data\n" * 2000]
+    if attack == "owner":
+        os.chown(blob, BOB.uid, -1)
+        assert home.script("cat $HOLO_SPACE_PATH/lib/data.txt") == "data\n" * 2000
+        with blob.open("r+b") as file:
+            file.write(b"evil")
+        assert home.script("cat $HOLO_SPACE_PATH/lib/data.txt") == "data\n" * 2000
+        assert os.lstat(stubs_of(home) / "tree" / "lib" / "data.txt").st_blocks > 0, "its own"
+        assert [path.lstat().st_uid for path in stubs_of(home).glob("blobs/*/*")] == [home.user.uid] * (len(blobs) - 1)
+    else:
+        blob.chmod(0o666)
+        assert "its size, mode or time is not what holo gave it" in home.ephemeral("true", code=3).stderr
+        assert home.left() == []
+
+
+@on_ext4
+@as_user
+def test_no_stubs_in_a_library_that_others_share(raw_home: Home) -> None:
+    home = raw_home
+    (home.home / "hololib" / "library").chmod(0o1777)
+    home.ephemeral("true")
+    assert [path.name for path in (home.own / "stubs").iterdir()] == []
+    assert len([path for path in (home.own / "trees").iterdir() if path.is_dir()]) == 1
+
+
+@on_ext4
+@as_user
+def test_blobs_with_more_names_are_not_hashed_for_that(raw_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trees give them names; only where others could do that as well does it matter."""
+    blobs = Library(str(raw_home.home)).blobs
+    monkeypatch.setattr(blobs, "_owners", {raw_home.user.uid})
+    raw_home.ephemeral("true")
+    (digest, size) = next((path.name, path.stat().st_size) for path in Path(blobs.path).glob("*/*"))
+    assert (Path(blobs.path) / digest[:2] / digest).stat().st_nlink == 2
+
+    def fail(*_: object) -> None:
+        raise AssertionError("hashed")
+
+    monkeypatch.setattr(blobs, "chunks", fail)
+    assert blobs.has(digest, size)
+    monkeypatch.setattr(blobs, "is_sticky", True)
+    with pytest.raises(AssertionError, match="hashed"):
+        blobs.has(digest, size)
+
+
+@pytest.mark.parametrize("filesystem", ["btrfs", "xfs"], indirect=True)
+@as_user
+def test_no_stubs_where_files_share_blocks(raw_home: Home) -> None:
+    raw_home.ephemeral("true")
+    assert [path.name for path in (raw_home.own / "stubs").iterdir()] == []
+
+
+@on_ext4
+@as_user
+def test_stubs_of_another_system_are_not_used(raw_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another kernel makes its own, and gc removes what only the other one could use."""
+    home = raw_home
+    home.ephemeral("true")
+    old = stubs_of(home)
+    other = old.with_name(old.name[:-8] + "01234567")
+    old.rename(other)
+    home.ephemeral("true")
+    assert {path.name for path in (home.own / "stubs").iterdir() if path.is_dir()} == {old.name, other.name}
+    home("gc")
+    assert stubs_of(home) == old
+
+
+@on_ext4
+def test_contents_whose_digests_begin_alike(filesystem: Filesystem) -> None:
+    """Who knows two such contents gets neither for the other: the second is made whole."""
+    Library(str(filesystem.root)).folder("library", "ab")
+    blobs = Library(str(filesystem.root)).blobs
+    twins = [f"ab{'0' * 18}{last}" + "0" * 43 for last in "12"]
+    for number, digest in enumerate(twins):
+        path = Path(blobs.path, "ab", digest)
+        path.write_bytes(b"%d" % number * 100)
+        os.utime(path, ns=(SEALED_MTIME_NS, SEALED_MTIME_NS))
+        path.chmod(0o444)
+    data, tree = filesystem.root / "data", filesystem.root / "tree"
+    data.mkdir()
+    tree.mkdir()
+    with (
+        platform.closing(platform.open_root(str(data))) as names,
+        platform.closing(platform.open_root(str(tree))) as at,
+    ):
+        stubs = Stubs(blobs, names, "user")
+        made = [stubs.make((f"file-{digest}", 0o644, 100, 0, digest), at) for digest in twins]
+    assert [descriptor is not None for descriptor in made] == [True, False]
+    for descriptor in filter(None, made):
+        os.close(descriptor)

@@ -728,7 +728,7 @@ _ALL = [
     Scenario("gc", "ext4", _GC, _with_garbage, _not_collected),
     Scenario("gc", "btrfs", _GC, _with_garbage, _not_collected),
     Scenario("check", "ext4", _CHECK, _with_damage, World.library_problems),
-    Scenario("ephemeral-first", "ext4", _EPHEMERAL, _never_run, _not_run),
+    Scenario("ephemeral-first", "ext4", _EPHEMERAL, _never_run, _not_run, compression="raw"),
     Scenario("ephemeral", "btrfs", _EPHEMERAL, _run_once, _not_run),
     Scenario("check", "xfs", _CHECK, _with_damage, World.library_problems),
     Scenario("init-elsewhere", "btrfs", _INIT, World.without_space, _not_env, elsewhere=True),

@@ -1,0 +1,108 @@
+"""Trees of stubs: what throw-away environments are mounted over where files cannot share blocks with blobs.
+
+    stubs/<digest>-<key>/
+        tree       the catalog in directories; files that can be are stubs (see holo.checkout.stubs)
+        blobs      names of the blobs that overlayfs shows for them
+
+They are used where that works and files cannot share blocks with blobs: where they can, a plain tree costs no data
+either, and is made as fast.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+from holo import platform
+from holo.hololib import Library
+from holo.platform import probe
+from holo.remove import remove_at
+from holo.trees.overlay import BLOBS, OVERLAY, TREE
+
+if sys.platform == "linux":
+    from holo.checkout.stubs import mark
+    from holo.platform import namespaces
+
+_CONTENT, _ADDED = b"of the blob", b" and more"
+
+
+def parts_of(path: str) -> tuple[str, str]:
+    """The tree, and the folder of its blobs."""
+    return os.path.join(path, TREE), os.path.join(path, BLOBS)
+
+
+def attributes() -> str:
+    """The class of the attributes that make a file a stub."""
+    return namespaces.overlay_attributes() if sys.platform == "linux" else ""
+
+
+def why_none(library: Library, folder: str) -> str | None:
+    """Try, in a directory, whether trees of stubs over a library's blobs are possible; ``None``, or why not."""
+    if library.blobs.is_sticky:
+        return "others share the library"  # and every blob with two names would have to be hashed
+    if library.may_be_torn:
+        return "after a power cut, its blobs have to be hashed"
+    if library.blobs.any_raw() is None:
+        return "all blobs are compressed"
+    with platform.closing(platform.open_root(folder)) as target:
+        if library.blobs.why_no_reflink(target) is None:
+            return "files share blocks with blobs"
+        why = probe.hardlink(library.blobs.directory, target)
+    return f"blobs cannot be hardlinked ({why})" if why else why_not_mounted(os.path.join(folder, "stubs"))
+
+
+def why_not_mounted(folder: str) -> str | None:
+    """Try, in a directory that is made for it, whether stubs can be mounted; ``None``, or why not.
+
+    One is mounted in a child, read, and written to, which must not change what it leads to.
+    """
+    if sys.platform != "linux":
+        return "only Linux can do that"
+    try:
+        for name in ("", "lower", "data", "upper", "work", "on"):
+            os.mkdir(os.path.join(folder, name))
+        code = _try_in(folder)
+    except OSError as error:
+        code = error.errno or errno.EIO
+    finally:
+        remove_at(folder)
+    return os.strerror(code) if code else None
+
+
+if sys.platform == "linux":
+
+    def _try_in(folder: str) -> int:
+        """The number of the error, or 0."""
+        lower, data, upper, work, target = (
+            os.path.join(folder, name) for name in ("lower", "data", "upper", "work", "on")
+        )
+        blob, kind = os.path.join(data, "blob"), attributes()
+        with open(blob, "xb") as file:
+            file.write(_CONTENT)
+        with open(os.path.join(lower, "file"), "xb") as file:
+            file.truncate(len(_CONTENT))
+            mark(file.fileno(), f"{kind}.overlay.metacopy", f"{kind}.overlay.redirect", "blob")
+        pid = os.fork()
+        if pid == 0:
+            code = 255
+            try:
+                namespaces.enter_own_view()
+                namespaces.mount_overlay(OVERLAY, target, (lower,), upper, work, data, kind)
+                shown = os.path.join(target, "file")
+                code = 0 if _read(shown) == _CONTENT and _append(shown) == _CONTENT + _ADDED else errno.EIO
+            except OSError as error:
+                code = error.errno or code
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return code or (0 if _read(blob) == _CONTENT else errno.EIO)
+
+    def _read(path: str) -> bytes:
+        with open(path, "rb") as file:
+            return file.read()
+
+    def _append(path: str) -> bytes:
+        with open(path, "ab") as file:
+            file.write(_ADDED)
+        return _read(path)
