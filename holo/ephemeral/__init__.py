@@ -1,6 +1,6 @@
 """Throw-away environments: a command finds a pristine one, and what it changes is gone when it ends.
 
-    tree      the catalog in plain directories, made once        holo.trees.overlay, holo.ephemeral.make
+    tree      the catalog in plain directories, made once        holo.trees.overlay, holo.trees.lower
     layer     what of it is different at this path, made once
     run       two empty folders for what this run changes
     process   a child with a view of its own, in which all these are one overlay at the environment's path
@@ -14,12 +14,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from holo import platform
-from holo.ephemeral.process import AtEnd, Lower, NoOverlayError, Place, try_out
+from holo.ephemeral.process import AtEnd, Place, try_out
 from holo.ephemeral.process import run as run_process
 from holo.errors import Conflict, HoloError, NotFound, UsageError, advice, hints, os_errors_as
 from holo.files import SMALL, is_there, open_file, read, seal, unseal
@@ -29,8 +29,8 @@ from holo.owners import is_ours
 from holo.projects import project_of
 from holo.relocation.project import placement
 from holo.remove import unlink
-from holo.trees import stubs as stub_trees
-from holo.trees.held import discard, hold, is_whole
+from holo.trees.held import discard, hold
+from holo.trees.lower import Lower, NoOverlayError, hold_tree, make_layer
 from holo.trees.overlay import Layers
 from holo.walk import mounted_inside, open_directory
 
@@ -192,45 +192,27 @@ def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitSt
     # Where the project is for this path depends on what it lies in, unless that was chosen.
     around = environment.project or project_of(environment.path) or ""
     layer = os.path.join(layers.layers, layers.layer_name(digest, environment.path, around))
-    tree, stubs = os.path.join(layers.trees, digest), layers.stub_tree(digest)
-    has_stubs = is_whole(stubs) or (not is_whole(tree) and _can_have_stubs(home, folder))
-
     loaded: list[Catalog] = []
 
-    def made_by(make: Callable[[Catalog, str], Iterable[str]]) -> Callable[[str], None]:
-        def make_it(path: str) -> None:
-            with locked_library(home.library, exclusive=False, on_wait=home.on_wait):
-                # Each time: between the two it may have been removed, and collected.
-                if not loaded or not is_there(home.library.catalogs.path(digest)):
-                    loaded[:] = [home.library.catalogs.load(digest)]
-                warnings = [*make(loaded[0], path)]
-            for warning in warnings:
-                home.on_wait(f"warning: {warning}")
+    def load() -> Catalog:
+        # Each time: between the two it may have been removed, and collected.
+        if not loaded or not is_there(home.library.catalogs.path(digest)):
+            loaded[:] = [home.library.catalogs.load(digest)]
+        return loaded[0]
 
-        return make_it
+    def lock() -> AbstractContextManager[object]:
+        return locked_library(home.library, exclusive=False, on_wait=home.on_wait)
 
-    def make_tree(catalog: Catalog, path: str) -> Iterable[str]:
-        from holo.ephemeral import make
+    def make(path: str) -> None:
+        with lock():
+            here, project = environment.path, environment.project
+            warnings = make_layer(home.library, load(), path, here, project, home.workers)
+        for warning in warnings:
+            home.on_wait(f"warning: {warning}")
 
-        made = make.make_tree(home.library, catalog, path, home.workers, of_stubs=has_stubs)
-        return made.warnings()
-
-    def make_layer(catalog: Catalog, path: str) -> Iterable[str]:
-        from holo.ephemeral import make
-
-        return make.make_layer(home.library, catalog, path, environment.path, environment.project, home.workers)
-
-    what = f"the tree of catalog {environment.catalog.name!r}"
-    if not has_stubs and not is_whole(tree):
-        try_out(folder)  # before it is made for nothing
-    held.enter_context(hold(stubs if has_stubs else tree, made_by(make_tree), what, home.on_wait))
-    held.enter_context(hold(layer, made_by(make_layer), what, home.on_wait))
-    return Lower(layer, *stub_trees.parts_of(stubs)) if has_stubs else Lower(layer, tree)
-
-
-def _can_have_stubs(home: Home, folder: str) -> bool:
-    with locked_library(home.library, exclusive=False, on_wait=home.on_wait):
-        return stub_trees.why_none(home.library, folder) is None
+    tree, blobs = hold_tree(home, environment.catalog, load, folder, held, lock=lock, before_copying=try_out)
+    held.enter_context(hold(layer, make, f"the tree of catalog {environment.catalog.name!r}", home.on_wait))
+    return Lower(layer, tree, blobs)
 
 
 def _make_mount_point(path: str) -> None:

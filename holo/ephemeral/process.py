@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from holo import activation, platform, signals, streams
 from holo.errors import HoloError
 from holo.trees import stubs
+from holo.trees.lower import Lower, NoOverlayError
 from holo.trees.overlay import OVERLAY
 
 if sys.platform == "linux":
@@ -29,20 +30,6 @@ _PATIENCE = 5.0
 
 AtEnd = Callable[[platform.Directory, str], object]
 """Gets the open root of the environment, and its path, when the command has ended and its changes are still there."""
-
-
-class NoOverlayError(Exception):
-    """This system does not let this user mount something for one process alone; the message says why."""
-
-
-class Lower(NamedTuple):
-    """The directories that an environment is mounted over."""
-
-    layer: str
-    """what names its path"""
-    tree: str
-    blobs: str = ""
-    """where the content of stubs in the tree is"""
 
 
 class Place(NamedTuple):

@@ -13,16 +13,17 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from holo import platform
-from holo.hololib import Library
-from holo.platform import probe
 from holo.remove import remove_at
 from holo.trees.overlay import BLOBS, OVERLAY, TREE
 
 if sys.platform == "linux":
-    from holo.checkout.stubs import mark
     from holo.platform import namespaces
+
+if TYPE_CHECKING:
+    from holo.hololib import Library
 
 _CONTENT, _ADDED = b"of the blob", b" and more"
 
@@ -39,6 +40,8 @@ def attributes() -> str:
 
 def why_none(library: Library, folder: str) -> str | None:
     """Try, in a directory, whether trees of stubs over a library's blobs are possible; ``None``, or why not."""
+    from holo.platform import probe
+
     if library.blobs.is_sticky:
         return "others share the library"  # and every blob with two names would have to be hashed
     if library.may_be_torn:
@@ -74,6 +77,8 @@ if sys.platform == "linux":
 
     def _try_in(folder: str) -> int:
         """The number of the error, or 0."""
+        from holo.checkout.stubs import mark
+
         lower, data, upper, work, target = (
             os.path.join(folder, name) for name in ("lower", "data", "upper", "work", "on")
         )

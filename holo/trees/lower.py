@@ -1,23 +1,79 @@
-"""Make what a throw-away environment is mounted over: the recorded tree once, and for each path what names it."""
+"""Make what an environment is mounted over: the recorded tree once, and for each path what names it.
+
+What makes them is imported when something is to be made, for every run looks here.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING, NamedTuple
 
 from holo import platform
-from holo.catalog import Catalog
-from holo.checkout.populate import populate_empty
-from holo.checkout.stubs import Stubs
-from holo.checkout.tally import Tally
-from holo.ephemeral.process import NoOverlayError
-from holo.hololib import Library
-from holo.relocation.patch import Relocator
-from holo.relocation.project import placement, shared_project
-from holo.trees.outline import as_recorded, outline_of
-from holo.trees.stubs import attributes, parts_of
+from holo.trees.held import hold, is_whole
+from holo.trees.overlay import Layers
+from holo.trees.stubs import attributes, parts_of, why_none
+
+if TYPE_CHECKING:
+    from holo.catalog import Catalog
+    from holo.checkout.tally import Tally
+    from holo.hololib import CatalogRef, Library
+    from holo.home import Home
+    from holo.relocation.patch import Relocator
 
 _RESERVED = "user.overlay."
 """Begins the names of attributes that say something to overlayfs, mounted without root's rights."""
+
+
+class NoOverlayError(Exception):
+    """This system does not let this user mount something for one process alone; the message says why."""
+
+
+class Lower(NamedTuple):
+    """The directories that an environment is mounted over."""
+
+    layer: str
+    """what names its path"""
+    tree: str
+    blobs: str = ""
+    """where the content of stubs in the tree is"""
+
+
+def hold_tree(
+    home: Home,
+    ref: CatalogRef,
+    load: Callable[[], Catalog],
+    folder: str,
+    held: ExitStack,
+    *,
+    lock: Callable[[], AbstractContextManager[object]],
+    before_copying: Callable[[str], object] = lambda _: None,
+) -> tuple[str, str]:
+    """The paths of the tree of a catalog and of its blobs, made if need be, and nobody removes them while ``held``.
+
+    Whether stubs are possible is tried in ``folder``. ``lock`` holds the library's, shared, while ``load`` is called
+    and the tree is made; ``before_copying`` is called before one is made that is not of stubs.
+    """
+    layers = Layers(home.spaces.path)
+    tree, stubs = os.path.join(layers.trees, ref.digest), layers.stub_tree(ref.digest)
+    has_stubs = is_whole(stubs)
+    if not has_stubs and not is_whole(tree):
+        with lock():
+            has_stubs = why_none(home.library, folder) is None
+        if not has_stubs:
+            before_copying(folder)
+
+    def make(path: str) -> None:
+        with lock():
+            made = make_tree(home.library, load(), path, home.workers, of_stubs=has_stubs)
+        for warning in made.warnings():
+            home.on_wait(f"warning: {warning}")
+
+    path = held.enter_context(
+        hold(stubs if has_stubs else tree, make, f"the tree of catalog {ref.name!r}", home.on_wait)
+    )
+    return parts_of(path) if has_stubs else (path, "")
 
 
 def make_tree(library: Library, catalog: Catalog, path: str, workers: int, *, of_stubs: bool) -> Tally:
@@ -27,6 +83,11 @@ def make_tree(library: Library, catalog: Catalog, path: str, workers: int, *, of
 
     Raises :class:`NoOverlayError`, and :class:`HoloError` as a restore does.
     """
+    from holo.checkout.populate import populate_empty
+    from holo.checkout.stubs import Stubs
+    from holo.relocation.patch import Relocator
+    from holo.trees.outline import as_recorded
+
     for file, values in catalog.xattrs.items():
         if any(name.startswith(_RESERVED) for name in values):
             raise NoOverlayError(f"{file or 'its root'} has attributes that mean something to overlayfs")
@@ -52,6 +113,10 @@ def make_layer(
 
     ``project``: where its project is to be, if that was chosen. Returns warnings.
     """
+    from holo.checkout.populate import populate_empty
+    from holo.relocation.patch import Relocator
+    from holo.relocation.project import placement, shared_project
+
     placed = placement(catalog.project, environment, project)
     relocator = Relocator.of(catalog, environment, placed.root)
     relocator.refuse_impossible(catalog.relocations)
@@ -61,6 +126,9 @@ def make_layer(
 
 def patched_part(catalog: Catalog, relocator: Relocator) -> Catalog:
     """Only the files and symlinks that are others at the new path, and the directories above them."""
+    from holo.catalog import Catalog
+    from holo.trees.outline import outline_of
+
     outline = outline_of(catalog)
     moves = relocator.moves
     relocations = {path: item for path, item in catalog.relocations.items() if moves and relocator.applies(item)}
