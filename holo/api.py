@@ -784,7 +784,8 @@ class Hololib:
         self.home.library.catalogs.resolve(reference)  # what does not exist is told before a lock is made
         with locked_library(self.home.library, exclusive=True, on_wait=self.home.on_wait):
             removed = self.home.library.catalogs.remove(reference)
-        Layers(self.home.spaces.path).collect(self.home.library.catalogs.digests(), dry_run=False)
+        trees, digests = Layers(self.home.spaces.path), self.home.library.catalogs.digests()
+        trees.collect(digests, self.home.spaces.mounted().keys(), dry_run=False)
         return removed
 
     def spaces_without_catalog(self, digest: str) -> list[Space]:

@@ -33,6 +33,9 @@ USED = ".used"
 _BESIDE = (_MARK, ORIGIN, _INODES, USED, _HISTORY)
 """What a space has besides its record and its lock."""
 
+MOUNTED = "overlay"
+"""The method of a space that is a mount."""
+
 _MOUNT_LOCK = ".cover"
 
 PLACES = (".venv", "node_modules")
@@ -227,6 +230,8 @@ class Holotree:
                 return None
             if (moved := self.moved_along(space.path, space.home)) != space.path:
                 space = space._replace(path=moved)
+            if space.used == MOUNTED and not os.path.ismount(space.path):  # since the system was started again
+                space = space._replace(state="restoring")
             if not prove and self.is_default(space):
                 return space
             standing = self._standing(space, platform.identity(descriptor))
@@ -302,6 +307,11 @@ class Holotree:
 
     def refuse_unfinished(self, space: Space) -> None:
         """Raise :class:`Conflict` if a space is incomplete: programs it lacks would be found in other environments."""
+        if space.used == MOUNTED and space.state == "restoring":
+            raise Conflict(
+                f"space {space.name!r} is not mounted at {space.path}: the system was started again, say",
+                f"`holo restore --space {space.name}` mounts it, pristine.",
+            )
         if space.state != "pristine":
             raise Conflict(
                 f"the last restore of space {space.name!r} has not ended: not everything is in {space.path}",
@@ -362,6 +372,14 @@ class Holotree:
                 space = self._anyones(name)
             if space is not None:
                 found.setdefault(space.digest, []).append(name)
+        return found
+
+    def mounted(self) -> dict[str, list[str]]:
+        """The names of spaces that are mounted over trees (:mod:`holo.restore.mounting`), by their catalogs."""
+        found: dict[str, list[str]] = {}
+        for space in self.spaces():
+            if space.used == MOUNTED:
+                found.setdefault(space.digest, []).append(space.name)
         return found
 
     def _anyones(self, name: str) -> Space | None:

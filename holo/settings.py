@@ -80,6 +80,7 @@ class Strategy(enum.StrEnum):
     REFLINK = "reflink"
     HARDLINK = "hardlink"
     COPY = "copy"
+    OVERLAY = "overlay"
 
     @classmethod
     def parse(cls, value: str, source: str) -> Strategy:
@@ -97,6 +98,7 @@ _STRATEGY_NAMES = {
     "hardlink": Strategy.HARDLINK,
     "copy": Strategy.COPY,
     "copy-only": Strategy.COPY,
+    "overlay": Strategy.OVERLAY,
 }
 
 

@@ -32,8 +32,8 @@ from holo.trees.spares import Spares, is_reachable, wanted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_NEEDLESS = frozenset({Method.SNAPSHOT, Method.HARDLINK})
-"""Methods whose trees are no spares: a snapshot is as fast, and hardlinks are not private."""
+_NEEDLESS = frozenset({Method.SNAPSHOT, Method.HARDLINK, Method.OVERLAY})
+"""Methods whose trees are no spares: a snapshot or a mount is as fast, and hardlinks are not private."""
 
 
 class SpareDetails(NamedTuple):
@@ -219,7 +219,7 @@ def _make(
 ) -> bool:
     """Make a spare, or complete one that is still wanted; ``False``: it could not be one, and is gone."""
     spares.prepare()
-    if strategy is Strategy.HARDLINK:
+    if strategy in (Strategy.HARDLINK, Strategy.OVERLAY):
         strategy = Strategy.SMART
     here = home._replace(spaces=spares, spares=0)
     with ExitStack() as locks:

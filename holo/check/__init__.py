@@ -508,7 +508,11 @@ class _Check:
         self._report.golden += 1
         found = [*tree_differences(self._library, path, self._library.catalogs.load(digest), self._workers)]
         problem = self._note_golden(path, digest, found)
-        if problem is not None and self._options.repair and remove_held(path):  # unless it is in use
+        if problem is None or not self._options.repair:
+            return
+        if digest in self._tree.mounted():
+            problem.what += "; spaces are mounted over it: delete them first"
+        elif remove_held(path):  # unless it is in use
             problem.repaired = _MADE_AGAIN
 
     def _check_spare(self, name: str) -> None:

@@ -17,6 +17,7 @@ class Method(StrEnum):
     HARDLINK = "hardlink"
     REFLINK = "reflink"
     COPY = "copy"
+    OVERLAY = "overlay"
 
 
 class Decision(NamedTuple):
@@ -45,6 +46,7 @@ _ORDER = {
     Strategy.REFLINK: (Method.REFLINK,),
     Strategy.HARDLINK: (Method.HARDLINK, Method.REFLINK),
     Strategy.COPY: (),
+    Strategy.OVERLAY: (),
 }
 
 

@@ -44,7 +44,9 @@ SpaceToRunIn = Annotated[
 To = Annotated[Optional[str], typer.Option("--to", metavar="DIR", help="Directory of the space.")]
 StrategyName = Annotated[
     Optional[str],
-    typer.Option("--strategy", metavar="NAME", help="smart, reflink, hardlink or copy (default: from the settings)."),
+    typer.Option(
+        "--strategy", metavar="NAME", help="smart, reflink, hardlink, copy or overlay (default: from the settings)."
+    ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail instead of falling back to another strategy.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Hash every file that is shared or unchanged.")]

@@ -30,9 +30,9 @@ from holo.projects import project_of
 from holo.relocation.project import placement
 from holo.remove import unlink
 from holo.trees.held import discard, hold
-from holo.trees.lower import Lower, NoOverlayError, hold_tree, make_layer
+from holo.trees.lower import Lower, NoOverlayError, hold_tree, make_layer, make_upper
 from holo.trees.overlay import Layers
-from holo.walk import mounted_inside, open_directory
+from holo.walk import mounted_inside
 
 if TYPE_CHECKING:
     from holo.catalog import Catalog
@@ -182,7 +182,7 @@ def _run_over(home: Home, environment: Environment, folder: str, command: list[s
             *(os.path.join(folder, name) for name in ("upper", "work")),
         )
         os.mkdir(place.work)
-        _make_upper(place.upper, layers.layer)
+        make_upper(place.upper, layers.layer)
         return run_process(command, place, at_end)
 
 
@@ -233,19 +233,6 @@ def _make_mount_point(path: str) -> None:
         ) from error
     if not is_ours(status):  # who could move it away with the mount, and put something else there
         raise Conflict(f"{path} is another user's", "Choose another name with --space, or let its owner remove it.")
-
-
-def _make_upper(upper: str, layer: str) -> None:
-    """A directory looks like its uppermost one, so the root of what a run changes has to look like the recorded one."""
-    os.mkdir(upper)
-    model = os.lstat(layer)
-    with platform.closing(open_directory(upper)) as target:
-        platform.disinherit(target, 0o777)
-        # A root that not even its owner may read has no attributes.
-        with suppress(PermissionError), platform.closing(open_directory(layer)) as source:
-            for name, value in platform.get_xattrs(source).items():
-                platform.set_xattr(target, name, value)
-        platform.set_directory(target, model.st_mode & 0o7777, model.st_mtime_ns)
 
 
 # -- where that is not possible -------------------------------------------------------------------------------------

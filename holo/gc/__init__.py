@@ -51,8 +51,11 @@ def collect_garbage(
         report = collect(library, known, holders, policy, trees, layers.names_of_blobs, dry_run=dry_run)
         drafts, locks = spaces.tidy(dry_run=dry_run)
         drafts += collect_builds(library, spaces, dry_run=dry_run)
+        mounted = spaces.mounted()
+        if not dry_run:
+            layers.keep_spaces({name for names in mounted.values() for name in names})
     staying = library.catalogs.digests() - {use.digest for use in report.catalogs}
-    removed, freed = layers.collect(staying, dry_run=dry_run)
+    removed, freed = layers.collect(staying, mounted.keys(), dry_run=dry_run)
     if report.damage:
         raise _incomplete(report.damage)
     return replace(

@@ -21,6 +21,8 @@ _ST_NOSYMFOLLOW = 1 << 13
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _CAP_SYS_ADMIN = 21
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
 
 _OF_A_MOUNT = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME
 """Flags that mount(2) and statvfs(3) have the same bits for."""
@@ -102,6 +104,16 @@ def mount_overlay(
     finally:
         for descriptor in opened:
             os.close(descriptor)
+
+
+def unmount(path: str) -> None:
+    """Let what is mounted at ``path`` go: at once for others, when they leave for those who are in it."""
+    _check(_libc.umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW))
+
+
+def may_mount() -> bool:
+    """Whether this process has the right to mount for everybody."""
+    return bool(_capabilities() >> _CAP_SYS_ADMIN & 1)
 
 
 def _flags_of(path: str) -> int:

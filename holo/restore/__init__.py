@@ -34,10 +34,12 @@ from holo.relocation.project import make_link_trees
 from holo.restore.deletion import delete, delete_locked
 from holo.restore.job import Done, Job, Options, open_space, read_job
 from holo.restore.marks import marked, record_of, remove_draft, save_inodes, save_unchanged
+from holo.restore.mounting import supply_mount, unmount
 from holo.restore.place import choose_place
 from holo.restore.planning import Planned, decide_method, make_plan
 from holo.restore.report import DryRun, RestoreReport, report_of
 from holo.restore.supply import supply_snapshot, supply_spare
+from holo.settings import Strategy
 from holo.space import now
 from holo.trees.outline import outline_of
 
@@ -91,9 +93,17 @@ def make_equal(
     target = choose_place(home, space, path, take_over=options.force, with_history=options.yes)
     if target.known is not None:
         remove_draft(target.known)
+    is_mounted = target.known is not None and target.known.used == Method.OVERLAY
+    if is_mounted and options.strategy is Strategy.SMART:  # it stays what it is unless another is asked for
+        options = options._replace(strategy=Strategy.OVERLAY)
+    elif is_mounted and options.strategy is not Strategy.OVERLAY:
+        unmount(home, space, target.path)
+        target = choose_place(home, space, path, take_over=options.force, with_history=options.yes)
     looked = time.time_ns()
     job = read_job(home, target, catalog, carrier, options)
     try:
+        if options.strategy is Strategy.OVERLAY:
+            return job, supply_mount(job)
         return job, _supply_at_once(job) or _update(job, looked)
     except IntegrityError as error:
         if carrier is None or target.known is not None or home.spaces.find(space) is None:

@@ -11,6 +11,7 @@ from holo.errors import HoloError
 from holo.home import Home
 from holo.remove import remove_at
 from holo.restore.marks import remove_draft
+from holo.restore.mounting import unmount
 from holo.restore.place import refuse_another, refuse_mounts
 from holo.space import Space
 from holo.trees.spares import Spares, is_short_of
@@ -42,8 +43,9 @@ def delete_locked(home: Home, name: str) -> Space:
         _mark(home, space)
     remove_draft(space)
     if not is_gone:
+        was_mounted = unmount(home, name, space.path)
         with spaces.try_lock_mount_point(name) as is_free:
-            if not (is_free and not is_mount_point and _give_back(home, space)):
+            if not (is_free and not was_mounted and not is_mount_point and _give_back(home, space)):
                 remove_at(space.path, itself=is_free, is_mount_point=is_mount_point)
     spaces.forget(name)
     return space._replace(state="replaced") if is_gone else space

@@ -22,8 +22,10 @@ from holo.restore.place import Target
 from holo.settings import Strategy
 from holo.space import Space
 from holo.trees.golden import find_outline
-from holo.trees.outline import Outline
+from holo.trees.outline import Outline, read_outline
+from holo.trees.overlay import Layers
 from holo.trees.spares import Spares
+from holo.trees.stubs import outline_path
 from holo.walk import open_directory
 
 OnProgress: TypeAlias = Callable[[int, int], object]
@@ -146,6 +148,11 @@ def _wanted(home: Home, target: Target, ref: CatalogRef, options: Options, verif
 
 def _outline(home: Home, digest: str, strategy: Strategy) -> tuple[Outline, Catalog] | None:
     """The outline of a tree that can supply the space, and what it parses to."""
+    if strategy is Strategy.OVERLAY:
+        with suppress(OSError, CatalogInvalid, ValueError):
+            outline = read_outline(outline_path(Layers(home.spaces.path).stub_tree(digest)), digest)
+            return outline, outline.parse_catalog()
+        return None
     spare = Spares(home.spaces).find_ready(digest, strategy)
     if spare is not None:
         with suppress(CatalogInvalid, ValueError):

@@ -14,7 +14,7 @@ from holo.hololib import Library
 from holo.holotree import Holotree
 from holo.home import Home
 from holo.space import Space
-from holo.trees.overlay import OVERLAY
+from holo.trees.overlay import OVERLAY, SPACE
 from holo.walk import absolute, mounted_inside, open_directory
 
 _HISTORIES = frozenset({".git", ".hg", ".jj", ".svn"})
@@ -142,7 +142,7 @@ def refuse_place(library: Library, spaces: Holotree, path: str, precious: Sequen
 
 
 def refuse_mounts(path: str, *, is_empty: bool = False) -> bool:
-    """Whether the space itself is a mount point, which it may be.
+    """Whether the space itself is a mount point, which it may be; not if holo has mounted it.
 
     Raises :class:`Conflict` if something is mounted inside it: those files are not the space's to remove. Raises
     :class:`HoloError` if nobody can tell, unless nothing is there. What is mounted later, those meet who open the
@@ -161,7 +161,7 @@ def refuse_mounts(path: str, *, is_empty: bool = False) -> bool:
         )
     if mounted is not None:
         raise Conflict(f"{mounted} is mounted inside the space {path}", "Unmount it first; nothing was changed.")
-    return source is not None
+    return source is not None and source != SPACE
 
 
 def refuse_another(space: Space, hint: str) -> None:

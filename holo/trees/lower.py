@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from holo import platform
 from holo.trees.held import hold, is_whole
 from holo.trees.overlay import Layers
-from holo.trees.stubs import attributes, parts_of, why_none
+from holo.trees.stubs import attributes, outline_path, parts_of, why_none
+from holo.walk import open_directory
 
 if TYPE_CHECKING:
     from holo.catalog import Catalog
@@ -47,7 +48,7 @@ def hold_tree(
     folder: str,
     held: ExitStack,
     *,
-    lock: Callable[[], AbstractContextManager[object]],
+    lock: Callable[[], AbstractContextManager[object]] = nullcontext,
     before_copying: Callable[[str], object] = lambda _: None,
 ) -> tuple[str, str]:
     """The paths of the tree of a catalog and of its blobs, made if need be, and nobody removes them while ``held``.
@@ -86,7 +87,7 @@ def make_tree(library: Library, catalog: Catalog, path: str, workers: int, *, of
     from holo.checkout.populate import populate_empty
     from holo.checkout.stubs import Stubs
     from holo.relocation.patch import Relocator
-    from holo.trees.outline import as_recorded
+    from holo.trees.outline import Outline, as_recorded, body_of
 
     for file, values in catalog.xattrs.items():
         if any(name.startswith(_RESERVED) for name in values):
@@ -96,6 +97,8 @@ def make_tree(library: Library, catalog: Catalog, path: str, workers: int, *, of
         tree, blobs = parts_of(path)
         os.mkdir(tree)
         os.mkdir(blobs)
+        with open(outline_path(path), "xb") as outline:
+            outline.write(Outline(catalog.digest, "", b"", body_of(catalog)).to_bytes())
         with platform.closing(platform.open_root(blobs)) as data:
             stubs = Stubs(library.blobs, data, attributes())
             made = populate_empty(library, recorded, relocator, tree, workers, stubs)
@@ -147,3 +150,16 @@ def patched_part(catalog: Catalog, relocator: Relocator) -> Catalog:
     return Catalog(
         catalog.prefix, [row for row in rows if row[0] in needed], relocations, groups, xattrs, project=catalog.project
     )
+
+
+def make_upper(upper: str, layer: str) -> None:
+    """A directory looks like its uppermost one, so the root of what a run changes has to look like the recorded one."""
+    os.mkdir(upper)
+    model = os.lstat(layer)
+    with platform.closing(open_directory(upper)) as target:
+        platform.disinherit(target, 0o777)
+        # A root that not even its owner may read has no attributes.
+        with suppress(PermissionError), platform.closing(open_directory(layer)) as source:
+            for name, value in platform.get_xattrs(source).items():
+                platform.set_xattr(target, name, value)
+        platform.set_directory(target, model.st_mode & 0o7777, model.st_mtime_ns)

@@ -7,6 +7,7 @@ All of it is in one folder for each user:
         stubs/<digest>-... the same without its contents, and names of the blobs that have them: see holo.trees.stubs
         layers/<key>       its files that name their own path, patched for one path, with the directories above them
         runs/<id>          what one run changes
+        spaces/<name>/<id> of a space that is mounted for everybody: its layer, and what was changed in it
 
 Each is held by its lock, see :mod:`holo.trees.held`: runs share those of the trees and layers that they are mounted
 over, and each run holds its own. Users do not share the folder: in a user namespace the kernel shows files of others as
@@ -22,7 +23,7 @@ import os
 import stat
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import suppress
 
 from holo import digest as digests
@@ -33,13 +34,13 @@ from holo.trees.private import is_private, make_private
 _FOLDER = ".ephemeral-"
 """Begins the folder's name. A space cannot have such a name."""
 
-_FOLDERS = ("trees", "stubs", "layers", "runs")
+_FOLDERS = ("trees", "stubs", "layers", "runs", "spaces")
 
 TREE, BLOBS = "tree", "blobs"
 """In the folder of a tree of stubs: what is mounted, and names of the blobs that have the contents."""
 
-OVERLAY = "holo-ephemeral"
-"""The source that the system shows for such an overlay."""
+OVERLAY, SPACE = "holo-ephemeral", "holo-space"
+"""The sources that the system shows for the overlay of a throw-away environment, and of a space."""
 
 
 class Layers:
@@ -47,7 +48,9 @@ class Layers:
 
     def __init__(self, holotree: str) -> None:
         self.path = os.path.join(holotree, _FOLDER + str(platform.user_id()))
-        self.trees, self.stubs, self.layers, self.runs = (os.path.join(self.path, name) for name in _FOLDERS)
+        self.trees, self.stubs, self.layers, self.runs, self.spaces = (
+            os.path.join(self.path, name) for name in _FOLDERS
+        )
 
     def prepare(self) -> None:
         """Make the folders. Raises :class:`~holo.errors.Conflict` if they could be another user's."""
@@ -87,17 +90,18 @@ class Layers:
 
         return sorted({*map(name_of, names)})
 
-    def collect(self, catalogs: set[str], *, dry_run: bool) -> tuple[int, int]:
+    def collect(self, catalogs: set[str], mounted: Set[str], *, dry_run: bool) -> tuple[int, int]:
         """Remove all trees but those of ``catalogs``, and all layers, unless a run uses them.
+
+        ``mounted``: the catalogs of spaces that are mounted over their trees.
 
         Each path that a run was at has a layer of its own, which takes milliseconds to make. Returns how many, and the
         bytes that are free then.
         """
         from holo.trees.held import remove_held
 
-        doomed = [
-            path for path, digest in self.all_trees() if digest not in catalogs or self._is_of_another(path, digest)
-        ]
+        trees = [(path, digest) for path, digest in self.all_trees() if digest not in mounted]
+        doomed = [path for path, digest in trees if digest not in catalogs or self._is_of_another(path, digest)]
         doomed += [os.path.join(self.layers, name) for name in self.of(self.layers)]
         removed = freed = 0
         for path in doomed:
@@ -106,6 +110,14 @@ class Layers:
                 removed += 1
                 freed += size
         return removed, freed
+
+    def keep_spaces(self, names: set[str]) -> None:
+        """Remove what is left of mounted spaces but those. No space is being restored meanwhile."""
+        from holo.remove import remove_at
+
+        for name in self.of(self.spaces):
+            if name not in names:
+                remove_at(os.path.join(self.spaces, name))
 
     def all_trees(self) -> Iterator[tuple[str, str]]:
         """The path of each tree, of either kind, and the digest of its catalog."""

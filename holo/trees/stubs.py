@@ -3,6 +3,7 @@
     stubs/<digest>-<key>/
         tree       the catalog in directories; files that can be are stubs (see holo.checkout.stubs)
         blobs      names of the blobs that overlayfs shows for them
+        outline    for spaces: mounts the tree as one needs no more of the catalog
 
 They are used where that works and files cannot share blocks with blobs: where they can, a plain tree costs no data
 either, and is made as fast.
@@ -33,6 +34,11 @@ def parts_of(path: str) -> tuple[str, str]:
     return os.path.join(path, TREE), os.path.join(path, BLOBS)
 
 
+def outline_path(path: str) -> str:
+    """The outline of the catalog."""
+    return os.path.join(path, "outline")
+
+
 def attributes() -> str:
     """The class of the attributes that make a file a stub."""
     return namespaces.overlay_attributes() if sys.platform == "linux" else ""
@@ -53,6 +59,23 @@ def why_none(library: Library, folder: str) -> str | None:
             return "files share blocks with blobs"
         why = probe.hardlink(library.blobs.directory, target)
     return f"blobs cannot be hardlinked ({why})" if why else why_not_mounted(os.path.join(folder, "stubs"))
+
+
+def why_not_for_all(folder: str) -> str | None:
+    """Try, in a directory that is made for it, whether an overlay can be mounted for all; ``None``, or why not."""
+    if sys.platform != "linux":
+        return "only Linux can do that"
+    lower, upper, work, target = (os.path.join(folder, name) for name in ("lower", "upper", "work", "on"))
+    try:
+        for path in (folder, lower, upper, work, target):
+            os.mkdir(path)
+        namespaces.mount_overlay(OVERLAY, target, (lower,), upper, work)
+        namespaces.unmount(target)
+    except OSError as error:
+        return error.strerror
+    finally:
+        remove_at(folder)
+    return None
 
 
 def why_not_mounted(folder: str) -> str | None:

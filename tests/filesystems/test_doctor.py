@@ -21,7 +21,7 @@ from support.filesystems import Filesystem, Mounts
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the filesystems under test are Linux's")
 
-WAYS = ["reflink", "hardlink", "snapshot", "copy", "stubs"]
+WAYS = ["reflink", "hardlink", "snapshot", "copy", "overlay", "stubs"]
 
 
 def pair(root: Path) -> tuple[Path, Path]:
@@ -44,13 +44,16 @@ def test_doctor_knows_each_filesystem(filesystem: Filesystem) -> None:
         "hardlink": True,
         "snapshot": filesystem.name == "btrfs",
         "copy": True,
+        "overlay": found.capabilities["overlay"].available,
         "stubs": found.capabilities["stubs"].available,
     }
     if tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 16):
         assert found.capabilities["stubs"].available
+    assert found.capabilities["overlay"].available or os.geteuid() != 0
+    mounted = (found.capabilities["overlay"], found.capabilities["stubs"])
     for can in found.capabilities.values():
         assert (can.reason is None) is can.available
-        assert (can.files_per_second or 0) > 0 or not can.available or can is found.capabilities["stubs"]
+        assert (can.files_per_second or 0) > 0 or not can.available or can in mounted
     assert bool(found.advice) is not filesystem.reflinks
     if not filesystem.reflinks:
         assert found.capabilities["reflink"].reason == f"{filesystem.name} cannot reflink"
@@ -89,6 +92,7 @@ def test_reflinks_work_across_subvolumes(mounts: Mounts) -> None:
         "hardlink": False,
         "snapshot": True,
         "copy": True,
+        "overlay": os.geteuid() == 0,
         "stubs": False,
     }
     assert found.advice == []

@@ -253,7 +253,7 @@ def test_ages(tmp_path: Path, text: str, seconds: int | None, again: str) -> Non
 
 
 def test_unknown_strategy_names_its_source(tmp_path: Path) -> None:
-    allowed = "smart, auto, reflink, hardlink, copy or copy-only"
+    allowed = "smart, auto, reflink, hardlink, copy, copy-only or overlay"
     sources = [
         ({"strategy": "fast"}, None, "flag --strategy"),
         ({"RCC_HOLOTREE_STRATEGY": "fast"}, None, "environment variable RCC_HOLOTREE_STRATEGY"),

@@ -1,0 +1,159 @@
+"""A space that is a mount: an overlay of the catalog's tree, what names its path, and what is changed in it.
+
+Everybody sees it, so it takes the right to mount for everybody. It is as pristine as its tree when it is mounted, and
+that takes no time and no room, whatever the size. Nothing of it outlives the mount: whoever restores it gets another
+one with nothing changed in it, and so it is after the system was started again.
+
+    .ephemeral-<user>/spaces/<name>/<id>/     layer, upper, work: of the mount that there is, or of one that is made
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from holo import platform
+from holo.checkout.proof import stamp_before
+from holo.checkout.strategy import Decision, Method
+from holo.checkout.tally import Tally
+from holo.errors import Conflict, StrategyUnavailable, UsageError, os_errors_as
+from holo.home import Home
+from holo.remove import remove_at
+from holo.restore.job import Done, Job
+from holo.restore.marks import marked, record_of
+from holo.trees.lower import Lower, NoOverlayError, hold_tree, make_layer, make_upper
+from holo.trees.overlay import SPACE, Layers
+from holo.trees.stubs import attributes
+from holo.walk import make_folders
+
+if sys.platform == "linux":
+    from holo.platform import namespaces
+
+_WAYS_OUT = (
+    "Only root with CAP_SYS_ADMIN can mount a space for everybody (in a container: one that was given it). "
+    "Use `holo run --ephemeral`, or another strategy."
+)
+
+
+def supply_mount(job: Job) -> Done:
+    """Mount the space, with nothing changed in it. Raises :class:`StrategyUnavailable`; nothing is left then."""
+    home, target = job.home, job.target
+    if job.contents is not home.library.blobs:
+        raise UsageError("a space of a bundle cannot be mounted", "Import the bundle first.")
+    if job.options.verify:
+        raise UsageError("--verify reads no mounted space", f"Use `holo check --space {target.space}`.")
+    layers = Layers(home.spaces.path)
+    if sys.platform != "linux" or not namespaces.may_mount():
+        raise _unavailable(target.path, "Operation not permitted")
+    layers.prepare()
+    own = os.path.join(layers.spaces, target.space)
+    folder = os.path.join(own, os.urandom(8).hex())
+    with ExitStack() as held, os_errors_as(f"cannot make {folder}"):
+        try:
+            make_folders(folder)
+            lower = Lower(os.path.join(folder, "layer"), *hold_tree(home, job.catalog, job.wanted.load, folder, held))
+            os.mkdir(lower.layer, 0o700)
+            here, project = target.path, job.wanted.project.root
+            warnings = make_layer(home.library, job.wanted.part, lower.layer, here, project, home.workers)
+            os.mkdir(os.path.join(folder, "work"))
+            make_upper(os.path.join(folder, "upper"), lower.layer)
+        except BaseException as error:
+            remove_at(folder)
+            with suppress(OSError):
+                os.rmdir(own)
+            if isinstance(error, NoOverlayError):
+                raise _unavailable(target.path, str(error)) from None
+            raise
+        decision = Decision(job.options.strategy, Method.OVERLAY)
+        try:
+            _mount(job, decision, lower, folder)
+        except StrategyUnavailable:
+            if target.known is None:
+                remove_at(own)
+            raise
+        for name in os.listdir(own):  # of the one before, or of one that was killed
+            if name != os.path.basename(folder):
+                remove_at(os.path.join(own, name))
+    for warning in warnings:
+        home.on_wait(f"warning: {warning}")
+    return Done(decision, _tally(job))
+
+
+def _unavailable(path: str, why: str | None) -> StrategyUnavailable:
+    return StrategyUnavailable(f"cannot mount the space {path} for everybody: {why}", _WAYS_OUT)
+
+
+def _mount(job: Job, decision: Decision, lower: Lower, folder: str) -> None:
+    spaces, target = job.home.spaces, job.target
+    record = record_of(job, decision)
+    is_new = target.known is None
+    with _uncovered(job.home, target.space, target.path), marked(spaces, record, is_new=is_new):
+        os.makedirs(os.path.dirname(target.path), exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(target.path, 0o700)
+        if not _unmount(target.path) and not target.is_new:
+            remove_at(target.path, itself=False)
+        upper, work = (os.path.join(folder, name) for name in ("upper", "work"))
+        if sys.platform == "linux":
+            over, kind = (lower.layer, lower.tree), attributes() if lower.blobs else ""
+            try:
+                namespaces.mount_overlay(SPACE, target.path, over, upper, work, lower.blobs, kind)
+            except OSError as error:
+                if is_new:
+                    remove_at(target.path)
+                raise _unavailable(target.path, error.strerror) from None
+        with platform.closing(platform.open_root(target.path)) as root:
+            stamp = stamp_before(platform.status(root, "").st_ctime_ns, record.times)
+            spaces.save(record.finished(stamp, platform.identity(root), "", 0))
+
+
+@contextmanager
+def _uncovered(home: Home, space: str, path: str) -> Iterator[None]:
+    """Keep commands from being mounted over the space. Raises :class:`Conflict` if some are."""
+    with home.spaces.try_lock_mount_point(space) as is_free:
+        if not is_free:  # what is mounted over the space would go with it
+            raise Conflict(f"commands run in throw-away environments over {path}", "Try again when they have ended.")
+        yield
+
+
+def _tally(job: Job) -> Tally:
+    """All files count as shared but those that name the path."""
+    totals, relocator = job.wanted.totals, job.wanted.relocator
+    private = {path for path, item in job.wanted.part.relocations.items() if relocator.applies(item)}
+    written = sum(row[2] for path, row in job.wanted.part.files() if path in private)
+    return Tally(
+        reflinked=totals.files - len(private),
+        copied=len(private),
+        shared_bytes=totals.bytes - written,
+        written_bytes=written,
+    )
+
+
+def unmount(home: Home, space: str, path: str) -> bool:
+    """Unmount a space if holo has mounted it, and remove what was changed in it; whether it was mounted.
+
+    Who is in it stays there until they leave.
+    """
+    own = os.path.join(Layers(home.spaces.path).spaces, space)
+    if not (os.path.isdir(own) or _is_mounted(path)):
+        return False
+    with _uncovered(home, space, path):
+        was_mounted = _unmount(path)
+    remove_at(own)
+    return was_mounted
+
+
+def _unmount(path: str) -> bool:
+    if sys.platform == "linux" and _is_mounted(path):
+        with os_errors_as(f"cannot unmount {path}"):
+            namespaces.unmount(os.path.realpath(path))
+        return True
+    return False
+
+
+def _is_mounted(path: str) -> bool:
+    with suppress(OSError):  # no /proc
+        return platform.source_at(os.path.realpath(path)) == SPACE
+    return False

@@ -1,0 +1,218 @@
+"""Spaces that are mounts: `--strategy overlay`, which only root can have."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from holo.trees.overlay import SPACE
+from support import compare, trees
+from support.cli import Holo
+from support.faults import Supervisor
+from support.filesystems import Filesystem
+from support.forks import ForkedHolo, Forks, User
+from support.scenarios import spread
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts spaces")
+
+ext4 = pytest.mark.parametrize("filesystem", ["ext4"], indirect=True)
+
+
+@pytest.fixture
+def holo(filesystem: Filesystem, forks: Forks) -> Iterator[Holo]:
+    """A home with a catalog ``env``: its files are so small that they are raw."""
+    holo = ForkedHolo(filesystem.root, forks)
+    trees.small(source(holo))
+    holo("record", source(holo), "--name", "env")
+    yield holo
+    for path in mounted(holo):
+        subprocess.run(["umount", "-l", path], check=False)
+
+
+def source(holo: Holo) -> Path:
+    return holo.root / "the-recorded-environment-of-a-user-somewhere-in-the-file-system"
+
+
+def mounted(holo: Holo) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line.split()[4] for line in lines if f" {SPACE} " in line and line.split()[4].startswith(f"{holo.root}/")]
+
+
+def is_pristine(holo: Holo, path: Path) -> bool:
+    return compare.differences(source(holo), path, new=path) == []
+
+
+def left(holo: Holo) -> list[Path]:
+    return [*holo.holotree.glob("[!.]*"), *holo.holotree.glob(".ephemeral-0/spaces/*")]
+
+
+def test_a_space_from_init_to_delete(holo: Holo) -> None:
+    report = holo("init", "job", "env", "--strategy", "overlay", "--json").json()
+    assert report["strategy"] == {"requested": "overlay", "used": "overlay", "reason": None}
+    files = report["files"]
+    assert files["reflinked"] + files["copied"] == files["total"]
+    assert files["copied"] == files["relocated"] > 0
+    space = Path(report["path"])
+    assert mounted(holo) == [str(space)]
+    assert is_pristine(holo, space)
+    hello = subprocess.run([space / "bin" / "hello"], capture_output=True, text=True, check=True)
+    assert hello.stdout == f"hello from {space}\n", "every process sees it"
+    assert holo("check", "--space", "job", "--json").json()["problems"] == []
+
+    other = holo("init", "other", "env", "--strategy", "overlay", "--json").json()["path"]
+    (space / "lib" / "data.txt").write_text("changed")
+    (space / "lib" / "deep").rename(space / "moved")
+    (space / "lib" / "other.txt").unlink()
+    assert is_pristine(holo, Path(other))
+    (row,) = [row for row in holo("list", "--json").json()["spaces"] if row["name"] == "job"]
+    assert row["state"] == "changed"
+    again = holo("restore", "job", "--json").json()
+    assert again["strategy"]["used"] == "overlay", "it stays what it is"
+    assert is_pristine(holo, space)
+    assert len(mounted(holo)) == 2
+    assert len([*holo.holotree.glob(".ephemeral-0/spaces/job/*")]) == 1
+
+    holo("delete", "job")
+    holo("delete", "other")
+    assert mounted(holo) == left(holo) == []
+
+
+@ext4
+def test_after_the_system_was_started_again(holo: Holo) -> None:
+    space = Path(holo("init", "job", "env", "--strategy", "overlay", "--json").json()["path"])
+    (space / "lib" / "data.txt").write_text("changed")
+    subprocess.run(["umount", space], check=True)
+    assert holo("list", "--json").json()["spaces"][0]["state"] == "restoring"
+    refused = holo("run", "--space", "job", "--", "true", code=1)
+    assert "is not mounted" in refused.stderr
+    assert "holo restore --space job" in refused.stderr
+    holo("restore", "job")
+    assert is_pristine(holo, space)
+    subprocess.run(["umount", space], check=True)
+    holo("delete", "job")
+    assert left(holo) == []
+
+
+@ext4
+def test_gc_and_check_keep_what_is_mounted(holo: Holo) -> None:
+    space = Path(holo("init", "job", "env", "--strategy", "overlay", "--json").json()["path"])
+    before = compare.snapshot(space)
+    holo("catalogs", "--remove", "env")
+    holo("gc")
+    assert compare.snapshot(space) == before
+    holo("record", source(holo), "--name", "env")
+    (tree,) = holo.holotree.glob(".ephemeral-0/*/*/tree")
+    (tree / "bin" / "hello").unlink()
+    report = holo("check", "--repair", "--json", code=3).json()
+    assert ["delete them first" in problem["what"] for problem in report["problems"]] == [True]
+    assert (space / "lib" / "data.txt").read_text() == "data\n" * 2000
+    holo("delete", "job")
+    holo("check", "--repair")
+    holo("catalogs", "--remove", "env")
+    holo("gc")
+    assert [*holo.holotree.glob(".ephemeral-0/*/*")] == left(holo) == []
+
+
+@ext4
+def test_another_strategy_is_another_space(holo: Holo) -> None:
+    space = Path(holo("init", "job", "env", "--json").json()["path"])
+    (space / "lib" / "new").touch()
+    holo("restore", "job", "--strategy", "overlay")
+    assert mounted(holo) == [str(space)]
+    assert is_pristine(holo, space)
+    assert holo("restore", "job", "--strategy", "copy", "--json").json()["strategy"]["used"] == "copy"
+    assert mounted(holo) == [*holo.holotree.glob(".ephemeral-0/spaces/*")] == []
+    assert is_pristine(holo, space)
+
+
+@ext4
+def test_commands_in_throw_away_environments_keep_it(holo: Holo) -> None:
+    """What is mounted over the space, for one command, would go with it."""
+    space = Path(holo("init", "job", "env", "--strategy", "overlay", "--json").json()["path"])
+    program = f"PYTHONPATH={Path(__file__).parents[2]} {sys.executable} -m holo"
+    for command in ("restore job", "delete job"):
+        script = f"nsenter --mount=/proc/{os.getpid()}/ns/mnt sh -c '{program} {command}'; echo $?"
+        done = holo("run", "--ephemeral", "--space", "job", "--", "sh", "-c", script)
+        assert "throw-away environments" in done.stderr
+        assert done.stdout.split() == ["1"]
+    assert is_pristine(holo, space)
+
+
+@ext4
+@pytest.mark.parametrize("way", ["user", "no right", "refused"])
+def test_a_mount_that_is_refused_leaves_nothing(
+    holo: Holo, forks: Forks, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["init", "job", "env", "--strategy", "overlay"]
+    if way == "user":
+        subprocess.run(["chown", "-R", "1001:1001", holo.root], check=True)
+        for folder in holo.root.parents:
+            folder.chmod(folder.stat().st_mode | 0o011)
+        done = forks(*arguments, env=holo.environment(), user=User(1001), code=1)
+    elif way == "no right":
+        bounded = ["setpriv", "--bounding-set=-sys_admin", sys.executable, "-m", "holo", *arguments]
+        environment = {**holo.environment(), "PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run(bounded, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+    else:
+        from holo import HoloError, Hololib
+        from holo.platform import namespaces
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(namespaces, "mount_overlay", refuse)
+        monkeypatch.setenv("HOLO_SETTINGS", os.devnull)
+        with pytest.raises(HoloError, match=r"cannot mount .* Operation not permitted"):
+            Hololib(holo.home).init("job", "env", strategy="overlay")
+    if way != "refused":
+        assert "cannot mount the space" in done.stderr
+        assert "CAP_SYS_ADMIN" in done.stderr
+    assert left(holo) == []
+    assert [*(holo.holotree / ".spaces").glob("job.*")] in ([], [holo.holotree / ".spaces" / "job.lock"])
+
+
+@ext4
+@pytest.mark.parametrize("command", ["init", "restore", "delete"])
+@pytest.mark.torture
+def test_killed_at_any_moment(holo: Holo, supervisor: Supervisor, command: str, torture: bool) -> None:
+    """The same command, or a restore, makes it good; in the end nothing is left."""
+    first = ("init", "job", "env", "--strategy", "overlay")
+    arguments = {"init": first, "restore": ("restore", "job"), "delete": ("delete", "job")}[command]
+
+    def prepare() -> None:
+        if command != "init":
+            (Path(holo(*first, "--json").json()["path"]) / "lib" / "data.txt").write_text("changed")
+
+    holo(*first)  # makes the tree
+    holo("delete", "job")
+    prepare()
+    whole = supervisor.run(holo.root, arguments, holo.environment())
+    assert whole.code == 0, whole
+    for number in spread(len(whole.calls), len(whole.calls) if torture else 3):
+        if holo("list", "--json").json()["spaces"]:
+            holo("delete", "job")
+        prepare()
+        supervisor.run(holo.root, arguments, holo.environment(), kill="group", at=number)
+        holo("list")
+        if command == "delete" and not holo("list", "--json").json()["spaces"]:
+            continue
+        path = Path(holo(*first, "--json").json()["path"])
+        assert is_pristine(holo, path), number
+        assert len(mounted(holo)) == 1, number
+        holo("delete", "job")
+        holo("gc")
+        assert mounted(holo) == left(holo) == [], number
+
+
+@ext4
+def test_uninstall(holo: Holo) -> None:
+    holo("init", "job", "env", "--strategy", "overlay")
+    holo("uninstall", "--yes")
+    assert mounted(holo) == []
+    assert not holo.holotree.exists()
