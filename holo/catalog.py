@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import gc
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
-from itertools import chain
+from io import BytesIO
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from holo import digest as digests
@@ -156,35 +159,17 @@ class Catalog:
         return self._document
 
     def _to_json(self) -> bytes:
-        document = {
-            "version": self.version,
-            "prefix": escape(self.prefix),
-            **({"project": escape(self.project)} if self.version > 1 else {}),
-            "directories": self._escaped_directories(),
-            **self._additions(),
-        }
-        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-
-    def _escaped_directories(self) -> Sequence[Any]:
-        """The directories as they stand in the document. In most catalogs no name has to be escaped."""
-        texts = []
-        for path, _, _, files, links in self.directories:
-            texts += [path, *[row[0] for row in files]]
-            for name, target, _ in links:
-                texts += [name, target]
-        text = "/".join(texts)
-        if escape(text) == text:
-            return self.directories  # JSON has a tuple as a list
-        return [
-            [
-                escape(path),
-                mode,
-                mtime,
-                [[escape(row[0]), *row[1:]] for row in files],
-                [[escape(name), escape(target), time] for name, target, time in links],
-            ]
-            for path, mode, mtime, files, links in self.directories
-        ]
+        # Some directories at a time: the encoder makes a text of each number, and a million rows have many.
+        encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+        head = {"version": self.version, "prefix": escape(self.prefix)}
+        if self.version > 1:
+            head["project"] = escape(self.project)
+        document = BytesIO()
+        document.write(f'{encode(head)[:-1]},"directories":['.encode())
+        for number, part in enumerate(_parts(self.directories)):
+            document.write(b"," * (number > 0) + encode(_escaped(part))[1:-1].encode())
+        document.write(f"],{encode(self._additions())[1:]}".encode())
+        return document.getvalue()
 
     def _additions(self) -> Document:
         """What only a few files have, as it stands in the document."""
@@ -267,6 +252,36 @@ def escape(text: str) -> str:
     return text
 
 
+_PART = 200
+"""Directories that are written or checked at a time."""
+
+
+def _parts(directories: list[DirectoryRow]) -> Iterator[list[DirectoryRow]]:
+    return (directories[start : start + _PART] for start in range(0, len(directories), _PART))
+
+
+def _escaped(directories: list[DirectoryRow]) -> Sequence[Any]:
+    """Directories as they stand in the document. In most of them no name has to be escaped."""
+    texts = []
+    for path, _, _, files, links in directories:
+        texts += [path, *[row[0] for row in files]]
+        for name, target, _ in links:
+            texts += [name, target]
+    text = "/".join(texts)
+    if escape(text) == text:
+        return directories  # JSON has a tuple as a list
+    return [
+        [
+            escape(path),
+            mode,
+            mtime,
+            [[escape(row[0]), *row[1:]] for row in files],
+            [[escape(name), escape(target), time] for name, target, time in links],
+        ]
+        for path, mode, mtime, files, links in directories
+    ]
+
+
 def unescape(text: str) -> str:
     r"""The inverse of :func:`escape`. Only ``\\`` and ``\x80`` to ``\xff`` are accepted."""
     if "\\" not in text:
@@ -286,17 +301,80 @@ def parse_quickly(data: bytes) -> Document | None:
     Whole columns are checked at a time, which takes a third of the time of the model's parser. Doubt is the
     model's to resolve, and an error its to explain.
     """
+    if re.search(rb"\\u[dD][89a-fA-F]", data):
+        return None  # half a character, perhaps, which json.loads lets pass
     try:
-        document: Document = json.loads(data.decode(), object_pairs_hook=_unique)
+        document = _parse_in_parts(data)
+        if document is None:
+            document = json.loads(data.decode(), object_pairs_hook=_unique)
+            if type(document) is dict and "directories" in document:
+                document["directories"] = _rows_of(document["directories"], {})
     except (ValueError, RecursionError):
         return None
-    if not _is_document(document) or re.search(rb"\\u[dD][89a-fA-F]", data):
-        return None  # half a character, perhaps, which json.loads lets pass
-    document["directories"] = [  # JSON has lists only
-        (path, mode, time, [*map(tuple, files)], [*map(tuple, links)])
-        for path, mode, time, files, links in document["directories"]
-    ]
+    return document if _is_document(document) else None
+
+
+_HEAD = re.compile(
+    rb'\{"version":\d+,"prefix":"[^"\\]*+(?:\\.[^"\\]*+)*+"(?:,"project":"[^"\\]*+(?:\\.[^"\\]*+)*+")?,"directories":\['
+)
+_WINDOW = 1 << 20
+"""Bytes of a document that are parsed at a time. A directory that takes more is parsed at once all the same."""
+
+
+def _parse_in_parts(data: bytes) -> Document | None:
+    """The document, if :meth:`Catalog.to_json` made it. Raises :class:`ValueError` if its form is wrong.
+
+    What JSON has for a million rows takes twice the memory of the rows, so that is never there as a whole.
+    """
+    head = _HEAD.match(data)
+    if head is None:
+        return None
+    decoder = json.JSONDecoder(object_pairs_hook=_unique)
+    directories: list[DirectoryRow] = []
+    same: dict[int, int] = {}
+    begin = head.end()
+    window, is_last = _WINDOW, False
+    while not is_last:
+        text, _ = codecs.utf_8_decode(data[begin : begin + window], "strict", False)
+        rows: list[Any] = []
+        done = 0
+        with suppress(ValueError):  # the window ends within a row, or the row is wrong
+            while not is_last:
+                row, end = decoder.raw_decode(text, done)
+                if text[end : end + 1] not in (",", "]"):
+                    break
+                rows.append(row)
+                done, is_last = end + 1, text[end] == "]"
+        if rows:
+            directories += _rows_of(rows, same)
+            begin += done if text.isascii() else len(text[:done].encode())
+            window = _WINDOW
+        elif begin + window < len(data):
+            window *= 2
+        else:
+            raise ValueError("a directory is not JSON")
+    document: Document = json.loads((data[: head.end()] + data[begin - 1 :]).decode(), object_pairs_hook=_unique)
+    document["directories"] = directories
     return document
+
+
+def _rows_of(rows: Any, same: dict[int, int]) -> list[DirectoryRow]:
+    """Rows as tuples, for JSON has lists only. Equal modes and sizes become the ``same`` number, which saves memory.
+
+    Raises :class:`ValueError` if their form is wrong.
+    """
+    if not _are_directories(rows, list):
+        raise ValueError("a directory has not the form that it must have")
+    columns: list[Iterable[Any]] = [*zip(*chain.from_iterable(row[3] for row in rows), strict=True)]
+    for numbers in columns[1:3]:
+        for number in {*numbers}:
+            same.setdefault(number, number)
+    columns[1:3] = (map(same.__getitem__, numbers) for numbers in columns[1:3])
+    files = zip(*columns, strict=True)
+    return [
+        (path, mode, time, [*islice(files, len(lists))], [*map(tuple, links)])
+        for path, mode, time, lists, links in rows
+    ]
 
 
 # The quote of the first name either begins it, or ends the string before it. In the second case one of the characters
@@ -331,6 +409,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_document(document: Document) -> bool:
+    """Whether the form of all but its directories is right."""
     if type(document) is not dict or not _REQUIRED <= document.keys() <= _KEYS:
         return False
     version = document["version"]
@@ -339,7 +418,6 @@ def _is_document(document: Document) -> bool:
         and 1 <= version <= VERSION
         and ("project" in document) is (version > 1)
         and _texts([document["prefix"], document.get("project", "")], _LONG)
-        and _are_directories(document["directories"], list)
         and _are_additions(document, version)
     )
 
@@ -493,7 +571,7 @@ def _check_project(project: str) -> None:
 
 def _check_rows(prefix: str, directories: list[DirectoryRow]) -> None:
     """Check the form of rows in memory, and name the first one that does not have it."""
-    if _are_directories(directories, tuple):
+    if directories and all(_are_directories(part, tuple) for part in _parts(directories)):
         return
     from shlex import quote
 
@@ -517,10 +595,9 @@ def _check_tree(directories: list[DirectoryRow], *, escaped: bool) -> list[Direc
     """Check that the rows form one tree without duplicates; decode names if any is ``escaped``."""
     if escaped:
         directories = [_unescape_row(row) for row in directories]
-    names_of: dict[str, set[str]] = {}
-    for path, _, _, files, links in directories:
-        names = [row[0] for row in files]
-        names += [row[0] for row in links]
+    names_of: dict[str, set[str] | int] = {}  # a number of the row until there is a directory in it
+    for index, (path, _, _, files, links) in enumerate(directories):
+        names = _names_in(files, links)
         unique = set(names)
         if len(unique) != len(names):
             raise _Invalid(f"two entries of directory {path!r} have the same name")
@@ -528,22 +605,29 @@ def _check_tree(directories: list[DirectoryRow], *, escaped: bool) -> list[Direc
             raise _Invalid(f"directory {path!r} has an entry named '.' or '..'")
         if links:
             _check_lengths((row[1] for row in links), LONGEST_TARGET)
-        if names_of:
+        if index:
             parent, _, name = path.rpartition("/")
             siblings = names_of.get(parent)
             if siblings is None or not name or name in _RESERVED or path[0] == "/":
                 raise _Invalid(f"directory {path!r} is not below a directory listed before it")
             if path.count("/") >= MAX_DEPTH:
                 raise _Invalid(f"its directories are more than {MAX_DEPTH} levels deep")
+            if isinstance(siblings, int):
+                siblings = names_of[parent] = {*_names_in(*directories[siblings][3:])}
             if name in siblings:
                 raise _Invalid(f"there are two entries at {path!r}")
             siblings.add(name)
+            names.append(name)
         elif path:
             raise _Invalid("the first directory is not the root")
-        names_of[path] = unique
-    _check_lengths(chain.from_iterable(names_of.values()), LONGEST_NAME)
+        _check_lengths(names, LONGEST_NAME)
+        names_of[path] = index
     _check_sizes([file for row in directories for file in row[3]])
     return directories
+
+
+def _names_in(files: list[FileRow], links: list[SymlinkRow]) -> list[str]:
+    return [row[0] for row in files] + [row[0] for row in links]
 
 
 def _check_sizes(files: list[FileRow]) -> None:

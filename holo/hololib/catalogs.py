@@ -24,7 +24,7 @@ from holo.errors import (
     choice,
     os_errors_as,
 )
-from holo.files import NOT_DAMAGE, SMALL, names_in, read_file, seal, sync_folder, unseal, write_atomically
+from holo.files import NOT_DAMAGE, SMALL, names_in, open_file, read_file, seal, sync_folder, unseal, write_atomically
 from holo.hololib.golden import remove_golden
 from holo.hololib.layout import NAME, catalog_digest, catalog_name, check_name, library_folder
 from holo.hololib.reference import CatalogRef
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _SHORTEST_PREFIX = 4
 
 LARGEST = 256 << 20
-"""Bytes of a catalog: some two million files, which take 1.5 GB of memory to parse. A larger one is refused."""
+"""Bytes of a catalog: some two million files, which take 1.2 GB of memory to parse. A larger one is refused."""
 
 
 class CatalogSummary(NamedTuple):
@@ -410,10 +410,17 @@ def leaving_others() -> Iterator[None]:
 
 
 def _holds(path: str, data: bytes) -> bool:
+    """Whether a file has this content; of a large one, not all of it is in memory at once."""
     try:
-        return read_file(path, len(data))[0] == data
+        descriptor = open_file(path)
     except OSError:
         return False
+    try:
+        return os.fstat(descriptor).st_size == len(data) and digests.of_file(descriptor) == digests.of(data)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def summarize(catalog: Catalog, name: str | None, recorded: float | None = None) -> CatalogSummary:

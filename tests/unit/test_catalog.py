@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import example, given, settings
@@ -15,12 +16,14 @@ from holo import digest as digests
 from holo.catalog import (
     Catalog,
     DirectoryRow,
+    Document,
     FileRow,
     Relocation,
     SymlinkRow,
     _Invalid,
     directories_in,
     escape,
+    parse_quickly,
     unescape,
 )
 from holo.catalog_model import Kind, json_schema
@@ -160,6 +163,51 @@ def test_what_is_written_is_read(catalog: Catalog) -> None:
     assert again.xattrs == catalog.xattrs
     assert again.digest == catalog.digest == digests.of(data)
     assert again.to_json() == data
+
+
+@given(catalogs(), st.integers(1, 3), st.integers(1, 60), st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_document_is_written_and_read_in_parts(catalog: Catalog, part: int, window: int, data: st.DataObject) -> None:
+    """However small they are, also if one ends within a row or a character."""
+    with patch("holo.catalog._PART", part), patch("holo.catalog._WINDOW", window):
+        document = Catalog(
+            catalog.prefix,
+            catalog.directories,
+            catalog.relocations,
+            catalog.hardlinks,
+            catalog.xattrs,
+            project=catalog.project,
+        ).to_json()
+        assert document == json.dumps(json.loads(document), ensure_ascii=False, separators=(",", ":")).encode()
+        assert document == catalog.to_json()
+        assert as_lists(_parsed(document)["directories"]) == json.loads(document)["directories"]
+        cut = data.draw(st.integers(0, len(document) - 1))
+        assert parse_quickly(document[:cut]) is None
+        damaged = bytearray(document)
+        damaged[cut] = data.draw(st.sampled_from(b'\0"[],{}1\\\xff'))
+        quick = parse_quickly(bytes(damaged))
+    if quick is not None:
+        whole = json.loads(bytes(damaged))
+        assert {**quick, "directories": as_lists(quick["directories"])} == whole
+
+
+def _parsed(document: bytes) -> Document:
+    found = parse_quickly(document)
+    assert found is not None
+    return found
+
+
+def test_equal_modes_and_sizes_are_one_number() -> None:
+    """A million files have few of them, and each number takes memory."""
+    rows = [(f"file-{number}", 0o644, 1000 + number % 2, 10**18 + number, "ab" * 32) for number in range(10)]
+    folders: list[DirectoryRow] = [("", 0o755, 0, [], [])]
+    folders += [(f"folder-{number}", 0o755, 0, [row], []) for number, row in enumerate(rows)]
+    document = Catalog("/p", folders, {}, [], {}).to_json()
+    with patch("holo.catalog._WINDOW", 100):
+        files = [row for _, _, _, files, _ in _parsed(document)["directories"] for row in files]
+    assert [*files] == rows
+    assert len({id(row[1]) for row in files}) == 1
+    assert len({id(row[2]) for row in files}) == 2
 
 
 # Pieces of the document itself, and what JSON or holo writes in another way.
