@@ -15,10 +15,10 @@ import errno
 import os
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from operator import attrgetter
 
 from holo import platform
 from holo.catalog import BYTECODE_HEADER, Catalog, DirectoryRow, FileRow, Relocation
@@ -132,8 +132,9 @@ def record(
         if not skip_special:
             refuse_special(tree)
         with library.unsettled.record("Nothing was recorded."):
-            found = _ingest(library, root, (prefix, *others), tree, workers, on_progress)
-            catalog = _assemble(tree, found, prefix, others, keep_setid=keep_setid)
+            found = _Found(0o7777 if keep_setid else 0o1777)
+            _ingest(library, root, (prefix, *others), tree, found, workers, on_progress)
+            catalog = _assemble(tree, found, prefix, others)
             if not covers:  # something may have been mounted there, and read
                 refuse_mounts_inside(prefix, _UNMOUNT)
             approve(name, catalog.digest)
@@ -146,18 +147,17 @@ def record(
 def _report(
     name: str,
     tree: ScannedTree,
-    found: dict[str, list[Ingested]],
+    found: _Found,
     catalog: Catalog,
     replaced: str | None,
     seconds: float,
 ) -> RecordReport:
     """``replaced``: the digest of the catalog that had the name until now."""
-    items = [item for folder in found.values() for item in folder]
-    contents = {item.row[4] for item in items}
-    new = {item.row[4] for item in items if item.stored}
+    contents = {row[4] for _, row in catalog.files()}
     links = ((os.path.join(folder.path, link), to) for folder in tree.folders for link, to, _ in folder.symlinks)
     others = [catalog.project] if catalog.project else []
-    warnings = [warning for item in items for warning in item.warnings] + links_out(links, catalog.prefix, others)
+    warnings = [warning for folder in tree.folders for warning in found.warnings.get(folder.path, ())]
+    warnings += links_out(links, catalog.prefix, others)
     if replaced is not None:
         warnings.append(moved_name(name, replaced))
     return RecordReport(
@@ -168,13 +168,49 @@ def _report(
         directories=catalog.totals.directories,
         symlinks=catalog.totals.symlinks,
         bytes=catalog.totals.bytes,
-        blobs_new=len(new),
-        blobs_deduplicated=len(contents) - len(new),
+        blobs_new=len(found.stored),
+        blobs_deduplicated=len(contents) - len(found.stored),
         relocated=sum(relocation.kind not in ("bytecode", "opaque") for relocation in catalog.relocations.values()),
         warnings=tuple(dict.fromkeys(warnings)),
         seconds=round(seconds, 3),
         project=catalog.project,
     )
+
+
+class _Found:
+    """What all files became. A million of them are there at once, so next to nothing is kept but their rows."""
+
+    def __init__(self, kept: int) -> None:
+        """``kept``: the bits of a mode that are recorded."""
+        self.kept = kept
+        self.rows: defaultdict[str, list[FileRow]] = defaultdict(list)
+        """by the path of their folder"""
+        self.relocations: dict[str, Relocation] = {}
+        self.xattrs: dict[str, dict[str, bytes]] = {}
+        self.names: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
+        """of files with several, by their inodes"""
+        self.warnings: defaultdict[str, list[str]] = defaultdict(list)
+        """by the path of the folder"""
+        self.stored: set[str] = set()
+        """the digests of content that the library did not have"""
+        self._same: dict[int, int] = {}  # equal numbers take memory once
+
+    def add(self, folder: str, items: Sequence[Ingested]) -> None:
+        keep, rows = self._same.setdefault, self.rows[folder]
+        for (name, mode, size, mtime, digest), relocation, xattrs, stored, inode, warnings in items:
+            own = mode & self.kept
+            rows.append((name, keep(own, own), keep(size, size), mtime, digest))
+            if stored:
+                self.stored.add(digest)
+            if relocation is not None or xattrs is not None or inode is not None or warnings:
+                path = f"{folder}/{name}" if folder else name
+                if relocation is not None:
+                    self.relocations[path] = relocation
+                if xattrs is not None:
+                    self.xattrs[path] = xattrs
+                if inode is not None:
+                    self.names[inode].append(path)
+                self.warnings[folder] += warnings
 
 
 def moved_name(name: str | None, replaced: str) -> str:
@@ -202,20 +238,23 @@ def _ingest(
     root: platform.Directory,
     roots: Sequence[str],
     tree: ScannedTree,
+    found: _Found,
     workers: int,
     on_progress: OnProgress | None,
-) -> dict[str, list[Ingested]]:
+) -> None:
     blobs = library.blobs
     with os_errors_as(f"cannot write to the library {blobs.path}"):
         raw = library.keeps_raw
     reflink = raw and _can_clone(root, tree, blobs)
     ingest = Ingest(root, Inspector(roots[0], roots[1:]), blobs, tree.other_names, reflink=reflink, compress=not raw)
-    found: dict[str, list[Ingested]] = {folder.path: [] for folder in tree.folders}
     total = sum(len(folder.files) for folder in tree.folders) + sum(map(len, tree.other_names.values()))
     done = unwritten = read = 0
-    for results in pool.run(ingest, _batches(tree), workers):
+    batches = _batches(tree)
+    for folder in tree.folders:
+        folder.files.clear()  # the batches have them, and need them only until they are done
+    for results in pool.run(ingest, batches, workers):
         for path, items in results:
-            found[path] += items
+            found.add(path, items)
             done += len(items)
             read += sum(item.row[2] for item in items)
             if not reflink:  # the content of a reflink is on the disk already
@@ -225,7 +264,6 @@ def _ingest(
             unwritten = 0
         if on_progress is not None:
             tell(on_progress, done, total, read)
-    return found
 
 
 def _can_clone(root: platform.Directory, tree: ScannedTree, blobs: Blobs) -> bool:
@@ -274,21 +312,12 @@ def _batches(tree: ScannedTree) -> list[list[Batch]]:
     return tasks
 
 
-def _hardlinks(found: dict[str, list[Ingested]]) -> list[list[str]]:
-    groups: dict[tuple[int, int], list[str]] = {}
-    for path, items in found.items():
-        for item in items:
-            if item.inode is not None:
-                groups.setdefault(item.inode, []).append(f"{path}/{item.row[0]}" if path else item.row[0])
-    return sorted(sorted(group) for group in groups.values() if len(group) > 1)
-
-
-def _settle_bytecode(relocations: dict[str, Relocation], found: dict[str, list[Ingested]]) -> None:
+def _settle_bytecode(relocations: dict[str, Relocation], found: dict[str, list[FileRow]]) -> None:
     """Patch no bytecode that has a source, but make it stale if that source is patched."""
 
     @cache
     def names(folder: str) -> set[str]:
-        rows = [item.row for item in found.get(folder, ())]
+        rows = found.get(folder, ())
         return {name for name, _, size, _, _ in rows if size >= BYTECODE_HEADER or not is_bytecode(name)}
 
     for path in [path for path, found in relocations.items() if found != STALE and has_source(path, names)]:
@@ -297,31 +326,19 @@ def _settle_bytecode(relocations: dict[str, Relocation], found: dict[str, list[I
         relocations.update(dict.fromkeys(compiled_from(source, names), STALE))
 
 
-def _assemble(
-    tree: ScannedTree, found: dict[str, list[Ingested]], prefix: str, others: Sequence[str], *, keep_setid: bool
-) -> Catalog:
-    kept = 0o7777 if keep_setid else 0o1777
+def _assemble(tree: ScannedTree, found: _Found, prefix: str, others: Sequence[str]) -> Catalog:
     directories: list[DirectoryRow] = []
-    relocations: dict[str, Relocation] = {}
-    xattrs: dict[str, dict[str, bytes]] = {}
+    relocations, xattrs = dict(sorted(found.relocations.items())), found.xattrs
     for folder in tree.folders:
-        base = folder.path + "/" if folder.path else ""
-        rows: list[FileRow] = []
-        for item in sorted(found[folder.path], key=attrgetter("row")):  # by name, for no two are alike
-            name, mode, size, mtime, digest = item.row
-            rows.append((name, mode & kept, size, mtime, digest))
-            if item.relocation is not None:
-                relocations[base + name] = item.relocation
-            if item.xattrs:
-                xattrs[base + name] = item.xattrs
+        rows = found.rows.get(folder.path, [])
+        rows.sort()  # by name, for no two are alike
         if folder.xattrs:
             xattrs[folder.path] = folder.xattrs
-        directories.append((folder.path, folder.mode & kept, folder.mtime_ns, rows, folder.symlinks))
-    _settle_bytecode(relocations, found)
+        directories.append((folder.path, folder.mode & found.kept, folder.mtime_ns, rows, folder.symlinks))
+    _settle_bytecode(relocations, found.rows)
     # Names of one file that are patched differently, as a source and bytecode, become two files.
-    groups = [
-        group for group in _hardlinks(found) if all(relocations.get(p) == relocations.get(group[0]) for p in group)
-    ]
+    groups = [group for group in sorted(map(sorted, found.names.values())) if len(group) > 1]
+    groups = [group for group in groups if all(relocations.get(path) == relocations.get(group[0]) for path in group)]
     is_named = any(max(item.forms, default=0) >= SPELLINGS for item in relocations.values()) or any(
         root_of(to, path, prefix, others) for path, _, _, _, links in directories for _, to, _ in links
     )

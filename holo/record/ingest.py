@@ -48,7 +48,7 @@ class Ingested(NamedTuple):
 
     row: FileRow
     relocation: Relocation | None
-    xattrs: dict[str, bytes]
+    xattrs: dict[str, bytes] | None
     stored: bool
     """the library did not have it"""
     inode: tuple[int, int] | None
@@ -175,7 +175,7 @@ class Ingest:
             mode, xattrs = platform.without_acls(mode, xattrs)
         row = (name, mode, status.st_size, status.st_mtime_ns, content.digest)
         inode = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
-        return Ingested(row, relocation, xattrs, content.stored, inode, tuple(warnings))
+        return Ingested(row, relocation, xattrs or None, content.stored, inode, tuple(warnings))
 
     def _read(self, source: int, directory: Directory, name: str) -> _Content:
         before = os.fstat(source)
