@@ -121,6 +121,7 @@ class _Check:
         """by the digest of the catalog they mean"""
         self._contents: dict[str, dict[str, int]] = {}
         """of each sound catalog: the content it needs, digest to size"""
+        self._same: dict[str, str] = {}  # digests that many catalogs have take memory once
         self._done = self._total = 0
 
     def run(self) -> CheckReport:
@@ -334,7 +335,9 @@ class _Check:
                 problem.repaired = "moved away; the catalog is not signed now" if found is None else "restored"
 
     def _take_in(self, catalog: Catalog) -> None:
-        self._contents[catalog.digest] = {row[4]: row[2] for _, row in catalog.files()}
+        same = self._same.setdefault
+        rows = (row for directory in catalog.directories for row in directory[3])
+        self._contents[catalog.digest] = {same(row[4], row[4]): row[2] for row in rows}
         for summary in self._names.get(catalog.digest, ()):
             if (summary.prefix, summary.files, summary.bytes) != (
                 catalog.prefix,

@@ -48,6 +48,7 @@ class Needs(NamedTuple):
 
     blobs: frozenset[str]
     links: frozenset[LinkKey]
+    """nothing if the library had no link forms when the catalog was read"""
 
 
 class File(NamedTuple):
@@ -87,9 +88,11 @@ class Inventory:
 def needs(library: Library, known: Mapping[str, Needs] | None = None) -> tuple[dict[str, Needs], list[Damage]]:
     """What every catalog refers to, by digest, and the catalogs that cannot be read.
 
-    Catalogs never change, so those in ``known`` are not read again. Raises :class:`OSError`.
+    Catalogs never change, so those in ``known`` are not read again, unless link forms have come since. Raises
+    :class:`OSError`.
     """
     known = known or {}
+    has_links = next(_entries(library, "links"), None) is not None
     found: dict[str, Needs] = {}
     damage: list[Damage] = []
     same: dict[str, str] = {}  # digests that many catalogs have take memory once
@@ -97,18 +100,22 @@ def needs(library: Library, known: Mapping[str, Needs] | None = None) -> tuple[d
         digest = catalog_digest(name)
         if not digest:
             continue
-        if digest in known:
+        if digest in known and (known[digest].links or not has_links):
             found[digest] = known[digest]
             continue
         try:
-            files = [row for _, row in library.catalogs.read(digest).files()]
+            directories = library.catalogs.read(digest).directories
         except NotFound:
             continue  # removed by somebody else just now
         except (CatalogInvalid, IntegrityError, ForeignFile) as error:
             damage.append(_unreadable_catalog(library, digest, error))
             continue
-        keys = [(same.setdefault(row[4], row[4]), row[1] & READ_ONLY, row[3]) for row in files]
-        found[digest] = Needs(frozenset(key[0] for key in keys), frozenset(keys))
+        blobs = frozenset(same.setdefault(row[4], row[4]) for _, _, _, files, _ in directories for row in files)
+        links = frozenset[LinkKey]()
+        if has_links:  # else what a million files would need there is not worth its memory
+            rows = (row for _, _, _, files, _ in directories for row in files)
+            links = frozenset((same[row[4]], row[1] & READ_ONLY, row[3]) for row in rows)
+        found[digest] = Needs(blobs, links)
     return found, damage
 
 

@@ -18,6 +18,9 @@ import pytest
 
 from holo import HoloError, Hololib, IntegrityError, NotFound, UsageError
 from holo.files import unseal
+from holo.gc.collect import collect
+from holo.gc.policy import Policy
+from holo.hololib.inventory import needs
 from holo.settings import parse_size
 from support import compare, fiemap, trees
 from support.cli import Holo
@@ -133,6 +136,21 @@ def contents(root: Path) -> dict[Path, bytes]:
 
 def space(holo: Holo, name: str) -> str:
     return str(next(item["path"] for item in holo("list", "--json").json()["spaces"] if item["name"] == name))
+
+
+@local
+def test_link_forms_that_appear_while_garbage_is_counted_stay(holo: Holo) -> None:
+    """What is needed is read before the library is locked, and without link forms nothing is said of them."""
+    digest = record(holo, "env")
+    library = Hololib(holo.home).home.library
+    known, _ = needs(library)
+    assert known[digest].blobs
+    assert not known[digest].links
+    holo("init", "--space", "one", "env", "--strategy", "hardlink")
+    forms = names_in(holo.library / "links")
+    report = collect(library, known, {}, Policy(), dry_run=False)
+    assert report.links == report.blobs == 0
+    assert names_in(holo.library / "links") == forms != set()
 
 
 @btrfs
