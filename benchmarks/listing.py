@@ -24,7 +24,7 @@ SPACES = 5_000
 AT_MOST = 0.5  # second
 
 
-def furnish(workspace: Path) -> None:
+def furnish(workspace: Path, spaces: int = SPACES) -> None:
     """Make the spaces: one by holo, the others like it."""
     for name in ("bin/python", "lib/site-packages/six.py", "pyvenv.cfg"):
         file = workspace / "source" / name
@@ -35,7 +35,7 @@ def furnish(workspace: Path) -> None:
     library.init("first", "app")
     first, tree = library.space("first", force=True), library.home.spaces
     directories = library.home.library.catalogs.directories(first.digest)
-    for number in range(1, SPACES):
+    for number in range(1, spaces):
         name, project = f"job-{number}", workspace / f"project-{number}"
         place = project / ".venv" if number % 2 else Path(tree.default_path(name))
         for path, mode, _ in directories:

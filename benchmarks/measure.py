@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 SAMPLING = 0.01  # seconds between two looks at the memory
+SELDOM = 0.2  # likewise, where a look takes long
 SESSION = 3  # the field of /proc/PID/stat, counted from the one after the program's name
 
 
@@ -125,6 +127,44 @@ def peak_memory(case: Case) -> int:
             raise FailedError(errors.read().decode(errors="replace").strip())
     case.after()
     return peak
+
+
+class Cost(NamedTuple):
+    """What a command took, with all its processes."""
+
+    seconds: float
+    processor: float
+    """seconds of processor time, the kernel's included"""
+    largest: int
+    """the most bytes that one process had (RSS)"""
+    together: int
+    """the most bytes that all had together (PSS)"""
+
+
+def cost_of(command: Sequence[str], environment: Mapping[str, str]) -> Cost:
+    """Run a command of many seconds, and look at its memory now and then."""
+    together = 0
+    begin = time.perf_counter()
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+        pid = 0
+        while not pid:
+            together = max(together, _session_memory(process.pid))
+            time.sleep(SELDOM)
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - begin
+        if process.returncode != 0:
+            errors.seek(0)
+            raise FailedError(f"{' '.join(command)}: {errors.read().decode(errors='replace').strip()[-2000:]}")
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, together)
 
 
 def _session_memory(session: int) -> int:

@@ -38,6 +38,11 @@ def chosen(allowed: Sequence[str], text: str) -> list[str]:
     return [name for name in allowed if name in names]
 
 
+def chosen_numbers(text: str) -> list[int]:
+    """The comma-separated numbers in `text`, `20_000` among them."""
+    return [int(number) for number in text.split(",") if number]
+
+
 def run(program: Callable[[argparse.Namespace, Path], bool], options: argparse.Namespace, free: int) -> int:
     """Run `program` in a new folder with that many free bytes, and remove it. Returns the exit code.
 
