@@ -847,22 +847,30 @@ class Hololib:
         return report(self.home, wanted.digest)
 
     def start_upkeep(self) -> bool:
-        """Start in the background what the settings ask for; returns whether anything was to do.
+        """Start in the background what the settings ask for once something was added; returns whether that was due.
 
         A clean-up keeps ``library.max-size``, ``library.keep-days`` and ``library.min-free``, if something has come
-        into the library since the last one, and that is an hour ago. And the spares that lack are made, as
-        ``holotree.spares`` and :meth:`keep_spares` say. Both give way to every other command.
+        into the library since the last one, and that is an hour ago. It gives way to every other command. And
+        :meth:`start_filling`.
         """
         from holo.gc import upkeep
-        from holo.trees.spares import wanted
 
         settings = self.settings
         is_cleaning = upkeep.start(self.home, settings.max_size, settings.keep_days, settings.min_free)
+        return self.start_filling() or is_cleaning
+
+    def start_filling(self) -> bool:
+        """Start to make the spares that lack in the background; returns whether any does.
+
+        As many are wanted as ``holotree.spares`` and :meth:`keep_spares` say. The process gives way to every command.
+        """
+        from holo.trees.spares import wanted
+
         if not wanted(self.home):
-            return is_cleaning
+            return False
         from holo import spares
 
-        return spares.start(self.home, settings.strategy, settings.min_free) or is_cleaning
+        return spares.start(self.home, self.settings.strategy, self.settings.min_free)
 
     def uninstall(self, *, spaces: bool = False, dry_run: bool = False) -> UninstallReport:
         """Remove all that holo ever made for this home; its ``spaces``, wherever they are, only if that is said.

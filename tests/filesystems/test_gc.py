@@ -109,7 +109,7 @@ def test_exactly_what_no_catalog_needs_is_removed(holo: Holo) -> None:
         holo("init", "--space", f"{name}-smart", name)
     assert expected_blobs(holo, kept) != expected_blobs(holo, gone) & expected_blobs(holo, kept) != set()
     before = names_in(holo.library / "library"), names_in(holo.library / "links")
-    assert gc(holo)["removed"] == dict.fromkeys(("blobs", "links", "golden", "drafts", "locks", "layers"), 0)
+    assert gc(holo)["removed"] == dict.fromkeys(("blobs", "links", "golden", "drafts", "locks", "layers", "spares"), 0)
     assert before == (names_in(holo.library / "library"), names_in(holo.library / "links"))
 
     linked = contents(Path(space(holo, "gone")))
@@ -185,7 +185,15 @@ def test_what_is_left_of_commands_and_catalogs_is_removed(holo: Holo) -> None:
         trees.write(path)
     report = gc(holo)
     # Locks: of "deleted" and "never-made". Not removed with anything but gc, so not in what was before.
-    assert report["removed"] == {"blobs": 2, "links": 1, "golden": 1, "drafts": 11, "locks": 2, "layers": 0}
+    assert report["removed"] == {
+        "blobs": 2,
+        "links": 1,
+        "golden": 1,
+        "drafts": 11,
+        "locks": 2,
+        "layers": 0,
+        "spares": 0,
+    }
     assert report["unknown"] == []
     after = compare.walk(holo.home).keys()
     assert before - after == {b"holotree/.spaces/deleted.lock"}
@@ -216,7 +224,7 @@ def test_what_is_not_of_the_library_is_named_and_left_alone(holo: Holo) -> None:
     folder = holo.library / "links" / "02"
     folder.symlink_to(outside.parent)
     report = gc(holo)
-    assert report["removed"] == dict.fromkeys(("blobs", "links", "golden", "drafts", "locks", "layers"), 0)
+    assert report["removed"] == dict.fromkeys(("blobs", "links", "golden", "drafts", "locks", "layers", "spares"), 0)
     named = {str(path) for path in (*strangers, link, folder)} - {str(holo.library / "library" / "zz" / ELSEWHERE)}
     assert set(report["unknown"]) == named | {str(holo.library / "library" / "zz")}
     assert all(path.read_text() == "precious" for path in strangers)

@@ -180,7 +180,7 @@ def restore(
         )
     with reporting():
         render.restored(report, as_json)
-    library.start_upkeep()
+    library.start_filling()
 
 
 @command("list", _GROUP, ["holo list", "holo list --sort size", "holo list --stale 30d --json"])
@@ -228,7 +228,7 @@ def delete(
             render.document({"space": gone.name, "path": gone.path})
         else:
             render.result(f"deleted space {gone.name} at {printable(gone.path)}")
-    library.start_upkeep()
+    library.start_filling()
 
 
 @command("spares", _GROUP, ["holo spares", "holo spares app --keep 2"])

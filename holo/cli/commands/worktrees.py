@@ -60,14 +60,14 @@ def worktree(
         removed = library.remove_worktree(path, arguments or ())
         with reporting():
             render.document(removed.to_json()) if as_json else render.worktree_removed(removed)
-        library.start_upkeep()
+        library.start_filling()
         return
     report = library.add_worktree(path, arguments or ())
     for warning in report.warnings:
         render.warn(warning)
     with reporting():
         render.document(report.to_json()) if as_json else render.worktree_added(report)
-    library.start_upkeep()
+    library.start_filling()
 
 
 class Hook(enum.StrEnum):
