@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from holo import signals, streams
 from holo.cli import fast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from typing import TypeVar
 
     Function = TypeVar("Function", bound=Callable[..., None])
@@ -116,26 +113,6 @@ def command(
         epilog="\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in examples)]),
         context_settings={"allow_interspersed_args": options_anywhere, "ignore_unknown_options": passes_options},
     )
-
-
-@contextmanager
-def reporting(*, is_done: bool = True) -> Iterator[None]:
-    """Print the report of work that is done. The exit code is of the work: a report that is lost is a warning.
-
-    Where nothing was done, but to find out what is printed, its loss is a failure.
-    """
-    try:
-        yield
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        if not is_done:
-            raise
-    except streams.Unwritten as lost:
-        if not is_done:
-            raise
-        if not lost.is_unwanted:
-            streams.say(f"warning: {lost.message}. The report is lost, but what it reports is done.")
-    signals.ignore()  # the work is done and told: nothing is left that could be interrupted
 
 
 def _show_version(wanted: bool) -> None:

@@ -12,6 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from holo import __version__, signals
+from holo.cli import output
+from holo.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +30,8 @@ class CommandEnded(Exception):
 def recognised(arguments: list[str]) -> Callable[[], object] | None:
     """What a plain command line calls; ``None`` if Typer has to look at it.
 
-    Plain are ``run [SPACE] [--ephemeral] -- COMMAND ...``, ``variables [SPACE] [--json]``, ``status`` likewise,
-    ``list [--json]`` and ``--version``.
+    Plain are ``run [SPACE] [--ephemeral] -- COMMAND ...``, ``variables [SPACE] [--json]``, ``status``, ``restore`` and
+    ``delete`` likewise, ``init SPACE SOURCE [--json]``, ``list [--json]`` and ``--version``.
     """
     if not arguments or "_HOLO_COMPLETE" in os.environ:  # with that, Typer prints completions
         return None
@@ -41,10 +43,10 @@ def recognised(arguments: list[str]) -> Callable[[], object] | None:
         if command and _is_space(words):
             return partial(run_ephemeral, command, *words) if is_ephemeral else partial(run, command, *words)
     as_json = _takes(words, "--json")
-    if name == "variables" and _is_space(words):
-        return partial(variables, *words, as_json=as_json)
-    if name == "status" and _is_space(words):
-        return partial(status, *words, as_json=as_json)
+    if name in ("variables", "status", "restore", "delete") and _is_space(words):
+        return partial(globals()[name], *words, as_json=as_json)
+    if name == "init" and len(words) == 2 and _is_space(words[:1]) and _is_space(words[1:]):
+        return partial(init, *words, as_json=as_json)
     if name == "list" and not words:
         return partial(list_spaces, as_json=as_json)
     return version if arguments in (["--version"], ["-V"]) else None
@@ -151,3 +153,103 @@ def list_spaces(
     library = Hololib()
     found = library.space_details(stale=stale, measure=measure)
     listing.spaces(found, listing.Order(order), as_json, library.spares() if everything else None)
+
+
+def init(
+    space: str | None,
+    source: str | None,
+    *,
+    to: str | None = None,
+    project: str | None = None,
+    strategy: str | None = None,
+    strict: bool = False,
+    verify: bool = False,
+    force: bool = False,
+    yes: bool = False,
+    keep_setid: bool = False,
+    compiled: bool | None = None,
+    editable: bool | None = None,
+    shown: str = "auto",
+    as_json: bool = False,
+) -> None:
+    """Make a space."""
+    from holo.api import Hololib
+    from holo.cli import progress, render
+
+    with progress.progress("init", "restoring", "files", form=progress.Form(shown), quiet=as_json) as on_progress:
+        library = Hololib()
+        report = library.init(
+            space,
+            source,
+            to=to,
+            project=project,
+            strategy=strategy,
+            strict=strict,
+            verify=verify,
+            force=force,
+            yes=yes,
+            keep_setid=keep_setid,
+            compile=compiled,
+            editable_project=editable,
+            on_progress=on_progress,
+        )
+    with output.reporting():
+        render.restored(report, as_json)
+    library.start_upkeep()
+
+
+def restore(
+    space: str | None = None,
+    *,
+    catalog: str | None = None,
+    to: str | None = None,
+    strategy: str | None = None,
+    strict: bool = False,
+    verify: bool = False,
+    force: bool = False,
+    yes: bool = False,
+    shown: str = "auto",
+    as_json: bool = False,
+) -> None:
+    """Bring a space back to pristine."""
+    from holo.api import Hololib
+    from holo.cli import progress, render
+
+    library = Hololib()
+    with progress.progress("restore", "restoring", "files", form=progress.Form(shown), quiet=as_json) as on_progress:
+        report = library.restore(
+            space,
+            catalog=catalog,
+            to=to,
+            strategy=strategy,
+            strict=strict,
+            verify=verify,
+            force=force,
+            yes=yes,
+            on_progress=on_progress,
+        )
+    with output.reporting():
+        render.restored(report, as_json)
+    library.start_filling()
+
+
+def delete(space: str | None = None, *, as_json: bool = False) -> None:
+    """Remove a space."""
+    from holo.api import Hololib
+    from holo.cli import render
+
+    library = Hololib()
+    gone = library.delete(space)
+    if gone.state == "damaged":
+        render.warn(
+            f"what holo knew about space {gone.name} was damaged: if the space was not at {gone.path}, its directory "
+            "is still there"
+        )
+    elif gone.state == "replaced":
+        render.warn(f"what is at {gone.path} is not space {gone.name}, which it has replaced: it stays")
+    with output.reporting():
+        if as_json:
+            render.document({"space": gone.name, "path": gone.path})
+        else:
+            render.result(f"deleted space {gone.name} at {printable(gone.path)}")
+    library.start_filling()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from holo import streams
+from holo import signals, streams
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import TextIO
 
 is_verbose = False
@@ -36,3 +38,23 @@ def coloured(text: str, colour: str | None, stream: TextIO | None = None) -> str
     stream = sys.stdout if stream is None else stream
     has_colours = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if colour is not None and has_colours else text
+
+
+@contextmanager
+def reporting(*, is_done: bool = True) -> Iterator[None]:
+    """Print the report of work that is done. The exit code is of the work: a report that is lost is a warning.
+
+    Where nothing was done, but to find out what is printed, its loss is a failure.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        if not is_done:
+            raise
+    except streams.Unwritten as lost:
+        if not is_done:
+            raise
+        if not lost.is_unwanted:
+            streams.say(f"warning: {lost.message}. The report is lost, but what it reports is done.")
+    signals.ignore()  # the work is done and told: nothing is left that could be interrupted

@@ -26,6 +26,7 @@ if sys.platform == "linux":
 if TYPE_CHECKING:
     from holo.hololib import Library
 
+_ONLY_LINUX = "only Linux can do that"
 _CONTENT, _ADDED = b"of the blob", b" and more"
 
 
@@ -41,7 +42,9 @@ def outline_path(path: str) -> str:
 
 def attributes() -> str:
     """The class of the attributes that make a file a stub."""
-    return namespaces.overlay_attributes() if sys.platform == "linux" else ""
+    if sys.platform == "linux":
+        return namespaces.overlay_attributes()
+    return ""
 
 
 def why_none(library: Library, folder: str) -> str | None:
@@ -63,19 +66,19 @@ def why_none(library: Library, folder: str) -> str | None:
 
 def why_not_for_all(folder: str) -> str | None:
     """Try, in a directory that is made for it, whether an overlay can be mounted for all; ``None``, or why not."""
-    if sys.platform != "linux":
-        return "only Linux can do that"
-    lower, upper, work, target = (os.path.join(folder, name) for name in ("lower", "upper", "work", "on"))
-    try:
-        for path in (folder, lower, upper, work, target):
-            os.mkdir(path)
-        namespaces.mount_overlay(OVERLAY, target, (lower,), upper, work)
-        namespaces.unmount(target)
-    except OSError as error:
-        return error.strerror
-    finally:
-        remove_at(folder)
-    return None
+    if sys.platform == "linux":
+        lower, upper, work, target = (os.path.join(folder, name) for name in ("lower", "upper", "work", "on"))
+        try:
+            for path in (folder, lower, upper, work, target):
+                os.mkdir(path)
+            namespaces.mount_overlay(OVERLAY, target, (lower,), upper, work)
+            namespaces.unmount(target)
+        except OSError as error:
+            return error.strerror
+        finally:
+            remove_at(folder)
+        return None
+    return _ONLY_LINUX
 
 
 def why_not_mounted(folder: str) -> str | None:
@@ -83,17 +86,17 @@ def why_not_mounted(folder: str) -> str | None:
 
     One is mounted in a child, read, and written to, which must not change what it leads to.
     """
-    if sys.platform != "linux":
-        return "only Linux can do that"
-    try:
-        for name in ("", "lower", "data", "upper", "work", "on"):
-            os.mkdir(os.path.join(folder, name))
-        code = _try_in(folder)
-    except OSError as error:
-        code = error.errno or errno.EIO
-    finally:
-        remove_at(folder)
-    return os.strerror(code) if code else None
+    if sys.platform == "linux":
+        try:
+            for name in ("", "lower", "data", "upper", "work", "on"):
+                os.mkdir(os.path.join(folder, name))
+            code = _try_in(folder)
+        except OSError as error:
+            code = error.errno or errno.EIO
+        finally:
+            remove_at(folder)
+        return os.strerror(code) if code else None
+    return _ONLY_LINUX
 
 
 if sys.platform == "linux":

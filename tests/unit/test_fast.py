@@ -23,7 +23,7 @@ from support.cli import Holo, Result
 SLOW = "from holo.cli import fast, program; fast.recognised = lambda _: None; program.main()"
 """The program without its fast path."""
 
-COMMANDS = ("run", "variables", "status", "list", "--version", "-V")
+COMMANDS = ("run", "variables", "status", "init", "restore", "delete", "list", "--version", "-V")
 WORDS = (*COMMANDS, "--", "--json", "--ephemeral", "--help", "-v", "-", "", "one", "é")
 
 
@@ -32,7 +32,10 @@ class Calls:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made: list[tuple[str, dict[str, Any]]] = []
-        for name in ("run", "run_ephemeral", "variables", "status", "list_spaces", "version"):
+        for name in (
+            *("run", "run_ephemeral", "variables", "status"),
+            *("init", "restore", "delete", "list_spaces", "version"),
+        ):
             monkeypatch.setattr(fast, name, self._recorder(name))
 
     def _recorder(self, name: str) -> Any:
@@ -79,6 +82,11 @@ def test_what_is_recognised_is_what_typer_understands() -> None:
         "variables --json one",
         "status",
         "status one --json",
+        "init one source",
+        "init --json one source",
+        "restore",
+        "restore one --json",
+        "delete one",
         "list",
         "list --json",
         "--version",
@@ -112,7 +120,11 @@ def test_plain_lines_need_no_typer(line: str) -> None:
         "list one",
         "list --sort size",
         "--version list",
-        "restore one",
+        "init",
+        "init one",
+        "init one source --strategy copy",
+        "restore one --dry-run",
+        "delete one two",
     ],
 )
 def test_all_others_are_for_typer(line: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from holo.cli import fast
-from holo.cli.app import command, reporting
+from holo.cli.app import command
 from holo.cli.listing import Order
 from holo.cli.options import (
     Compile,
@@ -31,8 +31,9 @@ from holo.cli.options import (
     one_name,
     space_and_source,
 )
+from holo.cli.output import reporting
 from holo.cli.progress import Form, progress
-from holo.errors import UsageError, printable
+from holo.errors import UsageError
 
 _GROUP = "Record and restore"
 
@@ -101,30 +102,21 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make a space from a catalog, a directory or a blueprint."""
-    from holo.api import Hololib
-    from holo.cli import render
-
-    space, source = space_and_source(name, source, space)
-    with progress("init", "restoring", "files", form=shown, quiet=as_json) as on_progress:
-        library = Hololib()
-        report = library.init(
-            space,
-            source,
-            to=to,
-            project=project,
-            strategy=strategy,
-            strict=strict,
-            verify=verify,
-            force=force,
-            yes=yes,
-            keep_setid=keep_setid,
-            compile=compiled,
-            editable_project=editable,
-            on_progress=on_progress,
-        )
-    with reporting():
-        render.restored(report, as_json)
-    library.start_upkeep()
+    fast.init(
+        *space_and_source(name, source, space),
+        to=to,
+        project=project,
+        strategy=strategy,
+        strict=strict,
+        verify=verify,
+        force=force,
+        yes=yes,
+        keep_setid=keep_setid,
+        compiled=compiled,
+        editable=editable,
+        shown=shown,
+        as_json=as_json,
+    )
 
 
 @command(
@@ -155,32 +147,28 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """Bring a space back to pristine, or turn it into another catalog."""
-    from holo.api import Hololib
-    from holo.cli import render
-
-    library = Hololib()
     space = one_name(name, space)
     if dry_run:
-        planned = library.dry_run(
+        from holo.api import Hololib
+        from holo.cli import render
+
+        planned = Hololib().dry_run(
             space, catalog=catalog, to=to, strategy=strategy, strict=strict, verify=verify, force=force, yes=yes
         )
         render.document(planned.to_json()) if as_json else render.planned(planned)
         return
-    with progress("restore", "restoring", "files", form=shown, quiet=as_json) as on_progress:
-        report = library.restore(
-            space,
-            catalog=catalog,
-            to=to,
-            strategy=strategy,
-            strict=strict,
-            verify=verify,
-            force=force,
-            yes=yes,
-            on_progress=on_progress,
-        )
-    with reporting():
-        render.restored(report, as_json)
-    library.start_filling()
+    fast.restore(
+        space,
+        catalog=catalog,
+        to=to,
+        strategy=strategy,
+        strict=strict,
+        verify=verify,
+        force=force,
+        yes=yes,
+        shown=shown,
+        as_json=as_json,
+    )
 
 
 @command("list", _GROUP, ["holo list", "holo list --sort size", "holo list --stale 30d --json"])
@@ -211,24 +199,7 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Delete a space."""
-    from holo.api import Hololib
-    from holo.cli import render
-
-    library = Hololib()
-    gone = library.delete(one_name(name, space))
-    if gone.state == "damaged":
-        render.warn(
-            f"what holo knew about space {gone.name} was damaged: if the space was not at {gone.path}, its directory "
-            "is still there"
-        )
-    elif gone.state == "replaced":
-        render.warn(f"what is at {gone.path} is not space {gone.name}, which it has replaced: it stays")
-    with reporting():
-        if as_json:
-            render.document({"space": gone.name, "path": gone.path})
-        else:
-            render.result(f"deleted space {gone.name} at {printable(gone.path)}")
-    library.start_filling()
+    fast.delete(one_name(name, space), as_json=as_json)
 
 
 @command("spares", _GROUP, ["holo spares", "holo spares app --keep 2"])

@@ -6,9 +6,10 @@ from typing import Annotated, Optional
 
 import typer
 
-from holo.cli.app import command, reporting
+from holo.cli.app import command
 from holo.cli.listing import Order
 from holo.cli.options import Json, Measure, Progress, Quiet, Sort, Stale
+from holo.cli.output import reporting
 from holo.cli.progress import Form, progress
 from holo.errors import HoloError, IntegrityError, UsageError
 

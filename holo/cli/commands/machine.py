@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from holo import streams
-from holo.cli.app import command, reporting
+from holo.cli.app import command
 from holo.cli.options import Json, Progress, Quiet
+from holo.cli.output import reporting
 from holo.cli.progress import Form, progress
 from holo.errors import HoloError, UsageError
 

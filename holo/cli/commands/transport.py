@@ -7,8 +7,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from holo.cli.app import command, reporting
+from holo.cli.app import command
 from holo.cli.options import Json, KeepSetid, Progress, Quiet, Verbose
+from holo.cli.output import reporting
 from holo.cli.progress import Form, progress
 from holo.errors import IntegrityError
 

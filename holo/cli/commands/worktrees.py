@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from holo.cli.app import command, reporting
+from holo.cli.app import command
 from holo.cli.options import Json, Quiet, Verbose
+from holo.cli.output import reporting
 
 if TYPE_CHECKING:
     from holo import Hololib
