@@ -56,10 +56,13 @@ def enter_own_view() -> None:
 def overlay_attributes() -> str:
     """The class of the attributes that say something to an overlay in the view that this process can have.
 
-    trusted.* attributes are for who has rights in the first user namespace.
+    trusted.* attributes are for who has rights in the first user namespace. Without /proc that is not known, and
+    user.* are tried.
     """
-    is_able = os.geteuid() == 0 and _capabilities() >> _CAP_SYS_ADMIN & 1
-    return "trusted" if is_able and _is_first_user_namespace() else "user"
+    with suppress(OSError):
+        if os.geteuid() == 0 and _capabilities() >> _CAP_SYS_ADMIN & 1 and _is_first_user_namespace():
+            return "trusted"
+    return "user"
 
 
 def mount_overlay(

@@ -215,7 +215,7 @@ def key(folder: Path, text: str, **environ: str) -> str:
     inputs = Inputs({"PATH": os.environ["PATH"], "HOME": str(folder), **environ})
     document = document_without_secrets(builder.canonical(named(str(path)), inputs, BuildOptions()))
     assert TOKEN not in json.dumps(document)
-    assert TOKEN not in json.dumps(builder.packages(document).__dict__, default=str)  # type: ignore[union-attr]
+    assert TOKEN not in json.dumps(builder.packages(document), default=str)
     return key_of(document)
 
 

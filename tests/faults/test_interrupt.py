@@ -350,7 +350,7 @@ def test_ctrl_c_while_holo_loads_is_explained(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
     holo = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-m", "holo", "list"],
+        [sys.executable, "-m", "holo", "catalogs"],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{holo}"},
         cwd=tmp_path,
         capture_output=True,
