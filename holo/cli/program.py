@@ -98,8 +98,8 @@ def _fail(message: str, hint: str | None, code: int) -> int:
     streams.say(message, output.coloured("error:", "red", sys.stderr) + " ")
     if hint:
         streams.say(f"hint: {hint}")
-    if not output.has_document and _wants_json():
-        with suppress(Exception):  # whoever reads it has gone
+    with suppress(Exception):  # whoever reads it has gone, or what tells of commands cannot be loaded
+        if not output.has_document and _wants_json():
             import json
 
             output.has_document = True

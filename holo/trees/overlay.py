@@ -28,6 +28,7 @@ from contextlib import suppress
 
 from holo import digest as digests
 from holo import platform
+from holo.errors import HoloError
 from holo.files import disk_size
 from holo.trees.private import is_private, make_private
 
@@ -106,9 +107,15 @@ class Layers:
         removed = freed = 0
         for path in doomed:
             size = self._size(path)
-            if remove_held(path, dry_run=dry_run):
-                removed += 1
-                freed += size
+            try:
+                is_removed = remove_held(path, dry_run=dry_run)
+            except HoloError as error:
+                # In a lower layer of another overlay a stub cannot be looked at, and to remove it would free nothing.
+                if not (path.startswith(self.stubs) and isinstance(error.__cause__, PermissionError)):
+                    raise
+            else:
+                removed += is_removed
+                freed += size if is_removed else 0
         return removed, freed
 
     def keep_spaces(self, names: set[str]) -> None:

@@ -56,8 +56,14 @@ def in_a_lower_layer(root: Path, mounts: Mounts) -> Iterator[None]:
 
 @pytest.fixture
 def layered(holo: Holo) -> Holo:
-    """A home with all that holo derives: a golden tree (Btrfs), and the tree and layer of a throw-away environment."""
-    holo("record", trees.small(holo.root / "source"), "--name", "app")
+    """A home with all that holo derives: a golden tree (Btrfs), and the tree and layer of a throw-away environment.
+
+    Every content is compressed, where that is done: no stub leads to it.
+    """
+    source = holo.root / "source"
+    trees.write(source / "bin" / "hello", f"echo hello from {source}\n" * 1000, mode=0o755)
+    trees.write(source / "lib" / "deep" / "other.txt", "other\n" * 5000)
+    holo("record", trees.settle(source), "--name", "app")
     holo("init", "--space", "s", "app")
     holo("run", "--ephemeral", "--space", "s", "--", "true")
     return holo
@@ -71,6 +77,20 @@ def derived(holo: Holo) -> list[Path]:
     layers = Layers(str(holo.holotree))
     folders = [Path(layers.trees), Path(layers.layers), holo.library / "golden"]
     return [path for folder in folders if folder.exists() for path in folder.iterdir() if path.name != ".lock"]
+
+
+@on("ext4")
+def test_stubs_in_a_lower_layer_keep_nothing_from_being_removed(holo: Holo, mounts: Mounts) -> None:
+    """They cannot be removed there, nor even be looked at; they take no room, and nothing else is kept by them."""
+    holo("record", trees.small(holo.root / "source"), "--name", "app")
+    holo("run", "--ephemeral", "--catalog", "app", "--", "true")
+    assert [*Path(Layers(str(holo.holotree)).stubs).iterdir()] != []
+    with in_a_lower_layer(holo.root, mounts):
+        holo("gc")
+        holo("catalogs", "--remove", "app")
+        holo("gc")
+        assert not any((holo.library / "library").glob("??/*"))
+        holo("check")
 
 
 def test_what_lies_in_a_lower_layer_is_removed(layered: Holo, mounts: Mounts) -> None:
