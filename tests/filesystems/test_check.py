@@ -729,7 +729,8 @@ def test_a_library_that_one_may_only_read(used: UsedLibrary) -> None:
             folder.chmod(folder.stat().st_mode | 0o011)
     code = "import os, sys; os.setuid(54321); import holo.cli; sys.argv[1:] = {!r}; holo.cli.main()"
     for arguments, expected in ((["check", "--space", "two", "--json"], 0), (["check", "--repair"], 1)):
-        script = f"import sys, ctypes, typer, holo.api, holo.check, holo.cli.app, holo.cli.render, zstandard, blake3; {code.format(arguments)}"
+        modules = "sys, ctypes, typer, holo.api, holo.check, holo.cli.app, holo.cli.render, zstandard, blake3"
+        script = f"import {modules}; {code.format(arguments)}"
         done = subprocess.run(
             [sys.executable, "-c", script], env=used.holo.environment(), capture_output=True, text=True, check=False
         )
