@@ -866,11 +866,12 @@ class Hololib:
         """
         from holo.trees.spares import wanted
 
-        if not wanted(self.home):
-            return False
-        from holo import spares
+        with suppress(HoloError):  # what was asked for is done
+            if wanted(self.home):
+                from holo import spares
 
-        return spares.start(self.home, self.settings.strategy, self.settings.min_free)
+                return spares.start(self.home, self.settings.strategy, self.settings.min_free)
+        return False
 
     def uninstall(self, *, spaces: bool = False, dry_run: bool = False) -> UninstallReport:
         """Remove all that holo ever made for this home; its ``spaces``, wherever they are, only if that is said.

@@ -95,7 +95,8 @@ class Holotree:
 
     def is_anothers_place(self, space: Space) -> bool:
         """Whether something that is not the space is at its place, outside the holotree, where all belongs to it."""
-        return not self.is_default(space) and is_replaced(space)
+        with os_errors_as(f"cannot read the space {space.path}"):
+            return not self.is_default(space) and is_replaced(space)
 
     @staticmethod
     def is_place(folder: str) -> bool:

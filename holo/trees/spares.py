@@ -16,6 +16,7 @@ into the space reads what is newer.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -30,7 +31,7 @@ from holo import digest as digests
 from holo import platform
 from holo.catalog import Catalog
 from holo.checkout.proof import still_holds
-from holo.errors import CatalogInvalid, HoloError
+from holo.errors import CatalogInvalid, HoloError, os_errors_as
 from holo.files import SMALL, is_there, names_in, read_file, seal, unseal, write_atomically
 from holo.hololib.locks import CannotLockError, InUseError
 from holo.holotree import Holotree
@@ -121,16 +122,17 @@ class Spares(Holotree):
     # -- one that is finished ---------------------------------------------------------------------------------
 
     def finish(self, name: str, catalog: Catalog) -> None:
-        """Seal a spare that was just restored. The caller holds its lock. Raises :class:`OSError`."""
+        """Seal a spare that was just restored. The caller holds its lock. Raises :class:`HoloError`."""
         record = self.get(name)
         paths = [row[0] for row in catalog.directories]
-        with platform.closing(open_directory(record.path)) as root:
-            tree_seal = _seal_of(root, paths)
-        inodes = self.inodes(record, len(paths) * array("Q").itemsize)
-        if inodes is None:
-            raise FileNotFoundError(self._inodes_path(name))
-        outline = Outline(catalog.digest, tree_seal, inodes, body_of(catalog))
-        write_atomically(os.path.join(self.path, name + _OUTLINE), outline.to_bytes())
+        with os_errors_as(f"cannot seal the spare {record.path}"):
+            with platform.closing(open_directory(record.path)) as root:
+                tree_seal = _seal_of(root, paths)
+            inodes = self.inodes(record, len(paths) * array("Q").itemsize)
+            if inodes is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._inodes_path(name))
+            outline = Outline(catalog.digest, tree_seal, inodes, body_of(catalog))
+            write_atomically(os.path.join(self.path, name + _OUTLINE), outline.to_bytes())
 
     def unfinish(self, name: str) -> None:
         """From now on a spare is not finished."""
@@ -276,15 +278,19 @@ class Spares(Holotree):
     def keep(self, digest: str, count: int) -> None:
         """Remember how many spares of a catalog are to be kept."""
         self.prepare()
-        wishes = self.wishes() | {digest: count}
-        write_atomically(os.path.join(self.path, _KEEP), seal(json.dumps(wishes).encode()))
+        wishes, path = self.wishes() | {digest: count}, os.path.join(self.path, _KEEP)
+        with os_errors_as(f"cannot write {path}"):
+            write_atomically(path, seal(json.dumps(wishes).encode()))
 
     def wishes(self) -> dict[str, int]:
-        """How many are to be kept of which catalogs, as far as that was said of each; none if that cannot be read."""
-        with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
-            if is_private(self.path):
-                data, _ = read_file(os.path.join(self.path, _KEEP), SMALL)
-                found = json.loads(unseal(data)).items()
+        """How many are to be kept of which catalogs, as far as that was said of each; none if the file is damaged.
+
+        Raises :class:`HoloError` if it cannot be read.
+        """
+        path = os.path.join(self.path, _KEEP)
+        with os_errors_as(f"cannot read {path}"), suppress(ValueError, TypeError, AttributeError, RecursionError):
+            if is_private(self.path) and is_there(path):
+                found = json.loads(unseal(read_file(path, SMALL)[0])).items()
                 return {digest: count for digest, count in found if digests.is_digest(digest) and type(count) is int}
         return {}
 
@@ -304,9 +310,11 @@ def wanted(home: Home) -> dict[str, int]:
 
 
 def is_short_of(home: Home, digest: str) -> bool:
-    """Whether another spare of a catalog is wanted."""
-    count = wanted(home).get(digest, 0)
-    return count > 0 and len(Spares(home.spaces).all(digest)) < count
+    """Whether another spare of a catalog is wanted, as far as that can be told."""
+    with suppress(HoloError):
+        count = wanted(home).get(digest, 0)
+        return count > 0 and len(Spares(home.spaces).all(digest)) < count
+    return False
 
 
 def is_reachable(path: str) -> bool:

@@ -662,8 +662,8 @@ def _to_give_back(world: World) -> None:
 
 
 def _not_spare(world: World) -> list[str]:
-    """There must be one spare, equal to its catalog, and nothing else."""
-    names = {path.name for path in world.spares.iterdir() if not path.name.startswith(".")}
+    """There must be one spare, equal to its catalog, and nothing else but drafts, which are garbage."""
+    names = {path.name for path in world.spares.iterdir() if path.name[0] != "." and ".outline." not in path.name}
     ready = {name.removesuffix(".outline") for name in names if name.endswith(".outline")}
     if len(ready) != 1 or names != {*ready, *(f"{name}.outline" for name in ready)}:
         return [f"the spares are {names}"]
