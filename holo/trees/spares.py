@@ -16,7 +16,6 @@ into the space reads what is newer.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import stat
@@ -130,7 +129,7 @@ class Spares(Holotree):
                 tree_seal = _seal_of(root, paths)
             inodes = self.inodes(record, len(paths) * array("Q").itemsize)
             if inodes is None:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._inodes_path(name))
+                raise HoloError(f"cannot read {self._inodes_path(name)}", "Run the command again.")
             outline = Outline(catalog.digest, tree_seal, inodes, body_of(catalog))
             write_atomically(os.path.join(self.path, name + _OUTLINE), outline.to_bytes())
 
