@@ -159,7 +159,12 @@ class Spares(Holotree):
             except (InUseError, CannotLockError):
                 return None
             spare = self._read_spare(name, digest)
-            if spare is None or spare.record.requested != requested or not self.is_proven(spare.record):
+            if spare is None:
+                record = self.find_anyhow(name)
+                if record is None or record.digest in ("", digest):  # else its name only begins in the same way
+                    self.drop(name)
+                return None
+            if spare.record.requested != requested or not self.is_proven(spare.record):
                 return None
             if self._is_as_made(spare):
                 lock.push(held.pop_all())

@@ -200,7 +200,7 @@ def test_a_tree_in_which_somebody_works_is_no_spare(holo: Holo, source: Path, wh
 
 
 @one_disk
-@pytest.mark.parametrize("what", ["added", "removed", "renamed", "mode", "folder exchanged"])
+@pytest.mark.parametrize("what", ["added", "removed", "renamed", "mode", "folder exchanged", "outline"])
 def test_a_spare_that_was_changed_is_dropped(holo: Holo, source: Path, what: str) -> None:
     holo("spares", "env", "--keep", "1")
     (spare,) = ready(holo)
@@ -213,6 +213,8 @@ def test_a_spare_that_was_changed_is_dropped(holo: Holo, source: Path, what: str
         (tree / "lib" / "data.txt").rename(tree / "lib" / "package0" / "data.txt")
     elif what == "mode":
         (tree / "lib" / "deep").chmod(0o777)
+    elif what == "outline":
+        tree.with_name(f"{tree.name}.outline").write_text("damaged")
     else:
         shutil.copytree(tree / "lib" / "deep", tree / "lib" / "copy", symlinks=True)
         shutil.rmtree(tree / "lib" / "deep")
