@@ -1,8 +1,8 @@
 """Make and keep spares (:mod:`holo.trees.spares`): in the foreground if a user says so, else when a command has ended.
 
-What is short is made by one process in the background, which gives way (:mod:`holo.background`) and ends by itself. A
-spare whose maker was killed is completed by the next one, like a space, and so is a tree that was given back. In
-another boot of the system, what is in a spare is hashed once more.
+One process in the background makes the spares that lack. It gives way (:mod:`holo.background`) and ends by itself. The
+next one completes a spare whose maker was killed, like a space, and a tree that was given back. In another boot of the
+system it hashes each spare once more.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _make_lacking(
 
 
 def start(home: Home, strategy: Strategy, min_free: int | None) -> bool:
-    """Make what is short in the background, if anything is; returns whether that was started."""
+    """Start to make the spares that lack in the background; returns whether any does."""
     try:
         if not any(_has_room(home, digest, min_free) for _, digest in _todo(home)):
             return False
@@ -183,7 +183,7 @@ def _fill(home: Home, spares: Spares, strategy: Strategy, min_free: int | None) 
 
 
 def _todo(home: Home) -> Iterator[tuple[str, str]]:
-    """What is to be made: first what is unfinished, of all of which the digest may be unknown, then what is short."""
+    """Names and digests of the spares to make: first unfinished ones, with no digest, then those that lack."""
     spares = Spares(home.spaces)
     yield from ((name, "") for name in spares.unfinished())
     yield from ((name, "") for name in spares.ready() if not spares.is_proven(spares.find_anyhow(name)))
@@ -193,7 +193,7 @@ def _todo(home: Home) -> Iterator[tuple[str, str]]:
 
 
 def _is_of_use(home: Home, digest: str) -> bool:
-    """Whether a new space is not one snapshot anyway, and costs no data if that is demanded."""
+    """Whether spares of a catalog save time, as no snapshot does, and cost no data if that is demanded."""
     if digest in golden_trees(home.library.path):
         return False
     if home.spares is not None or digest in Spares(home.spaces).wishes():
