@@ -67,10 +67,17 @@ class Section(NamedTuple):
         return Section(self.descriptor, self.offset + start, length)
 
 
-def pieces_of(descriptor: int, size: int) -> Iterator[Piece]:
+def pieces_of(descriptor: int, size: int) -> Iterable[Piece]:
     """The first ``size`` bytes of an open file; fewer if it has become shorter. Raises :class:`OSError`."""
+    if platform.has_holes(descriptor, size):
+        return _pieces_of(descriptor, size, platform.data_ranges(descriptor, size))
+    if size <= _LARGEST:
+        return (platform.read_at(descriptor, size, 0),)
+    return _pieces_of(descriptor, size, [(0, size)])
+
+
+def _pieces_of(descriptor: int, size: int, ranges: Iterable[tuple[int, int]]) -> Iterator[Piece]:
     position = 0
-    ranges = platform.data_ranges(descriptor, size) if platform.has_holes(descriptor, size) else [(0, size)]
     for start, end in ranges:
         if start > position:
             yield Hole(start - position)

@@ -229,8 +229,7 @@ class Blobs:
         found = self._open_raw(digest, size)
         return None if found is None else found[0]
 
-    def _open_raw(self, digest: str, size: int) -> tuple[int, bool] | None:
-        """The open raw form, and whether it is to be trusted with its seal alone."""
+    def _open_raw(self, digest: str, size: int) -> tuple[int, os.stat_result] | None:
         opened = self._open(digest, raw_name(digest))
         if opened is None:
             return None
@@ -240,7 +239,7 @@ class Blobs:
             if self._status(digest, raw_name(digest) + ".zst") is not None:
                 return None  # what a killed record left of a clone, say; the other form is the content
             raise self.damaged(digest, "its size, mode or time is not what holo gave it")
-        return descriptor, self._is_trusted(status)
+        return opened
 
     def open_frame(self, digest: str, size: int) -> int | None:
         """Open the compressed form; ``None`` if there is none. The caller closes it."""
@@ -284,11 +283,11 @@ class Blobs:
         :class:`IntegrityError` when the stored bytes are not ``size`` bytes of that digest, and when there is no such
         blob.
         """
-        descriptor, read = None if of_frame else self.open_raw(digest, size), pieces_of
-        if descriptor is None:
-            descriptor, read = self._open_compressed(digest, size), _inflate_file
+        raw = None if of_frame else self._open_raw(digest, size)
+        descriptor = raw[0] if raw is not None else self._open_compressed(digest, size)
         try:
-            yield from verified_chunks(read(descriptor, size), digest, size)
+            stored = pieces_of(descriptor, size) if raw is not None else _inflate_file(descriptor, size)
+            yield from verified_chunks(stored, digest, size)
         except ContentMismatch as error:
             raise self.damaged(digest, str(error)) from None
         except OSError as error:
@@ -319,7 +318,7 @@ class Blobs:
         """Open the raw form, made from the compressed one if need be."""
         return self._inflated(digest, size)[0]
 
-    def _inflated(self, digest: str, size: int) -> tuple[int, bool]:
+    def _inflated(self, digest: str, size: int) -> tuple[int, os.stat_result]:
         found = self._open_raw(digest, size)
         if found is None:
             self._before_deriving()
@@ -353,7 +352,8 @@ class Blobs:
             return None
         if found is None:
             return None
-        source, is_trusted = found
+        source, status = found
+        is_trusted = self._is_trusted(status)
         try:
             if verify and is_trusted:
                 self.verify(source, digest, size)
@@ -439,5 +439,5 @@ def is_sealed(status: os.stat_result, size: int) -> bool:
     )
 
 
-def _inflate_file(descriptor: int, size: int) -> Iterator[bytes]:
+def _inflate_file(descriptor: int, size: int) -> Iterable[bytes]:
     return inflate(Section(descriptor, 0, most_compressed(size)), size)

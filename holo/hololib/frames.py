@@ -88,26 +88,39 @@ def frame_pieces(content: Iterable[bytes], size: int) -> Iterator[bytes]:
     yield compressor.end()
 
 
-def inflate(frame: Section, size: int) -> Iterator[bytes]:
+def inflate(frame: Section, size: int) -> Iterable[bytes]:
     """The content of a frame, not verified; never more than one chunk beyond ``size``, whatever the frame claims."""
+    return (_inflate_small(frame, size),) if size <= CHUNK else _inflate_in_pieces(frame, size)
+
+
+def _inflate_small(frame: Section, size: int) -> bytes:
     import zstandard
 
-    decompressor = _contexts().decompressor
+    data = frame.beginning(most_compressed(size))
     try:
-        if size <= CHUNK:
-            data = frame.beginning(most_compressed(size))
-            # The frame's own claim decides how much memory is taken, so it is checked first.
-            if zstandard.frame_content_size(data) != size:
-                raise zstandard.ZstdError("it claims another size")
-            yield decompressor.decompress(data)
-            return
-        with decompressor.stream_reader(cast(IO[bytes], _Reader(frame))) as reader:
+        # The frame's own claim decides how much memory is taken, so it is checked first.
+        if zstandard.frame_content_size(data) != size:
+            raise zstandard.ZstdError("it claims another size")
+        return _contexts().decompressor.decompress(data)
+    except zstandard.ZstdError as error:
+        raise _not_a_frame(error) from None
+
+
+def _inflate_in_pieces(frame: Section, size: int) -> Iterator[bytes]:
+    import zstandard
+
+    try:
+        with _contexts().decompressor.stream_reader(cast(IO[bytes], _Reader(frame))) as reader:
             given = 0
             while given <= size and (chunk := reader.read(CHUNK)):
                 given += len(chunk)
                 yield chunk
     except zstandard.ZstdError as error:
-        raise ContentMismatch(f"its compressed form cannot be inflated ({error})") from None
+        raise _not_a_frame(error) from None
+
+
+def _not_a_frame(error: Exception) -> ContentMismatch:
+    return ContentMismatch(f"its compressed form cannot be inflated ({error})")
 
 
 class _Reader:
@@ -132,7 +145,7 @@ def stored_content(descriptor: int, most: int | None = None) -> tuple[str, int]:
         # The longest header: RFC 8878, 3.1.1.1.
         size = zstandard.frame_content_size(platform.read_at(descriptor, 18, 0))
     except zstandard.ZstdError as error:
-        raise ContentMismatch(f"its compressed form cannot be inflated ({error})") from None
+        raise _not_a_frame(error) from None
     if size < 0 or (most is not None and size > most):
         raise ContentMismatch("its compressed form claims another size")
     hasher = digests.Hasher()

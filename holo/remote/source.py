@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from holo import digest as digests
@@ -185,7 +185,7 @@ def ranges_of(slots: list[Slot]) -> list[tuple[int, int]]:
     return ranges
 
 
-def _with_holes(pieces: Iterator[bytes]) -> Iterator[Piece]:
+def _with_holes(pieces: Iterable[bytes]) -> Iterator[Piece]:
     """Content in which runs of whole blocks of zeros are holes. All pieces but the last end at a block."""
     for piece in pieces:
         start = 0
