@@ -853,10 +853,13 @@ class Hololib:
         into the library since the last one, and that is an hour ago. It gives way to every other command. And
         :meth:`start_filling`.
         """
-        from holo.gc import upkeep
-
         settings = self.settings
-        is_cleaning = upkeep.start(self.home, settings.max_size, settings.keep_days, settings.min_free)
+        limits = settings.max_size, settings.keep_days, settings.min_free
+        is_cleaning = False
+        if any(limit is not None for limit in limits):
+            from holo.gc import upkeep
+
+            is_cleaning = upkeep.start(self.home, *limits)
         return self.start_filling() or is_cleaning
 
     def start_filling(self) -> bool:
@@ -1117,9 +1120,7 @@ class Hololib:
             ):
                 approve(*catalog)
                 report = restore(self.home, space, catalog, path, options, carrier)
-                from dataclasses import replace
-
-                return replace(report, warnings=(*warnings, *report.warnings))
+                return report._replace(warnings=(*warnings, *report.warnings))
 
     @contextmanager
     def _obtained(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from holo.catalog import Catalog, FileRow, SymlinkRow
@@ -30,8 +29,7 @@ class Fill(NamedTuple):
     mtime_ns: int
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """The steps, in the order in which they are carried out."""
 
     removals: list[Removal]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 from holo.checkout.attributes import CAPABILITY
 from holo.relocation.patch import unquoted
@@ -11,26 +10,26 @@ from holo.relocation.patch import unquoted
 _LISTED = 5
 
 
-@dataclass
 class Tally:
     """Counts that workers collect. Files are counted once, bytes are of content."""
 
-    reflinked: int = 0
-    hardlinked: int = 0
-    copied: int = 0
-    removed: int = 0
-    shared_bytes: int = 0
-    written_bytes: int = 0
-    divided: dict[str, int] = field(default_factory=dict)
-    """files that are several here, for one cannot have so many names: one of the names, and how many there are"""
-    lost: list[tuple[str, str]] = field(default_factory=list)
-    """path and name of each extended attribute that could not be given"""
-    directories: dict[str, int] = field(default_factory=dict)
-    """the inode of each directory that was made or changed, by its path"""
-    modes: dict[int, int] = field(default_factory=dict)
-    """what became of each type and mode (st_mode) that was set"""
-    unquoted: list[str] = field(default_factory=list)
-    """files in which nobody knows how the new path is to be quoted"""
+    def __init__(self) -> None:
+        self.reflinked = 0
+        self.hardlinked = 0
+        self.copied = 0
+        self.removed = 0
+        self.shared_bytes = 0
+        self.written_bytes = 0
+        self.divided: dict[str, int] = {}
+        """files that are several here, for one cannot have so many names: one of the names, and how many there are"""
+        self.lost: list[tuple[str, str]] = []
+        """path and name of each extended attribute that could not be given"""
+        self.directories: dict[str, int] = {}
+        """the inode of each directory that was made or changed, by its path"""
+        self.modes: dict[int, int] = {}
+        """what became of each type and mode (st_mode) that was set"""
+        self.unquoted: list[str] = []
+        """files in which nobody knows how the new path is to be quoted"""
 
     def add(self, other: Tally) -> None:
         self.reflinked += other.reflinked

@@ -9,7 +9,6 @@ stretch) is made before all of them and finished after them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from holo.catalog import FileRow, SymlinkRow
@@ -34,15 +33,14 @@ class Piece(NamedTuple):
     """give the directory this mode and mtime when everything below it is there"""
 
 
-@dataclass
-class Tasks:
+class Tasks(NamedTuple):
     """The work, in the order of the fields."""
 
-    first: list[str] = field(default_factory=list)
+    first: list[str]
     """directories to be made before all tasks, parents first"""
-    parallel: list[list[Piece]] = field(default_factory=list)
+    parallel: list[list[Piece]]
     """each for one worker, the costliest first"""
-    last: list[Fill] = field(default_factory=list)
+    last: list[Fill]
     """directories to be finished after all tasks, parents first; the root among them, as the first"""
 
 
@@ -55,16 +53,19 @@ def cut(plan: Plan, workers: int, *, copies: bool) -> Tasks:
         for name in names:
             shared.update(_above(name))
     make = set(plan.directories)
-    tasks = Tasks(first=[path for path in plan.directories if path in shared])
-    tasks.last = [fill for fill in plan.fills if fill.path in shared]
+    parallel = []
     stretches.sort(key=lambda stretch: -stretch[0])
     for _, stretch in stretches:
         pieces = []
         for fill, files, symlinks in stretch:
             own = fill.path not in shared
             pieces.append(Piece(fill.path, own and fill.path in make, files, symlinks, fill if own else None))
-        tasks.parallel.append(pieces)
-    return tasks
+        parallel.append(pieces)
+    return Tasks(
+        first=[path for path in plan.directories if path in shared],
+        parallel=parallel,
+        last=[fill for fill in plan.fills if fill.path in shared],
+    )
 
 
 def _above(path: str) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The commands that prompts, scripts and agents call all the time, without Typer, which takes half of their time.
 
-What they do is here, and :mod:`holo.cli.commands` calls it as well. :func:`recognised` knows the plain form of their
+What they do is here, and :mod:`holo.cli.commands` calls it as well. :func:`recognised` knows the plain forms of their
 command lines only: all others, as requests for help and wrong usage, are for Typer.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holo import __version__, signals
 from holo.cli import output
@@ -27,42 +27,76 @@ class CommandEnded(Exception):
         self.code = code
 
 
-def recognised(arguments: list[str]) -> Callable[[], object] | None:
-    """What a plain command line calls; ``None`` if Typer has to look at it.
+class _Plain(NamedTuple):
+    """What may stand in the line of a command, by the parameters of the function that it calls."""
 
-    Plain are ``run [SPACE] [--ephemeral] -- COMMAND ...``, ``variables [SPACE] [--json]``, ``status``, ``restore`` and
-    ``delete`` likewise, ``init SPACE SOURCE [--json]``, ``list [--json]`` and ``--version``.
-    """
+    words: tuple[str, ...] = ()
+    """what its words are, in order"""
+    values: tuple[str, ...] = ()
+    """options with a value"""
+    flags: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    """what Typer has to ask for, or to find out, where it is not given"""
+
+
+_PLAIN = {
+    "record": _Plain(("directory",), ("--name",), ("--json",), ("directory",)),
+    "init": _Plain(
+        ("space", "source"), ("--space", "--to", "--strategy"), ("--json", "--force", "--verify"), ("space", "source")
+    ),
+    "restore": _Plain(("space",), ("--space", "--to", "--strategy", "--catalog"), ("--json", "--force", "--verify")),
+    "delete": _Plain(("space",), ("--space",), ("--json",)),
+    "list": _Plain(flags=("--json",)),
+    "run": _Plain(("space",), ("--space",), ("--ephemeral",)),
+    "status": _Plain(("space",), ("--space",), ("--json",)),
+    "variables": _Plain(("space",), ("--space",), ("--json",)),
+}
+
+
+def recognised(arguments: list[str]) -> Callable[[], object] | None:
+    """What a plain command line calls; ``None`` if Typer has to look at it."""
     if not arguments or "_HOLO_COMPLETE" in os.environ:  # with that, Typer prints completions
         return None
+    if arguments in (["--version"], ["-V"]):
+        return version
     name, *words = arguments
+    command: list[str] = []
     if name == "run" and "--" in words:
         end = words.index("--")
         words, command = words[:end], words[end + 1 :]
-        is_ephemeral = _takes(words, "--ephemeral")
-        if command and _is_space(words):
-            return partial(run_ephemeral, command, *words) if is_ephemeral else partial(run, command, *words)
-    as_json = _takes(words, "--json")
-    if name in ("variables", "status", "restore", "delete") and _is_space(words):
-        return partial(globals()[name], *words, as_json=as_json)
-    if name == "init" and len(words) == 2 and _is_space(words[:1]) and _is_space(words[1:]):
-        return partial(init, *words, as_json=as_json)
-    if name == "list" and not words:
-        return partial(list_spaces, as_json=as_json)
-    return version if arguments in (["--version"], ["-V"]) else None
+    found = _parsed(words, _PLAIN[name]) if name in _PLAIN else None
+    if found is None or (name == "run" and not command):
+        return None
+    if name == "run":
+        is_ephemeral = found.pop("ephemeral", False)
+        return partial(run_ephemeral, command, **found) if is_ephemeral else partial(run, command, **found)
+    return partial(list_spaces if name == "list" else globals()[name], **found)
 
 
-def _takes(words: list[str], flag: str) -> bool:
-    """Whether a flag is there, which is taken out."""
-    is_there = flag in words
-    if is_there:
-        words.remove(flag)
-    return is_there
-
-
-def _is_space(words: list[str]) -> bool:
-    """Whether these are no word or one that names a space, rather than an option or nothing."""
-    return not words or (len(words) == 1 and words[0] != "" and words[0][0] != "-")
+def _parsed(words: list[str], plain: _Plain) -> dict[str, Any] | None:
+    """The arguments of the function; ``None`` if there is anything else, anything twice, or something is missing."""
+    found: dict[str, Any] = {}
+    free: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        name = "as_json" if word == "--json" else word.removeprefix("--")
+        if name in found:
+            return None
+        if word in plain.flags:
+            found[name] = True
+        elif word in plain.values:
+            found[name] = next(rest, "")
+        else:
+            free.append(word)
+    # Which word is which shows when it is known what the options name.
+    slots = [name for name in plain.words if name not in found]
+    if len(free) > len(slots):
+        return None
+    found.update(zip(slots, free, strict=False))
+    given = [value for value in found.values() if value is not True]
+    if not all(given) or any(word.startswith("-") for word in given) or not found.keys() >= {*plain.needs}:
+        return None
+    return found
 
 
 def version() -> None:
@@ -153,6 +187,31 @@ def list_spaces(
     library = Hololib()
     found = library.space_details(stale=stale, measure=measure)
     listing.spaces(found, listing.Order(order), as_json, library.spares() if everything else None)
+
+
+def record(
+    directory: str,
+    name: str | None = None,
+    *,
+    skip_special: bool = False,
+    keep_setid: bool = False,
+    shown: str = "auto",
+    as_json: bool = False,
+) -> None:
+    """Record a tree."""
+    from holo.api import Hololib
+    from holo.cli import progress, render
+
+    with progress.progress("record", "recording", "files", form=progress.Form(shown), quiet=as_json) as on_progress:
+        library = Hololib()
+        report = library.record(
+            directory, name, skip_special=skip_special, keep_setid=keep_setid, on_progress=on_progress
+        )
+    for warning in report.warnings:
+        render.warn(warning)
+    with output.reporting():
+        render.document(report.to_json()) if as_json else render.recorded(report)
+    library.start_upkeep()
 
 
 def init(

@@ -17,8 +17,8 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from holo import platform
 from holo.catalog import BYTECODE_HEADER, Catalog, DirectoryRow, FileRow, Relocation
@@ -53,8 +53,7 @@ OnProgress = Callable[[int, int], object]
 """Called with (files done, files in all)."""
 
 
-@dataclass(frozen=True)
-class RecordReport:
+class RecordReport(NamedTuple):
     """What a record did. ``blobs_new`` were stored, ``blobs_deduplicated`` were in the library already."""
 
     name: str

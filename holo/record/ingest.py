@@ -19,7 +19,6 @@ import stat
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from holo import digest as digests
@@ -72,8 +71,7 @@ _Found: TypeAlias = defaultdict[str, list[Ingested]]
 """What files became, by the path of their folder."""
 
 
-@dataclass
-class Batch:
+class Batch(NamedTuple):
     """Some files of one directory."""
 
     path: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
 from operator import attrgetter
 
 from holo import platform
@@ -14,30 +13,30 @@ from holo.platform import Directory
 from holo.relocation import listed
 
 
-@dataclass
 class Folder:
     """One directory of the tree: ``path`` is relative to the root, which is ""."""
 
-    path: str
-    mode: int
-    mtime_ns: int
-    files: list[str] = field(default_factory=list)
-    """names, in order; their status is read later, with the content"""
-    symlinks: list[tuple[str, str, int]] = field(default_factory=list)
-    """(name, target, mtime in ns), by name"""
-    xattrs: dict[str, bytes] = field(default_factory=dict)
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.mode = 0
+        self.mtime_ns = 0
+        self.files: list[str] = []
+        """names, in order; their status is read later, with the content"""
+        self.symlinks: list[tuple[str, str, int]] = []
+        """(name, target, mtime in ns), by name"""
+        self.xattrs: dict[str, bytes] = {}
 
 
-@dataclass
 class ScannedTree:
     """A scanned tree. ``folders`` are in depth-first order, parents before children."""
 
-    folders: list[Folder] = field(default_factory=list)
-    special: list[str] = field(default_factory=list)
-    """sockets, fifos and devices, as "path (kind)" """
-    other_names: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    """further names of files, as (folder, name), by the path of the first name; only the first is among the ``files``
-    of a folder"""
+    def __init__(self) -> None:
+        self.folders: list[Folder] = []
+        self.special: list[str] = []
+        """sockets, fifos and devices, as "path (kind)" """
+        self.other_names: dict[str, list[tuple[str, str]]] = {}
+        """further names of files, as (folder, name), by the path of the first name; only the first is among the
+        ``files`` of a folder"""
 
 
 def scan(root: Directory, shown: str) -> ScannedTree:
@@ -52,7 +51,7 @@ def scan(root: Directory, shown: str) -> ScannedTree:
 
 def _scan(directory: Directory, root: str, path: str, tree: ScannedTree, paths: dict[int, dict[int, str]]) -> None:
     """``paths``: the first path of each file so far, by device and inode number."""
-    folder = Folder(path, 0, 0)
+    folder = Folder(path)
     tree.folders.append(folder)
     base = path + "/" if path else ""
     if path.count("/") >= MAX_DEPTH:

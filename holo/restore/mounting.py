@@ -123,12 +123,10 @@ def _tally(job: Job) -> Tally:
     totals, relocator = job.wanted.totals, job.wanted.relocator
     private = {path for path, item in job.wanted.part.relocations.items() if relocator.applies(item)}
     written = sum(row[2] for path, row in job.wanted.part.files() if path in private)
-    return Tally(
-        reflinked=totals.files - len(private),
-        copied=len(private),
-        shared_bytes=totals.bytes - written,
-        written_bytes=written,
-    )
+    tally = Tally()
+    tally.reflinked, tally.copied = totals.files - len(private), len(private)
+    tally.shared_bytes, tally.written_bytes = totals.bytes - written, written
+    return tally
 
 
 def unmount(home: Home, space: str, path: str) -> bool:

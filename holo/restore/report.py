@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from holo.checkout.plan import Plan
 from holo.checkout.strategy import Decision
@@ -12,8 +11,7 @@ from holo.relocation.project import shared_project
 from holo.restore.job import Done, Job
 
 
-@dataclass(frozen=True)
-class RestoreReport:
+class RestoreReport(NamedTuple):
     """A restored space. ``reflinked + hardlinked + copied + unchanged == total``.
 
     ``relocated`` counts all files that hold the prefix, made now or unchanged. Bytes are of content: ``shared``
@@ -70,8 +68,7 @@ class RestoreReport:
         }
 
 
-@dataclass(frozen=True)
-class DryRun:
+class DryRun(NamedTuple):
     """What a restore would do."""
 
     space: str

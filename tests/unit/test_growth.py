@@ -92,7 +92,10 @@ def test_cutting_the_files_of_one_directory_into_tasks() -> None:
     def work(count: int) -> int:
         steps.count = 0
         names = Names(map(str, range(64 * count)))
-        tasks = _batches(ScannedTree([Folder("", 0o755, 0, names)]))
+        tree, folder = ScannedTree(), Folder("")
+        folder.files = names
+        tree.folders.append(folder)
+        tasks = _batches(tree)
         assert [name for task in tasks for batch in task for name in batch.names] == names
         return steps.count
 

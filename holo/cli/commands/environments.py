@@ -52,19 +52,7 @@ def record(
     as_json: Json = False,
 ) -> None:
     """Record a directory tree as a catalog."""
-    from holo.api import Hololib
-    from holo.cli import render
-
-    with progress("record", "recording", "files", form=shown, quiet=as_json) as on_progress:
-        library = Hololib()
-        report = library.record(
-            directory, name, skip_special=skip_special, keep_setid=keep_setid, on_progress=on_progress
-        )
-    for warning in report.warnings:
-        render.warn(warning)
-    with reporting():
-        render.document(report.to_json()) if as_json else render.recorded(report)
-    library.start_upkeep()
+    fast.record(directory, name, skip_special=skip_special, keep_setid=keep_setid, shown=shown, as_json=as_json)
 
 
 @command("init", _GROUP, ["holo init job-1 app", "holo init web requirements.txt --to .venv"])
