@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,12 @@ from holo.home import Home
 from holo.trees.held import is_held
 from holo.trees.spares import Spares
 from support import trees
-from support.cli import Holo, another_boot
+from support.cli import Holo, another_boot, eventually
 from support.compare import differences
 from support.filesystems import Filesystem
 
 private = pytest.mark.parametrize("filesystem", ["xfs", "ext4"], indirect=True)
 one_disk = pytest.mark.parametrize("filesystem", ["ext4"], indirect=True)
-
-
-def eventually(is_so: Callable[[], bool]) -> None:
-    """Wait for what another process does; a test that hangs is ended by pytest."""
-    while not is_so():
-        time.sleep(0.01)
 
 
 def home_of(holo: Holo) -> Home:

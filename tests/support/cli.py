@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,18 @@ class Holo:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
         own = {"HOLO_HOME": str(self.home), "HOLO_SETTINGS": str(self.settings)}
         return {**kept, **own, **(more or {})}
+
+
+PATIENCE = 60.0
+"""Seconds."""
+
+
+def eventually(is_so: Callable[[], bool]) -> None:
+    """Wait for what another process does."""
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.01)
 
 
 def another_boot(folder: Path) -> tuple[Argument, ...]:
