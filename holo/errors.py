@@ -156,5 +156,6 @@ def os_errors_as(
     try:
         yield
     except OSError as error:
-        file = f" ({error.filename})" if name_file and error.filename else ""
+        # What was reached by descriptor has a number for a name.
+        file = f" ({error.filename})" if name_file and isinstance(error.filename, str) and error.filename else ""
         raise kind(f"{message}{file}: {error.strerror}", hint) from error

@@ -34,7 +34,8 @@ def main() -> NoReturn:
     except MemoryError:
         code = _fail("out of memory", "Run it again with fewer `workers` (settings.yaml).", 1)
     except OSError as error:
-        code = _fail(f"{error.filename or 'a file'}: {error.strerror or error}", advice(error), 1)
+        file = error.filename if isinstance(error.filename, str) and error.filename else "a file"
+        code = _fail(f"{file}: {error.strerror or error}", advice(error), 1)
     except Exception as error:
         if hasattr(error, "format_message"):  # the argument parser's
             message = error.format_message().partition(" Choose from:")[0]  # as the argument's name does

@@ -61,13 +61,17 @@ class Library:
     def blobs(self) -> Blobs:
         from holo.hololib.blobs import Blobs
 
-        return Blobs(self.folder("library"), self.unsettled.note_derived)
+        folder = self.folder("library")
+        with os_errors_as(f"cannot read {folder}"):
+            return Blobs(folder, self.unsettled.note_derived)
 
     @cached_property
     def links(self) -> Links:
         from holo.hololib.links import Links
 
-        return Links(self.folder("links"), self.blobs, self.unsettled.note_derived)
+        folder = self.folder("links")
+        with os_errors_as(f"cannot read {folder}"):
+            return Links(folder, self.blobs, self.unsettled.note_derived)
 
     @cached_property
     def keeps_raw(self) -> bool:
