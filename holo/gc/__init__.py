@@ -74,10 +74,8 @@ def _drop_spares(
 ) -> tuple[int, int]:
     """Remove the spares that nobody wants; all of them, rather than a catalog, where there is no room for both."""
     spares = Spares(home.spaces)
-    if not spares.all():
-        return 0, 0
-    keep = wanted(home)
-    if policy.max_size is not None or policy.min_free is not None:
+    keep = wanted(home) if spares.all() else {}
+    if keep and (policy.max_size is not None or policy.min_free is not None):
         sizes = Layers(home.spaces.path).sizes() + spares.sizes()
         if collect_within(sizes, dry_run=True).catalogs:
             keep = {}

@@ -23,7 +23,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 from holo import digest as digests
@@ -31,8 +31,8 @@ from holo import platform
 from holo.catalog import Catalog
 from holo.checkout.proof import still_holds
 from holo.errors import CatalogInvalid, HoloError, os_errors_as
-from holo.files import SMALL, is_there, names_in, read_file, seal, unseal, write_atomically
-from holo.hololib.locks import CannotLockError, InUseError
+from holo.files import SMALL, draft_of, is_there, names_in, read_file, seal, unseal, write_atomically
+from holo.hololib.locks import CannotLockError, InUseError, locked
 from holo.holotree import Holotree
 from holo.home import Home
 from holo.owners import is_mine
@@ -50,6 +50,7 @@ FOLDER = ".spares-"
 _OUTLINE = ".outline"
 _KEEP = ".keep.json"
 _FILLING = ".filling.lock"
+_KEEPING = ".keep.lock"
 
 _BEGINNING = 6
 """Characters of a digest in a name. With the others it is no longer than a space's, so that paths in binaries fit."""
@@ -270,7 +271,10 @@ class Spares(Holotree):
                     self.drop(name)
         known = {*self.names()}
         for name in names_in(self.path) if not dry_run else []:
-            if not name.startswith(".") and name.removesuffix(_OUTLINE) not in known:
+            if draft_of(name) == _KEEP:
+                with suppress(InUseError, CannotLockError), self._lock_wishes(wait=False):
+                    unlink(os.path.join(self.path, name))
+            elif not name.startswith(".") and name.removesuffix(_OUTLINE) not in known:
                 with suppress(InUseError, CannotLockError), self.lock(name.removesuffix(_OUTLINE), wait=False):
                     if not is_there(self.record_path(name.removesuffix(_OUTLINE))):
                         remove_at(os.path.join(self.path, name))
@@ -282,9 +286,14 @@ class Spares(Holotree):
     def keep(self, digest: str, count: int) -> None:
         """Remember how many spares of a catalog are to be kept."""
         self.prepare()
-        wishes, path = self.wishes() | {digest: count}, os.path.join(self.path, _KEEP)
-        with os_errors_as(f"cannot write {path}"):
-            write_atomically(path, seal(json.dumps(wishes).encode()))
+        path = os.path.join(self.path, _KEEP)
+        with self._lock_wishes(wait=True), os_errors_as(f"cannot write {path}"):
+            write_atomically(path, seal(json.dumps(self.wishes() | {digest: count}).encode()))
+
+    def _lock_wishes(self, *, wait: bool) -> AbstractContextManager[object]:
+        """Held for a moment, so that two who write wishes lose none, and nobody takes a draft for garbage."""
+        lock = os.path.join(self.path, _KEEPING)
+        return locked(lock, self.path, exclusive=True, wait=wait, on_wait=lambda _: None)
 
     def wishes(self) -> dict[str, int]:
         """How many are to be kept of which catalogs, as far as that was said of each; none if the file is damaged.
