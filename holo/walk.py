@@ -100,6 +100,12 @@ def open_directory(path: str, *, changes: bool = False) -> Directory:
         return platform.open_unmounted(folder, name) if changes else platform.open_child(folder, name)
 
 
+def real_place(path: str) -> str:
+    """The path of a name in its folder, without symlinks on the way there. What has the name may be one."""
+    parent, name = os.path.split(path)
+    return os.path.join(os.path.realpath(parent), name)
+
+
 def mounted_inside(path: str) -> str | None:
     """The first of what is mounted below ``path``. Raises :class:`HoloError` if nobody can tell."""
     try:

@@ -26,7 +26,7 @@ from holo.restore.marks import marked, record_of
 from holo.trees.lower import Lower, NoOverlayError, hold_tree, make_layer, make_upper
 from holo.trees.overlay import SPACE, Layers
 from holo.trees.stubs import attributes
-from holo.walk import make_folders
+from holo.walk import make_folders, open_directory, real_place
 
 if sys.platform == "linux":
     from holo.platform import namespaces
@@ -104,7 +104,7 @@ def _mount(job: Job, decision: Decision, lower: Lower, folder: str) -> None:
                 if is_new:
                     remove_at(target.path)
                 raise _unavailable(target.path, error.strerror) from None
-        with platform.closing(platform.open_root(target.path)) as root:
+        with platform.closing(open_directory(target.path)) as root:
             stamp = stamp_before(platform.status(root, "").st_ctime_ns, record.times)
             spaces.save(record.finished(stamp, platform.identity(root), "", 0))
 
@@ -146,12 +146,12 @@ def unmount(home: Home, space: str, path: str) -> bool:
 def _unmount(path: str) -> bool:
     if sys.platform == "linux" and _is_mounted(path):
         with os_errors_as(f"cannot unmount {path}"):
-            namespaces.unmount(os.path.realpath(path))
+            namespaces.unmount(real_place(path))
         return True
     return False
 
 
 def _is_mounted(path: str) -> bool:
     with suppress(OSError):  # no /proc
-        return platform.source_at(os.path.realpath(path)) == SPACE
+        return platform.source_at(real_place(path)) == SPACE
     return False
