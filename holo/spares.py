@@ -157,22 +157,21 @@ def start(home: Home, strategy: Strategy, min_free: int | None) -> bool:
 def main() -> None:
     """The process: ``HOME COMPRESSION STRATEGY SPARES MIN_FREE``, of which the last may be empty."""
     path, compression, strategy, each, free = sys.argv[1:]
-    home = Home(
-        Library(path, compression),
-        Holotree(path),
-        on_wait=lambda _: None,
-        spares=None if each == "auto" else int(each),
-    )
-    if home.library.may_be_torn:  # whoever comes next verifies what is new, which takes long
-        return
-    background.work_when_idle()
-    background.give_way(lambda: is_waited_for(home.library, exclusive=False))
-    spares = Spares(home.spaces)
     with suppress(InUseError, CannotLockError, HoloError, OSError):
-        spares.prepare()
-        with locked(spares.filling, spares.path, exclusive=True, wait=False):
-            _fill(home, spares, Strategy(strategy), int(free) if free else None)
+        library, wanted_of_each = Library(path, compression), None if each == "auto" else int(each)
+        home = Home(library, Holotree(path), on_wait=lambda _: None, spares=wanted_of_each)
+        if not library.may_be_torn:  # whoever comes next verifies what is new, which takes long
+            background.work_when_idle()
+            background.give_way(lambda: is_waited_for(library, exclusive=False))
+            _fill_alone(home, Strategy(strategy), int(free) if free else None)
     os._exit(0)
+
+
+def _fill_alone(home: Home, strategy: Strategy, min_free: int | None) -> None:
+    spares = Spares(home.spaces)
+    spares.prepare()
+    with locked(spares.filling, spares.path, exclusive=True, wait=False):
+        _fill(home, spares, strategy, min_free)
 
 
 def _fill(home: Home, spares: Spares, strategy: Strategy, min_free: int | None) -> None:

@@ -60,16 +60,14 @@ def main() -> None:
     """The process: ``HOME COMPRESSION MAX_SIZE KEEP_DAYS MIN_FREE``, of which the last three may be empty."""
     path, compression, *texts = sys.argv[1:]
     max_size, keep_days, min_free = (int(text) if text else None for text in texts)
-    home = Home(Library(path, compression), Holotree(path), on_wait=lambda _: None)
-    if home.library.may_be_torn:  # whoever comes next verifies what is new, which takes long
-        return
-    if hasattr(os, "nice"):
-        os.nice(_NICE)
-
-    background.give_way(lambda: is_waited_for(home.library))
     with suppress(InUseError, CannotLockError, HoloError, OSError):
-        collect_garbage(home, Policy(keep_days, None, max_size, min_free), dry_run=False, wait=False)
-        _note(home.library.path)  # it has changed the folder of the catalogs itself
+        home = Home(Library(path, compression), Holotree(path), on_wait=lambda _: None)
+        if not home.library.may_be_torn:  # whoever comes next verifies what is new, which takes long
+            if hasattr(os, "nice"):
+                os.nice(_NICE)
+            background.give_way(lambda: is_waited_for(home.library))
+            collect_garbage(home, Policy(keep_days, None, max_size, min_free), dry_run=False, wait=False)
+            _note(home.library.path)  # it has changed the folder of the catalogs itself
     os._exit(0)
 
 
