@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from holo.hololib import Library
 
 _ONLY_LINUX = "only Linux can do that"
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _CONTENT, _ADDED = b"of the blob", b" and more"
 
 
@@ -84,7 +85,8 @@ def why_not_for_all(folder: str) -> str | None:
 def why_not_mounted(folder: str) -> str | None:
     """Try, in a directory that is made for it, whether stubs can be mounted; ``None``, or why not.
 
-    One is mounted in a child, read, and written to, which must not change what it leads to.
+    One is mounted in a child, read, and written to, which must not change what it leads to. Raises :class:`OSError`
+    where that is no answer: a disk that is full or fails, or too many open files, is no reason to copy.
     """
     if sys.platform == "linux":
         try:
@@ -92,9 +94,13 @@ def why_not_mounted(folder: str) -> str | None:
                 os.mkdir(os.path.join(folder, name))
             code = _try_in(folder)
         except OSError as error:
+            if error.errno not in platform.UNAVAILABLE | {errno.EPERM}:
+                raise
             code = error.errno or errno.EIO
         finally:
             remove_at(folder)
+        if code in _PASSING:
+            raise OSError(code, os.strerror(code), folder)
         return os.strerror(code) if code else None
     return _ONLY_LINUX
 
