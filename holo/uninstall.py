@@ -101,7 +101,7 @@ def _rest_of_commands(library: Library, tree: Holotree) -> set[str]:
     Raises :class:`Conflict` if one of them is running: they do not hold a lock of the library.
     """
     layers = Layers(tree.path)
-    for run in layers.working():
+    for run in layers.of(layers.runs):
         raise Conflict(
             f"a throw-away environment is in use: {os.path.join(layers.runs, run)}",
             "Run it again when the command in there has ended.",

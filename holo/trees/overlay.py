@@ -76,15 +76,22 @@ class Layers:
         return os.path.join(self.stubs, f"{digest}-{digests.of(key.encode())[:8]}")
 
     def working(self) -> list[str]:
-        """The runs, dead or alive. Costs microseconds where there are none."""
-        return self.of(self.runs)
+        """The runs, dead or alive, as far as that can be told. Costs microseconds where there are none."""
+        with suppress(HoloError):  # no command has to fail for that
+            return self.of(self.runs)
+        return []
 
     def of(self, folder: str) -> list[str]:
-        """The names in one of the folders, whole or not; none if others may have put them there."""
+        """The names in one of the folders, whole or not; none if others may have put them there.
+
+        Raises :class:`HoloError` if nobody can tell.
+        """
         try:
             names = os.listdir(folder) if is_private(self.path) and not os.path.islink(folder) else []
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             return []
+        except OSError as error:
+            raise HoloError(f"cannot read {folder}: {error.strerror}") from error
         if not names:  # as before nearly every command, which need not import for that
             return []
         from holo.trees.held import name_of
