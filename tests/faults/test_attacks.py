@@ -6,9 +6,10 @@ import ctypes
 import errno
 import mmap
 import os
+import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +23,7 @@ from holo.api import Hololib
 from holo.checkout.engine import Engine
 from holo.errors import HoloError
 from holo.holotree import Holotree
-from support.cli import Holo
+from support.cli import Holo, Result
 from support.filesystems import Filesystem, Mounts
 from support.forks import Forks, User
 
@@ -158,6 +159,131 @@ def test_symlinks_planted_all_the_time(
     assert not list((holo.library / "library" / digest[:2]).glob(digest + "*"))
     for path in [*holo.home.rglob("file*"), *space.rglob("file*")]:
         assert SECRET not in path.read_bytes()
+
+
+@contextmanager
+def swapping_everywhere(folders: Sequence[Path], place: str, victim: Path) -> Iterator[mmap.mmap]:
+    """The same in each tree in the folders, whatever it is called now. Without ``place``: with the trees themselves."""
+    count = mmap.mmap(-1, 8)
+    libc = ctypes.CDLL(None)
+    child = os.fork()
+    if not child:
+        done = 0
+        while True:
+            for folder in folders:
+                with suppress(OSError):
+                    for name in [name for name in os.listdir(folder) if name not in ("trap", ".spaces")]:
+                        tree = str(folder) if not place else f"{folder}/{name}"
+                        names = f"{tree}/{place or name}".encode(), f"{tree}/trap".encode()
+                        if libc.renameat2(-100, names[0], -100, names[1], 2) == 0:
+                            done += 1
+                            count[:8] = done.to_bytes(8, "little")
+                        else:
+                            with suppress(OSError):
+                                os.symlink(victim, names[1])
+    try:
+        yield count
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def damage(space: Path, number: int, known: Container[int]) -> None:
+    """Change something in each folder, unless it is the victim's at the moment."""
+    for folder in FOLDERS:
+        with suppress(OSError):
+            here = os.open(space / folder, os.O_RDONLY | os.O_NOFOLLOW)
+            if os.fstat(here).st_ino not in known:
+                with suppress(OSError):
+                    os.unlink(f"file{number}", dir_fd=here)
+                    os.mkdir(f"extra{number}", dir_fd=here)
+            os.close(here)
+
+
+FILL = ("-m", "holo.spares", "home", "auto", "smart", "0", "")
+TO_SPACE = ("--space", "x", "app", "--to", "s/space")
+RUN = ("run", "--ephemeral", "--space", "x", "--", "sh", "-c", "cat $HOLO_SPACE_PATH/lib/file1; rm -r lib; echo {}")
+
+PREPARED: dict[str, tuple[tuple[str, ...], Sequence[tuple[str, ...]]]] = {
+    "spares": (
+        (".spares-{user}",),
+        (
+            *(("spares", "app", "--keep", "1"), ("init", *TO_SPACE), ("spares", "app", "--keep", "2"), ("damage",)),
+            *(("restore", "x"), FILL, ("check", "--repair"), ("damage",), ("delete", "x"), FILL, ("gc",)),
+        ),
+    ),
+    "stubs": (
+        (".ephemeral-{user}/stubs", ".ephemeral-{user}/layers", ".ephemeral-{user}/runs"),
+        (("init", *TO_SPACE), RUN, RUN, ("check", "--repair"), ("delete", "x"), ("gc",), RUN),
+    ),
+    "mounts": (
+        (".ephemeral-{user}/spaces/x",),
+        (
+            *(("init", *TO_SPACE, "--strategy", "overlay"), ("damage",), ("restore", "x"), ("damage",), RUN),
+            *(("restore", "x", "--strategy", "copy"), ("damage",), ("restore", "x", "--strategy", "overlay")),
+            *(("check", "--space", "x"), ("delete", "x"), ("gc",)),
+        ),
+    ),
+}
+"""Where there are trees besides the space, and what is done with them."""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts spaces")
+@pytest.mark.torture
+@pytest.mark.parametrize("filesystem", ["ext4"], indirect=True)
+@pytest.mark.parametrize("place", ["", "lib/deep"])
+@pytest.mark.parametrize("what", PREPARED)
+def test_symlinks_planted_in_prepared_trees(
+    filesystem: Filesystem,
+    what: str,
+    place: str,
+    forks: Forks,
+    torture: bool,
+    faults: Callable[[int, str, int], None],
+) -> None:
+    """Also in place of a space, to another that is mounted: that must stay."""
+    root = filesystem.root
+    tree, victim = grow(root), tempt(root)
+    holo = Holo(root)
+    holo.settings.write_text("library: {compression: raw, min-free: 1000TB}\n")  # nothing starts in the background
+
+    def run(*arguments: str, code: int | None = 0) -> Result:
+        tune = {"holo.restore._WORTH_A_TREE": 3}
+        return forks(*arguments, env=holo.environment(), code=code, cwd=root, tune=tune)
+
+    run("record", "tree", "--name", "app")
+    (holo.library / "upkeep").touch()
+    run("init", "--space", "mounted", "app", "--strategy", "overlay")
+    (mounted,) = [path for path in holo.holotree.iterdir() if os.path.ismount(path)]
+    places, commands = PREPARED[what]
+    folders = [root / "s", *(holo.holotree / path.format(user=os.geteuid()) for path in places)]
+    folders = folders if place else folders[:1]  # what is holo's own, and private, nobody else exchanges as a whole
+    before = state(victim), state(mounted)
+    known = {status[2] for found in before for status in found.values()}
+    row = f"symlinks exchanged for directories, {what}"
+    faults(7, row, 0)
+    for number in range(20 if torture else 1):
+        for trap in (victim, mounted) if not place else (victim,):
+            with swapping_everywhere(folders, place, trap) as count:
+                for command in commands:
+                    if command == ("damage",):
+                        damage(root / "s" / "space", number, known)
+                    else:
+                        run(*command, code=None)
+                exchanged = int.from_bytes(count[:8], "little")
+            faults(7, row, exchanged)
+            assert exchanged > 0
+            assert os.path.ismount(mounted)
+            assert (state(victim), state(mounted)) == before
+            for path in [*holo.home.rglob("file*"), *(root / "s").rglob("file*")]:
+                assert mounted in path.parents or SECRET not in path.read_bytes()
+    run("delete", "x", code=None)
+    for path in (root / "s").iterdir():
+        path.unlink() if path.is_symlink() else shutil.rmtree(path)
+    run("init", *TO_SPACE)
+    assert differences(root / "s" / "space", tree) == []
+    run("delete", "x")
+    run("delete", "mounted")
 
 
 def swap(place: Path, victim: Path) -> None:

@@ -36,14 +36,16 @@ LONG_SECONDS = 60
 SOURCES = ("ant", "bee", "cat")
 STRATEGIES = ("smart", "reflink", "hardlink", "copy")
 SHARED_SPACES = ("shared-1", "shared-2")
+SHARED_MOUNT = "shared-mounted"
 
 REMOVED_BY_ANOTHER = re.compile(
     r"error: (there is no catalog '[a-z]+' in .*"
     r"|catalog [0-9a-f]{12} is not in .* any more"
     r"|there is no space '[a-z0-9-]+' in .*"
+    r"|commands run in throw-away environments over .*"
     r"|space '[a-z0-9-]+' holds catalog [a-z]+ \([0-9a-f]{12}\), not [a-z]+ \([0-9a-f]{12}\))\nhint: .*"
 )
-"""The only failures there may be: what one process asks for, another has removed, or put something else there."""
+"""The only failures there may be: what one process asks for, another has removed, uses, or put something else there."""
 
 
 def make_source(root: Path, name: str) -> Path:
@@ -73,6 +75,7 @@ class Process:
         self._holo = holo
         self._random = random.Random(number)
         self._own = [f"own-{number}-{letter}" for letter in "ab"]
+        self._mounted = f"mounted-{number}"
         self._sources = sources
         self._origins = origins
         self._forks = Forks()
@@ -98,6 +101,7 @@ class Process:
             *[self.repair, self.run_in_it, self.clone],
             *[self.throw_away] * 2,
             *[self.spare] * 2,
+            *[self.mount] * 3 * (os.geteuid() == 0),
         ]
         try:
             while time.monotonic() < until and not over.is_set():
@@ -166,7 +170,11 @@ class Process:
 
     def check(self, report: Any) -> None:
         """A space of one's own is now what was asked for. (What hardlinks share is compared in the end, in peace.)"""
-        if report is not None and report["space"] in self._own and report["strategy"]["used"] != "hardlink":
+        if (
+            report is not None
+            and report["space"] in (*self._own, self._mounted)
+            and report["strategy"]["used"] != "hardlink"
+        ):
             assert compare.differences(self._origins[report["digest"]], Path(report["path"])) == []
 
     def collect(self) -> None:
@@ -208,6 +216,22 @@ class Process:
         script = 'cd "$HOLO_SPACE_PATH" && bin/tool > new && cat lib-1/* > all && rm -r lib-* bin && echo {}'
         command = ["--space", self.space(), "--catalog", self.source(), "--", "sh", "-c", script]
         self.run("run", "--ephemeral", *command)
+
+    def mount(self) -> None:
+        """A space that is a mount is made, changed, made another, run over and deleted."""
+        own = self._random.random() < 0.7
+        name = self._mounted if own else SHARED_MOUNT
+        report = self.run("init", "--space", name, self.source(), "--strategy", "overlay", "--force")
+        self.check(report)
+        if report is not None and own:
+            space = Path(report["path"])
+            (space / "lib-1" / "file-1").unlink()
+            (space / "lib-2").rename(space / "lib-new")
+            self.check(self.run("restore", "--space", name))
+        if self._random.random() < 0.5:
+            self.run("run", "--ephemeral", "--space", name, "--", "sh", "-c", "rm -r $HOLO_SPACE_PATH/lib-1; echo {}")
+        if self._random.random() < 0.5:
+            self.run("delete", "--space", name)
 
     def look(self) -> None:
         commands = [("list",), ("catalogs",), ("restore", "--space", self.space(), "--dry-run")]
@@ -263,13 +287,16 @@ def check_the_end(holo: Holo, run: Callable[..., Any], origins: dict[str, Path])
     for space in spaces:
         assert run("restore", "--space", space["name"])
         assert compare.differences(origins[space["digest"]], Path(space["path"]), library=holo.library) == []
+        if os.path.ismount(space["path"]):
+            run("delete", "--space", space["name"])
     throw_away = holo.holotree / f".ephemeral-{os.geteuid()}"
+    assert list(throw_away.glob("spaces/*")) == []
     assert list(throw_away.glob("runs/*")) == []
     folders = {path for path in holo.holotree.iterdir() if path != throw_away and path.name != ".spaces"}
     spares = holo.holotree / f".spares-{os.geteuid()}"
     assert not spares.exists() or {path.name[:1] for path in spares.iterdir()} == {"."}
     folders.discard(spares)
-    assert folders == {Path(space["path"]) for space in spaces}
+    assert folders == {Path(space["path"]) for space in run("list")["spaces"]}
 
 
 def is_valid(holo: Holo) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,10 +14,8 @@ import pytest
 from holo.trees.overlay import SPACE
 from support import compare, trees
 from support.cli import Holo
-from support.faults import Supervisor
 from support.filesystems import Filesystem
 from support.forks import ForkedHolo, Forks, User
-from support.scenarios import spread
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts spaces")
 
@@ -144,6 +143,24 @@ def test_commands_in_throw_away_environments_keep_it(holo: Holo) -> None:
 
 
 @ext4
+@pytest.mark.parametrize("is_mount", [True, False])
+def test_a_symlink_in_its_place_leads_to_no_other(holo: Holo, is_mount: bool) -> None:
+    other = Path(holo("init", "other", "env", "--strategy", "overlay", "--json").json()["path"])
+    (other / "new").touch()
+    before = compare.snapshot(other)
+    space = holo.root / "space"
+    holo("init", "job", "env", "--to", space, *(["--strategy", "overlay"] if is_mount else []))
+    if is_mount:
+        subprocess.run(["umount", space], check=True)
+    shutil.rmtree(space)
+    space.symlink_to(other)
+    for command in ("restore", "delete"):
+        holo(command, "job", code=command != "delete")
+        assert mounted(holo) == [str(other)]
+        assert compare.snapshot(other) == before
+
+
+@ext4
 @pytest.mark.parametrize("way", ["user", "no right", "refused"])
 def test_a_mount_that_is_refused_leaves_nothing(
     holo: Holo, forks: Forks, way: str, monkeypatch: pytest.MonkeyPatch
@@ -175,39 +192,6 @@ def test_a_mount_that_is_refused_leaves_nothing(
         assert "CAP_SYS_ADMIN" in done.stderr
     assert left(holo) == []
     assert [*(holo.holotree / ".spaces").glob("job.*")] in ([], [holo.holotree / ".spaces" / "job.lock"])
-
-
-@ext4
-@pytest.mark.parametrize("command", ["init", "restore", "delete"])
-@pytest.mark.torture
-def test_killed_at_any_moment(holo: Holo, supervisor: Supervisor, command: str, torture: bool) -> None:
-    """The same command, or a restore, makes it good; in the end nothing is left."""
-    first = ("init", "job", "env", "--strategy", "overlay")
-    arguments = {"init": first, "restore": ("restore", "job"), "delete": ("delete", "job")}[command]
-
-    def prepare() -> None:
-        if command != "init":
-            (Path(holo(*first, "--json").json()["path"]) / "lib" / "data.txt").write_text("changed")
-
-    holo(*first)  # makes the tree
-    holo("delete", "job")
-    prepare()
-    whole = supervisor.run(holo.root, arguments, holo.environment())
-    assert whole.code == 0, whole
-    for number in spread(len(whole.calls), len(whole.calls) if torture else 3):
-        if holo("list", "--json").json()["spaces"]:
-            holo("delete", "job")
-        prepare()
-        supervisor.run(holo.root, arguments, holo.environment(), kill="group", at=number)
-        holo("list")
-        if command == "delete" and not holo("list", "--json").json()["spaces"]:
-            continue
-        path = Path(holo(*first, "--json").json()["path"])
-        assert is_pristine(holo, path), number
-        assert len(mounted(holo)) == 1, number
-        holo("delete", "job")
-        holo("gc")
-        assert mounted(holo) == left(holo) == [], number
 
 
 @ext4

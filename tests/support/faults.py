@@ -48,6 +48,8 @@ CHANGES: dict[str, tuple[int | None, int | None, str]] = {
     "mkdirat": (258, 34, "a0"),
     "mknod": (133, None, "p0"),
     "mknodat": (259, 33, "a0"),
+    "mount": (165, 40, "p1"),
+    "umount2": (166, 39, "p0"),
     "rmdir": (84, None, "p0"),
     "unlink": (87, None, "p0"),
     "unlinkat": (263, 35, "a0"),

@@ -14,6 +14,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from blake3 import blake3
 
 from holo.catalog import Catalog
 from holo.cli.commands import load_all
+from holo.holotree import Holotree
+from holo.trees.overlay import Layers
+from holo.trees.spares import Spares
 from support import compare, contents, remotes
 from support.cli import Holo
 from support.faults import Outcome, Supervisor
@@ -32,6 +36,9 @@ from support.trees import SOME_TIME, settle, write
 LARGE = 1_300_000
 
 Snapshot = dict[bytes, tuple[object, ...]]
+
+IN_BACKGROUND = "-m"
+"""Begins a command that is no user's: a module, and what it is started with. It says nothing, whatever happens."""
 
 
 def environment(root: Path, seed: int, *, files: int = 0) -> Path:
@@ -97,6 +104,8 @@ class World:
         """what is in these files, if they are there"""
         self.remote = root / "remote"
         """what is pushed to and pulled from, if it is there"""
+        self.has_stubs = False
+        """throw-away environments and mounted spaces need no copies of files here"""
         self._kept: set[Path] = set()
         self._known: list[str] = []
         named = {"env": self.source, "other": self.other}
@@ -106,14 +115,15 @@ class World:
 
     def run(self, *arguments: str | Path, **fault: Any) -> Outcome:
         """A command, perhaps with a fault: see :meth:`Supervisor.run`."""
-        return self._supervisor.run(self.root, (*arguments, "--json"), self.cli.environment(), tune=self._tune, **fault)
+        more = () if arguments[0] == IN_BACKGROUND else ("--json",)
+        return self._supervisor.run(self.root, (*arguments, *more), self.cli.environment(), tune=self._tune, **fault)
 
     def do(self, *arguments: str | Path) -> Any:
         """A command without a fault, which must succeed."""
         outcome = self.run(*arguments, watched=False)
         assert outcome.code == 0, f"holo {arguments}: {outcome}"
         assert not outcome.hung, f"holo {arguments} hangs"
-        return outcome.json()
+        return outcome.json() if arguments[0] != IN_BACKGROUND else None
 
     # -- where a scenario begins -------------------------------------------------------------------------------
 
@@ -141,6 +151,11 @@ class World:
             self.do("init", "--space", "space", "env", "--to", self.space)
         else:
             self.do("restore", "--space", "space", "--catalog", "env")
+
+    def without_trees(self) -> None:
+        """Nothing yet that could be mounted over the space."""
+        self.has_stubs |= any(self.throw_away.glob("stubs/*/tree"))
+        shutil.rmtree(self.throw_away, ignore_errors=True)
 
     def damage(self) -> None:
         """Everything that a user may do to a space."""
@@ -172,6 +187,7 @@ class World:
         """In what the state just after a fault breaks promise 2; ``before`` is the space before the command."""
         found = [problem for problem in self.library_problems() if problem not in self._known]
         found += self.outside_problems()
+        found += self._spare_problems()
         record = self.record_of("space")
         if record is None:
             if self.observe().keys() - {b"."}:
@@ -199,12 +215,24 @@ class World:
 
     def record_of(self, space: str) -> dict[str, Any] | None:
         try:
-            return _document(self.home / "holotree" / ".spaces" / f"{space}.json")
+            record = _document(self.home / "holotree" / ".spaces" / f"{space}.json")
         except FileNotFoundError:
             return None
+        is_gone = record["used"] == "overlay" and not os.path.ismount(record["path"])
+        return {**record, "state": "restoring"} if is_gone else record
 
     def _differences(self, record: dict[str, Any]) -> list[str]:
         return compare.differences(self.sources[record["digest"]], self.space, library=self.library / "links")
+
+    def _spare_problems(self) -> Iterator[str]:
+        """What counts as finished must be whole at any moment."""
+        for outline in self.spares.glob("*.outline"):
+            record = _document(self.spares / ".spaces" / f"{outline.stem}.json")
+            if Path(record["path"]).exists():  # else whoever took it was killed before they said so
+                found = compare.differences(self.sources[record["digest"]], Path(record["path"]))
+                # Data that names a longer path is left alone. Whoever takes the spare makes all that names one anew.
+                found = [difference for difference in found if not difference.startswith(("'lib/binary", "'lib/large"))]
+                yield from (f"spare {outline.stem}: {difference}" for difference in found)
 
     def _users_files(self) -> dict[Path, Snapshot]:
         folders = (self.source, self.other, self.root / "s" / "a-users-folder")
@@ -336,6 +364,7 @@ class Scenario:
             "space": world.space,
             "export": export,
             "digest": world.digest,
+            "home": world.home,
             "root": world.root,
         }
         return [part.format(**places) for part in self.command]
@@ -598,7 +627,7 @@ def _with_damage(world: World) -> None:
 def _never_run(world: World) -> None:
     """A space, and nothing yet that a throw-away environment could be mounted over."""
     world.with_space()
-    shutil.rmtree(world.throw_away, ignore_errors=True)
+    world.without_trees()
     (world.root / "ran").unlink(missing_ok=True)
 
 
@@ -661,14 +690,80 @@ def _to_give_back(world: World) -> None:
     world.with_space()
 
 
-def _not_spare(world: World) -> list[str]:
-    """There must be one spare, equal to its catalog, and nothing else but drafts, which are garbage."""
+def _not_spare(world: World, count: int = 1) -> list[str]:
+    """There must be so many spares, equal to their catalog, and nothing else but drafts, which are garbage."""
     names = {path.name for path in world.spares.iterdir() if path.name[0] != "." and ".outline." not in path.name}
     ready = {name.removesuffix(".outline") for name in names if name.endswith(".outline")}
-    if len(ready) != 1 or names != {*ready, *(f"{name}.outline" for name in ready)}:
+    if len(ready) != count or names != {*ready, *(f"{name}.outline" for name in ready)}:
         return [f"the spares are {names}"]
     problems: list[str] = world.do("check")["problems"]
     return problems
+
+
+def _to_fill(world: World) -> None:
+    """Two spares are wanted. There is a tree that was given back, where it was changed."""
+    _without_spare(world)
+    world.with_space()
+    world.damage()
+    spares = Spares(Holotree(str(world.home)))
+    spares.keep(world.digest, 1)
+    world.do("delete", "--space", "space")
+    spares.keep(world.digest, 2)
+
+
+def _to_collect(world: World) -> None:
+    """What nobody wants any more, and what killed commands left, beside the spaces."""
+    world.without_space()
+    world.do("spares", "env", "--keep", "1")
+    Spares(Holotree(str(world.home))).keep(world.digest, 0)
+    name = f"{world.digest[:6]}abcd"
+    write(world.spares / name / "folder" / "file", "a tree without a record")
+    write(world.spares / f"{name}.outline.1.2", "half an outline")
+    write(world.spares / ".keep.json.1.2", "half of what is wanted")
+    Layers(str(world.home / "holotree")).prepare()
+    write(world.throw_away / "spaces" / "gone" / "0123" / "upper" / "file", "of a space that was a mount")
+
+
+def _not_collected_beside(world: World) -> list[str]:
+    left = [path for path in world.spares.iterdir() if path.name[0] != "." or path.name.startswith(".keep.json.")]
+    return [f"not collected: {path}" for path in [*left, *world.throw_away.glob("spaces/*")]]
+
+
+def _mounted(world: World) -> None:
+    """A space that is a mount, in which everything was changed."""
+    if world.record_of("space") is None:
+        world.do("init", "--space", "space", "env", "--to", world.space, "--strategy", "overlay")
+    else:
+        world.do("restore", "--space", "space", "--strategy", "overlay")
+    world.damage()
+
+
+def _never_mounted(world: World) -> None:
+    """No space, and nothing yet that one could be mounted over."""
+    world.without_space()
+    world.without_trees()
+
+
+def _not_mounted(world: World) -> list[str]:
+    record = world.record_of("space")
+    found = world.unlike(world.digest)
+    if not found and record is not None and record["used"] != "overlay":
+        found.append("the space is not mounted")
+    return found if len([*world.throw_away.glob("spaces/space/*")]) == 1 else [*found, "an old mount was left"]
+
+
+def _not_unmounted(world: World) -> list[str]:
+    is_left = os.path.ismount(world.space) or [*world.throw_away.glob("spaces/*")]
+    return ["the mount was left"] if is_left else []
+
+
+def _not_gone_or_mounted(world: World) -> list[str]:
+    return _not_gone(world) + _not_unmounted(world)
+
+
+def _not_plain(world: World) -> list[str]:
+    """It must be a directory like others, no mount."""
+    return _not_env(world) + _not_unmounted(world)
 
 
 _SCRIPT = (
@@ -695,6 +790,8 @@ _PUSH = ("push", "env", "{root}/remote")
 _PULL = ("pull", "env", "{root}/remote")
 _REMOTE_GC = ("remote", "gc", "{root}/remote")
 _SPARES = ("spares", "env", "--keep", "1")
+_FILL = (IN_BACKGROUND, "holo.spares", "{home}", "auto", "smart", "0", "")
+_MOUNT = (*_INIT, "--strategy", "overlay")
 _NO_GRACE = {"holo.remote.garbage.GRACE": 0}
 _EXCHANGING = {"holo.restore._WORTH_A_TREE": 3}
 
@@ -757,6 +854,13 @@ _ALL = [
     Scenario("init-spare", "xfs", _INIT, _with_spare, _not_env, _alone),
     Scenario("restore-spare", "ext4", _RESTORE, _damaged_with_spare, _not_env, _alone, tune=_EXCHANGING),
     Scenario("delete-spare", "ext4", _DELETE, _to_give_back, _not_gone, _alone),
+    Scenario("fill", "ext4", _FILL, _to_fill, partial(_not_spare, count=2), _alone),
+    Scenario("gc-beside", "ext4", _GC, _to_collect, _not_collected_beside, _alone),
+    Scenario("init-overlay-first", "ext4", _MOUNT, _never_mounted, _not_mounted, compression="raw"),
+    Scenario("init-overlay", "xfs", _MOUNT, World.without_space, _not_mounted),
+    Scenario("restore-overlay", "ext4", _RESTORE, _mounted, _not_mounted, compression="raw"),
+    Scenario("restore-no-overlay", "ext4", (*_RESTORE, "--strategy", "copy"), _mounted, _not_plain),
+    Scenario("delete-overlay", "btrfs", _DELETE, _mounted, _not_gone_or_mounted),
     Scenario("push", "ext4", _PUSH, _unpushed, _not_pushed, _shared("other")),
     Scenario("push", "btrfs", _PUSH, _unpushed, _not_pushed, _shared("other")),
     Scenario("pull", "ext4", _PULL, _unpulled, _unrecorded, _shared("other", "env")),
@@ -766,7 +870,7 @@ _ALL = [
 ]
 
 
-_COMMANDS = {command.name for command in load_all().registered_commands}
+_COMMANDS = {IN_BACKGROUND, *(command.name for command in load_all().registered_commands)}
 
 SCENARIOS = [scenario for scenario in _ALL if scenario.command[0] in _COMMANDS]
 

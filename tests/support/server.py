@@ -25,6 +25,7 @@ if "--portable" in sys.argv:
 
 import holo
 import holo.cli
+from holo import background
 from support import faults
 
 _PR_SET_DUMPABLE = 4
@@ -111,6 +112,13 @@ def _be_holo(order: dict[str, Any], stdout: int, stderr: int, listens: socket.so
                 socket.send_fds(listens, [b"x"], [listener])
                 os.close(listener)
             listens.close()
+        if order["arguments"][0] == "-m":  # what a command leaves to a process of its own
+            background.work_when_idle = lambda: None  # on a busy machine that would never be
+            background.give_way = lambda _: None  # its timer would interrupt calls that wait for us
+            _, module, *arguments = order["arguments"]
+            sys.argv = [module, *arguments]
+            sys.modules[module].main()
+            os._exit(0)
         sys.argv = ["holo", *order["arguments"]]
         holo.cli.main()
     except BaseException:  # noqa: BLE001 - holo never raises, so it is about us
