@@ -24,8 +24,9 @@ NOT_DAMAGE = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, e
 """What opening and reading answer that says nothing about the file."""
 
 
-_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_FOLLOW = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+READ = _FOLLOW | getattr(os, "O_NOFOLLOW", 0)
+"""How :func:`open_file` opens."""
 
 
 def open_file(path: str, *, follow: bool = False) -> int:
@@ -35,7 +36,7 @@ def open_file(path: str, *, follow: bool = False) -> int:
     :class:`OSError`, whose ``strerror`` says which it was.
     """
     try:
-        descriptor = os.open(path, _READ if follow else _READ | _NOFOLLOW)
+        descriptor = os.open(path, _FOLLOW if follow else READ)
     except OSError as error:
         if error.errno == errno.ELOOP and os.path.islink(path):
             raise OSError(errno.ELOOP, "it is a symlink", path) from None

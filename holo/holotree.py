@@ -10,13 +10,25 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 from holo import digest as digests
 from holo import platform
 from holo.errors import Conflict, HoloError, NotFound, advice_at_home, beginning_with, choice, hints, os_errors_as
-from holo.files import NOT_DAMAGE, SMALL, draft_of, is_there, names_in, open_file, read, read_file, write_atomically
+from holo.files import (
+    NOT_DAMAGE,
+    READ,
+    SMALL,
+    draft_of,
+    is_there,
+    names_in,
+    open_file,
+    read,
+    read_file,
+    unseal,
+    write_atomically,
+)
 from holo.hololib.layout import NAME, check_name
 from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, say_waiting
 from holo.owners import is_mine, is_ours, only_we_wrote
@@ -43,6 +55,10 @@ PLACES = (".venv", "node_modules")
 
 _SLUG = 12
 _HASH = 10
+
+_TOLD = re.compile(rb'\{"name": "[^"\\]*", "path": "((?:[^"\\]|\\.)*)", "home": "((?:[^"\\]|\\.)*)", ')
+_LONGEST = 1 << 14
+"""Bytes of a record that is read at once to see where its space is."""
 
 
 class OthersSpace(Conflict):
@@ -403,7 +419,44 @@ class Holotree:
     def at(self, path: str) -> Space | None:
         """The space that lives at ``path``, if any."""
         real = os.path.realpath(path)
-        return next((space for space in self.spaces() if os.path.realpath(space.path) == real), None)
+        found = self.overlapping(path, inside=False)
+        return next((space for space in found if os.path.realpath(space.path) == real), None)
+
+    def overlapping(self, path: str, *, inside: bool = True, but: Collection[tuple[str, int]] = ()) -> list[Space]:
+        """The spaces that are at ``path`` or around it; ``inside``: also those in it. ``but``: not of those records.
+
+        Among thousands of spaces hardly any is, and to read a record takes longer than to see that it is of another.
+        """
+        place = _Place(path, inside=inside)
+        if but:
+            changed = [file for file, inode in self.seen() if file.endswith(".json") and (file, inode) not in but]
+            names = [name for file in sorted(changed) if NAME.fullmatch(name := file.removesuffix(".json"))]
+        else:
+            names = self.names()
+        # In the holotree a damaged record may be of the space at its default place, whatever it says.
+        if not _is_in(place.real, os.path.realpath(self.path)):
+            names = [name for name in names if (told := self._told_path(name)) is None or place.overlaps(told)]
+        return [space for space in self.spaces(names) if place.overlaps(space.path)]
+
+    def seen(self) -> frozenset[tuple[str, int]]:
+        """The files about spaces that are there now, with their inodes. Who changes a record replaces its file."""
+        with suppress(FileNotFoundError), os.scandir(self.records) as entries:
+            return frozenset((entry.name, entry.inode()) for entry in entries)
+        return frozenset()
+
+    def _told_path(self, name: str) -> str | None:
+        """The path in a record that is as :func:`encode` writes it; ``None`` of any other."""
+        try:
+            descriptor = os.open(f"{self.records}{os.sep}{name}.json", READ)
+            try:
+                told = _TOLD.match(unseal(os.read(descriptor, _LONGEST)))
+            finally:
+                os.close(descriptor)
+            texts = told.groups() if told is not None else ()
+            path, home = (text.decode() if b"\\" not in text else json.loads(b'"%b"' % text) for text in texts)
+        except (OSError, ValueError):
+            return None
+        return path if home == self.home else self.moved_along(path, home)
 
     def near(self, folder: str, *, replaced: bool = False) -> list[Space]:
         """The space that a folder is, or those that are its :data:`PLACES`, in their order; else of the nearest above.
@@ -581,6 +634,43 @@ class Holotree:
 
     def _mount_lock_path(self, name: str) -> str:
         return os.path.join(self.records, check_name(name, "space") + _MOUNT_LOCK)
+
+
+class _Place:
+    """A path, and which others are there, around it, or in it."""
+
+    def __init__(self, path: str, *, inside: bool) -> None:
+        self.real = os.path.realpath(path)
+        self._may_contain = inside
+        self._contains_nothing = not inside or not os.path.lexists(self.real) or is_empty_directory(self.real)
+        above = [self.real]
+        while (parent := os.path.dirname(above[-1])) != above[-1]:
+            above.append(parent)
+        self._above = {*above}
+        self._inodes = set[tuple[int, int]]()
+        for folder in above:
+            with suppress(OSError):
+                self._inodes.add(_inode(folder))
+
+    def overlaps(self, path: str) -> bool:
+        """Whether they do, whatever symlinks lead there: of most paths one stat tells that they do not."""
+        if self._contains_nothing and path not in self._above:
+            try:
+                if _inode(path) not in self._inodes:
+                    return False
+            except OSError:  # of what is not there, its path tells
+                pass
+        real = os.path.realpath(path)
+        return _is_in(self.real, real) or (self._may_contain and _is_in(real, self.real))
+
+
+def _inode(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _is_in(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(os.path.join(folder, ""))
 
 
 def is_replaced(space: Space) -> bool:

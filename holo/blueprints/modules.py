@@ -31,9 +31,7 @@ def place_for(tree: Holotree, blueprint: Blueprint) -> str | None:
         return None
     if os.path.lexists(path) and (os.path.islink(path) or not is_empty_directory(path)):
         return None
-    real = os.path.realpath(path)
-    spaces = (os.path.realpath(space.path) for space in tree.spaces())
-    return None if any(os.path.commonpath([real, space]) == space for space in spaces) else path
+    return None if tree.overlapping(path, inside=False) else path
 
 
 def hidden(tree: Holotree, space: Space) -> str | None:

@@ -170,7 +170,7 @@ def _populate(job: Job, planned: Planned, prepared: Prepared) -> Done:
     """Carry out the plan in the space itself."""
     record = record_of(job, planned.decision)
     path, spaces = job.target.path, job.home.spaces
-    with marked(spaces, record, is_new=job.target.known is None):
+    with marked(job.home, record, job.target):
         parent = os.path.dirname(path)
         os.makedirs(parent, exist_ok=True)
         with suppress(FileExistsError):

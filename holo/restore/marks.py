@@ -12,8 +12,10 @@ from holo.checkout.strategy import Decision
 from holo.errors import HoloError, advice, hints
 from holo.filetimes import EXACT
 from holo.holotree import Holotree
+from holo.home import Home
 from holo.remove import remove_at
 from holo.restore.job import Job, opened
+from holo.restore.place import Target, refuse_other_spaces
 from holo.restore.planning import Planned
 from holo.space import Space, now
 
@@ -51,12 +53,21 @@ def record_of(job: Job, decision: Decision) -> Space:
 
 
 @contextmanager
-def marked(spaces: Holotree, record: Space, *, is_new: bool) -> Iterator[None]:
+def marked(home: Home, record: Space, target: Target) -> Iterator[None]:
     """Mark the space while the block changes it. What fails there says that it is marked, and what ends that.
 
-    ``is_new``: there was none of that name. If not even its directory could be made, there is none afterwards.
+    If not even the directory of a new one could be made, there is none afterwards. Raises :class:`Conflict` if another
+    one was made at the same time that overlaps it.
     """
+    spaces, is_new = home.spaces, target.known is None
     spaces.save(record)
+    if is_new and target.seen is not None:
+        # Of two, at least one sees the other: each looks after it has said where it is going to be.
+        try:
+            refuse_other_spaces(home, record.name, record.path, target.seen)
+        except HoloError:
+            spaces.forget(record.name)
+            raise
     try:
         yield
     except OSError as error:

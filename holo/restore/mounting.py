@@ -89,7 +89,7 @@ def _mount(job: Job, decision: Decision, lower: Lower, folder: str) -> None:
     spaces, target = job.home.spaces, job.target
     record = record_of(job, decision)
     is_new = target.known is None
-    with _uncovered(job.home, target.space, target.path), marked(spaces, record, is_new=is_new):
+    with _uncovered(job.home, target.space, target.path), marked(job.home, record, target):
         os.makedirs(os.path.dirname(target.path), exist_ok=True)
         with suppress(FileExistsError):
             os.mkdir(target.path, 0o700)

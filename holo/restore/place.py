@@ -31,6 +31,8 @@ class Target(NamedTuple):
     is_new: bool
     """nothing is at the path, or an empty directory"""
     is_mount_point: bool
+    seen: frozenset[tuple[str, int]] | None = None
+    """the records among which no other space was that overlaps it; ``None`` if nobody has looked"""
 
 
 def choose_place(
@@ -42,12 +44,15 @@ def choose_place(
     history of a version control system. Raises :class:`Conflict` and :class:`UsageError` for a place that it cannot
     have. The caller holds the space's lock.
     """
+    seen = home.spaces.seen() if path is not None else None  # before the look, so that what comes later is none of it
     known = home.spaces.find(space)
     place = _place(home, space, known, path)
     if known is not None:
         home.spaces.refuse_copied(known)
         if path is None:
             home.spaces.refuse_unproven(known, f"If it is, name it: `holo restore --space {space} --to DIR`.")
+        if known.state == "restoring" and not home.spaces.is_default(known):  # killed before it knew that it is alone
+            refuse_other_spaces(home, space, place)
     if os.path.islink(place):
         raise Conflict(
             f"{place} is a symlink, not a directory",
@@ -59,7 +64,7 @@ def choose_place(
         refuse_another(known, "Unmount it, or insist with --force: what is not in the catalog is removed.")
     if not is_new and (known is None or home.spaces.is_anothers_place(known)):
         _refuse_stranger(place, known, take_over=take_over, with_history=with_history)
-    return Target(space, place, known, is_new, is_mount_point)
+    return Target(space, place, known, is_new, is_mount_point, seen)
 
 
 def _place(home: Home, space: str, known: Space | None, path: str | None) -> str:
@@ -73,7 +78,7 @@ def _place(home: Home, space: str, known: Space | None, path: str | None) -> str
             f"space {space!r} lives at {known.path}, not at {path}",
             f"To make another one there: `holo init --space NAME {known.catalog} --to {quote(path)}`.",
         )
-    _refuse_other_spaces(home, space, path)
+    refuse_other_spaces(home, space, path)
     precious = []
     if known is None and not _is_absent_or_empty(path):
         with suppress(FileNotFoundError):  # the current directory has been deleted
@@ -82,15 +87,14 @@ def _place(home: Home, space: str, known: Space | None, path: str | None) -> str
     return path
 
 
-def _refuse_other_spaces(home: Home, space: str, path: str) -> None:
-    """Raise :class:`Conflict` if another space is there, inside or around."""
+def refuse_other_spaces(home: Home, space: str, path: str, seen: frozenset[tuple[str, int]] = frozenset()) -> None:
+    """Raise :class:`Conflict` if another space is there, inside or around: of those whose records were not ``seen``."""
     real = os.path.realpath(path)
-    for other in home.spaces.spaces():
-        theirs = os.path.realpath(other.path)
-        if other.name == space or os.path.commonpath([real, theirs]) not in (real, theirs):
+    for other in home.spaces.overlapping(path, but=seen):
+        if other.name == space:
             continue
         home.spaces.refuse_copied(other)
-        if real == theirs:
+        if os.path.realpath(other.path) == real:
             raise Conflict(f"{path} is space {other.name!r} already", f"Use --space {other.name}, or another place.")
         # A restore of the outer one would remove the inner one.
         raise Conflict(

@@ -106,7 +106,7 @@ def _exchange(job: Job, record: Space, part: Catalog, fetch: _Fetch, folder: Dir
     home, target = job.home, job.target
     name = os.path.basename(target.path)
     draft = f".{name}{DRAFT}{os.urandom(4).hex()}"
-    with marked(home.spaces, record._replace(draft=draft), is_new=target.known is None):
+    with marked(home, record._replace(draft=draft), target):
         tree = fetch(folder, draft)
         if tree is None:
             return None
