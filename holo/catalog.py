@@ -315,7 +315,7 @@ def parse_quickly(data: bytes) -> Document | None:
 
 
 _HEAD = re.compile(
-    rb'\{"version":\d+,"prefix":"[^"\\]*+(?:\\.[^"\\]*+)*+"(?:,"project":"[^"\\]*+(?:\\.[^"\\]*+)*+")?,"directories":\['
+    rb'\{"version":(\d+),"prefix":"[^"\\]*+(?:\\.[^"\\]*+)*+"(?:,"project":"[^"\\]*+(?:\\.[^"\\]*+)*+")?,"directories":\['
 )
 _WINDOW = 1 << 20
 """Bytes of a document that are parsed at a time. A directory that takes more is parsed at once all the same."""
@@ -394,6 +394,36 @@ def directories_in(data: bytes) -> list[tuple[str, int, int]]:
     if not rows or any(path.startswith(_AFTER_STRING) for path, _, _ in rows):  # not canonical, or in doubt
         return [(unescape(path), mode, time) for path, mode, time, _, _ in json.loads(data)["directories"]]
     return [(_decoded(path), int(mode), int(time)) for path, mode, time in rows]
+
+
+_CONTENT = re.compile(rb'"(?:,(\d++),\d++,(-?\d++),")?+([0-9a-f]{64})"(\])?')
+"""The end of the row of a file: what is between the quotes of its name and its digest, and the digest."""
+
+
+Contents: TypeAlias = tuple[Sequence[str], Iterable[int], Iterable[int]]
+"""The digests, the modes and the mtimes in ns of some files."""
+
+
+def contents_in(data: bytes) -> Iterator[Contents]:
+    """The contents of all files of a document that :meth:`Catalog.to_json` made, in parts.
+
+    It takes a fifth of the time of parsing it. Raises :class:`ValueError` when it is not certain that those are all and
+    no others: in no document is a digest passed over.
+    """
+    head = _HEAD.match(data)
+    if head is None or b"\\u" in data or not 1 <= int(head[1]) <= VERSION:  # it may spell digests in another way
+        raise ValueError("it is not canonical, or of a newer version")
+    begin, between = 0, b"]],["
+    while begin < len(data):
+        # A row does not contain what stands between directories, and in a name that stands in no row's end.
+        end = data.find(between, begin + _WINDOW) + len(between)
+        end = end if end >= len(between) else len(data)
+        if rows := _CONTENT.findall(data, begin, end):
+            modes, mtimes, digests_, ends = zip(*rows, strict=True)
+            if not all(modes) or not all(ends):
+                raise ValueError("a name looks like a digest")
+            yield [*map(bytes.decode, digests_)], map(int, modes), map(int, mtimes)
+        begin = end
 
 
 def _decoded(text: bytes) -> str:

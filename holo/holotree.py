@@ -394,7 +394,9 @@ class Holotree:
     def mounted(self) -> dict[str, list[str]]:
         """The names of spaces that are mounted over trees (:mod:`holo.restore.mounting`), by their catalogs."""
         found: dict[str, list[str]] = {}
-        for space in self.spaces():
+        mark = f'"used": "{MOUNTED}"'.encode()
+        names = [name for name in self.names() if (data := self._raw(name)) is None or mark in data]
+        for space in self.spaces(names):
             if space.used == MOUNTED:
                 found.setdefault(space.digest, []).append(space.name)
         return found
@@ -435,7 +437,7 @@ class Holotree:
             names = self.names()
         # In the holotree a damaged record may be of the space at its default place, whatever it says.
         if not _is_in(place.real, os.path.realpath(self.path)):
-            names = [name for name in names if (told := self._told_path(name)) is None or place.overlaps(told)]
+            names = [name for name in names if self._may_overlap(name, place)]
         return [space for space in self.spaces(names) if place.overlaps(space.path)]
 
     def seen(self) -> frozenset[tuple[str, int]]:
@@ -444,19 +446,27 @@ class Holotree:
             return frozenset((entry.name, entry.inode()) for entry in entries)
         return frozenset()
 
-    def _told_path(self, name: str) -> str | None:
-        """The path in a record that is as :func:`encode` writes it; ``None`` of any other."""
+    def _may_overlap(self, name: str, place: _Place) -> bool:
+        """Whether a space overlaps a place, by the path in a record that is as :func:`encode` writes it."""
+        told = _TOLD.match(self._raw(name) or b"")
+        if told is None:
+            return True
+        try:  # another user may have written anything
+            path, home = (text.decode() if b"\\" not in text else json.loads(b'"%b"' % text) for text in told.groups())
+            return place.overlaps(path if home == self.home else self.moved_along(path, home))
+        except ValueError:
+            return True
+
+    def _raw(self, name: str) -> bytes | None:
+        """A record as it was written; ``None`` of one that is not there, damaged, or hardly one of a space."""
         try:
             descriptor = os.open(f"{self.records}{os.sep}{name}.json", READ)
             try:
-                told = _TOLD.match(unseal(os.read(descriptor, _LONGEST)))
+                return unseal(os.read(descriptor, _LONGEST))
             finally:
                 os.close(descriptor)
-            texts = told.groups() if told is not None else ()
-            path, home = (text.decode() if b"\\" not in text else json.loads(b'"%b"' % text) for text in texts)
         except (OSError, ValueError):
             return None
-        return path if home == self.home else self.moved_along(path, home)
 
     def near(self, folder: str, *, replaced: bool = False) -> list[Space]:
         """The space that a folder is, or those that are its :data:`PLACES`, in their order; else of the nearest above.

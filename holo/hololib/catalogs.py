@@ -32,7 +32,7 @@ from holo.owners import is_others, only_we_wrote
 from holo.remove import unlink
 
 if TYPE_CHECKING:
-    from holo.catalog import Catalog
+    from holo.catalog import Catalog, Contents
 
 _SHORTEST_PREFIX = 4
 
@@ -183,6 +183,24 @@ class Catalogs:
             return [row[:3] for row in self.read(digest).directories]
         return directories_in(data)
 
+    def contents(self, digest: str) -> Iterator[Contents]:
+        """The contents of the files of a catalog, in parts; some of them twice.
+
+        Far faster than :meth:`read`, as :meth:`directories` is.
+        """
+        from holo.catalog import contents_in
+
+        data, is_own = self._document(digest)
+        if is_own:
+            try:
+                yield from contents_in(data)
+            except ValueError:
+                pass
+            else:
+                return
+        for _, _, _, rows, _ in self.read(digest).directories:
+            yield [row[4] for row in rows], [row[1] for row in rows], [row[3] for row in rows]
+
     def _load(self, digest: str) -> tuple[Catalog, bool]:
         from holo.catalog import Catalog
 
@@ -244,7 +262,7 @@ class Catalogs:
             return CatalogRef(self.name_of(digests_here[0]), digests_here[0])
         if not digests_here:
             raise NotFound(f"there is no catalog in {self._library}", "Record one: `holo record DIR`.")
-        known = self._meanings()
+        known = self.meanings()
         names = ", ".join(sorted(known.get(digest, [digest[:12]])[0] for digest in digests_here)[:20])
         raise UsageError("the library holds several catalogs, so one must be named", f"Name one of {names}.")
 
@@ -283,7 +301,7 @@ class Catalogs:
 
         The names go first, also after a power cut: a name without its catalog means that the catalog was lost.
         """
-        names, marks = self._meanings(), defaultdict[str, list[str]](list)
+        names, marks = self.meanings(), defaultdict[str, list[str]](list)
         for mark in names_in(os.path.join(self._library, "used")):
             marks[mark.partition("-")[0]].append(mark)
         for digest in digests:
@@ -340,9 +358,9 @@ class Catalogs:
 
     def names_of(self, digest: str) -> list[str]:
         """The names that mean a catalog, and damaged ones that still tell its digest."""
-        return self._meanings().get(digest, [])
+        return self.meanings().get(digest, [])
 
-    def _meanings(self) -> dict[str, list[str]]:
+    def meanings(self) -> dict[str, list[str]]:
         """The names in order, by the digests of the catalogs that they mean."""
         found: dict[str, list[str]] = {}
         for name in sorted(self.names()):

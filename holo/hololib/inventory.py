@@ -103,19 +103,19 @@ def needs(library: Library, known: Mapping[str, Needs] | None = None) -> tuple[d
         if digest in known and (known[digest].links or not has_links):
             found[digest] = known[digest]
             continue
+        blobs, links = set[str](), set[LinkKey]()
         try:
-            directories = library.catalogs.read(digest).directories
+            for part, modes, mtimes in library.catalogs.contents(digest):
+                contents = [*map(same.setdefault, part, part)]
+                blobs.update(contents)
+                if has_links:  # else what a million files would need there is not worth its memory
+                    links.update(zip(contents, map(READ_ONLY.__and__, modes), mtimes, strict=True))
         except NotFound:
             continue  # removed by somebody else just now
         except (CatalogInvalid, IntegrityError, ForeignFile) as error:
             damage.append(_unreadable_catalog(library, digest, error))
             continue
-        blobs = frozenset(same.setdefault(row[4], row[4]) for _, _, _, files, _ in directories for row in files)
-        links = frozenset[LinkKey]()
-        if has_links:  # else what a million files would need there is not worth its memory
-            rows = (row for _, _, _, files, _ in directories for row in files)
-            links = frozenset((same[row[4]], row[1] & READ_ONLY, row[3]) for row in rows)
-        found[digest] = Needs(blobs, links)
+        found[digest] = Needs(frozenset(blobs), frozenset(links))
     return found, damage
 
 

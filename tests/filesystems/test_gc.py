@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from holo import HoloError, Hololib, IntegrityError, NotFound, UsageError
+from holo.catalog import Catalog
 from holo.files import unseal
 from holo.gc.collect import collect
 from holo.gc.policy import Policy
@@ -151,6 +152,36 @@ def test_link_forms_that_appear_while_garbage_is_counted_stay(holo: Holo) -> Non
     report = collect(library, known, {}, Policy(), dry_run=False)
     assert report.links == report.blobs == 0
     assert names_in(holo.library / "links") == forms != set()
+
+
+@local
+@pytest.mark.parametrize("is_own", [True, False])
+def test_what_catalogs_need_is_found_without_loading_them(
+    holo: Holo, monkeypatch: pytest.MonkeyPatch, *, is_own: bool
+) -> None:
+    """Of one that somebody else can have written, or whose names look like digests, all of it is loaded."""
+    plain = record(holo, "plain")
+    holo("init", "--space", "one", "plain", "--strategy", "hardlink")
+    trees.write(source(holo, "odd") / ELSEWHERE, ELSEWHERE)
+    odd = record(holo, "odd")
+    library = Hololib(holo.home).home.library
+    loaded: list[str] = []
+    read = library.catalogs.read
+
+    def told(digest: str) -> Catalog:
+        loaded.append(digest)
+        return read(digest)
+
+    monkeypatch.setattr(library.catalogs, "read", told)
+    if not is_own:
+        Path(library.catalogs.path(plain)).chmod(0o666)
+    found, damage = needs(library)
+    assert damage == []
+    assert {*loaded} == ({odd} if is_own else {plain, odd})
+    for digest in (plain, odd):
+        rows = [row for _, row in read(digest).files()]
+        assert found[digest].blobs == {row[4] for row in rows}
+        assert found[digest].links == {(row[4], row[1] & 0o555, row[3]) for row in rows}
 
 
 @btrfs

@@ -21,6 +21,7 @@ from holo.catalog import (
     Relocation,
     SymlinkRow,
     _Invalid,
+    contents_in,
     directories_in,
     escape,
     parse_quickly,
@@ -212,12 +213,15 @@ def test_equal_modes_and_sizes_are_one_number() -> None:
 
 # Pieces of the document itself, and what JSON or holo writes in another way.
 PIECES = ["]],[", ",", "]", "[", "}", ":", "0", ",5,6,[", '"', "\\", "\\x80", "\n", "é", "\udcff", "directories", ":[["]
+PIECES += [digests.EMPTY, ",5,6,7,"]
 
 
 @given(st.lists(st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join), min_size=8, max_size=8))
 @settings(max_examples=300, deadline=None)
 @example(["]],[", ",5,6,[", "]],[", "f", "d", "e", ",f", "/p"])  # a symlink and its target that look like a directory
 @example(["]],[", ",5,6,[", "]],[", "f", "d", "e", "f", "/p"])
+@example(["l", "t", digests.EMPTY, "f", "d", "e", "f", "/p"])  # names of a library that was recorded
+@example([",5,6,7,", digests.EMPTY, '",5,6,7,"' + digests.EMPTY + '"]', "]],[" + digests.EMPTY, "d", "e", "f", "/p"])
 def test_directories_are_found_among_all_other_text(names: list[str]) -> None:
     """Whatever files, symlinks and directories are called."""
     link, target, file, other, first, second, third, prefix = names
@@ -235,7 +239,24 @@ def test_directories_are_found_among_all_other_text(names: list[str]) -> None:
         [[file, other], [link, target]],
         {file: {"user." + link: b"x"}, other: {"user." + target: b""}},
     )
-    assert directories_in(catalog.to_json()) == [each[:3] for each in catalog.directories]
+    document = catalog.to_json()
+    assert directories_in(document) == [each[:3] for each in catalog.directories]
+    rows = [(row[4], row[1], row[3]) for _, row in catalog.files()]
+    with patch("holo.catalog._WINDOW", 64):  # so that it reads the document in parts
+        found = told(document)
+        assert found == rows or (found is None and any(digests.EMPTY in name for name in names))
+        # Spelled in another way: it says so, and passes over nothing.
+        for other in (json.dumps(json.loads(document)).encode(), document.replace(b"af1349", rb"\u00611349")):
+            assert told(other) is None
+        assert told(document.replace(b'{"version":1', b'{"version":3')) is None
+
+
+def told(document: bytes) -> list[tuple[str, int, int]] | None:
+    """The rows that :func:`contents_in` finds; ``None`` if it is in doubt."""
+    try:
+        return [row for columns in contents_in(document) for row in zip(*columns, strict=True)]
+    except ValueError:
+        return None
 
 
 def mutate(data: st.DataObject, catalog: Catalog) -> None:
