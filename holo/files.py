@@ -27,6 +27,7 @@ NOT_DAMAGE = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, e
 _FOLLOW = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 READ = _FOLLOW | getattr(os, "O_NOFOLLOW", 0)
 """How :func:`open_file` opens."""
+_WRITE = os.O_WRONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def open_file(path: str, *, follow: bool = False) -> int:
@@ -174,6 +175,33 @@ def write_atomically(
         with suppress(OSError):
             os.unlink(draft)
         raise
+
+
+def stream_at(path: str) -> int | None:
+    """A descriptor, if what lies at ``path`` takes bytes as they come and must never be replaced: a device, a pipe, a
+    terminal, or a descriptor that this process has (``/dev/stdout``, a shell's ``>(command)``)."""
+    own = _DESCRIPTOR.fullmatch(path)
+    if own is not None:
+        return os.dup(int(own[1] or {"out": 1, "err": 2}[own[2]]))
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else os.open(path, _WRITE)
+
+
+_DESCRIPTOR = re.compile(r"(?:/dev/fd|/proc/self/fd)/([0-9]{1,9})|/dev/std(out|err)")
+
+
+def write_output(path: str, content: bytes | Callable[[int], bytes]) -> None:
+    """Write where a user wants it: to a file as :func:`write_atomically` does, also if a symlink leads there; or to
+    what takes bytes as they come."""
+    stream = stream_at(path)
+    if stream is None:
+        write_atomically(os.path.realpath(path), content)
+        return
+    with open(stream, "wb") as file:
+        file.write(content if isinstance(content, bytes) else content(file.fileno()))
 
 
 def sync_folder(path: str) -> None:

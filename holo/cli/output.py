@@ -19,6 +19,9 @@ is_verbose = False
 has_document = False
 """A JSON document was printed: there is to be no second one."""
 
+STDOUT = frozenset({"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
+"""What a user writes for standard output where a file could be named."""
+
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36}
 
 

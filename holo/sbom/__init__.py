@@ -12,7 +12,7 @@ from typing import NamedTuple
 from holo.catalog import Catalog, FileRow, escape
 from holo.checkout.contents import Contents, Readable
 from holo.errors import os_errors_as
-from holo.files import write_atomically
+from holo.files import write_output
 from holo.hololib import CatalogRef
 from holo.sbom.document import document
 from holo.sbom.find import Found, Kind, find, folders_of
@@ -75,7 +75,7 @@ class Sbom(NamedTuple):
     def written_to(self, path: str) -> Sbom:
         """Write the document to a file, which appears when it is whole. Raises :class:`~holo.errors.HoloError`."""
         with os_errors_as(f"cannot write {path}"):
-            write_atomically(path, self.document.encode())
+            write_output(path, self.document.encode())
         return self._replace(file=path)
 
 

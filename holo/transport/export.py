@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from holo import platform
 from holo.catalog import Catalog
 from holo.content import Hole, Piece, Section, write_all
 from holo.errors import HoloError, UsageError, os_errors_as
-from holo.files import write_atomically
+from holo.files import write_output
 from holo.hololib import CatalogRef, Library
 from holo.hololib.blobs import WORTH_COMPRESSING
 from holo.hololib.frames import Compressor, frame_of, frame_pieces, most_compressed
@@ -172,7 +173,10 @@ def export(
 
     def write(descriptor: int) -> bytes:
         nonlocal written
-        folder = os.path.dirname(output) if isinstance(output, str) else None
+        # What is compressed first has room beside the bundle, if that is a file.
+        folder = None
+        if isinstance(output, str) and stat.S_ISREG(os.fstat(descriptor).st_mode):
+            folder = os.path.dirname(os.path.realpath(output))
         writer = Writer(descriptor, folder, align=not compress)
         _write(writer, library, cargo, blobs, compress, workers, on_progress)
         written = writer.position
@@ -181,7 +185,7 @@ def export(
     shown = output if isinstance(output, str) else "-"
     with os_errors_as(f"cannot write the bundle {shown if shown == output else 'to standard output'}"):
         if isinstance(output, str):
-            write_atomically(output, write)
+            write_output(output, write)
         else:
             write(output)
     return ExportReport(

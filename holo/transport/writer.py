@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from zlib import crc32
@@ -30,7 +31,7 @@ class Writer:
         self.position = 0
         self._descriptor = descriptor
         self._align = align
-        self._may_clone = align
+        self._may_clone = align and _is_at_its_beginning(descriptor)
         self.entries: list[Entry] = []
         self._pending: list[bytes] = []
         self._pending_bytes = 0
@@ -134,10 +135,18 @@ class Writer:
         try:
             platform.clone_range(section.descriptor, section.offset, shared, self._descriptor, self.position)
         except OSError as error:
-            if error.errno not in platform.UNAVAILABLE:
+            if error.errno not in platform.UNAVAILABLE | {errno.EBADF}:  # EBADF: it was opened to append (`>> FILE`)
                 raise
             self._may_clone = False
             return 0
         self.position += shared
         os.lseek(self._descriptor, self.position, os.SEEK_SET)
         return shared
+
+
+def _is_at_its_beginning(descriptor: int) -> bool:
+    """Whether what is written first comes to lie at 0: standard output may hold what another program has written."""
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_CUR) == 0
+    except OSError:  # a pipe
+        return False

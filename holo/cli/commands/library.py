@@ -9,7 +9,7 @@ import typer
 from holo.cli.app import command
 from holo.cli.listing import Order
 from holo.cli.options import Json, Measure, Progress, Quiet, Sort, Stale
-from holo.cli.output import reporting
+from holo.cli.output import STDOUT, reporting
 from holo.cli.progress import Form, progress
 from holo.errors import HoloError, IntegrityError, UsageError
 
@@ -64,7 +64,7 @@ def sbom(
     from holo.api import Hololib
     from holo.cli import render
 
-    found = Hololib().sbom(reference, None if output == "-" else output)
+    found = Hololib().sbom(reference, None if output in STDOUT else output)
     for warning in found.warnings:
         render.warn(warning)
     if found.file is None:

@@ -9,7 +9,7 @@ import typer
 
 from holo.cli.app import command
 from holo.cli.options import Json, KeepSetid, Progress, Quiet, Verbose
-from holo.cli.output import reporting
+from holo.cli.output import STDOUT, reporting
 from holo.cli.progress import Form, progress
 from holo.errors import IntegrityError
 
@@ -50,6 +50,7 @@ def export(
     from holo.cli import render
     from holo.errors import UsageError
 
+    output = "-" if output in STDOUT else output
     if output == "-" and as_json:
         raise UsageError("the bundle and its report cannot both go to standard output", "Leave out --json.")
     if output == "-" and sys.stdout.isatty():

@@ -1,0 +1,84 @@
+"""Where `-o` leads: a device or a pipe takes the bytes and stays what it is, and a symlink leads on."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import trees
+from support.cli import Holo
+
+pytestmark = pytest.mark.parametrize("command", ["export", "sbom"])
+local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+
+
+@pytest.fixture
+def expected(holo: Holo, command: str) -> bytes:
+    trees.small(holo.root / "source")
+    holo("record", holo.root / "source", "--name", "app")
+    holo(command, "app", "-o", holo.root / "plain")
+    return (holo.root / "plain").read_bytes()
+
+
+@local
+def test_a_device_is_not_replaced(holo: Holo, command: str, expected: bytes) -> None:
+    device = holo.root / "null"
+    try:
+        os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        device.write_bytes(b"")
+    except OSError:
+        pytest.skip("this user, or this filesystem, has no devices")
+    holo(command, "app", "-o", device)
+    assert stat.S_ISCHR(device.lstat().st_mode)
+
+
+@local
+def test_a_pipe_gets_the_bytes(holo: Holo, command: str, expected: bytes) -> None:
+    pipe = holo.root / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        holo(command, "app", "-o", pipe)
+        assert reader.communicate()[0] == expected
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+
+
+@local
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symlink_leads_to_the_file(exists: bool, holo: Holo, command: str, expected: bytes) -> None:
+    target, link = holo.root / "folder" / "target", holo.root / "link"
+    target.parent.mkdir()
+    if exists:
+        target.write_bytes(b"old")
+    link.symlink_to(Path("folder", "target"))
+    holo(command, "app", "-o", link)
+    assert link.is_symlink()
+    assert target.read_bytes() == expected
+
+
+@local
+@pytest.mark.parametrize("name", ["/proc/self/fd/1", "/dev/fd/1"])
+def test_standard_output_by_its_name(name: str, holo: Holo, command: str, expected: bytes) -> None:
+    """What a log held before stays, and nothing comes behind the document."""
+    log = holo.root / "log"
+    log.write_bytes(b"before\n")
+    line = [sys.executable, "-m", "holo", command, "app", "-o", name]
+    with log.open("ab") as file:
+        subprocess.run(line, stdout=file, env=holo.environment(), check=True)
+    assert log.read_bytes() == b"before\n" + expected
+
+
+@pytest.mark.parametrize("filesystem", ["local", "xfs"], indirect=True)
+@pytest.mark.parametrize("mode", ["w", "a"])
+def test_a_file_that_another_program_has_begun(mode: str, holo: Holo, command: str, expected: bytes) -> None:
+    """Nothing is cloned to where the bundle would lie if the file began with it."""
+    with (holo.root / "log").open(f"{mode}b") as file:
+        file.write(b"before\n")
+        file.flush()
+        line = [sys.executable, "-m", "holo", command, "app", "-o", "-"]
+        subprocess.run(line, stdout=file, env=holo.environment(), check=True)
+    assert (holo.root / "log").read_bytes() == b"before\n" + expected
