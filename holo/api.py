@@ -151,9 +151,10 @@ class Hololib:
         self._obtain(text)
         known = look_up(self.home.spaces, space)
         if selection.blueprint_named(self.home, text, known, path) is None:
-            selection.catalog_named(
-                self.home, text, known.space, begun=not force
-            )  # what does not exist is told before anything is made
+            # What does not exist, or cannot be read, is told before anything is made.
+            named = selection.catalog_named(self.home, text, known.space, begun=not force)
+            if named is None and text is not None:
+                selection.refuse_damaged(text)
         with self._alone_with(space):
             known = look_up(self.home.spaces, space)
             blueprint = selection.blueprint_named(self.home, text, known, path)
@@ -715,13 +716,17 @@ class Hololib:
         signers = self._trust().signers
         if allowed_signers is not None:
             signers = AllowedSigners(absolute(os.fspath(allowed_signers)))
+        if signers is not None:
+            signers.read()  # without it nobody would be allowed, and nothing said why
         if selection.bundle_named(self.home, reference) is not None:
             return verify_bundle(absolute(reference), signers, self.home.workers, on_progress)
-        if os.sep in reference:
-            raise UsageError(
-                f"there is no bundle at {reference}", "Name a catalog, or a file that `holo export` has written."
-            )
         catalogs = self.home.library.catalogs
+        if os.sep in reference or (os.path.exists(reference) and not catalogs.is_catalog(reference)):
+            is_there = os.path.exists(reference)
+            raise UsageError(
+                f"{reference} is no bundle" if is_there else f"there is no bundle at {reference}",
+                "Name a catalog, or a file that `holo export` has written.",
+            )
         catalogs.resolve(reference, begun=True)  # what does not exist is told before a lock is made
         with self._using_library():
             catalog = catalogs.resolve(reference, begun=True)

@@ -35,7 +35,9 @@ _DIRENV = f"""\
 {_DIRENV_MARK} `holo hook direnv --remove` removes this file.
 use_holo() {{
     if [ -f .git ]; then # a worktree that is not the first one: it may lack environments
-        holo worktree add . >&2 || log_error "holo could not make all environments"
+        local made
+        made=$(holo worktree add .) || log_error "holo could not make all environments"
+        case $made in '' | *': nothing to add') ;; *) printf '%s\n' "$made" >&2 ;; esac
     fi
     if [ -d .venv ]; then
         export VIRTUAL_ENV="$PWD/.venv"

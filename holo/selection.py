@@ -265,6 +265,18 @@ def bundle_named(home: Home, source: str) -> str | None:
     return source if not is_catalog and is_bundle(source) else None
 
 
+def refuse_damaged(source: str) -> None:
+    """Raise what opening it raises for a bundle that is not whole, or has more than one catalog."""
+    from holo.transport.bundle import is_bundle
+
+    if is_bundle(source):
+        from holo.transport.bundle import opened
+        from holo.transport.direct import only_catalog
+
+        with opened(absolute(source)) as bundle:
+            only_catalog(bundle)
+
+
 def refuse_other_file(path: str) -> None:
     """Raise :class:`UsageError` for a file that is neither a bundle nor a catalog."""
     from holo.transport.catalog_file import is_catalog_file

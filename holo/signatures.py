@@ -83,7 +83,7 @@ class AllowedSigners(NamedTuple):
         blob = _parse(signature, namespace, what)
         with _Folder() as folder:
             signed = folder.write("signature", _armor(blob))
-            allowed = folder.write("allowed_signers", self._read())
+            allowed = folder.write("allowed_signers", self.read())
             found = _run("find-principals", ["-s", signed, "-f", allowed])
             said = found.stderr
             names = found.stdout.decode("utf-8", "surrogateescape").splitlines()
@@ -105,7 +105,8 @@ class AllowedSigners(NamedTuple):
         key = _key_in(checked.stdout)
         raise Untrusted(f"{what} is not signed by anyone in {self.path}, but with {key.type} {key.fingerprint}", _ASK)
 
-    def _read(self) -> bytes:
+    def read(self) -> bytes:
+        """The whole file. Raises :class:`HoloError`."""
         hint = "It is the file that `remote.allowed-signers` in settings.yaml or --allowed-signers names."
         with os_errors_as(f"cannot read the allowed signers {self.path}", hint):
             return read_file(self.path, _MOST_SIGNERS, follow=True)[0]

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 Reports = TypeVar("Reports", "GcReport", "CheckReport", "VerifyReport", "UninstallReport")
 
-_NARROWEST = 10
+_ROOMY, _TIGHT = (2, 10), (1, 8)
 
 
 def document(value: object) -> None:
@@ -103,13 +103,13 @@ def columns(
         rows = [tuple(map(printable, row)) for row in rows]
     table = [header, *rows]
     longest = [max(map(len, column)) for column in zip(*table, strict=True)]
-    widths = [*longest]
+    widths, gap = longest, 2
     if flexible:
         from shutil import get_terminal_size
 
-        _fit(widths, flexible, get_terminal_size().columns)
+        widths, gap = _fit(longest, flexible, get_terminal_size().columns)
     too_long = [number for number, width in enumerate(widths) if width < longest[number]]
-    form = "  ".join(f"{{:{width}}}" for width in widths)
+    form = (" " * gap).join(f"{{:{width}}}" for width in widths)
     lines = []
     for row in table:
         cells = [*row]
@@ -121,14 +121,20 @@ def columns(
     print("\n".join(lines))
 
 
-def _fit(widths: list[int], flexible: Sequence[int], most: int) -> None:
-    """Make the widest of the flexible columns narrower until all fit; if that is not enough, the first one."""
-    for columns in (flexible, (0,)):
-        while sum(widths) + 2 * (len(widths) - 1) > most:
-            widest = max(columns, key=lambda index: widths[index])
-            if widths[widest] <= _NARROWEST:
-                break
-            widths[widest] -= 1
+def _fit(longest: list[int], flexible: Sequence[int], most: int) -> tuple[list[int], int]:
+    """Make the widest of the flexible columns narrower until all fit; if that is not enough, the first one, and then
+    the gaps between all. Returns the widths and the gap."""
+    for gap, narrowest in _ROOMY, _TIGHT:
+        widths = [*longest]
+        for columns in (flexible, (0,)):
+            while sum(widths) + gap * (len(widths) - 1) > most:
+                widest = max(columns, key=lambda index: widths[index])
+                if widths[widest] <= narrowest:
+                    break
+                widths[widest] -= 1
+        if sum(widths) + gap * (len(widths) - 1) <= most:
+            break
+    return widths, gap
 
 
 def shortened(text: str, most: int) -> str:
@@ -407,7 +413,9 @@ def collected(report: GcReport) -> None:
         (report.layers, "unused layer"),
         (report.spares, "spare"),
     )
-    print(f"{verb} {', '.join(count(number, noun) for number, noun in counts if number) or 'nothing'}")
+    removed = ", ".join(count(number, noun) for number, noun in counts if number)
+    if removed or not (report.spaces or report.catalogs):
+        print(f"{verb} {removed or 'nothing'}")
     print(
         f"{size(report.bytes_freed)} {'would be free' if report.dry_run else 'freed'}"
         f"{f', {size(report.bytes_shared)} more with the last file that shares them' if report.bytes_shared else ''}; "
@@ -444,7 +452,8 @@ def checked(report: CheckReport) -> None:
     for warning in report.warnings:
         warn(warning)
     for problem in report.problems:
-        print(f"{problem.kind} {printable(problem.path)}: {printable(problem.what)}")
+        kind = "prepared tree" if problem.kind == "golden" else problem.kind
+        print(f"{kind} {printable(problem.path)}: {printable(problem.what)}")
         if problem.catalogs:
             print(f"  catalogs: {', '.join(problem.catalogs)}; spaces: {', '.join(problem.spaces) or 'none'}")
         if problem.quarantined is not None:
@@ -453,7 +462,7 @@ def checked(report: CheckReport) -> None:
             print(f"  {printable(problem.repaired)}")
     print(
         f"read {count(report.catalogs, 'catalog')}, {count(report.blobs, 'blob')}, {count(report.links, 'link form')}, "
-        f"{count(report.golden, 'golden tree')} and what is known of {count(report.spaces, 'space')} "
+        f"{count(report.golden, 'prepared tree')} and what is known of {count(report.spaces, 'space')} "
         f"in {report.seconds:.2f} s"
     )
     if report.garbage_files:

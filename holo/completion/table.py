@@ -214,7 +214,7 @@ OPTIONS = {
     },
     "catalogs": {
         "--log": ("Print the log of its build.", ""),
-        "--remove": ("Remove this catalog.", "CATALOG"),
+        "--remove": ("Remove this catalog.", ""),
         "--sort": ("The oldest, the longest unused or the largest come first.", "name|age|used|size|state"),
         "--stale": ("Only what nobody has used for so long: 30d, 12h.", "DURATION"),
         "--size": ("Measure now what each has alone, as `holo du` does.", ""),

@@ -22,3 +22,16 @@ def test_a_bundle_that_is_gone_is_named(holo: Holo) -> None:
     assert f"the bundle that space 'job' was restored from is gone: {file}" in done.stderr
     holo("import", holo.root / "elsewhere.holo")
     holo("restore", "--space", "job")
+
+
+def test_a_bundle_that_is_not_whole_leaves_no_library_behind(holo: Holo) -> None:
+    trees.small(holo.root / "source")
+    holo("record", holo.root / "source", "--name", "app")
+    holo("export", "app", "-o", holo.root / "app.holo")
+    part = holo.root / "part.holo"
+    part.write_bytes((holo.root / "app.holo").read_bytes()[:-100])
+    fresh = holo.root / "fresh"
+    holo("init", "job", part, env={"HOLO_HOME": str(fresh)}, code=3)
+    assert not (fresh / "hololib").exists()
+    done = holo("verify", "source", cwd=holo.root, code=2)
+    assert "source is no bundle" in done.stderr

@@ -894,7 +894,9 @@ def test_check_finds_a_changed_tree(home: Home) -> None:
     os.utime(tree / "lib" / "data.txt", ns=(found.st_mtime_ns, found.st_mtime_ns))
     report = home("check", "--json", code=3).json()
     assert [(problem["kind"], problem["path"]) for problem in report["problems"]] == [("golden", str(tree))]
-    home("check", "--repair")
+    shown = home("check", "--repair").stdout
+    assert f"prepared tree {tree}: " in shown
+    assert "golden" not in shown
     assert home.script("cat $HOLO_SPACE_PATH/lib/data.txt") == "data\n" * 2000
 
 

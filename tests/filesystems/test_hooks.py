@@ -136,6 +136,8 @@ def test_direnv_makes_it_when_a_worktree_is_entered(project: Project) -> None:
     for checkout in (project.root / "new", project.app):
         entered = "direnv allow . && direnv exec . sh -c 'tool; echo $VIRTUAL_ENV'"
         assert project.sh(entered, checkout) == f"{checkout}\n{checkout}/.venv\n"
+    again = project.sh("direnv exec . true 2>&1", project.root / "new")
+    assert "nothing to add" not in again, "a folder is entered all the time"
     assert project.sh("holo hook direnv --remove") == f"removed from {library}\n"
     assert not library.exists()
     write(library, "mine\n")

@@ -208,6 +208,8 @@ def test_a_list_fits_eighty_columns_and_says_what_a_space_is_of(holo: Holo, spac
     for command in ("list", "catalogs"):
         lines = holo(command, env={"COLUMNS": "80"}).stdout.splitlines()
         assert max(map(len, lines)) <= 80
+    lines = holo("catalogs", "--size", env={"COLUMNS": "75"}).stdout.splitlines()
+    assert max(map(len, lines)) <= 75, "the table with the most columns"
     shown = holo("list", env={"COLUMNS": "80"}).stdout
     assert "a-longer-name" in shown
     assert "..." in shown, "the middle goes, not the ends"

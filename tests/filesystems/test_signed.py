@@ -310,6 +310,7 @@ def test_verify_says_who_signed(pair: Pair, allowed: Path) -> None:
         done = here("verify", what)
         assert "not signed, and no file of allowed signers demands it" in done.stdout
         assert here("verify", what, "--allowed-signers", allowed, code=3).stderr == ""
+        assert "cannot read the allowed signers" in here("verify", what, "--allowed-signers", "none", code=1).stderr
     file = pair.export("ada")
     for what in ("app", pair.digest[:12], file):
         done = here("verify", what)

@@ -486,6 +486,13 @@ def test_source_may_be_a_directory(holo: Holo, source: Path) -> None:
     assert len(holo("catalogs", "--json").json()["catalogs"]) == 1
 
 
+@pytest.mark.parametrize("arguments", [("env", "--remove"), ("--remove", "env")])
+def test_a_catalog_is_removed_in_either_order(arguments: tuple[str, ...], holo: Holo, recorded: Any) -> None:
+    assert "needs a catalog" in holo("catalogs", "--remove", code=2).stderr
+    assert holo("catalogs", *arguments, "--json").json()["digest"] == recorded["digest"]
+    assert holo("catalogs", "--json").json() == {"catalogs": []}
+
+
 def test_restore_means_the_space_of_the_environment_or_user(holo: Holo, recorded: Any) -> None:
     for name in ("user", "mine"):
         holo("init", "--space", name, "env")

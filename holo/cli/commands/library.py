@@ -16,13 +16,13 @@ from holo.errors import HoloError, IntegrityError, UsageError
 _GROUP = "Look after the library"
 
 
-@command("catalogs", _GROUP, ["holo catalogs", "holo catalogs app --log", "holo catalogs --remove app"])
+@command("catalogs", _GROUP, ["holo catalogs", "holo catalogs app --log", "holo catalogs app --remove"])
 def catalogs(
     reference: Annotated[
         Optional[str], typer.Argument(metavar="[REF]", help="Only this catalog, or those of this bundle.")
     ] = None,
     log: Annotated[bool, typer.Option("--log", help="Print the log of its build.")] = False,
-    remove: Annotated[Optional[str], typer.Option("--remove", metavar="REF", help="Remove this catalog.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove this catalog.")] = False,
     order: Sort = Order.NAME,
     stale: Stale = None,
     measure: Measure = False,
@@ -33,13 +33,14 @@ def catalogs(
     from holo.cli import listing, render
 
     library = Hololib()
-    if log:
-        if reference is None:
-            raise UsageError("--log needs a catalog", "Name it: holo catalogs NAME --log")
+    if (log or remove) and reference is None:
+        option = "--remove" if remove else "--log"
+        raise UsageError(f"{option} needs a catalog", f"Name it: `holo catalogs NAME {option}`.")
+    if log and reference is not None:
         render.log(library.build_log(reference), as_json)
         return
-    if remove is not None:
-        name, digest = library.remove_catalog(remove)
+    if remove and reference is not None:
+        name, digest = library.remove_catalog(reference)
         if orphans := library.spaces_without_catalog(digest):
             names = ", ".join(space.name for space in orphans)
             render.warn(f"spaces of this catalog stay, but cannot be restored any more: {names}")
