@@ -794,9 +794,12 @@ class Hololib:
         return removed
 
     def spaces_without_catalog(self, digest: str) -> list[Space]:
-        """The spaces of a catalog that is gone: they cannot be restored any more."""
+        """The spaces of a catalog that is gone, whoever owns them: they cannot be restored any more."""
+        try:
+            spaces = list(self.home.spaces.everyones())
+        except HoloError:  # one that cannot be read is no reason to be silent about the others
+            spaces = self.home.spaces.spaces()
         # One that was restored from a bundle goes on as long as that is there.
-        spaces = self.home.spaces.spaces()
         found = [space for space in spaces if space.digest == digest and not os.path.exists(space.bundle)]
         return found if found and all(summary.digest != digest for summary in self.catalogs()) else []
 

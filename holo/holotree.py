@@ -382,14 +382,19 @@ class Holotree:
         be read.
         """
         found: dict[str, list[str]] = {}
+        for space in self.everyones():
+            found.setdefault(space.digest, []).append(space.name)
+        return found
+
+    def everyones(self) -> Iterator[Space]:
+        """Every user's spaces, by name. What is said of other users' is theirs to say. Raises as :meth:`holders`."""
         for name in self.names():
             try:
                 space = self.find(name)
             except OthersSpace:
                 space = self._anyones(name)
             if space is not None:
-                found.setdefault(space.digest, []).append(name)
-        return found
+                yield space
 
     def mounted(self) -> dict[str, list[str]]:
         """The names of spaces that are mounted over trees (:mod:`holo.restore.mounting`), by their catalogs."""

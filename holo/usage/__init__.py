@@ -147,7 +147,8 @@ class _Found:
             yield "one filesystem does not tell where the blocks of a file are: there, only hardlinks count as shared"
         unread = sum(part.unread for part in self._seen)
         if unread:
-            yield f"you may not read {unread:,} files or directories: what they share is not known"
+            what = "1 file or directory" if unread == 1 else f"{unread:,} files or directories"
+            yield f"you may not read {what}, so what is shared there is not known"
         for path in sorted({path for part in self._seen for path in part.mounted}):
             yield f"{path} is left out: something is mounted there"
 

@@ -203,6 +203,8 @@ def test_name_belongs_to_the_user_who_took_it_first(shared: Shared) -> None:
     assert shared(BOB, "catalogs", "--remove", "app", code=1).stderr.startswith("error: ")
     shared.is_right(ADA, "user", shared.tree(ADA))
     shared(ADA, "restore")
+    shared(BOB, "init", "bobs", "app")
+    assert "cannot be restored any more: bobs, user\n" in shared(ADA, "catalogs", "app", "--remove").stderr
 
 
 def test_signature_belongs_to_the_user_who_signed_first(shared: Shared) -> None:
