@@ -119,6 +119,32 @@ def test_what_differs_from_what_is_in_a_space_now(holo: Holo, space: Path) -> No
 
 
 @local
+@pytest.mark.parametrize("largest", [64 << 20, 8 << 10])
+def test_what_came_into_a_space_is_what_was_recorded_of_it(
+    largest: int, holo: Holo, space: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a catalog that was recorded elsewhere, and of files too large to be compared without their paths."""
+    monkeypatch.setattr("holo.answers.compare._LARGEST", largest)
+    source = holo.root / "source"
+    for root in (space, source):
+        trees.write(root / "new" / "package.py", "x" * 9000)
+        trees.write(root / "new" / "empty", "")
+    holo("record", source, "--name", "newer")
+    holo("record", space, "--name", "of-space")
+    holo("init", "--space", "two", "newer")
+    trees.write(Path(holo("list", "--json").json()["spaces"][1]["path"]) / "more", "more")
+    library = Hololib(holo.home)
+    for other in ("newer", "of-space"):
+        assert library.diff("one", other).files == ()
+        assert library.diff(other, "one").files == ()
+    assert [change.path for change in library.diff("one", "two").files] == ["more"]
+    trees.write(space / "new" / "package.py", "y" * 9000)
+    assert [(change.path, change.what) for change in library.diff("one", "newer").files] == [
+        ("new/package.py", "edited")
+    ]
+
+
+@local
 def test_a_space_straight_from_a_bundle_has_its_answers_from_there(holo: Holo, space: Path) -> None:
     env = {"HOLO_HOME": str(holo.root / "elsewhere")}
     holo("init", "--space", "far", holo.root / "env.holo", env=env)
