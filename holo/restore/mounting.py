@@ -20,6 +20,7 @@ from holo.checkout.strategy import Decision, Method
 from holo.checkout.tally import Tally
 from holo.errors import Conflict, StrategyUnavailable, UsageError, os_errors_as
 from holo.home import Home
+from holo.relocation.project import shared_project
 from holo.remove import remove_at
 from holo.restore.job import Done, Job
 from holo.restore.marks import marked, record_of
@@ -76,7 +77,8 @@ def supply_mount(job: Job) -> Done:
         for name in os.listdir(own):  # of the one before, or of one that was killed
             if name != os.path.basename(folder):
                 remove_at(os.path.join(own, name))
-    for warning in warnings:
+    said = shared_project(job.wanted.part, job.wanted.relocator, job.wanted.project)  # by the report
+    for warning in (warning for warning in warnings if warning not in said):
         home.on_wait(f"warning: {warning}")
     return Done(decision, _tally(job))
 

@@ -184,5 +184,7 @@ def _is_absent_or_empty(path: str) -> bool:
         return True
     except OSError as error:
         if error.errno == errno.ENOTDIR:
+            while not os.path.lexists(path):  # the file is in the place of a folder above
+                path = os.path.dirname(path)
             raise Conflict(f"{path} is a file, not a directory", "Choose another place for the space.") from error
         raise HoloError(f"cannot read {path}: {error.strerror}") from error

@@ -82,6 +82,16 @@ def test_a_space_from_init_to_delete(holo: Holo) -> None:
 
 
 @ext4
+def test_what_names_the_project_is_said_once(holo: Holo) -> None:
+    project = holo.root / "project"
+    trees.write(project / "pyproject.toml", "")
+    trees.write(project / ".venv" / "lib" / "own.pth", f"{project}/src\n")
+    holo("record", project / ".venv", "--name", "own")
+    done = holo("init", "job", "own", "--strategy", "overlay")
+    assert done.stderr.count("is outside of the environment") == 1
+
+
+@ext4
 def test_after_the_system_was_started_again(holo: Holo) -> None:
     space = Path(holo("init", "job", "env", "--strategy", "overlay", "--json").json()["path"])
     (space / "lib" / "data.txt").write_text("changed")

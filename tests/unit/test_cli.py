@@ -486,6 +486,12 @@ def test_source_may_be_a_directory(holo: Holo, source: Path) -> None:
     assert len(holo("catalogs", "--json").json()["catalogs"]) == 1
 
 
+def test_a_file_above_the_place_of_a_space_is_named(holo: Holo, recorded: Any) -> None:
+    (holo.root / "file").touch()
+    done = holo("init", "one", "env", "--to", holo.root / "file" / "below" / "it", code=1)
+    assert f"{holo.root / 'file'} is a file, not a directory" in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [("env", "--remove"), ("--remove", "env")])
 def test_a_catalog_is_removed_in_either_order(arguments: tuple[str, ...], holo: Holo, recorded: Any) -> None:
     assert "needs a catalog" in holo("catalogs", "--remove", code=2).stderr
