@@ -22,7 +22,7 @@ from holo.content import Hole, Piece, Section, write_all
 from holo.hololib import Library
 from holo.hololib.catalogs import LARGEST
 from holo.hololib.frames import Compressor, frame_of, inflate, most_compressed
-from holo.hololib.verified import CHUNK, ContentMismatch
+from holo.hololib.verified import CHUNK, ContentMismatch, verified_chunks
 from holo.transport.bundle import blob_entry, unnamed_file
 from holo.transport.container import STORED, ZSTD
 from holo.transport.source import Blob
@@ -234,16 +234,15 @@ def _form(method: int, *, is_sparse: bool) -> int:
 def _add(writer: Writer, library: Library, digest: str, size: int, folder: str) -> bool:
     """Write the entry of a blob; whether it has holes."""
     name = blob_entry(digest)
-    kept = library.blobs.frame_size(digest, size)
-    if 0 < kept < size and (opened := library.blobs.open_frame(digest, size)) is not None:
+    opened = library.blobs.open_frame(digest, size)
+    if opened is not None:
         try:
-            crc = 0
-            for piece in library.blobs.chunks(digest, size, of_frame=True):
-                crc = crc32(bytes(piece), crc)
-            writer.add_section(name, ZSTD, crc, size, Section(opened, 0, kept))
+            frame = Section(opened, 0, os.fstat(opened).st_size)
+            if frame.length < size:
+                writer.add_section(name, ZSTD, _crc_of_frame(library, digest, size, frame), size, frame)
+                return False
         finally:
             os.close(opened)
-        return False
     if size <= CHUNK:
         pieces = [*library.blobs.chunks(digest, size)]
         writer.add(name, b"".join(map(bytes, pieces)), compress=True)
@@ -259,6 +258,17 @@ def _add(writer: Writer, library: Library, digest: str, size: int, folder: str) 
     finally:
         os.close(copy)
     return is_sparse
+
+
+def _crc_of_frame(library: Library, digest: str, size: int, frame: Section) -> int:
+    """The CRC-32 of the content of a frame of the library, which is verified."""
+    crc = 0
+    try:
+        for piece in verified_chunks(inflate(frame, size), digest, size):
+            crc = crc32(bytes(piece), crc)
+    except ContentMismatch as error:
+        raise library.blobs.damaged(digest, str(error)) from None
+    return crc
 
 
 def _compress(pieces: Iterable[Piece], size: int, target: int) -> tuple[bool, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from holo import digest as digests
 from holo import platform
@@ -84,21 +84,21 @@ class PackSource:
             return self._whole(pack)
         return self._parts(pack, blobs, ranges)
 
-    @contextmanager
-    def open(self, digest: str, size: int) -> Iterator[Offer]:
+    def open(self, digest: str, size: int) -> AbstractContextManager[Offer]:
         slot = self._slots[digest]
         section = Section(self._at_hand.file, slot.offset, slot.stored)
-        if slot.form == WHOLE:
-            yield whole(section)
-        elif slot.form != SPARSE:
-            yield Offer(size, section)
-        else:
-            file = unnamed_file(self._folder)
-            try:
-                write_sparse(file, _with_holes(inflate(section, size)))
-                yield raw_offer(file, size)
-            finally:
-                os.close(file)
+        if slot.form == SPARSE:
+            return self._sparse(section, size)
+        return nullcontext(whole(section) if slot.form == WHOLE else Offer(size, section))
+
+    @contextmanager
+    def _sparse(self, section: Section, size: int) -> Iterator[Offer]:
+        file = unnamed_file(self._folder)
+        try:
+            write_sparse(file, _with_holes(inflate(section, size)))
+            yield raw_offer(file, size)
+        finally:
+            os.close(file)
 
     # -- fetching -----------------------------------------------------------------------------------------
 
