@@ -36,6 +36,7 @@ MEBIBYTE = 1 << 20
 PACKS = (4, 8, 16, 32, 64)  # mebibytes
 USUAL = 16
 SMALL = 0.25  # mebibytes: so many packs that one can be weighed
+AT_ONCE = 8  # small objects that are read at once: holo.remote.remote
 WINDOW = 8  # packs that a pull fetches at once, at least: holo.remote.pull
 FLEETS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
 MOST_ERROR = 0.3  # of what was measured
@@ -615,7 +616,7 @@ def show_upkeep(units: Units, catalogs: Sequence[Catalog], options: argparse.Nam
         packs = math.ceil(options.terabytes * 1e12 / (USUAL * MEBIBYTE))
         listed = math.ceil(packs / LIST) + 2 * math.ceil(options.catalogs / LIST)
         reading = units.read.variable(Load(0, 0, catalog.files))
-        every = options.catalogs * (3 * seconds + reading)  # its name, its key, itself
+        every = options.catalogs * (3 * seconds / AT_ONCE + reading / CORES)  # its name, its key, itself
         garbage = packs / 10 * 92 / MEGABYTE
         lines.append(
             [
@@ -623,7 +624,7 @@ def show_upkeep(units: Units, catalogs: Sequence[Catalog], options: argparse.Nam
                 f"{packs / 1e6:.1f} M",
                 f"{(listed * seconds + every) / 60:.0f} min",
                 f"{options.catalogs * catalog.object / 1000:.1f} GB",
-                f"{options.catalogs * 2 * seconds / 60:.0f} min",
+                f"{options.catalogs * 2 * seconds / AT_ONCE / 60:.0f} min",
                 f"{garbage:.0f} MB",
                 *(f"{options.terabytes * 1000 * store.month:,.0f}" for store in STORES),
             ]

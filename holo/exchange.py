@@ -115,16 +115,19 @@ class RemoteLibrary:
 
         return survey.status(self._remote)
 
-    def check(self, *, read: bool = False, repair: bool = False) -> RemoteCheck:
+    def check(self, *, read: bool = False, repair: bool = False, on_progress: OnProgress | None = None) -> RemoteCheck:
         """Whether all that names and catalogs need is there; ``read``: fetch and hash all of it as well.
 
         ``repair``: remove what is wrong, and catalogs that need such, so that pushing them again sends what is lost.
         """
         from holo.remote import survey
 
-        return survey.check(self._remote, self._home.library, read=read, repair=repair, workers=self._home.workers)
+        self._remote.on_progress = on_progress
+        return survey.check(self._remote, self._home.library, read=read, repair=repair)
 
-    def gc(self, *, grace: float | str | None = None, dry_run: bool = False) -> RemoteGc:
+    def gc(
+        self, *, grace: float | str | None = None, dry_run: bool = False, on_progress: OnProgress | None = None
+    ) -> RemoteGc:
         """Remove what no name and no key of the remote has needed for ``grace`` (seconds, or ``12h``; default: a week).
 
         That begins with the first collection that finds it unneeded; so the first one removes nothing. It has to be
@@ -134,6 +137,7 @@ class RemoteLibrary:
         from holo.settings import parse_duration
 
         seconds = parse_duration(grace, "the grace period") if isinstance(grace, str) else grace
+        self._remote.on_progress = on_progress
         return collect(self._remote, seconds, dry_run=dry_run)
 
     def obtain_name(self, reference: str) -> CatalogRef | None:

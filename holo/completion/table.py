@@ -306,6 +306,9 @@ OPTIONS = {
         "--repair": ("check: remove what is wrong, so that it can be pushed again.", ""),
         "--grace": ("gc: how long nothing must have needed it: 7d, 12h.", "DURATION"),
         "--dry-run": ("gc: only say what would be removed.", ""),
+        "--progress": ("json: one JSON object a line on stderr.", "auto|json"),
+        "--quiet": ("Say nothing but warnings and errors.", ""),
+        "-q": ("Say nothing but warnings and errors.", ""),
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },
     "doctor": {

@@ -157,16 +157,14 @@ def _needed_by(remote: Remote, keys: Iterable[str]) -> set[str]:
     A pack may have been known as garbage for longer than a catalog that was made of it since and has lost its name
     again. Whoever pushes that catalog once more finds it there, and takes it for whole.
     """
-    needed: set[str] = set()
-    for key in keys:
-        if key.startswith("catalogs/") and not key.endswith(".sig"):
-            try:
-                found = remote.catalog(key.partition("/")[2], fresh=True)
-            except (IntegrityError, CatalogInvalid):  # nobody can use it
-                continue
-            if found is not None:
-                needed |= {pack_key(pack.digest) for pack in found[1].packs}
-    return needed
+
+    def needs(key: str) -> list[str]:
+        try:
+            return packs_of(remote, key)
+        except (IntegrityError, CatalogInvalid):  # nobody can use it
+            return []
+
+    return {pack for packs in remote.at_once(needs, filter(is_catalog, keys)) for pack in packs}
 
 
 def _undoom(remote: Remote, removed: list[str]) -> None:
@@ -186,14 +184,21 @@ def _dead(remote: Remote) -> dict[str, int]:
     packs = {item.key: item.size for beginning in ("packs/", DRAFTS) for item in remote.items(beginning)}
     catalogs = {item.key: item.size for item in remote.items("catalogs/")}
     live: set[str] = set()
-    for kind in ("name", "key"):
-        for item in [*remote.items(f"{kind}s/")]:
-            pointer, _ = remote.pointer(kind, item.key.partition("/")[2])
-            if pointer is not None:
-                live |= {catalog_key(pointer.catalog), signature_key(pointer.catalog)}
-    for key in catalogs:
-        if key in live and not key.endswith(".sig"):
-            found = remote.catalog(key.partition("/")[2], fresh=True)
-            if found is not None:
-                live |= {pack_key(pack.digest) for pack in found[1].packs}
+
+    for pointer, _ in remote.at_once(lambda named: remote.pointer(*named), remote.named()):
+        if pointer is not None:
+            live |= {catalog_key(pointer.catalog), signature_key(pointer.catalog)}
+    for needed in remote.at_once(lambda key: packs_of(remote, key), filter(is_catalog, live & catalogs.keys())):
+        live.update(needed)
     return {key: size for key, size in {**packs, **catalogs}.items() if key not in live}
+
+
+def is_catalog(key: str) -> bool:
+    """Whether it is the key of a catalog's object, and not of its signature, or of anything else."""
+    return key.startswith("catalogs/") and not key.endswith(".sig")
+
+
+def packs_of(remote: Remote, key: str) -> list[str]:
+    """The keys of the packs that the catalog with that key needs, if it is there. Raises what reading one raises."""
+    found = remote.catalog(key.partition("/")[2], fresh=True)
+    return [pack_key(pack.digest) for pack in found[1].packs] if found is not None else []

@@ -6,7 +6,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from holo import digest as digests
@@ -19,14 +19,20 @@ from holo.remote.packs import LARGEST_OBJECT, PackMap, read_object
 from holo.remote.store import Absent, Interrupted, Item, Reply, Store
 from holo.remote.traffic import Meter
 from holo.transport.bundle import unnamed_file
+from holo.workers import pool
 
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 Kind: TypeAlias = Literal["name", "key"]
+KINDS: tuple[Kind, ...] = ("name", "key")
 
 _FORMAT = "holo pointer"
 _VERSION = 1
 _END_OF_TIME = 253_402_300_799
 """The last second of the year 9999: no calendar goes on."""
+
+_AT_ONCE = 8
+"""Objects that are read at the same time to look through a remote."""
 
 _ATTEMPTS = 10
 _FIRST_ATTEMPTS = 4
@@ -97,6 +103,9 @@ class Remote:
         self.store = store
         self.name = store.name
         self.meter = Meter()
+        self.on_progress: Callable[[int, int], object] | None = None
+        """called with (objects seen, objects to see) by :meth:`at_once`"""
+        self._seen = self._to_see = 0
         self._attempts = _FIRST_ATTEMPTS
 
     # -- documents ----------------------------------------------------------------------------------------
@@ -125,6 +134,10 @@ class Remote:
         if not is_right:
             raise self.damaged(pointer_key(kind, name), "it is not what holo writes")
         return pointer, found.version
+
+    def named(self) -> list[tuple[Kind, str]]:
+        """The names and keys that mean something."""
+        return [(kind, item.key.partition("/")[2]) for kind in KINDS for item in sorted(self.items(f"{kind}s/"))]
 
     def catalog(self, digest: str, *, fresh: bool = False) -> tuple[Catalog, PackMap] | None:
         """A catalog and where its blobs are, both checked. Raises :class:`IntegrityError`, :class:`CatalogInvalid`."""
@@ -176,6 +189,16 @@ class Remote:
             )
 
     # -- requests -----------------------------------------------------------------------------------------
+
+    def at_once(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """What a function of an object gives for each of many, in any order: most of the time it waits."""
+        todo = [*tasks]
+        self._to_see += len(todo)
+        for result in pool.run(function, todo, _AT_ONCE):
+            self._seen += 1
+            if self.on_progress is not None:
+                self.on_progress(self._seen, self._to_see)
+            yield result
 
     def size(self, key: str) -> int | None:
         """The bytes of an object; ``None`` if it is not there."""

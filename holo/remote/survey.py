@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from holo import digest as digests
+from holo import signatures
 from holo.errors import CatalogInvalid, IntegrityError
 from holo.hololib import Library
 from holo.remote import garbage
 from holo.remote.packs import Pack
-from holo.remote.remote import Kind, Pointer, Remote, catalog_key, pack_key
+from holo.remote.remote import KINDS, Kind, Pointer, Remote, catalog_key, pack_key, pointer_key, signature_key
 from holo.remote.report import RemoteCheck, RemoteName, RemoteProblem, RemoteStatus
 from holo.transport.bundle import unnamed_file
-from holo.workers import pool
-
-KINDS: tuple[Kind, ...] = ("name", "key")
 
 
 def names(remote: Remote) -> list[RemoteName]:
@@ -29,7 +28,7 @@ def names(remote: Remote) -> list[RemoteName]:
             time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(pointer.time)),
             pointer.signature is not None,
         )
-        for _, pointer in _pointers(remote)
+        for _, pointer, _ in _pointers(remote)
         if isinstance(pointer, Pointer)
     )
 
@@ -51,62 +50,127 @@ def status(remote: Remote) -> RemoteStatus:
     )
 
 
-def check(
-    remote: Remote, library: Library, *, read: bool = False, repair: bool = False, workers: int = 1
-) -> RemoteCheck:
-    """Whether every name means a catalog that is there, and whether all that catalogs need is there.
+def check(remote: Remote, library: Library, *, read: bool = False, repair: bool = False) -> RemoteCheck:
+    """Whether every name means a catalog that is there, whether all that catalogs need is there, and signatures.
 
-    ``read``: hash the packs as well, all of which are fetched for that. ``repair``: remove packs that are wrong, and
-    catalogs that are or that need such. Nobody can pull those, and a push takes a catalog that is there for whole.
+    ``read``: hash the packs as well, all of which are fetched for that. ``repair``: remove what cannot be read, packs
+    that are wrong, and catalogs that need such. Nobody can use those, and they stand in the way of who pushes again.
     """
     started = time.monotonic()
-    problems: list[RemoteProblem] = []
     sizes = {item.key: item.size for prefix in ("catalogs/", "packs/") for item in remote.items(prefix)}
-    count = 0
-    for key, pointer in _pointers(remote):
-        count += 1
-        if isinstance(pointer, IntegrityError):
-            problems.append(RemoteProblem(key, pointer.message))
-        elif catalog_key(pointer.catalog) not in sizes:
-            problems.append(RemoteProblem(key, f"it means catalog {pointer.catalog[:12]}, which is not there"))
-    packs: dict[str, Pack] = {}
-    needed: dict[str, list[str]] = {}
-    broken: set[str] = set()
-    catalogs = [key for key in sizes if key.startswith("catalogs/") and not key.endswith(".sig")]
-    for key in catalogs:
-        try:
-            found = remote.catalog(key.partition("/")[2], fresh=True)
-        except (IntegrityError, CatalogInvalid) as error:
-            problems.append(RemoteProblem(key, error.message))
-            broken.add(key)
-            continue
-        for pack in found[1].packs if found is not None else ():
-            packs[pack_key(pack.digest)] = pack
-            needed.setdefault(pack_key(pack.digest), []).append(key)
-            if sizes.get(pack_key(pack.digest)) != pack.size:
-                there = sizes.get(pack_key(pack.digest))
-                what = "is not there" if there is None else f"has {there:,} bytes instead of {pack.size:,}"
-                problems.append(RemoteProblem(key, f"pack {pack.digest[:12]}, which it needs, {what}"))
-                broken.add(pack_key(pack.digest))
+    found = _Found([], set())
+    try:
+        garbage.read(remote)
+    except IntegrityError as error:
+        found.add(garbage.KEY, error.message)
+    names = _check_names(remote, sizes, found)
+    packs = _check_catalogs(remote, sizes, found)
     if read:
-        whole = [pack for key, pack in packs.items() if sizes.get(key) == pack.size]
-        for problem in pool.run(_Reader(remote, library.folder("incoming")), whole, max(workers, 4)):
-            problems += problem
-            broken.update(key for key, _ in problem)
-    broken |= {catalog for pack in broken for catalog in needed.get(pack, ())}
-    removed = sorted(broken & sizes.keys()) if repair else []
-    remote.remove([key for key in removed if key.startswith("catalogs/")])  # first: no push is to rely on its packs
-    remote.remove([key for key in removed if not key.startswith("catalogs/")])
+        whole = [pack for key, (pack, _) in packs.items() if sizes.get(key) == pack.size]
+        for problems in remote.at_once(_Reader(remote, library.folder("incoming")), whole):
+            for problem in problems:
+                found.add(*problem)
+    unusable = {catalog for key, (_, catalogs) in packs.items() if key in found.broken for catalog in catalogs}
+    removed = sorted((found.broken | unusable) - (packs.keys() - sizes.keys())) if repair else []
+    remote.remove([key for key in removed if not key.startswith("packs/")])  # first: no push is to rely on those packs
+    remote.remove([key for key in removed if key.startswith("packs/")])
     return RemoteCheck(
         remote.name,
-        count,
-        len(catalogs),
+        names,
+        sum(map(garbage.is_catalog, sizes)),
         len(packs),
         read,
-        tuple(sorted(problems)),
+        tuple(sorted(found.problems)),
         tuple(removed),
         round(time.monotonic() - started, 3),
     )
+
+
+class _Found(NamedTuple):
+    """What a check has found so far."""
+
+    problems: list[RemoteProblem]
+    broken: set[str]
+    """keys of objects that nobody can use"""
+
+    def add(self, key: str, what: str, *, is_broken: bool = True) -> None:
+        self.problems.append(RemoteProblem(key, what))
+        if is_broken:
+            self.broken.add(key)
+
+
+def _check_names(remote: Remote, sizes: dict[str, int], found: _Found) -> int:
+    """Look at names and keys; returns how many there are."""
+    count = 0
+    for key, pointer, is_signed in _pointers(remote, verify=True):
+        count += 1
+        if isinstance(pointer, IntegrityError):
+            found.add(key, pointer.message)
+            continue
+        short = pointer.catalog[:12]
+        if catalog_key(pointer.catalog) not in sizes:
+            found.add(key, f"it means catalog {short}, which is not there", is_broken=False)
+        elif pointer.signature is not None and signature_key(pointer.catalog) not in sizes:
+            found.add(key, f"it is signed, and the signature of catalog {short} is not there", is_broken=False)
+        if not is_signed:
+            found.add(key, "its signature is not of what it says", is_broken=False)
+    return count
+
+
+def _check_catalogs(remote: Remote, sizes: dict[str, int], found: _Found) -> dict[str, tuple[Pack, list[str]]]:
+    """Look at catalogs; returns the packs that they need, by key, each with the catalogs that need it."""
+    packs: dict[str, tuple[Pack, list[str]]] = {}
+    look = _Look(remote, {key for key in sizes if key.endswith(".sig")})
+    for catalog, needed, problems, broken in remote.at_once(look, filter(garbage.is_catalog, sizes)):
+        for problem in problems:
+            found.add(*problem, is_broken=problem.key in broken)
+        for pack in needed:
+            key = pack_key(pack.digest)
+            packs.setdefault(key, (pack, []))[1].append(catalog)
+            there = sizes.get(key)
+            if there != pack.size:
+                what = "is not there" if there is None else f"has {there:,} bytes instead of {pack.size:,}"
+                found.add(catalog, f"pack {pack.digest[:12]}, which it needs, {what}", is_broken=False)
+                found.broken.add(key)
+    return packs
+
+
+class _Seen(NamedTuple):
+    """What a catalog and its signature have shown."""
+
+    key: str
+    packs: tuple[Pack, ...]
+    problems: list[RemoteProblem]
+    broken: list[str]
+
+
+class _Look:
+    """Reads a catalog, and its signature if there is one."""
+
+    def __init__(self, remote: Remote, signatures_there: set[str]) -> None:
+        self._remote = remote
+        self._signatures = signatures_there
+
+    def __call__(self, key: str) -> _Seen:
+        digest = key.partition("/")[2]
+        problems = self._of_signature(digest) if signature_key(digest) in self._signatures else []
+        try:
+            found = self._remote.catalog(digest, fresh=True)
+        except (IntegrityError, CatalogInvalid) as error:
+            return _Seen(key, (), [*problems, RemoteProblem(key, error.message)], [key])
+        return _Seen(key, tuple(found[1].packs) if found is not None else (), problems, [])
+
+    def _of_signature(self, digest: str) -> list[RemoteProblem]:
+        """What is wrong with a signature, whoever made it: whom to trust, each user says."""
+        key = signature_key(digest)
+        try:
+            found = self._remote.document(key, signatures.LARGEST, fresh=True)
+        except IntegrityError as error:
+            return [RemoteProblem(key, error.message)]
+        statement = signatures.catalog_statement(digest)
+        if found is None or signatures.is_signature(found.data, statement, signatures.CATALOG):
+            return []
+        return [RemoteProblem(key, "it is not a signature of that catalog")]
 
 
 class _Reader:
@@ -128,13 +192,21 @@ class _Reader:
             os.close(file)
 
 
-def _pointers(remote: Remote) -> Iterator[tuple[str, Pointer | IntegrityError]]:
-    for kind in KINDS:
-        for item in sorted(remote.items(f"{kind}s/")):
-            try:
-                pointer, _ = remote.pointer(kind, item.key.partition("/")[2])
-            except IntegrityError as error:
-                yield item.key, error
-                continue
-            if pointer is not None:
-                yield item.key, pointer
+def _pointers(remote: Remote, *, verify: bool = False) -> Iterator[tuple[str, Pointer | IntegrityError, bool]]:
+    """Each name and key, or what is wrong with it; with ``verify``, whether its signature, if any, is one of it."""
+
+    def look(named: tuple[Kind, str]) -> tuple[str, Pointer | IntegrityError | None, bool]:
+        kind, name = named
+        try:
+            pointer, _ = remote.pointer(kind, name)
+        except IntegrityError as error:
+            return pointer_key(kind, name), error, True
+        if not verify or pointer is None or pointer.signature is None:
+            return pointer_key(kind, name), pointer, True
+        statement = signatures.pointer_statement(kind, name, pointer.catalog, pointer.time)
+        is_signed = signatures.is_signature(pointer.signature.encode(), statement, signatures.NAME)
+        return pointer.key, pointer, is_signed
+
+    for key, pointer, is_signed in remote.at_once(look, remote.named()):
+        if pointer is not None:
+            yield key, pointer, is_signed

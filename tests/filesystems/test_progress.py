@@ -23,6 +23,8 @@ COMMANDS = {
     "verify": ["verify", "app"],
     "push": ["push", "app", "{root}/remote"],
     "pull": ["pull", "far", "{root}/shared"],
+    "remote check": ["remote", "check", "{root}/shared", "--read"],
+    "remote gc": ["remote", "gc", "{root}/shared"],
 }
 
 
@@ -61,7 +63,7 @@ def test_progress_is_told_up_to_the_end(ready: Holo, command: str) -> None:
     counts = [event["done"] for event in told]
     assert counts == sorted(set(counts))
     assert counts[-1] == told[-1]["total"] > 0
-    assert all(("requests" in event) is (command in ("push", "pull")) for event in told)
+    assert all(("requests" in event) is command.startswith(("push", "pull", "remote")) for event in told)
 
 
 def test_nothing_is_told_unasked(ready: Holo) -> None:

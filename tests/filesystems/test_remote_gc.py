@@ -14,6 +14,7 @@ import pytest
 from support import compare, trees
 from support.machines import Make
 from support.remotes import Client, Place, Places, map_and_catalog
+from support.signing import Keys
 
 KEY = "0123456789abcdef" * 4
 HOUR = 3600
@@ -345,3 +346,36 @@ def test_catalog_never_needs_too_many_packs(world: World, machine: Make) -> None
     assert {key for key in world.place.objects.sizes() if key.startswith("packs/")} == world.packs("app")
     assert world.check("--read") == []
     assert os.listdir(other.machine.library / "incoming") == []
+
+
+def test_damaged_name_and_garbage_stand_in_nobodys_way_after_a_repair(world: World) -> None:
+    world.push("app", "a")
+    world.push("gone", "b")
+    world.forget("gone")
+    world.gc()
+    for key in ("names/app", "garbage"):
+        world.place.objects.write(key, b"damaged")
+    assert world.check("--read", code=3) == ["garbage", "names/app"]
+    said = world.client("push", "app", world.place.to, code=3).stderr
+    assert "names/app is damaged" in said
+    report = world.client("remote", "check", world.place.to, "--repair", "--json", code=3).json()
+    assert report["removed"] == ["garbage", "names/app"]
+    world.client.push("app")
+    assert world.gc()["waiting"] == 2
+    assert world.check("--read") == []
+
+
+def test_wrong_signatures_are_found_and_stay_until_somebody_signs_again(world: World, tmp_path: Path) -> None:
+    key = Keys(tmp_path).make("alice")
+    digests = [world.push("first", "a"), world.push("second", "b")]
+    world.client.push("first", "second", "--sign", key)
+    assert world.check() == []
+    first, second = (f"catalogs/{digest}.sig" for digest in digests)
+    world.place.objects.write(first, world.place.objects.read(second))
+    world.place.objects.remove(second)
+    pointer = json.loads(world.place.objects.read("names/first"))
+    world.place.objects.write("names/first", json.dumps({**pointer, "time": pointer["time"] - 1}).encode())
+    assert world.check("--repair", code=3) == sorted([first, "names/first", "names/second"])
+    assert world.place.objects.sizes().keys() >= {first, "names/first", "names/second"}
+    world.client.push("first", "second", "--sign", key)
+    assert world.check() == []

@@ -120,6 +120,8 @@ def remote(
         typer.Option("--grace", metavar="DURATION", help="gc: how long nothing must have needed it: 7d, 12h."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="gc: only say what would be removed.")] = False,
+    shown: Progress = Form.AUTO,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Look after a remote: list, count, check or clean what is in it."""
@@ -133,12 +135,16 @@ def remote(
         raise UsageError("--grace and --dry-run are for `holo remote gc`", "Leave them out.")
     shared = Hololib().remote(where)
     if action is Action.GC:
-        collected = shared.gc(grace=grace, dry_run=dry_run)
+        with progress("remote gc", "looking", "objects", form=shown, quiet=as_json, requests=shared.requests) as told:
+            collected = shared.gc(grace=grace, dry_run=dry_run, on_progress=told)
         with reporting():
             render.document(collected.to_json()) if as_json else render.remote_collected(collected)
         return
     if action is Action.CHECK:
-        found = shared.check(read=read, repair=repair)
+        with progress(
+            "remote check", "checking", "objects", form=shown, quiet=as_json, requests=shared.requests
+        ) as told:
+            found = shared.check(read=read, repair=repair, on_progress=told)
         with reporting():
             render.document(found.to_json()) if as_json else render.remote_checked(found)
         if found.problems:
