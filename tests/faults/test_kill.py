@@ -52,7 +52,7 @@ def test_a_command_killed_before_any_of_its_calls(
 
 
 @pytest.mark.parametrize("kill", ["one", "group"])
-@each_scenario("record-ext4", "init-xfs", "init-first-btrfs", "restore-other-ext4")
+@each_scenario("record-ext4", "init-xfs", "init-first-btrfs", "restore-other-ext4", "push-ext4", "init-remote-ext4")
 def test_killed_worker_is_one_error_or_recovered(
     scenario: Scenario, filesystem: Filesystem, kill: str, supervisor: Supervisor, torture: bool, faults: Note
 ) -> None:

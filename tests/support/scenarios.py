@@ -521,6 +521,18 @@ def _unpulled(world: World) -> None:
     world.prune()
 
 
+def _from_remote(world: World) -> None:
+    """Nothing in the library, and a remote in the settings that has all of it."""
+    _shared("other", "env")(world)
+    settings = world.cli.settings
+    settings.write_text(settings.read_text() + f"remote:\n  url: {world.remote}\n")
+
+
+def _neither_pulled_nor_made(world: World) -> None:
+    world.without_space()
+    _unpulled(world)
+
+
 def _not_pushed(world: World) -> list[str]:
     named = world.remote / "names" / "env"
     is_there = named.exists() and _document(named)["catalog"] == world.digest
@@ -792,6 +804,8 @@ _REMOTE_GC = ("remote", "gc", "{root}/remote")
 _SPARES = ("spares", "env", "--keep", "1")
 _FILL = (IN_BACKGROUND, "holo.spares", "{home}", "auto", "smart", "0", "")
 _MOUNT = (*_INIT, "--strategy", "overlay")
+_SMALL_PACKS = {"holo.remote.packs.PACK": 1 << 16, "holo.remote.push.PACK": 1 << 16}
+"""So that there are several, and workers that send and fetch them."""
 _NO_GRACE = {"holo.remote.garbage.GRACE": 0}
 _EXCHANGING = {"holo.restore._WORTH_A_TREE": 3}
 
@@ -861,11 +875,12 @@ _ALL = [
     Scenario("restore-overlay", "ext4", _RESTORE, _mounted, _not_mounted, compression="raw"),
     Scenario("restore-no-overlay", "ext4", (*_RESTORE, "--strategy", "copy"), _mounted, _not_plain),
     Scenario("delete-overlay", "btrfs", _DELETE, _mounted, _not_gone_or_mounted),
-    Scenario("push", "ext4", _PUSH, _unpushed, _not_pushed, _shared("other")),
+    Scenario("push", "ext4", _PUSH, _unpushed, _not_pushed, _shared("other"), tune=_SMALL_PACKS),
     Scenario("push", "btrfs", _PUSH, _unpushed, _not_pushed, _shared("other")),
-    Scenario("pull", "ext4", _PULL, _unpulled, _unrecorded, _shared("other", "env")),
+    Scenario("pull", "ext4", _PULL, _unpulled, _unrecorded, _shared("other", "env"), tune=_SMALL_PACKS),
     Scenario("pull", "btrfs", _PULL, _unpulled, _unrecorded, _shared("other", "env")),
     Scenario("pull", "xfs", _PULL, _unpulled, _unrecorded, _shared("other", "env"), compression="zstd"),
+    Scenario("init-remote", "ext4", _INIT, _neither_pulled_nor_made, _not_env, _from_remote, tune=_SMALL_PACKS),
     Scenario("remote-gc", "ext4", _REMOTE_GC, _unpushed, _not_collected_in_remote, _left_in_remote, tune=_NO_GRACE),
 ]
 
