@@ -65,6 +65,7 @@ class Catalogs:
         """``settle`` makes the blobs durable that a new catalog needs."""
         self._library = library
         self._settle = settle
+        self._kept: Catalog | None = None
 
     def publish(
         self, catalog: Catalog, name: str | None, signature: bytes | None = None, *, is_trusted: bool = False
@@ -149,11 +150,18 @@ class Catalogs:
         """Whether there is a catalog of that digest."""
         return os.path.lexists(self.path(digest))
 
+    def keep(self, catalog: Catalog) -> None:
+        """Keep a catalog that was read from bytes of its digest, and published, for the :meth:`load` that follows."""
+        self._kept = catalog
+
     def load(self, digest: str) -> Catalog:
         """Load a catalog by its full digest; its bytes are checked against it.
 
         Raises :class:`CatalogInvalid` if another user's would give its files rights (setuid, capabilities).
         """
+        kept, self._kept = self._kept, None
+        if kept is not None and kept.digest == digest and kept.privileged() is None:
+            return kept
         catalog, is_own = self._load(digest)
         if not is_own and (file := catalog.privileged()) is not None:
             raise CatalogInvalid(

@@ -102,6 +102,7 @@ def pull(
             if fresh:
                 raise
             continue
+        library.catalogs.keep(catalog)
         new, known, warnings = done.blobs_new, done.blobs_known, done.warnings
         break
     return PullReport(

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from holo import Hololib
+from holo.catalog import Catalog
 from holo.remote.packs import PACK
 from support import compare, fiemap, filesystems, trees, wheels
 from support.forks import User
@@ -282,6 +284,23 @@ def test_commands_pull_what_the_library_lacks(kind: str, machine: Make, places: 
     )
     assert done.stdout == "leaf"
     assert b.machine.is_sound()
+
+
+def test_pulled_catalog_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "remote").mkdir()
+    monkeypatch.setenv("HOLO_SETTINGS", os.devnull)
+    pusher = Hololib(tmp_path / "a")
+    pusher.record(trees.small(tmp_path / "tree"), "app")
+    pusher.remote(tmp_path / "remote").push(["app"])
+    monkeypatch.setenv("HOLO_REMOTE", str(tmp_path / "remote"))
+    parse, parsed = Catalog.from_json, []
+    monkeypatch.setattr(Catalog, "from_json", lambda data, origin: parsed.append(origin) or parse(data, origin))
+    puller = Hololib(tmp_path / "b")
+    path = Path(puller.init("s", "app").path)
+    assert len(parsed) == 1
+    assert compare.differences(tmp_path / "tree", path) == []
+    puller.catalog("app")
+    assert len(parsed) == 2, "it is kept for the next use only"
 
 
 class Project:
