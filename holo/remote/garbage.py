@@ -112,7 +112,8 @@ def _busy(remote: Remote) -> HoloError:
 def collect(remote: Remote, grace: float | None = None, *, dry_run: bool = False) -> RemoteGc:
     """Remove what has been needed by nothing for ``grace`` seconds (default: a week).
 
-    Raises :class:`HoloError` if a catalog cannot be read: what it needs is not known then, and nothing is removed.
+    Raises :class:`HoloError` if a catalog that a name means is lost or cannot be read: what it needs is not known then,
+    and nothing is removed.
     """
     started = time.monotonic()
     grace = GRACE if grace is None else grace
@@ -160,7 +161,7 @@ def _needed_by(remote: Remote, keys: Iterable[str]) -> set[str]:
 
     def needs(key: str) -> list[str]:
         try:
-            return packs_of(remote, key)
+            return packs_of(remote, key) or []
         except (IntegrityError, CatalogInvalid):  # nobody can use it
             return []
 
@@ -183,12 +184,17 @@ def _dead(remote: Remote) -> dict[str, int]:
     """
     packs = {item.key: item.size for beginning in ("packs/", DRAFTS) for item in remote.items(beginning)}
     catalogs = {item.key: item.size for item in remote.items("catalogs/")}
-    live: set[str] = set()
-
+    meant: dict[str, str] = {}
     for pointer, _ in remote.at_once(lambda named: remote.pointer(*named), remote.named()):
         if pointer is not None:
-            live |= {catalog_key(pointer.catalog), signature_key(pointer.catalog)}
-    for needed in remote.at_once(lambda key: packs_of(remote, key), filter(is_catalog, live & catalogs.keys())):
+            meant[pointer.catalog] = pointer.key
+    live = {key(digest) for digest in meant for key in (catalog_key, signature_key)}
+    for digest, needed in remote.at_once(lambda digest: (digest, packs_of(remote, catalog_key(digest))), meant):
+        if needed is None:
+            raise IntegrityError(
+                f"{remote.name}/{meant[digest]} means catalog {digest[:12]}, which is not there",
+                "What it needs is not known, so nothing is removed. Push it again, or remove that name or key.",
+            )
         live.update(needed)
     return {key: size for key, size in {**packs, **catalogs}.items() if key not in live}
 
@@ -198,7 +204,10 @@ def is_catalog(key: str) -> bool:
     return key.startswith("catalogs/") and not key.endswith(".sig")
 
 
-def packs_of(remote: Remote, key: str) -> list[str]:
-    """The keys of the packs that the catalog with that key needs, if it is there. Raises what reading one raises."""
+def packs_of(remote: Remote, key: str) -> list[str] | None:
+    """The keys of the packs that the catalog with that key needs; ``None`` if it is not there.
+
+    Raises what reading one raises.
+    """
     found = remote.catalog(key.partition("/")[2], fresh=True)
-    return [pack_key(pack.digest) for pack in found[1].packs] if found is not None else []
+    return [pack_key(pack.digest) for pack in found[1].packs] if found is not None else None

@@ -210,6 +210,18 @@ def test_grace_is_a_duration(world: World) -> None:
         assert "duration" in world.gc(grace=wrong, code=2)
 
 
+def test_nothing_goes_while_a_name_means_a_lost_catalog(world: World) -> None:
+    """Nobody knows which packs it needs."""
+    digest = world.push("lost", "a")
+    before = world.place.objects.sizes().keys()
+    content = world.place.objects.read(f"catalogs/{digest}")
+    world.place.objects.remove(f"catalogs/{digest}")
+    assert "names/lost means catalog" in world.gc(code=3)
+    world.place.objects.write(f"catalogs/{digest}", content)
+    assert world.gc()["waiting"] == 0
+    assert world.place.objects.sizes().keys() == before
+
+
 def test_web_server_cannot_be_collected(machine: Make, places: Places) -> None:
     place = places.new("https")
     client = Client(machine("local"), place)
