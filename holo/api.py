@@ -250,6 +250,7 @@ class Hololib:
         """What makes a space the current environment: variables to set, and with ``None`` those to unset."""
         from holo import activation
 
+        self.home.spaces.refuse_unseen(space)
         found = activation.variables(space.path, space.name, os.environ)
         self.home.spaces.mark_used(space.name)
         return found
@@ -261,17 +262,20 @@ class Hololib:
         """
         from holo import activation
 
-        code = activation.render(activation.variables(space.path, space.name, os.environ), shell)
-        self.home.spaces.mark_used(space.name)
-        return code
+        return activation.render(self.variables(space), shell)
 
     def run_in(self, space: Space, command: Sequence[str] | None = None) -> int:
         """Run a command in a space, by default the user's shell; returns its exit code.
 
-        On POSIX this process becomes the command, and never returns.
+        On POSIX this process becomes the command, and never returns. If the space is a view, this process sees it from
+        then on, also where the command cannot be run.
         """
         from holo import activation
 
+        if space.upper:
+            from holo.trees import views
+
+            space = views.enter(self.home, space)
         wanted = list(command) if command is not None else [activation.shell(os.environ)]
         with self._explained(wanted):
             return activation.run(wanted, activation.apply(self.variables(space), os.environ))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache, partial
 
 from holo.errors import HoloError
@@ -46,6 +47,10 @@ def _state(space: Space, directories: Callable[[str], list[tuple[str, int, int]]
         return "missing" if isinstance(error, _GONE) else "pristine"
     if not stat.S_ISDIR(root.st_mode):
         return "missing"
+    if space.upper:  # what was changed is in there, and this process may not see the space
+        with suppress(OSError):  # of another user
+            return "changed" if os.listdir(space.upper) else "pristine"
+        return "pristine"
     return "changed" if not space.is_moved and _is_changed(space, root, directories(space.digest)) else "pristine"
 
 

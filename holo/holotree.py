@@ -34,7 +34,7 @@ from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, say_
 from holo.owners import is_mine, is_ours, only_we_wrote
 from holo.platform import probe
 from holo.remove import remove_at
-from holo.space import Space, Standing, decode, encode
+from holo.space import VIEW, Space, Standing, decode, encode
 from holo.walk import absolute, make_folders, refuse_symlinks
 
 _MARK = ".mark"
@@ -57,6 +57,7 @@ _SLUG = 12
 _HASH = 10
 
 _TOLD = re.compile(rb'\{"name": "[^"\\]*", "path": "((?:[^"\\]|\\.)*)", "home": "((?:[^"\\]|\\.)*)", ')
+_TELLS_OF_MOUNT = re.compile(rb'"used": "%b"|"upper": "[^"]' % MOUNTED.encode())
 _LONGEST = 1 << 14
 """Bytes of a record that is read at once to see where its space is."""
 
@@ -249,6 +250,8 @@ class Holotree:
                 space = space._replace(path=moved)
             if space.used == MOUNTED and not os.path.ismount(space.path):  # since the system was started again
                 space = space._replace(state="restoring")
+            if space.upper and _is_lost(space.upper):  # what was changed in it, and what it is mounted over
+                space = space._replace(state="restoring")
             if not prove and self.is_default(space):
                 return space
             standing = self._standing(space, platform.identity(descriptor))
@@ -335,6 +338,19 @@ class Holotree:
                 f"`holo restore --space {space.name}` ends it. --force works in it as it is.",
             )
 
+    @staticmethod
+    def is_seen(space: Space) -> bool:
+        """Whether this process sees the space: of a view, it does if it was started in there."""
+        return not space.upper or platform.source_at(os.path.realpath(space.path)) == space.view
+
+    def refuse_unseen(self, space: Space) -> None:
+        """Raise :class:`Conflict` if this process does not see a space, whose directory is empty here."""
+        if not self.is_seen(space):
+            raise Conflict(
+                f"space {space.name!r} is a view: only `holo run` and `holo shell` see what is in {space.path}",
+                f"Do it in there: `holo run {space.name} -- COMMAND`.",
+            )
+
     def adopt(self, space: Space) -> None:
         """Make a space that only a copied record tells of this home's. The next restore trusts nothing in it."""
         space = space._replace(home=self.home, stamp=-1, boot="", root="")
@@ -397,12 +413,14 @@ class Holotree:
                 yield space
 
     def mounted(self) -> dict[str, list[str]]:
-        """The names of spaces that are mounted over trees (:mod:`holo.restore.mounting`), by their catalogs."""
+        """The names of spaces that are mounted over trees (:mod:`holo.restore.mounting`), by their catalogs.
+
+        Of views as well, whether somebody is in them or not.
+        """
         found: dict[str, list[str]] = {}
-        mark = f'"used": "{MOUNTED}"'.encode()
-        names = [name for name in self.names() if (data := self._raw(name)) is None or mark in data]
+        names = [name for name in self.names() if (data := self._raw(name)) is None or _TELLS_OF_MOUNT.search(data)]
         for space in self.spaces(names):
-            if space.used == MOUNTED:
+            if space.used == MOUNTED or space.upper:
                 found.setdefault(space.digest, []).append(space.name)
         return found
 
@@ -692,6 +710,9 @@ def is_replaced(space: Space) -> bool:
     """Whether what is at a space's path is not what the last restore left there, as far as that can be told."""
     if space.state != "pristine":  # a restore that was killed may just have replaced it
         return False
+    if space.upper:
+        is_empty = not os.path.lexists(space.path) or is_empty_directory(space.path)
+        return not is_empty and not (platform.source_at(os.path.realpath(space.path)) or "").startswith(VIEW)
     try:
         root = platform.open_root(space.path)
     except (FileNotFoundError, NotADirectoryError):
@@ -703,6 +724,14 @@ def is_replaced(space: Space) -> bool:
     finally:
         platform.close_directory(root)
     return space.root not in ("", identity) and identity != "" and not is_empty_directory(space.path)
+
+
+def _is_lost(path: str) -> bool:
+    """Whether nothing is there. Not if nobody can tell: it is in a folder of another user's."""
+    try:
+        return not is_there(path)
+    except OSError:
+        return False
 
 
 def is_empty_directory(path: str) -> bool:

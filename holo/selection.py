@@ -50,8 +50,13 @@ def project_named(path: str | os.PathLike[str] | None) -> str:
 
 
 def project_chosen(home: Home, path: str) -> str | None:
-    """The root of the project that the space at ``path`` was made for, if that is known."""
+    """The root of the project that the space at ``path`` was made for, if that is known, to record it.
+
+    Raises :class:`Conflict` for a view that is not seen here.
+    """
     space = home.spaces.at(absolute(path))
+    if space is not None:
+        home.spaces.refuse_unseen(space)
     return space.project or None if space is not None else None
 
 

@@ -21,6 +21,9 @@ from holo.walk import absolute
 State = Literal["restoring", "pristine", "damaged", "missing", "changed", "replaced"]
 Standing = Literal["own", "unproven", "copied"]
 
+VIEW = "holo-view-"
+"""Begins the source that the system shows for the mount of a view."""
+
 
 class Space(NamedTuple):
     """What is known about one space. :meth:`holo.holotree.Holotree.save` makes a changed one the truth."""
@@ -72,10 +75,17 @@ class Space(NamedTuple):
     """where the catalog's project is for this space; empty: where it was recorded"""
     draft: str = ""
     """while a restore replaces the whole space: the name, beside it, of the tree to remove in the end"""
+    upper: str = ""
+    """of a view (:mod:`holo.trees.views`): the directory of what was changed in it. Other spaces have none"""
     standing: Standing = "own"
     """not written, but found out when the record is read: whether ``path`` belongs to this home. The default place
     always does. ``copied``: only the copy of a record says so. ``unproven``: the filesystem cannot tell a copied file
     from its original."""
+
+    @property
+    def view(self) -> str:
+        """The source of the mount of a view; empty: the space is none, and everybody sees it."""
+        return VIEW + os.path.basename(os.path.dirname(self.upper)) if self.upper else ""
 
     @property
     def unkept_modes(self) -> dict[int, int]:
@@ -207,6 +217,7 @@ def _is_sound(space: Space, name: str) -> bool:
         and (space.made_for == space.path or _is_path(space.made_for))
         and _is_path(space.home)
         and (not space.project or _is_path(space.project))
+        and (not space.upper or _is_path(space.upper))
         and NAME.fullmatch(space.catalog) is not None
         and space.state in ("restoring", "pristine")
         and digests.is_digest(space.digest)

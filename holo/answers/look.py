@@ -128,6 +128,7 @@ def _no_file(entry: Entry | None, path: str, reference: str, *, is_there: bool) 
 def _opened_space(home: Home, space: Space, path: str) -> Iterator[Walker]:
     """For what is at ``path`` in there."""
     home.spaces.refuse_copied(space)
+    home.spaces.refuse_unseen(space)
     with os_errors_as(f"cannot read the space {space.path}"):
         directory = open_directory(space.path)
     with (

@@ -78,6 +78,7 @@ def _opened(home: Home, item: Space | CatalogRef | Bundle, stack: ExitStack) -> 
         catalog = library.catalogs.read(item.digest)
         return Tree(catalog, library.blobs, catalog.prefix)
     space = home.spaces.get(item.name)  # as its record says now
+    home.spaces.refuse_unseen(space)
     if space.bundle and not library.catalogs.has(space.digest):
         _, catalog, contents = stack.enter_context(_carrier(space.bundle, space.digest))
     else:

@@ -10,6 +10,7 @@ from holo.answers.changes import Changes
 from holo.answers.references import opened
 from holo.answers.tree import Tree
 from holo.errors import NotFound
+from holo.glance import glance
 from holo.history import Event
 from holo.home import Home
 from holo.relocation.project import imports_elsewhere
@@ -91,6 +92,9 @@ def status_of(home: Home, space: Space) -> SpaceStatus:
     )
     if space.shown_state == "pristine" and not os.path.isdir(space.path):
         status = status._replace(state="missing")
+    if status.state == "pristine" and not home.spaces.is_seen(space):
+        [seen] = glance(home.library, [space])
+        return status._replace(state=seen.state, reason=f"{_UNSEEN}: `holo run {space.name} -- holo status`")
     status = status._replace(warnings=tuple(imports_elsewhere(space.path, space.project)))
     if status.state != "pristine":
         return status._replace(reason=_REASONS.get(status.state))
@@ -113,6 +117,8 @@ def _blueprint_of(home: Home, space: Space) -> str | None:
 
     return blueprint_of(home.spaces, space)
 
+
+_UNSEEN = "only `holo run` and `holo shell` see what is in it"
 
 _REASONS = {
     "missing": "its directory is gone; `holo restore` makes it again",

@@ -539,6 +539,12 @@ class _Check:
         return self._note("golden", path, what, [digest])
 
     def _check_space(self, space: Space) -> None:
+        if not self._tree.is_seen(space):
+            self._report.warnings.append(
+                f"space {space.name} is a view, and not compared from outside: `holo run {space.name} -- holo check "
+                f"--space {space.name}` compares it"
+            )
+            return
         self._report.warnings += imports_elsewhere(space.path, space.project)
         if space.digest in self._contents:
             self._compare_space(space, self._library.catalogs.read(space.digest), self._library.blobs)

@@ -18,6 +18,8 @@ class Method(StrEnum):
     REFLINK = "reflink"
     COPY = "copy"
     OVERLAY = "overlay"
+    VIEW = "view"
+    """an overlay that only commands of the space see"""
 
 
 class Decision(NamedTuple):

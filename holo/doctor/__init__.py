@@ -10,6 +10,7 @@ from holo import platform
 from holo.doctor import trials
 from holo.doctor.advice import Folder, advise, explain
 from holo.doctor.folders import existing, filesystem_type, open_to_all, scratch
+from holo.trees import views
 from holo.trees.stubs import why_not_for_all
 from holo.walk import directory_named
 
@@ -59,6 +60,7 @@ def examine(library_dir: str, target_dir: str) -> Diagnosis:
             "copy": trials.files_per_second(lambda name: trials.copy(source, destination, name), names),
         }
         why_no_mount = why_not_for_all(os.path.join(shown, "mount"))
+        why_no_view = views.why_none(os.path.join(shown, "view"))
         why_no_stubs = trials.why_no_stubs(os.path.join(shown, "stubs"), outcomes["hardlink"])
     capabilities = {
         method: Capability(False, explain(method, outcome, library, target), None)
@@ -67,6 +69,7 @@ def examine(library_dir: str, target_dir: str) -> Diagnosis:
         for method, outcome in outcomes.items()
     }
     capabilities["overlay"] = Capability(why_no_mount is None, why_no_mount, None)
+    capabilities["view"] = Capability(why_no_view is None, why_no_view, None)
     capabilities["stubs"] = Capability(why_no_stubs is None, why_no_stubs, None)
     return Diagnosis(library, target, capabilities, list(advise(library, target, outcomes, open_to_all(library_dir))))
 

@@ -424,9 +424,12 @@ def mounts_below(path: str) -> list[str]:
     return [os.fsdecode(point) for point, _ in _mounts() if point.startswith(below)]
 
 
-def source_at(path: str) -> str | None:
-    """The source (a device, or any name) of what is mounted at ``path``, a real path; of the last, if of several."""
-    found = [source for point, source in _mounts() if point == os.fsencode(path)]
+def source_at(path: str, process: str = "self") -> str | None:
+    """The source (a device, or any name) of what is mounted at ``path``, a real path; of the last, if of several.
+
+    ``process``: as that one sees it.
+    """
+    found = [source for point, source in _mounts(process) if point == os.fsencode(path)]
     return os.fsdecode(found[-1]) if found else None
 
 
@@ -436,9 +439,9 @@ def _mounted_types() -> set[tuple[bytes, bytes]]:
         return {(line.split(b" ", 3)[2], line.rpartition(b" - ")[2].split(b" ")[0]) for line in file}
 
 
-def _mounts() -> list[tuple[bytes, bytes]]:
+def _mounts(process: str = "self") -> list[tuple[bytes, bytes]]:
     """The points and sources of all mounts: proc_pid_mountinfo(5)."""
-    with open("/proc/self/mountinfo", "rb") as file:
+    with open(f"/proc/{process}/mountinfo", "rb") as file:
         lines = [(line.split(b" ", 5)[4], line.rpartition(b" - ")[2].split(b" ")[1]) for line in file]
     # Blanks, newlines and backslashes are written as three octal digits.
     return [(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), point), name) for point, name in lines]

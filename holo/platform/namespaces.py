@@ -6,8 +6,10 @@ import ctypes
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+
+from holo.platform import linux
 
 assert sys.platform == "linux"
 
@@ -66,7 +68,15 @@ def overlay_attributes() -> str:
 
 
 def mount_overlay(
-    source: str, target: str, lower: Sequence[str], upper: str, work: str, data: str = "", attributes: str = ""
+    source: str,
+    target: str,
+    lower: Sequence[str],
+    upper: str,
+    work: str,
+    data: str = "",
+    attributes: str = "",
+    *,
+    alone: bool = False,
 ) -> None:
     """Mount over ``target`` what the ``lower`` directories hold, the first the uppermost; changes go to ``upper``.
 
@@ -75,7 +85,8 @@ def mount_overlay(
     The last component of a path is never a symlink. ``source`` is a name to be shown, ``work`` an empty directory
     beside ``upper``. Nothing waits for the disk: what is in ``upper`` does not outlive a power cut. What may not be
     done with files at ``target`` (nosuid, nodev, noexec, nosymfollow) may not be done with these either; only that they
-    can be changed where it is read-only, for that changes nothing there. Raises :class:`OSError`.
+    can be changed where it is read-only, for that changes nothing there. ``alone``: EBUSY if there is a mount with that
+    ``upper`` already, in whatever namespace. Raises :class:`OSError`.
     """
     opened: list[int] = []
 
@@ -97,6 +108,8 @@ def mount_overlay(
             f"workdir={reach(work)}",
             "volatile",
             option,
+            # Who has no rights in the first user namespace gets no index; but it keeps two mounts from one ``upper``.
+            *(["index=on"] if alone else []),
         ]
         # Where there are none (a tmpfs before Linux 6.6) it can be mounted, but to remove a directory is an error.
         os.setxattr(reach(work), f"{attributes}.holo", b"")
@@ -107,6 +120,53 @@ def mount_overlay(
     finally:
         for descriptor in opened:
             os.close(descriptor)
+
+
+def processes_with(path: str, source: str) -> Iterator[tuple[int, str]]:
+    """Processes of this user that see something mounted at ``path``, a real path, and the mount namespace of each.
+
+    Its source is, or begins with, ``source``. Of each namespace but this process's own one process is named. None where
+    /proc does not tell.
+    """
+    known, user = set[str](), os.geteuid()
+    with suppress(OSError):
+        known.add(own_mounts())
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                with suppress(OSError):  # it has ended, or is another user's
+                    namespace = os.readlink(f"/proc/{entry}/ns/mnt")
+                    if namespace not in known and _user_of(entry) == user:
+                        known.add(namespace)
+                        if (linux.source_at(path, entry) or "").startswith(source):
+                            yield int(entry), namespace
+
+
+def own_mounts() -> str:
+    """What tells the mount namespace of this process from all others that there are."""
+    return os.readlink("/proc/self/ns/mnt")
+
+
+def join_view(process: int) -> None:
+    """From now on see what another process of this user sees, in a user namespace below that of this process.
+
+    This cannot be undone, and the current folder is the root directory then. Raises :class:`OSError`.
+    """
+    user = os.open(f"/proc/{process}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        mounts = os.open(f"/proc/{process}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _check(_libc.setns(user, _CLONE_NEWUSER))
+            _check(_libc.setns(mounts, _CLONE_NEWNS))
+        finally:
+            os.close(mounts)
+    finally:
+        os.close(user)
+
+
+def _user_of(process: str) -> int:
+    """The effective user of a process."""
+    with open(f"/proc/{process}/status", "rb") as file:
+        return next(int(line.split()[2]) for line in file if line.startswith(b"Uid:"))
 
 
 def unmount(path: str) -> None:

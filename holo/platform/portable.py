@@ -505,7 +505,7 @@ def mounts_below(path: str) -> list[str]:
     return []
 
 
-def source_at(path: str) -> str | None:
+def source_at(path: str, process: str = "self") -> str | None:
     """The source of what is mounted at ``path``: nobody tells."""
     return None
 

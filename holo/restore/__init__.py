@@ -26,7 +26,7 @@ from holo.checkout.populate import Content, Prepared, populate, prepare
 from holo.checkout.proof import stamp_before
 from holo.checkout.strategy import Method
 from holo.checkout.tally import Tally
-from holo.errors import IntegrityError
+from holo.errors import IntegrityError, UsageError
 from holo.filetimes import try_out
 from holo.hololib import CatalogRef
 from holo.home import Home
@@ -93,7 +93,8 @@ def make_equal(
     target = choose_place(home, space, path, take_over=options.force, with_history=options.yes)
     if target.known is not None:
         remove_draft(target.known)
-    is_mounted = target.known is not None and target.known.used == Method.OVERLAY
+    is_mounted = target.known is not None and target.known.used in (Method.OVERLAY, Method.VIEW)
+    asked = options.strategy
     if is_mounted and options.strategy is Strategy.SMART:  # it stays what it is unless another is asked for
         options = options._replace(strategy=Strategy.OVERLAY)
     elif is_mounted and options.strategy is not Strategy.OVERLAY:
@@ -103,6 +104,7 @@ def make_equal(
     job = read_job(home, target, catalog, carrier, options)
     try:
         if options.strategy is Strategy.OVERLAY:
+            job = job._replace(options=options._replace(strategy=asked))
             return job, supply_mount(job)
         return job, _supply_at_once(job) or _update(job, looked)
     except IntegrityError as error:
@@ -123,6 +125,11 @@ def dry_run(
 ) -> DryRun:
     """What :func:`restore` would do, under the same locks. Changes nothing."""
     target = choose_place(home, space, path, take_over=options.force, with_history=options.yes)
+    if target.known is not None and target.known.upper:
+        raise UsageError(
+            f"there is no plan for space {space!r}: a restore of a view drops all that was changed in it",
+            "`holo list` shows whether something was.",
+        )
     planned = make_plan(read_job(home, target, catalog, carrier, options), dry=True)
     return DryRun(space, target.path, *catalog, planned.decision, planned.plan)
 

@@ -11,7 +11,7 @@ from holo.errors import HoloError
 from holo.home import Home
 from holo.remove import remove_at
 from holo.restore.marks import remove_draft
-from holo.restore.mounting import unmount
+from holo.restore.mounting import refuse_use, unmount
 from holo.restore.place import refuse_another, refuse_mounts
 from holo.space import Space
 from holo.trees.spares import Spares, is_short_of
@@ -39,6 +39,7 @@ def delete_locked(home: Home, name: str) -> Space:
     if is_mount_point:
         refuse_another(space, "Unmount it first; nothing was changed.")
     is_gone = spaces.is_anothers_place(space)
+    refuse_use(home, name, space.path)
     if space.state != "damaged" and not is_gone:
         _mark(home, space)
     remove_draft(space)
@@ -53,7 +54,7 @@ def delete_locked(home: Home, name: str) -> Space:
 
 def _give_back(home: Home, space: Space) -> bool:
     """Make the tree of a space a spare, if one is wanted."""
-    if space.state != "pristine" or not is_short_of(home, space.digest):
+    if space.state != "pristine" or space.upper or not is_short_of(home, space.digest):
         return False
     parent, name = os.path.split(space.path)
     with suppress(OSError), platform.closing(platform.open_root(parent)) as folder:

@@ -1,10 +1,12 @@
 """A space that is a mount: an overlay of the catalog's tree, what names its path, and what is changed in it.
 
-Everybody sees it, so it takes the right to mount for everybody. It is as pristine as its tree when it is mounted, and
-that takes no time and no room, whatever the size. Nothing of it outlives the mount: whoever restores it gets another
-one with nothing changed in it, and so it is after the system was started again.
+Everybody sees it, if its user has the right to mount for everybody. It is as pristine as its tree when it is mounted,
+and that takes no time and no room, whatever the size. Nothing of it outlives the mount: whoever restores it gets
+another one with nothing changed in it, and so it is after the system was started again.
 
     .ephemeral-<user>/spaces/<name>/<id>/     layer, upper, work: of the mount that there is, or of one that is made
+
+Of a view (:mod:`holo.trees.views`) all this is made as well, but whoever works in the space mounts it.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from holo.restore.marks import marked, record_of
 from holo.trees.lower import Lower, NoOverlayError, hold_tree, make_layer, make_upper
 from holo.trees.overlay import SPACE, Layers
 from holo.trees.stubs import attributes
+from holo.trees.views import LAYER, UPPER, is_in_use, why_none
 from holo.walk import make_folders, open_directory, real_place
 
 if sys.platform == "linux":
@@ -37,37 +40,36 @@ _WAYS_OUT = (
     "Use `holo run --ephemeral`, or another strategy."
 )
 
+_NOT_FOR_ALL = "not everybody can see it (Operation not permitted), only `holo run` and `holo shell` do"
+
 
 def supply_mount(job: Job) -> Done:
-    """Mount the space, with nothing changed in it. Raises :class:`StrategyUnavailable`; nothing is left then."""
+    """Mount the space, with nothing changed in it, or make a view.
+
+    Raises :class:`Conflict` while somebody is in what goes, and :class:`StrategyUnavailable`. Nothing is left then.
+    """
     home, target = job.home, job.target
     if job.contents is not home.library.blobs:
         raise UsageError("a space of a bundle cannot be mounted", "Import the bundle first.")
     if job.options.verify:
         raise UsageError("--verify reads no mounted space", f"Use `holo check --space {target.space}`.")
     layers = Layers(home.spaces.path)
-    if sys.platform != "linux" or not namespaces.may_mount():
-        raise _unavailable(target.path, "Operation not permitted")
+    decision = _decide(job)
+    refuse_use(home, target.space, target.path)
     layers.prepare()
     own = os.path.join(layers.spaces, target.space)
     folder = os.path.join(own, os.urandom(8).hex())
     with ExitStack() as held, os_errors_as(f"cannot make {folder}"):
         try:
-            make_folders(folder)
-            lower = Lower(os.path.join(folder, "layer"), *hold_tree(home, job.catalog, job.wanted.load, folder, held))
-            os.mkdir(lower.layer, 0o700)
-            here, project = target.path, job.wanted.project.root
-            warnings = make_layer(home.library, job.wanted.part, lower.layer, here, project, home.workers)
-            os.mkdir(os.path.join(folder, "work"))
-            make_upper(os.path.join(folder, "upper"), lower.layer)
+            lower, warnings = _make(job, decision, folder, held)
         except BaseException as error:
             remove_at(folder)
             with suppress(OSError):
                 os.rmdir(own)
             if isinstance(error, NoOverlayError):
-                raise _unavailable(target.path, str(error)) from None
+                whom = "for its own commands" if decision.used is Method.VIEW else "for everybody"
+                raise _unavailable(target.path, str(error), whom) from None
             raise
-        decision = Decision(job.options.strategy, Method.OVERLAY)
         try:
             _mount(job, decision, lower, folder)
         except StrategyUnavailable:
@@ -83,13 +85,45 @@ def supply_mount(job: Job) -> Done:
     return Done(decision, _tally(job))
 
 
-def _unavailable(path: str, why: str | None) -> StrategyUnavailable:
-    return StrategyUnavailable(f"cannot mount the space {path} for everybody: {why}", _WAYS_OUT)
+def _decide(job: Job) -> Decision:
+    """Whether everybody is to see the space. Raises :class:`StrategyUnavailable`."""
+    decision = Decision(job.options.strategy, Method.OVERLAY)
+    if sys.platform == "linux" and namespaces.may_mount():
+        return decision
+    if job.options.strict:
+        raise _unavailable(job.target.path, "Operation not permitted")
+    return decision._replace(used=Method.VIEW, reason=_NOT_FOR_ALL)
+
+
+def _make(job: Job, decision: Decision, folder: str, held: ExitStack) -> tuple[Lower, list[str]]:
+    """Make what the space is mounted over, and where its changes go. Returns warnings as well."""
+    home, is_view = job.home, decision.used is Method.VIEW
+    make_folders(folder)
+    if is_view and (why := why_none(os.path.join(folder, "try"))):
+        raise NoOverlayError(why)
+    lower = Lower(os.path.join(folder, LAYER), *hold_tree(home, job.catalog, job.wanted.load, folder, held))
+    os.mkdir(lower.layer, 0o700)
+    here, project = job.target.path, job.wanted.project.root
+    warnings = make_layer(home.library, job.wanted.part, lower.layer, here, project, home.workers)
+    make_upper(os.path.join(folder, UPPER), lower.layer)
+    if is_view:  # it outlives this boot, and nobody makes the layer again
+        with platform.closing(platform.open_root(folder)) as root:
+            platform.sync_filesystem(root)
+    else:
+        os.mkdir(os.path.join(folder, "work"))
+    return lower, warnings
+
+
+def _unavailable(path: str, why: str | None, whom: str = "for everybody") -> StrategyUnavailable:
+    return StrategyUnavailable(f"cannot mount the space {path} {whom}: {why}", _WAYS_OUT)
 
 
 def _mount(job: Job, decision: Decision, lower: Lower, folder: str) -> None:
     spaces, target = job.home.spaces, job.target
+    upper = os.path.join(folder, UPPER)
     record = record_of(job, decision)
+    if decision.used is Method.VIEW:
+        record = record._replace(upper=upper)
     is_new = target.known is None
     with _uncovered(job.home, target.space, target.path), marked(job.home, record, target):
         os.makedirs(os.path.dirname(target.path), exist_ok=True)
@@ -97,7 +131,10 @@ def _mount(job: Job, decision: Decision, lower: Lower, folder: str) -> None:
             os.mkdir(target.path, 0o700)
         if not _unmount(target.path) and not target.is_new:
             remove_at(target.path, itself=False)
-        upper, work = (os.path.join(folder, name) for name in ("upper", "work"))
+        if record.upper:  # nothing is known of files that nobody sees here
+            spaces.save(record.finished(-1, "", "", 0))
+            return
+        work = os.path.join(folder, "work")
         if sys.platform == "linux":
             over, kind = (lower.layer, lower.tree), attributes() if lower.blobs else ""
             try:
@@ -113,11 +150,20 @@ def _mount(job: Job, decision: Decision, lower: Lower, folder: str) -> None:
 
 @contextmanager
 def _uncovered(home: Home, space: str, path: str) -> Iterator[None]:
-    """Keep commands from being mounted over the space. Raises :class:`Conflict` if some are."""
+    """Keep commands from being mounted over the space. Raises :class:`Conflict` if some are, or are in it."""
     with home.spaces.try_lock_mount_point(space) as is_free:
         if not is_free:  # what is mounted over the space would go with it
             raise Conflict(f"commands run in throw-away environments over {path}", "Try again when they have ended.")
+        if is_in_use(path):
+            raise Conflict(f"commands of space {space!r} run in its view at {path}", "Try again when they have ended.")
         yield
+
+
+def refuse_use(home: Home, space: str, path: str) -> None:
+    """Raise :class:`Conflict` for a mounted space that must not go now: see :func:`unmount`."""
+    if os.path.isdir(os.path.join(Layers(home.spaces.path).spaces, space)):
+        with _uncovered(home, space, path):
+            pass
 
 
 def _tally(job: Job) -> Tally:

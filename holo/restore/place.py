@@ -13,7 +13,7 @@ from holo.errors import Conflict, HoloError, UsageError, os_errors_as
 from holo.hololib import Library
 from holo.holotree import Holotree
 from holo.home import Home
-from holo.space import Space
+from holo.space import VIEW, Space
 from holo.trees.overlay import OVERLAY, SPACE
 from holo.walk import absolute, mounted_inside, open_directory
 
@@ -163,6 +163,8 @@ def refuse_mounts(path: str, *, is_empty: bool = False) -> bool:
             f"this command runs in a throw-away environment at {path}, and does not see the space there",
             "Run it outside of `holo run --ephemeral`.",
         )
+    if source is not None and source.startswith(VIEW):
+        raise Conflict(f"this command runs in the space at {path}", "Run it outside: what is in use cannot go.")
     if mounted is not None:
         raise Conflict(f"{mounted} is mounted inside the space {path}", "Unmount it first; nothing was changed.")
     return source is not None and source != SPACE

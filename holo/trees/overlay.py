@@ -7,7 +7,7 @@ All of it is in one folder for each user:
         stubs/<digest>-... the same without its contents, and names of the blobs that have them: see holo.trees.stubs
         layers/<key>       its files that name their own path, patched for one path, with the directories above them
         runs/<id>          what one run changes
-        spaces/<name>/<id> of a space that is mounted for everybody: its layer, and what was changed in it
+        spaces/<name>/<id> of a space that is mounted: its layer, and what was changed in it
 
 Each is held by its lock, see :mod:`holo.trees.held`: runs share those of the trees and layers that they are mounted
 over, and each run holds its own. Users do not share the folder: in a user namespace the kernel shows files of others as

@@ -20,6 +20,7 @@ from holo.walk import absolute
 
 if TYPE_CHECKING:
     from holo.home import Home
+    from holo.space import Space
 
 _HIDDEN = {"ephemeral": ".ephemeral-", "spares": ".spares-"}
 """How the folders in a holotree that are not spaces begin."""
@@ -73,7 +74,7 @@ class Subjects:
                     self._add(kind, "", os.path.join(home.spaces.path, name))
         for space in home.spaces.spaces():
             if space.standing != "copied" and os.path.isdir(space.path):
-                self._add("space", space.name, space.path)
+                self._add("space", space.name, self._place(space))
         self._add_sources()
 
     def _add_sources(self) -> None:
@@ -95,6 +96,10 @@ class Subjects:
             self._holders.append(_Holder(kind, name, real))
         return self._numbers[real]
 
+    def _place(self, space: Space) -> str:
+        """Where the files of a space are: of a view that is not seen here, where its changes are."""
+        return space.path if self._home.spaces.is_seen(space) else os.path.dirname(space.upper)
+
     def _golden(self, digest: str) -> str:
         return os.path.join(self._home.library.path, "golden", digest)
 
@@ -115,7 +120,7 @@ class Subjects:
                             f"Make it again with `holo restore --space {what}`.",
                         )
                     self._say_what_is_taken(what)
-                    self._named.append((os.path.realpath(space.path), what))
+                    self._named.append((os.path.realpath(self._place(space)), what))
                     return
             if self._home.library.catalogs.is_catalog(what):
                 name, digest = self._home.library.catalogs.resolve(what)

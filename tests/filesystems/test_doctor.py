@@ -21,7 +21,7 @@ from support.filesystems import Filesystem, Mounts
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the filesystems under test are Linux's")
 
-WAYS = ["reflink", "hardlink", "snapshot", "copy", "overlay", "stubs"]
+WAYS = ["reflink", "hardlink", "snapshot", "copy", "overlay", "view", "stubs"]
 
 
 def pair(root: Path) -> tuple[Path, Path]:
@@ -45,12 +45,13 @@ def test_doctor_knows_each_filesystem(filesystem: Filesystem) -> None:
         "snapshot": filesystem.name == "btrfs",
         "copy": True,
         "overlay": found.capabilities["overlay"].available,
+        "view": found.capabilities["view"].available,
         "stubs": found.capabilities["stubs"].available,
     }
     if tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 16):
         assert found.capabilities["stubs"].available
     assert found.capabilities["overlay"].available or os.geteuid() != 0
-    mounted = (found.capabilities["overlay"], found.capabilities["stubs"])
+    mounted = [found.capabilities[way] for way in ("overlay", "view", "stubs")]
     for can in found.capabilities.values():
         assert (can.reason is None) is can.available
         assert (can.files_per_second or 0) > 0 or not can.available or can in mounted
@@ -93,6 +94,7 @@ def test_reflinks_work_across_subvolumes(mounts: Mounts) -> None:
         "snapshot": True,
         "copy": True,
         "overlay": os.geteuid() == 0,
+        "view": True,
         "stubs": False,
     }
     assert found.advice == []

@@ -1,4 +1,4 @@
-"""Spaces that are mounts: `--strategy overlay`, which only root can have."""
+"""Spaces that are mounts, which only root can have: `--strategy overlay`. Others have views: test_views.py."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_a_symlink_in_its_place_leads_to_no_other(holo: Holo, is_mount: bool) ->
 def test_a_mount_that_is_refused_leaves_nothing(
     holo: Holo, forks: Forks, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["init", "job", "env", "--strategy", "overlay"]
+    arguments = ["init", "job", "env", "--strategy", "overlay", "--strict"]
     if way == "user":
         subprocess.run(["chown", "-R", "1001:1001", holo.root], check=True)
         for folder in holo.root.parents:
