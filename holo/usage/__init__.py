@@ -86,6 +86,10 @@ class _Found:
         for disk, parts in places.items():
             self._shared += sum_up(chain.from_iterable(parts), keeps_extents=disks[disk].keeps_extents)
         self._bytes += self._shared
+        # Thousands of spaces have what is theirs alone, and little is shared by others than most of them.
+        keys = {*self._bytes, *((holders, False) for holders in self._sums)}
+        self._alone = {key for key in keys if key[0].bit_count() == 1}
+        self._several = keys - self._alone
 
     def _add(self, holders: Holders, total: Sum, *, is_elsewhere: bool = False) -> None:
         self._sums[holders] = self._sums[holders].plus(total)
@@ -95,13 +99,21 @@ class _Found:
         """Whether several files that would all be gone with a subject share something. Others may have it, too."""
         return any(not is_elsewhere and not holders & ~subject.removed for holders, is_elsewhere in self._shared)
 
+    def _keys_of(self, holders: Holders) -> Iterator[tuple[Holders, bool]]:
+        """Who has something that one of these holders has."""
+        yield from (key for key in self._several if key[0] & holders)
+        while holders:
+            one = holders & -holders
+            yield from {(one, False), (one, True)} & self._alone
+            holders ^= one
+
     def usage(self, subject: Subject, subjects: Subjects) -> Usage:
         """What one subject has."""
-        mine = {key: count for key, count in self._bytes.items() if key[0] & subject.holders}
+        keys = [*self._keys_of(subject.holders)]
+        mine = {key: self._bytes[key] for key in keys if key in self._bytes}
         total = Sum()
-        for holders, part in self._sums.items():
-            if holders & subject.holders:
-                total = total.plus(part)
+        for holders in {holders for holders, _ in keys if holders in self._sums}:
+            total = total.plus(self._sums[holders])
 
         sources = subjects.of_kind("source")
 

@@ -219,6 +219,7 @@ class _Visitor:
 
     def _open(self, number: int, relative: str) -> Directory:
         if number not in self._walkers:
+            self._close()  # of thousands of roots not all can be open; nor need they, for one follows the other
             root = platform.open_root(self._roots[number].path)
             self._walkers[number] = Walker(root, changes=True), root
         return self._walkers[number][0].open(relative)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from holo import platform
@@ -50,6 +51,13 @@ class _Holder(NamedTuple):
     """whether also a catalog that is not named needs them, or none at all"""
 
 
+class _Bits(NamedTuple):
+    """The holders that have the same path, and those and all that are in the tree there."""
+
+    at: Holders
+    below: Holders
+
+
 class Subjects:
     """The subjects of a home, and the trees in which they are. Everything is named before the roots are taken."""
 
@@ -66,8 +74,10 @@ class Subjects:
         self._add("other", "", home.library.home)
         self._add("library", "", self._library)
         self._add("links", "", self._links)
-        for digest in sorted(golden_trees(library)):
-            self._add("golden", home.library.catalogs.name_of(digest), self._golden(digest))
+        golden = sorted(golden_trees(library))
+        meanings = home.library.catalogs.meanings() if golden else {}
+        for digest in golden:
+            self._add("golden", meanings.get(digest, [digest[:12]])[0], self._golden(digest))
         for name in names_in(home.spaces.path):
             for kind, beginning in _HIDDEN.items():
                 if name.startswith(beginning):
@@ -82,10 +92,10 @@ class Subjects:
         library = _volume(self._library)
         if library is None or not library.can_share:
             return
-        home = os.path.realpath(self._home.library.home)
+        home = {*_at_and_above(os.path.realpath(self._home.library.home))}
         for summary in self._home.library.catalogs.summaries():
             path = os.path.realpath(summary.prefix)
-            is_known = _is_in(home, path) or any(_is_in(path, holder.path) for holder in self._holders)
+            is_known = path in home or any(above in self._numbers for above in _at_and_above(path))
             if not is_known and os.path.isdir(path) and _volume(path) == library:
                 self._most[self._add("source", "", path)] = 2 * summary.files + 1000
 
@@ -110,8 +120,8 @@ class Subjects:
         if not what:
             raise UsageError("one argument is empty", "Name spaces, catalogs or paths.")
         if os.sep not in what:
-            for space in self._home.spaces.spaces():
-                if space.name == what:
+            if what in self._home.spaces.names():
+                for space in self._home.spaces.spaces([what]):
                     if space.standing == "copied":
                         self._home.spaces.refuse_copied(space)
                     if not os.path.isdir(space.path):
@@ -219,23 +229,35 @@ class Subjects:
 
     def on(self, disks: Collection[str]) -> set[int]:
         """The numbers of the roots that are on one of those disks."""
-        volumes = {number: _volume(path) for path, number in self._numbers.items()}
-        return {number for number, volume in volumes.items() if volume is not None and volume.identity in disks}
+        volumes: dict[int, Volume | None] = {}  # by the device: to ask the filesystem of each root takes long
+
+        def is_on(path: str) -> bool:
+            try:
+                device = os.stat(path).st_dev
+            except OSError:
+                return False
+            if device not in volumes:
+                volumes[device] = _volume(path)
+            volume = volumes[device]
+            return volume is not None and volume.identity in disks
+
+        return {number for path, number in self._numbers.items() if is_on(path)}
 
     def subjects(self) -> list[Subject]:
         """What was named, or else everything there is."""
+        inside = self._inside()
         if not self._named:
             known = [holder for holder in self._holders if holder.kind != "source"]
-            return [Subject(holder.kind, holder.name, holder.path, *self._below(holder)) for holder in known]
-        return [self._subject(*named) for named in dict.fromkeys(self._named)]
+            return [Subject(holder.kind, holder.name, holder.path, *_below(holder, inside)) for holder in known]
+        return [self._subject(*named, inside) for named in dict.fromkeys(self._named)]
 
-    def _subject(self, path: str, name: str) -> Subject:
+    def _subject(self, path: str, name: str, inside: Mapping[str, _Bits]) -> Subject:
         number = self._numbers.get(path)
         if number is None:
             return self._of_catalog(path, name)
         holder = self._holders[number]
         kind = "space" if holder.kind == "space" and holder.name == name else "path"
-        return Subject(kind, name, path, *self._below(holder._replace(kind=kind)))
+        return Subject(kind, name, path, *_below(holder._replace(kind=kind), inside))
 
     def _of_catalog(self, digest: str, name: str) -> Subject:
         golden = self._numbers.get(os.path.realpath(self._golden(digest)))
@@ -246,13 +268,15 @@ class Subjects:
                 removed |= 0 if holder.is_needed or len(holder.catalogs) > 1 else 1 << number
         return Subject("catalog", name, self._home.library.catalogs.path(digest), holders, removed)
 
-    def _below(self, holder: _Holder) -> tuple[Holders, Holders]:
-        """The bits of a holder and of those in its tree. What is left of the home is without those."""
-        found = 0
-        for number, other in enumerate(self._holders):
-            if other.path == holder.path or (holder.kind != "other" and _is_in(other.path, holder.path)):
-                found |= 1 << number
-        return found, found
+    def _inside(self) -> dict[str, _Bits]:
+        """The holders at the path of each holder, and those in its tree."""
+        at, below = (dict.fromkeys((holder.path for holder in self._holders), 0) for _ in range(2))
+        for number, holder in enumerate(self._holders):
+            at[holder.path] |= 1 << number
+            for path in _at_and_above(holder.path):
+                if path in below:
+                    below[path] |= 1 << number
+        return {path: _Bits(at[path], below[path]) for path in at}
 
     def total(self, subjects: Iterable[Subject]) -> Subject:
         """All of them together."""
@@ -267,7 +291,31 @@ class Subjects:
 
     def of_kind(self, *kinds: str) -> Holders:
         """The bits of all holders of some kinds."""
-        return sum(1 << number for number, holder in enumerate(self._holders) if holder.kind in kinds)
+        found = 0
+        for kind in kinds:
+            found |= self._kinds.get(kind, 0)
+        return found
+
+    @cached_property
+    def _kinds(self) -> dict[str, Holders]:
+        found: dict[str, Holders] = {}
+        for number, holder in enumerate(self._holders):
+            found[holder.kind] = found.get(holder.kind, 0) | 1 << number
+        return found
+
+
+def _below(holder: _Holder, inside: Mapping[str, _Bits]) -> tuple[Holders, Holders]:
+    """The bits of a holder and of those in its tree. What is left of the home is without those."""
+    bits = inside[holder.path]
+    found = bits.at if holder.kind == "other" else bits.below
+    return found, found
+
+
+def _at_and_above(path: str) -> Iterator[str]:
+    """An absolute path, and those of the folders that it is in."""
+    yield path
+    while (parent := os.path.dirname(path)) != path:
+        yield (path := parent)
 
 
 def _volume(path: str) -> Volume | None:
@@ -277,7 +325,3 @@ def _volume(path: str) -> Volume | None:
     ):
         return platform.volume_of(folder)
     return None
-
-
-def _is_in(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(os.path.join(folder, ""))

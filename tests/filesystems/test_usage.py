@@ -465,3 +465,26 @@ def on_terminal(holo: Holo, env: dict[str, str]) -> str:
     os.close(leader)
     assert process.wait() == 0
     return shown.decode()
+
+
+@pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+def test_many_spaces_need_few_open_files(holo: Holo, filesystem: Filesystem) -> None:
+    """And each is accounted for alone, however they lie beside each other."""
+    holo("record", trees.small(holo.root / "source"), "--name", "env")
+    library = Hololib(holo.home)
+    library.init("first", "env", strategy="copy")
+    first, tree = library.space("first"), library.home.spaces
+    for number in range(50):
+        path = holo.root / f"projects/{number % 7}/{number}/.venv"
+        shutil.copytree(first.path, path, symlinks=True)
+        tree.save(first._replace(name=f"job-{number}", path=str(path), made_for=str(path), root=""))
+    holo.launcher = ("sh", "-c", 'ulimit -n 48; exec "$@"', "sh")
+    os.sync()
+    found = du(holo)
+    assert sum(item["kind"] == "space" for item in found.values() if isinstance(item, dict)) == 51
+    for key in ("files", "logical", "physical", "exclusive"):
+        assert {found[f"space job-{number}"][key] for number in range(50)} == {found["space first"][key]}
+    named = du(holo, holo.root / "projects/3", "job-3")
+    assert named[f"path {holo.root}/projects/3"]["files"] == 7 * named["space job-3"]["files"]
+    assert named["total"]["files"] == 7 * named["space job-3"]["files"]
+    assert named["total"]["exclusive"] == named[f"path {holo.root}/projects/3"]["exclusive"]
