@@ -91,7 +91,12 @@ def apply(changes: Variables, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_python(path: str, name: str) -> None:
-    """Raise :class:`NotFound` if the Python of a space is gone: commands would run another, without its packages."""
+    """Raise :class:`NotFound` if the Python of a space is gone: commands would run another, without its packages.
+
+    Nobody knows that of a space that may not be looked into: :class:`HoloError`.
+    """
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise HoloError(f"cannot look into the space {path}: Permission denied", "Check its owner and mode.")
     suffix = ".exe" if sys.platform == "win32" else ""
     files = [os.path.join(folder, word + suffix) for folder in _programs(path) for word in ("python", "python3")]
     there = [file for file in files if os.path.lexists(file)]

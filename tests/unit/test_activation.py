@@ -23,6 +23,7 @@ from holo.activation import (
     Shell,
     Variables,
     apply,
+    check_python,
     render,
     run,
     variables,
@@ -348,3 +349,11 @@ def test_a_directory_is_not_executable(tmp_path: Path) -> None:
 def test_empty_command_is_refused() -> None:
     with pytest.raises(UsageError, match="there is no command to run"):
         run([], {})
+
+
+def test_a_space_that_may_not_be_looked_into_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a command that is not found there would run another environment's Python."""
+    check_python(str(tmp_path), "web")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != str(tmp_path))  # root may look into everything
+    with pytest.raises(HoloError, match="cannot look into the space"):
+        check_python(str(tmp_path), "web")
