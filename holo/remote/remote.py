@@ -127,7 +127,7 @@ class Remote:
                 and digests.is_digest(pointer.catalog)
                 and type(pointer.time) is int
                 and 0 <= pointer.time <= _END_OF_TIME
-                and (pointer.signature is None or type(pointer.signature) is str)
+                and (pointer.signature is None or (type(pointer.signature) is str and pointer.signature.isascii()))
             )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             is_right = False

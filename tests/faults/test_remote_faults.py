@@ -413,6 +413,7 @@ def test_name_that_is_not_what_holo_writes(world: World, machine: Make, faults: 
         "more": 1,
     }
     documents = [json.dumps({**whole, field: value}).encode() for field, value in changes.items()]
+    documents.append(json.dumps({**whole, "signature": "\ud800"}).encode())
     documents += [b"", b"{}", b"[]", b"null", b"5", b"[" * 100_000, b"\xff\xfe", b" " * (2 << 20), b'{"a":' * 9999]
     for document in documents:
         client = client_of(machine, world.place, has_most=False)
