@@ -28,7 +28,7 @@ def names(remote: Remote) -> list[RemoteName]:
             time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(pointer.time)),
             pointer.signature is not None,
         )
-        for _, pointer, _ in _pointers(remote)
+        for _, pointer in _pointers(remote)
         if isinstance(pointer, Pointer)
     )
 
@@ -102,7 +102,7 @@ class _Found(NamedTuple):
 def _check_names(remote: Remote, sizes: dict[str, int], found: _Found) -> int:
     """Look at names and keys; returns how many there are."""
     count = 0
-    for key, pointer, is_signed in _pointers(remote, verify=True):
+    for key, pointer in _pointers(remote):
         count += 1
         if isinstance(pointer, IntegrityError):
             found.add(key, pointer.message)
@@ -112,8 +112,10 @@ def _check_names(remote: Remote, sizes: dict[str, int], found: _Found) -> int:
             found.add(key, f"it means catalog {short}, which is not there", is_broken=False)
         elif pointer.signature is not None and signature_key(pointer.catalog) not in sizes:
             found.add(key, f"it is signed, and the signature of catalog {short} is not there", is_broken=False)
-        if not is_signed:
-            found.add(key, "its signature is not of what it says", is_broken=False)
+        if pointer.signature is not None:
+            statement = signatures.pointer_statement(pointer.kind, pointer.name, pointer.catalog, pointer.time)
+            if not signatures.is_signature(pointer.signature.encode(), statement, signatures.NAME):
+                found.add(key, "its signature is not of what it says", is_broken=False)
     return count
 
 
@@ -121,9 +123,14 @@ def _check_catalogs(remote: Remote, sizes: dict[str, int], found: _Found) -> dic
     """Look at catalogs; returns the packs that they need, by key, each with the catalogs that need it."""
     packs: dict[str, tuple[Pack, list[str]]] = {}
     look = _Look(remote, {key for key in sizes if key.endswith(".sig")})
-    for catalog, needed, problems, broken in remote.at_once(look, filter(garbage.is_catalog, sizes)):
+    for catalog, needed, signature, problems in remote.at_once(look, filter(garbage.is_catalog, sizes)):
         for problem in problems:
-            found.add(*problem, is_broken=problem.key in broken)
+            found.add(*problem, is_broken=problem.key == catalog)
+        digest = catalog.partition("/")[2]
+        statement = signatures.catalog_statement(digest)
+        # Not in a worker: whoever ends one leaves the files that ssh-keygen reads. Whom to trust, each user says.
+        if signature is not None and not signatures.is_signature(signature, statement, signatures.CATALOG):
+            found.add(signature_key(digest), "it is not a signature of that catalog", is_broken=False)
         for pack in needed:
             key = pack_key(pack.digest)
             packs.setdefault(key, (pack, []))[1].append(catalog)
@@ -136,12 +143,12 @@ def _check_catalogs(remote: Remote, sizes: dict[str, int], found: _Found) -> dic
 
 
 class _Seen(NamedTuple):
-    """What a catalog and its signature have shown."""
+    """What there is of a catalog."""
 
     key: str
-    packs: tuple[Pack, ...]
+    packs: list[Pack]
+    signature: bytes | None
     problems: list[RemoteProblem]
-    broken: list[str]
 
 
 class _Look:
@@ -153,24 +160,21 @@ class _Look:
 
     def __call__(self, key: str) -> _Seen:
         digest = key.partition("/")[2]
-        problems = self._of_signature(digest) if signature_key(digest) in self._signatures else []
+        packs: list[Pack] = []
+        problems = []
+        signature = None
         try:
             found = self._remote.catalog(digest, fresh=True)
+            packs += found[1].packs if found is not None else []
         except (IntegrityError, CatalogInvalid) as error:
-            return _Seen(key, (), [*problems, RemoteProblem(key, error.message)], [key])
-        return _Seen(key, tuple(found[1].packs) if found is not None else (), problems, [])
-
-    def _of_signature(self, digest: str) -> list[RemoteProblem]:
-        """What is wrong with a signature, whoever made it: whom to trust, each user says."""
-        key = signature_key(digest)
+            problems.append(RemoteProblem(key, error.message))
         try:
-            found = self._remote.document(key, signatures.LARGEST, fresh=True)
+            if signature_key(digest) in self._signatures:
+                document = self._remote.document(signature_key(digest), signatures.LARGEST, fresh=True)
+                signature = document.data if document is not None else None
         except IntegrityError as error:
-            return [RemoteProblem(key, error.message)]
-        statement = signatures.catalog_statement(digest)
-        if found is None or signatures.is_signature(found.data, statement, signatures.CATALOG):
-            return []
-        return [RemoteProblem(key, "it is not a signature of that catalog")]
+            problems.append(RemoteProblem(signature_key(digest), error.message))
+        return _Seen(key, packs, signature, problems)
 
 
 class _Reader:
@@ -192,21 +196,13 @@ class _Reader:
             os.close(file)
 
 
-def _pointers(remote: Remote, *, verify: bool = False) -> Iterator[tuple[str, Pointer | IntegrityError, bool]]:
-    """Each name and key, or what is wrong with it; with ``verify``, whether its signature, if any, is one of it."""
-
-    def look(named: tuple[Kind, str]) -> tuple[str, Pointer | IntegrityError | None, bool]:
-        kind, name = named
+def _pointers(remote: Remote) -> Iterator[tuple[str, Pointer | IntegrityError]]:
+    def look(named: tuple[Kind, str]) -> tuple[str, Pointer | IntegrityError | None]:
         try:
-            pointer, _ = remote.pointer(kind, name)
+            return pointer_key(*named), remote.pointer(*named)[0]
         except IntegrityError as error:
-            return pointer_key(kind, name), error, True
-        if not verify or pointer is None or pointer.signature is None:
-            return pointer_key(kind, name), pointer, True
-        statement = signatures.pointer_statement(kind, name, pointer.catalog, pointer.time)
-        is_signed = signatures.is_signature(pointer.signature.encode(), statement, signatures.NAME)
-        return pointer.key, pointer, is_signed
+            return pointer_key(*named), error
 
-    for key, pointer, is_signed in remote.at_once(look, remote.named()):
+    for key, pointer in remote.at_once(look, remote.named()):
         if pointer is not None:
-            yield key, pointer, is_signed
+            yield key, pointer
