@@ -79,15 +79,13 @@ def _parsed(words: list[str], plain: _Plain) -> dict[str, Any] | None:
     free: list[str] = []
     rest = iter(words)
     for word in rest:
+        if word not in plain.flags and word not in plain.values:
+            free.append(word)
+            continue
         name = "as_json" if word == "--json" else word.removeprefix("--")
         if name in found:
             return None
-        if word in plain.flags:
-            found[name] = True
-        elif word in plain.values:
-            found[name] = next(rest, "")
-        else:
-            free.append(word)
+        found[name] = True if word in plain.flags else next(rest, "")
     # Which word is which shows when it is known what the options name.
     slots = [name for name in plain.words if name not in found]
     if len(free) > len(slots):
