@@ -16,7 +16,7 @@ from holo.cli import output
 from holo.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
 
@@ -45,6 +45,7 @@ _PLAIN = {
         ("space", "source"), ("--space", "--to", "--strategy"), ("--json", "--force", "--verify"), ("space", "source")
     ),
     "restore": _Plain(("space",), ("--space", "--to", "--strategy", "--catalog"), ("--json", "--force", "--verify")),
+    "clone": _Plain(("source", "target"), (), ("--json", "--relocate"), ("source", "target")),
     "delete": _Plain(("space",), ("--space",), ("--json",)),
     "list": _Plain(flags=("--json",)),
     "run": _Plain(("space",), ("--space",), ("--ephemeral",)),
@@ -288,6 +289,26 @@ def restore(
     with output.reporting():
         render.restored(report, as_json)
     library.start_filling()
+
+
+def clone(
+    source: str,
+    target: str,
+    *,
+    relocate: bool = False,
+    maps: Sequence[str] = (),
+    map_project: bool = True,
+    as_json: bool = False,
+) -> None:
+    """Clone a tree."""
+    from holo import clone as clone_tree
+    from holo.cli import render
+
+    report = clone_tree(source, target, relocate=relocate, map_project=map_project, maps=maps)
+    for warning in report.warnings:
+        render.warn(warning)
+    with output.reporting():
+        render.document(report.to_json()) if as_json else render.cloned(report)
 
 
 def delete(space: str | None = None, *, as_json: bool = False) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from holo.catalog import Totals
@@ -29,38 +28,38 @@ class Name(NamedTuple):
         return self.made or bool(self.leader)
 
 
-@dataclass
 class Made:
     """The counts of one worker, or of all. Files are counted once; bytes are those of content."""
 
-    reflinked: int = 0
-    hardlinked: int = 0
-    copied: int = 0
-    empty: int = 0
-    """files without content, which are neither"""
-    shared_bytes: int = 0
-    written_bytes: int = 0
-    symlinks: int = 0
-    directories: int = 0
-    lost_owners: int = 0
-    lost_attributes: int = 0
-    names: list[Name] = field(default_factory=list)
-    divided: list[str] = field(default_factory=list)
-    """names at which a second file begins, because one file cannot have as many names as in the source"""
-    unfinished: list[str] = field(default_factory=list)
-    """directories whose attributes are still to be set"""
-    fresh: list[str] = field(default_factory=list)
-    """files and symlinks that changed after the search for the path"""
-    reasons: list[str] = field(default_factory=list)
-    """why files were copied that should have been cloned"""
+    def __init__(self) -> None:
+        self.reflinked = 0
+        self.hardlinked = 0
+        self.copied = 0
+        self.empty = 0
+        """files without content, which are neither"""
+        self.shared_bytes = 0
+        self.written_bytes = 0
+        self.symlinks = 0
+        self.directories = 0
+        self.lost_owners = 0
+        self.lost_attributes = 0
+        self.names: list[Name] = []
+        self.divided: list[str] = []
+        """names at which a second file begins, because one file cannot have as many names as in the source"""
+        self.unfinished: list[str] = []
+        """directories whose attributes are still to be set"""
+        self.fresh: list[str] = []
+        """files and symlinks that changed after the search for the path"""
+        self.reasons: list[str] = []
+        """why files were copied that should have been cloned"""
 
     def add(self, other: Made) -> None:
-        for each in fields(self):
-            mine, theirs = getattr(self, each.name), getattr(other, each.name)
+        for name, theirs in vars(other).items():
+            mine = getattr(self, name)
             if isinstance(mine, list):
                 mine += theirs  # a new list each time would take longer with each
             else:
-                setattr(self, each.name, mine + theirs)
+                setattr(self, name, mine + theirs)
 
 
 class Mapped(NamedTuple):
@@ -85,8 +84,7 @@ class Relocated(NamedTuple):
     mapped: tuple[Mapped, ...]
 
 
-@dataclass(frozen=True)
-class CloneReport:
+class CloneReport(NamedTuple):
     """A cloned tree. ``reflinked + hardlinked + copied == total``, if the files were counted.
 
     Those of a snapshot are counted only with ``relocate``; otherwise the numbers are ``None``. ``hardlinked`` are

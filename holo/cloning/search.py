@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, fields
 
 from holo import platform
 from holo.catalog import Relocation
@@ -16,28 +15,28 @@ from holo.walk import Walker
 from holo.workers.treewalk import visit_all
 
 
-@dataclass
 class Found:
     """The results of one worker, or of all."""
 
-    places: dict[str, Relocation] = field(default_factory=dict)
-    """the occurrences of the roots, by file"""
-    links: list[str] = field(default_factory=list)
-    """symlinks that lead to a root by its path"""
-    links_elsewhere: list[tuple[str, str]] = field(default_factory=list)
-    """symlinks that may lead out of the tree: (path, target)"""
-    files: int = 0
-    directories: int = 0
-    symlinks: int = 0
-    bytes: int = 0
-    changed: int = 0
-    """entries, directories among them, that changed since the time from which files are searched"""
-    warnings: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.places: dict[str, Relocation] = {}
+        """the occurrences of the roots, by file"""
+        self.links: list[str] = []
+        """symlinks that lead to a root by its path"""
+        self.links_elsewhere: list[tuple[str, str]] = []
+        """symlinks that may lead out of the tree: (path, target)"""
+        self.files = 0
+        self.directories = 0
+        self.symlinks = 0
+        self.bytes = 0
+        self.changed = 0
+        """entries, directories among them, that changed since the time from which files are searched"""
+        self.warnings: list[str] = []
 
     def add(self, other: Found) -> None:
-        for each in fields(self):
-            mine, theirs = getattr(self, each.name), getattr(other, each.name)
-            setattr(self, each.name, mine | theirs if isinstance(mine, dict) else mine + theirs)
+        for name, theirs in vars(other).items():
+            mine = getattr(self, name)
+            setattr(self, name, mine | theirs if isinstance(mine, dict) else mine + theirs)
 
 
 def search(root: Directory, shown: str, roots: Roots, since: int, workers: int) -> Found:

@@ -116,9 +116,12 @@ def test_adding_up_what_workers_made() -> None:
 
     def work(count: int) -> int:
         steps.count = 0
-        made = Made(fresh=Paths())
+        made = Made()
+        made.fresh = Paths()
         for number in range(count):
-            made.add(Made(copied=1, fresh=[str(number)]))
+            part = Made()
+            part.copied, part.fresh = 1, [str(number)]
+            made.add(part)
         assert (made.copied, len(made.fresh)) == (count, count)
         return steps.count
 

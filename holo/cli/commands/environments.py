@@ -242,11 +242,4 @@ def clone(
     as_json: Json = False,
 ) -> None:
     """Clone a directory tree by snapshot, reflinks or copies. No library is needed."""
-    from holo import clone as clone_tree
-    from holo.cli import render
-
-    report = clone_tree(source, target, relocate=relocate, map_project=not no_map, maps=maps or ())
-    for warning in report.warnings:
-        render.warn(warning)
-    with reporting():
-        render.document(report.to_json()) if as_json else render.cloned(report)
+    fast.clone(source, target, relocate=relocate, maps=maps or (), map_project=not no_map, as_json=as_json)
