@@ -117,6 +117,12 @@ def mount_overlay(
         covered = reach(target)
         flags = _flags_of(covered)
         _check(_libc.mount(source.encode(), covered.encode(), b"overlay", flags, ",".join(options).encode()))
+        # Until now somebody could give the directory another name. What is mounted on cannot be renamed, but that an
+        # exchange which has begun is completed, since Linux 6.8.
+        parent, name = os.path.split(target)
+        if (where := os.readlink(covered)) != os.path.join(os.path.realpath(parent), name):
+            unmount(where)
+            raise OSError(errno.ESTALE, "it was moved meanwhile", target)
     finally:
         for descriptor in opened:
             os.close(descriptor)

@@ -210,3 +210,25 @@ def test_uninstall(holo: Holo) -> None:
     holo("uninstall", "--yes")
     assert mounted(holo) == []
     assert not holo.holotree.exists()
+
+
+@ext4
+def test_a_place_that_is_moved_while_it_is_mounted(holo: Holo, monkeypatch: pytest.MonkeyPatch) -> None:
+    from holo import HoloError, Hololib
+    from holo.platform import namespaces
+
+    space, mount_flags = holo.root / "space", namespaces._flags_of
+
+    def move_first(path: str) -> int:
+        if os.readlink(path) == str(space):
+            space.rename(holo.root / "moved")
+            space.symlink_to(source(holo))
+        return mount_flags(path)
+
+    monkeypatch.setattr(namespaces, "_flags_of", move_first)
+    monkeypatch.setenv("HOLO_SETTINGS", os.devnull)
+    before = compare.snapshot(source(holo))
+    with pytest.raises(HoloError, match="moved meanwhile"):
+        Hololib(holo.home).init("job", "env", to=space, strategy="overlay")
+    assert mounted(holo) == []
+    assert compare.snapshot(source(holo)) == before
