@@ -71,8 +71,8 @@ def say(line: str, mark: str = "") -> None:
 
 
 def note(line: str) -> None:
-    """The same of what is going on, unless the user wants to read of failures only."""
-    if not _is_quiet:
+    """The same of what is going on. If the user wants no such lines, they get only those that are warnings."""
+    if not _is_quiet or line.startswith("warning: "):
         say(line)
 
 

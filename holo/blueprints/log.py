@@ -45,6 +45,11 @@ class Log:
         """Show and keep a line of holo's own."""
         self._write(message.encode("utf-8", "surrogateescape") + b"\n")
 
+    def warn(self, message: str) -> None:
+        """Keep and show a warning, also to those who want to read of nothing else."""
+        self._keep(f"warning: {message}\n".encode("utf-8", "surrogateescape"))
+        streams.note(f"warning: {hidden(message)}")
+
     def run(self, command: Sequence[str], *, env: Mapping[str, str], cwd: str, name: str | None = None) -> None:
         """Run a tool to its end. Raises :class:`HoloError` if it fails, with its ``name`` and that of the log."""
         self._keep(b"$ " + shlex.join(command).encode("utf-8", "surrogateescape") + b"\n")

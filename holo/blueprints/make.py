@@ -134,7 +134,7 @@ def _build_in(stage: str, home: Home, wanted: Wanted, log: Log) -> RecordReport:
         if wanted.packages is not None:
             note(path_of(library, id_of(wanted.key), PACKAGES), report.digest, wanted.packages)
     for warning in (*warnings, *report.warnings):
-        log.say(f"warning: {warning}")
+        log.warn(warning)
     return report
 
 

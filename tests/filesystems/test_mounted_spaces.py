@@ -89,6 +89,8 @@ def test_what_names_the_project_is_said_once(holo: Holo) -> None:
     holo("record", project / ".venv", "--name", "own")
     done = holo("init", "job", "own", "--strategy", "overlay")
     assert done.stderr.count("is outside of the environment") == 1
+    done = holo("run", "--ephemeral", "--quiet", "--catalog", "own", "--space", "new", "--", "true")
+    assert done.stderr.count("warning: ") == 1, "who wants warnings only gets them"
 
 
 @ext4

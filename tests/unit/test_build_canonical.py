@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holo import streams
 from holo.blueprints import python, requirements
 from holo.blueprints.blueprint import Blueprint, named, nearest, recognise
 from holo.blueprints.builder import BuildOptions
@@ -604,3 +605,15 @@ def test_default_groups(tmp_path: Path, chosen: str, groups: list[str]) -> None:
     path = tmp_path / "pyproject.toml"
     path.write_text(f"[dependency-groups]\ndev = []\nlint = []\nDocs_Site = []\n[tool.uv]\n{chosen}\n")
     assert python._default_groups(Blueprint(str(path), "pyproject"), Inputs({})) == groups
+
+
+def test_quiet_leaves_the_warnings_of_a_build(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_is_quiet", True)
+    log = Log(str(tmp_path / "log"))
+    log.say("recording app")
+    log.warn("bin/activate names the prefix")
+    log.close()
+    assert capfd.readouterr().err == "warning: bin/activate names the prefix\n"
+    assert (tmp_path / "log").read_text() == "recording app\nwarning: bin/activate names the prefix\n"
