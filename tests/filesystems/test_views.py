@@ -193,18 +193,25 @@ def test_never_two_mounts(ada: Machine, forks: Forks) -> None:
     with inside(ada, forks) as there:
         kept = (note / "namespace").read_text()
         assert kept == there.namespace
-        stranger = subprocess.Popen(["unshare", "-Urm", "sleep", "60"], user=1001, group=1001, extra_groups=[])
+        fake = f"mount -t tmpfs holo-view-{note.name} {place(ada)} && exec sleep 60"
+        strangers = [
+            subprocess.Popen(["unshare", "-Urm", *command], user=user, group=user, extra_groups=[])
+            for user, command in ((ADA.uid, ["sleep", "60"]), (1002, ["sh", "-c", fake]))
+        ]
         try:
-            wait_for(lambda: os.readlink(f"/proc/{stranger.pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt"))
-            for text in ("", os.readlink(f"/proc/{stranger.pid}/ns/mnt"), os.readlink("/proc/self/ns/mnt"), "x" * 99):
+            wait_for(lambda: all(Path(f"/proc/{each.pid}/comm").read_text() == "sleep\n" for each in strangers))
+            assert f"holo-view-{note.name}" in Path(f"/proc/{strangers[1].pid}/mountinfo").read_text()
+            texts = [os.readlink(f"/proc/{process}/ns/mnt") for process in ("self", *(each.pid for each in strangers))]
+            for text in ("", "x" * 99, *texts):
                 (note / "namespace").write_text(text)
                 ada.tune["holo.trees.views._PATIENCE"] = 0.1
                 refused = ada("run", "job", "--", "touch", ada.root / "ran", code=1)
                 assert "in use by processes that this command does not see" in refused.stderr
                 assert not (ada.root / "ran").exists()
         finally:
-            stranger.kill()
-            stranger.wait()
+            for each in strangers:
+                each.kill()
+                each.wait()
         (note / "namespace").write_text(kept)
         assert run(ada, "readlink /proc/self/ns/mnt") == f"{there.namespace}\n"
 
