@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -308,3 +309,24 @@ def test_another_strategy_is_another_space(ada: Machine, forks: Forks) -> None:
     assert [*place(ada).iterdir()] == []
     with inside(ada, forks) as there:
         assert is_pristine(ada, there)
+
+
+@on("command", [["init", "job", "env"], ["restore", "job"], ["run", "job", "--", "true"], ["delete", "job"]])
+@pytest.mark.torture
+def test_killed_at_random_moments(ada: Machine, forks: Forks, command: list[str], torture: bool) -> None:
+    chance = random.Random(command[0])
+    for _ in range(40 if torture else 4):
+        process = forks.start(*command, env=ada.environment(), user=ADA, memory=0)
+        time.sleep(chance.random() / 10)
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+        forks.wait(process)
+        ada("list")
+        if command[0] == "run":
+            assert run(ada, "./bin/hello") == f"hello from {place(ada)}\n"
+        ada("init", "job", "env", "--strategy", "overlay")
+        assert len([*own(ada).glob("job/*")]) == 1
+        with inside(ada, forks) as there:
+            assert is_pristine(ada, there)
+    ada("delete", "job")
+    assert [*own(ada).iterdir()] == [*ada.holotree.glob("[!.]*")] == []
