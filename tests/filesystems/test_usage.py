@@ -209,7 +209,7 @@ def test_small_files_are_in_the_metadata(holo: Holo, env: Path) -> None:
     assert "in small files" in holo("du", "one").stdout
 
 
-@pytest.mark.parametrize("filesystem", ["btrfs"], indirect=True)
+@pytest.mark.parametrize("filesystem", ["btrfs-alone"], indirect=True)
 def test_compressed_files_take_what_they_take_on_the_disk(
     holo: Holo, filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
