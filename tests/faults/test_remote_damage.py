@@ -187,7 +187,7 @@ def test_damage_in_a_remote_is_found_and_never_pulled(
     filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch, torture: bool, faults: Callable[[int, str, int], None]
 ) -> None:
     bench = Bench(filesystem, monkeypatch)
-    for fault in spread_of(600 if torture else 6):
+    for fault in spread_of(200 if torture else 6):
         changed = bench.damaged(fault)
         faults(3, "damaged objects of a remote, pulled", 1)
         is_wrong = bool(changed) and not is_harmless(bench, changed)
