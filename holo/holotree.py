@@ -35,7 +35,7 @@ from holo.owners import is_mine, is_ours, only_we_wrote
 from holo.platform import probe
 from holo.remove import remove_at
 from holo.space import VIEW, Space, Standing, decode, encode
-from holo.walk import absolute, make_folders, refuse_symlinks
+from holo.walk import absolute, make_folders, real_place, refuse_symlinks
 
 _MARK = ".mark"
 _INODES = ".inodes"
@@ -341,7 +341,7 @@ class Holotree:
     @staticmethod
     def is_seen(space: Space) -> bool:
         """Whether this process sees the space: of a view, it does if it was started in there."""
-        return not space.upper or platform.source_at(os.path.realpath(space.path)) == space.view
+        return not space.upper or platform.source_at(real_place(space.path)) == space.view
 
     def refuse_unseen(self, space: Space) -> None:
         """Raise :class:`Conflict` if this process does not see a space, whose directory is empty here."""
@@ -712,7 +712,7 @@ def is_replaced(space: Space) -> bool:
         return False
     if space.upper:
         is_empty = not os.path.lexists(space.path) or is_empty_directory(space.path)
-        return not is_empty and not (platform.source_at(os.path.realpath(space.path)) or "").startswith(VIEW)
+        return not is_empty and not (platform.source_at(real_place(space.path)) or "").startswith(VIEW)
     try:
         root = platform.open_root(space.path)
     except (FileNotFoundError, NotADirectoryError):

@@ -31,6 +31,7 @@ from holo.space import VIEW
 from holo.trees.lower import Lower, NoOverlayError, hold_tree
 from holo.trees.overlay import Layers
 from holo.trees.stubs import attributes
+from holo.walk import real_place
 
 if sys.platform == "linux":
     from holo.platform import namespaces
@@ -48,7 +49,7 @@ UPPER, LAYER = "upper", "layer"
 def is_in_use(path: str) -> bool:
     """Whether some process of this user is in a view at ``path``, or in a namespace that was made in there."""
     if sys.platform == "linux":
-        return any(namespaces.processes_with(os.path.realpath(path), VIEW))
+        return any(namespaces.processes_with(real_place(path), VIEW))
     return False
 
 
@@ -131,7 +132,7 @@ else:
 
     def _join(home: Home, space: Space, folder: str) -> None:
         """Join who is in there, or else mount. Raises :class:`OSError`."""
-        path, deadline = os.path.realpath(space.path), time.monotonic() + _PATIENCE
+        path, deadline = real_place(space.path), time.monotonic() + _PATIENCE
         while True:
             for process, namespace in namespaces.processes_with(path, space.view):
                 if namespace == _noted(folder):  # and not one that was made in there

@@ -309,6 +309,10 @@ def test_another_strategy_is_another_space(ada: Machine, forks: Forks) -> None:
     assert [*place(ada).iterdir()] == []
     with inside(ada, forks) as there:
         assert is_pristine(ada, there)
+    path = place(ada)
+    path.rename(ada.root / "moved")
+    path.symlink_to(ada.root / "moved")
+    assert "cannot enter" in ada("run", "job", "--", "true", code=1).stderr, "it would be mounted there"
 
 
 @on("command", [["init", "job", "env"], ["restore", "job"], ["run", "job", "--", "true"], ["delete", "job"]])
