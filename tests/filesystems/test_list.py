@@ -215,7 +215,7 @@ def test_a_list_fits_eighty_columns_and_says_what_a_space_is_of(holo: Holo, spac
     assert "..." in shown, "the middle goes, not the ends"
     assert "/.venv" in shown
     assert str(project / ".venv") in holo("list", env={"COLUMNS": "999"}).stdout
-    assert (found["made"], found["used"]) == (found["restored"], found["restored"])
+    assert found["made"] <= found["used"] == found["restored"]
     assert holo("catalogs", "--json").json()["catalogs"][0]["blueprints"] == [str(project / "requirements.txt")]
 
 
