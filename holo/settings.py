@@ -22,6 +22,8 @@ from holo.walk import absolute
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from yaml import Node
+
 MOST_WORKERS = 256
 MOST_SPARES = 1000
 _LARGEST = 1 << 16
@@ -360,13 +362,35 @@ def _read(file: str) -> dict[str, str] | None:
     try:
         # BaseLoader leaves every scalar the text it is, so that a value means the same here as in a
         # flag or a variable: `no` is not False, `1_0` not 10.
-        document = yaml.load(data, yaml.BaseLoader)  # noqa: S506 - the safest of all, it makes only text
+        loader = yaml.BaseLoader(data)
+        node = loader.get_single_node()
+        document = None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{file}: not valid YAML: {_hidden(' '.join(str(error).split()))}") from error
+    _refuse_repeated(node, file)
     found: dict[str, str] = {}
     if document:
         _flatten(document, "", file, found)
     return found
+
+
+def _refuse_repeated(node: Node | None, file: str) -> None:
+    """Raise :class:`UsageError` for a key that is there twice: YAML would drop all but the last, a whole section."""
+    sections = [below for _, below in _pairs(node)]
+    for mapping in (node, *sections):
+        seen: set[str] = set()
+        for key, _ in _pairs(mapping):
+            name = str(key.value)
+            if name in seen:
+                line = key.start_mark.line + 1
+                raise UsageError(f"{file}: {_hidden(repr(name))} is there twice, again in line {line}", "Keep one.")
+            seen.add(name)
+
+
+def _pairs(node: Node | None) -> list[tuple[Node, Node]]:
+    from yaml import MappingNode
+
+    return node.value if isinstance(node, MappingNode) else []
 
 
 def _flatten(value: object, key: str, file: str, found: dict[str, str]) -> None:

@@ -68,8 +68,10 @@ class Changes(NamedTuple):
     def summary(self) -> list[str]:
         """What differs, in phrases: each package, then how many other files."""
         found = [str(change) for change in self.packages]
-        counts = Counter(change.what for change in self.files if change.package is None)
-        found += [f"{_files(counts[what])} {phrase}" for what, phrase in _PHRASES.items() if counts[what]]
+        others = [change for change in self.files if change.package is None]
+        for count, are_files in ((_files, True), (_directories, False)):
+            counts = Counter(change.what for change in others if change.path.endswith("/") is not are_files)
+            found += [f"{count(counts[what])} {phrase}" for what, phrase in _PHRASES.items() if counts[what]]
         if self.bytecode:
             found.append(f"{_files(self.bytecode)} of bytecode")
         return found
@@ -227,3 +229,7 @@ def grouped(pairs: Iterable[Pair], differing: Iterable[tuple[str, What]], owners
 
 def _files(count: int) -> str:
     return "1 file" if count == 1 else f"{count:,} files"
+
+
+def _directories(count: int) -> str:
+    return "1 directory" if count == 1 else f"{count:,} directories"

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holo import digest as digests
-from holo.answers.changes import Changes, Installed, PackageChange, paired, source_of
+from holo.answers.changes import Changes, FileChange, Installed, PackageChange, paired, source_of
 from holo.answers.compare import compare
 from holo.answers.tree import Tree
 from holo.catalog import Catalog, DirectoryRow, Relocation
@@ -191,3 +191,12 @@ def test_pairing_loses_and_invents_nothing(
             unchanged = shown
     assert shown == unchanged
     assert all(old is None or new is None or (old.key == new.key and old.version != new.version) for old, new in pairs)
+
+
+def test_a_directory_is_no_file() -> None:
+    changed = (FileChange("bin/", "mode", None), FileChange("bin/x", "mode", None), FileChange("empty/", "added", None))
+    assert Changes((), changed, 0).summary() == [
+        "1 file with other rights",
+        "1 directory added",
+        "1 directory with other rights",
+    ]
