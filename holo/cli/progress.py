@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _PAUSE = 0.1
 """Seconds between two lines for machines, at least; the last one is always told."""
 
+_PATIENCE = 0.3
+"""Seconds without a bar. Most commands have ended by then, and loading Rich takes a part of that."""
+
 
 class Form(enum.StrEnum):
     """How progress is shown."""
@@ -99,7 +102,7 @@ class _Bar:
         self._is_seen = True
 
     def __call__(self, done: int, total: int) -> None:
-        if self._is_seen:
+        if self._is_seen and time.monotonic() - self._began >= _PATIENCE:
             try:
                 self._draw(done, total)
             except OSError:  # the terminal was closed: SIGHUP says what that means, if it is heeded

@@ -103,12 +103,13 @@ def test_an_integrity_report_is_one_document(library: Holo) -> None:
     assert "error" not in library("check", "--json", code=3).json()
 
 
-def on_terminal(holo: Holo, *command: str | Path, env: Mapping[str, str] | None = None) -> str:
-    """What a command shows on a terminal."""
+def on_terminal(holo: Holo, *command: str | Path, env: Mapping[str, str] | None = None, patience: int = 0) -> str:
+    """What a command shows on a terminal. ``patience``: seconds without a bar."""
+    program = f"from holo.cli import progress, program; progress._PATIENCE = {patience}; program.main()"
     ours, theirs = pty.openpty()
     environment = holo.environment({"TERM": "xterm", "COLUMNS": "80", **(env or {})})
     process = subprocess.Popen(
-        [sys.executable, "-m", "holo", *command],
+        [sys.executable, "-c", program, *command],
         env=environment,
         cwd=holo.root,
         stdin=theirs,
@@ -130,6 +131,7 @@ def test_colour_and_bars_are_for_terminals(library: Holo) -> None:
         trees.write(library.root / "many" / f"{number % 20}" / f"{number}", f"{number}" * 100)
     seen = on_terminal(library, "record", library.root / "many")
     assert re.search(r"600/600 files, [\d.]+ kB, [\d.]+ [kM]?B/s", seen)
+    assert "/600 files" not in on_terminal(library, "record", library.root / "many", patience=3600)
     assert "\x1b[31merror:\x1b[0m " in on_terminal(library, "restore", "nobody")
     space = Path(library("init", "job-1", "env", "--json").json()["path"])
     (space / "new").touch()
