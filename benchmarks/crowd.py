@@ -50,8 +50,8 @@ def cases(workspace: Path, holo: list[str], what: str) -> Iterator[Case]:
         execute([*holo, "init", "--space", "new", "app", *more], environment)
 
     beside = ("--to", str(workspace / "new"))
-    for name, arguments in (("list", ["list"]), ("catalogs", ["catalogs"]), ("gc", ["gc"]), ("check", ["check"])):
-        yield Case(f"{name}: {what}", [*holo, *arguments], environment)
+    for name in ("list", "catalogs", "du", "gc", "check"):
+        yield Case(f"{name}: {what}", [*holo, name], environment)
     source = str(workspace / "source")
     yield Case(f"record: {what}", [*holo, "record", source, "--name", "app"], environment)
     yield Case(f"init: {what}", [*holo, "init", "--space", "new", "app"], environment, after=delete)
@@ -70,10 +70,11 @@ def main() -> int:
         timings = alternate([case for pair in pairs for case in pair], options.rounds, lambda: None, note)
     lines = []
     for name in dict.fromkeys(case.partition(":")[0] for case in timings):
-        few_s, many_s = (statistics.median(timings[f"{name}: {what}"].seconds) for what in ("few", "many"))
-        lines.append([f"holo {name}", f"{few_s:.2f}", f"{many_s:.2f}"])
+        found = [timings[f"{name}: {what}"] for what in ("few", "many")]
+        numbers = [*(timing.seconds for timing in found), *(timing.processor for timing in found)]
+        lines.append([f"holo {name}", *(f"{statistics.median(each):.2f}" for each in numbers)])
     heading({}, f"Seconds, medians of {options.rounds} rounds. {CATALOGS} catalogs, {listing.SPACES:,} spaces.")
-    table(["command", "few", "many"], lines)
+    table(["command", "few", "many", "few, CPU s", "many, CPU s"], lines)
     return 0
 
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +45,8 @@ class Timing:
 
     seconds: list[float]
     used: str | None = None
+    processor: list[float] = field(default_factory=list)
+    """seconds of processor time, with all processes that were waited for"""
 
 
 def alternate(
@@ -62,7 +64,9 @@ def alternate(
                     timings[case.name] = Timing([], _rehearse(case))
                 else:
                     settle()
+                    used = _processor()
                     timings[case.name].seconds.append(_time(case))
+                    timings[case.name].processor.append(_processor() - used)
                 case.after()
             except FailedError as error:
                 print(f"{case.name}: left out, it failed: {error}", file=sys.stderr)
@@ -97,6 +101,12 @@ def _time(case: Case) -> float:
     begin = time.perf_counter()
     execute(case.command, case.environment)
     return time.perf_counter() - begin
+
+
+def _processor() -> float:
+    """Seconds of processor time of all commands that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def peak_memory(case: Case) -> int:
