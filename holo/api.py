@@ -248,12 +248,15 @@ class Hololib:
 
     def variables(self, space: Space) -> dict[str, str | None]:
         """What makes a space the current environment: variables to set, and with ``None`` those to unset."""
+        found = self._variables(space)
+        self.home.spaces.mark_used(space.name)
+        return found
+
+    def _variables(self, space: Space) -> dict[str, str | None]:
         from holo import activation
 
         self.home.spaces.refuse_unseen(space)
-        found = activation.variables(space.path, space.name, os.environ)
-        self.home.spaces.mark_used(space.name)
-        return found
+        return activation.variables(space.path, space.name, os.environ)
 
     def shell_code(self, space: Space, shell: str = "sh") -> str:
         """The same as code that a shell (``sh``, ``fish`` or ``powershell``) evaluates.
@@ -262,7 +265,9 @@ class Hololib:
         """
         from holo import activation
 
-        return activation.render(self.variables(space), shell)
+        code = activation.render(self._variables(space), shell)
+        self.home.spaces.mark_used(space.name)
+        return code
 
     def run_in(self, space: Space, command: Sequence[str] | None = None) -> int:
         """Run a command in a space, by default the user's shell; returns its exit code.

@@ -386,4 +386,4 @@ def test_verify_of_a_bundle_that_leaves_something_out(pair: Pair) -> None:
 def test_verify_of_nothing(pair: Pair) -> None:
     (pair.here.root / "text").write_text("text")
     assert "there is no catalog 'nothing'" in pair.here("verify", "nothing", code=1).stderr
-    assert "there is no bundle at ./text" in pair.here("verify", "./text", code=2).stderr
+    assert "./text is no bundle" in pair.here("verify", "./text", code=2).stderr

@@ -112,7 +112,7 @@ def _be_holo(order: dict[str, Any], stdout: int, stderr: int, listens: socket.so
                 socket.send_fds(listens, [b"x"], [listener])
                 os.close(listener)
             listens.close()
-        if order["arguments"][0] == "-m":  # what a command leaves to a process of its own
+        if order["arguments"][:1] == ["-m"]:  # what a command leaves to a process of its own
             background.work_when_idle = lambda: None  # on a busy machine that would never be
             background.give_way = lambda _: None  # its timer would interrupt calls that wait for us
             _, module, *arguments = order["arguments"]
