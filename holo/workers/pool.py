@@ -123,8 +123,8 @@ def _run_in_processes(
     children: dict[int, int] = {}
     try:
         os.write(feed, b"".join(_NUMBER.pack(first) for first in range(0, len(tasks), stride)))
-        os.close(feed)
-        feed = -1
+        filled, feed = feed, -1  # before it is closed: Ctrl-C may come between any two steps
+        os.close(filled)
         streams.flush()
         parent = os.getpid()
         # None must come between a fork and the list of children, nor find a handler of ours in a worker.
@@ -222,8 +222,9 @@ def _collect(children: dict[int, int]) -> Iterator[Result]:
                     yield value
             if done or not data:
                 waiting.unregister(receive)
-                os.close(receive)
-                _, status = os.waitpid(children.pop(receive), 0)
+                with signals.blocked():  # or it would be closed twice, or killed when its number is another's
+                    os.close(receive)
+                    _, status = os.waitpid(children.pop(receive), 0)
                 if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGINT:
                     raise KeyboardInterrupt  # Ctrl-C is for all of us; the worker was faster
                 if status or not done:

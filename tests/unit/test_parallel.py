@@ -374,6 +374,28 @@ def test_ctrl_c_that_is_not_for_the_parent_is_not_for_workers(how: str) -> None:
 
 
 @linux
+@pytest.mark.parametrize("where", ["_run_in_processes", "_collect"])
+def test_ctrl_c_between_two_steps_is_no_other_error(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes when a pipe has been closed, and before anything is noted."""
+    close, struck = os.close, list[int]()
+
+    def strike(descriptor: int) -> None:
+        close(descriptor)
+        if sys._getframe(1).f_code.co_name == where and not struck:
+            struck.append(descriptor)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(os, "close", strike)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(pool.run(abs, range(100), 2))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert struck
+
+
+@linux
 def test_workers_of_a_killed_parent_end(tmp_path_factory: pytest.TempPathFactory) -> None:
     """They hold the locks of the parent by inheritance, so they must not go on without it."""
     script = """
