@@ -69,7 +69,7 @@ class Links:
         else:
             status = platform.status(directory, name)
             is_sound = (
-                status.st_mtime_ns == self._times.kept(mtime)
+                (status.st_mtime_ns == mtime or status.st_mtime_ns == self._times.kept(mtime))
                 and status.st_size == size
                 and status.st_mode == stat.S_IFREG | mode
                 and status.st_uid == self._user

@@ -284,6 +284,7 @@ def test_symlinks_planted_in_prepared_trees(
     run("delete", "x", code=None)
     for moved in platform.mounts_below(str(root / "s")):  # by an exchange that was on its way when it was mounted
         subprocess.run(["umount", "--lazy", moved], check=True)
+    (root / "s").mkdir(exist_ok=True)  # each init may have been refused
     for path in (root / "s").iterdir():
         path.unlink() if path.is_symlink() else shutil.rmtree(path)
     run("init", *TO_SPACE)
