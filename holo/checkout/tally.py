@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 
 from holo.checkout.attributes import CAPABILITY
 from holo.relocation.patch import unquoted
+from holo.workers.results import Results
 
 _LISTED = 5
 
 
-class Tally:
+class Tally(Results):
     """Counts that workers collect. Files are counted once, bytes are of content."""
 
     def __init__(self) -> None:
@@ -30,19 +31,6 @@ class Tally:
         """what became of each type and mode (st_mode) that was set"""
         self.unquoted: list[str] = []
         """files in which nobody knows how the new path is to be quoted"""
-
-    def add(self, other: Tally) -> None:
-        self.reflinked += other.reflinked
-        self.hardlinked += other.hardlinked
-        self.copied += other.copied
-        self.removed += other.removed
-        self.shared_bytes += other.shared_bytes
-        self.written_bytes += other.written_bytes
-        self.divided |= other.divided
-        self.lost += other.lost
-        self.directories |= other.directories
-        self.modes |= other.modes
-        self.unquoted += other.unquoted
 
     @property
     def files(self) -> int:

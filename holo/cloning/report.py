@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from holo.catalog import Totals
+from holo.workers.results import Results
 
 
 class Name(NamedTuple):
@@ -28,7 +29,7 @@ class Name(NamedTuple):
         return self.made or bool(self.leader)
 
 
-class Made:
+class Made(Results):
     """The counts of one worker, or of all. Files are counted once; bytes are those of content."""
 
     def __init__(self) -> None:
@@ -52,14 +53,6 @@ class Made:
         """files and symlinks that changed after the search for the path"""
         self.reasons: list[str] = []
         """why files were copied that should have been cloned"""
-
-    def add(self, other: Made) -> None:
-        for name, theirs in vars(other).items():
-            mine = getattr(self, name)
-            if isinstance(mine, list):
-                mine += theirs  # a new list each time would take longer with each
-            else:
-                setattr(self, name, mine + theirs)
 
 
 class Mapped(NamedTuple):

@@ -12,10 +12,11 @@ from holo.errors import HoloError
 from holo.platform import Directory
 from holo.relocation.foreign import may_point_outside
 from holo.walk import Walker
+from holo.workers.results import Results
 from holo.workers.treewalk import visit_all
 
 
-class Found:
+class Found(Results):
     """The results of one worker, or of all."""
 
     def __init__(self) -> None:
@@ -32,11 +33,6 @@ class Found:
         self.changed = 0
         """entries, directories among them, that changed since the time from which files are searched"""
         self.warnings: list[str] = []
-
-    def add(self, other: Found) -> None:
-        for name, theirs in vars(other).items():
-            mine = getattr(self, name)
-            setattr(self, name, mine | theirs if isinstance(mine, dict) else mine + theirs)
 
 
 def search(root: Directory, shown: str, roots: Roots, since: int, workers: int) -> Found:

@@ -30,7 +30,7 @@ _NICE = 10
 
 
 def start(home: Home, max_size: int | None, keep_days: int | None, min_free: int | None) -> bool:
-    """Start it, if it is due; returns whether it was started. One of these is to be kept."""
+    """Start it, if it is due; returns whether it was started. At least one limit is set."""
     limits = ["" if limit is None else str(limit) for limit in (max_size, keep_days, min_free)]
     try:
         if not _is_due(home.library.path):

@@ -1,4 +1,4 @@
-"""Views: mounted spaces of who may not mount for everybody. One namespace, which all commands of the space share.
+"""Views: mounted spaces of users who may not mount for everybody. All commands of the space share one namespace.
 
     .ephemeral-<user>/spaces/<name>/<id>/
         layer, upper      what names the space's path, and what was changed in it
