@@ -51,17 +51,24 @@ def open_file(path: str, *, follow: bool = False) -> int:
     return descriptor
 
 
-def read(descriptor: int, most: int) -> bytes:
+_USUAL = 1 << 14
+"""Bytes: most files are smaller."""
+
+_LONGEST = 1 << 22
+"""Bytes that are read at once."""
+
+
+def read(descriptor: int, most: int, expected: int = _USUAL) -> bytes:
     """All of an open file. Raises :class:`OSError` (EFBIG) when that is more than ``most`` bytes."""
     pieces = []
     left = most + 1
-    size = 1 << 14  # most files are small, and Python makes room for what may come
-    # Not by its size alone: that may be of a sparse file, and change.
+    # In one piece if it can be, and without room for what does not come. Not by its size alone: that may be of a sparse
+    # file, and change.
+    size = min(max(expected, _USUAL) + 1, _LONGEST)
     while left and (piece := os.read(descriptor, min(left, size))):
         pieces.append(piece)
         left -= len(piece)
-        if len(piece) == size:
-            size = 1 << 22
+        size = _LONGEST if len(piece) == size else _USUAL
     if not left:
         raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes")
     return b"".join(pieces)
@@ -72,7 +79,7 @@ def read_file(path: str, most: int, *, follow: bool = False) -> tuple[bytes, os.
     descriptor = open_file(path, follow=follow)
     try:
         status = os.fstat(descriptor)  # before: what is written meanwhile is to be noticed by it
-        return read(descriptor, most), status
+        return read(descriptor, most, status.st_size), status
     finally:
         os.close(descriptor)
 

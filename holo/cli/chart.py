@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -73,7 +72,7 @@ def bars(report: BenchReport) -> None:
 
 
 def width() -> int:
-    return min(shutil.get_terminal_size().columns, 120)
+    return min(output.width(), 120)
 
 
 def bar(length: float) -> str:

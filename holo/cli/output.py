@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from holo import signals, streams
@@ -21,6 +21,9 @@ has_document = False
 
 STDOUT = frozenset({"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
 """What a user writes for standard output where a file could be named."""
+
+_WIDTH = 80
+"""Characters in a line where there is no terminal."""
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36}
 
@@ -41,6 +44,17 @@ def coloured(text: str, colour: str | None, stream: TextIO | None = None) -> str
     stream = sys.stdout if stream is None else stream
     has_colours = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if colour is not None and has_colours else text
+
+
+def width() -> int:
+    """The characters in a line of the terminal; what :func:`shutil.get_terminal_size` tells takes 2 ms to import."""
+    with suppress(KeyError, ValueError):
+        if (columns := int(os.environ["COLUMNS"])) > 0:
+            return columns
+    if sys.__stdout__ is not None:
+        with suppress(ValueError, OSError):  # it is closed, or no terminal
+            return os.get_terminal_size(sys.__stdout__.fileno()).columns or _WIDTH
+    return _WIDTH
 
 
 @contextmanager

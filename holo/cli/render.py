@@ -105,9 +105,7 @@ def columns(
     longest = [max(map(len, column)) for column in zip(*table, strict=True)]
     widths, gap = longest, 2
     if flexible:
-        from shutil import get_terminal_size
-
-        widths, gap = _fit(longest, flexible, get_terminal_size().columns)
+        widths, gap = _fit(longest, flexible, output.width())
     too_long = [number for number, width in enumerate(widths) if width < longest[number]]
     form = (" " * gap).join(f"{{:{width}}}" for width in widths)
     lines = []

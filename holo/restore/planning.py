@@ -13,7 +13,7 @@ from holo.checkout.plan import Plan, plan
 from holo.checkout.proof import NO_PROOF, Proof, proof_of
 from holo.checkout.strategy import Decision, Method, decide
 from holo.checkout.survey import Expectation, Survey, survey, survey_of_empty
-from holo.errors import HoloError
+from holo.errors import HoloError, advice
 from holo.filetimes import EXACT
 from holo.hololib import Library
 from holo.platform import Directory, probe
@@ -66,7 +66,10 @@ def decide_method(job: Job) -> Decision:
             strict=job.options.strict,
         )
     except OSError as error:
-        raise HoloError(f"cannot write to {place} or to {library.path}: {error.strerror}") from error
+        raise HoloError(
+            f"cannot write to {place} or to {library.path}: {error.strerror}",
+            advice(error) or "Choose another place for the space.",
+        ) from error
     finally:
         platform.close_directory(target)
 

@@ -12,7 +12,6 @@ child), so there, and where fork is not safe at all, the workers are threads.
 from __future__ import annotations
 
 import os
-import pickle
 import select
 import signal
 import struct
@@ -115,8 +114,10 @@ def _run_in_processes(
 ) -> Iterator[Result]:
     if sys.platform == "win32":
         raise NotImplementedError
-    # A queue entry is the first task number of a stride, so that any number of tasks fits the pipe.
     import fcntl  # not everywhere, and nor is fork
+    import pickle  # noqa: F401 - once for all workers; a command that has none spares it
+
+    # A queue entry is the first task number of a stride, so that any number of tasks fits the pipe.
 
     queue, feed = os.pipe()
     stride = -(-len(tasks) // (fcntl.fcntl(feed, _F_GETPIPE_SZ) // _NUMBER.size))
@@ -190,6 +191,8 @@ def _can_be_told(error: Exception) -> bool:
 
 
 def _send(descriptor: int, value: object, *, done: bool = False) -> None:
+    import pickle
+
     body = pickle.dumps((done, value), pickle.HIGHEST_PROTOCOL)
     message = memoryview(_NUMBER.pack(len(body)) + body)
     while message:
@@ -200,6 +203,8 @@ def _collect(children: dict[int, int]) -> Iterator[Result]:
     """Yield what the workers send until all have said that they are done; reap them."""
     if sys.platform == "win32":
         raise NotImplementedError
+    import pickle
+
     waiting = select.poll()
     buffers = {receive: bytearray() for receive in children}
     for receive in children:

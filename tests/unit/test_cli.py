@@ -490,11 +490,15 @@ def test_a_file_above_the_place_of_a_space_is_named(holo: Holo, recorded: Any) -
     (holo.root / "file").touch()
     done = holo("init", "one", "env", "--to", holo.root / "file" / "below" / "it", code=1)
     assert f"{holo.root / 'file'} is a file, not a directory" in done.stderr
+    if sys.platform == "linux":
+        nowhere = holo("init", "one", "env", "--to", "/proc/it", code=1)
+        assert nowhere.stderr.splitlines()[-1] == "hint: Choose another place for the space."
 
 
 @pytest.mark.parametrize("arguments", [("env", "--remove"), ("--remove", "env")])
 def test_a_catalog_is_removed_in_either_order(arguments: tuple[str, ...], holo: Holo, recorded: Any) -> None:
     assert "needs a catalog" in holo("catalogs", "--remove", code=2).stderr
+    assert "do not go together" in holo("catalogs", "--log", *arguments, code=2).stderr
     assert holo("catalogs", *arguments, "--json").json()["digest"] == recorded["digest"]
     assert holo("catalogs", "--json").json() == {"catalogs": []}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holo.cli import fast
+from holo import files
+from holo.cli import fast, output
 from holo.cli.commands import load_all
 from support import trees
 from support.cli import Holo, Result
@@ -250,3 +252,26 @@ def test_nothing_slow_is_imported(holo: Holo, line: str) -> None:
     assert "holo.errors" in imported
     assert not imported & {"typer", "click", "rich", "pydantic", "yaml", "dataclasses", "inspect"}
     assert "zstandard" not in imported or line.startswith(("record", "init"))  # which read and write contents
+
+
+@pytest.mark.parametrize("columns", [None, "", "0", "-5", "many", "1", "133"])
+def test_the_width_is_what_the_standard_library_tells(columns: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    assert output.width() == shutil.get_terminal_size().columns
+    monkeypatch.setattr(sys, "__stdout__", None)
+    assert output.width() == shutil.get_terminal_size().columns
+
+
+@pytest.mark.parametrize("size", [0, 1, 16383, 16384, 16385, (4 << 20) - 1, 4 << 20, (4 << 20) + 1, (8 << 20) + 5])
+@pytest.mark.parametrize("expected", [0, 16384, 16385, 4 << 20, 5 << 20])
+def test_all_of_a_file_is_read_whatever_size_is_expected(size: int, expected: int, tmp_path: Path) -> None:
+    content = (b"0123456789abcdef" * (size // 16 + 1))[:size]
+    (tmp_path / "file").write_bytes(content)
+    with (tmp_path / "file").open("rb") as file:
+        assert files.read(file.fileno(), size, expected) == content
+        file.seek(0)
+        if size:
+            with pytest.raises(OSError, match="it is larger than"):
+                files.read(file.fileno(), size - 1, expected)

@@ -33,6 +33,8 @@ def catalogs(
     from holo.cli import listing, render
 
     library = Hololib()
+    if log and remove:
+        raise UsageError("--log and --remove do not go together", "Print the log first, then remove the catalog.")
     if (log or remove) and reference is None:
         option = "--remove" if remove else "--log"
         raise UsageError(f"{option} needs a catalog", f"Name it: `holo catalogs NAME {option}`.")
