@@ -17,7 +17,7 @@ import pytest
 from support import filesystems, venvs
 from support.cli import Holo
 from support.faults import Supervisor
-from support.filesystems import Filesystem, Mounts, Unavailable
+from support.filesystems import Filesystem, Mounts
 from support.forks import ForkedHolo, Forks, User
 from support.machines import Machine, Make
 from support.remotes import Places
@@ -144,16 +144,6 @@ def mounts() -> Iterator[Mounts]:
             mounts.close()
 
 
-def mounted(mounts: Mounts, name: str) -> Path:
-    """A folder on the named filesystem. Where it cannot be had the test is skipped, but fails in CI."""
-    try:
-        return mounts.get(name)
-    except Unavailable as unavailable:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{name} must be there in CI: {unavailable}")
-        pytest.skip(f"no {name}: {unavailable}")
-
-
 @pytest.fixture(params=filesystems.NAMES)
 def filesystem(request: pytest.FixtureRequest, mounts: Mounts) -> Iterator[Filesystem]:
     """A fresh empty folder on each filesystem in turn, deleted afterwards.
@@ -161,7 +151,7 @@ def filesystem(request: pytest.FixtureRequest, mounts: Mounts) -> Iterator[Files
     A test to which the filesystem does not matter asks for the one of the temporary folder:
     `@pytest.mark.parametrize("filesystem", ["local"], indirect=True)`.
     """
-    root = mounted(mounts, request.param) / f"{next(_numbers):04d}"
+    root = mounts.get(request.param) / f"{next(_numbers):04d}"
     root.mkdir()
     try:
         name = request.param.removesuffix(filesystems.ALONE)
@@ -176,7 +166,7 @@ def machine(mounts: Mounts, forks: Forks) -> Iterator[Make]:
     made: list[Path] = []
 
     def make(name: str, user: User | None = None) -> Machine:
-        root = mounted(mounts, name) / f"m-{os.urandom(4).hex()}"
+        root = mounts.get(name) / f"m-{os.urandom(4).hex()}"
         root.mkdir()
         made.append(root)
         return Machine(root, forks, user)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import mounted
 
 from holo.relocation import shebang
 from support import trees
@@ -40,7 +39,7 @@ SHOW = 'printf "%s\\n" "$VIRTUAL_ENV"; which python; python -c "import sys; prin
 @pytest.fixture(scope="module")
 def recorded(mounts: Mounts, forks: Forks) -> Holo:
     """A library with one environment of each maker, and a package with programs in them."""
-    root = mounted(mounts, "local") / "awkward"
+    root = mounts.get("local") / "awkward"
     root.mkdir()
     holo = ForkedHolo(root, forks)
     uv = Path(sys.executable).with_name("uv")

@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import mounted
 
 from support import compare, filesystems
 from support.cli import Holo
@@ -19,7 +18,7 @@ from support.forks import ForkedHolo, Forks
 
 def homes(mounts: Mounts, forks: Forks, names: tuple[str, str]) -> tuple[Holo, Holo]:
     """Two empty homes, each on a filesystem of that name."""
-    roots = [mounted(mounts, name) / f"bundles-{number}" for number, name in enumerate(names)]
+    roots = [mounts.get(name) / f"bundles-{number}" for number, name in enumerate(names)]
     for root in roots:
         root.mkdir()
     return ForkedHolo(roots[0], forks), ForkedHolo(roots[1], forks)

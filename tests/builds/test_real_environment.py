@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import mounted
 
 from support import compare, filesystems
 from support.cli import Holo
@@ -26,7 +25,7 @@ def recorded(mounts: Mounts, real_venv_source: Path, forks: Forks) -> Recorded:
 
     def library(name: str) -> Holo:
         if name not in made:
-            root = mounted(mounts, name) / "real"
+            root = mounts.get(name) / "real"
             root.mkdir()
             made[name] = ForkedHolo(root, forks)
             made[name]("record", real_venv_source, "--name", "venv")

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import mounted
 
 from holo import platform
 from holo.doctor import examine
@@ -64,7 +63,7 @@ def test_doctor_knows_each_filesystem(filesystem: Filesystem) -> None:
 
 
 def test_nothing_is_shared_across_filesystems(mounts: Mounts, tmp_path: Path) -> None:
-    library, target = mounted(mounts, "btrfs"), mounted(mounts, "ext4")
+    library, target = mounts.get("btrfs"), mounts.get("ext4")
     found = examine(str(library), str(target))
     for way in ("reflink", "hardlink", "snapshot"):
         assert not found.capabilities[way].available
@@ -77,7 +76,7 @@ def test_reflinks_work_across_subvolumes(mounts: Mounts) -> None:
     """Two subvolumes have two device numbers, but are one filesystem: what counts is what works."""
     from holo.platform import btrfs
 
-    root = mounted(mounts, "btrfs") / "subvolumes"
+    root = mounts.get("btrfs") / "subvolumes"
     root.mkdir()
     directory = platform.open_root(str(root))
     for name in ("library", "spaces"):

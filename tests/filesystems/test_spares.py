@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Make
 
 from holo import Hololib
 from holo.home import Home
@@ -23,6 +22,7 @@ from support import trees
 from support.cli import Holo, another_boot, eventually
 from support.compare import differences
 from support.filesystems import Filesystem
+from support.machines import Make
 
 private = pytest.mark.parametrize("filesystem", ["xfs", "ext4"], indirect=True)
 one_disk = pytest.mark.parametrize("filesystem", ["ext4"], indirect=True)
