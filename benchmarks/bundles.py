@@ -11,9 +11,14 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from zlib import crc32
 
+import floor
 import trees
+import zstandard
+from blake3 import blake3
 from commands import Tools
 from filesystems import NAMES, Filesystem, UnavailableError, mounted
 from filesystems import run as call
@@ -202,10 +207,43 @@ class Yard:
             self.filesystem.remove(made)
 
 
+def computed(paths: Sequence[Path], *, compress: bool) -> None:
+    """Read blobs, and do what an entry of a bundle cannot do without: see :func:`floors`."""
+    packer, unpacker = zstandard.ZstdCompressor(level=1), zstandard.ZstdDecompressor()
+    for path in paths:
+        content = path.read_bytes()
+        if path.suffix:
+            content = unpacker.decompress(content)
+        elif compress:
+            packer.compress(content)
+        blake3(content).digest()
+        crc32(content)
+
+
+def floors(yard: Yard) -> Iterator[list[str]]:
+    """The lines of the table of what is necessary, each alone, by two processes; the start of Python is not in it."""
+    blobs = yard.library / "hololib" / "library"
+    for what, source in (("library", blobs), ("environment", yard.environment)):
+        note(f"{yard.filesystem.name}: floor: {what}")
+        found = floor.measure(source, yard.root / "floor")
+        seconds = found["directories, 1 process"] + found["copy, 2 processes"]
+        yield [yard.filesystem.name, f"make the files of the {what}", f"{seconds:.3f}"]
+        yield [
+            yard.filesystem.name,
+            f"wait until those of the {what} are on the disk",
+            f"{found['sync after copy']:.3f}",
+        ]
+    paths = [path for path in blobs.rglob("*") if path.is_file()]
+    shares = [paths[0::2], paths[1::2]]
+    for compress, what in ((False, "read and hash all contents"), (True, "the same, and compress what is not")):
+        seconds = floor.timed(partial(computed, compress=compress), shares)
+        yield [yard.filesystem.name, what, f"{seconds:.3f}"]
+
+
 def measure(
     filesystem: Filesystem, tools: Tools, options: argparse.Namespace
-) -> tuple[list[list[str]], list[list[str]], list[list[str]]]:
-    """The lines of the tables of times, sizes and memory for one filesystem."""
+) -> tuple[list[list[str]], list[list[str]], list[list[str]], list[list[str]]]:
+    """The lines of the tables of times, sizes, memory and floors for one filesystem."""
 
     def remark(text: str) -> None:
         note(f"{filesystem.name}: {text}")
@@ -218,7 +256,7 @@ def measure(
     weights = [*weigh(yard, "env", f"{yard.count.files:,} files")]
     megabytes = LARGE_QUICK if options.quick else LARGE
     weights += weigh(yard, yard.make_large(megabytes), f"one of {megabytes:,} MB")
-    return times, yard.sizes(), weights
+    return times, yard.sizes(), weights, [*floors(yard)] if options.floor else []
 
 
 def line(name: str, row: Row, timings: dict[str, Timing]) -> list[str]:
@@ -256,12 +294,14 @@ def measure_all(options: argparse.Namespace, workspace: Path) -> bool:
     times: list[list[str]] = []
     sizes: list[list[str]] = []
     weights: list[list[str]] = []
+    necessary: list[list[str]] = []
     for name in options.filesystems:
         with mounted(name, workspace, scale(options).image) as filesystem:
             found = measure(filesystem, tools, options)
         times += found[0]
         sizes += found[1]
         weights += found[2]
+        necessary += found[3]
     versions = {
         "tar": call("tar", "--version").splitlines()[0].split()[-1],
         "zstd": call("zstd", "--version").split(" v")[1].split(",")[0],
@@ -274,8 +314,16 @@ def measure_all(options: argparse.Namespace, workspace: Path) -> bool:
     table(titles, times)
     table(["on", "holo", "against", "bundle", "archive", "ratio", "at most", ""], sizes)
     table(["on", "holo", "content", "peak", "at most", ""], weights)
+    if necessary:
+        table(["on", "what is necessary, alone", "seconds"], necessary)
     return all("failed" not in cells for cells in times)
 
 
+def _parser() -> argparse.ArgumentParser:
+    made = parser(__doc__)
+    made.add_argument("--floor", action="store_true", help="also the time of what is necessary alone")
+    return made
+
+
 if __name__ == "__main__":
-    sys.exit(start(measure_all, parser(__doc__)))
+    sys.exit(start(measure_all, _parser()))

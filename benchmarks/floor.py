@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 FICLONE = 0x40049409
 ROUNDS = 3
@@ -25,6 +26,8 @@ ROUNDS = 3
 Time = tuple[int, int]  # of access and change, in nanoseconds
 File = tuple[str, int, Time]  # name, mode, times
 Folder = tuple[str, Sequence[File]]  # path below the tree, and what is in it
+
+Part = TypeVar("Part")
 
 Method = Callable[[int, int, Sequence[File]], None]  # fills a directory from another; both are descriptors
 
@@ -108,7 +111,7 @@ def share(folders: Sequence[Folder], processes: int) -> list[list[Folder]]:
     return [sorted(part) for part in shares]
 
 
-def timed(work: Callable[[Sequence[Folder]], None], shares: Sequence[Sequence[Folder]]) -> float:
+def timed(work: Callable[[Sequence[Part]], None], shares: Sequence[Sequence[Part]]) -> float:
     """Seconds until all are done: the first share here, each other in a forked process."""
     begin = time.perf_counter()
     children = []
@@ -155,6 +158,10 @@ def measure(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> d
                 found.setdefault("directories, 1 process", []).append(time.perf_counter() - begin)
                 seconds = timed(partial(fill, method, source, target), share(folders, processes))
                 found.setdefault(f"{method.__name__}, {label(processes)}", []).append(seconds)
+                if method is copy:
+                    begin = time.perf_counter()
+                    os.sync()
+                    found.setdefault("sync after copy", []).append(time.perf_counter() - begin)
                 shutil.rmtree(target)
         for processes in (1, 2):
             seconds = timed(partial(look, source), share(folders, processes))
