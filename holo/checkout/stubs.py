@@ -20,7 +20,6 @@ from holo import digest as digests
 from holo import platform
 from holo.catalog import FileRow
 from holo.hololib.blobs import Blobs, is_sealed, raw_name
-from holo.owners import is_ours
 from holo.platform import Directory
 
 DIGITS = 20
@@ -40,6 +39,7 @@ class Stubs:
         self._blobs = blobs
         self._data = data
         self._metacopy, self._redirect = f"{attributes}.overlay.metacopy", f"{attributes}.overlay.redirect"
+        self._owners = platform.owners()
         self._folders: set[str] = set()
         self._named: set[str] = set()
         self._hashed: dict[str, bool] = {}
@@ -89,7 +89,7 @@ class Stubs:
             if error.errno not in _NOT_LINKED:
                 raise
             return False
-        is_sound = is_sealed(status, size) and is_ours(status)
+        is_sound = is_sealed(status, size) and status.st_uid in self._owners
         if is_new and not is_sound:
             platform.remove_file(self._data, name)
         return is_sound
