@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 from holo import streams
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         GcReport,
         HookReport,
         ImportReport,
+        Problem,
         PullReport,
         PushReport,
         RecordReport,
@@ -445,19 +447,36 @@ def uninstalled(report: UninstallReport) -> None:
         print(f"left {printable(path)}: {printable(why)}")
 
 
-def checked(report: CheckReport) -> None:
-    """Every problem in a few lines, then what was read, and the verdict."""
+_MOST_ALIKE, _ALIKE_SHOWN = 20, 10
+"""Of problems that differ in nothing but their paths, how many are printed; of more, how many."""
+
+
+def _sort_of_problem(problem: Problem) -> tuple[str, ...]:
+    """What is the same in problems of which a few are enough to see."""
+    kind = "prepared tree" if problem.kind == "golden" else problem.kind
+    return (kind, problem.what, *problem.catalogs, "", *problem.spaces, "", problem.repaired or "")
+
+
+def _print_problem(problem: Problem) -> None:
+    print(f"{_sort_of_problem(problem)[0]} {printable(problem.path)}: {printable(problem.what)}")
+    if problem.catalogs:
+        print(f"  catalogs: {', '.join(problem.catalogs)}; spaces: {', '.join(problem.spaces) or 'none'}")
+    if problem.quarantined is not None:
+        print(f"  now {printable(problem.quarantined)}")
+    if problem.repaired is not None:
+        print(f"  {printable(problem.repaired)}")
+
+
+def checked(report: CheckReport, *, is_repair: bool) -> None:
+    """Every problem in a few lines, but of many alike only some; then what was read, and the verdict."""
     for warning in report.warnings:
         warn(warning)
-    for problem in report.problems:
-        kind = "prepared tree" if problem.kind == "golden" else problem.kind
-        print(f"{kind} {printable(problem.path)}: {printable(problem.what)}")
-        if problem.catalogs:
-            print(f"  catalogs: {', '.join(problem.catalogs)}; spaces: {', '.join(problem.spaces) or 'none'}")
-        if problem.quarantined is not None:
-            print(f"  now {printable(problem.quarantined)}")
-        if problem.repaired is not None:
-            print(f"  {printable(problem.repaired)}")
+    for alike, group in groupby(report.problems, _sort_of_problem):
+        problems = [*group]
+        for problem in problems if len(problems) <= _MOST_ALIKE else problems[:_ALIKE_SHOWN]:
+            _print_problem(problem)
+        if len(problems) > _MOST_ALIKE:
+            print(f"... {len(problems) - _ALIKE_SHOWN:,} more like the last {alike[0]} (--json shows all)")
     print(
         f"read {count(report.catalogs, 'catalog')}, {count(report.blobs, 'blob')}, {count(report.links, 'link form')}, "
         f"{count(report.golden, 'prepared tree')} and what is known of {count(report.spaces, 'space')} "
@@ -470,6 +489,8 @@ def checked(report: CheckReport) -> None:
         print("all is well")
     elif left:
         print(f"{count(len(report.problems), 'problem')}, {len(report.problems) - left:,} repaired")
+        if not is_repair:
+            print("`holo check --repair` looks for intact copies, also in the libraries and folders of `--from PATH`")
     else:
         print(f"{count(len(report.problems), 'problem')}, all repaired")
 

@@ -208,6 +208,21 @@ def test_a_blob_that_two_catalogs_need_concerns_both(used: UsedLibrary) -> None:
 
 
 @local
+def test_of_many_problems_of_one_kind_some_are_shown(holo: Holo) -> None:
+    for number in range(25):
+        trees.write(holo.root / "source" / str(number), str(number))
+    holo("record", holo.root / "source", "--name", "env")
+    shutil.rmtree(holo.library / "library")
+    shown = holo("check", code=3).stdout
+    assert shown.count("it is not there") == 10
+    assert "... 15 more like the last blob (--json shows all)" in shown
+    assert "25 problems, 0 repaired" in shown
+    assert "`holo check --repair`" in shown
+    assert len(holo("check", "--json", code=3).json()["problems"]) == 25
+    assert "`holo check --repair`" not in holo("check", "--repair", code=3).stdout
+
+
+@local
 @raw_and_zstd
 def test_what_cannot_be_repaired_is_kept_and_reported_every_time(used: UsedLibrary) -> None:
     used.lose_copies()
@@ -729,7 +744,7 @@ def test_a_library_that_one_may_only_read(used: UsedLibrary) -> None:
             folder.chmod(folder.stat().st_mode | 0o011)
     code = "import os, sys; os.setuid(54321); import holo.cli; sys.argv[1:] = {!r}; holo.cli.main()"
     for arguments, expected in ((["check", "--space", "two", "--json"], 0), (["check", "--repair"], 1)):
-        modules = "sys, ctypes, typer, holo.api, holo.check, holo.cli.app, holo.cli.render, zstandard, blake3"
+        modules = "sys, ctypes, pickle, typer, holo.api, holo.check, holo.cli.app, holo.cli.render, zstandard, blake3"
         script = f"import {modules}; {code.format(arguments)}"
         done = subprocess.run(
             [sys.executable, "-c", script], env=used.holo.environment(), capture_output=True, text=True, check=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Optional
 
 import typer
@@ -175,6 +176,6 @@ def check(
     with progress("check", "checking", "items", form=shown, quiet=as_json) as on_progress:
         report = Hololib().check(repair=repair, sources=source or (), spaces=space or None, on_progress=on_progress)
     with reporting():
-        render.report(report, render.checked, as_json)
+        render.report(report, partial(render.checked, is_repair=repair), as_json)
     if not report.is_sound:
         raise typer.Exit(IntegrityError.exit_code)
