@@ -101,11 +101,14 @@ class Blobs:
 
         The compressed form cannot have holes: store sparse files raw.
         """
+        self.add_verified(digest, verified_chunks(chunks, digest, size), size, compress=compress)
+
+    def add_verified(self, digest: str, pieces: Iterable[Piece], size: int, *, compress: bool) -> None:
+        """The same of content that the caller has hashed."""
         if compress:
-            frame = compressed_pieces(chunks, size, digest)
+            frame = compressed_pieces(pieces, size)
             self._publish(digest, size, ".zst", lambda folder, draft: self._write(folder, draft, frame))
             return
-        pieces = verified_chunks(chunks, digest, size)
 
         def make(folder: Directory, name: str) -> None:
             self._write(folder, name, pieces, seal=True)

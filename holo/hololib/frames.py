@@ -12,7 +12,7 @@ from typing import IO, cast
 from holo import digest as digests
 from holo import platform
 from holo.content import Hole, Piece, Section
-from holo.hololib.verified import CHUNK, ContentMismatch, verified_chunks
+from holo.hololib.verified import CHUNK, ContentMismatch
 
 ZSTD_LEVEL = 1
 """By measurement of record time, restore time and disk: the table is in benchmarks/README.md."""
@@ -47,9 +47,9 @@ def _contexts() -> _Contexts:
     return _Contexts()
 
 
-def compress(chunks: Iterable[Piece], size: int, digest: str) -> Iterator[bytes]:
-    """The frame of ``size`` bytes of content with that digest. Raises :class:`ContentMismatch` if it has another."""
-    return frame_pieces(_without_holes(verified_chunks(chunks, digest, size)), size)
+def compress(pieces: Iterable[Piece], size: int) -> Iterator[bytes]:
+    """The frame of ``size`` bytes of content. Raises :class:`ContentMismatch` if there is a hole in it."""
+    return frame_pieces(_without_holes(pieces), size)
 
 
 def _without_holes(pieces: Iterable[Piece]) -> Iterator[bytes]:

@@ -231,11 +231,13 @@ class Ingest:
                 if error.errno not in platform.UNAVAILABLE:
                     raise
         compress = self._compress and size > WORTH_COMPRESSING and not is_sparse  # only a raw blob keeps holes
-        pieces = (content,) if content is not None else pieces_of(source, size)
-        try:
-            self._blobs.add(digest, pieces, size, compress=compress)
-        except ContentMismatch:
-            raise _Changed from None
+        if content is not None:  # which has that digest
+            self._blobs.add_verified(digest, (content,), size, compress=compress)
+        else:
+            try:
+                self._blobs.add(digest, pieces_of(source, size), size, compress=compress)
+            except ContentMismatch:
+                raise _Changed from None
         _check_unchanged(source, before)
 
 
