@@ -185,12 +185,16 @@ def remove(tree: Path) -> None:
     for path in [line.split(" ")[1] for line in reversed(mounts)]:
         if path.startswith(f"{tree}/"):
             unmount(Path(path))
-    run("chmod", "-R", "u+rwX", tree)
+
+    def open_up() -> None:  # directories only: the files of a tree of stubs are those of the library
+        run("find", tree, "-type", "d", "-execdir", "chmod", "u+rwx", "{}", ";")
+
     if run("rm", "-rf", tree):
         return
+    open_up()
     # What is left may be a read-only subvolume, which has to be made writable first.
     for folder, _, _ in os.walk(tree):
         if os.lstat(folder).st_ino == 256:  # the inode number of every subvolume's root
             run("btrfs", "property", "set", "-f", folder, "ro", "false")
-    run("chmod", "-R", "u+rwX", tree)
+    open_up()
     subprocess.run(["rm", "-rf", tree], check=True)
