@@ -109,10 +109,10 @@ def can_detect_writers(directory: Directory) -> bool:
 
     Overlayfs maps the file beneath and lets go of its own (backing_file_mmap in the kernel's fs/backing-file.c).
     """
-    device = os.fstat(directory).st_dev
     try:
+        device = os.fstat(directory).st_dev
         return (b"%d:%d" % (os.major(device), os.minor(device)), b"overlay") not in _mounted_types()
-    except OSError:  # without /proc
+    except OSError:  # without /proc; what else is wrong, whoever uses the directory will tell
         return False
 
 
