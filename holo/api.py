@@ -148,7 +148,7 @@ class Hololib:
         elif text is None:
             selection.refuse_source(self.home, space)
         self._sweep()
-        self._obtain(text)
+        self._obtain(text, or_directory=True)
         known = look_up(self.home.spaces, space)
         if selection.blueprint_named(self.home, text, known, path) is None:
             # What does not exist, or cannot be read, is told before anything is made.
@@ -981,24 +981,29 @@ class Hololib:
 
         return RemoteExchange(home, url, self._trust(), is_pushing=self.settings.remote_push)
 
-    def _obtain(self, *references: str | None) -> None:
-        """Pull those of these catalogs that the library does not have, if a remote is set and knows them."""
-        if self.settings.remote_url is None:
+    def _obtain(self, reference: str | None, *, or_directory: bool = False) -> None:
+        """Pull that catalog if the library does not have it, a remote is set, and knows it.
+
+        ``or_directory``: it may also be the path of a file, which nobody is asked about, or of a directory, which will
+        do if the remote does not answer.
+        """
+        if self.settings.remote_url is None or reference is None or NAME.fullmatch(reference) is None:
             return
         catalogs = self.home.library.catalogs
-        for reference in references:
-            if reference is None or catalogs.is_catalog(reference) or os.path.lexists(reference):
-                continue
-            if NAME.fullmatch(reference) is not None:
-                try:
-                    self.remote().obtain_name(reference)
-                except IntegrityError:
-                    raise
-                except HoloError:  # it may be the beginning of a name that the library has
-                    with suppress(NotFound):
-                        catalogs.resolve(reference, begun=True)
-                        continue
-                    raise
+        if catalogs.is_catalog(reference) or (or_directory and os.path.isfile(reference)):
+            return
+        try:
+            self.remote().obtain_name(reference)
+        except IntegrityError:
+            raise
+        except HoloError as error:
+            if or_directory and os.path.isdir(reference):
+                self.home.on_wait(f"warning: {error.message}. The directory ./{reference} is taken.")
+                return
+            with suppress(NotFound):  # it may be the beginning of a name that the library has
+                catalogs.resolve(reference, begun=True)
+                return
+            raise
 
     def _options(
         self,

@@ -250,6 +250,30 @@ def test_a_name_that_is_nowhere_else_says_what_is_wrong_with_the_remote(machine:
     a("init", "s", "mi", HOLO_REMOTE=place.to)  # it is here, and has to come from nowhere
 
 
+def test_directory_of_the_same_name_hides_no_catalog_of_a_remote(machine: Make, places: Places) -> None:
+    place = places.new("folder")
+    a, b, c = Client(machine("ext4"), place), Client(machine("tmpfs"), place), Client(machine("tmpfs"), place)
+    digest = a.machine.record(trees.small(a.machine.root / "tree"), "app")
+    a.push("app")
+    remote = {"HOLO_REMOTE": place.to}
+    for client in (b, c):
+        trees.write(client.machine.root / "app" / "file", "not what is meant")
+        trees.write(client.machine.root / "mine" / "file", "mine")
+    made = b("init", "s", "app", "--json", **remote)
+    assert made.json()["digest"] == digest
+    assert "that is ./app" in made.stderr
+    assert b("init", "t", "./app", "--json", **remote).json()["digest"] != digest
+    assert b("init", "u", "mine", "--json", **remote).json()["catalog"] == "mine"
+    # Where nothing but a catalog can be meant.
+    c("run", "--ephemeral", "s", "--catalog", "app", "--", "true", **remote)
+    # A remote that does not answer is no reason to fail.
+    gone = b("init", "v", "app-2", code=1, HOLO_REMOTE=f"{place.to}-gone")
+    assert "there is no remote" in gone.stderr
+    trees.write(b.machine.root / "app-2" / "file", "mine")
+    gone = b("init", "v", "app-2", HOLO_REMOTE=f"{place.to}-gone")
+    assert "warning: there is no remote" in gone.stderr
+
+
 @pytest.mark.parametrize("kind", ["https", "moto"])
 def test_commands_pull_what_the_library_lacks(kind: str, machine: Make, places: Places) -> None:
     place = places.new(kind)
