@@ -170,14 +170,14 @@ def load(*, strategy: str | None = None, home: str | None = None, environ: Mappi
     """
     env = os.environ if environ is None else environ
     file = _settings_file(env)
-    written = _read(file)
+    written = _read(file) if file is not None else None
     if written is None and (named := env.get("HOLO_SETTINGS")):
         raise UsageError(f"environment variable HOLO_SETTINGS: there is no file {named!r}")
     sources: dict[str, str] = {}
 
-    def choose(key: str, parse: Callable[[str, str], T], better: Iterable[_Candidate], default: str) -> T:
+    def choose(key: str, parse: Callable[[str, str], T], better: Iterable[_Candidate], default: str | None) -> T:
         in_file = written.get(key) if written else None
-        candidates = (*better, (in_file, file), (default, "default"))
+        candidates = (*better, (in_file, file or ""), (default, "default"))
         parsed = [(parse(value, source), source) for value, source in candidates if value is not None]
         best, sources[key] = parsed[0]
         return best
@@ -185,11 +185,17 @@ def load(*, strategy: str | None = None, home: str | None = None, environ: Mappi
     homes = ((home, "flag --home"), _variable(env, "HOLO_HOME"))
     strategies = ((strategy, "flag --strategy"), _variable(env, "RCC_HOLOTREE_STRATEGY"))
     chosen = [(value and absolute(os.path.expanduser(value)), source) for value, source in homes]
+    usual = user_folder(env, "data")
+    if usual is None and not any((*(value for value, _ in chosen), (written or {}).get(_HOME))):
+        raise UsageError(
+            "nobody knows your home folder: HOME is not set, and you have no account on this system",
+            "Set HOLO_HOME to the path of the folder that is to hold the library and the spaces.",
+        )
     remote, variable = _variable(env, "HOLO_REMOTE")
     if remote is not None and remote != NOTHING and "://" not in remote:
         remote = absolute(os.path.expanduser(remote))
     return Settings(
-        home=choose(_HOME, _parse_home, chosen, user_folder(env, "data")),
+        home=choose(_HOME, _parse_home, chosen, usual),
         strategy=choose(_STRATEGY, Strategy.parse, strategies, Strategy.SMART),
         spares=choose(_SPARES, _parse_spares, (), "0"),
         compression=choose(_COMPRESSION, _parse_compression, (), "auto"),
@@ -342,9 +348,12 @@ def _usable_processors() -> int:
     return os.cpu_count() or 1
 
 
-def _settings_file(env: Mapping[str, str]) -> str:
+def _settings_file(env: Mapping[str, str]) -> str | None:
     named = env.get("HOLO_SETTINGS")
-    return absolute(named) if named else os.path.join(user_folder(env, "config"), "settings.yaml")
+    if named:
+        return absolute(named)
+    folder = user_folder(env, "config")
+    return os.path.join(folder, "settings.yaml") if folder is not None else None
 
 
 def _read(file: str) -> dict[str, str] | None:

@@ -10,8 +10,24 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def user_folder(env: Mapping[str, str], kind: str) -> str:
-    """The folder of holo's ``data`` or ``config`` for this user."""
+def user_home(env: Mapping[str, str]) -> str | None:
+    """The home folder of this user; ``None`` if nobody knows it: HOME says nothing, and the user has no account."""
+    if sys.platform == "win32":
+        return os.path.expanduser("~")
+    home = env.get("HOME", "")
+    if os.path.isabs(home):
+        return home
+    import pwd
+
+    try:
+        home = pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return None
+    return home if os.path.isabs(home) else None
+
+
+def user_folder(env: Mapping[str, str], kind: str) -> str | None:
+    """The folder of holo's ``data`` or ``config`` for this user; ``None`` if nobody knows it."""
     if sys.platform in ("darwin", "win32"):
         import platformdirs
 
@@ -19,6 +35,8 @@ def user_folder(env: Mapping[str, str], kind: str) -> str:
         return folder("holo", appauthor=False)
     chosen = env.get(f"XDG_{kind.upper()}_HOME", "")
     if not os.path.isabs(chosen):  # XDG: a relative path is to be ignored
-        below = ".local/share" if kind == "data" else ".config"
-        chosen = os.path.join(env.get("HOME") or os.path.expanduser("~"), below)
-    return os.path.abspath(os.path.join(chosen, "holo"))
+        home = user_home(env)
+        if home is None:
+            return None
+        chosen = os.path.join(home, ".local/share" if kind == "data" else ".config")
+    return os.path.normpath(os.path.join(chosen, "holo"))

@@ -180,14 +180,15 @@ def _home() -> str:
     """As the settings have it: HOLO_HOME, else ``home`` in settings.yaml, else the user's folder."""
     chosen = os.environ.get("HOLO_HOME")
     if not chosen:
-        file = os.environ.get("HOLO_SETTINGS") or os.path.join(user_folder(os.environ, "config"), "settings.yaml")
+        folder = user_folder(os.environ, "config") or os.devnull
+        file = os.environ.get("HOLO_SETTINGS") or os.path.join(folder, "settings.yaml")
         try:
             with open(file, encoding="utf-8") as opened:
                 lines = [line for line in opened if "home" in line.partition("#")[0]]
         except OSError:
             lines = []
         if not lines:
-            return user_folder(os.environ, "data")
+            return user_folder(os.environ, "data") or os.devnull
         key, _, chosen = lines[0].strip().partition(": ")
         if len(lines) > 1 or key != "home" or not _PLAIN.issuperset(chosen):  # YAML in all its forms takes its time
             from holo.settings import load

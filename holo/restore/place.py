@@ -15,6 +15,7 @@ from holo.holotree import Holotree
 from holo.home import Home
 from holo.space import VIEW, Space
 from holo.trees.overlay import OVERLAY, SPACE
+from holo.userfolders import user_home
 from holo.walk import absolute, mounted_inside, open_directory
 
 _HISTORIES = frozenset({".git", ".hg", ".jj", ".svn"})
@@ -140,7 +141,7 @@ def refuse_place(library: Library, spaces: Holotree, path: str, precious: Sequen
         raise UsageError(f"{path} cannot be a space: it is in the library", "Choose a directory of its own.")
     if real.startswith(os.path.join(os.path.realpath(spaces.path), ".")):
         raise UsageError(f"{path} cannot be a space: it is in a folder of holo's", "Choose a directory of its own.")
-    for inside in (library.path, spaces.path, os.path.expanduser("~"), *precious):
+    for inside in filter(None, (library.path, spaces.path, user_home(os.environ), *precious)):
         if os.path.commonpath([real, os.path.realpath(inside)]) == real:
             raise UsageError(f"{path} cannot be a space: it contains {inside}", "Choose a directory of its own.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -73,6 +74,22 @@ def test_linux_defaults(tmp_path: Path) -> None:
     assert result.home == str(tmp_path / "user/.local/share/holo")
     assert load(tmp_path, XDG_DATA_HOME=str(tmp_path / "data")).home == str(tmp_path / "data/holo")
     assert load(tmp_path, XDG_DATA_HOME="relative").home == str(tmp_path / "user/.local/share/holo")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="XDG is Linux")
+def test_user_whose_home_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text in ("", "relative"):  # what HOME says is no path then, and the account has one
+        assert settings.load(environ={"HOME": text}).home == f"{pwd.getpwuid(os.getuid()).pw_dir}/.local/share/holo"
+    monkeypatch.setattr("os.getuid", lambda: 987654)  # as in a container that runs as any user
+    with pytest.raises(UsageError, match="nobody knows your home folder: HOME is not set, and you have no account"):
+        settings.load(environ={})
+    (tmp_path / "settings.yaml").write_text("workers: 3\n")  # nobody has named it
+    result = settings.load(environ={"HOLO_HOME": "in-env"})
+    assert (result.home, result.file) == (str(tmp_path / "in-env"), None)
+    assert settings.load(environ={"XDG_DATA_HOME": "/data"}).home == "/data/holo"
+    (tmp_path / "settings.yaml").write_text("home: /srv/holo\n")
+    assert settings.load(environ={"HOLO_SETTINGS": "settings.yaml"}).home == "/srv/holo"
 
 
 def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
