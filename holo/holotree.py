@@ -34,7 +34,7 @@ from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, say_
 from holo.owners import is_mine, is_ours, only_we_wrote
 from holo.platform import probe
 from holo.remove import remove_at
-from holo.space import VIEW, Space, Standing, decode, encode
+from holo.space import MOUNTED, VIEW, Space, Standing, decode, encode
 from holo.walk import absolute, make_folders, real_place, refuse_symlinks
 
 _MARK = ".mark"
@@ -44,9 +44,6 @@ ORIGIN = ".origin"
 USED = ".used"
 _BESIDE = (_MARK, ORIGIN, _INODES, USED, _HISTORY)
 """What a space has besides its record and its lock."""
-
-MOUNTED = "overlay"
-"""The method of a space that is a mount."""
 
 _MOUNT_LOCK = ".cover"
 
@@ -248,7 +245,7 @@ class Holotree:
                 return None
             if (moved := self.moved_along(space.path, space.home)) != space.path:
                 space = space._replace(path=moved)
-            if space.used == MOUNTED and not os.path.ismount(space.path):  # since the system was started again
+            if space.is_unmounted:  # since the system was started again
                 space = space._replace(state="restoring")
             if space.upper and _is_lost(space.upper):  # what was changed in it, and what it is mounted over
                 space = space._replace(state="restoring")
@@ -327,15 +324,19 @@ class Holotree:
 
     def refuse_unfinished(self, space: Space) -> None:
         """Raise :class:`Conflict` if a space is incomplete: programs it lacks would be found in other environments."""
-        if space.used == MOUNTED and space.state == "restoring":
-            raise Conflict(
-                f"space {space.name!r} is not mounted at {space.path}: the system was started again, say",
-                f"`holo restore --space {space.name}` mounts it, pristine.",
-            )
+        self._refuse_unmounted(space)
         if space.state != "pristine":
             raise Conflict(
                 f"the last restore of space {space.name!r} has not ended: not everything is in {space.path}",
                 f"`holo restore --space {space.name}` ends it. --force works in it as it is.",
+            )
+
+    @staticmethod
+    def _refuse_unmounted(space: Space) -> None:
+        if space.is_unmounted:
+            raise Conflict(
+                f"space {space.name!r} is not mounted at {space.path}: the system was started again, say",
+                f"`holo restore --space {space.name}` mounts it, pristine.",
             )
 
     @staticmethod
@@ -345,6 +346,7 @@ class Holotree:
 
     def refuse_unseen(self, space: Space) -> None:
         """Raise :class:`Conflict` if this process does not see a space, whose directory is empty here."""
+        self._refuse_unmounted(space)
         if not self.is_seen(space):
             raise Conflict(
                 f"space {space.name!r} is a view: only `holo run` and `holo shell` see what is in {space.path}",

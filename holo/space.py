@@ -25,6 +25,10 @@ VIEW = "holo-view-"
 """Begins the source that the system shows for the mount of a view."""
 
 
+MOUNTED = "overlay"
+"""The method of a space that is a mount."""
+
+
 class Space(NamedTuple):
     """What is known about one space. :meth:`holo.holotree.Holotree.save` makes a changed one the truth."""
 
@@ -130,6 +134,11 @@ class Space(NamedTuple):
     def is_moved(self) -> bool:
         """Whether its files name a path that no longer leads to it, because its home was moved or copied."""
         return self.made_for != self.path and os.path.realpath(self.made_for) != os.path.realpath(self.path)
+
+    @property
+    def is_unmounted(self) -> bool:
+        """Whether it is a mount, and that is gone: its directory is empty."""
+        return self.used == MOUNTED and not os.path.ismount(self.path)
 
     @property
     def shown_state(self) -> str:

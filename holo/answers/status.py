@@ -97,7 +97,7 @@ def status_of(home: Home, space: Space) -> SpaceStatus:
         return status._replace(state=seen.state, reason=f"{_UNSEEN}: `holo run {space.name} -- holo status`")
     status = status._replace(warnings=tuple(imports_elsewhere(space.path, space.project)))
     if status.state != "pristine":
-        return status._replace(reason=_REASONS.get(status.state))
+        return status._replace(reason=_UNMOUNTED if space.is_unmounted else _REASONS.get(status.state))
     try:
         with opened(home, space) as [tree]:
             if tree.is_pristine or tree.recorded is None:
@@ -119,6 +119,8 @@ def _blueprint_of(home: Home, space: Space) -> str | None:
 
 
 _UNSEEN = "only `holo run` and `holo shell` see what is in it"
+
+_UNMOUNTED = "it is not mounted: the system was started again, say; `holo restore` mounts it, pristine"
 
 _REASONS = {
     "missing": "its directory is gone; `holo restore` makes it again",

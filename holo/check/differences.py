@@ -84,6 +84,9 @@ def _times_in(folder: str) -> FileTimes:
 
 def space_differences(contents: Contents, space: Space, catalog: Catalog, workers: int) -> Iterator[tuple[str, str]]:
     """Every difference of a space from its catalog: path in the space, and what is wrong there."""
+    if space.is_unmounted:
+        yield "", "it is not mounted: the system was started again, say"
+        return
     if space.state != "pristine":
         yield "", "its last restore has not ended"
     if space.is_moved:

@@ -102,6 +102,11 @@ def test_after_the_system_was_started_again(holo: Holo) -> None:
     refused = holo("run", "--space", "job", "--", "true", code=1)
     assert "is not mounted" in refused.stderr
     assert "holo restore --space job" in refused.stderr
+    assert "it is not mounted" in holo("status", "job", "--json").json()["reason"]
+    (problem,) = holo("check", "--space", "job", "--json", code=3).json()["problems"]
+    assert "it is not mounted" in problem["what"], "not that each of its files is gone"
+    for command in (["diff", "env", "job"], ["ls", "job"], ["cat", "job", "lib/data.txt"], ["record", space]):
+        assert "is not mounted" in holo(*command, code=1).stderr, "the empty folder is not the space"
     holo("restore", "job")
     assert is_pristine(holo, space)
     subprocess.run(["umount", space], check=True)
