@@ -419,6 +419,11 @@ def received(source: int, name: str, folder: str) -> Iterator[Bundle]:
         try:
             while piece := os.read(source, 1 << 20):
                 write_all(descriptor, piece)
+            if not _BEGINNING.startswith(platform.read_at(descriptor, len(_BEGINNING), 0)):
+                raise IntegrityError(
+                    f"{name} is no bundle",
+                    "Nothing was changed. An archive of another tool has to be a file: `holo import FILE`.",
+                )
         except BaseException:
             os.close(descriptor)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import os
@@ -328,6 +329,21 @@ def test_a_pipe_that_ends_early_imports_nothing(cut: int, machine: Make) -> None
     assert done.stderr.startswith(b"error: standard input is damaged or not complete")
     assert done.stderr.count(b"\n") == 2
     assert b.is_empty()
+
+
+def test_what_is_no_bundle_at_all_is_not_called_a_damaged_one(machine: Make) -> None:
+    target = machine("local")
+    done = subprocess.run(
+        [sys.executable, "-m", "holo", "import", "-"],
+        env=target.environment(),
+        input=gzip.compress(b"an archive of venv-pack"),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert done.stderr.startswith(b"error: standard input is no bundle\n")
+    assert b"`holo import FILE`" in done.stderr
+    assert target.is_empty()
 
 
 # -- what the other side has already --------------------------------------------------------------------------------
