@@ -44,6 +44,8 @@ def prepare() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, wrong_way)
+    if sys.stdin is None:  # it was closed
+        sys.stdin = io.TextIOWrapper(io.BytesIO())
     sys.stdout = _text(_Results(1, "w", closefd=False), sys.stdout)
     sys.stderr = _text(_Messages(2, "w", closefd=False), sys.stderr, by_line=True)
 

@@ -417,7 +417,7 @@ def received(source: int, name: str, folder: str) -> Iterator[Bundle]:
             descriptor = platform.nameless_file(directory)
         descriptor = descriptor if descriptor is not None else unnamed_file()
         try:
-            while piece := os.read(source, 1 << 20):
+            for piece in _pieces(source, name):
                 write_all(descriptor, piece)
             if not _BEGINNING.startswith(platform.read_at(descriptor, len(_BEGINNING), 0)):
                 raise IntegrityError(
@@ -429,6 +429,12 @@ def received(source: int, name: str, folder: str) -> Iterator[Bundle]:
             raise
     with _closing(descriptor, name, is_private=True) as bundle:
         yield bundle
+
+
+def _pieces(source: int, name: str) -> Iterator[bytes]:
+    with os_errors_as(f"cannot read {name}"):
+        while piece := os.read(source, 1 << 20):
+            yield piece
 
 
 @contextmanager

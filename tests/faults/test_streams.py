@@ -119,6 +119,16 @@ def test_exit_code_tells_what_was_done_not_what_was_printed(
     does("remote", "check", remote, code=3)
 
 
+def test_closed_stdin_is_an_empty_one(holo: Holo, source: Path) -> None:
+    holo("record", source, "--name", "env")
+    holo("init", "one", "env")
+    holo.launcher = redirected("<&-")
+    assert "there is no terminal to ask on" in holo("uninstall", code=2).stderr
+    assert "that is no event" in holo("hook", "claude", "--run", code=2).stderr
+    assert holo("import", "-", code=1).stderr.startswith("error: cannot read standard input: ")
+    assert holo("run", "one", "--", "true").stderr == ""
+
+
 @pytest.mark.parametrize("way", ["stdout-closed", "stderr-closed", "all-closed", "stdout-full"])
 def test_a_command_gets_the_streams_as_the_caller_left_them(holo: Holo, source: Path, way: str, forks: Forks) -> None:
     looks = """
