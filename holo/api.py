@@ -903,7 +903,7 @@ class Hololib:
 
         self._sweep()
         report = uninstall.uninstall(self.home, spaces=spaces, dry_run=dry_run)
-        if self.settings.file is not None:
+        if self.settings.file is not None and self.settings.file != os.devnull:
             report.left[self.settings.file] = "it holds your settings"
         return report
 

@@ -267,7 +267,7 @@ def remote_collected(report: RemoteGc) -> None:
     verb = "would remove" if report.dry_run else "removed"
     print(f"{verb} {count(report.removed, 'object')} ({size(report.removed_bytes)}) from {printable(report.remote)}")
     if report.waiting:
-        print(f"{count(report.waiting, 'object')} ({size(report.waiting_bytes)}) that nothing needs stay for now")
+        print(f"{count(report.waiting, 'object')} ({size(report.waiting_bytes)}) that nothing needs, kept for now")
 
 
 def cloned(report: CloneReport) -> None:

@@ -66,6 +66,7 @@ def test_uninstall_removes_everything(used: Holo) -> None:
     assert (holo.root / "beside" / "document").read_text() == "mine"
     assert (next(holo.root.glob("source-*")) / "lib" / "data.txt").exists()
     assert "nothing" in holo("uninstall").stdout
+    assert holo("uninstall", "--json", env={"HOLO_SETTINGS": os.devnull}).json()["left"] == [], "no settings at all"
     assert not holo.home.exists()
     holo("init", "--space", "one", next(holo.root.glob("source-*")))
 

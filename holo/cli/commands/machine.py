@@ -136,9 +136,9 @@ def _ask_for_spaces(planned: UninstallReport, as_json: bool) -> bool:
     number = render.count(len(planned.spaces), "space")
     if as_json or not sys.stdin.isatty():
         raise UsageError(
-            f"{number} would be deleted as well, with all changes in them, and there is no terminal to ask on",
+            f"{number} would be deleted as well, with all changes, and there is no terminal to ask on",
             "Add --yes to delete them. `holo uninstall --dry-run` shows everything that would be removed.",
         )
     for space in planned.spaces:
         streams.say(f"space {space.name} at {space.path}")
-    return typer.confirm(f"Delete {number} as well, with all changes in them?", err=True)
+    return typer.confirm(f"Delete {number} as well, with all changes?", err=True)
