@@ -62,12 +62,12 @@ def add(path: str, arguments: Sequence[str], spaces: Spaces, folder: str | None 
         raise UsageError(f"{path} is a worktree already", "Leave out the arguments for git to make what it lacks.")
     if known is None:
         _forget_lost(path, before, spaces)
-    added = _Added(here, path) if known is None else None
+    added = _Added(here, path, arguments) if known is None else None
     made: list[Equipment] = []
     warnings: list[str] = []
     try:
         if added is not None:
-            added.make(arguments)
+            added.make()
         for choice in choose(_sources(before, here, path), path):
             warnings += filter(None, [choice.warning])
             item, more = _equip(path, choice, spaces)
@@ -149,21 +149,50 @@ def _own_blueprint(blueprint: str | None, choice: Choice, worktree: str) -> str 
 
 
 class _Added:
-    """A worktree that git has added, and what came with it."""
+    """A worktree that git has added, and what came with it.
 
-    def __init__(self, here: str, path: str) -> None:
+    Others may work in the repository meanwhile: what they have made stays.
+    """
+
+    def __init__(self, here: str, path: str, arguments: Sequence[str]) -> None:
         self._here = here
         self._path = path
+        self._arguments = arguments
         self._folders: list[str] = []
         self._branches = git.branches(here)
+        self._is_ours = True
 
-    def make(self, arguments: Sequence[str]) -> None:
+    def make(self) -> None:
         """Let git add the worktree."""
         folder = os.path.dirname(self._path)
         while not os.path.lexists(folder):
             self._folders.append(folder)
             folder = os.path.dirname(folder)
-        git.run(self._here, "worktree", "add", self._path, *arguments)
+        git.patiently(self._attempt)
+
+    def _attempt(self) -> None:
+        try:
+            git.run_once(self._here, "worktree", "add", self._path, *self._arguments)
+        except git.Unfinished:
+            self._remove()  # git leaves the branch
+            raise
+        except HoloError as error:
+            self._is_ours = "already exists" not in error.message  # else somebody has made it in this moment
+            if "a branch named" in error.message:
+                self._branches |= git.branches(self._here)
+            raise
+
+    def _remove(self) -> bool:
+        """Remove what git has made; returns whether there was a worktree."""
+        may_be_there = self._is_ours and os.path.isdir(self._path)
+        found = git.find(git.checkouts(self._here), self._path) if may_be_there else None
+        if found is not None:
+            git.run(self._here, "worktree", "remove", "--force", "--force", self._path)
+        own = {os.path.basename(self._path), *(word.removeprefix("-b") for word in self._arguments)}
+        own |= {found.branch} if found is not None else set()
+        for branch in own & (git.branches(self._here) - self._branches):
+            git.run(self._here, "branch", "--quiet", "-D", branch)
+        return found is not None
 
     def undo(self, error: BaseException, made: Sequence[str], spaces: Spaces) -> None:
         """Remove it again, after an error, which is raised with a hint about what is left."""
@@ -171,13 +200,10 @@ class _Added:
         try:
             for space in made:
                 spaces.delete(space)
-            if os.path.isdir(self._path) and git.find(git.checkouts(self._here), self._path) is not None:
-                git.run(self._here, "worktree", "remove", "--force", "--force", self._path)
+            if self._remove():
                 left = "The worktree was removed again. `git worktree add` makes it without its environments."
-            for branch in git.branches(self._here) - self._branches:
-                git.run(self._here, "branch", "--quiet", "-D", branch)
         except HoloError as second:
-            left = f"The worktree {self._path} is still there ({second.message}): remove it with `git worktree remove`."
+            left = f"`git worktree list` and `git branch` show what is left: {second.message}."
         else:
             with suppress(OSError):
                 for folder in self._folders:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from holo.errors import Conflict, HoloError, NotFound, UsageError
 
@@ -22,6 +23,17 @@ _LISTED = re.compile(r"^worktree (.+?)\n((?:HEAD |bare$).*?)^$", re.DOTALL | re.
 """A path, which may have lines of its own, and the lines that follow."""
 
 
+_UNFINISHED = re.compile("failed to read .*worktrees/")
+
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 1.6)
+
+T = TypeVar("T")
+
+
+class Unfinished(HoloError):
+    """Another git is adding or removing a worktree in this moment, and git fails on what is half there."""
+
+
 class Checkout(NamedTuple):
     """A worktree of a repository, as git lists it."""
 
@@ -32,8 +44,23 @@ class Checkout(NamedTuple):
     is_locked: bool
 
 
+def patiently(attempt: Callable[[], T]) -> T:
+    """What an attempt returns; it is made again, for some seconds, while it raises :class:`Unfinished`."""
+    for pause in _PAUSES:
+        try:
+            return attempt()
+        except Unfinished:
+            time.sleep(pause)
+    return attempt()
+
+
 def run(folder: str, *arguments: str) -> str:
     """What git prints. Raises :class:`HoloError` with what it says when it fails."""
+    return patiently(lambda: run_once(folder, *arguments))
+
+
+def run_once(folder: str, *arguments: str) -> str:
+    """The same, also :class:`Unfinished`."""
     local = {f"GIT_{name}" for name in _LOCAL}
     environment = {name: value for name, value in os.environ.items() if name not in local}
     environment |= {BUSY: "1", "LC_ALL": "C.UTF-8"}
@@ -52,7 +79,8 @@ def run(folder: str, *arguments: str) -> str:
         said = said.removeprefix("fatal: ").removeprefix("error: ") or f"exit code {done.returncode}"
         name = " ".join(arguments[: 2 if arguments[0] == "worktree" else 1])
         hint = "Run it in a checkout of the repository." if "not a git repository" in said else None
-        raise HoloError(f"git {name} failed in {folder}: {said}", hint)
+        kind = Unfinished if _UNFINISHED.search(said) else HoloError
+        raise kind(f"git {name} failed in {folder}: {said}", hint)
     return os.fsdecode(done.stdout)
 
 

@@ -235,6 +235,47 @@ def test_whatever_fails_leaves_nothing(holo: Holo, app: Path) -> None:
     assert "not a git repository" in holo("worktree", "add", "../x", cwd=holo.root, code=1).stderr
 
 
+def test_what_others_make_meanwhile_stays(holo: Holo, app: Path) -> None:
+    # Another branch, made while the worktree is.
+    write(app / ".git" / "hooks" / "post-checkout", "#!/bin/sh\ngit branch theirs\nexit 3\n", mode=0o755)
+    holo("worktree", "add", "../hooked", "-b", "topic", cwd=app, code=1)
+    assert git(app, "branch", "--format=%(refname:short)").split() == ["main", "theirs"]
+    assert not (holo.root / "hooked").exists()
+    (app / ".git" / "hooks" / "post-checkout").unlink()
+    # The very same worktree: whoever comes second, in that moment, does not remove it.
+    real = shutil.which("git")
+    first = f"""#!/bin/sh
+case "$*" in "worktree add"*) {real} worktree add --quiet "$3" -b theirs-too ;; esac
+exec {real} "$@"
+"""
+    write(holo.root / "bin" / "git", first, mode=0o755)
+    environment = {"PATH": f"{holo.root}/bin:{os.environ['PATH']}"}
+    said = holo("worktree", "add", "../same", "-b", "topic", cwd=app, env=environment, code=1).stderr
+    assert "already exists" in said
+    assert (holo.root / "same" / "pyproject.toml").exists()
+    assert git(app, "branch", "--format=%(refname:short)").split() == ["main", "theirs", "theirs-too"]
+    # The very same branch.
+    first = first.replace('worktree add --quiet "$3" -b theirs-too', "branch topic")
+    write(holo.root / "bin" / "git", first, mode=0o755)
+    said = holo("worktree", "add", "../other", "-b", "topic", cwd=app, env=environment, code=1).stderr
+    assert "already exists" in said
+    assert "topic" in git(app, "branch")
+    assert not (holo.root / "other").exists()
+
+
+def test_another_git_is_adding_a_worktree(holo: Holo, app: Path) -> None:
+    """In that moment git fails on the folder of that one, in which not all is yet, and leaves the branch."""
+    unfinished = app / ".git" / "worktrees" / "theirs"
+    for name, text in (("commondir", ""), ("gitdir", f"{holo.root}/theirs/.git\n"), ("HEAD", "ref: refs/heads/x\n")):
+        write(unfinished / name, text)
+    listed = subprocess.run(["git", "worktree", "list"], cwd=app, capture_output=True, text=True, check=False)
+    assert "commondir" in listed.stderr
+    with subprocess.Popen(["sh", "-c", 'sleep 1; rm -r "$0"', unfinished]):
+        assert added(holo, app, "../feature", "-b", "topic")[".venv"] == "cloned"
+    assert (holo.root / "feature" / "pyproject.toml").exists()
+    assert git(app, "branch", "--format=%(refname:short)").split() == ["main", "topic"]
+
+
 @pytest.mark.parametrize("listed", ["../x", "/etc", ".git/config", ".", "a/../../b", "out/secret"])
 def test_what_is_listed_lies_in_the_project(holo: Holo, app: Path, listed: str) -> None:
     (holo.root / "secrets").mkdir()
