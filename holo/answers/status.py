@@ -90,8 +90,9 @@ def status_of(home: Home, space: Space) -> SpaceStatus:
         reason=None,
         unread=(),
     )
-    if space.shown_state == "pristine" and not os.path.isdir(space.path):
-        status = status._replace(state="missing")
+    if space.shown_state == "pristine" and (not os.path.isdir(space.path) or os.path.islink(space.path)):
+        is_replaced = os.path.lexists(space.path)
+        return status._replace(state="missing", reason=_REPLACED if is_replaced else _REASONS["missing"])
     if status.state == "pristine" and not home.spaces.is_seen(space):
         [seen] = glance(home.library, [space])
         return status._replace(state=seen.state, reason=f"{_UNSEEN}: `holo run {space.name} -- holo status`")
@@ -119,6 +120,8 @@ def _blueprint_of(home: Home, space: Space) -> str | None:
 
 
 _UNSEEN = "only `holo run` and `holo shell` see what is in it"
+
+_REPLACED = "its directory is gone, and something else is there: remove that, and `holo restore` makes it again"
 
 _UNMOUNTED = "it is not mounted: the system was started again, say; `holo restore` mounts it, pristine"
 

@@ -143,8 +143,13 @@ def test_a_space_that_cannot_be_compared(holo: Holo, space: Path) -> None:
     found = status(holo)
     assert (found["state"], found["changes"]) == ("unknown", None)
     assert "is not in" in found["reason"]
-    shutil.rmtree(space)
-    assert status(holo)["state"] == "missing"
+    space.rename(holo.root / "away")
+    space.symlink_to(holo.root / "away")
+    found = status(holo)
+    assert (found["state"], "something else is there" in found["reason"]) == ("missing", True)
+    space.unlink()
+    found = status(holo)
+    assert (found["state"], "something else" in found["reason"]) == ("missing", False)
     (holo.holotree / ".spaces" / "one.json").write_text("damaged")
     (holo.holotree / ".spaces" / "one.mark").unlink()
     assert status(holo)["state"] == "damaged"

@@ -100,6 +100,11 @@ def test_a_space_becomes_another_space(holo: Holo, app: Path) -> None:
     write(app / ".venv" / "more", "")
     assert added(holo, app, "../third")[".venv"] == "cloned"
     assert (holo.root / "third" / ".venv" / "more").exists()
+    # So is what a symlink in its place leads to.
+    (app / ".venv").rename(holo.root / "large-disk")
+    (app / ".venv").symlink_to(holo.root / "large-disk")
+    assert added(holo, app, "../fourth")[".venv"] == "cloned"
+    assert not (holo.root / "fourth" / ".venv").is_symlink()
     # A space of a blueprint in there goes with a worktree, unless somebody wanted it at another place.
     write(feature / "requirements.txt", "")
     holo("init", "of-it", feature / "requirements.txt")
