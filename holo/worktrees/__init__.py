@@ -75,7 +75,7 @@ def add(path: str, arguments: Sequence[str], spaces: Spaces, folder: str | None 
             made.append(item)
     except BaseException as error:
         if added is not None:
-            added.undo(error, [item.space for item in made if item.space is not None], spaces)
+            added.undo(error, spaces)
         elif isinstance(error, HoloError) and made:
             names = ", ".join(os.path.relpath(item.path, path) for item in made)
             raise type(error)(
@@ -194,11 +194,11 @@ class _Added:
             git.run(self._here, "branch", "--quiet", "-D", branch)
         return found is not None
 
-    def undo(self, error: BaseException, made: Sequence[str], spaces: Spaces) -> None:
+    def undo(self, error: BaseException, spaces: Spaces) -> None:
         """Remove it again, after an error, which is raised with a hint about what is left."""
         left = "Nothing was made."
         try:
-            for space in made:
+            for space in _inside(self._path, spaces) if self._is_ours else ():  # also one that is unfinished
                 spaces.delete(space)
             if self._remove():
                 left = "The worktree was removed again. `git worktree add` makes it without its environments."
@@ -209,7 +209,8 @@ class _Added:
                 for folder in self._folders:
                     os.rmdir(folder)
         if isinstance(error, HoloError):
-            raise type(error)(error.message, hints(error.hint, left)) from error
+            hint, _, _ = (error.hint or "").partition("The space is unfinished")
+            raise type(error)(error.message, hints(hint.strip(), left)) from error
 
 
 def add_for_agent(folder: str, name: str, spaces: Spaces) -> WorktreeReport:

@@ -240,6 +240,20 @@ def test_whatever_fails_leaves_nothing(holo: Holo, app: Path) -> None:
     assert "not a git repository" in holo("worktree", "add", "../x", cwd=holo.root, code=1).stderr
 
 
+def test_a_failure_leaves_no_unfinished_space(holo: Holo, app: Path) -> None:
+    (app / ".venv").rename(holo.root / "made")
+    write(holo.root / "made" / "data", "some content")
+    holo("record", holo.root / "made", "--name", "made")
+    holo("init", "--space", "first", "made", "--to", app / ".venv")
+    for blob in (holo.library / "library").glob("*/*"):
+        blob.chmod(0o644)
+        blob.write_bytes(b"x" * blob.stat().st_size)
+    said = holo("worktree", "add", "../feature", cwd=app, code=3).stderr
+    assert "The worktree was removed again" in said
+    assert "unfinished" not in said
+    assert [space["name"] for space in holo("list", "--json").json()["spaces"]] == ["first"]
+
+
 def test_what_others_make_meanwhile_stays(holo: Holo, app: Path) -> None:
     # Another branch, made while the worktree is.
     write(app / ".git" / "hooks" / "post-checkout", "#!/bin/sh\ngit branch theirs\nexit 3\n", mode=0o755)
