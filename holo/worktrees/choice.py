@@ -166,15 +166,18 @@ def _difference(source: str, worktree: str, path: str, kind: Kind) -> tuple[Blue
     """The blueprint of the worktree, if it asks for another environment than that of ``source``; and a warning."""
     folder = os.path.dirname(path)
     lock = _nearest_lock(worktree, folder, _LOCKS[kind])
-    tool = _own_tool(worktree, lock) if lock is not None else None
+    is_others = lock is not None and os.path.basename(lock) not in _BUILT
+    blueprint = nearest(os.path.join(worktree, folder), of_npm=kind == "node") if not is_others else None
+    is_of_kind = blueprint is not None and (blueprint.kind == "npm") == (kind == "node")
+    if blueprint is not None and not (is_of_kind and leads_into(blueprint.path, worktree)):
+        blueprint = None
+    tool = _own_tool(worktree, lock, is_built=blueprint is not None) if lock is not None else None
     if lock is not None and tool is not None:
         if _content(source, lock) == _content(worktree, lock):
             return None, ""
         where = os.path.dirname(os.path.join(worktree, lock))
         return None, f"{lock} differs from that in {source}, where {path} was cloned from: run `{tool}` in {where}"
-    blueprint = nearest(os.path.join(worktree, folder), of_npm=kind == "node")
-    is_of_kind = blueprint is not None and (blueprint.kind == "npm") == (kind == "node")
-    if blueprint is None or not is_of_kind or not leads_into(blueprint.path, worktree):
+    if blueprint is None:
         return None, ""
     deciding = lock if lock is not None else os.path.relpath(blueprint.path, worktree)
     is_same = _content(source, deciding) == _content(worktree, deciding)
@@ -186,11 +189,16 @@ def _difference(source: str, worktree: str, path: str, kind: Kind) -> tuple[Blue
     return None, ""
 
 
-def _own_tool(worktree: str, lock: str) -> str | None:
-    """The command that makes an environment from a lock file which holo cannot build from."""
+def _own_tool(worktree: str, lock: str, *, is_built: bool) -> str | None:
+    """The command that makes an environment from a lock file which holo cannot build from.
+
+    ``is_built``: there is a blueprint, as there is not at the root of a workspace of uv that is no project itself.
+    """
     name = os.path.basename(lock)
     if name not in _BUILT:
         return _OWN_TOOLS[name]
+    if name == "uv.lock" and not is_built:
+        return "uv sync"
     if name in ("package-lock.json", "npm-shrinkwrap.json"):
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             packages = json.loads(read_file(os.path.join(worktree, lock), _LARGEST, follow=True)[0])["packages"]

@@ -158,6 +158,20 @@ def test_a_lock_file_that_holo_does_not_build_from_is_said_to_differ(holo: Holo,
     assert (holo.root / "old" / "web" / "node_modules").exists()
 
 
+def test_a_workspace_of_uv_whose_root_is_no_project(holo: Holo, app: Path) -> None:
+    write(app / "pyproject.toml", '[tool.uv.workspace]\nmembers = ["one"]\n')
+    write(app / "one" / "pyproject.toml", '[project]\nname = "one"\nversion = "1"\n')
+    for text in ("one", "three"):
+        write(app / "uv.lock", text)
+        git(app, "add", ".")
+        git(app, "commit", "--quiet", f"--message={text}")
+    assert "differs" not in holo("worktree", "add", "../same", cwd=app).stderr
+    shown = holo("worktree", "add", "../old", "HEAD~1", cwd=app)
+    assert f"uv.lock differs from that in {app}" in shown.stderr
+    assert f"run `uv sync` in {holo.root}/old\n" in shown.stderr
+    assert (holo.root / "old" / ".venv").exists()
+
+
 def test_npm_builds_workspaces_itself(holo: Holo, app: Path) -> None:
     write(app / "web" / "package.json", '{"workspaces": ["one"]}')
     for version in ("1", "22"):
