@@ -102,7 +102,10 @@ def _project(blueprint: Blueprint, inputs: Inputs) -> object:
     document = _toml(inputs.text(blueprint.path), blueprint.path)
     project = document.get("project")
     if not isinstance(project, dict):
-        raise UsageError(f"{blueprint.path} has no [project], so it lists no dependencies")
+        raise UsageError(
+            f"{blueprint.path} has no [project], so it lists no dependencies",
+            "Name the pyproject.toml of a project. In a workspace, that of a member.",
+        )
     root = _workspace(blueprint.folder, inputs)
     if root is None:
         refuse_elsewhere(blueprint.folder, inputs)

@@ -269,10 +269,16 @@ class Catalogs:
         if len(digests_here) == 1:
             return CatalogRef(self.name_of(digests_here[0]), digests_here[0])
         if not digests_here:
-            raise NotFound(f"there is no catalog in {self._library}", "Record one: `holo record DIR`.")
+            raise NotFound(
+                f"no source is named, there is no blueprint here or above, and no catalog in {self._library}",
+                "Name what the space is to be made from: `holo init SPACE SOURCE`. `holo help init` shows what can be.",
+            )
         known = self.meanings()
         names = ", ".join(sorted(known.get(digest, [digest[:12]])[0] for digest in digests_here)[:20])
-        raise UsageError("the library holds several catalogs, so one must be named", f"Name one of {names}.")
+        raise UsageError(
+            "no source is named, there is no blueprint here or above, and the library holds several catalogs",
+            f"Name one of {names}.",
+        )
 
     def name_of(self, digest: str) -> str:
         names = self.names_of(digest)

@@ -214,6 +214,16 @@ def test_a_catalog_that_was_not_named_is_said(holo: Holo, recorded: Any) -> None
     assert holo("init", "--space", "one", "--json", cwd=elsewhere).stderr == "", "it is what the space holds"
 
 
+def test_nothing_to_make_a_space_of_is_said_with_what_could_be(holo: Holo) -> None:
+    elsewhere = holo.root / "elsewhere"
+    elsewhere.mkdir()
+    said = holo("init", "web", cwd=elsewhere, code=1).stderr
+    assert "there is no blueprint here or above" in said
+    assert "`holo init SPACE SOURCE`" in said
+    (elsewhere / "pyproject.toml").write_text("[tool.uv.workspace]\nmembers = []\n")
+    assert "that of a member" in holo("init", "web", "pyproject.toml", cwd=elsewhere, code=2).stderr
+
+
 @pytest.mark.parametrize("length", [4, 12, 0])
 def test_a_word_that_means_two_things_is_said(holo: Holo, recorded: Any, length: int) -> None:
     word = recorded["digest"][:length] or "env"
