@@ -517,8 +517,19 @@ class Hololib:
         def is_unchanged(space: Space) -> bool:
             return self.status(space.name).state == "pristine"
 
+        def is_all_there(space: Space) -> bool:
+            return space.state != "restoring" and spaces.is_seen(space)
+
         spaces = self.home.spaces
-        return Spaces(spaces.spaces, init, self.delete, partial(blueprint_of, spaces), is_unchanged, spaces.is_default)
+        return Spaces(
+            spaces.spaces,
+            init,
+            self.delete,
+            partial(blueprint_of, spaces),
+            is_unchanged,
+            is_all_there,
+            spaces.is_default,
+        )
 
     def spaces(self) -> list[Space]:
         """All spaces, by name, as their directories show them; also those whose records are ``damaged``.

@@ -39,6 +39,8 @@ class Spaces(NamedTuple):
     """the file that a space was built from, if it was"""
     is_unchanged: Callable[[Space], bool]
     """whether it is as its catalog has it"""
+    is_whole: Callable[[Space], bool]
+    """whether all of it is in its directory: not of a view, of a mount that has ended, or of an unfinished restore"""
     is_default: Callable[[Space], bool]
     """whether it is in the holotree, and not where somebody wanted it"""
 
@@ -117,9 +119,13 @@ def _equip(worktree: str, choice: Choice, spaces: Spaces) -> tuple[Equipment, Se
     if choice.blueprint is not None:
         return _init(place, "built", choice.blueprint.path, choice.blueprint.label, choice.blueprint.path, spaces)
     known = next((space for space in spaces.all() if space.path == choice.source), None)
-    if known is not None and spaces.is_unchanged(known):  # then another space of that is as good as a clone
+    is_unchanged = known is not None and spaces.is_unchanged(known)
+    if known is not None and (is_unchanged or not spaces.is_whole(known)):
+        # Another space of that is as good as a clone, or better.
         source = _own_blueprint(spaces.blueprint(known), choice, worktree) or known.digest
-        return _init(place, "restored", choice.source, known.name, source, spaces)
+        item, warnings = _init(place, "restored", choice.source, known.name, source, spaces)
+        lost = f"{place} is as it was recorded, without what was changed in {choice.source}"
+        return item, warnings if is_unchanged else (*warnings, lost)
     if os.path.isdir(choice.source):
         from holo.cloning import clone
 

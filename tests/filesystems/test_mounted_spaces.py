@@ -16,6 +16,7 @@ from support import compare, trees
 from support.cli import Holo
 from support.filesystems import Filesystem
 from support.forks import ForkedHolo, Forks, User
+from support.repositories import ADA, repository
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts spaces")
 
@@ -112,6 +113,19 @@ def test_after_the_system_was_started_again(holo: Holo) -> None:
     subprocess.run(["umount", space], check=True)
     holo("delete", "job")
     assert left(holo) == []
+
+
+@ext4
+def test_worktree_gets_no_empty_folder_of_what_is_not_mounted(holo: Holo) -> None:
+    app = holo.root / "app"
+    trees.write(app / "pyproject.toml", '[project]\nname = "app"\n')
+    trees.write(app / ".gitignore", ".venv\n")
+    repository(app)
+    holo("init", "job", "env", "--to", app / ".venv", "--strategy", "overlay")
+    subprocess.run(["umount", app / ".venv"], check=True)  # as the end of the system does
+    shown = holo("worktree", "add", "../feature", cwd=app, env=ADA)
+    assert "is as it was recorded" in shown.stderr
+    assert is_pristine(holo, holo.root / "feature" / ".venv")
 
 
 @ext4

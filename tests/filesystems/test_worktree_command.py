@@ -254,6 +254,27 @@ def test_whatever_fails_leaves_nothing(holo: Holo, app: Path) -> None:
     assert "not a git repository" in holo("worktree", "add", "../x", cwd=holo.root, code=1).stderr
 
 
+def test_an_unfinished_space_is_not_cloned(holo: Holo, app: Path) -> None:
+    (app / ".venv").rename(holo.root / "made")
+    write(holo.root / "made" / "data", "some content")
+    holo("record", holo.root / "made", "--name", "made")
+    holo("init", "--space", "first", "made", "--to", app / ".venv")
+    shutil.rmtree(app / ".venv" / "bin")
+    (app / ".venv" / "data").unlink()
+    blobs = {blob: (blob.read_bytes(), blob.stat()) for blob in (holo.library / "library").glob("*/*")}
+    for blob, (content, _) in blobs.items():
+        blob.chmod(0o644)
+        blob.write_bytes(b"x" * len(content))
+    holo("restore", "first", code=3)
+    assert holo("list", "--json").json()["spaces"][0]["state"] == "restoring"
+    for blob, (content, status) in blobs.items():
+        blob.write_bytes(content)
+        blob.chmod(status.st_mode)
+        os.utime(blob, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert added(holo, app, "../feature")[".venv"] == "restored"
+    assert (holo.root / "feature" / ".venv" / "data").exists()
+
+
 def test_a_failure_leaves_no_unfinished_space(holo: Holo, app: Path) -> None:
     (app / ".venv").rename(holo.root / "made")
     write(holo.root / "made" / "data", "some content")
