@@ -94,9 +94,12 @@ def add(path: str, arguments: Sequence[str], spaces: Spaces, folder: str | None 
 def _forget_lost(path: str, checkouts: Sequence[git.Checkout], spaces: Spaces) -> None:
     """Forget a worktree that was at ``path`` until somebody removed it, and the spaces that were in it."""
     if not os.path.lexists(path):
+        lost = git.find(checkouts, path)
+        if lost is not None and lost.is_locked:  # on a disk that is not there, say: git refuses
+            return
         for space in _inside(path, spaces):
             spaces.delete(space)
-        if git.find(checkouts, path) is not None:
+        if lost is not None:
             git.run(checkouts[0].path, "worktree", "remove", path)
 
 
@@ -183,7 +186,8 @@ class _Added:
             self._remove()  # git leaves the branch
             raise
         except HoloError as error:
-            self._is_ours = "already exists" not in error.message  # else somebody has made it in this moment
+            # Else git has refused, or somebody else has made it in this moment.
+            self._is_ours = os.path.isdir(self._path) and "already exists" not in error.message
             if "a branch named" in error.message:
                 self._branches |= git.branches(self._here)
             raise
@@ -252,6 +256,8 @@ def remove(path: str, arguments: Sequence[str], spaces: Spaces) -> RemovedWorktr
         if git.is_same(first, path):
             raise Conflict(f"{path} is the first checkout, which holds the repository", "Name another worktree.")
         git.refuse_changed(checkout, arguments)
+    elif checkout is not None:
+        git.refuse_locked(checkout, arguments)
     for space in inside:
         spaces.delete(space)
     if checkout is not None:

@@ -116,8 +116,8 @@ def branches(folder: str) -> set[str]:
     return set(run(folder, "for-each-ref", "--format=%(refname:short)", "refs/heads").splitlines())
 
 
-def refuse_changed(checkout: Checkout, arguments: Sequence[str]) -> None:
-    """Raise an error for a worktree that git would not remove: before anything in it is removed."""
+def refuse_locked(checkout: Checkout, arguments: Sequence[str]) -> int:
+    """Raise an error for a worktree that is locked, unless the arguments force twice; returns how often they do."""
     forces = 0
     for argument in arguments:
         if re.fullmatch("--force|-f+", argument) is None:
@@ -126,7 +126,12 @@ def refuse_changed(checkout: Checkout, arguments: Sequence[str]) -> None:
     if checkout.is_locked and forces < 2:
         hint = "Nothing was removed. `--force --force` removes it all the same. Or: git worktree unlock."
         raise Conflict(f"the worktree {checkout.path} is locked", hint)
-    if forces:
+    return forces
+
+
+def refuse_changed(checkout: Checkout, arguments: Sequence[str]) -> None:
+    """Raise an error for a worktree that git would not remove: before anything in it is removed."""
+    if refuse_locked(checkout, arguments):
         return
     hint = "Nothing was removed. `--force` removes it all the same."
     modules = run(checkout.path, "rev-parse", "--git-path", "modules").removesuffix("\n")

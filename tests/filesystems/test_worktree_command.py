@@ -374,6 +374,22 @@ def test_removing(holo: Holo, app: Path) -> None:
     assert [each["name"] for each in holo("list", "--json").json()["spaces"]] == ["outside"]
 
 
+def test_a_locked_worktree_may_be_on_a_disk_that_is_not_there(holo: Holo, app: Path) -> None:
+    write(app / "tree" / "file", "x")
+    git(app, "worktree", "add", "--quiet", "../usb")
+    holo("init", "inside", app / "tree", "--to", holo.root / "usb" / ".venv")
+    git(app, "worktree", "lock", "../usb")
+    (holo.root / "usb").rename(holo.root / "unplugged")
+    assert "is locked" in holo("worktree", "remove", "../usb", cwd=app, code=1).stderr
+    assert "locked" in holo("worktree", "add", "../usb", "-b", "again", cwd=app, code=1).stderr
+    assert "again" not in git(app, "branch")
+    (holo.root / "unplugged").rename(holo.root / "usb")
+    assert holo("status", "inside", "--json").json()["state"] == "pristine"
+    (holo.root / "usb").rename(holo.root / "unplugged")
+    holo("worktree", "remove", "../usb", "--force", "--force", cwd=app)
+    assert holo("list", "--json").json()["spaces"] == []
+
+
 def test_what_somebody_else_has_removed(holo: Holo, app: Path) -> None:
     write(app / "tree" / "file", "x")
     for pruned in (False, True):
