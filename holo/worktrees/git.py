@@ -25,6 +25,12 @@ _LISTED = re.compile(r"^worktree (.+?)\n((?:HEAD |bare$).*?)^$", re.DOTALL | re.
 
 _UNFINISHED = re.compile("failed to read .*worktrees/")
 
+_HINTS = {
+    "not a git repository": "Run it in a checkout of the repository.",
+    "dubious ownership": "It is another user's. If you trust it: `git config --global --add safe.directory PATH`.",
+}
+"""What to do, by what git says."""
+
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 1.6)
 
 T = TypeVar("T")
@@ -78,7 +84,7 @@ def run_once(folder: str, *arguments: str) -> str:
         )
         said = said.removeprefix("fatal: ").removeprefix("error: ") or f"exit code {done.returncode}"
         name = " ".join(arguments[: 2 if arguments[0] == "worktree" else 1])
-        hint = "Run it in a checkout of the repository." if "not a git repository" in said else None
+        hint = next((hint for words, hint in _HINTS.items() if words in said), None)
         kind = Unfinished if _UNFINISHED.search(said) else HoloError
         raise kind(f"git {name} failed in {folder}: {said}", hint)
     return os.fsdecode(done.stdout)

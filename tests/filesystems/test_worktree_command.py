@@ -88,6 +88,14 @@ def test_outside_of_a_repository_git_is_not_to_blame(holo: Holo) -> None:
     assert said.endswith("hint: Run it in a checkout of the repository.\n")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_checkout_of_somebody_else(holo: Holo, app: Path) -> None:
+    os.chown(app, 1001, 1001)
+    said = holo("worktree", "add", "../feature", cwd=app, code=1).stderr
+    assert "dubious ownership" in said
+    assert "safe.directory" in said
+
+
 def test_a_space_becomes_another_space(holo: Holo, app: Path) -> None:
     (app / ".venv").rename(holo.root / "made")
     holo("record", holo.root / "made", "--name", "made")
