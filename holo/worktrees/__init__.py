@@ -169,7 +169,7 @@ class _Added:
         self._arguments = arguments
         self._folders: list[str] = []
         self._branches = git.branches(here)
-        self._is_ours = True
+        self._is_ours = False
 
     def make(self) -> None:
         """Let git add the worktree."""
@@ -180,6 +180,7 @@ class _Added:
         git.patiently(self._attempt)
 
     def _attempt(self) -> None:
+        self._is_ours = True
         try:
             git.run_once(self._here, "worktree", "add", self._path, *self._arguments)
         except git.Unfinished:
