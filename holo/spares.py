@@ -8,7 +8,6 @@ system it hashes each spare once more.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -205,7 +204,7 @@ def _has_room(home: Home, digest: str, min_free: int | None) -> bool:
     """Whether the disk has room for another tree of a catalog, if one is named, and what is to stay free."""
     summary = home.library.catalogs.summary(home.library.catalogs.name_of(digest)) if digest else None
     needed = summary.bytes if summary is not None else 0
-    return shutil.disk_usage(home.spaces.home).free >= needed + (min_free or 0)
+    return platform.free_space(home.spaces.home) >= needed + (min_free or 0)
 
 
 def _make(

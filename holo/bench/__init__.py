@@ -225,7 +225,7 @@ class _Bench:
 
     def _expect_room(self, size: int) -> None:
         """Refuse to fill the disk: besides the library there are a copy of the tree, link forms and one more copy."""
-        free = shutil.disk_usage(self._runner.folder).free
+        free = platform.free_space(self._runner.folder)
         if free < 3 * size:
             raise HoloError(
                 f"measuring takes up to {3 * size / 1e6:,.0f} MB of disk, and {free / 1e6:,.0f} MB are free",

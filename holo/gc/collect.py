@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,7 +43,7 @@ def collect(
         there = take_inventory(library)
         occupied = sum(file.bytes for files in (*there.blobs.values(), *there.links.values()) for file in files)
         if policy.min_free is not None:
-            policy = policy.within(occupied + sum((trees or {}).values()), shutil.disk_usage(library.path).free)
+            policy = policy.within(occupied + sum((trees or {}).values()), platform.free_space(library.path))
         may_remove = _Rights(library)
         kept = dict.fromkeys(not_removable(there, may_remove), ()) | dict(holders)
         needed, damage = needs(library, known)

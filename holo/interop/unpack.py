@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -68,7 +67,7 @@ def room(home: Home) -> int:
     while not os.path.isdir(place):
         place = os.path.dirname(place)
     with os_errors_as(f"cannot see how much room there is in {place}"):
-        return shutil.disk_usage(place).free
+        return platform.free_space(place)
 
 
 def refuse_too_large(origin: str, size: int, free: int) -> None:

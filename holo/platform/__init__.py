@@ -42,6 +42,7 @@ __all__ = [
     "drop_cached",
     "exchange",
     "finish_link",
+    "free_space",
     "get_xattrs",
     "has_default_acl",
     "has_holes",

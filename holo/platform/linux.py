@@ -255,6 +255,12 @@ def set_file(descriptor: int, mtime_ns: int, mode: int | None = None) -> None:
     os.utime(descriptor, ns=(mtime_ns, mtime_ns))
 
 
+def free_space(path: str) -> int:
+    """The bytes that this user may still write to the filesystem of ``path``."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
 def touch(directory: Directory, name: str) -> None:
     """Set the mtime of a file to now; an empty one is made if there is none, or one that has a second name.
 

@@ -247,6 +247,13 @@ def rename(source_directory: Directory, source_name: str, directory: Directory, 
     os.replace(os.path.join(source_directory, source_name), os.path.join(directory, name))
 
 
+def free_space(path: str) -> int:
+    """The bytes that this user may still write to the filesystem of ``path``."""
+    from shutil import disk_usage
+
+    return disk_usage(path).free
+
+
 def touch(directory: Directory, name: str) -> None:
     """Set the mtime of a file to now; an empty one is made if there is none, or one that has a second name."""
     path = os.path.join(directory, name)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import inspect
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -398,6 +399,11 @@ def test_locks(system: Any, tmp_path: Path) -> None:
         assert not system.lock(second, exclusive=False, wait=False)
     with opened(file) as third:
         assert system.lock(third, exclusive=True, wait=False)
+
+
+def test_free_space_is_what_this_user_may_write(system: Any, tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    assert abs(system.free_space(str(tmp_path)) - free) < max(free // 2, 1 << 20)  # others write meanwhile
 
 
 def test_a_lock_dies_with_its_process(system: Any, tmp_path: Path) -> None:
