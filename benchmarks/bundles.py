@@ -223,6 +223,11 @@ def computed(paths: Sequence[Path], *, compress: bool) -> None:
 def floors(yard: Yard) -> Iterator[list[str]]:
     """The lines of the table of what is necessary, each alone, by two processes; the start of Python is not in it."""
     blobs = yard.library / "hololib" / "library"
+    paths = [path for path in blobs.rglob("*") if path.is_file()]
+    shares = [paths[0::2], paths[1::2]]
+    for compress, what in ((False, "read and hash all contents"), (True, "the same, and compress what is not")):
+        seconds = floor.timed(partial(computed, compress=compress), shares)
+        yield [yard.filesystem.name, what, f"{seconds:.3f}"]
     for what, source in (("library", blobs), ("environment", yard.environment)):
         note(f"{yard.filesystem.name}: floor: {what}")
         found = floor.measure(source, yard.root / "floor")
@@ -233,11 +238,6 @@ def floors(yard: Yard) -> Iterator[list[str]]:
             f"wait until those of the {what} are on the disk",
             f"{found['sync after copy']:.3f}",
         ]
-    paths = [path for path in blobs.rglob("*") if path.is_file()]
-    shares = [paths[0::2], paths[1::2]]
-    for compress, what in ((False, "read and hash all contents"), (True, "the same, and compress what is not")):
-        seconds = floor.timed(partial(computed, compress=compress), shares)
-        yield [yard.filesystem.name, what, f"{seconds:.3f}"]
 
 
 def measure(
