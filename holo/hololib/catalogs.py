@@ -271,7 +271,7 @@ class Catalogs:
         if not digests_here:
             raise NotFound(
                 f"no source is named, there is no blueprint here or above, and no catalog in {self._library}",
-                "Name what the space is to be made from: `holo init SPACE SOURCE`. `holo help init` shows what can be.",
+                "Record a directory: `holo record DIR`. Or name what the space is to be made from: `holo help init`.",
             )
         known = self.meanings()
         names = ", ".join(sorted(known.get(digest, [digest[:12]])[0] for digest in digests_here)[:20])

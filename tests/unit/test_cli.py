@@ -219,7 +219,8 @@ def test_nothing_to_make_a_space_of_is_said_with_what_could_be(holo: Holo) -> No
     elsewhere.mkdir()
     said = holo("init", "web", cwd=elsewhere, code=1).stderr
     assert "there is no blueprint here or above" in said
-    assert "`holo init SPACE SOURCE`" in said
+    assert "`holo record DIR`" in said
+    assert "`holo help init`" in said
     (elsewhere / "pyproject.toml").write_text("[tool.uv.workspace]\nmembers = []\n")
     assert "that of a member" in holo("init", "web", "pyproject.toml", cwd=elsewhere, code=2).stderr
 
