@@ -253,10 +253,11 @@ def measure(
     yard.pack()
     timings = alternate([*yard.cases()], options.rounds, filesystem.settle, remark)
     times = [line(filesystem.name, row, timings) for row in ROWS if filesystem.name in row.filesystems]
+    necessary = [*floors(yard)] if options.floor else []  # before the library has a large file
     weights = [*weigh(yard, "env", f"{yard.count.files:,} files")]
     megabytes = LARGE_QUICK if options.quick else LARGE
     weights += weigh(yard, yard.make_large(megabytes), f"one of {megabytes:,} MB")
-    return times, yard.sizes(), weights, [*floors(yard)] if options.floor else []
+    return times, yard.sizes(), weights, necessary
 
 
 def line(name: str, row: Row, timings: dict[str, Timing]) -> list[str]:
