@@ -393,9 +393,8 @@ def directories_in(data: bytes) -> list[tuple[str, int, int]]:
     rows = [(b"", *root.groups()), *re.findall(_NEXT_DIRECTORY, data)] if root is not None else []
     if not rows or any(path.startswith(_AFTER_STRING) for path, _, _ in rows):  # not canonical, or in doubt
         return [(unescape(path), mode, time) for path, mode, time, _, _ in json.loads(data)["directories"]]
-    if b"\\" in data:
-        return [(_decoded(path), int(mode), int(time)) for path, mode, time in rows]
-    return [(path.decode(), int(mode), int(time)) for path, mode, time in rows]
+    decode = _decoded if b"\\" in data else bytes.decode
+    return [(decode(path), int(mode), int(time)) for path, mode, time in rows]
 
 
 _CONTENT = re.compile(rb'"(?:,(\d++),\d++,(-?\d++),")?+([0-9a-f]{64})"(\])?')
