@@ -397,6 +397,7 @@ def as_user(work: Callable[[Hololib], None], library: Hololib) -> None:
     """Run ``work`` in a process of an ordinary user; everything is imported before, for they may not reach it."""
     for module in (
         "ctypes",
+        "pickle",
         "zstandard",
         "holo.restore",
         "holo.hololib.unsettled",
