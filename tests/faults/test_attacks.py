@@ -279,7 +279,8 @@ def test_symlinks_planted_in_prepared_trees(
             assert os.path.ismount(mounted)
             assert (state(victim), state(mounted)) == before
             for path in [*holo.home.rglob("file*"), *(root / "s").rglob("file*")]:
-                assert mounted in path.parents or SECRET not in path.read_bytes()
+                if path.is_file():  # what is removed from a mounted space is a device in its upper layer
+                    assert mounted in path.parents or SECRET not in path.read_bytes()
     assert total > 0
     run("delete", "x", code=None)
     for moved in platform.mounts_below(str(root / "s")):  # by an exchange that was on its way when it was mounted
