@@ -38,6 +38,9 @@ _ATTRIBUTES = 0o100444 << 16
 _WIDE = 0xFFFFFFFF
 """Stands for a number that is in the extra field of ZIP64 instead (4.4.8)."""
 
+_FOR_ZIP64 = 45
+"""The version that a reader needs for such a field, APPNOTE 4.4.3."""
+
 _MANY = 0xFFFF
 _ZIP64 = 1
 _PADDING = 0xD935
@@ -83,16 +86,18 @@ def entry_at(start: int, name: str, method: int, crc: int, stored: int, size: in
 
 
 def local_header(entry: Entry) -> bytes:
-    """The bytes of an entry before its data."""
+    """The bytes of an entry before its data: the same wherever it begins, unless it is aligned."""
     text, method, crc, stored, size, start, data = entry
     name = text.encode("ascii")
-    version = _needed(entry)
+    version = _needed(method, stored, size)
     extra = b""
-    if _is_wide(stored, size):
-        extra = _EXTRA.pack(_ZIP64, 16) + struct.pack("<QQ", size, stored)
-        stored = size = _WIDE
-    if padding := data - start - _LOCAL.size - len(name) - len(extra):
-        extra += _EXTRA.pack(_PADDING, padding - _EXTRA.size) + bytes(padding - _EXTRA.size)
+    if padding := data - start - _LOCAL.size - len(name):
+        if _is_wide(stored, size):
+            extra = _EXTRA.pack(_ZIP64, 16) + struct.pack("<QQ", size, stored)
+            stored = size = _WIDE
+            padding -= len(extra)
+        if padding:
+            extra += _EXTRA.pack(_PADDING, padding - _EXTRA.size) + bytes(padding - _EXTRA.size)
     fields = (version, 0, method, _MIDNIGHT, _FIRST_DAY, crc, stored, size, len(name), len(extra))
     return _LOCAL.pack(b"PK\3\4", *fields) + name + extra
 
@@ -104,7 +109,7 @@ def directory_of(entries: Sequence[Entry]) -> bytes:
     count, size = len(entries), len(records)
     end = b""
     if count >= _MANY or start >= _WIDE or size >= _WIDE:
-        end = _END_64.pack(b"PK\6\6", _END_64.size - 12, _BY_UNIX, 45, 0, 0, count, count, size, start)
+        end = _END_64.pack(b"PK\6\6", _END_64.size - 12, _BY_UNIX, _FOR_ZIP64, 0, 0, count, count, size, start)
         end += _LOCATOR.pack(b"PK\6\7", 0, start + size, 1)
     few = min(count, _MANY)
     return records + end + _END.pack(b"PK\5\6", 0, 0, few, few, min(size, _WIDE), min(start, _WIDE), 0)
@@ -114,9 +119,10 @@ def _record(entry: Entry) -> bytes:
     """The entry's part of the central directory."""
     text, method, crc, stored, size, start, _ = entry
     name = text.encode("ascii")
-    version = _needed(entry)
+    version = _needed(method, stored, size)
     extra = b""
     if size >= _WIDE or stored >= _WIDE or start >= _WIDE:
+        version = max(version, _FOR_ZIP64)
         wide = [size, stored] if _is_wide(stored, size) else []  # both, as in the local header
         if wide:
             size = stored = _WIDE
@@ -128,11 +134,11 @@ def _record(entry: Entry) -> bytes:
     return _CENTRAL.pack(b"PK\1\2", *fields, 0, 0, 0, _ATTRIBUTES, start) + name + extra
 
 
-def _needed(entry: Entry) -> int:
-    """The version that a reader needs, APPNOTE 4.4.3."""
-    if entry.method == ZSTD:
+def _needed(method: int, stored: int, size: int) -> int:
+    """The version that a reader needs for an entry, APPNOTE 4.4.3."""
+    if method == ZSTD:
         return 63
-    return 45 if _is_wide(entry.stored, entry.size) or entry.start >= _WIDE else 20
+    return _FOR_ZIP64 if _is_wide(stored, size) else 20
 
 
 def _is_wide(stored: int, size: int) -> bool:

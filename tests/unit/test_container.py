@@ -30,6 +30,7 @@ from holo.transport.container import (
     read_directory,
     section_of,
 )
+from holo.transport.writer import Writer
 
 Item = tuple[str, int, int, int, bool]
 """Name, method, bytes stored, bytes of content, whether it is aligned."""
@@ -115,6 +116,24 @@ def test_more_entries_than_a_plain_zip_file_can_have(count: int) -> None:
         with open(descriptor, "rb", closefd=False) as file, zipfile.ZipFile(file) as read:
             assert len(read.infolist()) == count
             assert read.read(entries[-1].name) == bytes(entries[-1].size)
+
+
+def test_entries_that_were_put_together_elsewhere_are_read_behind_four_gigabytes() -> None:
+    """What a worker writes before anybody knows where it will lie."""
+    run = entries_of([("stored", STORED, 9, 9, False), ("compressed", ZSTD, 9, 99, False)])
+    with tempfile.TemporaryFile() as file, holding(b"".join(local_header(entry) + bytes(9) for entry in run)) as spool:
+        large = entry_at(0, "large", STORED, 0, 5 << 30, 5 << 30, align=False)
+        file.write(local_header(large))
+        file.flush()
+        os.lseek(file.fileno(), large.end, os.SEEK_SET)
+        writer = Writer(file.fileno(), None, align=False)
+        writer.entries, writer.position = [large], large.end
+        writer.add_run(run, Section(spool, 0, run[-1].end))
+        writer.end()
+        _, *found = read_directory(file.fileno(), "it")
+        assert [entry.start for entry in found] == [large.end + entry.start for entry in run]
+        for entry in found:
+            assert [*section_of(file.fileno(), entry, "it").pieces()] == [bytes(9)]
 
 
 # -- damage ---------------------------------------------------------------------------------------------------------
