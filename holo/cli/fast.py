@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holo import __version__, signals
-from holo.cli import output
+from holo.cli.output import STDOUT, reporting
 from holo.errors import printable
 
 if TYPE_CHECKING:
@@ -47,11 +47,19 @@ _PLAIN = {
     "restore": _Plain(("space",), ("--space", "--to", "--strategy", "--catalog"), ("--json", "--force", "--verify")),
     "clone": _Plain(("source", "target"), (), ("--json", "--relocate"), ("source", "target")),
     "delete": _Plain(("space",), ("--space",), ("--json",)),
+    "export": _Plain(("reference",), ("--output", "-o"), ("--compress", "--json"), ("reference", "output")),
+    "import": _Plain(("file",), ("--name",), ("--json",), ("file",)),
     "list": _Plain(flags=("--json",)),
     "run": _Plain(("space",), ("--space",), ("--ephemeral",)),
     "status": _Plain(("space",), ("--space",), ("--json",)),
     "variables": _Plain(("space",), ("--space",), ("--json",)),
 }
+
+_FUNCTIONS = {"list": "list_spaces", "import": "import_file"}
+"""Of the commands whose names are Python's."""
+
+_PARAMETERS = {"--json": "as_json", "-o": "output"}
+"""Of the options that are not called as their parameter is."""
 
 
 def recognised(arguments: list[str]) -> Callable[[], object] | None:
@@ -71,7 +79,9 @@ def recognised(arguments: list[str]) -> Callable[[], object] | None:
     if name == "run":
         is_ephemeral = found.pop("ephemeral", False)
         return partial(run_ephemeral, command, **found) if is_ephemeral else partial(run, command, **found)
-    return partial(list_spaces if name == "list" else globals()[name], **found)
+    if name == "export":
+        return partial(export, [found.pop("reference")], **found)
+    return partial(globals()[_FUNCTIONS.get(name, name)], **found)
 
 
 def _parsed(words: list[str], plain: _Plain) -> dict[str, Any] | None:
@@ -83,7 +93,7 @@ def _parsed(words: list[str], plain: _Plain) -> dict[str, Any] | None:
         if word not in plain.flags and word not in plain.values:
             free.append(word)
             continue
-        name = "as_json" if word == "--json" else word.removeprefix("--")
+        name = _PARAMETERS.get(word, word.removeprefix("--"))
         if name in found:
             return None
         found[name] = True if word in plain.flags else next(rest, "")
@@ -208,7 +218,7 @@ def record(
         )
     for warning in report.warnings:
         render.warn(warning)
-    with output.reporting():
+    with reporting():
         render.document(report.to_json()) if as_json else render.recorded(report)
     library.start_upkeep()
 
@@ -251,7 +261,7 @@ def init(
             editable_project=editable,
             on_progress=on_progress,
         )
-    with output.reporting():
+    with reporting():
         render.restored(report, as_json)
     library.start_upkeep()
 
@@ -286,7 +296,7 @@ def restore(
             yes=yes,
             on_progress=on_progress,
         )
-    with output.reporting():
+    with reporting():
         render.restored(report, as_json)
     library.start_filling()
 
@@ -307,7 +317,7 @@ def clone(
     report = clone_tree(source, target, relocate=relocate, map_project=map_project, maps=maps)
     for warning in report.warnings:
         render.warn(warning)
-    with output.reporting():
+    with reporting():
         render.document(report.to_json()) if as_json else render.cloned(report)
 
 
@@ -325,9 +335,70 @@ def delete(space: str | None = None, *, as_json: bool = False) -> None:
         )
     elif gone.state == "replaced":
         render.warn(f"what is at {gone.path} is not space {gone.name}, which it has replaced: it stays")
-    with output.reporting():
+    with reporting():
         if as_json:
             render.document({"space": gone.name, "path": gone.path})
         else:
             render.result(f"deleted space {gone.name} at {printable(gone.path)}")
     library.start_filling()
+
+
+def export(
+    references: list[str],
+    output: str,
+    *,
+    known: Sequence[str] = (),
+    compress: bool = False,
+    sign: str | None = None,
+    shown: str = "auto",
+    as_json: bool = False,
+) -> None:
+    """Write catalogs into a bundle."""
+    from holo.api import Hololib
+    from holo.cli import progress, render
+    from holo.errors import UsageError
+
+    is_stdout = output in STDOUT
+    if is_stdout and as_json:
+        raise UsageError("the bundle and its report cannot both go to standard output", "Leave out --json.")
+    if is_stdout and sys.stdout.isatty():
+        raise UsageError("a bundle cannot be shown on a terminal", "Send it into a pipe, or name a file: -o FILE.")
+    with progress.progress("export", "exporting", "blobs", form=progress.Form(shown), quiet=as_json) as on_progress:
+        report = Hololib().export(
+            references,
+            1 if is_stdout else output,
+            known=known,
+            compress=compress,
+            sign=sign,
+            on_progress=on_progress,
+        )
+    if not is_stdout:
+        with reporting():
+            render.document(report.to_json()) if as_json else render.exported(report)
+
+
+def import_file(
+    file: str | None,
+    name: str | None = None,
+    *,
+    rcc: str | None = None,
+    keep_setid: bool = False,
+    shown: str = "auto",
+    as_json: bool = False,
+) -> None:
+    """Take a bundle, or what another tool has packed, into the library."""
+    from holo.api import Hololib
+    from holo.cli import progress, render
+
+    library = Hololib()
+    with progress.progress("import", "importing", "blobs", form=progress.Form(shown), quiet=as_json) as on_progress:
+        if rcc is not None:
+            report = library.import_rcc(rcc, name, keep_setid=keep_setid, on_progress=on_progress)
+        else:
+            source = 0 if file is None or file == "-" else file
+            report = library.import_file(source, name, keep_setid=keep_setid, on_progress=on_progress)
+    for warning in report.warnings:
+        render.warn(warning)
+    with reporting():
+        render.document(report.to_json()) if as_json else render.imported(report)
+    library.start_upkeep()

@@ -25,9 +25,12 @@ from support.cli import Holo, Result
 SLOW = "from holo.cli import fast, program; fast.recognised = lambda _: None; program.main()"
 """The program without its fast path."""
 
-COMMANDS = ("run", "variables", "status", "record", "init", "restore", "clone", "delete", "list", "--version", "-V")
-VALUES = ("--space", "--to", "--strategy", "--catalog", "--name")
-OPTIONS = (*VALUES, "--json", "--ephemeral", "--force", "--verify", "--relocate")
+COMMANDS = (
+    *("run", "variables", "status", "record", "init", "restore", "clone", "delete", "list", "export", "import"),
+    *("--version", "-V"),
+)
+VALUES = ("--space", "--to", "--strategy", "--catalog", "--name", "--output", "-o")
+OPTIONS = (*VALUES, "--json", "--ephemeral", "--force", "--verify", "--relocate", "--compress")
 WORDS = (*COMMANDS, *OPTIONS, "--", "--yes", "--help", "-v", "-", "", "one", "two", "./é", "--to=x", "--sp")
 
 
@@ -38,7 +41,7 @@ class Calls:
         self.made: list[tuple[str, dict[str, Any]]] = []
         for name in (
             *("run", "run_ephemeral", "variables", "status"),
-            *("record", "init", "restore", "clone", "delete", "list_spaces", "version"),
+            *("record", "init", "restore", "clone", "delete", "list_spaces", "export", "import_file", "version"),
         ):
             monkeypatch.setattr(fast, name, self._recorder(name))
 
@@ -110,6 +113,10 @@ def test_what_is_recognised_is_what_typer_understands() -> None:
         "delete --space one",
         "list",
         "list --json",
+        "export one -o file",
+        "export --output file one --compress --json",
+        "import file",
+        "import file --name one --json",
         "--version",
         "-V",
     ],
@@ -135,6 +142,11 @@ def test_plain_lines_need_no_typer(line: str) -> None:
         "variables one two",
         "variables --shell fish",
         "variables -- one",
+        "export one",
+        "export one two -o file",
+        "export one -o -",
+        "import",
+        "import -",
         "variables --json --json",
         "status -v",
         "status --help",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Optional
 
 import typer
 
+from holo.cli import fast
 from holo.cli.app import command
 from holo.cli.options import Json, KeepSetid, Progress, Quiet, Verbose
-from holo.cli.output import STDOUT, reporting
+from holo.cli.output import reporting
 from holo.cli.progress import Form, progress
 from holo.errors import IntegrityError
 
@@ -46,27 +46,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write catalogs with all their content into one file: a bundle."""
-    from holo.api import Hololib
-    from holo.cli import render
-    from holo.errors import UsageError
-
-    output = "-" if output in STDOUT else output
-    if output == "-" and as_json:
-        raise UsageError("the bundle and its report cannot both go to standard output", "Leave out --json.")
-    if output == "-" and sys.stdout.isatty():
-        raise UsageError("a bundle cannot be shown on a terminal", "Send it into a pipe, or name a file: -o FILE.")
-    with progress("export", "exporting", "blobs", form=shown, quiet=as_json) as on_progress:
-        report = Hololib().export(
-            references,
-            1 if output == "-" else output,
-            known=known or (),
-            compress=compress,
-            sign=sign,
-            on_progress=on_progress,
-        )
-    if output != "-":
-        with reporting():
-            render.document(report.to_json()) if as_json else render.exported(report)
+    fast.export(references, output, known=known or (), compress=compress, sign=sign, shown=shown, as_json=as_json)
 
 
 @command(
@@ -95,24 +75,11 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Take a bundle, or what another tool has packed, into the library."""
-    from holo.api import Hololib
-    from holo.cli import render
     from holo.errors import UsageError
 
     if (file is None) is (rcc is None):
         raise UsageError("import takes one file, or one library of RCC", "Name a file, or a folder with --rcc.")
-    library = Hololib()
-    with progress("import", "importing", "blobs", form=shown, quiet=as_json) as on_progress:
-        if rcc is not None:
-            report = library.import_rcc(rcc, name, keep_setid=keep_setid, on_progress=on_progress)
-        else:
-            source = 0 if file is None or file == "-" else file
-            report = library.import_file(source, name, keep_setid=keep_setid, on_progress=on_progress)
-    for warning in report.warnings:
-        render.warn(warning)
-    with reporting():
-        render.document(report.to_json()) if as_json else render.imported(report)
-    library.start_upkeep()
+    fast.import_file(file, name, rcc=rcc, keep_setid=keep_setid, shown=shown, as_json=as_json)
 
 
 @command("verify", _GROUP, ["holo verify app", "holo verify app.holo --allowed-signers ~/.ssh/allowed_signers"])
