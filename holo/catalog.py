@@ -397,12 +397,19 @@ def directories_in(data: bytes) -> list[tuple[str, int, int]]:
     return [(decode(path), int(mode), int(time)) for path, mode, time in rows]
 
 
-_CONTENT = re.compile(rb'"(?:,(\d++),\d++,(-?\d++),")?+([0-9a-f]{64})"(\])?')
+_CONTENT = re.compile(rb'"(?:,(\d++),(\d++),(-?\d++),")?+([0-9a-f]{64})"(\])?')
 """The end of the row of a file: what is between the quotes of its name and its digest, and the digest."""
 
 
-Contents: TypeAlias = tuple[Sequence[str], Iterable[int], Iterable[int]]
-"""The digests, the modes and the mtimes in ns of some files."""
+class Contents(NamedTuple):
+    """The contents of some files, each a column."""
+
+    digests: Sequence[str]
+    modes: Iterable[int]
+    sizes: Iterable[int]
+    """in bytes"""
+    mtimes: Iterable[int]
+    """in ns"""
 
 
 def contents_in(data: bytes) -> Iterator[Contents]:
@@ -420,10 +427,10 @@ def contents_in(data: bytes) -> Iterator[Contents]:
         end = data.find(between, begin + _WINDOW) + len(between)
         end = end if end >= len(between) else len(data)
         if rows := _CONTENT.findall(data, begin, end):
-            modes, mtimes, digests_, ends = zip(*rows, strict=True)
+            modes, sizes, mtimes, digests_, ends = zip(*rows, strict=True)
             if not all(modes) or not all(ends):
                 raise ValueError("a name looks like a digest")
-            yield [*map(bytes.decode, digests_)], map(int, modes), map(int, mtimes)
+            yield Contents([*map(bytes.decode, digests_)], map(int, modes), map(int, sizes), map(int, mtimes))
         begin = end
 
 

@@ -196,7 +196,7 @@ class Catalogs:
 
         Far faster than :meth:`read`, as :meth:`directories` is.
         """
-        from holo.catalog import contents_in
+        from holo.catalog import Contents, contents_in
 
         data, is_own = self._document(digest)
         if is_own:
@@ -207,7 +207,16 @@ class Catalogs:
             else:
                 return
         for _, _, _, rows, _ in self.read(digest).directories:
-            yield [row[4] for row in rows], [row[1] for row in rows], [row[3] for row in rows]
+            if rows:
+                _, modes, sizes, mtimes, found = zip(*rows, strict=True)
+                yield Contents(found, modes, sizes, mtimes)
+
+    def sizes(self, digest: str) -> dict[str, int]:
+        """The contents of a catalog in its order: digest and size in bytes."""
+        found: dict[str, int] = {}
+        for part in self.contents(digest):
+            found.update(zip(part.digests, part.sizes, strict=True))
+        return found
 
     def _load(self, digest: str) -> tuple[Catalog, bool]:
         from holo.catalog import Catalog

@@ -105,11 +105,11 @@ def needs(library: Library, known: Mapping[str, Needs] | None = None) -> tuple[d
             continue
         blobs, links = set[str](), set[LinkKey]()
         try:
-            for part, modes, mtimes in library.catalogs.contents(digest):
-                contents = [*map(same.setdefault, part, part)]
+            for part in library.catalogs.contents(digest):
+                contents = [*map(same.setdefault, part.digests, part.digests)]
                 blobs.update(contents)
                 if has_links:  # else what a million files would need there is not worth its memory
-                    links.update(zip(contents, map(READ_ONLY.__and__, modes), mtimes, strict=True))
+                    links.update(zip(contents, map(READ_ONLY.__and__, part.modes), part.mtimes, strict=True))
         except NotFound:
             continue  # removed by somebody else just now
         except (CatalogInvalid, IntegrityError, ForeignFile) as error:

@@ -20,7 +20,6 @@ import json
 import os
 import re
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -456,6 +455,8 @@ def unnamed_file(folder: str | None = None) -> int:
 
     Whoever gets it closes it.
     """
+    import tempfile  # takes long, and few need it
+
     file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - its descriptor is what is used
     try:
         return os.dup(file.fileno())

@@ -16,11 +16,10 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from zlib import crc32
 
 from holo import platform
-from holo.catalog import Catalog
 from holo.content import Hole, Piece, Section, write_all
 from holo.errors import HoloError, UsageError, os_errors_as
 from holo.files import write_output
@@ -28,7 +27,6 @@ from holo.hololib import CatalogRef, Library
 from holo.hololib.blobs import WORTH_COMPRESSING
 from holo.hololib.frames import Compressor, frame_of, frame_pieces, most_compressed
 from holo.signatures import CATALOG, canonical, catalog_statement, sign
-from holo.transport.adopt import OnProgress
 from holo.transport.bundle import (
     EXTENTS,
     MANIFEST,
@@ -49,6 +47,9 @@ from holo.transport.extents import BlockTable, Fingerprints, Range, put_together
 from holo.transport.source import Blob, tasks_of
 from holo.transport.writer import Writer
 from holo.workers import pool
+
+if TYPE_CHECKING:
+    from holo.transport.adopt import OnProgress
 
 _SMALL = 64 << 10
 """Bytes up to which a blob's entry is put together in memory."""
@@ -87,21 +88,15 @@ class ExportReport(NamedTuple):
 class Cargo(NamedTuple):
     """What goes into a bundle, in its order."""
 
-    catalogs: Sequence[tuple[CatalogRef, Catalog]]
-    known: frozenset[str]
-    """digests of blobs that whoever imports it has already"""
+    catalogs: Sequence[CatalogRef]
+    blobs: list[Blob]
+    """each once, in the order of the catalogs"""
+    left_out: int
+    """blobs that whoever imports it has already"""
     without: Sequence[str]
     """the digests of the catalogs of which that is so"""
     signatures: Mapping[str, bytes]
     """by the digests of catalogs"""
-
-    def blobs(self) -> tuple[list[Blob], int]:
-        """Those to be written, each once, in the order of the catalogs; and how many others there are."""
-        wanted: dict[str, int] = {}
-        for _, catalog in self.catalogs:
-            wanted.update({row[4]: row[2] for _, row in catalog.files() if row[4] not in wanted})
-        written = [(digest, size) for digest, size in wanted.items() if digest not in self.known]
-        return written, len(wanted) - len(written)
 
 
 def cargo_of(library: Library, references: Sequence[str], known: Sequence[str], key: str | None = None) -> Cargo:
@@ -113,24 +108,26 @@ def cargo_of(library: Library, references: Sequence[str], known: Sequence[str], 
     """
     if not references:
         raise UsageError("there is nothing to export", "Name catalogs: `holo catalogs` shows which there are.")
-    found = [library.catalogs.resolve(reference, begun=True) for reference in references]
-    catalogs = {ref: library.catalogs.load(ref.digest) for ref in found}
-    blobs: set[str] = set()
+    catalogs = sorted({library.catalogs.resolve(reference, begun=True) for reference in references}, key=_place)
+    digests = list(dict.fromkeys(ref.digest for ref in catalogs))
+    wanted: dict[str, int] = {}
+    for digest in digests:
+        wanted.update(library.catalogs.sizes(digest))
+    held: set[str] = set()
     without: set[str] = set()
     for item in known:
         if os.path.isfile(item) and is_bundle(item):
             with opened(item) as bundle:
-                held = {digest for _, digest in bundle.manifest.catalogs}
-                for digest in held:
-                    blobs |= {row[4] for _, row in bundle.catalog(digest).files()}
-                without |= held
+                for _, digest in bundle.manifest.catalogs:
+                    held.update(row[4] for _, row in bundle.catalog(digest).files())
+                    without.add(digest)
         else:
             digest = library.catalogs.resolve(item, begun=True).digest
-            blobs |= {row[4] for _, row in library.catalogs.read(digest).files()}
+            held.update(library.catalogs.sizes(digest))
             without.add(digest)
-    digests = {ref.digest for ref in catalogs}
+    blobs = [blob for blob in wanted.items() if blob[0] not in held]
     signatures = _kept(library, digests) if key is None else _signed(library, digests, key)
-    return Cargo(sorted(catalogs.items(), key=_place), frozenset(blobs), sorted(without), signatures)
+    return Cargo(catalogs, blobs, len(wanted) - len(blobs), sorted(without), signatures)
 
 
 def _kept(library: Library, digests: Iterable[str]) -> dict[str, bytes]:
@@ -142,15 +139,15 @@ def _kept(library: Library, digests: Iterable[str]) -> dict[str, bytes]:
 
 def _signed(library: Library, digests: Iterable[str], key: str) -> dict[str, bytes]:
     """New signatures of catalogs, which the library keeps from now on."""
-    made = {digest: sign(catalog_statement(digest), CATALOG, key) for digest in sorted(digests)}
+    made = {digest: sign(catalog_statement(digest), CATALOG, key) for digest in digests}
     for digest, signature in made.items():
         library.catalogs.keep_signature(digest, signature, replace=True)
     return made
 
 
-def _place(item: tuple[CatalogRef, Catalog]) -> tuple[str, str]:
+def _place(ref: CatalogRef) -> tuple[str, str]:
     """Where a catalog comes in a bundle, in whatever order they were named."""
-    return item[0].digest, item[0].name
+    return ref.digest, ref.name
 
 
 def export(
@@ -168,7 +165,6 @@ def export(
     :class:`HoloError`.
     """
     started = time.monotonic()
-    blobs, left_out = cargo.blobs()
     written = 0
 
     def write(descriptor: int) -> bytes:
@@ -178,7 +174,7 @@ def export(
         if isinstance(output, str) and stat.S_ISREG(os.fstat(descriptor).st_mode):
             folder = os.path.dirname(os.path.realpath(output))
         writer = Writer(descriptor, folder, align=not compress)
-        _write(writer, library, cargo, blobs, compress, workers, on_progress)
+        _write(writer, library, cargo, compress, workers, on_progress)
         written = writer.position
         return b""
 
@@ -190,10 +186,10 @@ def export(
             write(output)
     return ExportReport(
         file=shown,
-        catalogs=tuple(ref for ref, _ in cargo.catalogs),
-        blobs=len(blobs),
-        left_out=left_out,
-        bytes_content=sum(size for _, size in blobs),
+        catalogs=tuple(cargo.catalogs),
+        blobs=len(cargo.blobs),
+        left_out=cargo.left_out,
+        bytes_content=sum(size for _, size in cargo.blobs),
         bytes_written=written,
         signatures=len(cargo.signatures),
         seconds=round(time.monotonic() - started, 3),
@@ -204,14 +200,13 @@ def _write(
     writer: Writer,
     library: Library,
     cargo: Cargo,
-    blobs: list[Blob],
     compress: bool,
     workers: int,
     on_progress: OnProgress | None,
 ) -> None:
-    manifest = Manifest(tuple(_named(ref) for ref, _ in cargo.catalogs), tuple(cargo.without))
+    manifest = Manifest(tuple(_named(ref) for ref in cargo.catalogs), tuple(cargo.without))
     writer.add(MANIFEST, manifest.to_json(), compress=False)
-    for digest in dict.fromkeys(ref.digest for ref, _ in cargo.catalogs):
+    for digest in dict.fromkeys(ref.digest for ref in cargo.catalogs):
         writer.add(catalog_entry(digest), library.catalogs.document(digest), compress=compress)
         if (signature := cargo.signatures.get(digest)) is not None:
             writer.add(signature_entry(digest), signature, compress=False)
@@ -221,7 +216,7 @@ def _write(
         table = BlockTable()
         parts: dict[str, tuple[Part, ...]] = {}
         count = done = 0
-        for item in _in_order(reader, blobs, workers):
+        for item in _in_order(reader, cargo.blobs, workers):
             found = None
             if isinstance(item, _Run):
                 writer.add_run(item.entries, Section(spool, item.start, item.length))
@@ -238,7 +233,7 @@ def _write(
                     _add_rest(writer, library, item.digest, item.size, rest, compress=compress)
             done += len(item.entries) if isinstance(item, _Run) else 1
             if on_progress is not None:
-                on_progress(done, len(blobs))
+                on_progress(done, len(cargo.blobs))
     finally:
         os.close(spool)
     if parts:

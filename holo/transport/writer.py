@@ -60,7 +60,10 @@ class Writer:
         self._flush()
         done = self._send(section)
         self.add_bytes(section.part(done, section.length - done).pieces())
-        self.entries += [entry._replace(start=start + entry.start, data=start + entry.data) for entry in entries]
+        self.entries += [
+            Entry(name, method, crc, stored, size, start + begin, start + data)
+            for name, method, crc, stored, size, begin, data in entries
+        ]
 
     def add_pieces(self, name: str, crc: int, size: int, pieces: Iterable[Piece]) -> None:
         """An entry with content that has no holes, as it is."""

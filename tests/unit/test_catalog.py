@@ -241,7 +241,7 @@ def test_directories_are_found_among_all_other_text(names: list[str]) -> None:
     )
     document = catalog.to_json()
     assert directories_in(document) == [each[:3] for each in catalog.directories]
-    rows = [(row[4], row[1], row[3]) for _, row in catalog.files()]
+    rows = [(row[4], row[1], row[2], row[3]) for _, row in catalog.files()]
     with patch("holo.catalog._WINDOW", 64):  # so that it reads the document in parts
         found = told(document)
         assert found == rows or (found is None and any(digests.EMPTY in name for name in names))
@@ -251,7 +251,7 @@ def test_directories_are_found_among_all_other_text(names: list[str]) -> None:
         assert told(document.replace(b'{"version":1', b'{"version":3')) is None
 
 
-def told(document: bytes) -> list[tuple[str, int, int]] | None:
+def told(document: bytes) -> list[tuple[str, int, int, int]] | None:
     """The rows that :func:`contents_in` finds; ``None`` if it is in doubt."""
     try:
         return [row for columns in contents_in(document) for row in zip(*columns, strict=True)]
