@@ -21,8 +21,13 @@ STORED = 0
 ZSTD = 93
 """Compression method, APPNOTE 4.4.5."""
 
+_METHODS = (STORED, ZSTD)
+
 _LOCAL = struct.Struct("<4sHHHHHLLLHH")
 _CENTRAL = struct.Struct("<4sHHHHHHLLLHHHHHLL")
+_TELLING = struct.Struct("<10xH4xLLLHH10xL")
+"""Of those fields the ones that are not the same in every entry, and not told by them."""
+
 _END_64 = struct.Struct("<4sQHHLLQQQQ")
 _LOCATOR = struct.Struct("<4sLQL")
 _END = struct.Struct("<4sHHHHLLH")
@@ -198,32 +203,33 @@ def _parse(data: bytes, end: int, damaged: Callable[[str], IntegrityError]) -> l
     while position < len(data):
         if len(data) - position < _CENTRAL.size:
             raise damaged("its directory breaks off")
-        fields = _CENTRAL.unpack_from(data, position)
-        _, _, _, _, method, _, _, crc, stored, size, named, extra, _, _, _, _, start = fields
-        position += _CENTRAL.size
+        method, crc, stored, size, named, extra, start = _TELLING.unpack_from(data, position)
+        position += _CENTRAL.size + named
         try:
-            name = data[position : position + named].decode("ascii")
-            position += named
-            if _WIDE in (size, stored, start):
+            name = data[position - named : position].decode("ascii")
+            if extra:
                 wide = [value for value in (size, stored, start) if value == _WIDE]
                 values = iter(struct.unpack_from(f"<{len(wide)}Q", data, position + _EXTRA.size))
                 size, stored, start = (next(values) if value == _WIDE else value for value in (size, stored, start))
-            position += extra
+                position += extra
         except (UnicodeDecodeError, struct.error):
             raise damaged("its directory is malformed") from None
-        if method not in (STORED, ZSTD) or (method == STORED and stored != size) or not 0 < named <= _LONGEST_NAME:
+        if method not in _METHODS or (method == STORED and stored != size) or not 0 < named <= _LONGEST_NAME:
             raise damaged(f"an entry of it is not of holo's kinds: {name[:_LONGEST_NAME]!r}")
         rows.append((name, method, crc, stored, size, start))
     entries = []
     expected = 0
-    starts = [start for *_, start in rows]
-    for (name, method, crc, stored, size, start), following in zip(rows, [*starts[1:], end], strict=False):
-        data_start = following - stored
-        gap = data_start - start - _LOCAL.size - len(name) - (_EXTRA.size + 16 if _is_wide(stored, size) else 0)
-        if start != expected or gap < 0 or gap >= BLOCK + _EXTRA.size or 0 < gap < _EXTRA.size:
+    following = (row[5] for row in rows[1:])
+    for name, method, crc, stored, size, start in rows:
+        next_start = next(following, end)
+        data_start = next_start - stored
+        gap = data_start - start - _LOCAL.size - len(name)
+        if _is_wide(stored, size):
+            gap -= _EXTRA.size + 16
+        if start != expected or (gap and not _EXTRA.size <= gap < BLOCK + _EXTRA.size):
             raise damaged("its entries do not follow each other")
         entries.append(Entry(name, method, crc, stored, size, start, data_start))
-        expected = following
+        expected = next_start
     if expected != end:
         raise damaged("its entries do not follow each other")
     return entries
