@@ -85,7 +85,10 @@ class FolderStore:
         try:
             with os.scandir(self._path(folder)) as entries:
                 for entry in entries:
-                    found = entry.stat(follow_symlinks=False)
+                    try:
+                        found = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:  # removed just now, which says nothing of the others
+                        continue
                     if entry.name.startswith(beginning) and stat.S_ISREG(found.st_mode):
                         yield Item(f"{folder}/{entry.name}", found.st_size, found.st_mtime)
         except FileNotFoundError:

@@ -187,6 +187,19 @@ def test_folder_lists_objects_and_nothing_else(places: Places, monkeypatch: pyte
     assert [*store.items(".drafts/")] == []
 
 
+def test_object_that_is_removed_meanwhile_hides_no_other(places: Places) -> None:
+    """A collection takes what a listing of names lacks for unneeded."""
+    place = places.new("folder")
+    for number in range(9):
+        place.objects.write(f"names/{number}", b"x")
+    order = [f"names/{name}" for name in os.listdir(Path(place.to, "names"))]
+    listing = connect(place.url).items("names/")
+    found = [next(listing).key]
+    place.objects.remove(order[1])
+    found += [item.key for item in listing]
+    assert set(found) - {order[1]} == {*order} - {order[1]}
+
+
 def test_folder_that_is_not_mounted_is_no_empty_remote(tmp_path: Path) -> None:
     store = connect(str(tmp_path / "none"))
     reads: list[Callable[[], object]] = [
