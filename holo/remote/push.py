@@ -261,7 +261,8 @@ def _send(
     folder = library.folder("incoming")
     note = os.path.join(folder, f"push-{catalog.digest}")
     sender = _Sender(library, remote, folder, look_first=is_there(note))
-    os.close(os.open(note, os.O_WRONLY | os.O_CREAT, 0o600))
+    with suppress(FileExistsError):  # of a push that was killed, in a shared library another user's
+        os.close(os.open(note, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     slots = dict(plan.known)
     packs = done = 0
     sizes = dict(plan.missing)
@@ -278,7 +279,7 @@ def _send(
     if old:
         _rely_on(remote, old, rubbish.read(remote))
     remote.create_small(catalog_key(catalog.digest), object_of(catalog, slots))
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, PermissionError):
         os.unlink(note)
     return packs
 

@@ -105,29 +105,31 @@ class PackSource:
     @contextmanager
     def _whole(self, pack: Pack) -> Iterator[int]:
         path = os.path.join(self._folder, pack.digest)
-        file = self._open(path)
+        named = self._open(path)
+        file = named if named is not None else unnamed_file(self._folder)
         try:
             self._fetch_whole(pack, file)
             yield file
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+            if named is not None:
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
         finally:
             os.close(file)
 
-    def _open(self, path: str) -> int:
-        """The file that a pack is fetched into; one without a name if somebody else is fetching it as well."""
+    def _open(self, path: str) -> int | None:
+        """The file that a pack is fetched into; ``None`` if it is somebody else's, or they are fetching it as well."""
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         try:
             file = os.open(path, flags, 0o600)
             refuse_second_name(file)
         except OSError as error:
             if isinstance(error, PermissionError):  # another user's, in a shared library
-                return unnamed_file(self._folder)
+                return None
             raise HoloError(f"cannot write {path}: {error.strerror}", advice(error)) from error
         if platform.lock(file, exclusive=True, wait=False):
             return file
         os.close(file)
-        return unnamed_file(self._folder)
+        return None
 
     def _fetch_whole(self, pack: Pack, file: int) -> None:
         for fresh in (False, True):  # a cache between here and there may be wrong, and so may what was left of it here

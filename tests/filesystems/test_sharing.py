@@ -22,6 +22,7 @@ import pytest
 from holo import digest as digests
 from holo.catalog import Catalog
 from holo.hololib.blobs import SEALED_MODE, SEALED_MTIME_NS
+from holo.hololib.layout import FOLDERS
 from support import records
 from support.cli import Result
 from support.filesystems import Filesystem
@@ -228,6 +229,56 @@ def test_signature_belongs_to_the_user_who_signed_first(shared: Shared) -> None:
         assert shared(user, "check", "--json").json()["problems"] == []
     names = sorted(os.listdir(shared.home / "hololib/catalog"))
     assert [name[64:] for name in names] == [".json", ".sig"]
+
+
+def test_recipe_makes_every_folder(shared: Shared) -> None:
+    """One that a user makes belongs to that user, and nobody else can write to it."""
+    assert {*os.listdir(shared.home / "hololib")} == {*FOLDERS}
+
+
+def test_push_goes_on_past_the_note_of_another_user(shared: Shared) -> None:
+    """A push that is killed leaves a note. In the sticky folder nobody else can write or remove it."""
+    digest = shared(ADA, "record", shared.tree(ADA), "--name", "app", "--json").json()["digest"]
+    remotes = {user: shared.folder(user) / "remote" for user in (ADA, BOB)}
+    for user, remote in remotes.items():
+        remote.mkdir()
+        os.chown(remote, user.uid, user.uid)
+    shared(ADA, "push", "app", remotes[ADA])
+    incoming = shared.home / "hololib/incoming"
+    assert os.listdir(incoming) == []
+    note = incoming / f"push-{digest}"
+    note.touch(0o600)
+    os.chown(note, ADA.uid, GROUP)
+    shared(BOB, "push", "app", remotes[BOB])
+    assert [item["name"] for item in shared(BOB, "remote", "list", remotes[BOB], "--json").json()["names"]] == ["app"]
+    assert note.exists()
+    # Nor is a file made where somebody else's symlink of that name leads.
+    note.unlink()
+    target = shared.folder(BOB) / "made"
+    note.symlink_to(target)
+    os.lchown(note, ADA.uid, GROUP)
+    (remotes[BOB] / "catalogs" / digest).unlink()
+    shared(BOB, "push", "app", remotes[BOB])
+    assert not target.exists()
+
+
+def test_pull_goes_on_past_the_pack_of_another_user(shared: Shared) -> None:
+    """A pull that is killed leaves what it has of a pack. In the sticky folder nobody else can read or remove it."""
+    (shared.tree(ADA) / "large").write_bytes(os.urandom(9000))  # so that the pack comes whole
+    shared(ADA, "record", shared.tree(ADA), "--name", "app")
+    remote = shared.folder(ADA) / "remote"
+    remote.mkdir()
+    os.chown(remote, ADA.uid, ADA.uid)
+    shared(ADA, "push", "app", remote)
+    shared(ADA, "catalogs", "app", "--remove")
+    shared(ADA, "gc")
+    (pack,) = os.listdir(remote / "packs")
+    left = shared.home / "hololib/incoming" / pack
+    left.touch(0o600)
+    os.chown(left, ADA.uid, GROUP)
+    shared(BOB, "pull", "app", remote)
+    assert left.exists()
+    shared(BOB, "init", "bobs", "app")
 
 
 def test_user_without_a_name_cannot_use_signatures(shared: Shared) -> None:
