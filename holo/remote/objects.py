@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from holo.content import Section, write_all
@@ -50,7 +51,13 @@ class ObjectStore:
     """
 
     def __init__(self, url: str) -> None:
+        """Raises :class:`UsageError` where obstore is not installed."""
         self.name = of_one(url).rstrip("/")
+        if find_spec("obstore") is None:
+            raise UsageError(
+                f"{self.name} needs the package obstore, which is not installed",
+                "It comes with the extra `remote`: `pip install obstore`.",
+            )
         self._url = url.rstrip("/")
         self._store: obstore.store.ObjectStore | None = None
         self._process = 0
@@ -196,13 +203,8 @@ class ObjectStore:
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:
-        try:
-            from obstore import exceptions
-        except ImportError:
-            raise UsageError(
-                f"{self.name} needs the package obstore, which is not installed",
-                "It comes with the extra `remote`: `pip install obstore`.",
-            ) from None
+        from obstore import exceptions
+
         try:
             yield
         except FileNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -258,3 +259,11 @@ def test_url_that_is_no_remote_is_refused(url: str) -> None:
         return
     with pytest.raises(UsageError):
         connect(url)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+def test_bucket_without_obstore_names_what_to_install(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(UsageError, match="needs the package obstore") as caught:
+        connect(f"{scheme}://bucket/x")
+    assert caught.value.hint == "It comes with the extra `remote`: `pip install obstore`."
