@@ -30,7 +30,8 @@ _PIECE = 1 << 18
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which the same request may succeed: RFC 9110, section 15; RFC 6585, section 4."""
 
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_NUMBER = r"[0-9]{1,18}"  # a longer one is nonsense, and thousands of digits are an error of Python's
+_RANGE = re.compile(rf"bytes ({_NUMBER})-{_NUMBER}/({_NUMBER}|\*)")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -70,17 +71,15 @@ class HttpStore:
                 found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
                 if found is None or int(found[1]) != start:
                     raise Interrupted("the server answered another range than it was asked for")
-                size = None if found[3] == "*" else int(found[3])
+                size = None if found[2] == "*" else int(found[2])
                 yield Reply(size, start, self._pieces(response), None)
             else:
-                length = response.headers.get("Content-Length", "")
-                yield Reply(int(length) if length.isdecimal() else None, 0, self._pieces(response), None)
+                yield Reply(_length(response), 0, self._pieces(response), None)
 
     def size(self, key: str) -> int | None:
         try:
             with self._asked("HEAD", key, {}) as response:
-                length = response.headers.get("Content-Length", "")
-                return int(length) if length.isdecimal() else 0
+                return _length(response) or 0
         except Absent:
             return None
 
@@ -178,6 +177,12 @@ def _new_session(*, may_be_forged: bool) -> requests.Session:
             return target
 
     return Session()
+
+
+def _length(response: requests.Response) -> int | None:
+    """The bytes of an answer, if the server says how many."""
+    text = response.headers.get("Content-Length", "")
+    return int(text) if re.fullmatch(_NUMBER, text) is not None else None
 
 
 def _pause(response: requests.Response) -> float | None:

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from email.utils import formatdate
 from pathlib import Path
 from types import SimpleNamespace
@@ -296,6 +296,23 @@ def test_retry_after_is_seconds_or_a_date(said: str | int) -> None:
         assert pause == 0 or (pause is not None and 2000 < pause <= 3000)
     else:
         assert pause is None
+
+
+@pytest.mark.parametrize("status", [200, 206])
+def test_length_of_thousands_of_digits_is_no_length(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python refuses to read such a number."""
+    many = "9" * 5000
+    headers = {"Content-Length": many, "Content-Range": f"bytes 1-{many}/{many}"}
+    store = http.HttpStore("https://host/x")
+    answer = SimpleNamespace(status_code=status, headers=headers)
+    monkeypatch.setattr(store, "_asked", lambda *_: nullcontext(answer))
+    if status == 206:
+        with pytest.raises(Interrupted), store.get("packs/x", 1):
+            pass
+        return
+    with store.get("packs/x") as reply:
+        assert reply.size is None
+    assert store.size("packs/x") == 0
 
 
 def test_object_larger_than_it_can_be_is_refused_before_all_of_it_came() -> None:
