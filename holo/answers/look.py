@@ -6,7 +6,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from shlex import quote
 from typing import NamedTuple
 
@@ -142,13 +142,16 @@ def _opened_space(home: Home, space: Space, path: str) -> Iterator[Walker]:
 def _on_disk(walker: Walker, path: str) -> list[Entry] | None:
     try:
         directory = walker.open(path)
-        with platform.listing(directory) as found:
-            names = [entry.name for entry in found]
-        base = f"{path}/" if path else ""
-        return [_entry(directory, base + name, name) for name in names]
     except (FileNotFoundError, NotADirectoryError):
         entry = _one_on_disk(walker, path)
         return [entry] if entry is not None else None
+    base = f"{path}/" if path else ""
+    there = []
+    with platform.listing(directory) as found:
+        for name in [entry.name for entry in found]:
+            with suppress(FileNotFoundError):  # it has just been removed
+                there.append(_entry(directory, base + name, name))
+    return there
 
 
 def _one_on_disk(walker: Walker, path: str) -> Entry | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from holo import HoloError, Hololib, NotFound, UsageError
+from holo import HoloError, Hololib, NotFound, UsageError, platform
 from holo import history as histories
 from holo.platform import Directory
 from holo.walk import Walker
@@ -60,6 +60,22 @@ def test_what_is_shown_is_what_is_there(holo: Holo, filesystem: Filesystem) -> N
                 if each.is_symlink() or each.is_dir() or each.is_file(follow_symlinks=False)
             ]
             assert sorted(shown) == sorted(there)
+
+
+@local
+def test_file_that_is_removed_meanwhile_is_not_listed(holo: Holo, space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are."""
+    (space / "passing").touch()
+    expected = {entry.path for entry in Hololib(holo.home).ls("one")} - {"passing"}
+    status = platform.status
+
+    def remove_first(directory: Directory, name: str) -> os.stat_result:
+        if name == "passing":
+            (space / name).unlink()
+        return status(directory, name)
+
+    monkeypatch.setattr(platform, "status", remove_first)
+    assert {entry.path for entry in Hololib(holo.home).ls("one")} == expected
 
 
 @local
