@@ -55,8 +55,8 @@ def add(path: str, event: Event) -> None:
         flags |= getattr(os, name, 0)
     with suppress(OSError):
         descriptor = os.open(path, flags, 0o666)
+        refuse_second_name(descriptor)  # which closes it then
         try:
-            refuse_second_name(descriptor)
             size = os.fstat(descriptor).st_size
             if size:
                 os.lseek(descriptor, -1, os.SEEK_END)

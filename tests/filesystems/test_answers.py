@@ -291,6 +291,26 @@ def test_a_history_does_not_grow_for_ever(holo: Holo, space: Path) -> None:
     assert [event.made for event in found[1:]] == list(range(found[1].made, 900))
 
 
+@local
+def test_a_history_with_a_second_name_is_left_alone(holo: Holo, space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be any file. Its descriptor is closed once: by then, the number may be that of another thread's file."""
+    path = holo.holotree / ".spaces" / "one.history"
+    (holo.root / "other").hardlink_to(path)
+    before = path.read_bytes()
+    [made] = histories.events(str(path))
+    closed: list[int] = []
+    close = os.close
+
+    def note(descriptor: int) -> None:
+        closed.append(descriptor)
+        close(descriptor)
+
+    monkeypatch.setattr(os, "close", note)
+    histories.add(str(path), made)
+    assert path.read_bytes() == before
+    assert len(closed) == 1
+
+
 def test_no_secret_is_in_a_history(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["run", "https://ada:secret@host/x?token=secret", "--", "secret"]
     monkeypatch.setattr("sys.argv", ["/usr/bin/holo", *words])
