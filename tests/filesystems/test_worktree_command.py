@@ -82,6 +82,15 @@ def test_a_worktree_has_what_the_first_checkout_has(holo: Holo, app: Path) -> No
     assert added(holo, bare, holo.root / "two", "-b", "two") == {".venv": "cloned"}
 
 
+def test_what_cannot_be_copied_is_named(holo: Holo, app: Path) -> None:
+    """Python's own modules raise errors of the system without a number."""
+    (app / ".env").unlink()
+    os.mkfifo(app / ".env")
+    said = holo("worktree", "add", "../feature", cwd=app, code=1).stderr
+    assert f"cannot copy {app}/.env to {holo.root}/feature/.env: `{app}/.env` is a named pipe\n" in said
+    assert not (holo.root / "feature").exists()
+
+
 def test_outside_of_a_repository_git_is_not_to_blame(holo: Holo) -> None:
     said = holo("worktree", "add", "x", cwd=holo.root, code=1).stderr
     assert "not a git repository" in said
