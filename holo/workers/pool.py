@@ -36,6 +36,9 @@ _F_GETPIPE_SZ = 1032
 """fcntl(2), Linux. A pipe holds 64 KiB, or less for a user with very many pipes (pipe(7))."""
 
 
+_FEWER = "Allow this user more processes (`ulimit -u`), or use fewer `workers` (settings.yaml)."
+
+
 def run(
     function: Callable[[Task], Result],
     tasks: Sequence[Task],
@@ -118,7 +121,6 @@ def _run_in_processes(
     import pickle  # noqa: F401 - once for all workers; a command that has none spares it
 
     # A queue entry is the first task number of a stride, so that any number of tasks fits the pipe.
-
     queue, feed = os.pipe()
     stride = -(-len(tasks) // (fcntl.fcntl(feed, _F_GETPIPE_SZ) // _NUMBER.size))
     children: dict[int, int] = {}
@@ -132,7 +134,12 @@ def _run_in_processes(
         with signals.blocked() as mask:
             for _ in range(workers):
                 receive, send = os.pipe()
-                child = os.fork()
+                try:
+                    child = os.fork()
+                except OSError as error:
+                    os.close(receive)
+                    os.close(send)
+                    raise HoloError(f"cannot start a worker process: {error.strerror}", _FEWER) from error
                 if child == 0:
                     _work(function, tasks, queue, stride, send, parent, mask, in_child)
                 os.close(send)

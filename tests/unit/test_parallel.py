@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import resource
@@ -316,6 +317,25 @@ def test_an_exit_in_a_worker_does_not_end_the_parents_business() -> None:
 
 
 # -- stopping ---------------------------------------------------------------------------------------------
+
+
+@linux
+def test_worker_that_cannot_be_started_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user has as many processes as the system allows (RLIMIT_NPROC). Those that were started end."""
+    fork = os.fork
+    left = [1, 1]
+
+    def fork_twice() -> int:
+        if not left:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        left.pop()
+        return fork()
+
+    monkeypatch.setattr(os, "fork", fork_twice)
+    with at_most(10), pytest.raises(HoloError, match="cannot start a worker process: Resource temp") as caught:
+        list(pool.run(str, range(9), 3))
+    assert caught.value.hint is not None
+    assert "ulimit -u" in caught.value.hint
 
 
 @linux
