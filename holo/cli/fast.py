@@ -216,10 +216,7 @@ def record(
         report = library.record(
             directory, name, skip_special=skip_special, keep_setid=keep_setid, on_progress=on_progress
         )
-    for warning in report.warnings:
-        render.warn(warning)
-    with reporting():
-        render.document(report.to_json()) if as_json else render.recorded(report)
+    render.report(report, render.recorded, as_json, report.warnings)
     library.start_upkeep()
 
 
@@ -261,8 +258,7 @@ def init(
             editable_project=editable,
             on_progress=on_progress,
         )
-    with reporting():
-        render.restored(report, as_json)
+    render.report(report, render.restored, as_json, filter(None, (report.strategy.warning, *report.warnings)))
     library.start_upkeep()
 
 
@@ -296,8 +292,7 @@ def restore(
             yes=yes,
             on_progress=on_progress,
         )
-    with reporting():
-        render.restored(report, as_json)
+    render.report(report, render.restored, as_json, filter(None, (report.strategy.warning, *report.warnings)))
     library.start_filling()
 
 
@@ -315,10 +310,7 @@ def clone(
     from holo.cli import render
 
     report = clone_tree(source, target, relocate=relocate, map_project=map_project, maps=maps)
-    for warning in report.warnings:
-        render.warn(warning)
-    with reporting():
-        render.document(report.to_json()) if as_json else render.cloned(report)
+    render.report(report, render.cloned, as_json, report.warnings)
 
 
 def delete(space: str | None = None, *, as_json: bool = False) -> None:
@@ -373,8 +365,7 @@ def export(
             on_progress=on_progress,
         )
     if not is_stdout:
-        with reporting():
-            render.document(report.to_json()) if as_json else render.exported(report)
+        render.report(report, render.exported, as_json)
 
 
 def import_file(
@@ -397,8 +388,5 @@ def import_file(
         else:
             source = 0 if file is None or file == "-" else file
             report = library.import_file(source, name, keep_setid=keep_setid, on_progress=on_progress)
-    for warning in report.warnings:
-        render.warn(warning)
-    with reporting():
-        render.document(report.to_json()) if as_json else render.imported(report)
+    render.report(report, render.imported, as_json, report.warnings)
     library.start_upkeep()

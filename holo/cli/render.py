@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from holo import streams
 from holo.cli import output
@@ -47,7 +47,11 @@ if TYPE_CHECKING:
     )
 
 
-Reports = TypeVar("Reports", "GcReport", "CheckReport", "VerifyReport", "UninstallReport")
+class _Report(Protocol):
+    def to_json(self) -> dict[str, Any]: ...
+
+
+Found = TypeVar("Found", bound=_Report)
 
 _ROOMY, _TIGHT = (2, 10), (1, 8)
 
@@ -70,12 +74,22 @@ def raw(text: str) -> None:
     sys.stdout.buffer.write(os.fsencode(text))
 
 
-def report(found: Reports, show: Callable[[Reports], None], as_json: bool) -> None:
-    """A report that takes several lines, or none with `-q`."""
-    if as_json:
-        document(found.to_json())
-    elif not streams.is_quiet():
-        show(found)
+def report(
+    found: Found,
+    show: Callable[[Found], None],
+    as_json: bool,
+    warnings: Iterable[str] = (),
+    *,
+    is_done: bool = True,
+) -> None:
+    """What a command has done, after its warnings; with `-q`, only those. ``is_done``: see :func:`output.reporting`."""
+    for warning in warnings:
+        warn(warning)
+    with output.reporting(is_done=is_done):
+        if as_json:
+            document(found.to_json())
+        elif not streams.is_quiet():
+            show(found)
 
 
 def warn(message: str) -> None:
@@ -290,11 +304,10 @@ def cloned(report: CloneReport) -> None:
         *details,
         f"{report.used}: {printable(report.reason)}" if report.reason else report.used,
     )
-    if not streams.is_quiet():
-        for old, new, files in report.mapped:
-            print(f"  {printable(old)} is {printable(new)} in {count(files, 'file')} of it")
-        for path in report.also:
-            print(f"  {printable(path)} was cloned as well")
+    for old, new, files in report.mapped:
+        print(f"  {printable(old)} is {printable(new)} in {count(files, 'file')} of it")
+    for path in report.also:
+        print(f"  {printable(path)} was cloned as well")
 
 
 def worktree_added(report: WorktreeReport) -> None:
@@ -324,13 +337,7 @@ def hooked(report: HookReport, *, is_removal: bool) -> None:
     result(f"{done} {printable(report.path)}" if report.changed else f"{printable(report.path)} is as it should be")
 
 
-def restored(report: RestoreReport, as_json: bool) -> None:
-    """The report of a restore, after its warnings."""
-    for warning in filter(None, (report.strategy.warning, *report.warnings)):
-        warn(warning)
-    if as_json:
-        document(report.to_json())
-        return
+def restored(report: RestoreReport) -> None:
     ways = {
         "reflinked": report.reflinked,
         "hardlinked": report.hardlinked,

@@ -65,6 +65,11 @@ def test_a_result_is_one_line_and_more_or_nothing_if_asked(library: Holo, name: 
 
 def test_quiet_leaves_warnings_and_the_exit_code(library: Holo) -> None:
     assert library("gc", "-q").stdout == ""
+    remote = library.root / "remote"
+    remote.mkdir()
+    for action in ("check", "gc"):
+        assert library("remote", action, remote).stdout != ""
+        assert library("remote", action, remote, "-q").stdout == ""
     [blob, *_] = (library.library / "library").glob("*/*")
     blob.chmod(0o644)
     blob.write_bytes(b"damaged")

@@ -69,13 +69,12 @@ def sbom(
     from holo.cli import render
 
     found = Hololib().sbom(reference, None if output in STDOUT else output)
+    if found.file is not None:
+        render.report(found, render.listed, as_json, found.warnings)
+        return
     for warning in found.warnings:
         render.warn(warning)
-    if found.file is None:
-        print(found.document, end="")
-        return
-    with reporting():
-        render.document(found.to_json()) if as_json else render.listed(found)
+    print(found.document, end="")
 
 
 @command("du", _GROUP, ["holo du", "holo du job-1 ./.venv", "holo du --output usage.svg"])
@@ -129,8 +128,7 @@ def collect_garbage(
     from holo.cli import render
 
     report = Hololib().gc(dry_run=dry_run, keep_days=keep_days, keep_last=keep_last, max_size=max_size, missing=missing)
-    with reporting(is_done=not dry_run):
-        render.report(report, render.collected, as_json)
+    render.report(report, render.collected, as_json, is_done=not dry_run)
 
 
 @command("check", _GROUP, ["holo check", "holo check --repair --from /mnt/backup/hololib", "holo check --space job-1"])
@@ -175,7 +173,6 @@ def check(
         return
     with progress("check", "checking", "items", form=shown, quiet=as_json) as on_progress:
         report = Hololib().check(repair=repair, sources=source or (), spaces=space or None, on_progress=on_progress)
-    with reporting():
-        render.report(report, partial(render.checked, is_repair=repair), as_json)
+    render.report(report, partial(render.checked, is_repair=repair), as_json)
     if not report.is_sound:
         raise typer.Exit(IntegrityError.exit_code)

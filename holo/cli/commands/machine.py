@@ -11,7 +11,6 @@ import typer
 from holo import streams
 from holo.cli.app import command
 from holo.cli.options import Json, Progress, Quiet
-from holo.cli.output import reporting
 from holo.cli.progress import Form, progress
 from holo.errors import HoloError, UsageError
 
@@ -124,8 +123,7 @@ def uninstall(
     if not dry_run:
         wanted = yes or (bool(report.spaces) and _ask_for_spaces(report, as_json))
         report = library.uninstall(spaces=wanted)
-    with reporting(is_done=not dry_run):
-        render.report(report, render.uninstalled, as_json)
+    render.report(report, render.uninstalled, as_json, is_done=not dry_run)
     if report.failed:
         raise typer.Exit(HoloError.exit_code)
 

@@ -52,8 +52,7 @@ def push(
     shared = Hololib().remote(remote)
     with progress("push", "pushing", "bytes", form=shown, quiet=as_json, requests=shared.requests) as on_progress:
         report = shared.push(references, sign=sign, dry_run=dry_run, on_progress=on_progress)
-    with reporting():
-        render.document(report.to_json()) if as_json else render.pushed(report)
+    render.report(report, render.pushed, as_json, is_done=not dry_run)
 
 
 @command(
@@ -80,10 +79,7 @@ def pull(
     shared = library.remote(remote)
     with progress("pull", "pulling", "bytes", form=shown, quiet=as_json, requests=shared.requests) as on_progress:
         report = shared.pull(reference, name, keep_setid=keep_setid, dry_run=dry_run, on_progress=on_progress)
-    for warning in report.warnings:
-        render.warn(warning)
-    with reporting():
-        render.document(report.to_json()) if as_json else render.pulled(report)
+    render.report(report, render.pulled, as_json, report.warnings, is_done=not dry_run)
     library.start_upkeep()
 
 
@@ -137,16 +133,14 @@ def remote(
     if action is Action.GC:
         with progress("remote gc", "looking", "objects", form=shown, quiet=as_json, requests=shared.requests) as told:
             collected = shared.gc(grace=grace, dry_run=dry_run, on_progress=told)
-        with reporting():
-            render.document(collected.to_json()) if as_json else render.remote_collected(collected)
+        render.report(collected, render.remote_collected, as_json, is_done=not dry_run)
         return
     if action is Action.CHECK:
         with progress(
             "remote check", "checking", "objects", form=shown, quiet=as_json, requests=shared.requests
         ) as told:
             found = shared.check(read=read, repair=repair, on_progress=told)
-        with reporting():
-            render.document(found.to_json()) if as_json else render.remote_checked(found)
+        render.report(found, render.remote_checked, as_json)
         if found.problems:
             raise typer.Exit(IntegrityError.exit_code)
         return

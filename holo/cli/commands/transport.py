@@ -9,7 +9,6 @@ import typer
 from holo.cli import fast
 from holo.cli.app import command
 from holo.cli.options import Json, KeepSetid, Progress, Quiet, Verbose
-from holo.cli.output import reporting
 from holo.cli.progress import Form, progress
 from holo.errors import IntegrityError
 
@@ -101,7 +100,6 @@ def verify(
 
     with progress("verify", "verifying", "blobs", form=shown, quiet=as_json) as on_progress:
         report = Hololib().verify(what, allowed_signers=allowed_signers, on_progress=on_progress)
-    with reporting():
-        render.report(report, render.verified, as_json)
+    render.report(report, render.verified, as_json)
     if not report.is_sound:
         raise typer.Exit(IntegrityError.exit_code)

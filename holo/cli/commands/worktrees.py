@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -59,15 +60,11 @@ def worktree(
     library = Hololib()
     if action is Action.REMOVE:
         removed = library.remove_worktree(path, arguments or ())
-        with reporting():
-            render.document(removed.to_json()) if as_json else render.worktree_removed(removed)
+        render.report(removed, render.worktree_removed, as_json)
         library.start_filling()
         return
     report = library.add_worktree(path, arguments or ())
-    for warning in report.warnings:
-        render.warn(warning)
-    with reporting():
-        render.document(report.to_json()) if as_json else render.worktree_added(report)
+    render.report(report, render.worktree_added, as_json, report.warnings)
     library.start_filling()
 
 
@@ -118,8 +115,7 @@ def hook(
         return
     if install or remove:
         report = library.install_hook(kind) if install else library.remove_hook(kind)
-        with reporting():
-            render.document(report.to_json()) if as_json else render.hooked(report, is_removal=remove)
+        render.report(report, partial(render.hooked, is_removal=remove), as_json)
         return
     text = library.hook(kind)
     with reporting(is_done=False):
