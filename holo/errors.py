@@ -29,6 +29,7 @@ def printable(text: str) -> str:
     )
 
 
+MOUNT_PROC = "Mount /proc first."
 _MAKE_ROOM = "Free some space on that filesystem."
 _OTHER_HOME = "Choose a home that you may write to, with HOLO_HOME or `home` in settings.yaml."
 _BE_ALLOWED = "Check its owner and mode, and those of the folders above it."
@@ -49,8 +50,12 @@ _ADVICE = {
 
 
 def advice(error: BaseException | None) -> str | None:
-    """What to do about an error of the system, where its number tells; or ``None``."""
-    return _ADVICE.get(error.errno or 0) if isinstance(error, OSError) else None
+    """What to do about an error of the system, where its number tells, or its file; or ``None``."""
+    if not isinstance(error, OSError):
+        return None
+    if error.errno == errno.ENOENT and str(error.filename).startswith("/proc/self/"):
+        return MOUNT_PROC
+    return _ADVICE.get(error.errno or 0)
 
 
 def advice_at_home(error: OSError) -> str | None:

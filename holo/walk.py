@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from holo import platform
-from holo.errors import Conflict, HoloError, NotFound
+from holo.errors import MOUNT_PROC, Conflict, HoloError, NotFound
 from holo.platform import Directory
 
 
@@ -113,7 +113,7 @@ def mounted_inside(path: str) -> str | None:
     except OSError as error:
         raise HoloError(
             f"nobody can tell whether something is mounted inside {path}: {error.filename}: {error.strerror}",
-            "Mount /proc first.",
+            MOUNT_PROC,
         ) from error
 
 

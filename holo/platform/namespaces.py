@@ -180,8 +180,18 @@ def unmount(path: str) -> None:
     _check(_libc.umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW))
 
 
+def has_proc() -> bool:
+    """Whether /proc is mounted. Without it no view is possible, and nothing that is mounted by descriptor."""
+    return os.path.lexists("/proc/self")
+
+
+def reason(code: int) -> str:
+    """What to say of an error of a view or a mount: without /proc a file of that is not there."""
+    return "/proc is not mounted" if code == errno.ENOENT and not has_proc() else os.strerror(code)
+
+
 def may_mount() -> bool:
-    """Whether this process has the right to mount for everybody."""
+    """Whether this process has the right to mount for everybody. Raises :class:`OSError` without /proc."""
     return bool(_capabilities() >> _CAP_SYS_ADMIN & 1)
 
 

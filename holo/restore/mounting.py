@@ -88,6 +88,11 @@ def supply_mount(job: Job) -> Done:
 def _decide(job: Job) -> Decision:
     """Whether everybody is to see the space. Raises :class:`StrategyUnavailable`."""
     decision = Decision(job.options.strategy, Method.OVERLAY)
+    if sys.platform == "linux" and not namespaces.has_proc():
+        raise StrategyUnavailable(
+            f"cannot mount the space {job.target.path}: /proc is not mounted",
+            "Mount /proc first, or choose another strategy.",
+        )
     if sys.platform == "linux" and namespaces.may_mount():
         return decision
     if job.options.strict:

@@ -75,7 +75,7 @@ def why_not_for_all(folder: str) -> str | None:
             namespaces.mount_overlay(OVERLAY, target, (lower,), upper, work)
             namespaces.unmount(target)
         except OSError as error:
-            return error.strerror
+            return namespaces.reason(error.errno or 0)
         finally:
             remove_at(folder)
         return None
@@ -101,7 +101,7 @@ def why_not_mounted(folder: str) -> str | None:
             remove_at(folder)
         if code in _PASSING:
             raise OSError(code, os.strerror(code), folder)
-        return os.strerror(code) if code else None
+        return namespaces.reason(code) if code else None
     return _ONLY_LINUX
 
 

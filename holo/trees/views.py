@@ -102,7 +102,9 @@ def _refused(space: Space, error: OSError | NoOverlayError) -> HoloError:
             f"space {space.name!r} is in use by processes that this command does not see: {space.path}",
             "They may be in a container or a sandbox, or this command is. Run it again when they have ended.",
         )
-    what = error.strerror if isinstance(error, OSError) else str(error)
+    what = str(error)
+    if sys.platform == "linux" and isinstance(error, OSError):
+        what = namespaces.reason(error.errno or 0)
     return Conflict(f"cannot enter the space {space.path}: {what}", f"What was changed in it is in {space.upper}.")
 
 
@@ -125,7 +127,7 @@ else:
                 os.mkdir(path)
             _Child(folder, target, Lower(layer, tree)).end()
         except OSError as error:
-            return error.strerror
+            return namespaces.reason(error.errno or 0)
         finally:
             remove_at(folder)
         return None
