@@ -28,7 +28,7 @@ from holo.checkout.populate import unpack
 from holo.errors import HoloError
 from holo.hololib.locks import locked
 from support import fiemap, records
-from support.cli import Holo
+from support.cli import Holo, eventually
 from support.faults import Outcome, Supervisor
 from support.filesystems import Filesystem
 from support.scenarios import spread
@@ -648,6 +648,13 @@ def start(holo: Holo, *arguments: str | Path) -> subprocess.Popen[str]:
     )
 
 
+def has_handlers(process: int) -> bool:
+    """Whether holo has begun: before that Python itself would end by Ctrl-C, and show where."""
+    found = re.search(r"^SigCgt:\t(\w+)$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return bool(int(found[1], 16) & 1 << signal.SIGTERM - 1)
+
+
 def moments(holo: Holo, path: Path, count: int) -> list[float]:
     """Seconds after the start, over the whole time that the command takes."""
     began = time.monotonic()
@@ -702,7 +709,8 @@ def test_ctrl_c_at_any_moment_of_a_build(holo: Holo, folder: Path, torture: bool
     again(holo)
     for seconds in points:
         process = start(holo, "init", "--space", "one", path)
-        time.sleep(max(seconds, 0.2))  # Python itself has started
+        eventually(lambda process=process: has_handlers(process.pid))
+        time.sleep(seconds)
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
         assert process.returncode in (0, 130), errors

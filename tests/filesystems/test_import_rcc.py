@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 
 from support import compare, libraries, rcc, trees
-from support.cli import Holo
+from support.cli import Holo, start_until
 from support.rcc import RccLibrary
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "rcc-venv.zip"
@@ -398,18 +397,15 @@ def test_what_is_not_known(holo: Holo) -> None:
 @local
 def test_what_a_killed_import_leaves_is_removed(holo: Holo) -> None:
     source = rcc.environment(holo.root / "env")
-    for number in range(600):
-        trees.write(source / "share" / "many" / str(number), str(number))
     library = RccLibrary()
     library.record(source)
     path = library.zip(holo.root / "hololib.zip")
-    process = Holo.start(holo, "import", path)
-    while not (stages := [*holo.holotree.glob(".build-*/0/*")]):
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.001)
+    process = start_until(holo, "holo.interop.record", "import", path)
     process.kill()
     process.communicate()
-    assert stages[0].parents[1].stat().st_mode & 0o777 == 0o700
+    [stage] = holo.holotree.glob(".build-*")
+    assert os.listdir(stage / "0") != []
+    assert stage.stat().st_mode & 0o777 == 0o700
     holo("gc")
     assert left(holo) == []
     assert os.listdir(holo.library / "builds") == []

@@ -122,7 +122,7 @@ def test_who_wants_it_alone_is_not_kept_waiting_by_others_that_overlap(holo: Hol
         for _ in range(3):
             with locked_library(library, exclusive=True, on_wait=lambda _: None):
                 pass
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 20  # most often below one second; without the pending lock, for ever
     finally:
         over.set()
         for thread in fleet:

@@ -92,6 +92,43 @@ class Holo:
         return {**kept, **own, **(more or {})}
 
 
+STOPS = """
+import importlib, sys
+module, _, name = sys.argv.pop(1).rpartition(".")
+module = importlib.import_module(module)
+function = getattr(module, name)
+
+def wait(*arguments, **options):
+    print("here", flush=True)
+    sys.stdin.read()
+    return function(*arguments, **options)
+
+setattr(module, name, wait)
+from holo.__main__ import main
+main()
+"""
+
+
+def start_until(holo: Holo, function: str, *arguments: Argument) -> subprocess.Popen[str]:
+    """Start it, and return when it is about to call a function, by the name that its caller has for that.
+
+    It goes on when its standard input is closed, as `communicate` does.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-X", "utf8", "-c", STOPS, function, *arguments],
+        env=holo.environment(),
+        cwd=holo.root,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    if process.stdout.readline() != "here\n":
+        raise AssertionError(process.communicate())
+    return process
+
+
 PATIENCE = 60.0
 """Seconds."""
 

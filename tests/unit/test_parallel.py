@@ -89,25 +89,32 @@ def test_one_worker_works_in_order_and_here() -> None:
 
 
 @linux
-def test_several_workers_are_processes() -> None:
-    def slow(_task: int) -> int:
-        time.sleep(0.005)
+def test_several_workers_are_processes(tmp_path: Path) -> None:
+    """Each task waits until all have begun, so none of them can do two."""
+
+    def meet(task: int) -> int:
+        (tmp_path / str(task)).touch()
+        while len(os.listdir(tmp_path)) < 3:
+            time.sleep(0.001)
         return os.getpid()
 
-    processes = set(pool.run(slow, range(40), 3))
-    assert os.getpid() not in processes
-    assert 2 <= len(processes) <= 3
+    with at_most(20):
+        processes = list(pool.run(meet, range(3), 3))
+    assert len({os.getpid(), *processes}) == 4
 
 
 @linux
-def test_results_come_as_they_are_ready() -> None:
+def test_results_come_as_they_are_ready(tmp_path: Path) -> None:
     def wait(task: int) -> int:
-        time.sleep(0.3 if task == 0 else 0)
+        while task == 0 and not os.listdir(tmp_path):
+            time.sleep(0.001)
         return task
 
-    results = list(pool.run(wait, range(20), 2))
-    assert results[-1] == 0
-    assert results[:-1] == list(range(1, 20))
+    with at_most(20):
+        results = pool.run(wait, range(20), 2)
+        assert [next(results) for _ in range(19)] == list(range(1, 20))
+        (tmp_path / "go").touch()
+        assert list(results) == [0]
 
 
 @linux
@@ -241,17 +248,20 @@ def test_a_failing_preparation_is_one_error() -> None:
 
 
 @linux
-def test_what_was_done_before_an_error_is_reported() -> None:
+def test_what_was_done_before_an_error_is_reported(tmp_path: Path) -> None:
     def fail(task: int) -> int:
         if task == 9:
-            time.sleep(0.2)
+            while not os.listdir(tmp_path):
+                time.sleep(0.001)
             raise HoloError("the last")
         return task
 
-    seen: list[int] = []
-    with pytest.raises(HoloError, match="the last"):
-        seen.extend(pool.run(fail, range(10), 2))
-    assert sorted(seen) == list(range(9))
+    with at_most(20):
+        results = pool.run(fail, range(10), 2)
+        assert sorted(next(results) for _ in range(9)) == list(range(9))
+        (tmp_path / "go").touch()
+        with pytest.raises(HoloError, match="the last"):
+            next(results)
 
 
 @linux
