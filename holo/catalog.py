@@ -306,7 +306,7 @@ def parse_quickly(data: bytes) -> Document | None:
     try:
         document = _parse_in_parts(data)
         if document is None:
-            document = json.loads(data.decode(), object_pairs_hook=_unique)
+            document = json.loads(data.decode(), object_pairs_hook=unique)
             if type(document) is dict and "directories" in document:
                 document["directories"] = _rows_of(document["directories"], {})
     except (ValueError, RecursionError):
@@ -329,7 +329,7 @@ def _parse_in_parts(data: bytes) -> Document | None:
     head = _HEAD.match(data)
     if head is None:
         return None
-    decoder = json.JSONDecoder(object_pairs_hook=_unique)
+    decoder = json.JSONDecoder(object_pairs_hook=unique)
     directories: list[DirectoryRow] = []
     same: dict[int, int] = {}
     begin = head.end()
@@ -353,7 +353,7 @@ def _parse_in_parts(data: bytes) -> Document | None:
             window *= 2
         else:
             raise ValueError("a directory is not JSON")
-    document: Document = json.loads((data[: head.end()] + data[begin - 1 :]).decode(), object_pairs_hook=_unique)
+    document: Document = json.loads((data[: head.end()] + data[begin - 1 :]).decode(), object_pairs_hook=unique)
     document["directories"] = directories
     return document
 
@@ -439,7 +439,8 @@ def _decoded(text: bytes) -> str:
     return unescape(json.loads(b'"%b"' % text)) if b"\\" in text else text.decode()
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, for ``object_pairs_hook``. Raises :class:`ValueError` if a key stands twice in it."""
     table = dict(pairs)
     if len(table) != len(pairs):
         raise ValueError("a key stands twice in one object")

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any, Protocol
 
-from holo.catalog import MAX_DEPTH
+from holo.catalog import MAX_DEPTH, unique
 from holo.errors import IntegrityError, NotFound, UsageError, os_errors_as
 from holo.files import names_in, open_file
 from holo.interop.siphash import SipHash128
@@ -182,19 +182,12 @@ def _environment(store: Store, name: str) -> Environment:
 def parse(data: bytes, origin: str) -> dict[str, Any]:
     """The document of a catalog. Raises :class:`IntegrityError`."""
     try:
-        document = json.loads(data.decode(), object_pairs_hook=_unique)
+        document = json.loads(data.decode(), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{origin} cannot be read: {error}", "It is damaged: get it again.") from error
     if not isinstance(document, dict):
         raise IntegrityError(f"{origin} is not a JSON object", "It is damaged: get it again.")
     return document
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return table
 
 
 def read_tree(document: dict[str, Any], origin: str) -> tuple[ForeignTree, str]:

@@ -23,11 +23,11 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from holo import digest as digests
 from holo import platform
-from holo.catalog import Catalog
+from holo.catalog import Catalog, unique
 from holo.content import Section, write_all
 from holo.errors import HoloError, IntegrityError, NotFound, advice, os_errors_as
 from holo.files import SMALL, open_file
@@ -344,7 +344,7 @@ class Bundle(Near):
         if data.count(b",") > 4 * MOST_PARTS:
             raise self._damaged(f"{EXTENTS} is too large")
         try:
-            document = json.loads(data, object_pairs_hook=_once)
+            document = json.loads(data, object_pairs_hook=unique)
             parts = {digest: tuple(Part(*part) for part in rows) for digest, rows in document.items()}
             is_right = all(
                 digests.is_digest(digest) and rows and all(map(_is_part, rows)) for digest, rows in parts.items()
@@ -479,10 +479,3 @@ def _is_part(part: Part) -> bool:
         and 0 <= part.offset < 1 << 63
         and (part.digest is not None or not part.offset)
     )
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a key stands twice")
-    return table
