@@ -54,16 +54,11 @@ class Fault:
             return [path, other] if self.action is damage.swap else [path]
         tree = next(parent for parent in randomly.choice(candidates).parents if parent.parent.name == "golden")
         path, other = randomly.sample([path for path in candidates if tree in path.parents], 2)
-        set_writable(tree, True)
+        damage.set_writable(tree, True)
         self.action(path, other, randomly)
         if randomly.random() < 0.5:
-            set_writable(tree, False)
+            damage.set_writable(tree, False)
         return [tree]
-
-
-def set_writable(tree: Path, writable: bool) -> None:
-    value = "false" if writable else "true"
-    subprocess.run(["btrfs", "property", "set", "-f", tree, "ro", value], check=True)
 
 
 def targets(home: Path, kind: str) -> list[Path]:

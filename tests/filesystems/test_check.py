@@ -551,11 +551,6 @@ def golden(used: UsedLibrary) -> Path:
     return tree
 
 
-def set_writable(tree: Path, writable: bool) -> None:
-    value = "false" if writable else "true"
-    subprocess.run(["btrfs", "property", "set", "-f", tree, "ro", value], check=True)
-
-
 GOLDEN_DAMAGE = {
     "edited": lambda tree: damage.flip(tree / "data", tree / "data", RANDOM),
     "removed": lambda tree: (tree / "small").unlink(),
@@ -572,10 +567,10 @@ GOLDEN_DAMAGE = {
 def test_a_golden_tree_that_was_changed_is_found_and_never_used(used: UsedLibrary, what: str, protected: bool) -> None:
     used.library.init("first", "env")
     tree = golden(used)
-    set_writable(tree, True)
+    damage.set_writable(tree, True)
     GOLDEN_DAMAGE[what](tree)
     if protected:
-        set_writable(tree, False)
+        damage.set_writable(tree, False)
     assert found(used.check()) == [("golden", str(tree), ["env"], ["first", "one"])]
     path = used.library.init("second", "env").path
     assert compare.differences(used.source, Path(path)) == []
@@ -605,7 +600,7 @@ def test_a_damaged_outline_is_found_and_never_used(used: UsedLibrary, action: da
 def test_a_repair_removes_a_changed_golden_tree(used: UsedLibrary) -> None:
     used.library.init("first", "env")
     tree = golden(used)
-    set_writable(tree, True)
+    damage.set_writable(tree, True)
     (tree / "data").write_bytes(b"changed")
     (problem,) = assert_repaired(used).problems
     assert problem.repaired == "removed; it is made again when it is needed"

@@ -30,7 +30,7 @@ from holo.hololib import Library
 from holo.hololib.blobs import SEALED_MTIME_NS
 from holo.trees.overlay import Layers
 from support import compare, filesystems, trees
-from support.cli import Holo, Result
+from support.cli import Holo, Result, eventually
 from support.filesystems import Filesystem
 from support.forks import Forks, User
 
@@ -102,7 +102,7 @@ class Home:
         process = self.forks.start(
             "run", "--ephemeral", "--space", space, *options, "--", *command, env=self.environment(), user=self.user
         )
-        wait_for((gate / "path").exists)
+        eventually((gate / "path").exists)
         pid = int((gate / "pid").read_text())
         inside = Inside(process, pid, Path((gate / "path").read_text()))
         try:
@@ -153,13 +153,6 @@ class Inside:
     def seen(self) -> Path:
         """The environment as the command sees it."""
         return Path(f"/proc/{self.pid}/root{self.path}")
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it does not happen"
-        time.sleep(0.005)
 
 
 def give(tree: Path, user: User) -> None:
@@ -443,7 +436,7 @@ def test_closing_the_terminal_ends_the_command(home: Home) -> None:
     try:
         assert b"ready" in os.read(terminal, 100)
         os.close(terminal)
-        wait_for(lambda: os.waitid(os.P_PID, holo, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+        eventually(lambda: os.waitid(os.P_PID, holo, os.WEXITED | os.WNOHANG | os.WNOWAIT))
     finally:
         os.kill(holo, signal.SIGKILL)
         status = os.waitpid(holo, 0)[1]
@@ -635,8 +628,8 @@ def test_ctrl_c_when_the_command_has_ended_costs_nothing(home: Home) -> None:
     script = f"trap '' TERM; sleep 100 & cd $HOLO_SPACE_PATH; echo kept > new; echo $$ > {pid}; exit 7"
     command = ["run", "--ephemeral", "--space", "web", "--keep", "saved", "--", "sh", "-c", script]
     holo = home.forks.start(*command, env=home.environment(), user=home.user)
-    wait_for(lambda: pid.exists() and pid.read_text())
-    wait_for(lambda: not Path(f"/proc/{int(pid.read_text())}").exists())
+    eventually(lambda: pid.exists() and pid.read_text())
+    eventually(lambda: not Path(f"/proc/{int(pid.read_text())}").exists())
     os.kill(holo, signal.SIGINT)
     assert home.forks.wait(holo) == 7
     assert (home.path("saved") / "new").read_text() == "kept\n"
@@ -653,7 +646,7 @@ def test_killed_holo_leaves_nothing_running(home: Home, command: tuple[str, ...]
         os.kill(inside.holo, signal.SIGKILL)
         inside.is_killed = True
     assert inside.code == -signal.SIGKILL
-    wait_for(lambda: not Path(f"/proc/{inside.pid}/root{inside.path}").exists())
+    eventually(lambda: not Path(f"/proc/{inside.pid}/root{inside.path}").exists())
     assert list((home.own / "runs").iterdir()) != []
     home(*command)
     assert list((home.own / "runs").iterdir()) == []
@@ -678,7 +671,7 @@ def test_killed_at_any_moment(home: Home, torture: bool, faults: Callable[[int, 
             time.sleep(chance.random() / 30)
             os.kill(process, signal.SIGKILL)
         assert {home.forks.wait(process) for process in running} <= {0, -signal.SIGKILL}
-        wait_for(home.is_idle)
+        eventually(home.is_idle)
         assert home.spaces() == ["web"]
         assert home.left() == []
     assert compare.snapshot(home.path()) == before

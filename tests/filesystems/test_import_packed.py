@@ -33,14 +33,6 @@ def expected(entries: list[Entry], place: Path, prefix: Path) -> Path:
     return place
 
 
-def left(holo: Holo) -> list[str]:
-    """All files in the home but locks, and all that is not a space or a folder of the library."""
-    files = [str(path) for path in holo.home.rglob("*") if not path.is_dir() and path.suffix != ".lock"]
-    return [path for path in files if not path.endswith("hololib/lock")] + [
-        str(path) for path in holo.holotree.glob(".*") if path.name != ".spaces"
-    ]
-
-
 @pytest.mark.parametrize("suffix", packs.COMPRESSIONS)
 def test_an_environment_of_conda_runs_elsewhere(holo: Holo, suffix: str) -> None:
     entries = packs.conda(f"{holo.root}/where/it/was", binary=False)

@@ -39,14 +39,6 @@ def places(holo: Holo, prefix: Path) -> dict[str, Path]:
     return {"short": holo.root / "s", "equal": prefix.with_name("X" * len(prefix.name)), "longer": longer}
 
 
-def left(holo: Holo) -> list[str]:
-    """All files in the home but locks, and all that is not a space or a folder of the library."""
-    files = [str(path) for path in holo.home.rglob("*") if not path.is_dir() and path.suffix != ".lock"]
-    return [path for path in files if not path.endswith("hololib/lock")] + [
-        str(path) for path in holo.holotree.glob(".*") if path.name != ".spaces"
-    ]
-
-
 def test_restored_trees_are_what_rcc_recorded(holo: Holo) -> None:
     _import_and_restore(holo, "gzip")
 
@@ -112,7 +104,7 @@ def test_a_library_in_place_with_several_catalogs(holo: Holo) -> None:
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     refused = holo("import", "--rcc", folder, "--name", "app", code=2)
     assert "2 catalogs" in refused.stderr
-    assert left(holo) == []
+    assert libraries.left(holo) == []
     said = holo("import", "--rcc", folder, "--json").json()["catalogs"]
     assert [item["name"] for item in said] == ["aaaav12.linux_amd64", "bbbbv12.linux_amd64"]
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -132,7 +124,7 @@ def test_an_error_in_one_catalog_imports_none(holo: Holo) -> None:
     library.blobs[rcc.sha256(f"#!{holo.root}/two/bin/hello\n".encode())] = gzip.compress(b"another")
     said = holo("import", library.zip(holo.root / "hololib.zip"), code=3)
     assert "is not what RCC recorded" in said.stderr
-    assert left(holo) == []
+    assert libraries.left(holo) == []
 
 
 @local
@@ -306,7 +298,7 @@ def test_hostile_libraries_are_refused(holo: Holo, case: str) -> None:
         said = holo("import", *source, code=code)
         assert words in said.stderr
         assert len(said.stderr.splitlines()) <= 2
-        assert left(holo) == []
+        assert libraries.left(holo) == []
         assert {path for path in holo.root.rglob("*") if holo.home not in (path, *path.parents)} == before
         shutil.rmtree(holo.home, ignore_errors=True)
 
@@ -355,7 +347,7 @@ def test_hostile_zips_are_refused(holo: Holo, case: str) -> None:
                 archive.writestr(entry, catalogs[case] if entry == name else content)
     said = holo("import", path, code=3)
     assert len(said.stderr.splitlines()) == 2
-    assert left(holo) == []
+    assert libraries.left(holo) == []
 
 
 class _nothing:  # noqa: N801
@@ -373,7 +365,7 @@ def test_a_file_that_ends_early_is_refused(holo: Holo) -> None:
     for number in range(1, 20):
         short.write_bytes(data[: len(data) * number // 20])
         assert "is damaged" in holo("import", short, code=3).stderr
-    assert left(holo) == []
+    assert libraries.left(holo) == []
 
 
 @local
@@ -391,7 +383,7 @@ def test_what_is_not_known(holo: Holo) -> None:
     assert "no library of RCC" in holo("import", "--rcc", holo.root, code=1).stderr
     for arguments in ([], [text, "--rcc", holo.root], [text, "--name", "no name"]):
         holo("import", *arguments, code=2)
-    assert left(holo) == []
+    assert libraries.left(holo) == []
 
 
 @local
@@ -407,7 +399,7 @@ def test_what_a_killed_import_leaves_is_removed(holo: Holo) -> None:
     assert os.listdir(stage / "0") != []
     assert stage.stat().st_mode & 0o777 == 0o700
     holo("gc")
-    assert left(holo) == []
+    assert libraries.left(holo) == []
     assert os.listdir(holo.library / "builds") == []
     holo("import", path)
     holo("check")

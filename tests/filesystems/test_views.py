@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from support import compare, trees
+from support.cli import eventually
 from support.forks import Forks, User
 from support.machines import Machine, Make
 
@@ -83,7 +84,7 @@ def started(ada: Machine, forks: Forks, script: str = "") -> Inside:
     ready = ada.root / f"ready-{os.urandom(4).hex()}"
     waiting = f"{script}\necho > {shlex.quote(str(ready))}; exec sleep 60"
     process = forks.start("run", "job", "--", "sh", "-c", waiting, env=ada.environment(), user=ADA, memory=0)
-    wait_for(ready.exists)
+    eventually(ready.exists)
     return Inside(process, place(ada))
 
 
@@ -96,13 +97,6 @@ def inside(ada: Machine, forks: Forks, script: str = "") -> Iterator[Inside]:
     finally:
         os.kill(there.process, signal.SIGTERM)
         assert forks.wait(there.process) == -signal.SIGTERM
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it does not happen"
-        time.sleep(0.005)
 
 
 def is_pristine(ada: Machine, there: Inside) -> bool:
@@ -176,7 +170,7 @@ def test_what_is_in_use_stays(ada: Machine, forks: Forks) -> None:
     script = "unshare -Urm sleep 60 & echo $! > $HOLO_SPACE_PATH/sandbox"
     with inside(ada, forks, script) as first, inside(ada, forks) as second:
         sandbox = int((second.seen / "sandbox").read_text())
-        wait_for(lambda: os.readlink(f"/proc/{sandbox}/ns/mnt") != first.namespace)
+        eventually(lambda: os.readlink(f"/proc/{sandbox}/ns/mnt") != first.namespace)
         assert first.namespace == second.namespace
     try:
         assert "in its view" in ada("restore", "job", code=1).stderr
@@ -184,7 +178,7 @@ def test_what_is_in_use_stays(ada: Machine, forks: Forks) -> None:
         assert "does not see" in ada("run", "job", "--", "true", code=1).stderr
     finally:
         os.kill(sandbox, signal.SIGKILL)
-    wait_for(lambda: not Path(f"/proc/{sandbox}").exists())
+    eventually(lambda: not Path(f"/proc/{sandbox}").exists())
     assert run(ada, "./bin/hello") == f"hello from {place(ada)}\n"
 
 
@@ -200,7 +194,7 @@ def test_never_two_mounts(ada: Machine, forks: Forks) -> None:
             for user, command in ((ADA.uid, ["sleep", "60"]), (1002, ["sh", "-c", fake]))
         ]
         try:
-            wait_for(lambda: all(Path(f"/proc/{each.pid}/comm").read_text() == "sleep\n" for each in strangers))
+            eventually(lambda: all(Path(f"/proc/{each.pid}/comm").read_text() == "sleep\n" for each in strangers))
             assert f"holo-view-{note.name}" in Path(f"/proc/{strangers[1].pid}/mountinfo").read_text()
             texts = [os.readlink(f"/proc/{process}/ns/mnt") for process in ("self", *(each.pid for each in strangers))]
             for text in ("", "x" * 99, *texts):
@@ -225,7 +219,7 @@ def test_many_at_once(ada: Machine, forks: Forks) -> None:
     os.chown(meeting, 1001, 1001)
     command = ("run", "job", "--", "sh", "-c", script, meeting)
     processes = [forks.start(*command, env=ada.environment(), user=ADA, memory=0) for _ in range(6)]
-    wait_for(lambda: len([*meeting.glob("*[0-9]")]) == 6)
+    eventually(lambda: len([*meeting.glob("*[0-9]")]) == 6)
     namespaces = {path.read_text() for path in meeting.glob("*[0-9]")}
     (meeting / "go").touch()
     assert [forks.wait(process) for process in processes] == [0] * 6

@@ -133,7 +133,7 @@ PATIENCE = 60.0
 """Seconds."""
 
 
-def eventually(is_so: Callable[[], bool]) -> None:
+def eventually(is_so: Callable[[], object]) -> None:
     """Wait for what another process does."""
     deadline = time.monotonic() + PATIENCE
     while not is_so():

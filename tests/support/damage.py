@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,3 +76,9 @@ QUIET: tuple[Action, ...] = (flip, truncate, delete, zero, swap, duplicate)
 """``other`` is a second file of the same kind, which only a swap changes as well."""
 
 OBVIOUS: tuple[Action, ...] = (touch, replace_by_directory, replace_by_symlink)
+
+
+def set_writable(tree: Path, writable: bool) -> None:
+    """Let a subvolume that is read-only be changed, or protect it again."""
+    value = "false" if writable else "true"
+    subprocess.run(["btrfs", "property", "set", "-f", tree, "ro", value], check=True)

@@ -53,3 +53,11 @@ def torn(holo: Holo) -> list[Path]:
             if not unsealed and not is_sound(path):
                 found.append(path)
     return found
+
+
+def left(holo: Holo) -> list[str]:
+    """All files in the home but locks, and all that is not a space or a folder of the library."""
+    files = [str(path) for path in holo.home.rglob("*") if not path.is_dir() and path.suffix != ".lock"]
+    return [path for path in files if not path.endswith("hololib/lock")] + [
+        str(path) for path in holo.holotree.glob(".*") if path.name != ".spaces"
+    ]
