@@ -1,4 +1,7 @@
-"""The compressed form of content: one zstd frame (RFC 8878). Inflating one never takes more memory than it may."""
+"""The compressed form of content: one zstd frame (RFC 8878), and nothing after it.
+
+Inflating one never takes more memory than it may.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,9 @@ ZSTD_LEVEL = 1
 _WINDOW = 8 << 20
 """Bytes of memory that a compressed blob may ask for while it is inflated: what RFC 8878 wants of a decoder. holo's
 own ask for half a megabyte."""
+
+_LONGEST_HEADER = 18
+"""Bytes (RFC 8878, 3.1.1.1)."""
 
 
 def may_be_frame(status: os.stat_result, size: int) -> bool:
@@ -89,7 +95,10 @@ def frame_pieces(content: Iterable[bytes], size: int) -> Iterator[bytes]:
 
 
 def inflate(frame: Section, size: int) -> Iterable[bytes]:
-    """The content of a frame, not verified; never more than one chunk beyond ``size``, whatever the frame claims."""
+    """The content of a frame, not verified; never more than one chunk beyond ``size``, whatever the frame claims.
+
+    Raises :class:`ContentMismatch` for what is no frame, or more than one frame: nobody would read the rest.
+    """
     return (_inflate_small(frame, size),) if size <= CHUNK else _inflate_in_pieces(frame, size)
 
 
@@ -101,7 +110,9 @@ def _inflate_small(frame: Section, size: int) -> bytes:
         # The frame's own claim decides how much memory is taken, so it is checked first.
         if zstandard.frame_content_size(data) != size:
             raise zstandard.ZstdError("it claims another size")
-        return _contexts().decompressor.decompress(data)
+        if not size:  # of which zstandard looks at nothing but the header
+            _refuse_more(frame)
+        return _contexts().decompressor.decompress(data, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise _not_a_frame(error) from None
 
@@ -115,8 +126,34 @@ def _inflate_in_pieces(frame: Section, size: int) -> Iterator[bytes]:
             while given <= size and (chunk := reader.read(CHUNK)):
                 given += len(chunk)
                 yield chunk
+        if given <= size:
+            _refuse_more(frame)
     except zstandard.ZstdError as error:
         raise _not_a_frame(error) from None
+
+
+def _refuse_more(frame: Section) -> None:
+    """Raise what is raised for no frame if something follows one that could be inflated."""
+    import zstandard
+
+    if (end := _end_of(frame)) < frame.length and frame.part(end, 1).beginning(1):
+        raise zstandard.ZstdError("more follows it")
+
+
+def _end_of(frame: Section) -> int:
+    """Where a frame ends: after its last block, or the checksum behind that (RFC 8878, 3.1.1)."""
+    import zstandard
+
+    beginning = frame.beginning(_LONGEST_HEADER)
+    position, is_last = zstandard.frame_header_size(beginning), False
+    while not is_last:
+        block = frame.part(position, 3).beginning(3)
+        if len(block) < 3:
+            raise zstandard.ZstdError("it changes meanwhile")
+        header = int.from_bytes(block, "little")
+        is_last, is_repeated_byte = bool(header & 1), header >> 1 & 3 == 1
+        position += 3 + (1 if is_repeated_byte else header >> 3)
+    return position + 4 * zstandard.get_frame_parameters(beginning).has_checksum
 
 
 def _not_a_frame(error: Exception) -> ContentMismatch:
@@ -142,8 +179,7 @@ def stored_content(descriptor: int, most: int | None = None) -> tuple[str, int]:
     import zstandard
 
     try:
-        # The longest header: RFC 8878, 3.1.1.1.
-        size = zstandard.frame_content_size(platform.read_at(descriptor, 18, 0))
+        size = zstandard.frame_content_size(platform.read_at(descriptor, _LONGEST_HEADER, 0))
     except zstandard.ZstdError as error:
         raise _not_a_frame(error) from None
     if size < 0 or (most is not None and size > most):

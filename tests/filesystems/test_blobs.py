@@ -21,7 +21,7 @@ from holo import platform
 from holo.content import Section
 from holo.errors import HoloError, IntegrityError
 from holo.hololib import Library, frames
-from holo.hololib.blobs import SEALED_MODE, SEALED_MTIME_NS, Blobs, raw_name
+from holo.hololib.blobs import SEALED_MODE, SEALED_MTIME_NS, Blobs, content_matches, raw_name
 from holo.hololib.verified import CHUNK, ContentMismatch, verified_chunks
 from holo.transport.source import Folder, verified_pieces
 from support import trees
@@ -362,6 +362,36 @@ def test_a_bomb_is_an_integrity_error_and_takes_little_memory(blobs: Blobs, bomb
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+TAILS = {
+    "byte": b"\0",
+    "empty-frame": zstandard.compress(b""),
+    "skippable-frame": b"\x50\x2a\x4d\x18\x01\0\0\0x",
+    "much": bytes(100_000),
+}
+
+
+@pytest.mark.parametrize("content", [b"", SMALL, bytes(CHUNK), bytes(CHUNK + 1), LARGE], ids=len)
+@pytest.mark.parametrize("tail", TAILS)
+def test_nothing_follows_a_frame(blobs: Blobs, tail: str, content: bytes) -> None:
+    """Nobody would read it, and it would go along into bundles."""
+    digest, size = digests.of(content), len(content)
+    for has_checksum in (False, True):
+        frame = zstandard.ZstdCompressor(write_checksum=has_checksum).compress(content)
+        path = add(blobs, content, compress=True)
+        rewrite(path, lambda data, frame=frame: data.__setitem__(slice(None), frame))  # type: ignore[misc]
+        assert read(blobs, content) == content
+        rewrite(path, lambda data: data.extend(TAILS[tail]))
+        with path.open("rb") as file:
+            assert not content_matches(file.fileno(), path.name)
+            with pytest.raises(ContentMismatch):
+                blobs.add_frame(digest, size, frame_in(file.fileno()))
+        with pytest.raises(IntegrityError, match=digest):
+            read(blobs, content)
+        with pytest.raises(IntegrityError, match=digest):
+            blobs.read_frame(digest, size)
+        path.unlink()
 
 
 def test_inflating_reads_at_most_a_chunk_beyond_the_size(tmp_path: Path) -> None:

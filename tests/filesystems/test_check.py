@@ -266,6 +266,21 @@ def test_repaired_from_the_other_form(used: UsedLibrary, damaged: str) -> None:
 
 
 @local
+@pytest.mark.parametrize("compression", ["zstd"])
+def test_what_follows_a_compressed_blob_is_damage(used: UsedLibrary) -> None:
+    path = used.blob(DATA)
+    path.chmod(0o600)
+    with path.open("ab") as file:
+        file.write(b"what nobody recorded")
+    assert path.stem in used.holo("check", code=3).stdout
+    bundle = used.root / "env.holo"
+    assert path.stem in used.holo("export", "env", "--compress", "-o", bundle, code=3).stderr
+    assert not bundle.exists()
+    assert_repaired(used)
+    used.holo("export", "env", "--compress", "-o", bundle)
+
+
+@local
 @raw_and_zstd
 def test_repaired_from_a_link_form(used: UsedLibrary) -> None:
     used.library.init("linked", "env", strategy="hardlink")

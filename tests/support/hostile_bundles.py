@@ -558,6 +558,10 @@ CASES: dict[str, Case] = {
     "frame-truncated": Case("a frame breaks off", lambda: changed(blob("text"), stored=frame_of(TEXT)[:-5])),
     "frame-other": Case("a frame is of another content", lambda: changed(blob("text"), stored=frame_of(TEXT[::-1]))),
     "frame-empty": Case("a frame has no bytes", lambda: changed(blob("text"), stored=b"")),
+    "frame-followed": Case("a byte follows a frame", lambda: changed(blob("text"), stored=frame_of(TEXT) + b"x")),
+    "frame-followed-by-another": Case(
+        "an empty frame follows a frame", lambda: changed(blob("text"), stored=frame_of(TEXT) + frame_of(b""))
+    ),
     "frame-more": Case("a frame holds more than recorded", lambda: changed(blob("text"), stored=frame_of(TEXT + b"x"))),
     "frame-swollen": Case(
         "a frame is larger than any of its content",

@@ -160,6 +160,13 @@ def test_any_bytes_as_a_catalog_are_damage(data: bytes, is_frame: bool) -> None:
         read(zstandard.compress(data) if is_frame else data, DIGEST)
 
 
+def test_nothing_follows_the_frame_of_a_catalog(catalog: Catalog) -> None:
+    whole = object_of(catalog, slots_of(catalog))
+    for tail in (b"x", zstandard.compress(b"")):
+        with pytest.raises(ValueError, match="cannot be inflated"):
+            read(whole + tail, catalog.digest)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_bit_of_a_catalog_object_may_be_wrong(catalog: Catalog, data: st.DataObject) -> None:
