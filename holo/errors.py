@@ -95,19 +95,26 @@ class HoloError(Exception):
 
     exit_code: int = 1
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
+    def __init__(self, message: str, hint: str | None = None, left: str | None = None) -> None:
+        """``left``: what is left of what was begun. Whoever removes that raises the error without it."""
         super().__init__(message)
         self.message = message
+        self.left = left
         self._hint = hint
 
     @property
     def hint(self) -> str | None:
+        """What to do about the cause, and about what is left."""
+        return hints(self.remedy, self.left)
+
+    @property
+    def remedy(self) -> str | None:
         """What it was raised with, or else what there is to say about the system's error it was raised from."""
         return self._hint or advice(self.__cause__)
 
-    def __reduce__(self) -> tuple[type[HoloError], tuple[str, str | None]]:
-        # Errors cross from worker processes to the parent by pickle; both fields must survive.
-        return (type(self), (self.message, self.hint))
+    def __reduce__(self) -> tuple[type[HoloError], tuple[str, str | None, str | None]]:
+        # Errors cross from worker processes to the parent by pickle; all fields must survive.
+        return (type(self), (self.message, self.remedy, self.left))
 
 
 class UsageError(HoloError):

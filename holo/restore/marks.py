@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from holo import platform
 from holo.checkout.proof import packed, stamp_of_look
 from holo.checkout.strategy import Decision
-from holo.errors import HoloError, advice, hints
+from holo.errors import HoloError
 from holo.filetimes import EXACT
 from holo.holotree import Holotree
 from holo.home import Home
@@ -72,14 +72,13 @@ def marked(home: Home, record: Space, target: Target) -> Iterator[None]:
         yield
     except OSError as error:
         raise HoloError(
-            f"cannot make the space {record.path}: {error.strerror}",
-            hints(advice(error), _way_out(spaces, record, is_new)),
+            f"cannot make the space {record.path}: {error.strerror}", left=_what_is_left(spaces, record, is_new)
         ) from error
     except HoloError as error:
-        raise type(error)(error.message, hints(error.hint, _way_out(spaces, record, is_new))) from error
+        raise type(error)(error.message, error.hint, _what_is_left(spaces, record, is_new)) from error
 
 
-def _way_out(spaces: Holotree, record: Space, is_new: bool) -> str:
+def _what_is_left(spaces: Holotree, record: Space, is_new: bool) -> str:
     folder, name = os.path.split(record.path)
     if is_new and not any(os.path.lexists(os.path.join(folder, each)) for each in (name, record.draft or name)):
         spaces.forget(record.name)

@@ -220,8 +220,7 @@ class _Added:
                 for folder in self._folders:
                     os.rmdir(folder)
         if isinstance(error, HoloError):
-            hint, _, _ = (error.hint or "").partition("The space is unfinished")
-            raise type(error)(error.message, hints(hint.strip(), left)) from error
+            raise type(error)(error.message, error.remedy, left) from error
 
 
 def add_for_agent(folder: str, name: str, spaces: Spaces) -> WorktreeReport:

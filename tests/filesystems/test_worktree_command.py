@@ -302,6 +302,7 @@ def test_a_failure_leaves_no_unfinished_space(holo: Holo, app: Path) -> None:
         blob.write_bytes(b"x" * blob.stat().st_size)
     said = holo("worktree", "add", "../feature", cwd=app, code=3).stderr
     assert "The worktree was removed again" in said
+    assert "holo check" in said  # what to do about the cause
     assert "unfinished" not in said
     assert [space["name"] for space in holo("list", "--json").json()["spaces"]] == ["first"]
 

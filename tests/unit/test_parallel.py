@@ -233,6 +233,14 @@ def test_a_mistake_in_a_worker_is_one_error(error: Exception) -> None:
 
 
 @linux
+def test_an_error_comes_from_a_worker_as_it_was() -> None:
+    error = IntegrityError("a blob is damaged", "Run `holo check`.", "The space is unfinished.")
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is IntegrityError
+    assert (found.message, found.hint) == ("a blob is damaged", "Run `holo check`. The space is unfinished.")
+    assert (found.remedy, found.left) == ("Run `holo check`.", "The space is unfinished.")
+
+
 def test_a_result_that_cannot_be_pickled_is_one_error() -> None:
     with pytest.raises(HoloError):
         list(pool.run(lambda _task: lambda: None, range(4), 2))
