@@ -132,8 +132,19 @@ def _roots(paths: _Paths, maps: Sequence[str], *, map_project: bool) -> list[Roo
     from holo.cloning.roots import named, of_project
 
     roots = named(maps)
+    _refuse_two_places([paths, *roots])
     known = {root.old for root in roots}
     return roots + [root for root in of_project(*paths) if map_project and root.old not in known]
+
+
+def _refuse_two_places(roots: Sequence[tuple[str, str]]) -> None:
+    """A folder moves to one place: of two, nobody knows which is meant."""
+    moved: dict[str, str] = {}
+    for old, new in roots:
+        if moved.setdefault(os.path.realpath(old), new) != new:
+            raise UsageError(
+                f"--map has two places for {old}: {moved[os.path.realpath(old)]} and {new}", "Leave out one of them."
+            )
 
 
 # -- the work -------------------------------------------------------------------------------------------------------

@@ -104,6 +104,13 @@ def test_named_roots_and_none(filesystem: Filesystem) -> None:
     for wrong in ("", "=", "/a", "/a=", "=/b", "/=/b"):
         with pytest.raises(holo.UsageError, match="two folders"):
             clone(first / ".venv", other / "d", relocate=True, maps=[wrong])
+    (root / "link").symlink_to(root / "data")
+    itself = first / ".venv"
+    for maps in (["/a=/b", "/a=/c"], [f"{root}/data=/b", f"{root}/link/=/c"], [f"{itself}=/b"]):
+        with pytest.raises(holo.UsageError, match="two places"):
+            clone(itself, other / "d", relocate=True, maps=maps)
+    assert not (other / "d").exists()
+    clone(itself, other / "twice", relocate=True, maps=["/a=/b", "/a/=/b", f"{itself}={other}/twice"])
     with pytest.raises(holo.UsageError, match="relocated"):
         clone(first / ".venv", other / "d", maps=["/a=/b"])
 
