@@ -573,11 +573,12 @@ class Holotree:
             return found if digests.of(found) == space.inodes else None
         return None
 
-    def tidy(self, *, dry_run: bool) -> tuple[int, int]:
+    def tidy(self, *, dry_run: bool, gone: Collection[str] = ()) -> tuple[int, int]:
         """Remove drafts of killed commands, and the locks of spaces that are gone; returns how many of each.
 
-        Spaces that somebody has locked, or that cannot be locked, are left alone. The caller holds the library's lock,
-        so nobody else is probing the filesystem. A dry run only counts.
+        ``gone``: spaces that count as deleted, in a dry run of what deletes them before this. Spaces that somebody has
+        locked, or that cannot be locked, are left alone. The caller holds the library's lock, so nobody else is probing
+        the filesystem. A dry run only counts.
         """
         try:
             files = os.listdir(self.records)
@@ -599,10 +600,10 @@ class Holotree:
                 remove_at(path)
         removed, locks = len(trials), self._tidy_mount_locks(files, dry_run=dry_run)
         for name, doomed in drafts.items():
-            if doomed or self._is_gone(name):
+            if doomed or name in gone or self._is_gone(name):
                 with suppress(InUseError, CannotLockError), self.lock(name, wait=False):
-                    is_gone = self._is_gone(name)
-                    doomed += [name + kind for kind in _BESIDE if is_gone]
+                    is_gone = name in gone or self._is_gone(name)
+                    doomed += [name + kind for kind in _BESIDE if is_gone and name not in gone]
                     # By now, whoever held the lock until this moment may have removed some of them.
                     paths = [os.path.join(self.records, file) for file in doomed]
                     there = [path for path in paths if os.path.lexists(path)]

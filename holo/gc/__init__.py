@@ -11,7 +11,7 @@ Killed anywhere, this leaves catalogs that have all their blobs, and garbage for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -35,7 +35,8 @@ def collect_garbage(
 ) -> GcReport:
     """Remove what no catalog needs, in the library and beside the spaces, and the catalogs that the policy selects.
 
-    The caller has removed what killed throw-away environments left. ``gone``: spaces that hold nothing any more.
+    The caller has removed what killed throw-away environments left. ``gone``: spaces that were deleted, or would have
+    been in a dry run.
     Raises :class:`IntegrityError` if it is not known what is needed; only drafts, locks and layers are removed then.
     Without ``wait``, raises :class:`InUseError` if somebody else uses the library.
     """
@@ -45,13 +46,12 @@ def collect_garbage(
         trees = layers.sizes()
     with locked_library(library, exclusive=not dry_run, on_wait=home.on_wait, wait=wait):
         holders = spaces.holders() if policy != Policy() else {}
-        left = {digest: [name for name in names if name not in gone] for digest, names in holders.items()}
-        holders = {digest: names for digest, names in left.items() if names}
+        holders = _without(holders, gone)
         spares, spared = _drop_spares(home, policy, partial(collect, library, known, holders, policy), dry_run=dry_run)
         report = collect(library, known, holders, policy, trees, layers.names_of_blobs, dry_run=dry_run)
-        drafts, locks = spaces.tidy(dry_run=dry_run)
+        drafts, locks = spaces.tidy(dry_run=dry_run, gone=gone)
         drafts += collect_builds(library, spaces, dry_run=dry_run)
-        mounted = spaces.mounted()
+        mounted = _without(spaces.mounted(), gone)
         if not dry_run:
             layers.keep_spaces({name for names in mounted.values() for name in names})
     staying = library.catalogs.digests() - {use.digest for use in report.catalogs}
@@ -67,6 +67,12 @@ def collect_garbage(
         bytes_freed=report.bytes_freed + freed + spared,
         bytes_left=report.bytes_left + sum(size for digest, size in trees.items() if digest in staying),
     )
+
+
+def _without(holders: Mapping[str, Sequence[str]], gone: Collection[str]) -> dict[str, list[str]]:
+    """Spaces by their catalogs, without some of them."""
+    left = {digest: [name for name in names if name not in gone] for digest, names in holders.items()}
+    return {digest: names for digest, names in left.items() if names}
 
 
 def _drop_spares(

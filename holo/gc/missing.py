@@ -11,7 +11,7 @@ from holo.files import is_there
 from holo.hololib.locks import InUseError
 from holo.holotree import Holotree
 from holo.home import Home
-from holo.restore.deletion import delete_locked
+from holo.restore.deletion import delete_locked, refuse_deletion
 from holo.space import Space
 
 
@@ -24,7 +24,7 @@ def drop_missing(home: Home, *, dry_run: bool) -> list[Space]:
         with suppress(InUseError, HoloError), home.spaces.lock(found.name, wait=False):
             space = home.spaces.find(found.name)
             if space is not None and _is_gone(home.spaces, space):
-                home.spaces.refuse_copied(space)
+                refuse_deletion(home, space)
                 dropped.append(space if dry_run else delete_locked(home, space.name))
     return dropped
 

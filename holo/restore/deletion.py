@@ -33,13 +33,8 @@ def delete_locked(home: Home, name: str) -> Space:
     space = spaces.find_anyhow(name)
     if space is None:
         raise spaces.unknown(name)
-    spaces.refuse_copied(space)
-    spaces.refuse_unproven(space, "Remove that directory yourself, and then what holo knows about it.")
-    is_mount_point = refuse_mounts(space.path)
-    if is_mount_point:
-        refuse_another(space, "Unmount it first; nothing was changed.")
+    is_mount_point = refuse_deletion(home, space)
     is_gone = spaces.is_anothers_place(space)
-    refuse_use(home, name, space.path)
     if space.state != "damaged" and not is_gone:
         _mark(home, space)
     remove_draft(space)
@@ -50,6 +45,17 @@ def delete_locked(home: Home, name: str) -> Space:
                 remove_at(space.path, itself=is_free, is_mount_point=is_mount_point)
     spaces.forget(name)
     return space._replace(state="replaced") if is_gone else space
+
+
+def refuse_deletion(home: Home, space: Space) -> bool:
+    """Raise :class:`Conflict` for a space that must not be deleted; returns whether its directory is a mount point."""
+    home.spaces.refuse_copied(space)
+    home.spaces.refuse_unproven(space, "Remove that directory yourself, and then what holo knows about it.")
+    is_mount_point = refuse_mounts(space.path)
+    if is_mount_point:
+        refuse_another(space, "Unmount it first; nothing was changed.")
+    refuse_use(home, space.name, space.path)
+    return is_mount_point
 
 
 def _give_back(home: Home, space: Space) -> bool:

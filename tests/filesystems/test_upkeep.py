@@ -129,13 +129,19 @@ def test_spaces_whose_folder_or_worktree_is_gone_are_dropped(holo: Holo) -> None
             origin = {"blueprint": str(folder / "requirements.txt"), "compile": True, "digest": digest}
             write_own(str(holo.holotree / ".spaces" / f"{name}.origin"), origin)
     shutil.rmtree(holo.root / "projects" / "lost")
+    (holo.holotree / ".spaces" / "long-gone.lock").touch()
     elsewhere = holo("list", "--json").json()["spaces"]
     planned = holo("gc", "--missing", "--dry-run").stdout
     assert "would remove space built-elsewhere" in planned
     assert "would remove space lost" in planned
     assert holo("list", "--json").json()["spaces"] == elsewhere
-    assert holo("gc", "--json").json()["spaces"] == []
-    dropped = holo("gc", "--missing", "--json").json()["spaces"]
+    limits = ("--missing", "--keep-last", "0")
+    planned, done = (holo("gc", *limits, *more, "--json").json() for more in (("--dry-run",), ()))
+    for report in (planned, done):
+        del report["dry_run"], report["seconds"]
+    assert planned == done
+    assert done["removed"]["locks"] == 3
+    dropped = done["spaces"]
     assert [space["name"] for space in dropped] == ["built-elsewhere", "lost"]
     assert [space["name"] for space in holo("list", "--json").json()["spaces"]] == ["built", "default", "stays"]
     assert not Path(dropped[0]["path"]).exists()
