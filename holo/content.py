@@ -110,6 +110,11 @@ def write_sparse(descriptor: int, pieces: Iterable[Piece]) -> None:
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Write all of ``data`` at the file's position."""
-    written = os.write(descriptor, data)
-    while written < len(data):
-        written += os.write(descriptor, memoryview(data)[written:])
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(descriptor, left) :]
+        except BlockingIOError:  # somebody has made the pipe non-blocking, and it is full
+            import select
+
+            select.select([], [descriptor], [])

@@ -158,7 +158,9 @@ class SourceChanged(HoloError):
 
 
 @contextmanager
-def os_errors_as(message: str, hint: str | None = None, *, name_file: bool = False) -> Iterator[None]:
+def os_errors_as(
+    message: str, hint: str | None = None, *, kind: type[HoloError] = HoloError, name_file: bool = False
+) -> Iterator[None]:
     """Turn an :class:`OSError` of the block into a :class:`HoloError`: ``message``, and what the system says.
 
     ``name_file`` adds the file that the error is about, if it names one.
@@ -169,4 +171,4 @@ def os_errors_as(message: str, hint: str | None = None, *, name_file: bool = Fal
         # What was reached by descriptor has a number for a name.
         file = f" ({error.filename})" if name_file and isinstance(error.filename, str) and error.filename else ""
         reason = error.strerror or error  # those that Python's own modules raise have no number, but a text
-        raise HoloError(f"{message}{file}: {reason}", hint) from error
+        raise kind(f"{message}{file}: {reason}", hint) from error

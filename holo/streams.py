@@ -1,7 +1,7 @@
 """The standard streams as a caller may leave them: closed, on a full disk, or a pipe that nobody reads any more.
 
 A message on stderr that cannot be written stops nothing. A result on stdout that cannot be written is
-:class:`Unwritten`, once; what follows it is dropped.
+:class:`Unwritten`, once; what follows it is dropped. So is a result that goes to a file or a pipe which the user named.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Unwritten(HoloError):
-    """Stdout did not take everything."""
+    """Stdout, or what a user named in its place, did not take everything."""
 
     @property
     def is_unwanted(self) -> bool:

@@ -25,6 +25,7 @@ from holo.sbom.packages import (
     node_package,
     python_package,
 )
+from holo.streams import Unwritten
 
 _LARGEST: dict[Kind, int] = {"python": 4 << 20, "conda": 32 << 20, "node": 4 << 20, "lock": 32 << 20}
 """Bytes of one file. conda's names all files of its package, npm's all packages."""
@@ -74,7 +75,7 @@ class Sbom(NamedTuple):
 
     def written_to(self, path: str) -> Sbom:
         """Write the document to a file, which appears when it is whole. Raises :class:`~holo.errors.HoloError`."""
-        with os_errors_as(f"cannot write {path}"):
+        with os_errors_as(f"cannot write {path}", kind=Unwritten):
             write_output(path, self.document.encode())
         return self._replace(file=path)
 

@@ -27,6 +27,7 @@ from holo.hololib import CatalogRef, Library
 from holo.hololib.blobs import WORTH_COMPRESSING
 from holo.hololib.frames import Compressor, frame_of, frame_pieces, most_compressed
 from holo.signatures import CATALOG, canonical, catalog_statement, sign
+from holo.streams import Unwritten
 from holo.transport.bundle import (
     EXTENTS,
     MANIFEST,
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
 
 _SMALL = 64 << 10
 """Bytes up to which a blob's entry is put together in memory."""
-
 
 _WORTH_DEFLATING = 512
 """Bytes of content from which on a frame is tried: those of less would make a bundle smaller by 0.2 %."""
@@ -183,7 +183,8 @@ def export(
         return b""
 
     shown = output if isinstance(output, str) else "-"
-    with os_errors_as(f"cannot write the bundle {shown if shown == output else 'to standard output'}"):
+    where = shown if shown == output else "to standard output"
+    with os_errors_as(f"cannot write the bundle {where}", kind=Unwritten):
         if isinstance(output, str):
             write_output(output, write)
         else:

@@ -124,7 +124,8 @@ class Writer:
             ):
                 done += count
         except OSError as error:
-            if error.errno not in platform.UNAVAILABLE:
+            # Of a pipe that somebody has made non-blocking, and that is full, whoever writes waits.
+            if error.errno not in platform.UNAVAILABLE | {errno.EAGAIN}:
                 raise
         self.position += done
         return done

@@ -119,6 +119,53 @@ def test_exit_code_tells_what_was_done_not_what_was_printed(
     does("remote", "check", remote, code=3)
 
 
+@pytest.mark.parametrize("compress", [(), ("--compress",)], ids=["raw", "compressed"])
+def test_a_reader_that_has_enough_ends_an_export_without_a_word(
+    holo: Holo, source: Path, compress: tuple[str, ...]
+) -> None:
+    """Of small files, which are written in one piece, and of one that the kernel copies."""
+    holo("record", source, "--name", "small")
+    trees.write(source / "large", os.urandom(1 << 20))
+    holo("record", source, "--name", "large")
+    fifo = holo.root / "fifo"
+    os.mkfifo(fifo)
+
+    def ends(catalog: str, output: Argument, script: str) -> None:
+        command = [sys.executable, "-m", "holo", "export", catalog, *compress, "-o", output]
+        shell = ["bash", "-c", script, fifo, *command]
+        done = subprocess.run(shell, env=holo.environment(), cwd=holo.root, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (141, b""), script
+
+    for output in ("-", "/dev/stdout"):
+        ends("large", output, '"$@" | head -c 10 >/dev/null; exit ${PIPESTATUS[0]}')
+        ends("small", output, '{ sleep 1; "$@"; } | true; exit ${PIPESTATUS[0]}')
+    ends("large", fifo, 'head -c 10 "$0" >/dev/null & "$@"')
+    full = holo.root / "full"
+    full.symlink_to("/dev/full")
+    said = holo("export", "large", *compress, "-o", full, code=1).stderr
+    assert said.startswith(f"error: cannot write the bundle {full}: No space left on device\nhint: ")
+
+
+def test_an_export_waits_for_a_pipe_that_somebody_made_non_blocking(holo: Holo, source: Path) -> None:
+    trees.write(source / "large", os.urandom(1 << 20))
+    holo("record", source, "--name", "env")
+    holo("export", "env", "-o", holo.root / "bundle")
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    command = [sys.executable, "-m", "holo", "export", "env", "-o", "-"]
+    with subprocess.Popen(
+        command, stdout=writer, stderr=subprocess.PIPE, env=holo.environment(), cwd=holo.root
+    ) as process:
+        os.close(writer)
+        time.sleep(1)
+        with open(reader, "rb") as output:
+            bundle = output.read()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert bundle == (holo.root / "bundle").read_bytes()
+
+
 def test_closed_stdin_is_an_empty_one(holo: Holo, source: Path) -> None:
     holo("record", source, "--name", "env")
     holo("init", "one", "env")
