@@ -253,3 +253,26 @@ def test_a_place_that_is_moved_while_it_is_mounted(holo: Holo, monkeypatch: pyte
         Hololib(holo.home).init("job", "env", to=space, strategy="overlay")
     assert mounted(holo) == []
     assert compare.snapshot(source(holo)) == before
+
+
+def test_without_proc_nothing_is_mounted_and_each_command_says_so(holo: Holo) -> None:
+    holo("init", "here", "env")
+    holo.launcher = ("unshare", "--mount", "sh", "-c", 'umount -l /proc && exec "$@"', "sh")
+    done = holo("init", "job", "env", "--strategy", "overlay", code=1).stderr
+    assert "/proc is not mounted\nhint: Mount /proc first, or choose another strategy.\n" in done
+    assert [each["name"] for each in holo("list", "--json").json()["spaces"]] == ["here"]
+    done = holo("run", "--ephemeral", "--space", "here", "--", "true", code=1).stderr
+    assert "no throw-away view" in done
+    assert "(/proc is not mounted)" in done
+    assert done.endswith("hint: Mount /proc first.\n")
+    found = holo("doctor", holo.root, "--json").json()["capabilities"]
+    assert {found[name]["reason"] for name in ("overlay", "view", "stubs")} == {"/proc is not mounted"}
+
+
+def test_a_view_without_proc_says_so(holo: Holo) -> None:
+    unable = ("setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin")
+    holo.launcher = unable
+    holo("init", "job", "env", "--strategy", "overlay")
+    holo.launcher = ("unshare", "--mount", "sh", "-c", 'umount -l /proc && exec "$@"', "sh", *unable)
+    for command in (["run", "job", "--", "true"], ["status", "job"], ["restore", "job"]):
+        assert "hint: Mount /proc first" in holo(*command, code=1).stderr
