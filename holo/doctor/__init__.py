@@ -9,7 +9,7 @@ from typing import Any
 from holo import platform
 from holo.doctor import trials
 from holo.doctor.advice import Folder, advise, explain
-from holo.doctor.folders import existing, filesystem_type, open_to_all, scratch
+from holo.doctor.folders import existing, filesystem_type, is_shared, open_to_all, scratch
 from holo.trees import views
 from holo.trees.stubs import why_not_for_all
 from holo.walk import directory_named
@@ -61,7 +61,9 @@ def examine(library_dir: str, target_dir: str) -> Diagnosis:
         }
         why_no_mount = why_not_for_all(os.path.join(shown, "mount"))
         why_no_view = views.why_none(os.path.join(shown, "view"))
-        why_no_stubs = trials.why_no_stubs(os.path.join(shown, "stubs"), outcomes["hardlink"])
+        why_no_stubs = trials.why_no_stubs(
+            os.path.join(shown, "stubs"), outcomes["hardlink"], is_shared=is_shared(library_dir)
+        )
     capabilities = {
         method: Capability(False, explain(method, outcome, library, target), None)
         if isinstance(outcome, OSError)

@@ -16,6 +16,7 @@ from holo.errors import HoloError, advice, hints
 from holo.hololib.layout import FOLDERS
 from holo.owners import is_ours
 from holo.platform import Directory, probe
+from holo.trees.private import close_to_others
 from holo.walk import absolute
 
 _LEFT_AFTER = 600
@@ -61,6 +62,7 @@ def scratch(path: str) -> Iterator[tuple[Directory, str]]:
     _sweep(folder)
     try:
         made = tempfile.mkdtemp(prefix=probe.DOCTOR, dir=folder)
+        close_to_others(made)  # as what is tried here will be
     except OSError as error:
         raise HoloError(
             f"{folder}: cannot make files here: {error.strerror}",
@@ -82,6 +84,11 @@ def _sweep(folder: str) -> None:
                 status = entry.stat(follow_symlinks=False)
                 if is_ours(status) and status.st_mtime < long_ago:
                     shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def is_shared(blobs: str) -> bool:
+    """Whether a library, given by the folder of its blobs, is set up for several users."""
+    return os.path.isdir(blobs) and bool(os.lstat(blobs).st_mode & stat.S_ISVTX)
 
 
 def open_to_all(blobs: str) -> str | None:

@@ -12,7 +12,7 @@ from holo import platform
 from holo.doctor.advice import Outcome
 from holo.errors import os_errors_as
 from holo.platform import Directory
-from holo.trees.stubs import why_not_mounted
+from holo.trees.stubs import OTHERS_SHARE, why_not_mounted
 
 if sys.platform == "linux":
     from holo.platform import btrfs
@@ -79,8 +79,10 @@ def copy(source: Directory, destination: Directory, name: str) -> None:
         os.close(blob)
 
 
-def why_no_stubs(folder: str, hardlink: Outcome) -> str | None:
+def why_no_stubs(folder: str, hardlink: Outcome, *, is_shared: bool) -> str | None:
     """Whether throw-away environments in a new folder can be mounted over stubs; ``None``, or why not."""
+    if is_shared:
+        return OTHERS_SHARE
     if isinstance(hardlink, OSError):
         return "blobs cannot be hardlinked"
     return why_not_mounted(folder)

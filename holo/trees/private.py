@@ -23,13 +23,21 @@ def make_private(path: str, *names: str) -> None:
         make_folders(os.path.dirname(path))
         with suppress(FileExistsError):
             make_folder(path, 0o700)
-            if sys.platform != "win32":  # in a shared home it would have the group of all, which has no name inside
-                os.chown(path, -1, os.getegid())
-                os.chmod(path, 0o700)
+            close_to_others(path)
         if not is_private(path):
             raise Conflict(f"{path} is not a folder that is yours alone", "Remove it, or let its owner do so.")
         for folder in inside:
             make_folders(folder)
+
+
+def close_to_others(path: str) -> None:
+    """Give a new folder to this user and their group alone.
+
+    In a shared home it would have the group of all, which has no name in the namespace that overlays are mounted in.
+    """
+    if sys.platform != "win32":
+        os.chown(path, -1, os.getegid())
+        os.chmod(path, 0o700)
 
 
 def is_private(path: str) -> bool:

@@ -26,6 +26,7 @@ if sys.platform == "linux":
 if TYPE_CHECKING:
     from holo.hololib import Library
 
+OTHERS_SHARE = "others share the library"
 _ONLY_LINUX = "only Linux can do that"
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _CONTENT, _ADDED = b"of the blob", b" and more"
@@ -53,7 +54,7 @@ def why_none(library: Library, folder: str) -> str | None:
     from holo.platform import probe
 
     if library.blobs.is_sticky:
-        return "others share the library"  # and every blob with two names would have to be hashed
+        return OTHERS_SHARE  # and every blob with two names would have to be hashed
     if library.may_be_torn:
         return "after a power cut, its blobs have to be hashed"
     if library.blobs.any_raw() is None:

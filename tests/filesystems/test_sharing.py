@@ -444,6 +444,18 @@ def test_doctor_tells_a_library_that_others_can_change(shared: Shared) -> None:
         folder.chmod(0o3775)
 
 
+def test_doctor_tells_what_each_user_can_mount_there(shared: Shared) -> None:
+    """A folder in it has the group of all, which would have no name in a namespace of one user's."""
+    shared(ADA, "record", shared.tree(ADA), "--name", "app")
+    shared(BOB, "init", "--space", "view", "app", "--strategy", "overlay")
+    can = shared(BOB, "doctor", "--json").json()["capabilities"]
+    assert can["view"]["available"]
+    assert can["stubs"]["reason"] == "others share the library"
+    assert shared(BOB, "run", "view", "--", "true").code == 0
+    assert "throw-away" not in shared(BOB, "run", "--ephemeral", "--space", "view", "--", "true").stderr
+    shared(BOB, "delete", "view")
+
+
 # -- attacks ----------------------------------------------------------------------------------------------
 
 
