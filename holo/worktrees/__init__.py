@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from holo import digest as digests
 from holo.errors import Conflict, HoloError, NotFound, UsageError, hints, os_errors_as
 from holo.relocation import leads_into
-from holo.walk import absolute, current_directory
-from holo.worktrees import git
+from holo.remove import remove_at
+from holo.walk import absolute, current_directory, real_place
+from holo.worktrees import git, noted
 from holo.worktrees.choice import Choice, choose
 from holo.worktrees.report import Equipment, How, RemovedWorktree, WorktreeReport
 
@@ -75,6 +76,7 @@ def add(path: str, arguments: Sequence[str], spaces: Spaces, folder: str | None 
             item, more = _equip(path, choice, spaces)
             warnings += more
             made.append(item)
+        noted.note(path, [item.path for item in made if item.space is None])
     except BaseException as error:
         if added is not None:
             added.undo(error, spaces)
@@ -255,11 +257,14 @@ def remove(path: str, arguments: Sequence[str], spaces: Spaces) -> RemovedWorktr
     if checkout is not None and is_there:
         if git.is_same(first, path):
             raise Conflict(f"{path} is the first checkout, which holds the repository", "Name another worktree.")
-        git.refuse_changed(checkout, arguments)
+        git.refuse_changed(checkout, arguments, lambda: _own(checkout.path, inside, spaces))
     elif checkout is not None:
         git.refuse_locked(checkout, arguments)
+    made = noted.unchanged(checkout.path) if checkout is not None and is_there else []
     for space in inside:
         spaces.delete(space)
+    for each in made:  # which git may call new
+        remove_at(each)
     if checkout is not None:
         try:
             git.run(first, "worktree", "remove", *arguments, path)
@@ -267,6 +272,12 @@ def remove(path: str, arguments: Sequence[str], spaces: Spaces) -> RemovedWorktr
             gone = f"Its spaces are gone ({', '.join(inside)}): `holo worktree add {path}` makes them again."
             raise HoloError(error.message, gone if inside else "The worktree is still there.") from error
     return RemovedWorktree(path, is_there, tuple(inside))
+
+
+def _own(worktree: str, inside: Sequence[str], spaces: Spaces) -> list[str]:
+    """What is in a worktree that holo has put there, and nobody has changed since."""
+    known = (space for space in spaces.all() if space.name in inside)
+    return [*noted.unchanged(worktree), *(real_place(space.path) for space in known if spaces.is_unchanged(space))]
 
 
 def _named(path: str) -> str:

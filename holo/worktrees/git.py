@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 from holo.errors import Conflict, HoloError, NotFound, UsageError
+from holo.relocation import leads_into, listed
 
 BUSY = "HOLO_WORKTREE"
 """Set for git while holo adds a worktree, so that its own hook leaves the environments to it."""
@@ -135,13 +136,34 @@ def refuse_locked(checkout: Checkout, arguments: Sequence[str]) -> int:
     return forces
 
 
-def refuse_changed(checkout: Checkout, arguments: Sequence[str]) -> None:
-    """Raise an error for a worktree that git would not remove: before anything in it is removed."""
+def new_files(worktree: str, *paths: str) -> list[str]:
+    """The files in a worktree, or at or below paths in it, that git neither tracks nor ignores."""
+    told = run(worktree, "status", "--porcelain", "-z", "--untracked-files=all", "--", *paths)
+    return [os.path.join(worktree, line[3:]) for line in told.split("\0") if line.startswith("?? ")]
+
+
+def own_path(worktree: str, name: str) -> str:
+    """Where git keeps what it knows of a worktree, and forgets it with that, a file of that name."""
+    return os.path.join(worktree, run(worktree, "rev-parse", "--git-path", name).removesuffix("\n"))
+
+
+def refuse_changed(checkout: Checkout, arguments: Sequence[str], own: Callable[[], Sequence[str]]) -> None:
+    """Raise an error for a worktree that git would not remove: before anything in it is removed.
+
+    ``own``: returns what in it may go all the same, if git calls that new.
+    """
     if refuse_locked(checkout, arguments):
         return
     hint = "Nothing was removed. `--force` removes it all the same."
     modules = run(checkout.path, "rev-parse", "--git-path", "modules").removesuffix("\n")
     if os.path.isdir(os.path.join(checkout.path, modules)):
         raise Conflict(f"the worktree {checkout.path} contains submodules", hint)
-    if run(checkout.path, "status", "--porcelain", "--ignore-submodules=none"):
-        raise Conflict(f"the worktree {checkout.path} has changes that are not committed, or new files", hint)
+    told = run(checkout.path, "status", "--porcelain", "-z", "--ignore-submodules=none").split("\0")
+    changed = [line[3:] for line in told if line and not line.startswith("?? ")]
+    if not changed and any(told):
+        kept = own()
+        new = (each for each in new_files(checkout.path) if not any(leads_into(each, path) for path in kept))
+        changed = [os.path.relpath(each, checkout.path) for each in new]
+    if changed:
+        what = "changes that are not committed, or new files"
+        raise Conflict(f"the worktree {checkout.path} has {what}: {listed(changed)}", hint)

@@ -392,6 +392,36 @@ def test_removing(holo: Holo, app: Path) -> None:
     assert [each["name"] for each in holo("list", "--json").json()["spaces"]] == ["outside"]
 
 
+def test_removing_what_holo_has_made_and_git_does_not_ignore(holo: Holo, app: Path) -> None:
+    (app / ".gitignore").write_text("*.whl\n")
+    git(app, "commit", "--quiet", "-am", "ignore hardly anything")
+    (app / "web" / "node_modules").rename(holo.root / "node_modules")
+    holo("init", "modules", holo.root / "node_modules", "--to", app / "web" / "node_modules")
+    feature = holo.root / "feature"
+
+    def removes(change: Path | None = None) -> None:
+        made = added(holo, app, feature)
+        assert made == {".env": "copied", ".venv": "cloned", "data/tools": "cloned", "web/node_modules": "restored"}
+        git(app, "worktree", "move", feature, "../moved")  # as it may be by then
+        git(app, "worktree", "move", "../moved", feature)
+        if change is not None:
+            write(feature / change, "of a user")
+            said = holo("worktree", "remove", feature, cwd=app, code=1).stderr
+            assert f"not committed, or new files: {change}\n" in said
+            assert (feature / ".env").exists()
+            assert len(holo("list", "--json").json()["spaces"]) == 2
+        holo("worktree", "remove", feature, *(["--force"] if change is not None else []), cwd=app)
+        assert not feature.exists()
+        assert len(holo("list", "--json").json()["spaces"]) == 1
+        git(app, "branch", "--quiet", "-D", "feature")
+
+    removes()
+    (app / ".env").write_text("it is another in the first checkout by then")
+    removes()
+    for change in (".env", "data/tools/path", "data/new", ".venv/bin/tool", "web/node_modules/left-pad/index.js"):
+        removes(Path(change))
+
+
 def test_a_locked_worktree_may_be_on_a_disk_that_is_not_there(holo: Holo, app: Path) -> None:
     write(app / "tree" / "file", "x")
     git(app, "worktree", "add", "--quiet", "../usb")

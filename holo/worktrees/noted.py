@@ -1,0 +1,65 @@
+"""What holo has put into a worktree beside its spaces: noted where git keeps what it knows of the worktree.
+
+git calls what it does not ignore a new file, and does not remove a worktree that has some. As long as a clone or a copy
+of holo's is as it was made, nobody loses anything with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+
+from holo import digest as digests
+from holo.errors import os_errors_as
+from holo.files import SMALL, read_file, write_atomically
+from holo.relocation import leads_into
+from holo.walk import real_place
+from holo.worktrees import git
+
+_NOTE = "holo-made"
+
+
+def note(worktree: str, made: Sequence[str]) -> None:
+    """Note what was made at those paths in a worktree, if git does not ignore it."""
+    if not made or not git.new_files(worktree, *made):
+        return
+    fresh = {os.path.relpath(path, worktree): _state(path) for path in made if git.new_files(worktree, path)}
+    where = git.own_path(worktree, _NOTE)
+    with os_errors_as(f"cannot write {where}"):
+        write_atomically(where, json.dumps(_noted(where) | fresh).encode())
+
+
+def unchanged(worktree: str) -> list[str]:
+    """The paths of what was noted and is still as it was."""
+    real = os.path.realpath(worktree)
+    found = [(os.path.join(real, path), state) for path, state in _noted(git.own_path(real, _NOTE)).items()]
+    there = [(path, state) for path, state in found if os.path.lexists(path) and leads_into(real_place(path), real)]
+    return [path for path, state in there if _state(path) == state]
+
+
+def _noted(path: str) -> dict[str, str]:
+    """Nothing if it cannot be read: then all in the worktree is the user's."""
+    try:
+        found = json.loads(read_file(path, SMALL)[0])
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _state(path: str) -> str:
+    """What a stat tells of a file, or of everything in a tree: who changes something changes that."""
+    hasher = digests.Hasher()
+    for name in _all_in(path):
+        status = os.lstat(os.path.join(path, name) if name else path)
+        row = name, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        hasher.update(json.dumps(row).encode())
+    return hasher.hexdigest()
+
+
+def _all_in(path: str) -> Iterator[str]:
+    yield ""
+    for folder, names, files in os.walk(path):
+        names.sort()
+        for name in sorted([*names, *files]):
+            yield os.path.relpath(os.path.join(folder, name), path)
