@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from holo import selection
 from holo import settings as settings_module
 from holo.errors import Conflict, HoloError, IntegrityError, NotFound, UsageError
+from holo.fresh import undone_if_refused
 from holo.hololib import CatalogRef, CatalogSummary, Library
 from holo.hololib.layout import NAME
 from holo.hololib.locks import OnWait, say_waiting
@@ -684,7 +685,8 @@ class Hololib:
             from holo import interop
 
             if interop.takes(path):
-                return interop.import_file(self.home, path, name, keep_setid=keep_setid, on_progress=on_progress)
+                with undone_if_refused(self.home):
+                    return interop.import_file(self.home, path, name, keep_setid=keep_setid, on_progress=on_progress)
         from holo.transport.intake import import_bundle
 
         library = self.home.library
@@ -715,7 +717,8 @@ class Hololib:
         """Record all environments in a library of RCC, its folder ``hololib``, in the same way."""
         from holo.interop import import_rcc
 
-        return import_rcc(self.home, os.fspath(folder), name, keep_setid=keep_setid, on_progress=on_progress)
+        with undone_if_refused(self.home):
+            return import_rcc(self.home, os.fspath(folder), name, keep_setid=keep_setid, on_progress=on_progress)
 
     def verify(
         self,
@@ -1061,20 +1064,26 @@ class Hololib:
             )
             raise CommandNotFound(error.message, hint) from None
 
-    def _using_library(self) -> AbstractContextManager[None]:
-        """Keep the library from losing anything."""
-        return locked_library(self.home.library, exclusive=False, on_wait=self.home.on_wait)
+    @contextmanager
+    def _using_library(self) -> Iterator[None]:
+        """Keep the library from losing anything. If this is refused, and made the library, that goes."""
+        with (
+            undone_if_refused(self.home),
+            locked_library(self.home.library, exclusive=False, on_wait=self.home.on_wait),
+        ):
+            yield
 
     @contextmanager
     def _alone_with(self, space: str) -> Iterator[None]:
         """Keep others from the space. If it was refused, and so is no space, its lock goes."""
-        try:
-            with self.home.spaces.lock(space, self.home.on_wait):
-                yield
-        except HoloError:
-            with suppress(HoloError):
-                self.home.spaces.drop_lock(space)
-            raise
+        with undone_if_refused(self.home):
+            try:
+                with self.home.spaces.lock(space, self.home.on_wait):
+                    yield
+            except HoloError:
+                with suppress(HoloError):
+                    self.home.spaces.drop_lock(space)
+                raise
 
     @contextmanager
     def _restoring(

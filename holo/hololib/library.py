@@ -98,6 +98,12 @@ class Library:
         """
         return self.unsettled.may_be_torn()
 
+    def close(self) -> None:
+        """Let go of folders that are to be removed; they are opened again when they are needed."""
+        for part in ("blobs", "links"):
+            if part in vars(self):
+                vars(self).pop(part).close()
+
     def settle(self) -> None:
         """Make everything written to the library durable.
 

@@ -96,14 +96,15 @@ def _acquire(path: str, what: str, exclusive: bool, on_wait: OnWait | None) -> i
 def _open(path: str, *, exclusive: bool) -> int | None:
     flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        make_folders(os.path.dirname(path))
         while True:
+            make_folders(os.path.dirname(path))
             # First without O_CREAT: in a sticky folder Linux refuses that for a file of another user, whatever its
             # mode (fs.protected_regular).
             with suppress(FileNotFoundError):
                 descriptor = os.open(path, os.O_RDWR | flags)
                 break
-            with suppress(FileExistsError):  # another process was faster
+            # Another process was faster; or it has removed the folder, which it had made for nothing.
+            with suppress(FileExistsError, FileNotFoundError):
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o666)
                 if sys.platform != "win32" and is_mine(os.fstat(descriptor)):
                     os.fchmod(descriptor, 0o644)  # whatever the umask, other users of the library can lock it

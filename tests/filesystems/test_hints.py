@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 import typer
 
+from holo.api import Hololib
 from holo.cli.commands import load_all
+from holo.errors import HoloError
 from support import compare, trees
 from support.cli import Argument, Holo, Result
 from support.filesystems import Filesystem, unmount
@@ -451,6 +453,63 @@ def test_a_refused_command_leaves_nothing_behind(holo: Holo, source: Path) -> No
     holo("init", "--space", "web", other, code=1)
     assert holo("catalogs", "--json").stdout == catalogs
     assert state(holo) == "pristine"
+
+
+def refused_late(holo: Holo, source: Path) -> dict[tuple[Argument, ...], int]:
+    """Commands that find out late what is wrong, with the lock of the library, or something stored; exit codes."""
+    trees.write(source / "large", os.urandom(200_000))
+    elsewhere = {"HOLO_HOME": str(holo.root / "elsewhere")}
+    bundle = holo.root / "env.holo"
+    holo("record", source, "--name", "env", env=elsewhere)
+    holo("export", "env", "-o", bundle, env=elsewhere)
+    damaged = holo.root / "damaged.holo"
+    data = bytearray(bundle.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    os.mkfifo(source / "fifo")
+    return {
+        ("import", damaged): 3,
+        ("init", "--space", "job", damaged): 3,
+        ("import", bundle, "--name", "a/b"): 2,
+        ("record", source): 1,
+        ("init", "--space", "job", source): 1,
+        ("init", "--space", "job", bundle, "--to", bundle): 1,
+    }
+
+
+@local
+def test_a_refused_command_leaves_no_new_home(holo: Holo, source: Path) -> None:
+    for command, code in refused_late(holo, source).items():
+        holo(*command, code=code)
+        assert not holo.home.exists(), command
+
+
+@local
+def test_a_library_that_goes_does_not_disturb_others(holo: Holo, source: Path) -> None:
+    tree = trees.small(holo.root / "tree")
+    commands = refused_late(holo, source)
+    for _ in range(4):
+        running = [(holo.start(*command), code) for command, code in commands.items()]
+        holo("record", tree, "--name", "tree")
+        holo("init", "one", "tree")
+        for process, code in running:
+            _, stderr = process.communicate()
+            assert process.returncode == code, stderr
+        assert compare.differences(tree, Path(holo("list", "--json").json()["spaces"][0]["path"])) == []
+        holo("check")
+        shutil.rmtree(holo.home)
+
+
+@local
+def test_a_program_goes_on_in_a_home_that_was_undone(holo: Holo, source: Path) -> None:
+    os.mkfifo(source / "fifo")
+    library = Hololib(holo.home)
+    with pytest.raises(HoloError):
+        library.record(source, "env")
+    assert not holo.home.exists()
+    library.record(source, "env", skip_special=True)
+    library.init("one", "env")
+    assert library.check().problems == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory immutable")
