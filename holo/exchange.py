@@ -230,8 +230,8 @@ def _pointers_to(ref: CatalogRef) -> list[tuple[Kind, str]]:
     """What is to mean a catalog in a remote: its name, and the key in the name of one that was built."""
     from holo.blueprints.stage import key_in
 
-    if ref.digest.startswith(ref.name):
+    if ref.given_name is None:
         return []
-    key = key_in(ref.name)
-    by_name: tuple[Kind, str] = ("name", ref.name)
+    key = key_in(ref.given_name)
+    by_name: tuple[Kind, str] = ("name", ref.given_name)
     return [by_name, ("key", key)] if key is not None else [by_name]

@@ -77,9 +77,8 @@ def verify_catalog(
     """Read all blobs of a catalog. The caller holds the library's lock, shared."""
     started = time.monotonic()
     catalog = library.catalogs.read(ref.digest)
-    name = None if ref.digest.startswith(ref.name) else ref.name
     signature = library.catalogs.signature(ref.digest)
-    judged = _judge(name, ref.digest, signature, signers, library.catalogs.path(ref.digest))
+    judged = _judge(ref.given_name, ref.digest, signature, signers, library.catalogs.path(ref.digest))
     blobs = _blobs_of([catalog])
     damaged = _read(blobs, [], _Reader(library.blobs.chunks), workers, on_progress)
     return _report(library.path, [judged], signers, blobs, 0, damaged, started)

@@ -209,7 +209,7 @@ def _write(
     workers: int,
     on_progress: OnProgress | None,
 ) -> None:
-    manifest = Manifest(tuple(_named(ref) for ref in cargo.catalogs), tuple(cargo.without))
+    manifest = Manifest(tuple(Named(ref.given_name, ref.digest) for ref in cargo.catalogs), tuple(cargo.without))
     writer.add(MANIFEST, manifest.to_json(), compress=False)
     for digest in dict.fromkeys(ref.digest for ref in cargo.catalogs):
         writer.add(catalog_entry(digest), library.catalogs.document(digest), compress=compress)
@@ -254,11 +254,6 @@ def _add_whole(writer: Writer, library: Library, reader: _Reader, item: _Item) -
             writer.add_section(name, ZSTD if item.frame else STORED, item.crc, item.size, section)
         else:
             writer.add_pieces(name, item.crc, item.size, library.blobs.chunks(item.digest, item.size))
-
-
-def _named(ref: CatalogRef) -> Named:
-    """A catalog without a name is called by the beginning of its digest."""
-    return Named(None if ref.digest.startswith(ref.name) else ref.name, ref.digest)
 
 
 class _Item(NamedTuple):

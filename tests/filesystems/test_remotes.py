@@ -234,6 +234,29 @@ def test_name_may_look_like_a_version_of_another(machine: Make, places: Places) 
     b.pull("app-1.2.3")
 
 
+def test_name_may_be_how_the_digest_begins(machine: Make, places: Places) -> None:
+    place = places.new("folder")
+    a, b = Client(machine("local"), place), Client(machine("local"), place)
+    tree = trees.small(a.machine.root / "tree")
+    digest = a.machine.record(tree, "app")
+    names = [digest[:length] for length in (1, 6, 13)]
+    for name in names:
+        a.machine.record(tree, name)
+        a.push(name)
+        assert place.names()[name] == digest
+        assert b.pull(name)["catalog"] == {"name": name, "digest": digest}
+    bundle = a.machine.export(*names)
+    assert sorted(row["name"] for row in b.machine("catalogs", bundle, "--json").json()["catalogs"]) == names
+    assert b.machine("verify", names[0], "--json").json()["catalogs"][0]["name"] == names[0]
+    # One without a name still has none.
+    for name in names:
+        a.machine("catalogs", name, "--remove")
+    a.machine.record(trees.small(a.machine.root / "another"), "app")
+    assert a.machine("verify", digest[:12], "--json").json()["catalogs"][0]["name"] is None
+    bundle = a.machine.export(digest[:12])
+    assert [row["name"] for row in b.machine("catalogs", bundle, "--json").json()["catalogs"]] == [None]
+
+
 # -- init, restore and run ------------------------------------------------------------------------------------------
 
 
