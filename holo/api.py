@@ -1115,14 +1115,9 @@ class Hololib:
         if known is None or not is_carried or self.home.library.catalogs.has(wanted.digest):
             yield None
             return
-        from holo.transport.direct import carrier_of
+        from holo.transport.direct import carrier_of_space
 
-        if not os.path.exists(known.bundle):
-            raise NotFound(
-                f"the bundle that space {known.name!r} was restored from is gone: {known.bundle}",
-                "Put it back, or import it from wherever it is: `holo import FILE`.",
-            )
-        with carrier_of(known.bundle, wanted.digest, trust=self._trust()) as (_, carrier):
+        with carrier_of_space(known, trust=self._trust()) as carrier:
             yield carrier
 
     def _refuse_place(self, space: str, path: str | None, options: Options) -> None:

@@ -72,7 +72,7 @@ def opened(home: Home, *items: Space | CatalogRef | Bundle) -> Iterator[list[Tre
 def _opened(home: Home, item: Space | CatalogRef | Bundle, stack: ExitStack) -> Tree:
     library = home.library
     if isinstance(item, Bundle):
-        _, catalog, contents = stack.enter_context(_carrier(item.path, None))
+        _, catalog, contents = stack.enter_context(_carried(item))
         return Tree(catalog, contents, catalog.prefix)
     if isinstance(item, CatalogRef):
         catalog = library.catalogs.read(item.digest)
@@ -80,17 +80,22 @@ def _opened(home: Home, item: Space | CatalogRef | Bundle, stack: ExitStack) -> 
     space = home.spaces.get(item.name)  # as its record says now
     home.spaces.refuse_unseen(space)
     if space.bundle and not library.catalogs.has(space.digest):
-        _, catalog, contents = stack.enter_context(_carrier(space.bundle, space.digest))
+        _, catalog, contents = stack.enter_context(_carried(space))
     else:
         catalog, contents = library.catalogs.read(space.digest), library.blobs
     return stack.enter_context(tree_of_space(home, space, catalog, contents))
 
 
 @contextmanager
-def _carrier(path: str, digest: str | None) -> Iterator[Carrier]:
-    """A catalog in a bundle. Who asks what is in it need not trust it."""
+def _carried(item: Bundle | Space) -> Iterator[Carrier]:
+    """The catalog that a bundle has. Who asks what is in it need not trust it."""
     from holo.signatures import Trust
-    from holo.transport.direct import carrier_of
+    from holo.transport.direct import carrier_of, carrier_of_space
 
-    with carrier_of(path, digest, trust=Trust(None, None), keep_setid=True) as (_, carrier):
-        yield carrier
+    trust = Trust(None, None)
+    if isinstance(item, Space):
+        with carrier_of_space(item, trust=trust) as carrier:
+            yield carrier
+    else:
+        with carrier_of(item.path, trust=trust, keep_setid=True) as (_, carrier):
+            yield carrier

@@ -50,7 +50,7 @@ from holo.owners import is_mine, is_others
 from holo.relocation.project import imports_elsewhere
 from holo.signatures import CATALOG, Trust, catalog_statement, is_signature
 from holo.space import Space
-from holo.transport.direct import carrier_of
+from holo.transport.direct import carrier_of_space
 from holo.trees.held import is_whole, remove_held
 from holo.trees.overlay import Layers
 from holo.trees.spares import Spares
@@ -552,7 +552,7 @@ class _Check:
         what = "its catalog is not in the library"
         if space.bundle:
             try:
-                with carrier_of(space.bundle, space.digest, trust=self._options.trust) as (_, carrier):
+                with carrier_of_space(space, trust=self._options.trust) as carrier:
                     self._compare_space(space, carrier.catalog, carrier.contents)
                 return
             except HoloError as error:

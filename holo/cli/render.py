@@ -491,12 +491,14 @@ def checked(report: CheckReport, *, is_repair: bool) -> None:
     )
     if report.garbage_files:
         print(f"{count(report.garbage_files, 'file')} ({size(report.garbage_bytes)}) that no catalog needs")
-    left = sum(problem.repaired is None for problem in report.problems)
+    left = [problem.kind for problem in report.problems if problem.repaired is None]
     if not report.problems:
         print("all is well")
     elif left:
-        print(f"{count(len(report.problems), 'problem')}, {len(report.problems) - left:,} repaired")
-        if not is_repair:
+        print(f"{count(len(report.problems), 'problem')}, {len(report.problems) - len(left):,} repaired")
+        if "space" in left:
+            print("`holo restore --space NAME --verify` brings a space back to its catalog")
+        if not is_repair and {*left} != {"space"}:
             print("`holo check --repair` looks for intact copies, also in the libraries and folders of `--from PATH`")
     else:
         print(f"{count(len(report.problems), 'problem')}, all repaired")

@@ -232,7 +232,8 @@ class Catalogs:
         except NotFound:
             raise NotFound(
                 f"catalog {digest[:12]} is not in {self._library} any more",
-                "A space of it can be turned into another with `holo restore --space NAME --catalog REF`, or deleted.",
+                "Import a bundle that has it, pull it, or record the environment again. Or turn its spaces into "
+                "another: `holo restore --space NAME --catalog REF`.",
             ) from None
         if digests.of(data) != digest:
             raise IntegrityError(

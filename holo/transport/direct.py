@@ -17,6 +17,7 @@ from holo.hololib.offer import WORTH_CLONING, Offer
 from holo.hololib.verified import ContentMismatch, verified_chunks
 from holo.platform import Directory
 from holo.signatures import Trust
+from holo.space import Space
 from holo.transport.adopt import refuse_rights
 from holo.transport.bundle import Bundle, opened
 from holo.transport.source import damaged
@@ -71,23 +72,49 @@ class BundleContents:
 
 
 @contextmanager
-def carrier_of(
-    path: str, digest: str | None = None, *, trust: Trust, keep_setid: bool = False
-) -> Iterator[tuple[CatalogRef, Carrier]]:
-    """A catalog of the bundle at a path, by its digest or because it is the only one, and what to restore it from.
+def carrier_of(path: str, *, trust: Trust, keep_setid: bool = False) -> Iterator[tuple[CatalogRef, Carrier]]:
+    """The only catalog of the bundle at a path, and what to restore it from.
 
-    Raises :class:`UsageError` if nobody says which, :class:`~holo.errors.CatalogInvalid` for one that gives rights
-    unless ``keep_setid`` or the caller has accepted that ``digest`` before, what ``trust`` raises for its signature,
-    and what opening a bundle raises.
+    Raises :class:`UsageError` if it has several, :class:`~holo.errors.CatalogInvalid` for one that gives rights unless
+    ``keep_setid``, what ``trust`` raises for its signature, and what opening a bundle raises.
     """
     with opened(path) as bundle:
-        ref = only_catalog(bundle) if digest is None else CatalogRef(digest[:12], digest)
-        trust.require_catalog(ref.digest, bundle.signature(ref.digest), path)
-        catalog = bundle.catalog(ref.digest)
-        if not keep_setid and digest is None:
-            refuse_rights(catalog, f"{ref.name} in {path}")
-        _refuse_incomplete(bundle, catalog)
-        yield ref, Carrier(path, catalog, BundleContents(bundle))
+        ref = only_catalog(bundle)
+        carrier = _carrier(bundle, ref.digest, trust)
+        if not keep_setid:
+            refuse_rights(carrier.catalog, f"{ref.name} in {path}")
+        _refuse_incomplete(bundle, carrier.catalog)
+        yield ref, carrier
+
+
+@contextmanager
+def carrier_of_space(space: Space, *, trust: Trust) -> Iterator[Carrier]:
+    """The catalog of a space, whatever rights it gives, from the bundle that the space was restored from.
+
+    Raises :class:`NotFound` if that is not where it was, what ``trust`` raises for its signature, and what opening a
+    bundle raises.
+    """
+    what = f"the bundle that space {space.name!r} was restored from"
+    if not os.path.exists(space.bundle):
+        raise NotFound(
+            f"{what} is gone: {space.bundle}",
+            "Put it back, or import it from wherever it is: `holo import FILE`.",
+        )
+    with opened(space.bundle) as bundle:
+        if space.digest not in {digest for _, digest in bundle.manifest.catalogs}:
+            raise NotFound(
+                f"{what} has been replaced by another one: {space.bundle}",
+                "Import the earlier one: `holo import FILE`. Or turn the space into what the new one holds: "
+                "`holo init SPACE FILE --force`.",
+            )
+        carrier = _carrier(bundle, space.digest, trust)
+        _refuse_incomplete(bundle, carrier.catalog)
+        yield carrier
+
+
+def _carrier(bundle: Bundle, digest: str, trust: Trust) -> Carrier:
+    trust.require_catalog(digest, bundle.signature(digest), bundle.name)
+    return Carrier(bundle.name, bundle.catalog(digest), BundleContents(bundle))
 
 
 def _refuse_incomplete(bundle: Bundle, catalog: Catalog) -> None:

@@ -126,6 +126,33 @@ def test_a_space_straight_from_a_bundle_needs_no_library(filesystem: str, option
     assert b.is_sound()
 
 
+def test_what_became_of_the_bundle_of_a_space(machine: Make) -> None:
+    a, b = machine("local"), machine("local")
+    a.record(trees.small(a.root / "the-source"), "app")
+    bundle = shutil.move(a.export("app"), b.root / "app.holo")
+    b.init("one", bundle)
+    bundle.rename(b.root / "elsewhere.holo")
+    trees.write(a.root / "the-source" / "lib" / "new")
+    a.record(a.root / "the-source", "app")
+    newer = a.export("app", to="newer.holo")
+    for what in "is gone", "has been replaced by another one":
+        for question in ("restore", "one"), ("restore", "one", "--dry-run"), ("diff", "one", newer):
+            said = b(*question, code=1).stderr
+            assert f"error: the bundle that space 'one' was restored from {what}: {bundle}\n" in said
+            assert "`holo import FILE`" in said
+        status = b("status", "one", "--json").json()
+        assert status["state"] == "unknown"
+        assert what in status["reason"]
+        checked = b("check", "--space", "one", code=3).stdout
+        assert what in checked
+        assert "check --repair" not in checked  # which does not change spaces
+        assert "Import a bundle" in b("run", "one", "--ephemeral", "--", "true", code=1).stderr
+        shutil.copy(newer, bundle)
+    # As the message of the last one says:
+    b("init", "one", bundle, "--force")
+    assert b("status", "one", "--json").json()["state"] == "pristine"
+
+
 def test_a_bundle_of_what_the_library_has_needs_no_bundle(machine: Make) -> None:
     a = machine("local")
     source = trees.small(a.root / "the-source")
