@@ -264,7 +264,7 @@ def remote_status(status: RemoteStatus) -> None:
         print(f"{count(status.garbage, 'object')} that nothing needs, for `holo remote gc`")
 
 
-def remote_checked(found: RemoteCheck) -> None:
+def remote_checked(found: RemoteCheck, *, is_repair: bool) -> None:
     for problem in found.problems:
         print(f"{printable(problem.key)}: {printable(problem.what)}")
     what = "read" if found.read else "looked for"
@@ -273,8 +273,11 @@ def remote_checked(found: RemoteCheck) -> None:
         f"in {found.seconds:.2f} s"
     )
     print("all is well" if not found.problems else count(len(found.problems), "problem"))
-    if found.removed:
-        print(f"removed {count(len(found.removed), 'object')}; push their catalogs again from a library that has them")
+    if found.problems:
+        before = "`holo remote check --repair` removes what nobody can use; then"
+        if is_repair:
+            before = f"removed {count(len(found.removed), 'object')};"
+        print(f"{before} push their catalogs again from a library that has them")
 
 
 def remote_collected(report: RemoteGc) -> None:

@@ -143,10 +143,14 @@ class FolderStore:
 
     def _refuse_missing(self) -> None:
         """A share that is not mounted must not look like a remote without anything in it."""
-        if not os.path.isdir(self.name):
+        if os.path.isdir(self.name):
+            return
+        if os.path.exists(self.name):
             raise HoloError(
-                f"there is no remote at {self.name}: no such folder", "Mount it, or `mkdir` it to begin one."
+                f"there is no remote at {self.name}: that is a file",
+                "A remote is a folder. `holo import FILE` takes a bundle into the library.",
             )
+        raise HoloError(f"there is no remote at {self.name}: no such folder", "Mount it, or `mkdir` it to begin one.")
 
     def _failed(self, what: str, key: str, error: OSError) -> HoloError:
         return HoloError(f"cannot {what} {self._path(key)}: {error.strerror}", advice(error))

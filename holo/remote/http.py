@@ -53,7 +53,7 @@ class HttpStore:
                 "Use https://, or demand signatures with `remote.allowed-signers`.",
             )
         if not parts.hostname:
-            raise UsageError(f"{self.name} names no host", "Write https://HOST/PATH.")
+            raise UsageError(f"{of_one(url)} names no host", "Write https://HOST/PATH.")
         if parts.query or parts.fragment:
             raise UsageError(f"{self.name}: a remote has no query", "Give credentials in ~/.netrc.")
         self._url = url.rstrip("/")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from holo.content import Section, write_all
 from holo.errors import HoloError, UsageError
@@ -51,7 +52,15 @@ class ObjectStore:
     """
 
     def __init__(self, url: str) -> None:
-        """Raises :class:`UsageError` where obstore is not installed."""
+        """Raises :class:`UsageError` where there is no bucket in the URL, or obstore is not installed."""
+        parts = urlsplit(url)
+        if not parts.netloc:
+            raise UsageError(f"{of_one(url)} names no bucket", f"Write {parts.scheme}://BUCKET/PATH.")
+        if parts.query or parts.fragment:
+            raise UsageError(
+                f"{of_one(url)}: a remote has no query",
+                "Give a region, an endpoint and credentials in the environment (docs/remotes.md says how).",
+            )
         self.name = of_one(url).rstrip("/")
         if find_spec("obstore") is None:
             raise UsageError(

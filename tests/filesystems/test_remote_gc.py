@@ -290,6 +290,8 @@ def test_what_is_lost_can_be_pushed_again_after_a_repair(world: World, machine: 
         removed = {f"catalogs/{world.digests['app']}", *([pack] if damage is not missing else [])}
         assert set(report["removed"]) == removed
         assert world.check(code=3) == ["names/app"]
+        checked = world.client("remote", "check", world.place.to, "--repair", code=3).stdout.splitlines()
+        assert checked[-1] == "removed 0 objects; push their catalogs again from a library that has them"
         world.client.push("app")
         assert world.check("--read") == []
     other = Client(machine("tmpfs"), world.place)
@@ -370,6 +372,8 @@ def test_damaged_name_and_garbage_stand_in_nobodys_way_after_a_repair(world: Wor
     assert world.check("--read", code=3) == ["garbage", "names/app"]
     said = world.client("push", "app", world.place.to, code=3).stderr
     assert "names/app is damaged" in said
+    checked = world.client("remote", "check", world.place.to, code=3).stdout.splitlines()
+    assert checked[-1].startswith("`holo remote check --repair` removes what nobody can use; then push ")
     report = world.client("remote", "check", world.place.to, "--repair", "--json", code=3).json()
     assert report["removed"] == ["garbage", "names/app"]
     world.client.push("app")

@@ -203,6 +203,9 @@ def test_object_that_is_removed_meanwhile_hides_no_other(places: Places) -> None
 
 def test_folder_that_is_not_mounted_is_no_empty_remote(tmp_path: Path) -> None:
     store = connect(str(tmp_path / "none"))
+    (tmp_path / "file").touch()
+    with pytest.raises(HoloError, match=r"/file: that is a file$"):
+        connect(str(tmp_path / "file")).size("names/x")
     reads: list[Callable[[], object]] = [
         lambda: read(store, "names/x"),
         lambda: store.size("names/x"),
@@ -250,6 +253,11 @@ def test_web_server_only_gives(place: Place) -> None:
         "file:relative",
         "https://",
         "https://host/x?y=z",
+        "s3://",
+        "s3:///path",
+        "gs://",
+        "az://",
+        "s3://bucket/x?region=eu",
         "file:///x?y",
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from functools import partial
 from typing import Annotated, Optional
 
 import typer
@@ -140,7 +141,7 @@ def remote(
             "remote check", "checking", "objects", form=shown, quiet=as_json, requests=shared.requests
         ) as told:
             found = shared.check(read=read, repair=repair, on_progress=told)
-        render.report(found, render.remote_checked, as_json)
+        render.report(found, partial(render.remote_checked, is_repair=repair), as_json)
         if found.problems:
             raise typer.Exit(IntegrityError.exit_code)
         return
