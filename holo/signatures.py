@@ -45,6 +45,8 @@ _LENGTH = struct.Struct(">L")
 
 _AGAIN = "Get it again from where it comes from."
 _ASK = "Ask whoever made it to sign it, or add the signer's public key to that file if you trust them."
+_WHICH = "Name a private key that is yours alone, or a public one whose private half ssh-agent has."
+_UNLOCK = "A passphrase is asked for on a terminal only. Add the key to ssh-agent, and name its public half (.pub)."
 _OF_THIS_KEY = ("key has expired", "key is not yet valid", "ertificate", "not permitted for use in signature namespace")
 """What ssh-keygen says of a line only if the key in it is the one that signed."""
 
@@ -213,6 +215,8 @@ def sign(data: bytes, namespace: str, key: str) -> bytes:
     path = os.path.abspath(os.path.expanduser(key))
     if not os.path.exists(path):
         raise NotFound(f"there is no key at {path}", "Make one with `ssh-keygen -t ed25519`, or name another.")
+    if os.path.isdir(path) or os.path.getsize(path) > LARGEST:  # with a large file ssh-keygen is busy for minutes
+        raise HoloError(f"{path} is no key of ssh", _WHICH)
     with _Folder() as folder:
         # In a file, and not on standard input: from there ssh-keygen would read the passphrase.
         file = folder.write("data", data)
@@ -226,10 +230,8 @@ def sign(data: bytes, namespace: str, key: str) -> bytes:
             if terminal is not None:
                 os.close(terminal)
         if done.returncode != 0:
-            raise HoloError(
-                f"cannot sign with {path}: {_told(done.stderr)}",
-                "Name a private key that is yours alone, or a public one whose private half ssh-agent has.",
-            )
+            is_locked = b"passphrase" in done.stderr
+            raise HoloError(f"cannot sign with {path}: {_told(done.stderr)}", _UNLOCK if is_locked else _WHICH)
         with os_errors_as("cannot read the signature that ssh-keygen has made"):
             made, _ = read_file(f"{file}.sig", LARGEST)
     return _armor(_parse(made, namespace, "what was signed"))

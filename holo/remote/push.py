@@ -127,6 +127,11 @@ def _push(
 ) -> _Done:
     digest = item.ref.digest
     found = [remote.pointer(*pointer) for pointer in item.pointers]
+    signature = None
+    if key is not None and not dry_run:  # before all is sent: a key may not work, or want a passphrase
+        from holo import signatures
+
+        signature = signatures.sign(signatures.catalog_statement(digest), signatures.CATALOG, key)
     meant = [pointer for pointer, _ in found]
     has_catalog = remote.size(catalog_key(digest)) is not None
     if has_catalog:
@@ -146,6 +151,8 @@ def _push(
             packs = _send(library, remote, catalog, plan, known, workers, on_progress)
         done = _Done(len(plan.known), plan.missing, packs)
     if not dry_run:
+        if signature is not None:
+            _put(remote, signature_key(digest), signature, None)
         _publish_names(remote, item, key, [version for _, version in found])
     return done
 
@@ -285,13 +292,10 @@ def _send(
 
 
 def _publish_names(remote: Remote, item: Named, key: str | None, versions: Sequence[str | None]) -> None:
-    """Sign the catalog, if it is to be, and let its names mean it."""
+    """Let the names of a catalog mean it, and sign that, if it is to be."""
     from holo import signatures
 
     digest = item.ref.digest
-    if key is not None:
-        statement = signatures.catalog_statement(digest)
-        _put(remote, signature_key(digest), signatures.sign(statement, signatures.CATALOG, key), None)
     for (kind, name), version in zip(item.pointers, versions, strict=True):
         now = int(time.time())
         signed = None

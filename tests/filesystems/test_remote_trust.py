@@ -223,6 +223,18 @@ def test_unsigned_key_of_a_blueprint_is_not_believed(machine: Make, places: Plac
     assert "pulling" in c(*init, **environment).stderr
 
 
+def test_key_that_cannot_sign_is_told_before_anything_is_sent(machine: Make, places: Places, keys: Keys) -> None:
+    client = Client(machine("local"), places.new("folder"))
+    client.machine.record(trees.small(client.machine.root / "tree"), "app")
+    bundle = client.machine.export("app")
+    (halved := keys.make("halved")).unlink()
+    for key in bundle, halved.parent, f"{halved}.pub":
+        said = client("push", "app", client.place.to, "--sign", key, code=1).stderr
+        assert str(key) in said
+        assert "hint: Name a private key" in said
+        assert not client.place.objects.sizes()
+
+
 # -- credentials ----------------------------------------------------------------------------------------------------
 
 

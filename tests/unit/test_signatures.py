@@ -174,12 +174,29 @@ def test_keys_that_cannot_sign(keys: Keys, tmp_path: Path, monkeypatch: pytest.M
         signatures.sign(DATA, CATALOG, f"{tmp_path}/missing")
     assert "ssh-keygen -t ed25519" in str(missing.value.hint)
     (tmp_path / "junk").write_text("junk")
+    (tmp_path / "bundle").write_bytes(bytes(1 << 20))
+    for name in ("bundle", ""):
+        with pytest.raises(HoloError, match="is no key of ssh"):
+            signatures.sign(DATA, CATALOG, f"{tmp_path}/{name}")
     open_to_all = Keys(tmp_path).make("open")
     open_to_all.chmod(0o644)
     for name, says in (("junk", "junk"), ("open", "Permissions 0644 for .* are too open")):
         with pytest.raises(HoloError, match=f"cannot sign with {tmp_path}/{name}: .*{says}") as caught:
             signatures.sign(DATA, CATALOG, f"{tmp_path}/{name}")
         assert "\n" not in caught.value.message
+
+
+def test_without_a_terminal_a_passphrase_is_for_the_agent(keys: Keys) -> None:
+    key = keys.make("locked", passphrase="open sesame")
+    code = f"""from holo import signatures
+from holo.errors import HoloError
+try:
+    signatures.sign({DATA!r}, {CATALOG!r}, {str(key)!r})
+except HoloError as error:
+    print(error.hint)
+"""
+    command = ["setsid", "--wait", sys.executable, "-c", code]
+    assert b"ssh-agent" in subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout
 
 
 def test_a_passphrase_is_asked_for_on_the_terminal(keys: Keys, tmp_path: Path) -> None:
