@@ -32,6 +32,7 @@ _KNOWN = (
 
 _FROM_PIPENV = "Write what it says as one that holo knows: pipenv requirements > requirements.txt"
 _FROM_PACKAGE_JSON = "Make one that holo knows of the package.json beside it: npm install --package-lock-only"
+_PACKED = "If another tool has packed an environment in it, `holo import FILE` takes that into the library."
 _WAYS = {
     "Pipfile": _FROM_PIPENV,
     "Pipfile.lock": _FROM_PIPENV,
@@ -40,6 +41,10 @@ _WAYS = {
     "yarn.lock": _FROM_PACKAGE_JSON,
     "pnpm-lock.yaml": _FROM_PACKAGE_JSON,
     "bun.lock": _FROM_PACKAGE_JSON,
+    ".gz": _PACKED,
+    ".zst": _PACKED,
+    ".tar": _PACKED,
+    ".zip": _PACKED,
     ".py": "Say in it what it needs, in a block that begins with `# /// script`.",
 }
 """Other tools' files, by their names or endings, and how to convert them to a blueprint."""

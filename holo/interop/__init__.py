@@ -23,6 +23,7 @@ from holo.hololib import CatalogRef
 from holo.hololib.layout import check_name
 from holo.hololib.recovery import locked_library
 from holo.record import record
+from holo.transport.bundle import MANIFEST
 from holo.transport.intake import ImportReport
 
 if TYPE_CHECKING:
@@ -44,17 +45,28 @@ _KNOWN = (
 def takes(path: str) -> bool:
     """Whether a file is for :func:`import_file`: one of another tool, or nothing that is known.
 
-    Any other ZIP is not: it may be a bundle of holo's own, also a damaged one.
+    What may be a bundle of holo's own is not, also a damaged one.
     """
     from holo.interop.packed import is_archive
 
     with suppress(OSError), os.fdopen(open_file(path, follow=True), "rb") as file:
         head = file.read(512)
         if head.startswith(_ZIP):
-            return head[30:].startswith((b"library/", b"catalog/"))
+            return head[30:].startswith((b"library/", b"catalog/")) or _is_other_zip(file)
         file.seek(-min(_LONGEST_END, file.seek(0, os.SEEK_END)), os.SEEK_END)
         return is_archive(head) or _END_OF_ZIP not in file.read()
     return False
+
+
+def _is_other_zip(file: IO[bytes]) -> bool:
+    """Whether it is a whole ZIP that has no manifest of holo's, so that it is no damaged bundle either."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return MANIFEST not in archive.namelist()
+    except zipfile.BadZipFile:
+        return False
 
 
 def import_file(

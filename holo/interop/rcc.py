@@ -86,7 +86,10 @@ class Zip:
                 )
             self._entries[name] = entry
         if not self.catalogs():
-            raise UsageError(f"{path} is a ZIP archive, but no hololib.zip of RCC", "It has no catalog of RCC's.")
+            raise UsageError(
+                f"{path} is a ZIP archive, but neither a bundle nor a hololib.zip of RCC",
+                "Of conda-pack and venv-pack holo imports .tar.gz, .tar.zst and .tar archives.",
+            )
 
     def catalogs(self) -> list[str]:
         return [name[8:] for name in self._entries if re.fullmatch(rf"catalog/{_CATALOG.pattern}", name)]

@@ -54,6 +54,9 @@ _BLOB = re.compile(r"library/([0-9a-f]{2})/\1[0-9a-f]{62}")
 """As :func:`blob_entry` has it."""
 
 _BEGINNING = b"PK\3\4"
+_TOLD_BY = 30 + len(MANIFEST)
+"""Bytes at the beginning that tell a bundle from other files."""
+
 MOST_PARTS = 200_000
 """Of all blobs that are put together: each takes some hundred bytes of memory."""
 
@@ -136,7 +139,7 @@ def is_bundle(path: str) -> bool:
 
 
 def _begins_as_bundle(descriptor: int) -> bool:
-    start = platform.read_at(descriptor, 30 + len(MANIFEST), 0)
+    start = platform.read_at(descriptor, _TOLD_BY, 0)
     return start[:4] == _BEGINNING and start[30:] == MANIFEST.encode()
 
 
@@ -418,7 +421,7 @@ def received(source: int, name: str, folder: str) -> Iterator[Bundle]:
         try:
             for piece in _pieces(source, name):
                 write_all(descriptor, piece)
-            if not _BEGINNING.startswith(platform.read_at(descriptor, len(_BEGINNING), 0)):
+            if os.fstat(descriptor).st_size >= _TOLD_BY and not _begins_as_bundle(descriptor):
                 raise IntegrityError(
                     f"{name} is no bundle",
                     "Nothing was changed. An archive of another tool has to be a file: `holo import FILE`.",

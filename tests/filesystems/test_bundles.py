@@ -358,15 +358,22 @@ def test_a_pipe_that_ends_early_imports_nothing(cut: int, machine: Make) -> None
     assert b.is_empty()
 
 
-def test_what_is_no_bundle_at_all_is_not_called_a_damaged_one(machine: Make) -> None:
+@pytest.mark.parametrize("content", ["venv-pack.tar.gz", "rcc.zip"])
+def test_what_is_no_bundle_at_all_is_not_called_a_damaged_one(content: str, machine: Make) -> None:
     target = machine("local")
-    done = subprocess.run(
-        [sys.executable, "-m", "holo", "import", "-"],
-        env=target.environment(),
-        input=gzip.compress(b"an archive of venv-pack"),
-        capture_output=True,
-        check=False,
-    )
+    if content == "rcc.zip":
+        with zipfile.ZipFile(target.root / content, "w") as archive:
+            archive.writestr("library/ab/cd/ef/abcdef", "content")
+    else:
+        (target.root / content).write_bytes(gzip.compress(b"an archive of venv-pack"))
+    with open(target.root / content, "rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "holo", "import", "-"],
+            env=target.environment(),
+            stdin=file,
+            capture_output=True,
+            check=False,
+        )
     assert done.returncode == 3
     assert done.stderr.startswith(b"error: standard input is no bundle\n")
     assert b"`holo import FILE`" in done.stderr

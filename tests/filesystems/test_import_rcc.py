@@ -374,10 +374,11 @@ def test_what_is_not_known(holo: Holo) -> None:
     assert "nothing that holo can import" in holo("import", text, code=2).stderr
     with zipfile.ZipFile(holo.root / "other.zip", "w") as archive:
         archive.writestr("README", "no library")
-    assert "damaged or not complete" in holo("import", holo.root / "other.zip", code=3).stderr
+    assert "neither a bundle nor a hololib.zip" in holo("import", holo.root / "other.zip", code=2).stderr
+    assert "`holo import FILE`" in holo("init", "job", holo.root / "other.zip", code=2).stderr
     with zipfile.ZipFile(holo.root / "other.zip", "w") as archive:
         archive.writestr("library/README", "no catalog")
-    assert "no hololib.zip" in holo("import", holo.root / "other.zip", code=2).stderr
+    assert "neither a bundle nor a hololib.zip" in holo("import", holo.root / "other.zip", code=2).stderr
     assert "there is no bundle" in holo("import", holo.root / "nothing", code=1).stderr
     assert "directory" in holo("import", holo.root, code=1).stderr
     assert "no library of RCC" in holo("import", "--rcc", holo.root, code=1).stderr
