@@ -41,6 +41,11 @@ _CREDENTIALS = "Give credentials that are allowed to, in the environment (docs/r
 _REFUSED = re.compile(r"status code: 40[13]\b")
 """In what obstore says of a listing that is refused, of which it has no error of its own."""
 
+_NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist|list request: .*status code: 404")
+_NO_KEY = re.compile("Missing [A-Z]")
+_NO_TLS = "builder error"
+"""In what obstore says of a URL that begins with http://, if it was not allowed."""
+
 _SECRETS = re.compile(r"\?\S*|(?<=://)[^/\s@]*@")
 
 
@@ -216,7 +221,8 @@ class ObjectStore:
 
         try:
             yield
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            self._refuse_missing(error)
             raise Absent(key) from None
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
             raise HoloError(
@@ -232,9 +238,26 @@ class ObjectStore:
         except (exceptions.BaseError, ConnectionError, TimeoutError) as error:
             if _METADATA in str(error):
                 raise HoloError(f"there are no credentials for {self.name}", _CREDENTIALS) from None
+            if _NO_KEY.search(str(error)) is not None:
+                raise HoloError(
+                    f"the credentials for {self.name} are not complete: {_short(error)}", _CREDENTIALS
+                ) from None
+            if _NO_TLS in str(error):
+                raise HoloError(
+                    f"{self.name}: the server is not asked over http://, which anybody on the way can read and change",
+                    "Name it with https:// in AWS_ENDPOINT_URL, or allow the other with AWS_ALLOW_HTTP=true.",
+                ) from None
+            self._refuse_missing(error)
             if (refused := _REFUSED.search(str(error))) is not None:
                 raise HoloError(f"{self.name} refuses {key}: {refused[0]}", _CREDENTIALS) from None
             raise Interrupted(_short(error)) from None
+
+    def _refuse_missing(self, error: BaseException) -> None:
+        """A bucket that is not there must not look like a remote without anything in it."""
+        if _NO_BUCKET.search(str(error)) is not None:
+            raise HoloError(
+                f"there is no bucket for {self.name}", "Make it first, or look at its name and at AWS_ENDPOINT_URL."
+            ) from None
 
 
 def _short(error: BaseException) -> str:

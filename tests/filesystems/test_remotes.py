@@ -257,6 +257,24 @@ def test_name_may_be_how_the_digest_begins(machine: Make, places: Places) -> Non
     assert [row["name"] for row in b.machine("catalogs", bundle, "--json").json()["catalogs"]] == [None]
 
 
+@pytest.mark.parametrize("kind", ["rclone", "moto"])
+def test_what_is_wrong_with_a_bucket_is_told_at_once(kind: str, machine: Make, places: Places) -> None:
+    place = places.new(kind)
+    client = Client(machine("local"), place)
+    client.machine.record(trees.small(client.machine.root / "tree"), "app")
+    half = {name: value for name, value in place.environment.items() if name != "AWS_SECRET_ACCESS_KEY"}
+    wrong = [
+        (place.url.replace("s3://holo", "s3://nowhere"), place.environment, "there is no bucket for s3://nowhere/"),
+        (place.url, half, "are not complete: "),
+        (place.url, {**place.environment, "AWS_ALLOW_HTTP": "false"}, "AWS_ALLOW_HTTP=true"),
+    ]
+    for url, environment, what in wrong:
+        for command in ("push", "app"), ("pull", "app"), ("remote", "status"):
+            said = client.machine(*command, url, code=1, env=environment).stderr
+            assert what in said
+            assert "run the command again" not in said
+
+
 # -- init, restore and run ------------------------------------------------------------------------------------------
 
 
