@@ -79,7 +79,7 @@ class Repository:
 @pytest.mark.parametrize("filesystem", ["btrfs"], indirect=True)
 def test_documented_worktree_flow_works(filesystem: Filesystem, holo: Holo, real_venv_source: Path) -> None:
     repository = Repository(holo, real_venv_source)
-    add, remove, by_hand, record, spaces, hook = blocks("sh")
+    add, remove, by_hand, record, spaces, hook, move = blocks("sh")
     repository.sh(add)
     repository.check("feature")
     repository.sh(remove)
@@ -102,3 +102,13 @@ def test_documented_worktree_flow_works(filesystem: Filesystem, holo: Holo, real
 
     repository.sh(f"{hook}git worktree add --quiet ../hooked")
     assert repository.sh("../hooked/.venv/bin/python -c 'import sys; print(sys.prefix)'").endswith("hooked/.venv\n")
+
+    repository.sh("git worktree remove --force ../feature && git branch --quiet --delete --force feature")
+    repository.sh(f"{add}printf '%s\n' $PWD/../feature/.venv/bin > ../feature/.venv/own")
+    repository.sh(move)
+    repository.check("moved")
+    assert not (holo.root / "moved" / ".venv-old").exists()
+    assert (holo.root / "moved" / ".venv" / "own").exists()
+    old = os.fsencode(holo.root / "feature" / ".venv")
+    files = [path for path in (holo.root / "moved" / ".venv" / "bin").iterdir() if path.is_file()]
+    assert [path.name for path in files if old in path.read_bytes()] == []
