@@ -33,7 +33,9 @@ def remove_golden(library: str, digest: str) -> None:
         except FileNotFoundError:
             pass
         except OSError as error:
-            if error.errno != errno.EXDEV:  # a directory of a lower layer of overlayfs keeps its name
+            # A directory of a lower layer of overlayfs keeps its name, and so does the empty one that a snapshot of the
+            # home has in the place of a subvolume.
+            if error.errno not in (errno.EXDEV, errno.ENOTEMPTY):
                 raise
             remove(folder, digest + ".json")
             remove(folder, digest)

@@ -296,6 +296,17 @@ def test_a_backup_is_adopted(homes: Homes, way: str, strategy: str) -> None:
     assert not homes.out.exists()
 
 
+@pytest.mark.parametrize("filesystem", ["btrfs"], indirect=True)
+def test_a_snapshot_of_a_home_makes_golden_trees_of_its_own(homes: Homes) -> None:
+    """In the place of those that it had, which are subvolumes, there are empty directories."""
+    subprocess.run(["btrfs", "subvolume", "create", homes.folder / "a"], check=True)
+    homes.make("a", strategy="smart")
+    COPIES["snapshot"](homes.folder / "a", homes.folder / "b")
+    homes("b", "init", "new", "app")
+    homes.is_right(homes.path("b", "new"))
+    assert homes("b", "init", "another", "app", "--json").json()["strategy"]["used"] == "snapshot"
+
+
 def test_a_moved_home_keeps_its_spaces_elsewhere(homes: Homes) -> None:
     homes.make("a", out=True)
     (homes.folder / "a").rename(homes.folder / "b")
