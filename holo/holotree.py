@@ -34,7 +34,7 @@ from holo.hololib.locks import CannotLockError, InUseError, OnWait, locked, say_
 from holo.owners import is_mine, is_ours, only_we_wrote
 from holo.platform import probe
 from holo.remove import remove_at
-from holo.space import MOUNTED, VIEW, Space, Standing, decode, encode
+from holo.space import ADOPTED, MOUNTED, VIEW, Space, Standing, decode, encode
 from holo.walk import absolute, make_folders, real_place, refuse_symlinks
 
 _MARK = ".mark"
@@ -354,8 +354,12 @@ class Holotree:
             )
 
     def adopt(self, space: Space) -> None:
-        """Make a space that only a copied record tells of this home's. The next restore trusts nothing in it."""
-        space = space._replace(home=self.home, stamp=-1, boot="", root="")
+        """Make a space that only a copied record tells of this home's.
+
+        The next restore trusts nothing in it, and makes another directory in its place. If the home that was copied is
+        somewhere else by now, and has the space as well, it sees by this that something has replaced its own.
+        """
+        space = space._replace(home=self.home, stamp=-1, boot="", root=ADOPTED)
         self.save(space)
         self._mark(space)
 
@@ -726,7 +730,7 @@ def is_replaced(space: Space) -> bool:
         identity = platform.identity(root)
     finally:
         platform.close_directory(root)
-    return space.root not in ("", identity) and identity != "" and not is_empty_directory(space.path)
+    return space.root not in ("", ADOPTED, identity) and identity != "" and not is_empty_directory(space.path)
 
 
 def _is_lost(path: str) -> bool:

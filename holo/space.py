@@ -24,6 +24,8 @@ Standing = Literal["own", "unproven", "copied"]
 VIEW = "holo-view-"
 """Begins the source that the system shows for the mount of a view."""
 
+ADOPTED = "adopted"
+"""In place of the identity of a directory: another home may have that, too, so the next restore puts another there."""
 
 MOUNTED = "overlay"
 """The method of a space that is a mount."""

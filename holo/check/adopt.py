@@ -3,7 +3,8 @@
 A space outside the holotree belongs to the home that made it. A copy of that home (`cp -a`, a backup) knows about
 it, too, and so does a home that somebody else has made up, to have a directory emptied by the next restore. So
 nothing is adopted that another home still has, or that does not look like a space of its catalog. The directory
-itself is only read.
+itself is only read. The next restore puts another in its place, which tells a home that was moved, and that nobody
+finds, that the space is not its own any more.
 """
 
 from __future__ import annotations

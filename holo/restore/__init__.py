@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from holo import history, platform
 from holo.checkout.contents import Carrier
@@ -31,10 +32,11 @@ from holo.filetimes import try_out
 from holo.hololib import CatalogRef
 from holo.home import Home
 from holo.relocation.project import make_link_trees
+from holo.remove import remove
 from holo.restore.deletion import delete, delete_locked
 from holo.restore.job import Done, Job, Options, open_space, read_job
-from holo.restore.marks import marked, record_of, remove_draft, save_inodes, save_unchanged
-from holo.restore.mounting import supply_mount, unmount
+from holo.restore.marks import draft_of, marked, record_of, remove_draft, save_inodes, save_unchanged
+from holo.restore.mounting import refuse_covered, supply_mount, unmount
 from holo.restore.place import choose_place
 from holo.restore.planning import Planned, decide_method, make_plan
 from holo.restore.report import DryRun, RestoreReport, report_of
@@ -100,6 +102,10 @@ def make_equal(
     elif is_mounted and options.strategy is not Strategy.OVERLAY:
         unmount(home, space, target.path)
         target = choose_place(home, space, path, take_over=options.force, with_history=options.yes)
+    if options.strategy is Strategy.OVERLAY:
+        target = target._replace(is_anothers=False)  # a mount covers it
+    elif target.is_anothers:
+        target = target._replace(is_new=True)
     looked = time.time_ns()
     job = read_job(home, target, catalog, carrier, options)
     try:
@@ -175,23 +181,50 @@ def _update(job: Job, looked: int) -> Done:
 
 def _populate(job: Job, planned: Planned, prepared: Prepared) -> Done:
     """Carry out the plan in the space itself."""
-    record = record_of(job, planned.decision)
     path, spaces = job.target.path, job.home.spaces
+    parent, name = os.path.split(path)
+    draft = draft_of(name) if job.target.is_anothers else ""
+    record = record_of(job, planned.decision)._replace(draft=draft)
     with marked(job.home, record, job.target):
-        parent = os.path.dirname(path)
-        os.makedirs(parent, exist_ok=True)
-        with suppress(FileExistsError):
-            os.mkdir(path, 0o700)
-        with platform.closing(open_space(job.target, changes=True)) as root:
-            # Many may share the holotree; elsewhere the group is the user's wish.
-            if job.target.is_new and parent == spaces.path:
-                platform.own_group(root)
-            times = try_out(root)
-            tally = populate(root, path, prepared, job.home.workers, job.options.on_progress)
-            stamp = stamp_before(platform.status(root, "").st_ctime_ns, times)
-            identity = platform.identity(root)
-        inodes = save_inodes(job, planned, planned.survey.directories | tally.directories)
+        with _put_aside(job, draft):
+            os.makedirs(parent, exist_ok=True)
+            with suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+            with platform.closing(open_space(job.target, changes=True)) as root:
+                # Many may share the holotree; elsewhere the group is the user's wish.
+                if job.target.is_new and parent == spaces.path:
+                    platform.own_group(root)
+                times = try_out(root)
+                tally = populate(root, path, prepared, job.home.workers, job.options.on_progress)
+                stamp = stamp_before(platform.status(root, "").st_ctime_ns, times)
+                identity = platform.identity(root)
+            inodes = save_inodes(job, planned, planned.survey.directories | tally.directories)
         # What was made before and is unchanged is not counted again: what was written more often counts once.
         own = tally.written_bytes if tally.files == job.wanted.totals.files else max(record.own, tally.written_bytes)
         spaces.save(record._replace(times=times).with_modes(tally.modes).finished(stamp, identity, inodes, own))
     return Done(planned.decision, tally)
+
+
+@contextmanager
+def _put_aside(job: Job, draft: str) -> Iterator[None]:
+    """Let what is in the place of the space have the name ``draft``, if that is one, and remove it after the block.
+
+    It comes back if the block fails.
+    """
+    if not draft:
+        yield
+        return
+    target = job.target
+    parent, name = os.path.split(target.path)
+    with platform.closing(platform.open_root(parent)) as folder:
+        with job.home.spaces.try_lock_mount_point(target.space) as is_free:
+            if not is_free:
+                refuse_covered(target.path)
+            platform.rename(folder, name, folder, draft)
+        try:
+            yield
+        except BaseException:
+            remove(folder, name)
+            platform.rename(folder, draft, folder, name)
+            raise
+        remove(folder, draft)

@@ -17,10 +17,15 @@ from holo.remove import remove_at
 from holo.restore.job import Job, opened
 from holo.restore.place import Target, refuse_other_spaces
 from holo.restore.planning import Planned
-from holo.space import Space, now
+from holo.space import ADOPTED, Space, now
 
 DRAFT = ".holo-"
 """In the name of a tree that is to take the place of a space, or did and is to be removed."""
+
+
+def draft_of(name: str) -> str:
+    """A name beside a space of that name, for such a tree."""
+    return f".{name}{DRAFT}{os.urandom(4).hex()}"
 
 
 def record_of(job: Job, decision: Decision) -> Space:
@@ -47,7 +52,7 @@ def record_of(job: Job, decision: Decision) -> Space:
         modes=known.modes if known is not None else [],
     )
     if past is None:
-        return record
+        return record._replace(root=ADOPTED) if job.target.is_anothers else record
     # If this restore is killed, the next one still knows what it has not touched.
     return record._replace(stamp=past.stamp, root=past.root, inodes=past.inodes, clock=past.clock)
 

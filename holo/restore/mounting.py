@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import NoReturn
 
 from holo import platform
 from holo.checkout.proof import stamp_before
@@ -157,11 +158,16 @@ def _mount(job: Job, decision: Decision, lower: Lower, folder: str) -> None:
 def _uncovered(home: Home, space: str, path: str) -> Iterator[None]:
     """Keep commands from being mounted over the space. Raises :class:`Conflict` if some are, or are in it."""
     with home.spaces.try_lock_mount_point(space) as is_free:
-        if not is_free:  # what is mounted over the space would go with it
-            raise Conflict(f"commands run in throw-away environments over {path}", "Try again when they have ended.")
+        if not is_free:
+            refuse_covered(path)
         if is_in_use(path):
             raise Conflict(f"commands of space {space!r} run in its view at {path}", "Try again when they have ended.")
         yield
+
+
+def refuse_covered(path: str) -> NoReturn:
+    """Raise :class:`Conflict` for a space that something is mounted over, which would go with its directory."""
+    raise Conflict(f"commands run in throw-away environments over {path}", "Try again when they have ended.")
 
 
 def refuse_use(home: Home, space: str, path: str) -> None:

@@ -13,7 +13,7 @@ from holo.errors import Conflict, HoloError, UsageError, os_errors_as
 from holo.hololib import Library
 from holo.holotree import Holotree
 from holo.home import Home
-from holo.space import VIEW, Space
+from holo.space import ADOPTED, VIEW, Space
 from holo.trees.overlay import OVERLAY, SPACE
 from holo.userfolders import user_home
 from holo.walk import absolute, mounted_inside, open_directory
@@ -32,6 +32,8 @@ class Target(NamedTuple):
     is_new: bool
     """nothing is at the path, or an empty directory"""
     is_mount_point: bool
+    is_anothers: bool
+    """another home may have the directory that is there: another one is to take its place, and it counts as new"""
     seen: frozenset[tuple[str, int]] | None = None
     """the records among which no other space was that overlaps it; ``None`` if nobody has looked"""
 
@@ -63,9 +65,16 @@ def choose_place(
     is_mount_point = refuse_mounts(place, is_empty=is_new)
     if not is_new and known is not None and is_mount_point and not take_over:
         refuse_another(known, "Unmount it, or insist with --force: what is not in the catalog is removed.")
-    if not is_new and (known is None or home.spaces.is_anothers_place(known)):
+    is_replaced = known is not None and home.spaces.is_anothers_place(known)
+    if not is_new and (known is None or is_replaced):
         _refuse_stranger(place, known, take_over=take_over, with_history=with_history)
-    return Target(space, place, known, is_new, is_mount_point, seen)
+    is_anothers = (
+        not (is_new or is_mount_point)
+        and known is not None
+        and (is_replaced or known.root == ADOPTED)
+        and os.access(os.path.dirname(place), os.W_OK)
+    )
+    return Target(space, place, known, is_new, is_mount_point, is_anothers, seen)
 
 
 def _place(home: Home, space: str, known: Space | None, path: str | None) -> str:
@@ -175,7 +184,7 @@ def refuse_another(space: Space, hint: str) -> None:
     """Raise :class:`Conflict` if what is mounted at a space's path is not what the last restore left there."""
     with os_errors_as(f"cannot open the space {space.path}"), platform.closing(open_directory(space.path)) as root:
         identity = platform.identity(root)
-    if space.root not in ("", identity):
+    if space.root not in ("", ADOPTED, identity):
         raise Conflict(f"what is mounted at {space.path} is not space {space.name!r}", hint)
 
 

@@ -22,7 +22,7 @@ from holo.errors import os_errors_as
 from holo.platform import Directory
 from holo.remove import remove
 from holo.restore.job import Done, Job, open_space
-from holo.restore.marks import DRAFT, marked, record_of
+from holo.restore.marks import draft_of, marked, record_of
 from holo.space import Space
 from holo.trees.golden import Golden, patch_tree
 from holo.trees.spares import Spares, is_short_of
@@ -105,7 +105,7 @@ def _supply(job: Job, record: Space, part: Catalog, fetch: _Fetch) -> Tally | No
 def _exchange(job: Job, record: Space, part: Catalog, fetch: _Fetch, folder: Directory) -> Tally | None:
     home, target = job.home, job.target
     name = os.path.basename(target.path)
-    draft = f".{name}{DRAFT}{os.urandom(4).hex()}"
+    draft = draft_of(name)
     with marked(home, record._replace(draft=draft), target):
         tree = fetch(folder, draft)
         if tree is None:
@@ -149,7 +149,7 @@ def _put_in_place(job: Job, folder: Directory, draft: str, name: str) -> bool:
         with job.home.spaces.try_lock_mount_point(job.target.space) as is_free:
             if not is_free:
                 return False
-            if job.target.is_new:
+            if job.target.is_new and not job.target.is_anothers:
                 with suppress(FileNotFoundError):
                     platform.remove_directory(folder, name)
                 platform.rename(folder, draft, folder, name)

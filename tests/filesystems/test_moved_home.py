@@ -319,6 +319,73 @@ def test_a_moved_home_keeps_its_spaces_elsewhere(homes: Homes) -> None:
     assert not homes.out.exists()
 
 
+@pytest.mark.parametrize("is_moved_first", [True, False])
+@pytest.mark.parametrize("way", ["whole", "snapshot"])
+def test_what_a_copy_adopts_is_no_more_of_a_home_that_was_moved(homes: Homes, way: str, is_moved_first: bool) -> None:
+    """Nobody finds the moved home: both know the first path alone. It sees that something has replaced its space."""
+    strategy = "smart" if way == "snapshot" else "copy"
+    homes.make("a", out=True, strategy=strategy)
+    if is_moved_first:
+        (homes.folder / "a").rename(homes.folder / "moved")
+        subprocess.run(["cp", "-a", homes.folder / "moved", homes.folder / "copy"], check=True)
+    else:
+        subprocess.run(["cp", "-a", homes.folder / "a", homes.folder / "copy"], check=True)
+        (homes.folder / "a").rename(homes.folder / "moved")
+    homes("copy", "check", "--adopt")
+    trees.write(homes.out / "extra", DOCUMENT)
+    for _ in range(2):  # the second time it is the copy's own
+        homes("copy", "restore", "--space", "out", "--strategy", strategy)
+        homes.is_right(homes.out)
+        assert [path.name for path in homes.root.iterdir() if path.name.startswith(".out")] == []
+    assert homes.states("copy")["out"][0] == "pristine"
+    inode = homes.out.stat().st_ino
+    homes("copy", "restore", "--space", "out", "--verify")
+    assert homes.out.stat().st_ino == inode
+    trees.write(homes.out / "document", DOCUMENT)
+    for command in (["restore"], ["restore", "--dry-run"], ["init", "app"]):
+        verb, *more = command
+        assert "something has replaced it" in homes("moved", verb, "--space", "out", *more, code=1).stderr
+    homes("moved", "delete", "--space", "out")
+    assert (homes.out / "document").read_text() == DOCUMENT
+    homes("copy", "restore", "--space", "out")
+    homes("copy", "delete", "--space", "out")
+    assert not homes.out.exists()
+
+
+def test_who_insists_takes_a_directory_from_the_other_home(homes: Homes) -> None:
+    homes.make("a", out=True)
+    subprocess.run(["cp", "-a", homes.folder / "a", homes.folder / "copy"], check=True)
+    (homes.folder / "a").rename(homes.folder / "moved")
+    homes("copy", "check", "--adopt")
+    homes("copy", "restore", "--space", "out")
+    homes("moved", "restore", "--space", "out", "--force")
+    homes.is_right(homes.out)
+    assert "something has replaced it" in homes("copy", "restore", "--space", "out", code=1).stderr
+
+
+@local
+def test_what_cannot_be_restored_comes_back(homes: Homes) -> None:
+    homes.settings.write_text("library: {compression: raw}\n")
+    homes.make("a", out=True)
+    subprocess.run(["cp", "-a", homes.folder / "a", homes.folder / "copy"], check=True)
+    (homes.folder / "a").rename(homes.folder / "moved")
+    homes("copy", "check", "--adopt")
+    inode = homes.out.stat().st_ino
+    content = (homes.source / "lib/data.txt").read_bytes()
+    [path] = [path for path in (homes.folder / "copy/hololib/library").glob("??/*") if path.read_bytes() == content]
+    path.chmod(0o600)
+    path.write_bytes(b"x" * len(content))
+    homes("copy", "restore", "--space", "out", "--verify", code=3)
+    homes.is_right(homes.out)
+    assert homes.out.stat().st_ino == inode
+    assert [path.name for path in homes.root.iterdir() if path.name.startswith(".out")] == []
+    shutil.rmtree(homes.folder / "copy/hololib/library")
+    subprocess.run(["cp", "-a", homes.folder / "moved/hololib/library", homes.folder / "copy/hololib"], check=True)
+    homes("copy", "restore", "--space", "out", "--verify")
+    homes.is_right(homes.out)
+    assert "something has replaced it" in homes("moved", "restore", "--space", "out", code=1).stderr
+
+
 @local
 def test_only_one_home_has_a_directory(homes: Homes) -> None:
     """A new home at the old path has taken over the directory that the moved one still knows."""
