@@ -69,7 +69,7 @@ class RemoteLibrary:
         for reference in references:  # what does not exist is told before a lock is made
             library.catalogs.resolve(reference)
         with self._using_library(), os_errors_as(f"cannot push from {library.path}", name_file=True):
-            refs = [library.catalogs.resolve(reference) for reference in references]
+            refs = dict.fromkeys(library.catalogs.resolve(reference) for reference in references)
             return push(
                 library,
                 self._remote,

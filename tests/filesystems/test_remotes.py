@@ -209,6 +209,14 @@ def test_dry_run_asks_and_changes_nothing(kind: str, machine: Make, places: Plac
     assert would["bytes"]["to_fetch"] <= content <= 1.2 * would["bytes"]["to_fetch"]
 
 
+def test_a_remote_without_a_catalog_is_told(machine: Make, places: Places) -> None:
+    client = Client(machine("local"), places.new("folder"))
+    assert "error: there is nothing to push\n" in client("push", client.place.to, code=2).stderr
+    assert f"`holo pull NAME {client.place.to}`" in client("pull", client.place.to, code=2).stderr
+    client.machine.record(trees.small(client.machine.root / "tree"), "app")
+    assert [catalog["name"] for catalog in client.push("app", "app")["catalogs"]] == ["app"]
+
+
 def test_several_catalogs_at_once_share_what_is_common(machine: Make, places: Places) -> None:
     place = places.new("folder")
     a = Client(machine("ext4"), place)

@@ -49,7 +49,7 @@ def push(
     from holo.api import Hololib
     from holo.cli import render
 
-    remote = references.pop() if len(references) > 1 and _is_remote(references[-1]) else None
+    remote = references.pop() if _is_remote(references[-1]) else None
     shared = Hololib().remote(remote)
     with progress("push", "pushing", "bytes", form=shown, quiet=as_json, requests=shared.requests) as on_progress:
         report = shared.push(references, sign=sign, dry_run=dry_run, on_progress=on_progress)
@@ -75,7 +75,10 @@ def pull(
     """Take a catalog of a remote into the library."""
     from holo.api import Hololib
     from holo.cli import render
+    from holo.errors import UsageError
 
+    if remote is None and _is_remote(reference):
+        raise UsageError("no catalog is named, only a remote", f"Name both: `holo pull NAME {reference}`.")
     library = Hololib()
     shared = library.remote(remote)
     with progress("pull", "pulling", "bytes", form=shown, quiet=as_json, requests=shared.requests) as on_progress:
