@@ -502,7 +502,12 @@ def checked(report: CheckReport, *, is_repair: bool) -> None:
         if "space" in left:
             print("`holo restore --space NAME --verify` brings a space back to its catalog")
         if not is_repair and {*left} != {"space"}:
-            print("`holo check --repair` looks for intact copies, also in the libraries and folders of `--from PATH`")
+            print("`holo check --repair` looks for intact copies, also in a library, bundle or folder: `--from PATH`")
+        if is_repair and {"blob", "catalog"} & {*left}:
+            print(
+                "what is lost comes back with `--from PATH`, or when it is imported, pulled or recorded again; "
+                "`holo catalogs REF --remove` gives it up"
+            )
     else:
         print(f"{count(len(report.problems), 'problem')}, all repaired")
 
