@@ -66,6 +66,7 @@ clean: ## remove everything that was made here
 
 $(STAMP): pyproject.toml
 	@echo "Setting up $(VENV) ..." >&2
+	@if [ -L $(VENV) ]; then rm $(VENV); fi  # the environment that it leads to is another checkout's, and stays
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@echo $(PYTHON) > $@
