@@ -1006,8 +1006,9 @@ class Hololib:
         catalogs = self.home.library.catalogs
         if catalogs.is_catalog(reference) or (or_directory and os.path.isfile(reference)):
             return
+        shared = self.remote()
         try:
-            self.remote().obtain_name(reference)
+            found = shared.obtain_name(reference)
         except IntegrityError:
             raise
         except HoloError as error:
@@ -1018,6 +1019,11 @@ class Hololib:
                 catalogs.resolve(reference, begun=True)
                 return
             raise
+        if found is None and not os.path.exists(reference):
+            with suppress(HoloError):  # the same
+                catalogs.resolve(reference, begun=True)
+                return
+            self.home.on_wait(f"there is no catalog {reference!r} in {shared.name}")
 
     def _options(
         self,

@@ -294,6 +294,10 @@ def test_a_name_that_is_nowhere_else_says_what_is_wrong_with_the_remote(machine:
     a.push("app")
     shutil.rmtree(Path(place.to, "catalogs"))
     assert f"is not in {place.to}" in b("init", "s", "app", code=1, HOLO_REMOTE=place.to).stderr
+    for command in ("init", "s", "nowhere"), ("run", "--ephemeral", "--catalog", "nowhere", "s", "--", "true"):
+        said = b(*command, code=1, HOLO_REMOTE=place.to).stderr
+        assert f"there is no catalog 'nowhere' in {place.to}\nerror: " in said
+    assert "there is no catalog" not in a("init", "s", "mi", HOLO_REMOTE=place.to).stderr
     shutil.rmtree(place.to)
     assert "there is no remote at" in b("init", "s", "app", code=1, HOLO_REMOTE=place.to).stderr
     a("init", "s", "mi", HOLO_REMOTE=place.to)  # it is here, and has to come from nowhere
