@@ -14,7 +14,7 @@ from holo.remote.packs import blobs_of
 from holo.remote.remote import Kind, Pointer, Remote, catalog_key, signature_key
 from holo.remote.report import PullReport
 from holo.remote.source import PackGone, PackSource
-from holo.transport.adopt import OnProgress, Wanted, adopt
+from holo.transport.adopt import OnProgress, Wanted, adopt, refuse_rights
 
 if TYPE_CHECKING:
     from holo.catalog import Catalog
@@ -86,6 +86,8 @@ def pull(
         source = PackSource(remote, packs, library.folder("incoming")) if packs is not None else None
         fetched = _to_fetch(library, packs) if packs is not None else 0
         if dry_run:
+            if not keep_setid:
+                refuse_rights(catalog, wanted.origin)
             known = sum(library.blobs.has(blob, size) for blob, size in blobs_of(catalog).items())
             new, warnings = len(blobs_of(catalog)) - known, tuple[str, ...]()
             break

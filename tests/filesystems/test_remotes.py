@@ -209,6 +209,18 @@ def test_dry_run_asks_and_changes_nothing(kind: str, machine: Make, places: Plac
     assert would["bytes"]["to_fetch"] <= content <= 1.2 * would["bytes"]["to_fetch"]
 
 
+def test_dry_run_is_refused_as_the_pull_would_be(machine: Make, places: Places) -> None:
+    place = places.new("folder")
+    a, b = Client(machine("local"), place), Client(machine("local"), place)
+    tree = trees.small(a.machine.root / "tree")
+    (tree / "bin" / "hello").chmod(0o4755)
+    a.machine("record", tree, "--name", "app", "--keep-setid")
+    a.push("app")
+    for options in [], ["--dry-run"]:
+        assert "--keep-setid" in b("pull", "app", place.to, *options, code=1).stderr
+        b("pull", "app", place.to, "--keep-setid", "--dry-run")
+
+
 def test_a_remote_without_a_catalog_is_told(machine: Make, places: Places) -> None:
     client = Client(machine("local"), places.new("folder"))
     assert "error: there is nothing to push\n" in client("push", client.place.to, code=2).stderr
