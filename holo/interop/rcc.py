@@ -76,20 +76,21 @@ class Zip:
             self._zip = zipfile.ZipFile(file)
         except _BROKEN as error:
             raise IntegrityError(f"{path} is damaged: {error}", "Get it again.") from error
-        self._entries: dict[str, zipfile.ZipInfo] = {}
-        for entry in self._zip.infolist():
-            name = entry.filename
-            if name in self._entries or name.startswith("/") or ".." in re.split(r"[/\\]", name):
-                raise IntegrityError(
-                    f"{path} has an entry {shown(name)} that RCC would not write",
-                    "It is damaged, or was made to do harm. Get it again.",
-                )
-            self._entries[name] = entry
+        self._entries: dict[str, zipfile.ZipInfo] = {entry.filename: entry for entry in self._zip.infolist()}
         if not self.catalogs():
             raise UsageError(
                 f"{path} is a ZIP archive, but neither a bundle nor a hololib.zip of RCC",
                 "Of conda-pack and venv-pack holo imports .tar.gz, .tar.zst and .tar archives.",
             )
+        names = set[str]()
+        for entry in self._zip.infolist():
+            name = entry.filename
+            if name in names or name.startswith("/") or ".." in re.split(r"[/\\]", name):
+                raise IntegrityError(
+                    f"{path} has an entry {shown(name)} that RCC would not write",
+                    "It is damaged, or was made to do harm. Get it again.",
+                )
+            names.add(name)
 
     def catalogs(self) -> list[str]:
         return [name[8:] for name in self._entries if re.fullmatch(rf"catalog/{_CATALOG.pattern}", name)]

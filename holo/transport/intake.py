@@ -13,7 +13,7 @@ from holo.hololib.catalogs import summarize
 from holo.hololib.layout import check_name
 from holo.signatures import Trust
 from holo.transport.adopt import OnProgress, Wanted, adopt
-from holo.transport.bundle import Bundle, catalog_entry, opened
+from holo.transport.bundle import Bundle, opened
 
 
 class ImportReport(NamedTuple):
@@ -82,7 +82,7 @@ def import_bundle(
     for catalog in loaded.values():
         bundle.lacking(catalog)
     wanted = [
-        Wanted(loaded[digest], called, f"{catalog_entry(digest)} in {bundle.name}", *signed[digest])
+        Wanted(loaded[digest], called, f"{called or digest[:12]} of {bundle.name}", *signed[digest])
         for called, digest in named
     ]
     done = adopt(library, wanted, bundle, keep_setid=keep_setid, workers=workers, on_progress=on_progress)

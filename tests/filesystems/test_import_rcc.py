@@ -376,6 +376,11 @@ def test_what_is_not_known(holo: Holo) -> None:
         archive.writestr("README", "no library")
     assert "neither a bundle nor a hololib.zip" in holo("import", holo.root / "other.zip", code=2).stderr
     assert "`holo import FILE`" in holo("init", "job", holo.root / "other.zip", code=2).stderr
+    with zipfile.ZipFile(holo.root / "twice.zip", "w") as archive:
+        archive.writestr("pyvenv.cfg", "as venv-pack")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("pyvenv.cfg", "writes it")
+    assert "neither a bundle nor a hololib.zip" in holo("import", holo.root / "twice.zip", code=2).stderr
     with zipfile.ZipFile(holo.root / "other.zip", "w") as archive:
         archive.writestr("library/README", "no catalog")
     assert "neither a bundle nor a hololib.zip" in holo("import", holo.root / "other.zip", code=2).stderr
