@@ -30,7 +30,7 @@ class SpaceStatus(NamedTuple):
     blueprint: str | None
     """the file that it was built from, if it was"""
     made: str | None
-    """when: UTC, ISO 8601; ``None`` if an earlier version of holo made it"""
+    """when: UTC, ISO 8601; ``None`` if the record is damaged, and its history gone"""
     restored: str | None
     """when the last restore ended"""
     changes: Changes | None
@@ -67,7 +67,7 @@ class SpaceHistory(NamedTuple):
 
 
 def history_of(home: Home, space: Space) -> SpaceHistory:
-    """What is known of it. An earlier version of holo kept no history, but the record has the last restore."""
+    """What is known of it. Where the history is lost, the record still has the last restore."""
     known = history.events(home.spaces.history_path(space.name))
     if not known and space.restored:
         known = [Event(space.restored, "restored", space.catalog, space.digest, space.used, 0, 0, "")]
@@ -84,7 +84,7 @@ def status_of(home: Home, space: Space) -> SpaceStatus:
         catalog=space.catalog,
         digest=space.digest,
         blueprint=_blueprint_of(home, space),
-        made=known[0].time if known and known[0].what == "made" else None,
+        made=known[0].time if known and known[0].what == "made" else space.made or None,
         restored=space.restored or None,
         changes=None,
         reason=None,

@@ -41,7 +41,7 @@ class Origin(NamedTuple):
     compile: bool
     digest: str
     """of the catalog. If the space holds another one now, its user has restored that into it"""
-    editable_project: bool = True
+    editable_project: bool
 
 
 class Memory(NamedTuple):
@@ -143,10 +143,7 @@ def catalog_remembered(path: str) -> str | None:
 
 
 def _path(library: Library, blueprint: Blueprint, options: BuildOptions) -> str:
-    # The name of a file on disk depends on this text, words of the past included.
-    chosen = f"Options(compile={options.compile}, part={options.subfolder!r})"
-    chosen += "" if options.editable_project else " without the project"
-    key = digests.of(os.fsencode(f"{platform.user_id()} {chosen} {blueprint.kind} {blueprint.path}"))
+    key = digests.of(os.fsencode(f"{platform.user_id()} {options} {blueprint.kind} {blueprint.path}"))
     return os.path.join(library.path, "builds", key[:16] + INPUTS)
 
 

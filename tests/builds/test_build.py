@@ -736,9 +736,9 @@ def test_remembered_build_is_believed_only_if_possible(holo: Holo, tmp_path: Pat
     note(str(builds / "x.parts"), digest, packages)
     (seen,) = builds.glob("*.seen")
     origin = Path(hololib.home.spaces.origin_path("one"))
-    write_own(str(origin), {"blueprint": "/x", "compile": True, "digest": digest})
+    write_own(str(origin), {"blueprint": "/x", "compile": True, "digest": digest, "editable_project": True})
     assert (recall(library, blueprint, BuildOptions()), nearest(library, packages)) == (("env", digest), digest)
-    assert origin_of(hololib.home.spaces, known) == Origin("/x", True, digest)
+    assert origin_of(hololib.home.spaces, known) == Origin("/x", True, digest, True)
     memory = records.read(seen) | {"files": {}, "variables": {}}
     write_own(str(seen), memory)
     assert recall(library, blueprint, BuildOptions()) == ("env", digest)
@@ -757,5 +757,5 @@ def test_remembered_build_is_believed_only_if_possible(holo: Holo, tmp_path: Pat
             write_own(str(whole), value)  # type: ignore[arg-type]
         assert (recall(library, blueprint, BuildOptions()), nearest(library, packages)) == (None, None)
         assert origin_of(hololib.home.spaces, known) is None
-    write_own(str(origin), {"blueprint": 5, "compile": True, "digest": digest})
+    write_own(str(origin), {"blueprint": 5, "compile": True, "digest": digest, "editable_project": True})
     assert origin_of(hololib.home.spaces, known) is None

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from holo import Hololib, Space
-from holo.blueprints.memory import write_own
+from holo.blueprints.memory import Origin, save_origin
 from holo.holotree import Holotree
 from support import trees
 from support.cli import Holo
@@ -199,10 +199,8 @@ def test_a_list_fits_eighty_columns_and_says_what_a_space_is_of(holo: Holo, spac
     (project / "requirements.txt").touch()
     holo("init", "--space", "a-longer-name", "env", "--to", project / ".venv")
     record = holo("list", "--json").json()["spaces"][0]
-    write_own(
-        str(holo.holotree / ".spaces" / "a-longer-name.origin"),
-        {"blueprint": str(project / "requirements.txt"), "compile": True, "digest": record["digest"]},
-    )
+    origin = Origin(str(project / "requirements.txt"), True, record["digest"], True)
+    save_origin(Holotree(str(holo.home)), "a-longer-name", origin)
     found = entry(holo, "a-longer-name")
     assert (found["blueprint"], found["folder"]) == (str(project / "requirements.txt"), str(project))
     for command in ("list", "catalogs"):
@@ -254,8 +252,7 @@ def test_what_a_long_list_has_kept_is_believed_only_while_it_is_so(
     holo("delete", "other")
     assert listed() == ["third"]
     digest = library.space("one", force=True).digest
-    origin = {"blueprint": "/project/requirements.txt", "compile": True, "digest": digest}
-    write_own(str(holo.holotree / ".spaces" / "one.origin"), origin)
+    save_origin(Holotree(str(holo.home)), "one", Origin("/project/requirements.txt", True, digest, True))
     assert listed() == ["one"]
     data = file.read_bytes()
     file.write_bytes(data.replace(b"pristine", b"Pristine", 1))

@@ -42,6 +42,14 @@ def test_what_a_restore_made_is_pristine(holo: Holo, filesystem: Filesystem, str
     assert (found["state"], found["changes"]) == ("pristine", {"packages": [], "files": [], "bytecode": 0})
 
 
+@local
+def test_when_a_space_was_made_is_known_without_its_history(holo: Holo, space: Path) -> None:
+    made = status(holo)["made"]
+    (holo.holotree / ".spaces" / "one.history").unlink()
+    assert made is not None
+    assert status(holo)["made"] is not None
+
+
 def same_again(path: Path) -> None:
     """Replace a file by one that differs in nothing but what nobody can set."""
     before = path.stat()

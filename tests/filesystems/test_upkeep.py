@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from holo.blueprints.memory import write_own
+from holo.blueprints.memory import Origin, save_origin
 from holo.hololib import Library
 from holo.hololib.recovery import locked_library
+from holo.holotree import Holotree
 from support import trees
 from support.cli import Holo, eventually
 from support.filesystems import Filesystem
@@ -126,8 +127,8 @@ def test_spaces_whose_folder_or_worktree_is_gone_are_dropped(holo: Holo) -> None
         path = Path(holo("init", "--space", name, "env", "--json").json()["path"])
         folder = holo.root / ("projects" if name == "built" else "no-such-worktree")
         if name != "default":
-            origin = {"blueprint": str(folder / "requirements.txt"), "compile": True, "digest": digest}
-            write_own(str(holo.holotree / ".spaces" / f"{name}.origin"), origin)
+            origin = Origin(str(folder / "requirements.txt"), True, digest, True)
+            save_origin(Holotree(str(holo.home)), name, origin)
     shutil.rmtree(holo.root / "projects" / "lost")
     (holo.holotree / ".spaces" / "long-gone.lock").touch()
     elsewhere = holo("list", "--json").json()["spaces"]
