@@ -185,7 +185,7 @@ class _Bench:
             timing.used, timing.reason = strategy.get("used"), strategy.get("reason")
         self._done += 1
         if self._on_progress is not None:
-            self._on_progress(self._done, (_ROUNDS + 1) * (1 + 3 * len(Strategy) + len(self._peers)))
+            self._on_progress(self._done, (_ROUNDS + 1) * (1 + 3 * len(_MEASURED) + len(self._peers)))
 
     def _results(self, files: int) -> Iterator[BenchResult]:
         full_copy = statistics.median(self._timings[_name(self._peers[0][0])].seconds)

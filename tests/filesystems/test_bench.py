@@ -59,9 +59,11 @@ def state(tree: Path) -> dict[bytes, tuple[int, ...]]:
 def test_report_of_a_bench_is_true(holo: Holo, filesystem: Filesystem, source: Path) -> None:
     before = state(source)
     picture = filesystem.root / "chart.svg"
-    done = holo("bench", source, "--json", "--output", picture)
+    done = holo("bench", source, "--json", "--progress", "json", "--output", picture)
     report = done.json()
-    assert done.stderr == ""
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {event["event"] for event in told} == {"progress"}
+    assert told[-1]["done"] == told[-1]["total"]
     assert state(source) == before
     assert left(holo) == []
     assert sorted(os.listdir(filesystem.root)) == ["chart.svg", "home", "settings.yaml", source.name]
