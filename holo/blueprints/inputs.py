@@ -13,7 +13,7 @@ from holo import digest as digests
 from holo import platform
 from holo.blueprints.blueprint import LARGEST
 from holo.errors import HoloError, NotFound, UsageError
-from holo.files import read_file
+from holo.files import open_file, read_file
 
 _COARSE_NS = 2 * 10**9
 """The coarsest clock of a filesystem. One that counts whole seconds gives times without a fraction."""
@@ -61,9 +61,12 @@ class Inputs:
     def digest(self, path: str) -> str:
         """The digest of a file of any size that must be there."""
         try:
-            with open(path, "rb") as file:
-                status = os.fstat(file.fileno())
-                found = digests.of_file(file.fileno())
+            descriptor = open_file(path, follow=True)
+            try:
+                status = os.fstat(descriptor)
+                found = digests.of_file(descriptor)
+            finally:
+                os.close(descriptor)
         except FileNotFoundError:
             raise NotFound(f"there is no file {path}", "The blueprint needs it.") from None
         except OSError as error:

@@ -130,6 +130,8 @@ def _editable(path: str, target: str, roots: Iterable[str]) -> Iterator[str]:
 
 def _made_elsewhere(path: str, origin: str, prefix: str) -> Iterator[str]:
     """``path``, in the folder ``bin`` of an environment, names an environment at ``origin``."""
+    if "\0" in origin:  # it is no path, whatever the file is
+        return
     environment = os.path.normpath(os.path.join(prefix, os.path.dirname(path), ".."))
     is_same = os.path.realpath(origin) == os.path.realpath(environment)
     if not is_same and os.path.lexists(os.path.join(environment, "bin", "python")):

@@ -49,6 +49,14 @@ def test_an_environment_that_was_moved(holo: Holo, warnings: Warnings, without: 
     assert warnings(tree) == [f"{tree}/.venv was made at {source}: its scripts point there"]
 
 
+@pytest.mark.parametrize("name", ["bin/activate", "bin/tool"])
+def test_what_is_no_path_leads_nowhere(holo: Holo, warnings: Warnings, name: str) -> None:
+    """No file has a NUL in its path, and Python refuses to look for one."""
+    tree = made(holo.root / "env")
+    trees.write(tree / name, b'#!/a\0b/bin/python\nexport VIRTUAL_ENV="/a\0b"\n')
+    assert warnings(tree) == []
+
+
 def test_relative_symlinks(holo: Holo, warnings: Warnings) -> None:
     """As npm makes them for the packages of a workspace."""
     tree = holo.root / "web" / "node_modules"

@@ -256,6 +256,14 @@ def test_unsupported_blueprint_is_refused(tmp_path: Path, text: str, error: str)
         key(path)
 
 
+@pytest.mark.parametrize("line", ["-r a\0b", "./a\0b.whl", "./pipe.whl"])
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path: Path, line: str) -> None:
+    os.mkfifo(tmp_path / "pipe.whl")
+    path = write(tmp_path, requirements_txt=line)
+    with pytest.raises(HoloError, match=r"cannot read .*: (embedded null byte|it is not a regular file)"):
+        key(path)
+
+
 @pytest.mark.parametrize("line", ["-e git+{}", "-r {}", "idna==1.0,{}"])
 def test_credentials_are_not_in_what_is_said_of_a_line(tmp_path: Path, line: str) -> None:
     path = write(tmp_path, requirements_txt=line.format("https://ada:sesame@host.invalid/a"))
