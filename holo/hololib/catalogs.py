@@ -493,6 +493,7 @@ def _decode(data: bytes, name: str) -> CatalogSummary:
     if (
         summary.name != name
         or not type(summary.digest) is type(summary.prefix) is type(summary.recorded) is str
+        or "\0" in summary.prefix
         or not digests.is_digest(summary.digest)
         or not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
     ):
