@@ -280,30 +280,33 @@ class _Surveyor:
         with platform.listing(directory) as entries:
             for entry in entries:
                 name = entry.name
-                row = wanted.get(name)
-                if row is not None:
-                    status = entry.stat(follow_symlinks=False)
-                    if (
-                        status.st_mtime_ns == row[3]
-                        and status.st_size == row[2]
-                        and status.st_mode == regular | row[1] & rights
-                        and status.st_ctime_ns <= stamp
-                        and (shared or status.st_nlink == 1)
-                        and name not in special
-                    ) or self._is_unchanged(directory, base + name, row, status, stamp, found):
-                        del wanted[name]
+                try:
+                    row = wanted.get(name)
+                    if row is not None:
+                        status = entry.stat(follow_symlinks=False)
+                        if (
+                            status.st_mtime_ns == row[3]
+                            and status.st_size == row[2]
+                            and status.st_mode == regular | row[1] & rights
+                            and status.st_ctime_ns <= stamp
+                            and (shared or status.st_nlink == 1)
+                            and name not in special
+                        ) or self._is_unchanged(directory, base + name, row, status, stamp, found):
+                            del wanted[name]
+                        else:
+                            replace.append(name)
+                    elif name in children:
+                        if not entry.is_dir(follow_symlinks=False):
+                            replace.append(name)
+                    elif (link := wanted_links.get(name)) is not None:
+                        if self._is_same_symlink(directory, entry, link, base + name):
+                            del wanted_links[name]
+                        else:
+                            replace.append(name)
                     else:
-                        replace.append(name)
-                elif name in children:
-                    if not entry.is_dir(follow_symlinks=False):
-                        replace.append(name)
-                elif (link := wanted_links.get(name)) is not None:
-                    if self._is_same_symlink(directory, entry, link, base + name):
-                        del wanted_links[name]
-                    else:
-                        replace.append(name)
-                else:
-                    extra.append(name)
+                        extra.append(name)
+                except FileNotFoundError:  # removed in this moment: it is to be made
+                    continue
         if not (extra or replace or wanted or wanted_links):
             return None
         files, links = [*wanted.values()], [*wanted_links.values()]

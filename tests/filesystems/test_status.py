@@ -6,14 +6,17 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from holo import Hololib, platform
 from holo.blueprints.uv import find_uv
-from support import trees, wheels
+from holo.platform import Directory
+from support import compare, trees, wheels
 from support.cli import Holo, another_boot
 from support.filesystems import Filesystem
 
@@ -40,6 +43,36 @@ def test_what_a_restore_made_is_pristine(holo: Holo, filesystem: Filesystem, str
     holo("init", "--space", "one", "env", "--strategy", strategy)
     found = status(holo)
     assert (found["state"], found["changes"]) == ("pristine", {"packages": [], "files": [], "bytecode": 0})
+
+
+@local
+def test_a_file_that_is_removed_meanwhile_is_all_that_is_missing(
+    holo: Holo, space: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the listing of its directory and the look at it, as a program in the space may do."""
+    library, file, listing = Hololib(holo.home), space / "lib" / "data.txt", platform.listing
+
+    @contextmanager
+    def remove_after(directory: Directory) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with listing(directory) as entries:
+            found = [*entries]
+        if "data.txt" in {entry.name for entry in found}:
+            file.unlink()
+        yield iter(found)
+
+    monkeypatch.setattr(platform, "listing", remove_after)
+    changes = library.status("one").changes
+    assert changes is not None
+    assert [(change.path, change.what) for change in changes.files if change.what != "time"] == [
+        ("lib/data.txt", "removed")
+    ]
+    monkeypatch.undo()
+    library.restore("one")
+    monkeypatch.setattr(platform, "listing", remove_after)
+    report = library.restore("one")
+    assert report.total - report.unchanged == 1
+    monkeypatch.undo()
+    assert compare.differences(holo.root / "source", space) == []
 
 
 @local
