@@ -37,7 +37,6 @@ SECRET = "what nobody else may see\n"
 GREETING = b"hello\n"
 FRESH = b"fresh\n"
 BIG = b"%08d: a line of a large file that can be compressed.\n"
-STOCK = ("raw", "zstd")
 
 pytestmark = [
     pytest.mark.torture,
