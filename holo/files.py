@@ -204,10 +204,16 @@ _DESCRIPTOR = re.compile(r"(?:/dev/fd|/proc/self/fd)/([0-9]{1,9})|/dev/std(out|e
 
 def write_output(path: str, content: bytes | Callable[[int], bytes]) -> None:
     """Write where a user wants it: to a file as :func:`write_atomically` does, also if a symlink leads there; or to
-    what takes bytes as they come."""
+    what takes bytes as they come.
+
+    A file that is there keeps its mode, as with the ``>`` of a shell.
+    """
     stream = stream_at(path)
     if stream is None:
-        write_atomically(os.path.realpath(path), content)
+        kept = None
+        with suppress(FileNotFoundError):
+            kept = os.stat(path).st_mode & 0o777
+        write_atomically(os.path.realpath(path), content, mode=0o666 if kept is None else kept, exact_mode=kept)
         return
     with open(stream, "wb") as file:
         file.write(content if isinstance(content, bytes) else content(file.fileno()))

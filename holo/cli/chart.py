@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from holo.cli import output, render
 from holo.errors import NotFound, UsageError, printable
-from holo.files import write_atomically
+from holo.files import write_output
 from holo.walk import absolute
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def save(svg: str, path: str) -> None:
     """Write the picture, all of it or nothing: as a page if the name ends as that of one."""
     page = path.lower().endswith((".html", ".htm"))
     content = f"<!DOCTYPE html>\n<meta charset=utf-8>\n<title>holo</title>\n{svg}" if page else svg
-    write_atomically(os.path.realpath(path), content.encode(), mode=0o666)
+    write_output(path, content.encode())
 
 
 class Bar(NamedTuple):

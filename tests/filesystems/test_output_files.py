@@ -61,6 +61,21 @@ def test_a_symlink_leads_to_the_file(exists: bool, holo: Holo, command: str, exp
 
 
 @local
+@pytest.mark.parametrize("mode", [0o600, 0o666, None])
+def test_a_file_keeps_its_mode_and_a_new_one_has_what_the_umask_leaves(
+    mode: int | None, holo: Holo, command: str, expected: bytes
+) -> None:
+    target = holo.root / "target"
+    if mode is not None:
+        target.write_bytes(b"old")
+        target.chmod(mode)
+    holo.launcher = ("sh", "-c", 'umask 002 && exec "$@"', "sh")
+    holo(command, "app", "-o", target)
+    assert target.read_bytes() == expected
+    assert stat.S_IMODE(target.stat().st_mode) == (0o664 if mode is None else mode)
+
+
+@local
 @pytest.mark.parametrize("name", ["/proc/self/fd/1", "/dev/fd/1"])
 def test_standard_output_by_its_name(name: str, holo: Holo, command: str, expected: bytes) -> None:
     """What a log held before stays, and nothing comes behind the document."""
