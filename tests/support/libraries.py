@@ -37,7 +37,7 @@ def is_sound(path: Path) -> bool:
     try:
         content = path.read_bytes()
         if path.suffix == ".zst":
-            content = zstandard.ZstdDecompressor().decompress(content)
+            content = zstandard.ZstdDecompressor().decompress(content, allow_extra_data=False)
     except (OSError, zstandard.ZstdError):
         return False
     return contents.digest(content) == path.name[:64]

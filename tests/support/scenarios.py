@@ -285,7 +285,8 @@ class World:
                 continue
             content = path.read_bytes()
             if digest != path.name:
-                content = zstandard.ZstdDecompressor().decompressobj().decompress(content)
+                inflater = zstandard.ZstdDecompressor().decompressobj()
+                content = inflater.decompress(content) + inflater.unused_data
             whole[digest] = len(content)
             if contents.digest(content) != digest:
                 damaged.add(digest)
