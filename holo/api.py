@@ -745,11 +745,10 @@ class Hololib:
             return verify_bundle(absolute(reference), signers, self.home.workers, on_progress)
         catalogs = self.home.library.catalogs
         if os.sep in reference or (os.path.exists(reference) and not catalogs.is_catalog(reference)):
-            is_there = os.path.exists(reference)
-            raise UsageError(
-                f"{reference} is no bundle" if is_there else f"there is no bundle at {reference}",
-                "Name a catalog, or a file that `holo export` has written.",
-            )
+            hint = "Name a catalog, or a file that `holo export` has written."
+            if os.path.exists(reference):
+                raise UsageError(f"{reference} is no bundle", hint)
+            raise NotFound(f"there is no bundle at {reference}", hint)
         catalogs.resolve(reference, begun=True)  # what does not exist is told before a lock is made
         with self._using_library():
             catalog = catalogs.resolve(reference, begun=True)

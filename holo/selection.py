@@ -256,9 +256,10 @@ def catalog_named(home: Home, source: str | None, known: Space | None, *, begun:
                     return home.library.catalogs.resolve(source, begun=begun)
                 raise NotFound(f"{error.message}, nor a file of that name here", error.hint) from None
     if not os.path.exists(source):
-        raise NotFound(
-            f"there is nothing at {source}", "Name a catalog, a catalog file, a directory to record, or a blueprint."
-        )
+        from holo.transport.bundle import FETCH_FIRST
+
+        hint = "Name a catalog, a catalog file, a directory to record, or a blueprint."
+        raise NotFound(f"there is nothing at {source}", FETCH_FIRST if "://" in source else hint)
     return None
 
 

@@ -53,6 +53,8 @@ _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENXIO
 _BLOB = re.compile(r"library/([0-9a-f]{2})/\1[0-9a-f]{62}")
 """As :func:`blob_entry` has it."""
 
+FETCH_FIRST = "Fetch the file of a URL first. What `holo push` has sent there is for `holo pull`, or for HOLO_REMOTE."
+
 _BEGINNING = b"PK\3\4"
 _TOLD_BY = 30 + len(MANIFEST)
 """Bytes at the beginning that tell a bundle from other files."""
@@ -404,7 +406,8 @@ def opened(path: str) -> Iterator[Bundle]:
     try:
         descriptor = open_file(path, follow=True)
     except FileNotFoundError:
-        raise NotFound(f"there is no bundle at {path}", "Name a file that `holo export` has written.") from None
+        hint = FETCH_FIRST if "://" in path else "Name a file that `holo export` has written."
+        raise NotFound(f"there is no bundle at {path}", hint) from None
     except OSError as error:
         raise HoloError(f"cannot read the bundle {path}: {error.strerror}") from error
     with _closing(descriptor, path, is_private=False) as bundle:

@@ -35,3 +35,12 @@ def test_a_bundle_that_is_not_whole_leaves_no_library_behind(holo: Holo) -> None
     assert not (fresh / "hololib").exists()
     done = holo("verify", "source", cwd=holo.root, code=2)
     assert "source is no bundle" in done.stderr
+
+
+def test_a_url_in_place_of_a_bundle(holo: Holo) -> None:
+    """It is looked for as a file, and whoever wrote it means one of two things."""
+    for command in ("import",), ("init", "job"):
+        said = holo(*command, "https://example.com/app.holo", code=1).stderr
+        assert "Fetch the file of a URL first." in said
+        assert "`holo pull`" in said
+    assert "there is no bundle at ./gone.holo" in holo("verify", "./gone.holo", code=1).stderr
