@@ -649,9 +649,11 @@ class Hololib:
         other half of. It signs the catalogs, and the library keeps that with them. Signatures that it has go along
         anyway.
         """
-        from holo.transport.export import cargo_of, export
+        from holo.transport.export import cargo_of, export, refuse_to_replace
 
         target = output if isinstance(output, int) else absolute(os.fspath(output))
+        if isinstance(target, str):
+            refuse_to_replace([os.fspath(item) for item in known], target)
         for reference in references:  # what does not exist is told before a lock is made
             self.home.library.catalogs.resolve(reference, begun=True)
         with self._using_library():

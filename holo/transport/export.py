@@ -134,6 +134,16 @@ def cargo_of(library: Library, references: Sequence[str], known: Sequence[str], 
     return Cargo(catalogs, blobs, len(wanted) - len(blobs), sorted(without), signatures)
 
 
+def refuse_to_replace(known: Sequence[str], output: str) -> None:
+    """Raise :class:`UsageError` if the new bundle would take the place of one that has what it leaves out."""
+    for item in known:
+        if os.path.isfile(item) and os.path.exists(output) and os.path.samefile(item, output):
+            raise UsageError(
+                f"{item} has what the new bundle is to leave out, and would be replaced by it",
+                "Write to another file.",
+            )
+
+
 def _kept(library: Library, digests: Iterable[str]) -> dict[str, bytes]:
     """The signatures that the library keeps with catalogs."""
     found = ((digest, library.catalogs.signature(digest)) for digest in digests)

@@ -37,6 +37,18 @@ def test_a_bundle_that_is_not_whole_leaves_no_library_behind(holo: Holo) -> None
     assert "source is no bundle" in done.stderr
 
 
+def test_a_bundle_does_not_replace_what_it_builds_on(holo: Holo) -> None:
+    holo("record", trees.small(holo.root / "source"), "--name", "app")
+    bundle = holo.root / "app.holo"
+    holo("export", "app", "-o", bundle)
+    whole = bundle.read_bytes()
+    (holo.root / "link").symlink_to(bundle)
+    for known, output in (bundle, bundle), (bundle, holo.root / "link"), (holo.root / "link", bundle):
+        assert "would be replaced" in holo("export", "app", "--known", known, "-o", output, code=2).stderr
+        assert bundle.read_bytes() == whole
+    holo("export", "app", "--known", "app", "-o", bundle)  # of the library's catalog nothing is lost
+
+
 def test_a_url_in_place_of_a_bundle(holo: Holo) -> None:
     """It is looked for as a file, and whoever wrote it means one of two things."""
     for command in ("import",), ("init", "job"):
