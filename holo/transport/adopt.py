@@ -129,10 +129,9 @@ def _missing(library: Library, wanted: Sequence[Wanted], source: Source | None) 
                 lacking[digest] = size
         if lacking:
             raise NotFound(
-                f"{len(lacking)} blobs of catalog {item.origin} are neither in {library.path}"
+                f"{len(lacking)} of the blobs of catalog {item.origin} are neither in {library.path}"
                 f"{f' nor in {source.name}' if source is not None else ''}",
-                "A catalog file needs its library beside it, and a bundle that was made with --known what it leaves "
-                "out: get that first.",
+                "A catalog file needs its library beside it.",
             )
     return missing, len(known)
 

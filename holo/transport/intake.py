@@ -7,7 +7,7 @@ import time
 from typing import NamedTuple
 
 from holo import digest as digests
-from holo.errors import CatalogInvalid, UsageError
+from holo.errors import CatalogInvalid, NotFound, UsageError
 from holo.hololib import CatalogRef, CatalogSummary, Library
 from holo.hololib.catalogs import summarize
 from holo.hololib.layout import check_name
@@ -85,7 +85,13 @@ def import_bundle(
         Wanted(loaded[digest], called, f"{called or digest[:12]} of {bundle.name}", *signed[digest])
         for called, digest in named
     ]
-    done = adopt(library, wanted, bundle, keep_setid=keep_setid, workers=workers, on_progress=on_progress)
+    try:
+        done = adopt(library, wanted, bundle, keep_setid=keep_setid, workers=workers, on_progress=on_progress)
+    except NotFound as error:
+        known = ", ".join(digest[:12] for digest in bundle.manifest.without)
+        raise NotFound(
+            error.message, f"It was made with --known. First import or pull what it builds on: {known}."
+        ) from None
     return ImportReport(
         bundle.name,
         done.catalogs,

@@ -414,6 +414,8 @@ def test_known_content_is_left_out(by_file: bool, update: tuple[Machine, Path, P
         assert said.count("error: ") == 1
         assert "--known" in said
         assert said.startswith("error: 2 ")
+    known_digest = b("catalogs", first, "--json").json()["catalogs"][0]["digest"]
+    assert f" builds on: {known_digest[:12]}." in b("import", a.root / "update.holo", code=1).stderr
     assert b.is_empty()
     assert b("list", "--json").json()["spaces"] == []
     b("import", first)

@@ -207,7 +207,7 @@ def test_nothing_is_adopted_with_wrong_content(name: str, place: Place, filesyst
 def test_nothing_is_adopted_without_all_content(place: Place, filesystem: Filesystem) -> None:
     with place.opened() as source, locked(filesystem.root) as library:
         catalog = catalog_of({**DIGESTS, "more": "ab" * 32}, more=9)
-        with pytest.raises(HoloError, match="1 blobs"):
+        with pytest.raises(HoloError, match="1 of the blobs"):
             adopt(library, [Wanted(catalog, "app", "a test")], source)
         assert library.catalogs.summaries() == []
         assert not library.blobs.has(DIGESTS["small"], len(CONTENTS["small"]))
