@@ -272,8 +272,11 @@ def remote_checked(found: RemoteCheck, *, is_repair: bool) -> None:
         f"{what} {count(found.packs, 'pack')} of {count(found.catalogs, 'catalog')}, {count(found.names, 'name')} "
         f"in {found.seconds:.2f} s"
     )
-    print("all is well" if not found.problems else count(len(found.problems), "problem"))
-    if found.problems:
+    if not found.problems:
+        is_empty = not (found.names or found.catalogs or found.packs)
+        print("nothing was pushed there; a remote may be at another path" if is_empty else "all is well")
+    else:
+        print(count(len(found.problems), "problem"))
         before = "`holo remote check --repair` removes what nobody can use; then"
         if is_repair:
             before = f"removed {count(len(found.removed), 'object')};"

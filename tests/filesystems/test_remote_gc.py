@@ -279,6 +279,16 @@ def test_check_finds_each_kind_of_damage(world: World) -> None:
 
 
 @also_in_a_bucket
+def test_an_empty_remote_is_not_called_a_sound_one(world: World) -> None:
+    def last_line() -> str:
+        return world.client("remote", "check", world.place.to).stdout.splitlines()[-1]
+
+    assert last_line().startswith("nothing was pushed there")
+    world.push("app", "a")
+    assert last_line() == "all is well"
+
+
+@also_in_a_bucket
 def test_what_is_lost_can_be_pushed_again_after_a_repair(world: World, machine: Make) -> None:
     """A push believes a catalog that is there: it does not look for each of its packs."""
     world.push("app", "a", "b")
