@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING
 
 from holo.platform import linux
+
+if TYPE_CHECKING:
+    from ctypes import CDLL
 
 assert sys.platform == "linux"
 
@@ -29,7 +33,12 @@ _UMOUNT_NOFOLLOW = 8
 _OF_A_MOUNT = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME
 """Flags that mount(2) and statvfs(3) have the same bits for."""
 
-_libc = ctypes.CDLL(None, use_errno=True)
+
+@cache
+def _libc() -> CDLL:
+    from ctypes import CDLL  # 2 ms, which a command does without that makes no mount
+
+    return CDLL(None, use_errno=True)
 
 
 def enter_own_view() -> None:
@@ -42,9 +51,9 @@ def enter_own_view() -> None:
     try:
         if user:
             raise PermissionError
-        _check(_libc.unshare(_CLONE_NEWNS))
+        _check(_libc().unshare(_CLONE_NEWNS))
     except PermissionError:  # also root's, in a container
-        _check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWUSER))
+        _check(_libc().unshare(_CLONE_NEWNS | _CLONE_NEWUSER))
         for file, content in (
             ("setgroups", "deny"),  # without which an ordinary user may not name a group
             ("uid_map", f"{user} {user} 1"),
@@ -52,7 +61,7 @@ def enter_own_view() -> None:
         ):
             with open(f"/proc/self/{file}", "w") as map_file:
                 map_file.write(content)
-    _check(_libc.mount(None, b"/", None, _MS_REC | _MS_SLAVE, None))
+    _check(_libc().mount(None, b"/", None, _MS_REC | _MS_SLAVE, None))
 
 
 def overlay_attributes() -> str:
@@ -116,7 +125,7 @@ def mount_overlay(
         os.removexattr(reach(work), f"{attributes}.holo")
         covered = reach(target)
         flags = _flags_of(covered)
-        _check(_libc.mount(source.encode(), covered.encode(), b"overlay", flags, ",".join(options).encode()))
+        _check(_libc().mount(source.encode(), covered.encode(), b"overlay", flags, ",".join(options).encode()))
         # Until now somebody could give the directory another name. What is mounted on cannot be renamed, but that an
         # exchange which has begun is completed, since Linux 6.8.
         parent, name = os.path.split(target)
@@ -161,8 +170,8 @@ def join_view(process: int) -> None:
     try:
         mounts = os.open(f"/proc/{process}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _check(_libc.setns(user, _CLONE_NEWUSER))
-            _check(_libc.setns(mounts, _CLONE_NEWNS))
+            _check(_libc().setns(user, _CLONE_NEWUSER))
+            _check(_libc().setns(mounts, _CLONE_NEWNS))
         finally:
             os.close(mounts)
     finally:
@@ -177,7 +186,7 @@ def _user_of(process: str) -> int:
 
 def unmount(path: str) -> None:
     """Let what is mounted at ``path`` go: at once for others, when they leave for those who are in it."""
-    _check(_libc.umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW))
+    _check(_libc().umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW))
 
 
 def has_proc() -> bool:
@@ -215,14 +224,14 @@ def die_with(parent: int) -> None:
     """Have this process killed when the one that forked it ends; at once, if that was ``parent`` and is gone."""
     from signal import SIGKILL
 
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
+    _check(_libc().prctl(_PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
     if os.getppid() != parent:
         os._exit(1)
 
 
 def adopt_orphans(adopt: bool) -> None:
     """Whether descendants whose parent ends become children of this process (not of init)."""
-    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0))
+    _check(_libc().prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0))
 
 
 def children() -> list[int]:
@@ -271,5 +280,7 @@ def _status(process: int) -> tuple[int, list[int]]:
 
 def _check(result: int) -> None:
     if result != 0:
-        code = ctypes.get_errno()
+        from ctypes import get_errno
+
+        code = get_errno()
         raise OSError(code, os.strerror(code))
