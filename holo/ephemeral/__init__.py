@@ -204,14 +204,12 @@ def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitSt
         return locked_library(home.library, exclusive=False, on_wait=home.on_wait)
 
     def make(path: str) -> None:
-        with lock():
-            here, project = environment.path, environment.project
-            warnings = make_layer(home.library, load(), path, here, project, home.workers)
-        for warning in warnings:
+        here, project = environment.path, environment.project
+        for warning in make_layer(home.library, load(), path, here, project, home.workers):
             home.on_wait(f"warning: {warning}")
 
     tree, blobs = hold_tree(home, environment.catalog, load, folder, held, lock=lock, before_copying=try_out)
-    held.enter_context(hold(layer, make, f"the tree of catalog {environment.catalog.name!r}", home.on_wait))
+    held.enter_context(hold(layer, make, f"the tree of catalog {environment.catalog.name!r}", home.on_wait, lock))
     return Lower(layer, tree, blobs)
 
 

@@ -14,7 +14,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 
 from holo import platform
 from holo.errors import HoloError, os_errors_as
@@ -60,15 +60,25 @@ def remove_unheld(lock: str, *paths: str, dry_run: bool = False) -> bool:
 
 
 @contextmanager
-def hold(path: str, make: Callable[[str], object], what: str, on_wait: OnWait) -> Iterator[str]:
-    """Share a directory, so that nobody removes it. ``make(path of an empty directory)`` fills it if need be."""
+def hold(
+    path: str,
+    make: Callable[[str], object],
+    what: str,
+    on_wait: OnWait,
+    lock: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Iterator[str]:
+    """Share a directory, so that nobody removes it. ``make(path of an empty directory)`` fills it if need be.
+
+    ``lock`` holds the library's, if the caller does not, while it is made. It comes first: who has that of the library
+    may wait here for whoever makes the directory, and so may a collection, for both.
+    """
     while True:
         with locked(path + _LOCK, what, exclusive=False, on_wait=on_wait):
             if is_whole(path):
                 yield path
                 return
         # Not waited for: who was faster holds it, then shares it as long as their command runs.
-        with suppress(InUseError), locked(path + _LOCK, what, exclusive=True, wait=False):
+        with lock(), suppress(InUseError), locked(path + _LOCK, what, exclusive=True, wait=False):
             if not is_whole(path):
                 _make(path, make)
         time.sleep(os.urandom(1)[0] / 256_000)  # so that many do not always come at the same moment

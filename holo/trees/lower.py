@@ -66,14 +66,12 @@ def hold_tree(
             before_copying(folder)
 
     def make(path: str) -> None:
-        with lock():
-            made = make_tree(home.library, load(), path, home.workers, of_stubs=has_stubs)
+        made = make_tree(home.library, load(), path, home.workers, of_stubs=has_stubs)
         for warning in made.warnings():
             home.on_wait(f"warning: {warning}")
 
-    path = held.enter_context(
-        hold(stubs if has_stubs else tree, make, f"the tree of catalog {ref.name!r}", home.on_wait)
-    )
+    what = f"the tree of catalog {ref.name!r}"
+    path = held.enter_context(hold(stubs if has_stubs else tree, make, what, home.on_wait, lock))
     return parts_of(path) if has_stubs else (path, "")
 
 
