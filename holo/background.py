@@ -21,8 +21,8 @@ _LOOK = 0.02
 def start(module: str, *arguments: str) -> None:
     """Start a module as a process that outlives this one. Raises :class:`OSError`.
 
-    What is meant for the commands of this terminal, as Ctrl-C is, does not reach it, and it holds no file open that
-    somebody may wait for.
+    Ctrl-C in this terminal does not reach it. It keeps no descriptor of this process open, so nobody who reads from a
+    pipe waits for it.
     """
     command = [sys.executable, "-P", "-X", "utf8", "-m", module, *arguments]
     if sys.platform == "win32":

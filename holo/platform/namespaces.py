@@ -36,7 +36,7 @@ _OF_A_MOUNT = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_
 
 @cache
 def _libc() -> CDLL:
-    from ctypes import CDLL  # 2 ms, which a command does without that makes no mount
+    from ctypes import CDLL  # takes 2 ms, and only commands that mount need it
 
     return CDLL(None, use_errno=True)
 

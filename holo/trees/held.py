@@ -69,8 +69,8 @@ def hold(
 ) -> Iterator[str]:
     """Share a directory, so that nobody removes it. ``make(path of an empty directory)`` fills it if need be.
 
-    ``lock`` holds the library's, if the caller does not, while it is made. It comes first: who has that of the library
-    may wait here for whoever makes the directory, and so may a collection, for both.
+    ``lock`` takes the lock of the library while the directory is made, unless the caller has it already. The library
+    is locked first, then the directory: in the other order two commands and a collection could wait for each other.
     """
     while True:
         with locked(path + _LOCK, what, exclusive=False, on_wait=on_wait):
