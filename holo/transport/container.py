@@ -107,20 +107,19 @@ def local_header(entry: Entry) -> bytes:
     return _LOCAL.pack(b"PK\3\4", *fields) + name + extra
 
 
-def directory_of(entries: Sequence[Entry]) -> bytes:
-    """All that follows the last entry: the central directory and its end."""
-    start = entries[-1].end if entries else 0
-    records = b"".join(map(_record, entries))
-    count, size = len(entries), len(records)
+def directory_of(records: Sequence[bytes], start: int) -> bytes:
+    """All that follows the last entry, which ends at ``start``: the central directory of these records, and its end."""
+    directory = b"".join(records)
+    count, size = len(records), len(directory)
     end = b""
     if count >= _MANY or start >= _WIDE or size >= _WIDE:
         end = _END_64.pack(b"PK\6\6", _END_64.size - 12, _BY_UNIX, _FOR_ZIP64, 0, 0, count, count, size, start)
         end += _LOCATOR.pack(b"PK\6\7", 0, start + size, 1)
     few = min(count, _MANY)
-    return records + end + _END.pack(b"PK\5\6", 0, 0, few, few, min(size, _WIDE), min(start, _WIDE), 0)
+    return directory + end + _END.pack(b"PK\5\6", 0, 0, few, few, min(size, _WIDE), min(start, _WIDE), 0)
 
 
-def _record(entry: Entry) -> bytes:
+def record_of(entry: Entry) -> bytes:
     """The entry's part of the central directory."""
     text, method, crc, stored, size, start, _ = entry
     name = text.encode("ascii")
@@ -170,7 +169,7 @@ def read_directory(descriptor: int, path: str) -> list[Entry]:
     entries = _parse(data, start, damaged)
     if len(entries) != count or len({entry.name for entry in entries}) != count:
         raise damaged("a name stands twice in its directory, or is missing")
-    written = directory_of(entries)
+    written = directory_of([*map(record_of, entries)], start)
     if written[:length] != data or len(written) != size - start:
         raise damaged("its directory is not what holo writes")
     if b"".join(_read(descriptor, start + length, size - start - length)) != written[length:]:

@@ -16,6 +16,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from zlib import crc32
 
@@ -221,17 +222,19 @@ def _write(
 ) -> None:
     manifest = Manifest(tuple(Named(ref.given_name, ref.digest) for ref in cargo.catalogs), tuple(cargo.without))
     writer.add(MANIFEST, manifest.to_json(), compress=False)
-    for digest in dict.fromkeys(ref.digest for ref in cargo.catalogs):
-        writer.add(catalog_entry(digest), library.catalogs.document(digest), compress=compress)
-        if (signature := cargo.signatures.get(digest)) is not None:
-            writer.add(signature_entry(digest), signature, compress=False)
     spool = unnamed_file(writer.folder)
     try:
         reader = _Reader(library, spool, compress=compress)
+        items = _in_order(reader, cargo.blobs, workers)
+        first = [*islice(items, 1)]  # from now on the workers run, while the catalogs are compressed here
+        for digest in dict.fromkeys(ref.digest for ref in cargo.catalogs):
+            writer.add(catalog_entry(digest), library.catalogs.document(digest), compress=compress)
+            if (signature := cargo.signatures.get(digest)) is not None:
+                writer.add(signature_entry(digest), signature, compress=False)
         table = BlockTable()
         parts: dict[str, tuple[Part, ...]] = {}
         count = done = 0
-        for item in _in_order(reader, cargo.blobs, workers):
+        for item in chain(first, items):
             found = None
             if isinstance(item, _Run):
                 writer.add_run(item.entries, Section(spool, item.start, item.length))

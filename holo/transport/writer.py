@@ -13,7 +13,7 @@ from holo.errors import HoloError
 from holo.hololib.frames import frame_of, frame_pieces
 from holo.hololib.offer import BLOCK
 from holo.transport.bundle import unnamed_file
-from holo.transport.container import STORED, ZSTD, Entry, directory_of, entry_at, local_header
+from holo.transport.container import STORED, ZSTD, Entry, directory_of, entry_at, local_header, record_of
 
 _WORTH_SENDING = 32 << 10
 """Bytes from which on it is faster to let the kernel copy than to gather."""
@@ -33,6 +33,8 @@ class Writer:
         self._align = align
         self._may_clone = align and _is_at_its_beginning(descriptor)
         self.entries: list[Entry] = []
+        self.records: list[bytes] = []
+        """of the directory; made at once, while workers prepare what follows"""
         self._pending: list[bytes] = []
         self._pending_bytes = 0
 
@@ -56,14 +58,17 @@ class Writer:
 
     def add_run(self, entries: Iterable[Entry], section: Section) -> None:
         """Entries that lie one after the other in another file, none of them aligned, the first as if it began at 0."""
+        self._refuse_torn()
         start = self.position
         self._flush()
         done = self._send(section)
         self.add_bytes(section.part(done, section.length - done).pieces())
-        self.entries += [
+        moved = [
             Entry(name, method, crc, stored, size, start + begin, start + data)
             for name, method, crc, stored, size, begin, data in entries
         ]
+        self.entries += moved
+        self.records += map(record_of, moved)
 
     def add_pieces(self, name: str, crc: int, size: int, pieces: Iterable[Piece]) -> None:
         """An entry with content that has no holes, as it is."""
@@ -89,16 +94,22 @@ class Writer:
 
     def end(self) -> None:
         """Write the directory."""
-        self._write(directory_of(self.entries))
+        self._refuse_torn()
+        self._write(directory_of(self.records, self.position))
         self._flush()
 
     def _begin(self, name: str, method: int, crc: int, stored: int, size: int) -> None:
         align = self._align and method == STORED and stored >= BLOCK
         entry = entry_at(self.position, name, method, crc, stored, size, align=align)
+        self._refuse_torn()
+        self.entries.append(entry)
+        self.records.append(record_of(entry))
+        self._write(local_header(entry))
+
+    def _refuse_torn(self) -> None:
+        """Raise :class:`HoloError` if the last entry has not as many bytes as its header says."""
         if self.entries and self.entries[-1].end != self.position:
             raise HoloError(f"{self.entries[-1].name} changed while it was exported", "Run `holo check`.")
-        self.entries.append(entry)
-        self._write(local_header(entry))
 
     def _write(self, data: bytes) -> None:
         self._pending.append(data)

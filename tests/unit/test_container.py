@@ -8,7 +8,7 @@ import os
 import struct
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from zlib import crc32
 
@@ -28,6 +28,7 @@ from holo.transport.container import (
     entry_at,
     local_header,
     read_directory,
+    record_of,
     section_of,
 )
 from holo.transport.writer import Writer
@@ -57,6 +58,10 @@ def entries_of(wanted: Sequence[Item]) -> list[Entry]:
     return entries
 
 
+def directory(entries: Sequence[Entry]) -> bytes:
+    return directory_of([record_of(entry) for entry in entries], entries[-1].end if entries else 0)
+
+
 @contextmanager
 def container(entries: Sequence[Entry]) -> Iterator[int]:
     """An open file of these entries, whose stored bytes are zeros and take no space."""
@@ -65,7 +70,7 @@ def container(entries: Sequence[Entry]) -> Iterator[int]:
             file.seek(entry.start)
             file.write(local_header(entry))
         file.seek(entries[-1].end if entries else 0)
-        file.write(directory_of(entries))
+        file.write(directory(entries))
         file.flush()
         yield file.fileno()
 
@@ -127,13 +132,29 @@ def test_entries_that_were_put_together_elsewhere_are_read_behind_four_gigabytes
         file.flush()
         os.lseek(file.fileno(), large.end, os.SEEK_SET)
         writer = Writer(file.fileno(), None, align=False)
-        writer.entries, writer.position = [large], large.end
+        writer.entries, writer.records, writer.position = [large], [record_of(large)], large.end
         writer.add_run(run, Section(spool, 0, run[-1].end))
         writer.end()
         _, *found = read_directory(file.fileno(), "it")
         assert [entry.start for entry in found] == [large.end + entry.start for entry in run]
         for entry in found:
             assert [*section_of(file.fileno(), entry, "it").pieces()] == [bytes(9)]
+
+
+@pytest.mark.parametrize(
+    "follow",
+    [
+        pytest.param(lambda writer: writer.add("whole", b"", compress=False), id="an entry"),
+        pytest.param(lambda writer: writer.add_run([], Section(0, 0, 0)), id="a run"),
+        pytest.param(Writer.end, id="the directory"),
+    ],
+)
+def test_entry_that_became_shorter_is_noticed_whatever_follows_it(follow: Callable[[Writer], None]) -> None:
+    with tempfile.TemporaryFile() as file, holding(b"short") as spool:
+        writer = Writer(file.fileno(), None, align=False)
+        writer.add_section("torn", STORED, crc32(b"longer"), 6, Section(spool, 0, 6))
+        with pytest.raises(HoloError, match="torn changed while it was exported"):
+            follow(writer)
 
 
 # -- damage ---------------------------------------------------------------------------------------------------------
@@ -235,7 +256,7 @@ def bundle_with(contents: dict[str, bytes]) -> bytes:
         entry = entry_at(data.tell(), name, STORED, crc32(content), len(content), len(content), align=False)
         data.write(local_header(entry) + content)
         entries.append(entry)
-    data.write(directory_of(entries))
+    data.write(directory(entries))
     return data.getvalue()
 
 
