@@ -12,19 +12,21 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holo import digest as digests
 from holo import platform
-from holo.blueprints.blueprint import Blueprint
-from holo.blueprints.builder import BuildOptions
-from holo.blueprints.inputs import FileStates, Inputs, are_unchanged, look_at_variable
 from holo.files import SMALL, paths_in, read_file, seal, unseal, write_atomically
 from holo.hololib import CatalogRef, Library
 from holo.hololib.layout import NAME
 from holo.holotree import Holotree
 from holo.owners import only_we_wrote
 from holo.space import Space
+
+if TYPE_CHECKING:
+    from holo.blueprints.blueprint import Blueprint
+    from holo.blueprints.builder import BuildOptions
+    from holo.blueprints.inputs import FileStates, Inputs
 
 INPUTS = ".seen"
 """Ends the name of a file that remembers a catalog and its inputs."""
@@ -58,6 +60,8 @@ class Memory(NamedTuple):
 
     def is_current(self, environ: Mapping[str, str]) -> bool:
         """Whether every input is what it was."""
+        from holo.blueprints.inputs import are_unchanged, look_at_variable  # 2 ms; most spaces have no blueprint
+
         return are_unchanged(self.files) and all(
             look_at_variable(name, environ) == value for name, value in self.variables.items()
         )
