@@ -132,7 +132,8 @@ class Spares(Holotree):
             if inodes is None:
                 raise HoloError(f"cannot read {self._inodes_path(name)}", "Run the command again.")
             outline = Outline(catalog.digest, tree_seal, inodes, body_of(catalog))
-            write_atomically(os.path.join(self.path, name + _OUTLINE), outline.to_bytes())
+            # Durable, so that the journal is written now: whoever takes the spare syncs its record, and would wait.
+            write_atomically(os.path.join(self.path, name + _OUTLINE), outline.to_bytes(), durable=True)
 
     def unfinish(self, name: str) -> None:
         """From now on a spare is not finished."""
