@@ -14,8 +14,8 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from zlib import crc32
@@ -225,38 +225,43 @@ def _write(
     spool = unnamed_file(writer.folder)
     try:
         reader = _Reader(library, spool, compress=compress)
-        items = _in_order(reader, cargo.blobs, workers)
-        first = [*islice(items, 1)]  # from now on the workers run, while the catalogs are compressed here
-        for digest in dict.fromkeys(ref.digest for ref in cargo.catalogs):
-            writer.add(catalog_entry(digest), library.catalogs.document(digest), compress=compress)
-            if (signature := cargo.signatures.get(digest)) is not None:
-                writer.add(signature_entry(digest), signature, compress=False)
-        table = BlockTable()
-        parts: dict[str, tuple[Part, ...]] = {}
-        count = done = 0
-        for item in chain(first, items):
-            found = None
-            if isinstance(item, _Run):
-                writer.add_run(item.entries, Section(spool, item.start, item.length))
-            elif item.seen is None or (found := put_together(table, item.digest, item.size, item.seen)) is None:
-                _add_whole(writer, library, reader, item)
-            else:
-                parts[item.digest], rest = found
-                if (count := count + len(found[0])) > MOST_PARTS:
-                    raise HoloError(
-                        f"a bundle cannot hold more than {MOST_PARTS:,} holes and shared stretches of files",
-                        "Export fewer catalogs at once.",
-                    )
-                if rest:
-                    _add_rest(writer, library, item.digest, item.size, rest, compress=compress)
-            done += len(item.entries) if isinstance(item, _Run) else 1
-            if on_progress is not None:
-                on_progress(done, len(cargo.blobs))
+        with closing(_in_order(reader, cargo.blobs, workers)) as items:
+            begun = [*islice(items, 1)]  # the workers run from now on, while the catalogs are compressed here
+            _add_catalogs(writer, library, cargo, compress=compress)
+            table = BlockTable()
+            parts: dict[str, tuple[Part, ...]] = {}
+            count = done = 0
+            for item in chain(begun, items):
+                found = None
+                if isinstance(item, _Run):
+                    writer.add_run(item.entries, Section(spool, item.start, item.length))
+                elif item.seen is None or (found := put_together(table, item.digest, item.size, item.seen)) is None:
+                    _add_whole(writer, library, reader, item)
+                else:
+                    parts[item.digest], rest = found
+                    if (count := count + len(found[0])) > MOST_PARTS:
+                        raise HoloError(
+                            f"a bundle cannot hold more than {MOST_PARTS:,} holes and shared stretches of files",
+                            "Export fewer catalogs at once.",
+                        )
+                    if rest:
+                        _add_rest(writer, library, item.digest, item.size, rest, compress=compress)
+                done += len(item.entries) if isinstance(item, _Run) else 1
+                if on_progress is not None:
+                    on_progress(done, len(cargo.blobs))
     finally:
         os.close(spool)
     if parts:
         writer.add(EXTENTS, json.dumps(parts, separators=(",", ":")).encode() + b"\n", compress=compress)
     writer.end()
+
+
+def _add_catalogs(writer: Writer, library: Library, cargo: Cargo, *, compress: bool) -> None:
+    """Write the catalogs, each with its signature."""
+    for digest in dict.fromkeys(ref.digest for ref in cargo.catalogs):
+        writer.add(catalog_entry(digest), library.catalogs.document(digest), compress=compress)
+        if (signature := cargo.signatures.get(digest)) is not None:
+            writer.add(signature_entry(digest), signature, compress=False)
 
 
 def _add_whole(writer: Writer, library: Library, reader: _Reader, item: _Item) -> None:
@@ -300,7 +305,7 @@ _HEADER = 256
 """More bytes than the local header of a blob that is not aligned."""
 
 
-def _in_order(reader: _Reader, blobs: list[Blob], workers: int) -> Iterator[_Item | _Run]:
+def _in_order(reader: _Reader, blobs: list[Blob], workers: int) -> Generator[_Item | _Run]:
     """Read all blobs in the workers; give them out in their order."""
     tasks: list[_Task] = []
     room = 0
