@@ -145,8 +145,8 @@ def _store(library: Library, missing: list[Blob], source: Source, workers: int, 
     first = [blob for blob in missing if not source.builds_on_others(blob[0])]
     later = [blob for blob in missing if source.builds_on_others(blob[0])]
     # What builds on others may build on each other as well: so one after the other.
-    counts = chain(pool.run(intake, source.deliveries(first), workers), map(intake, source.deliveries(later)))
-    for number, count in enumerate(counts, 1):
+    lone = map(intake, source.deliveries(later))
+    for number, count in enumerate(chain(pool.run(intake, source.deliveries(first), workers), lone), 1):
         done += count
         if on_progress is not None:
             on_progress(done, len(missing))
