@@ -38,8 +38,8 @@ def open_file(path: str, *, follow: bool = False) -> int:
     """
     try:
         descriptor = os.open(path, _FOLLOW if follow else READ)
-    except ValueError as error:  # the path may come from a file
-        raise OSError(errno.EINVAL, str(error), path) from None
+    except ValueError:  # the path may come from a file
+        raise OSError(errno.EINVAL, "there is a NUL in the path", path) from None
     except OSError as error:
         if error.errno == errno.ELOOP and os.path.islink(path):
             raise OSError(errno.ELOOP, "it is a symlink", path) from None

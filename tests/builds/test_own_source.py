@@ -69,7 +69,8 @@ def manifest(name: str, backend: str, more: str = "") -> str:
     }[backend]
     return (
         f'[build-system]\nrequires = ["{requires}"]\nbuild-backend = "{module}"\n'
-        f'[project]\nname = "{name}"\nversion = "1"\n[project.scripts]\n{name} = "{name}:main"\n{more}'
+        f'[project]\nname = "{name}"\nversion = "1"\nrequires-python = ">=3.11"\n'
+        f'[project.scripts]\n{name} = "{name}:main"\n{more}'
     )
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,7 @@ def test_zipapp_runs(source: Path, moved: Callable[[int], Path], growth: int) ->
 def test_archives_and_databases_are_left_alone_and_reported(
     source: Path, moved: Callable[[int], Path], growth: int
 ) -> None:
-    with sqlite3.connect(source / ".coverage") as database:
+    with closing(sqlite3.connect(source / ".coverage", isolation_level=None)) as database:
         database.execute("create table file (path text primary key)")
         database.executemany("insert into file values (?)", [(f"{source}/{name}.py",) for name in "abc"])
     with zipfile.ZipFile(source / "stored.zip", "w") as archive:
@@ -155,7 +156,7 @@ def test_archives_and_databases_are_left_alone_and_reported(
     assert {path.name: path.read_bytes() for path in target.iterdir() if path.is_file()} == before
     told = "\n".join(moved.warnings)  # type: ignore[attr-defined]
     assert all(name in told for name in (".coverage", "stored.zip", "a.tar"))
-    with sqlite3.connect(target / ".coverage") as database:
+    with closing(sqlite3.connect(target / ".coverage")) as database:
         assert database.execute("pragma integrity_check").fetchone() == ("ok",)
 
 
@@ -248,7 +249,7 @@ def test_bytecode_without_a_source_runs_if_it_holds_no_path(
 def test_clone_relocates_the_same_artefacts(holo: Holo, source: Path, growth: int) -> None:
     trees.write(source / "gunicorn.conf.py", MODULE.format(root=str(source)))
     compiled(source, "gunicorn.conf.py", "UNCHECKED_HASH")
-    with sqlite3.connect(source / ".coverage") as database:
+    with closing(sqlite3.connect(source / ".coverage", isolation_level=None)) as database:
         database.execute("create table file (path text)")
         database.execute("insert into file values (?)", (str(source),))
     (source / "a.pickle").write_bytes(pickle.dumps([str(source), "end"]))

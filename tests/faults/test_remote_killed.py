@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -67,11 +68,10 @@ def children_of(process: int) -> list[int]:
 
 def kill_family(process: int) -> None:
     """As the kernel does it when memory is short, or whoever pulls the plug: nobody can say goodbye."""
-    try:
-        for child in (*children_of(process), process):
-            os.kill(child, signal.SIGKILL)
-    except (FileNotFoundError, ProcessLookupError):
-        pass
+    with suppress(FileNotFoundError):
+        for each in (*children_of(process), process):
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("kind", ["https", "moto"])
@@ -113,7 +113,7 @@ def test_killed_pull_goes_on_where_it_was(
                 proxy.rule = killed_at(proxy, at, kill)
                 process = start(b, forks, "pull", "app", far.url)
                 going.set()
-                kills += forks.wait(process) == -signal.SIGKILL
+                kills += forks.wait(process) != 0  # it may still say that a worker of its was killed
                 assert torn(b.machine) == []
                 if [*(b.machine.library / "catalog").glob("*")]:  # it was quicker
                     assert b.machine.is_sound()

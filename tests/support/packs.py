@@ -57,7 +57,8 @@ def tar(entries: Iterable[Entry]) -> bytes:
             info = tarfile.TarInfo(entry.path)
             info.mode, info.type, info.linkname, info.mtime = entry.mode, entry.kind, entry.target, entry.mtime
             info.size = len(entry.content) if entry.size is None else entry.size
-            archive.addfile(info)
+            # Not addfile, which has not let a header say another size than the content has since Python 3.13.
+            stream.write(info.tobuf(archive.format, archive.encoding or "utf-8", archive.errors or "strict"))
             stream.write(entry.content + bytes(-len(entry.content) % 512))
             archive.offset = stream.tell()
     return stream.getvalue()
