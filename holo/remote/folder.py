@@ -11,12 +11,17 @@ from contextlib import contextmanager, suppress
 from holo import digest as digests
 from holo.content import Section, write_all
 from holo.errors import HoloError, advice
-from holo.files import SMALL, is_there, open_file, read_file, sync_folder, write_atomically
+from holo.files import SMALL, is_there, names_in, open_file, read_file, sync_folder, write_atomically
 from holo.hololib.locks import locked
 from holo.remote.store import DRAFTS, Absent, Item, Reply
 from holo.walk import make_folders
 
 _LOCK = ".lock"
+_OWN = frozenset({"names", "keys", "catalogs", "packs", "garbage", _LOCK, DRAFTS.rstrip("/")})
+"""What lies at the top of a remote."""
+
+_OF_THE_DISK = frozenset({"lost+found"})
+"""What lies in a folder where a disk is mounted, which may well be a remote."""
 
 
 class FolderStore:
@@ -30,7 +35,7 @@ class FolderStore:
         try:
             descriptor = open_file(self._path(key))
         except (FileNotFoundError, NotADirectoryError):
-            self._refuse_missing()
+            self._refuse_other()
             raise Absent(key) from None
         except OSError as error:
             raise self._failed("read", key, error) from error
@@ -49,7 +54,7 @@ class FolderStore:
         try:
             found = os.lstat(self._path(key))
         except (FileNotFoundError, NotADirectoryError):
-            self._refuse_missing()
+            self._refuse_other()
             return None
         except OSError as error:
             raise self._failed("read", key, error) from error
@@ -81,7 +86,7 @@ class FolderStore:
 
     def items(self, prefix: str) -> Iterator[Item]:
         folder, _, beginning = prefix.rpartition("/")
-        self._refuse_missing()
+        self._refuse_other()
         try:
             with os.scandir(self._path(folder)) as entries:
                 for entry in entries:
@@ -141,16 +146,41 @@ class FolderStore:
             write_all(target, piece)
         return b""
 
-    def _refuse_missing(self) -> None:
-        """A share that is not mounted must not look like a remote without anything in it."""
-        if os.path.isdir(self.name):
-            return
-        if os.path.exists(self.name):
+    def _refuse_other(self) -> None:
+        """A share that is not mounted, or a folder of something else, must not look like a remote with nothing in it.
+
+        Every command reads before it writes, so a push asks here before it makes anything.
+        """
+        try:
+            names = os.listdir(self.name)
+        except FileNotFoundError:
+            raise HoloError(
+                f"there is no remote at {self.name}: no such folder", "Mount it, or `mkdir` it to begin one."
+            ) from None
+        except NotADirectoryError:
             raise HoloError(
                 f"there is no remote at {self.name}: that is a file",
                 "A remote is a folder. `holo import FILE` takes a bundle into the library.",
+            ) from None
+        except PermissionError:  # to read, which needs no listing, may be allowed
+            return
+        except OSError as error:
+            raise self._failed("list", "", error) from error
+        others = sorted({*names} - _OWN - _OF_THE_DISK)
+        if others and not self._is_begun(names):
+            raise HoloError(
+                f"there is no remote at {self.name}: that folder has other things in it, such as {others[0]}",
+                "Look at the path, or `mkdir` an empty folder to begin a remote in.",
             )
-        raise HoloError(f"there is no remote at {self.name}: no such folder", "Mount it, or `mkdir` it to begin one.")
+
+    def _is_begun(self, names: Sequence[str]) -> bool:
+        """Whether somebody has pushed there, whatever else there is: a page of a web server, say.
+
+        A push makes its drafts first. What was copied from a bucket has none, and has catalogs.
+        """
+        with suppress(OSError):  # something else has that name
+            return DRAFTS.rstrip("/") in names or any(map(digests.is_digest, names_in(self._path("catalogs"))))
+        return False
 
     def _failed(self, what: str, key: str, error: OSError) -> HoloError:
         return HoloError(f"cannot {what} {self._path(key)}: {error.strerror}", advice(error))

@@ -315,6 +315,50 @@ def test_a_name_that_is_nowhere_else_says_what_is_wrong_with_the_remote(machine:
     a("init", "s", "mi", HOLO_REMOTE=place.to)  # it is here, and has to come from nowhere
 
 
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_folder_of_something_else_is_refused_and_stays_as_it_is(scheme: str, machine: Make, places: Places) -> None:
+    """Also one that has folders of the same names."""
+    place = places.new("folder")
+    a = Client(machine("ext4"), place)
+    digest = a.machine.record(trees.small(a.machine.root / "tree"), "app")
+    project = trees.write(a.machine.root / "project" / "packs" / "mine").parents[1]
+    (project / "catalogs").mkdir()
+    trees.write(project / "README")
+    for command in (
+        ("push", "app"),
+        ("push", digest),
+        ("push", "app", "--dry-run"),
+        ("pull", "app"),
+        ("pull", digest),
+        *(("remote", what) for what in ("list", "status", "check", "gc")),
+    ):
+        said = a(*command, f"{scheme}{project}", code=1).stderr
+        assert f"there is no remote at {project}: that folder has other things in it, such as README" in said
+        assert "`mkdir` an empty folder" in said
+    assert {str(path.relative_to(project)) for path in project.rglob("*")} == {
+        "README",
+        "catalogs",
+        "packs",
+        "packs/mine",
+    }
+    a.push("app")
+    trees.write(Path(place.to, "index.html"))  # what a web server shows
+    shutil.rmtree(Path(place.to, ".drafts"))  # as in a copy of a bucket
+    a.push("app", "--dry-run")
+    assert a("remote", "list", place.to).stdout.count("app") == 1
+
+
+@root_only
+def test_folder_that_may_not_be_listed_can_be_pulled_from(machine: Make, places: Places) -> None:
+    place = places.new("folder")
+    a, b = Client(machine("ext4"), place), Client(machine("tmpfs", ADA), place)
+    a.machine.record(trees.small(a.machine.root / "tree"), "app")
+    a.push("app")
+    Path(place.to).chmod(0o711)
+    b.pull("app")
+    assert "there is no catalog 'none'" in b("pull", "none", place.to, code=1).stderr
+
+
 def test_directory_of_the_same_name_hides_no_catalog_of_a_remote(machine: Make, places: Places) -> None:
     place = places.new("folder")
     a, b, c = Client(machine("ext4"), place), Client(machine("tmpfs"), place), Client(machine("tmpfs"), place)

@@ -15,6 +15,7 @@ from holo.errors import HoloError, UsageError
 from holo.remote import objects
 from holo.remote.store import Absent, Reply, Store
 from holo.remote.stores import connect
+from support import trees
 from support.remotes import CONDITIONAL, KINDS, Place, Places
 
 CONTENT = bytes(range(256)) * 4000
@@ -136,7 +137,7 @@ def test_objects_are_listed_by_their_beginning(place: Place) -> None:
     store = connect(place.url)
     assert [*store.items("packs/")] == []
     began = time.time()
-    for key in ("packs/a", "packs/ab", "packs/b", "packs-other/a", "names/a"):
+    for key in ("packs/a", "packs/ab", "packs/b", f"catalogs/{'0' * 64}", "packs-other/a", "names/a"):
         place.objects.write(key, key.encode())
     found = [*store.items("packs/")]
     assert sorted((item.key, item.size) for item in found) == [("packs/a", 7), ("packs/ab", 8), ("packs/b", 7)]
@@ -213,6 +214,30 @@ def test_folder_that_is_not_mounted_is_no_empty_remote(tmp_path: Path) -> None:
     ]
     for ask in reads:
         with pytest.raises(HoloError, match="there is no remote at"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    "begun", [[], ["lost+found/"], ["packs/"], [".drafts/", "page"], [f"catalogs/{'0' * 64}", "page"]]
+)
+def test_folder_that_is_empty_or_begun_is_a_remote(begun: list[str], tmp_path: Path) -> None:
+    for name in begun:
+        trees.write(tmp_path / name / "x" if name.endswith("/") else tmp_path / name)
+    assert connect(str(tmp_path)).size("names/x") is None
+
+
+@pytest.mark.parametrize("others", [["page"], ["packs/", "page"], ["catalogs/", "page"], ["catalogs", ".hidden"]])
+def test_folder_of_something_else_is_no_remote(others: list[str], tmp_path: Path) -> None:
+    for name in others:
+        trees.write(tmp_path / name / "x" if name.endswith("/") else tmp_path / name)
+    store = connect(tmp_path.as_uri())
+    reads: list[Callable[[], object]] = [
+        lambda: read(store, "names/x"),
+        lambda: store.size("names/x"),
+        lambda: [*store.items("names/")],
+    ]
+    for ask in reads:
+        with pytest.raises(HoloError, match=f"there is no remote at .* other things in it, such as {others[-1]}"):
             ask()
 
 
