@@ -252,7 +252,12 @@ def _traffic(traffic: Traffic) -> str:
 
 
 def remote_names(names: list[RemoteName]) -> None:
-    rows = [(name.name, name.kind, name.digest[:12], name.time, "yes" if name.signed else "no") for name in names]
+    rows = [
+        (name.name, name.kind, name.digest[:12], name.time or "-", "yes" if name.signed else "no")
+        if name.digest is not None
+        else (name.name, name.kind, "damaged", "-", "-")
+        for name in names
+    ]
     columns(("NAME", "KIND", "CATALOG", "SINCE", "SIGNED"), rows)
 
 

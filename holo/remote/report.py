@@ -82,9 +82,9 @@ class RemoteName(NamedTuple):
     kind: str
     """name or key"""
     name: str
-    digest: str
-    """of the catalog that it means"""
-    time: str
+    digest: str | None
+    """of the catalog that it means; ``None`` if the name is damaged, so that nobody knows"""
+    time: str | None
     """when that was said: UTC, ISO 8601, seconds"""
     signed: bool
 

@@ -19,18 +19,16 @@ from holo.transport.bundle import unnamed_file
 
 
 def names(remote: Remote) -> list[RemoteName]:
-    """All names and keys but for damaged ones, which :func:`check` tells of."""
-    return sorted(
-        RemoteName(
-            pointer.kind,
-            pointer.name,
-            pointer.catalog,
-            time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(pointer.time)),
-            pointer.signature is not None,
-        )
-        for _, pointer in _pointers(remote)
-        if isinstance(pointer, Pointer)
-    )
+    """All names and keys, also damaged ones, of which :func:`check` tells what is wrong."""
+    return sorted(_name(key, pointer) for key, pointer in _pointers(remote))
+
+
+def _name(key: str, pointer: Pointer | IntegrityError) -> RemoteName:
+    if isinstance(pointer, IntegrityError):
+        folder, _, name = key.partition("/")
+        return RemoteName(folder.removesuffix("s"), name, None, None, False)
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(pointer.time))
+    return RemoteName(pointer.kind, pointer.name, pointer.catalog, since, pointer.signature is not None)
 
 
 def status(remote: Remote) -> RemoteStatus:

@@ -332,6 +332,27 @@ def test_status_counts_and_list_names(world: World) -> None:
     assert "app" in world.client("remote", "list", world.place.to).stdout
 
 
+def test_damaged_names_are_listed_as_such(world: World) -> None:
+    """As many as `holo remote status` counts."""
+    world.push("app", "a")
+    world.place.objects.write("names/bad", b"x")
+    world.place.objects.write("keys/0123", b"{}")
+    rows = world.client("remote", "list", world.place.to, "--json").json()["names"]
+    assert [(row["kind"], row["name"], row["digest"] is None, row["time"] is None) for row in rows] == [
+        ("key", "0123", True, True),
+        ("name", "app", False, False),
+        ("name", "bad", True, True),
+    ]
+    shown = world.client("remote", "list", world.place.to).stdout.splitlines()
+    assert [line.split()[:3] for line in shown[1:]] == [
+        ["0123", "key", "damaged"],
+        ["app", "name", world.digests["app"][:12]],
+        ["bad", "name", "damaged"],
+    ]
+    status = world.client("remote", "status", world.place.to, "--json").json()
+    assert (status["names"], status["keys"]) == (2, 1)
+
+
 def test_list_shows_nothing_that_a_terminal_obeys(world: World) -> None:
     """Whoever can write to a bucket may call a name what they like."""
     world.push("app", "a")
