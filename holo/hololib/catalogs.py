@@ -90,16 +90,16 @@ class Catalogs:
                 f"a catalog of {catalog.totals.files:,} files is too large: {len(catalog.to_json()):,} bytes",
                 f"The most is {LARGEST:,} bytes. Record parts of the tree on their own.",
             )
-        known = self.sound_summary(name) if name is not None else None
+        before = self.meant_by(name) if name is not None else None
         self._settle()
         if signature is not None:  # before the catalog: who finds that finds its signature
             self.keep_signature(catalog.digest, signature, replace=is_trusted)
         if not is_known:
             _write_durably(path, catalog.to_json())
-        if name is not None and (known is None or known.digest != catalog.digest):
+        if name is not None and before != catalog.digest:
             _write_durably(self.name_path(name), _encode(summarize(catalog, name)))
         self.mark_used(catalog.digest)
-        return known.digest if known is not None and known.digest != catalog.digest else None
+        return before if before != catalog.digest else None
 
     def keep_signature(self, digest: str, signature: bytes, *, replace: bool) -> None:
         """Keep a signature with a catalog, which has one at most.
@@ -359,6 +359,11 @@ class Catalogs:
         with suppress(CatalogInvalid, ForeignFile):
             return self.summary(name)
         return None
+
+    def meant_by(self, name: str) -> str | None:
+        """The digest that a name means; ``None`` where it means nothing, or nobody can tell."""
+        known = self.sound_summary(name)
+        return known.digest if known is not None else None
 
     def digests(self) -> set[str]:
         """The digests of all catalogs."""

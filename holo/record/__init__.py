@@ -212,8 +212,10 @@ class _Found:
                 self.warnings[folder] += warnings
 
 
-def moved_name(name: str | None, replaced: str) -> str:
+def moved_name(name: str | None, replaced: str, *, dry_run: bool = False) -> str:
     """The warning about a name that meant another catalog, whose digest is ``replaced``, until now."""
+    if dry_run:
+        return f"the name {name} means the catalog {replaced[:12]} now, which would be kept under its digest"
     return f"the name {name} meant the catalog {replaced[:12]} until now, which is kept under its digest"
 
 

@@ -10,6 +10,7 @@ from holo import signatures
 from holo.errors import NotFound, os_errors_as
 from holo.hololib import CatalogRef, Library
 from holo.hololib.layout import NAME
+from holo.record import moved_name
 from holo.remote.packs import blobs_of
 from holo.remote.remote import Kind, Pointer, Remote, catalog_key, signature_key
 from holo.remote.report import PullReport
@@ -89,7 +90,11 @@ def pull(
             if not keep_setid:
                 refuse_rights(catalog, wanted.origin)
             known = sum(library.blobs.has(blob, size) for blob, size in blobs_of(catalog).items())
-            new, warnings = len(blobs_of(catalog)) - known, tuple[str, ...]()
+            new = len(blobs_of(catalog)) - known
+            before = library.catalogs.meant_by(called) if called is not None else None
+            warnings: tuple[str, ...] = ()
+            if before is not None and before != digest:
+                warnings = (moved_name(called, before, dry_run=True),)
             break
         try:
             done = adopt(

@@ -209,6 +209,21 @@ def test_dry_run_asks_and_changes_nothing(kind: str, machine: Make, places: Plac
     assert would["bytes"]["to_fetch"] <= content <= 1.2 * would["bytes"]["to_fetch"]
 
 
+@pytest.mark.parametrize("options", [[], ["--name", "mine"]])
+def test_dry_run_says_that_a_name_would_mean_another_catalog(options: list[str], machine: Make, places: Places) -> None:
+    place = places.new("folder")
+    a, b = Client(machine("local"), place), Client(machine("local"), place)
+    a.machine.record(trees.small(a.machine.root / "tree"), "app")
+    a.push("app")
+    name = options[-1] if options else "app"
+    before = b.machine.record(trees.write(b.machine.root / "other" / "file").parent, name)
+    would = b.pull("app", *options, "--dry-run")["warnings"]
+    assert would == [f"the name {name} means the catalog {before[:12]} now, which would be kept under its digest"]
+    assert f"warning: {would[0]}" in b("pull", "app", place.url, *options, "--dry-run").stderr
+    assert len(b.pull("app", *options)["warnings"]) == 1
+    assert b.pull("app", *options, "--dry-run")["warnings"] == []
+
+
 def test_dry_run_is_refused_as_the_pull_would_be(machine: Make, places: Places) -> None:
     place = places.new("folder")
     a, b = Client(machine("local"), place), Client(machine("local"), place)
