@@ -776,28 +776,20 @@ class Hololib:
         return self.home.library.catalogs.load(self.home.library.catalogs.resolve(reference, begun=True).digest)
 
     def sbom(self, reference: PathLike, output: PathLike | None = None) -> Sbom:
-        """What is in a catalog (a name or digest prefix), or in the only one of a bundle: its packages, in CycloneDX.
+        """What is in a catalog (a name or digest prefix), in the only one of a bundle, or in a space as it is now: its
+        packages, in CycloneDX.
 
-        The same catalog always gives the same document. With ``output`` it is written to that file as well. Raises
-        :class:`IntegrityError` for a damaged file that describes a package.
+        The same catalog always gives the same document, and a pristine space gives that of its catalog. With ``output``
+        it is written to that file as well. Raises :class:`IntegrityError` for a damaged file that describes a package.
         """
+        from holo.answers.references import meant, opened
         from holo.sbom import sbom_of
 
-        named = os.fspath(reference)
-        bundle = selection.bundle_named(self.home, named)
-        if bundle is not None:
-            from holo.signatures import Trust
-            from holo.transport.direct import carrier_of
-
-            # Nothing is made that has rights, and whoever asks what is in it need not trust it.
-            with carrier_of(absolute(bundle), trust=Trust(None, None), keep_setid=True) as (ref, carrier):
-                found = sbom_of(ref, carrier.catalog, carrier.contents)
-        else:
-            catalogs = self.home.library.catalogs
-            catalogs.resolve(named, begun=True)  # what does not exist is told before a lock is made
-            with self._using_library():
-                ref = catalogs.resolve(named, begun=True)
-                found = sbom_of(ref, catalogs.read(ref.digest), self.home.library.blobs)
+        item = meant(self.home, os.fspath(reference))
+        with opened(self.home, item) as [tree]:
+            tree.refuse_unread()
+            changed = item.name if isinstance(item, Space) and not tree.is_pristine else None
+            found = sbom_of(tree.ref, tree.catalog, tree.contents, changed)
         return found if output is None else found.written_to(absolute(os.fspath(output)))
 
     def golden_trees(self) -> set[str]:

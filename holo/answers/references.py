@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from holo.answers.tree import Tree, tree_of_space
-from holo.checkout.contents import Carrier
 from holo.errors import NotFound, beginning_with, choice
 from holo.hololib import CatalogRef
 from holo.hololib.recovery import locked_library
@@ -71,31 +70,21 @@ def opened(home: Home, *items: Space | CatalogRef | Bundle) -> Iterator[list[Tre
 
 def _opened(home: Home, item: Space | CatalogRef | Bundle, stack: ExitStack) -> Tree:
     library = home.library
-    if isinstance(item, Bundle):
-        _, catalog, contents = stack.enter_context(_carried(item))
-        return Tree(catalog, contents, catalog.prefix)
     if isinstance(item, CatalogRef):
         catalog = library.catalogs.read(item.digest)
-        return Tree(catalog, library.blobs, catalog.prefix)
-    space = home.spaces.get(item.name)  # as its record says now
-    home.spaces.refuse_unseen(space)
-    if space.bundle and not library.catalogs.has(space.digest):
-        _, catalog, contents = stack.enter_context(_carried(space))
-    else:
-        catalog, contents = library.catalogs.read(space.digest), library.blobs
-    return stack.enter_context(tree_of_space(home, space, catalog, contents))
-
-
-@contextmanager
-def _carried(item: Bundle | Space) -> Iterator[Carrier]:
-    """The catalog that a bundle has. Who asks what is in it need not trust it."""
+        return Tree(catalog, library.blobs, catalog.prefix, item)
+    space = home.spaces.get(item.name) if isinstance(item, Space) else None  # as its record says now
+    if space is not None:
+        home.spaces.refuse_unseen(space)
+        if not space.bundle or library.catalogs.has(space.digest):
+            catalog = library.catalogs.read(space.digest)
+            return stack.enter_context(tree_of_space(home, space, catalog, library.blobs))
     from holo.signatures import Trust
     from holo.transport.direct import carrier_of, carrier_of_space
 
-    trust = Trust(None, None)
-    if isinstance(item, Space):
-        with carrier_of_space(item, trust=trust) as carrier:
-            yield carrier
-    else:
-        with carrier_of(item.path, trust=trust, keep_setid=True) as (_, carrier):
-            yield carrier
+    nobody = Trust(None, None)  # who asks what is in a bundle need not trust it
+    if space is not None:
+        carrier = stack.enter_context(carrier_of_space(space, trust=nobody))
+        return stack.enter_context(tree_of_space(home, space, carrier.catalog, carrier.contents))
+    ref, carrier = stack.enter_context(carrier_of(item.path, trust=nobody, keep_setid=True))
+    return Tree(carrier.catalog, carrier.contents, carrier.catalog.prefix, ref)

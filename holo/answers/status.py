@@ -105,7 +105,7 @@ def status_of(home: Home, space: Space) -> SpaceStatus:
                 return status._replace(changes=Changes((), (), 0))
             from holo.answers.compare import compare
 
-            changes = compare(Tree(tree.recorded, tree.contents, tree.recorded.prefix), tree, times=True)
+            changes = compare(Tree(tree.recorded, tree.contents, tree.recorded.prefix, tree.ref), tree, times=True)
             return status._replace(state="changed", changes=changes, unread=tree.unread)
     except NotFound as error:
         return status._replace(state="unknown", reason=error.message)

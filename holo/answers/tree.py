@@ -22,6 +22,7 @@ from holo.checkout.strategy import Method
 from holo.checkout.survey import Expectation, Finding, as_restored, survey
 from holo.content import Piece, pieces_of
 from holo.errors import HoloError, os_errors_as
+from holo.hololib import CatalogRef
 from holo.home import Home
 from holo.platform import Directory
 from holo.space import Space
@@ -42,6 +43,8 @@ class Tree(NamedTuple):
     contents: Readable
     prefix: str
     """the path that the files of ``own`` name; the others name the catalog's prefix"""
+    ref: CatalogRef
+    """the catalog; of a space, that which it was restored to"""
     own: frozenset[str] = frozenset()
     """files whose contents are those on the disk of a space"""
     is_pristine: bool = True
@@ -83,6 +86,7 @@ def tree_of_space(home: Home, space: Space, catalog: Catalog, contents: Contents
         os_errors_as(f"cannot read the space {space.path}"),
         platform.closing(open_directory(space.path)) as root,
     ):
+        ref = CatalogRef(space.catalog, space.digest)
         proof = NO_PROOF
         if still_holds(space, catalog.digest, root):
             proof = proof_of(home.spaces, space, catalog)
@@ -90,7 +94,7 @@ def tree_of_space(home: Home, space: Space, catalog: Catalog, contents: Contents
         expectation = as_restored(space, catalog, proof, home.library.links if is_linked else None)
         findings = survey(root, expectation, contents, home.workers).findings
         if not findings:
-            yield Tree(catalog, contents, space.path, recorded=catalog)
+            yield Tree(catalog, contents, space.path, ref, recorded=catalog)
             return
         look = _Look(root, expectation, contents)
         look.take({finding.path: finding for finding in findings})
@@ -99,6 +103,7 @@ def tree_of_space(home: Home, space: Space, catalog: Catalog, contents: Contents
             now,
             _Mixed(contents, root),
             space.path,
+            ref,
             frozenset(look.own),
             False,
             tuple(look.unread),

@@ -191,7 +191,8 @@ def exported(report: ExportReport) -> None:
 
 def listed(found: Sbom) -> None:
     name, digest = found.catalog
-    print(f"wrote {count(found.components, 'component')} of {name} ({digest[:12]}) to {printable(found.file or '-')}")
+    what = f"{name} ({digest[:12]})" if found.space is None else f"space {found.space} as it is now"
+    print(f"wrote {count(found.components, 'component')} of {what} to {printable(found.file or '-')}")
 
 
 def imported(report: ImportReport) -> None:

@@ -1,8 +1,9 @@
-"""An SBOM, a list of what is in a catalog: packages of Python, conda and npm, as a CycloneDX document.
+"""An SBOM, a list of what is in a catalog or a space: packages of Python, conda and npm, as a CycloneDX document.
 
     catalog --find--> files that describe packages --read, bounded--> packages --> document
 
 Nothing but the catalog and the contents is looked at, never a tree on the disk: so the list is of what was recorded.
+A space that is not what was recorded comes as a catalog of what is there now.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from holo.catalog import Catalog, FileRow, escape
-from holo.checkout.contents import Contents, Readable
+from holo.checkout.contents import Readable
 from holo.errors import os_errors_as
 from holo.files import write_output
 from holo.hololib import CatalogRef
@@ -38,9 +39,10 @@ _MOST_LOCKS = 64 << 20
 
 
 class Sbom(NamedTuple):
-    """What is in a catalog."""
+    """What is in a catalog, or in a space."""
 
     catalog: CatalogRef
+    """of a space: that which it was restored to"""
     components: int
     """packages in the document; one that is there twice, and looks the same, is one"""
     skipped: tuple[str, ...]
@@ -49,6 +51,8 @@ class Sbom(NamedTuple):
     """CycloneDX 1.6, JSON"""
     file: str | None = None
     """where it was written, if it was"""
+    space: str | None = None
+    """the space that it is about; ``None``: it is about what was recorded, which an unchanged space is"""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -69,6 +73,7 @@ class Sbom(NamedTuple):
         return {
             "file": self.file,
             "catalog": self.catalog._asdict(),
+            "space": self.space,
             "components": self.components,
             "skipped": list(self.skipped),
         }
@@ -80,8 +85,11 @@ class Sbom(NamedTuple):
         return self._replace(file=path)
 
 
-def sbom_of(ref: CatalogRef, catalog: Catalog, contents: Contents) -> Sbom:
-    """The list of a catalog. Raises what reading its contents raises."""
+def sbom_of(ref: CatalogRef, catalog: Catalog, contents: Readable, space: str | None = None) -> Sbom:
+    """The list of a catalog, or of a ``space`` that was restored to it, as it is now.
+
+    Raises what reading the contents raises.
+    """
     reader = Reader(contents)
     packages: dict[Package, list[str]] = {}
     skipped: list[str] = []
@@ -100,7 +108,7 @@ def sbom_of(ref: CatalogRef, catalog: Catalog, contents: Contents) -> Sbom:
             skipped.append(path)
     for at, package in nodes:
         packages.setdefault(_as_locked(at, package, locks), []).append(escape(at))
-    return Sbom(ref, len(packages), tuple(skipped), document(ref, packages))
+    return Sbom(ref, len(packages), tuple(skipped), document(ref, packages, space), space=space)
 
 
 def _as_locked(path: str, package: Package, locks: dict[str, dict[str, Locked]]) -> Package:

@@ -1,6 +1,7 @@
 """The CycloneDX document: https://cyclonedx.org/docs/1.6/json/
 
-It has no time and no random number in it, and everything is in order: the same catalog gives the same bytes.
+It has no time and no random number in it, and everything is in order: the same catalog gives the same bytes, and so
+does a space in which the same packages are.
 """
 
 from __future__ import annotations
@@ -18,26 +19,40 @@ _NAMESPACE = uuid.UUID("5f2c1a52-9a0e-4b51-8f6c-0d9c2f1d7c39")
 """Of the serial numbers that holo gives: made up once."""
 
 
-def document(ref: CatalogRef, packages: Mapping[Package, Sequence[str]]) -> str:
-    """The document about a catalog in which packages were found, each described by files at some paths."""
+def document(ref: CatalogRef, packages: Mapping[Package, Sequence[str]], space: str | None = None) -> str:
+    """The document about a catalog in which packages were found, each described by files at some paths.
+
+    Or about a ``space`` that was restored to that catalog and differs from it now: that has no digest.
+    """
+    catalog: dict[str, Any] = {
+        "type": "application",
+        "bom-ref": f"catalog:{ref.digest}",
+        "name": ref.name,
+        "hashes": [{"alg": "BLAKE3", "content": ref.digest}],
+    }
+    components = _components(packages)
+    # The name is in the document, so under another name it is another one.
+    about, identity = catalog, f"{ref.digest} {ref.name}"
+    if space is not None:
+        about = {
+            "type": "application",
+            "bom-ref": f"space:{space}",
+            "name": space,
+            "pedigree": {"ancestors": [catalog]},
+        }
+        identity = f"{identity} {space} {json.dumps(components)}"
     value = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
-        # The name is in the document, so under another name it is another one.
-        "serialNumber": uuid.uuid5(_NAMESPACE, f"{ref.digest} {ref.name}").urn,
+        "serialNumber": uuid.uuid5(_NAMESPACE, identity).urn,
         "version": 1,
         "metadata": {
             # Without its version: an update of holo would change a document that its serial number names.
             "tools": {"components": [{"type": "application", "name": "holo"}]},
-            "component": {
-                "type": "application",
-                "bom-ref": f"catalog:{ref.digest}",
-                "name": ref.name,
-                "hashes": [{"alg": "BLAKE3", "content": ref.digest}],
-            },
+            "component": about,
         },
-        "components": _components(packages),
+        "components": components,
     }
     return json.dumps(value, indent=2) + "\n"
 

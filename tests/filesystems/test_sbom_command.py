@@ -54,6 +54,37 @@ def test_it_is_about_what_was_recorded(holo: Holo, source: Path, digest: str) ->
     assert holo("sbom", "env").stdout == before
 
 
+def test_space_is_listed_as_it_is_now(holo: Holo, digest: str) -> None:
+    """While it is pristine, that is what its catalog is."""
+    path = Path(holo("init", "--space", "job", "env", "--json").json()["path"])
+    recorded = holo("sbom", "env").stdout
+    assert holo("sbom", "job").stdout == holo("sbom", path).stdout == recorded
+    (path / "lib" / "one-1.0.dist-info" / "METADATA").unlink()
+    trees.write(path / "lib" / "three-1.0.dist-info" / "METADATA", METADATA.format(name="three"))
+    found = holo("sbom", "job").json()
+    assert names(found) == ["three", "two"]
+    about = found["metadata"]["component"]
+    assert (about["name"], about.get("hashes")) == ("job", None)
+    assert [item["hashes"][0]["content"] for item in about["pedigree"]["ancestors"]] == [digest]
+    assert holo("sbom", "job").json() == found
+    report = holo("sbom", "job", "-o", holo.root / "file", "--json").json()
+    assert (report["space"], report["catalog"]["digest"], report["components"]) == ("job", digest, 2)
+    trees.write(path / "lib" / "four-1.0.dist-info" / "METADATA", METADATA.format(name="four"))
+    assert holo("sbom", "job").json()["serialNumber"] != found["serialNumber"]
+    holo("restore", "job")
+    assert holo("sbom", "job").stdout == recorded
+
+
+@local
+def test_space_comes_before_a_catalog_of_that_name(holo: Holo, digest: str) -> None:
+    path = Path(holo("init", "--space", "env", "env", "--json").json()["path"])
+    (path / "lib" / "one-1.0.dist-info" / "METADATA").unlink()
+    done = holo("sbom", "env")
+    assert names(done.json()) == ["two"]
+    assert "taking space 'env', not the catalog of that name" in done.stderr
+    assert names(holo("sbom", digest).json()) == ["one", "two"]
+
+
 @local
 def test_document_in_a_file(holo: Holo, digest: str) -> None:
     file = holo.root / "env.cdx.json"
@@ -61,7 +92,7 @@ def test_document_in_a_file(holo: Holo, digest: str) -> None:
     assert file.read_text() == holo("sbom", "env").stdout
     report = holo("sbom", "env", "--output", "env.cdx.json", "--json", cwd=holo.root).json()
     catalog = {"name": "env", "digest": digest}
-    assert report == {"file": str(file), "catalog": catalog, "components": 2, "skipped": []}
+    assert report == {"file": str(file), "catalog": catalog, "space": None, "components": 2, "skipped": []}
 
 
 @local
@@ -118,5 +149,5 @@ def test_damaged_library_is_one_error(holo: Holo, source: Path, digest: str, fau
 
 @local
 def test_unknown_catalog(holo: Holo, digest: str) -> None:
-    assert "there is no catalog 'envy'" in holo("sbom", "envy", code=1).stderr
-    assert "there is no catalog" in holo("sbom", holo.root / "no.holo", code=1).stderr
+    assert "there is no space, catalog or bundle 'envy'" in holo("sbom", "envy", code=1).stderr
+    assert "is neither a bundle nor a space" in holo("sbom", holo.root / "no.holo", code=1).stderr

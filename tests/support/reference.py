@@ -71,6 +71,8 @@ def table() -> str:
         kinds = [kind for parameter in arguments(known) for kind in _argument_kinds(parameter)]
         if name in _INSIDE:
             kinds = [_KINDS["A"], "PATH"]
+        elif name == "sbom":
+            kinds = [_KINDS["A"]]
         if kinds:
             lines.append(f"    {_quoted(name)}: {_tuple(kinds)},")
     lines += ["}", '"""The kinds of each argument; the last one may stand for many (*)."""', "", "OPTIONS = {"]

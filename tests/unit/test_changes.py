@@ -13,6 +13,7 @@ from holo.answers.changes import Changes, FileChange, Installed, PackageChange, 
 from holo.answers.compare import compare
 from holo.answers.tree import Tree
 from holo.catalog import Catalog, DirectoryRow, Relocation
+from holo.hololib import CatalogRef
 
 SITE = "lib/python3.13/site-packages"
 PLACES = "/home/ada/one/.venv", "/srv/a/much/longer/path/.venv"
@@ -53,7 +54,8 @@ def tree(files: dict[str, str | bytes], prefix: str = PLACES[0], links: dict[str
             relocations[path] = Relocation("text", [content.index(prefix.encode())], [])
     for name, target in (links or {}).items():
         rows[""][4].append((name, target, 0))
-    return Tree(Catalog(prefix, [*rows.values()], relocations, [], {}, "0" * 64), memory, prefix)
+    ref = CatalogRef("env", "0" * 64)
+    return Tree(Catalog(prefix, [*rows.values()], relocations, [], {}, ref.digest), memory, prefix, ref)
 
 
 def package(name: str, version: str, *files: str, prefix: str = PLACES[0]) -> dict[str, str | bytes]:

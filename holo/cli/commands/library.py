@@ -56,15 +56,19 @@ def catalogs(
     listing.catalogs(library.catalog_details(reference, stale=stale, measure=measure), order, as_json)
 
 
-@command("sbom", _GROUP, ["holo sbom app", "holo sbom app -o app.cdx.json", "holo sbom app.holo | jq .components"])
+@command("sbom", _GROUP, ["holo sbom app", "holo sbom job-1 -o job-1.cdx.json", "holo sbom app.holo | jq .components"])
 def sbom(
     reference: Annotated[
-        str, typer.Argument(metavar="REF", help="The catalog: a name or digest prefix; or a bundle with one catalog.")
+        str,
+        typer.Argument(
+            metavar="REF",
+            help="Catalog (name or digest), space (as it is now) or bundle; the beginning of a name is enough.",
+        ),
     ],
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The document; - for stdout.")] = "-",
     as_json: Json = False,
 ) -> None:
-    """List the packages in a catalog as CycloneDX JSON (SBOM)."""
+    """List packages of a catalog or space as CycloneDX (SBOM)."""
     from holo.api import Hololib
     from holo.cli import render
 
