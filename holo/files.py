@@ -147,10 +147,22 @@ def unseal(data: bytes) -> bytes:
 
 
 _DRAFT = re.compile(r"(.+)\.[0-9]+\.[0-9]+")
+_SHORT = 128
+"""Bytes that every filesystem has room for in a name: most take 255, those that encrypt names some 140."""
+
+
+def draft_name(name: str) -> str:
+    """A name for the draft of a file, beside it. It fits wherever the file's own does: of a long one it lacks the
+    beginning."""
+    mark = f".{os.getpid()}.{time.time_ns()}"
+    room = max(_SHORT, len(os.fsencode(name))) - len(mark)
+    while len(os.fsencode(name)) > room:
+        name = name[1:]
+    return name + mark
 
 
 def draft_of(name: str) -> str:
-    """The name of the file that :func:`write_atomically` was to write, if this is its draft; else nothing."""
+    """How the name of the file ends that :func:`write_atomically` was to write, if this is its draft; else nothing."""
     found = _DRAFT.fullmatch(name)
     return found[1] if found is not None else ""
 
@@ -168,7 +180,8 @@ def write_atomically(
     It has the ``mode`` less the umask, or the ``exact_mode``. ``content`` may depend on the open file, and
     gets its descriptor then. Raises :class:`OSError`; the file is what it was then.
     """
-    draft = f"{path}.{os.getpid()}.{time.time_ns()}"
+    folder, name = os.path.split(path)
+    draft = os.path.join(folder, draft_name(name))
     try:
         with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:  # follows no symlink
             file.write(content if isinstance(content, bytes) else content(file.fileno()))
@@ -179,7 +192,7 @@ def write_atomically(
                 platform.sync_file(file.fileno())
         os.replace(draft, path)
         if durable:
-            sync_folder(os.path.dirname(path))
+            sync_folder(folder)
     except BaseException:
         with suppress(OSError):
             os.unlink(draft)

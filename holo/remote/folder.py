@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from holo import digest as digests
 from holo.content import Section, write_all
 from holo.errors import HoloError, advice
-from holo.files import SMALL, is_there, names_in, open_file, read_file, sync_folder, write_atomically
+from holo.files import SMALL, draft_name, is_there, names_in, open_file, read_file, sync_folder, write_atomically
 from holo.hololib.locks import locked
 from holo.remote.store import DRAFTS, Absent, Item, Reply
 from holo.walk import make_folders
@@ -116,7 +115,7 @@ class FolderStore:
         """In a folder of its own first: beside the others, a draft would look like a name with dots and digits."""
         folder = os.path.join(self.name, *DRAFTS.split("/"))
         make_folders(folder)
-        draft = os.path.join(folder, f"{os.path.basename(path)}.{os.getpid()}.{time.time_ns()}")
+        draft = os.path.join(folder, draft_name(os.path.basename(path)))
         write_atomically(draft, content, durable=True)
         try:
             os.replace(draft, path)

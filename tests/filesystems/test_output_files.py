@@ -75,6 +75,16 @@ def test_a_file_keeps_its_mode_and_a_new_one_has_what_the_umask_leaves(
     assert stat.S_IMODE(target.stat().st_mode) == (0o664 if mode is None else mode)
 
 
+@pytest.mark.parametrize("name", ["n" * 251 + ".out", "\u00e9" * 125 + ".html", "\u4e00" * 84 + ".o"], ids=len)
+def test_a_name_may_be_as_long_as_the_filesystem_allows(name: str, holo: Holo, command: str, expected: bytes) -> None:
+    """The draft beside it has no longer one."""
+    folder = holo.root / "outputs"
+    folder.mkdir()
+    holo(command, "app", "-o", folder / name)
+    assert (folder / name).read_bytes() == expected
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
 @local
 @pytest.mark.parametrize("name", ["/proc/self/fd/1", "/dev/fd/1"])
 def test_standard_output_by_its_name(name: str, holo: Holo, command: str, expected: bytes) -> None:
