@@ -281,6 +281,23 @@ def test_a_damaged_blob_is_not_exported(compression: str, options: list[str], ma
     assert {path.name for path in a.root.iterdir()} == {"home", "settings.yaml", "the-source"}
 
 
+@pytest.mark.parametrize(("compression", "is_seen"), [("raw", True), ("zstd", False)])
+def test_what_an_import_sees_of_damage_in_the_library(compression: str, is_seen: bool, machine: Make) -> None:
+    """It does not read what is there; the size and the seal of a raw blob tell without that."""
+    a = machine("local")
+    a.keep(compression)
+    trees.write(a.root / "tree" / "file", "text\n" * 100_000)
+    a.record(a.root / "tree", "app")
+    bundle = a.root / "app.holo"
+    a("export", "app", "-o", bundle)
+    [blob] = [path for path in (a.library / "library").rglob("*") if path.is_file()]
+    damage.rewrite(blob, blob.read_bytes()[:-9])
+    assert a("import", bundle, "--json").json()["blobs"]["new"] == int(is_seen)
+    a("check", code=0 if is_seen else 3)
+    a("check", "--repair", "--from", bundle)
+    a("check")
+
+
 # -- pipes ----------------------------------------------------------------------------------------------------------
 
 
