@@ -651,7 +651,7 @@ class Hololib:
         """
         from holo.transport.export import cargo_of, export, refuse_to_replace
 
-        target = output if isinstance(output, int) else absolute(os.fspath(output))
+        target = output if isinstance(output, int) else selection.output_named(output)
         if isinstance(target, str):
             refuse_to_replace([os.fspath(item) for item in known], target)
         for reference in references:  # what does not exist is told before a lock is made
@@ -785,12 +785,13 @@ class Hololib:
         from holo.answers.references import meant, opened
         from holo.sbom import sbom_of
 
+        target = selection.output_named(output) if output is not None else None
         item = meant(self.home, os.fspath(reference))
         with opened(self.home, item) as [tree]:
             tree.refuse_unread()
             changed = item.name if isinstance(item, Space) and not tree.is_pristine else None
             found = sbom_of(tree.ref, tree.catalog, tree.contents, changed)
-        return found if output is None else found.written_to(absolute(os.fspath(output)))
+        return found if target is None else found.written_to(target)
 
     def golden_trees(self) -> set[str]:
         """The digests of the catalogs that have a golden tree."""

@@ -64,6 +64,21 @@ def advice_at_home(error: OSError) -> str | None:
     return _OTHER_HOME if error.errno in no_place else advice(error)
 
 
+_OTHER_FILE = {
+    errno.ENOENT: "Its folder is not there, or takes no files: make it first, or name another.",
+    errno.EISDIR: "Name a file in it.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.ELOOP: "A symlink there leads back to itself: remove it, or name another file.",
+    errno.EFBIG: "That filesystem, or `ulimit -f`, allows no file of that size: name another place.",
+    errno.EBUSY: "Something is mounted there, so nothing can take its place: name another file, and copy it.",
+}
+
+
+def advice_at_output(error: BaseException | None) -> str | None:
+    """What to do about an error of a file that the user wants written, which can be another one."""
+    return _OTHER_FILE.get((error.errno if isinstance(error, OSError) else None) or 0) or advice(error)
+
+
 def hints(*parts: str | None) -> str | None:
     """One hint of several, of which some may be missing."""
     return " ".join(filter(None, parts)) or None

@@ -201,7 +201,10 @@ def write_atomically(
 
 def stream_at(path: str) -> int | None:
     """A descriptor, if what lies at ``path`` takes bytes as they come and must never be replaced: a device, a pipe, a
-    terminal, or a descriptor that this process has (``/dev/stdout``, a shell's ``>(command)``)."""
+    terminal, or a descriptor that this process has (``/dev/stdout``, a shell's ``>(command)``).
+
+    Raises :class:`OSError`, also for a directory: to find that out when all is written is too late.
+    """
     own = _DESCRIPTOR.fullmatch(path)
     if own is not None:
         return os.dup(int(own[1] or {"out": 1, "err": 2}[own[2]]))
@@ -209,7 +212,9 @@ def stream_at(path: str) -> int | None:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         return None
-    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else os.open(path, _WRITE)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    return None if stat.S_ISREG(mode) else os.open(path, _WRITE)
 
 
 _DESCRIPTOR = re.compile(r"(?:/dev/fd|/proc/self/fd)/([0-9]{1,9})|/dev/std(out|err)")

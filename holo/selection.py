@@ -37,6 +37,14 @@ def place_named(path: str | os.PathLike[str] | None) -> str | None:
     return absolute(os.fspath(path))
 
 
+def output_named(path: str | os.PathLike[str]) -> str:
+    """The absolute path of a file that is to be written. Raises :class:`UsageError` for what names none."""
+    name = os.fspath(path)
+    if not os.path.basename(name):
+        raise UsageError(f"the output {name!r} names no file", "Write the name of the file behind it.")
+    return absolute(name)
+
+
 def project_named(path: str | os.PathLike[str] | None) -> str:
     """The absolute path of ``--project``; nothing, if that is not given."""
     if path is None:

@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from holo.errors import HoloError, printable
+from holo.errors import HoloError, advice_at_output, printable
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 class Unwritten(HoloError):
     """Stdout, or what a user named in its place, did not take everything."""
+
+    @property
+    def remedy(self) -> str | None:
+        """What it was raised with, or else what helps where the user can name something else."""
+        return self._hint or advice_at_output(self.__cause__)
 
     @property
     def is_unwanted(self) -> bool:

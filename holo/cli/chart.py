@@ -10,8 +10,9 @@ from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 from holo.cli import output, render
-from holo.errors import NotFound, UsageError, printable
+from holo.errors import NotFound, UsageError, os_errors_as, printable
 from holo.files import write_output
+from holo.streams import Unwritten
 from holo.walk import absolute
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def save(svg: str, path: str) -> None:
     """Write the picture, all of it or nothing: as a page if the name ends as that of one."""
     page = path.lower().endswith((".html", ".htm"))
     content = f"<!DOCTYPE html>\n<meta charset=utf-8>\n<title>holo</title>\n{svg}" if page else svg
-    write_output(path, content.encode())
+    with os_errors_as(f"cannot write {path}", kind=Unwritten):
+        write_output(path, content.encode())
 
 
 class Bar(NamedTuple):

@@ -86,6 +86,32 @@ def test_a_name_may_be_as_long_as_the_filesystem_allows(name: str, holo: Holo, c
 
 
 @local
+@pytest.mark.parametrize(
+    ("name", "code", "why", "hint"),
+    [
+        ("none/file", 1, "No such file or directory", "Its folder is not there"),
+        ("/proc/file", 1, "No such file or directory", "or takes no files"),
+        ("folder", 1, "Is a directory", "Name a file in it."),
+        ("loop", 1, "Too many levels of symbolic links", "A symlink there leads back to itself"),
+        ("plain/file", 1, "Not a directory", "Something other than a folder may be there"),
+        ("n" * 300, 1, "File name too long", "Choose a shorter name."),
+        ("new/", 2, "names no file", "Write the name"),
+        ("", 2, "names no file", "Write the name"),
+    ],
+)
+def test_what_cannot_be_written_has_a_hint(
+    name: str, code: int, why: str, hint: str, holo: Holo, command: str, expected: bytes
+) -> None:
+    (holo.root / "folder").mkdir()
+    (holo.root / "loop").symlink_to("loop")
+    before = sorted(os.listdir(holo.root))
+    said = holo(command, "app", "-o", name, code=code, cwd=holo.root).stderr
+    assert why in said
+    assert hint in said.partition("\nhint: ")[2]
+    assert sorted(os.listdir(holo.root)) == before
+
+
+@local
 @pytest.mark.parametrize("name", ["/proc/self/fd/1", "/dev/fd/1"])
 def test_standard_output_by_its_name(name: str, holo: Holo, command: str, expected: bytes) -> None:
     """What a log held before stays, and nothing comes behind the document."""
