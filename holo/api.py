@@ -786,6 +786,8 @@ class Hololib:
         from holo.sbom import sbom_of
 
         target = selection.output_named(output) if output is not None else None
+        if target is not None and target.lower().endswith(".xml"):
+            raise UsageError(f"{target} would be no XML: the document is JSON", "Let its name end in .json.")
         item = meant(self.home, os.fspath(reference))
         with opened(self.home, item) as [tree]:
             tree.refuse_unread()

@@ -18,6 +18,7 @@ from holo.walk import absolute
 if TYPE_CHECKING:
     from holo import BenchReport
 
+_PAGES = (".html", ".htm")
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 _STYLE = """
@@ -98,12 +99,14 @@ def check(path: str) -> None:
         raise UsageError(f"--output: {path} is not a file", "Name a file, such as chart.svg.")
     if not os.access(folder, os.W_OK):
         raise UsageError(f"--output: cannot write to {folder}", "Name another folder.")
+    if not path.lower().endswith((".svg", *_PAGES)):
+        raise UsageError(f"--output: {path!r} is neither SVG nor HTML by its name", "Let it end in .svg or .html.")
 
 
 def save(svg: str, path: str) -> None:
     """Write the picture, all of it or nothing: as a page if the name ends as that of one."""
-    page = path.lower().endswith((".html", ".htm"))
-    content = f"<!DOCTYPE html>\n<meta charset=utf-8>\n<title>holo</title>\n{svg}" if page else svg
+    is_page = path.lower().endswith(_PAGES)
+    content = f"<!DOCTYPE html>\n<meta charset=utf-8>\n<title>holo</title>\n{svg}" if is_page else svg
     with os_errors_as(f"cannot write {path}", kind=Unwritten):
         write_output(path, content.encode())
 

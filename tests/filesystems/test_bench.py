@@ -210,5 +210,6 @@ def test_refusals_come_before_anything_is_made(holo: Holo, filesystem: Filesyste
     assert "no such directory" in holo("bench", source / "none", code=1).stderr
     assert "there is no folder" in holo("bench", source, "--output", source / "none" / "c.svg", code=1).stderr
     assert "is not a file" in holo("bench", source, "--output", source, code=2).stderr
+    assert "neither SVG nor HTML" in holo("bench", source, "--output", filesystem.root / "c.png", code=2).stderr
     assert "contains" in holo("bench", filesystem.root, code=2).stderr
     assert not holo.home.exists()

@@ -102,6 +102,12 @@ def test_file_that_cannot_be_written(holo: Holo, digest: str) -> None:
 
 
 @local
+def test_json_does_not_go_by_the_name_of_the_other_form(holo: Holo, digest: str) -> None:
+    """CycloneDX has one in XML, and programs believe the name."""
+    assert "would be no XML" in holo("sbom", "env", "-o", holo.root / "env.cdx.xml", code=2).stderr
+
+
+@local
 def test_bundle(holo: Holo, source: Path, digest: str) -> None:
     """The same document as from the library, also if it gives rights: nothing is made."""
     (source / "tool").write_bytes(b"")
