@@ -15,8 +15,9 @@ from holo.catalog import Catalog
 from holo.content import Section, write_all
 from holo.errors import HoloError, IntegrityError
 from holo.files import SMALL
+from holo.hololib.layout import NAME
 from holo.remote.packs import LARGEST_OBJECT, PackMap, read_object
-from holo.remote.store import Absent, Interrupted, Item, Reply, Store
+from holo.remote.store import DRAFTS, Absent, Interrupted, Item, Reply, Store
 from holo.remote.traffic import Meter
 from holo.transport.bundle import unnamed_file
 from holo.workers import pool
@@ -87,6 +88,16 @@ def signature_key(digest: str) -> str:
 
 def pack_key(digest: str) -> str:
     return f"packs/{digest}"
+
+
+def is_own(key: str) -> bool:
+    """Whether holo can have made what has that key: not a ``.DS_Store``, an ``.nfs0001`` or a file of the user's."""
+    folder, _, name = key.rpartition("/")
+    if folder == "catalogs":
+        return digests.is_digest(name.removesuffix(".sig"))
+    if folder == "packs":
+        return digests.is_digest(name)
+    return f"{folder}/" == DRAFTS or (folder in ("names", "keys") and NAME.fullmatch(name) is not None)
 
 
 class Document(NamedTuple):
@@ -226,8 +237,8 @@ class Remote:
         return done
 
     def items(self, prefix: str) -> Iterator[Item]:
-        """All objects whose keys begin so."""
-        return iter(self.again(lambda: [*self.store.items(prefix)]))
+        """All of holo's objects whose keys begin so. Those of others are as if they were not there."""
+        return filter(lambda item: is_own(item.key), self.again(lambda: [*self.store.items(prefix)]))
 
     def remove(self, keys: Sequence[str]) -> None:
         """Remove objects, those that are there."""

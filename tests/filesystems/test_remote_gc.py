@@ -353,6 +353,29 @@ def test_damaged_names_are_listed_as_such(world: World) -> None:
     assert (status["names"], status["keys"]) == (2, 1)
 
 
+@also_in_a_bucket
+def test_files_of_others_are_left_alone(world: World) -> None:
+    """Of a Mac, of NFS, of a program that copies, or of a user: no name, no damage, and no garbage."""
+    world.push("app", "a")
+    others = [
+        f"{folder}/{name}" for folder in ("names", "keys", "packs", "catalogs") for name in (".DS_Store", "-my file")
+    ]
+    others += ["packs/mine", f"packs/.{KEY}.x1y2z3", "catalogs/README", f"catalogs/{KEY}.sig.part", "names/a/b"]
+    for key in others:
+        world.place.objects.write(key, b"of somebody else")
+    rows = world.client("remote", "list", world.place.to, "--json").json()["names"]
+    assert [row["name"] for row in rows] == ["app"]
+    status = world.client("remote", "status", world.place.to, "--json").json()
+    assert [status[key] for key in ("names", "keys", "catalogs", "packs")] == [1, 0, 1, 1]
+    assert world.check("--read", "--repair") == []
+    world.push("gone", "b")
+    world.forget("gone")
+    assert world.gc()["waiting"] == 2
+    world.age()
+    assert world.gc()["removed"] == 2
+    assert {world.place.objects.read(key) for key in others} == {b"of somebody else"}
+
+
 def test_list_shows_nothing_that_a_terminal_obeys(world: World) -> None:
     """Whoever can write to a bucket may call a name what they like."""
     world.push("app", "a")
