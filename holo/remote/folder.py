@@ -59,10 +59,10 @@ class FolderStore:
             raise self._failed("read", key, error) from error
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
-    def create(self, key: str, content: Section) -> bool:
+    def create(self, key: str, content: Section, *, anyway: bool = False) -> bool:
         path = self._path(key)
         try:
-            if is_there(path):
+            if not anyway and is_there(path):
                 return False
             make_folders(os.path.dirname(path))
             self._write(path, lambda target: self._fill(target, content))

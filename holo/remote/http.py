@@ -83,7 +83,7 @@ class HttpStore:
         except Absent:
             return None
 
-    def create(self, key: str, content: Section) -> bool:
+    def create(self, key: str, content: Section, *, anyway: bool = False) -> bool:
         raise read_only(self)
 
     def replace(self, key: str, content: bytes, version: str | None) -> bool:

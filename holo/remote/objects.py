@@ -125,7 +125,7 @@ class ObjectStore:
 
         return self._apart(ask)
 
-    def create(self, key: str, content: Section) -> bool:
+    def create(self, key: str, content: Section, *, anyway: bool = False) -> bool:
         import obstore
         from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
 
@@ -136,7 +136,7 @@ class ObjectStore:
                     return True
                 data = b"".join(content.pieces())
                 try:
-                    obstore.put(self._own(), key, data, mode="create", use_multipart=False)
+                    obstore.put(self._own(), key, data, mode="overwrite" if anyway else "create", use_multipart=False)
                 except (AlreadyExistsError, PreconditionError):
                     return False
                 except NotSupportedError:

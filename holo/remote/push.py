@@ -248,9 +248,13 @@ class _Sender:
         """The packs that were made of some blobs, and whether each is new in the remote."""
         made = []
         for file, each in make_packs(self._library, blobs, self._folder):
-            key = pack_key(each.pack.digest)
+            key, content = pack_key(each.pack.digest), Section(file, 0, each.pack.size)
             is_sent = self._look_first and self._remote.size(key) == each.pack.size
-            made.append((each, not is_sent and self._remote.create(key, Section(file, 0, each.pack.size))))
+            is_new = not is_sent and self._remote.create(key, content)
+            # What has another size is of no use to anybody: somebody has copied the remote, and not to the end, say.
+            if not is_sent and not is_new and self._remote.size(key) != each.pack.size:
+                self._remote.create(key, content, anyway=True)
+            made.append((each, is_new))
         return made
 
 

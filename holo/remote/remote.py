@@ -215,9 +215,9 @@ class Remote:
         """The bytes of an object; ``None`` if it is not there."""
         return self.again(lambda: self.store.size(key))
 
-    def create(self, key: str, content: Section) -> bool:
-        """Make an object that never changes; ``False`` if it was there."""
-        made = self.again(lambda: self.store.create(key, content))
+    def create(self, key: str, content: Section, *, anyway: bool = False) -> bool:
+        """Make an object that never changes; ``False`` if it was there. ``anyway``: in place of that."""
+        made = self.again(lambda: self.store.create(key, content, anyway=anyway))
         self.meter.add(sent=content.length)
         return made
 

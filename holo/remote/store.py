@@ -75,8 +75,8 @@ class Store(Protocol):
     def size(self, key: str) -> int | None:
         """The bytes of an object; ``None`` if it is not there."""
 
-    def create(self, key: str, content: Section) -> bool:
-        """Make an object that never changes; ``False`` if it is there already."""
+    def create(self, key: str, content: Section, *, anyway: bool = False) -> bool:
+        """Make an object that never changes; ``False`` if it is there already. ``anyway``: in place of that."""
 
     def replace(self, key: str, content: bytes, version: str | None) -> bool:
         """Write a small object in place of that version of it, or (``None``) of nothing; ``False`` if it is another."""

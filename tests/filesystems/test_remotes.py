@@ -374,6 +374,25 @@ def test_folder_that_may_not_be_listed_can_be_pulled_from(machine: Make, places:
     assert "there is no catalog 'none'" in b("pull", "none", place.to, code=1).stderr
 
 
+@pytest.mark.parametrize("kind", ["folder", "moto", "rclone"])
+def test_push_replaces_a_pack_that_was_cut_off(kind: str, machine: Make, places: Places) -> None:
+    """As in a copy of a remote that did not end. Its catalog is not there yet, so no check tells of the pack."""
+    place = places.new(kind)
+    a, b = Client(machine("local"), place), Client(machine("local"), place)
+    a.machine.record(trees.write(a.machine.root / "tree" / "file", randomly(1, 100_000)).parent, "app")
+    a.push("app")
+    before = {key: place.objects.read(key) for key in place.objects.sizes()}
+    for key, content in before.items():
+        place.objects.remove(key)
+        if key.startswith("packs/"):
+            place.objects.write(key, content[:1000])
+    a.push("app")
+    assert {key: place.objects.read(key) for key in before if key.startswith("packs/")} == {
+        key: content for key, content in before.items() if key.startswith("packs/")
+    }
+    b.pull("app")
+
+
 def test_directory_of_the_same_name_hides_no_catalog_of_a_remote(machine: Make, places: Places) -> None:
     place = places.new("folder")
     a, b, c = Client(machine("ext4"), place), Client(machine("tmpfs"), place), Client(machine("tmpfs"), place)
