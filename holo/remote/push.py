@@ -268,6 +268,9 @@ def _send(
     on_progress: OnProgress | None,
 ) -> int:
     """Send what is missing, then the catalog; returns how many packs were made."""
+    # What is made anew, and was garbage before, must not go for that: a gc that was killed may have left it doomed.
+    rubbish.rely_on(remote, {catalog_key(catalog.digest), signature_key(catalog.digest)}, known)
+    listed = {*known.since, *known.doomed}
     _rely_on(remote, {pack_key(slot.pack.digest) for slot in plan.known.values()}, known)
     folder = library.folder("incoming")
     note = os.path.join(folder, f"push-{catalog.digest}")
@@ -281,7 +284,7 @@ def _send(
     for made in pool.run(sender, cut(library, plan.missing), max(workers, _WINDOW)):
         for pack, is_new in made:
             slots.update(pack.slots)
-            if not is_new or pack_key(pack.pack.digest) in known.since:
+            if not is_new or pack_key(pack.pack.digest) in listed:
                 old.add(pack_key(pack.pack.digest))
             packs += is_new
             done += sum(sizes[blob] for blob in pack.slots)

@@ -149,6 +149,24 @@ def test_push_makes_anew_what_is_doomed(world: World) -> None:
     assert set(world.place.names()) == {"first", "second"}
 
 
+@pytest.mark.parametrize("left", ["packs", "catalog", "nothing"])
+def test_push_does_not_make_anew_what_a_gc_may_still_remove(world: World, left: str) -> None:
+    """A second gc, which has read the names before this push writes its own, would remove what the first one doomed."""
+    world.push("first", "a", "b", "c")
+    world.forget("first")
+    catalog, packs = f"catalogs/{world.digests['first']}", world.packs("first")
+    doomed = {"catalog": [catalog], "packs": [*packs], "nothing": [catalog, *packs]}[left]
+    for key in {catalog, *packs}:
+        world.place.objects.remove(key)
+    garbage = {"format": "holo garbage", "version": 1, "since": {}, "doomed": doomed}
+    world.place.objects.write("garbage", json.dumps(garbage).encode())
+    assert "was being removed" in world.client("push", "first", world.place.to, code=1).stderr
+    assert "first" not in world.place.names()
+    world.gc(grace="7d")
+    world.client.push("first")
+    assert world.check("--read") == []
+
+
 def test_what_was_doomed_and_is_needed_again_stays(world: World) -> None:
     world.push("first", "a")
     key = f"catalogs/{world.digests['first']}"
