@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from holo import digest as digests
 from holo import signatures
-from holo.errors import NotFound, os_errors_as
+from holo.errors import IntegrityError, NotFound, os_errors_as
 from holo.hololib import CatalogRef, Library
 from holo.hololib.layout import NAME
 from holo.record import moved_name
@@ -128,8 +129,8 @@ def pull(
 
 def _catalog(library: Library, remote: Remote, digest: str, *, fresh: bool) -> tuple[Catalog, PackMap | None]:
     """The catalog, and where its blobs are, unless the library has them all."""
-    if library.catalogs.has(digest):
-        catalog = library.catalogs.load(digest)
+    catalog = _here(library, digest)
+    if catalog is not None:
         with os_errors_as(f"cannot read the library {library.path}"):
             is_whole = all(library.blobs.has(blob, size) for blob, size in blobs_of(catalog).items())
         if is_whole:
@@ -141,6 +142,14 @@ def _catalog(library: Library, remote: Remote, digest: str, *, fresh: bool) -> t
             "Whoever has it can push it. `holo remote check` tells whether more is missing.",
         )
     return found
+
+
+def _here(library: Library, digest: str) -> Catalog | None:
+    """The catalog, if the library has it whole: a damaged one is fetched again, which mends it."""
+    if library.catalogs.has(digest):
+        with suppress(IntegrityError):
+            return library.catalogs.load(digest)
+    return None
 
 
 def _in_bytes(on_progress: OnProgress | None, remote: Remote, fetched: int) -> OnProgress | None:

@@ -14,7 +14,7 @@ import pytest
 from holo import Hololib
 from holo.catalog import Catalog
 from holo.remote.packs import PACK
-from support import compare, fiemap, filesystems, trees, wheels
+from support import compare, damage, fiemap, filesystems, trees, wheels
 from support.forks import User
 from support.machines import Make
 from support.remotes import KINDS, Client, Place, Places, map_and_catalog
@@ -372,6 +372,21 @@ def test_folder_that_may_not_be_listed_can_be_pulled_from(machine: Make, places:
     Path(place.to).chmod(0o711)
     b.pull("app")
     assert "there is no catalog 'none'" in b("pull", "none", place.to, code=1).stderr
+
+
+def test_pull_brings_back_a_catalog_that_is_damaged_here(machine: Make, places: Places) -> None:
+    """As an import does."""
+    place = places.new("folder")
+    a, b = Client(machine("local"), place), Client(machine("local"), place)
+    digest = a.machine.record(trees.small(a.machine.root / "tree"), "app")
+    a.push("app")
+    b.pull("app")
+    file = b.machine.library / "catalog" / f"{digest}.json"
+    damage.rewrite(file, file.read_bytes().replace(b"leaf", b"lead"))
+    b("check", code=3)
+    b.pull("app", "--dry-run")
+    assert b.pull("app")["blobs"] == {"new": 0, "known": 4}
+    b("check")
 
 
 @pytest.mark.parametrize("kind", ["folder", "moto", "rclone"])
