@@ -63,7 +63,10 @@ class RemoteLibrary:
         the public one of a key that ssh-agent has. ``dry_run`` sends nothing, and reports what would be sent.
         """
         from holo.remote.push import Named, push
+        from holo.remote.store import read_only
 
+        if not self._remote.store.is_writable:  # also of a dry run, and before it is asked for anything
+            raise read_only(self._remote.store)
         key = os.fspath(sign) if sign is not None else None
         library = self._home.library
         for reference in references:  # what does not exist is told before a lock is made

@@ -26,6 +26,8 @@ _OF_THE_DISK = frozenset({"lost+found"})
 class FolderStore:
     """A :class:`~holo.remote.store.Store` in a folder. Its files have the modes that the umask allows."""
 
+    is_writable = True
+
     def __init__(self, path: str) -> None:
         self.name = path
 

@@ -38,6 +38,8 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 class HttpStore:
     """A :class:`~holo.remote.store.Store` that gives and takes nothing."""
 
+    is_writable = False
+
     def __init__(self, url: str, *, may_be_forged: bool = False) -> None:
         """``may_be_forged``: whoever asks verifies who signed what comes. Else it has to come by TLS."""
         parts = urlsplit(url)

@@ -56,6 +56,8 @@ class ObjectStore:
     for ever. So a worker calls it, and whoever may still need workers lets a child of its own do it.
     """
 
+    is_writable = True
+
     def __init__(self, url: str) -> None:
         """Raises :class:`UsageError` where there is no bucket in the URL, or obstore is not installed."""
         parts = urlsplit(url)

@@ -54,7 +54,7 @@ def find(remote: Remote, reference: str, trust: Trust) -> Found:
     if found is None:
         raise NotFound(
             f"there is no catalog {reference!r} in {remote.name}",
-            "Give a name, or all 64 digits of a digest; `holo remote list` shows which there are.",
+            "Give a name, or all 64 digits of a digest. `holo remote list` of its folder or bucket shows names.",
         )
     return found
 

@@ -64,6 +64,10 @@ class Store(Protocol):
     def name(self) -> str:
         """The URL without credentials, for messages."""
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether it ever takes anything. Who may write is another question."""
+
     def get(
         self, key: str, start: int = 0, stop: int | None = None, *, fresh: bool = False
     ) -> AbstractContextManager[Reply]:

@@ -374,6 +374,21 @@ def test_folder_that_may_not_be_listed_can_be_pulled_from(machine: Make, places:
     assert "there is no catalog 'none'" in b("pull", "none", place.to, code=1).stderr
 
 
+def test_push_to_a_web_server_is_refused_at_once(machine: Make, places: Places) -> None:
+    """Also if nothing would have to be sent, or only the names are there, or nobody answers."""
+    place = places.new("https")
+    a = Client(machine("local"), place)
+    a.machine.record(trees.small(a.machine.root / "tree"), "app")
+    for _ in range(2):
+        for url in (place.url, "https://localhost:1/"):
+            for options in ([], ["--dry-run"]):
+                said = a("push", "app", url, *options, code=2).stderr
+                assert "can only be read" in said
+                assert "Push to the bucket or the folder" in said
+        assert place.requests == []
+        a.push("app")
+
+
 def test_pull_brings_back_a_catalog_that_is_damaged_here(machine: Make, places: Places) -> None:
     """As an import does."""
     place = places.new("folder")
