@@ -389,6 +389,16 @@ def test_push_to_a_web_server_is_refused_at_once(machine: Make, places: Places) 
         a.push("app")
 
 
+def test_arguments_in_the_wrong_order_are_told(machine: Make, places: Places) -> None:
+    place = places.new("folder")
+    a = Client(machine("local"), place)
+    a.machine.record(trees.small(a.machine.root / "tree"), "app")
+    for command in (("push", place.to, "app"), ("push", place.to, "app", place.to), ("pull", place.to, "app")):
+        said = a(*command, code=2).stderr
+        assert f"{place.to} is no name of a catalog" in said
+        assert "first" in said
+
+
 def test_pull_brings_back_a_catalog_that_is_damaged_here(machine: Make, places: Places) -> None:
     """As an import does."""
     place = places.new("folder")

@@ -12,7 +12,7 @@ from holo.cli.app import command
 from holo.cli.options import Json, KeepSetid, Progress, Quiet, Verbose
 from holo.cli.output import reporting
 from holo.cli.progress import Form, progress
-from holo.errors import IntegrityError
+from holo.errors import IntegrityError, UsageError
 
 _GROUP = "Share environments among machines"
 
@@ -50,6 +50,8 @@ def push(
     from holo.cli import render
 
     remote = references.pop() if _is_remote(references[-1]) else None
+    if misplaced := [reference for reference in references if _is_remote(reference)]:
+        raise UsageError(f"{misplaced[0]} is no name of a catalog", "Name catalogs first, and one remote last.")
     shared = Hololib().remote(remote)
     with progress("push", "pushing", "bytes", form=shown, quiet=as_json, requests=shared.requests) as on_progress:
         report = shared.push(references, sign=sign, dry_run=dry_run, on_progress=on_progress)
@@ -75,9 +77,10 @@ def pull(
     """Take a catalog of a remote into the library."""
     from holo.api import Hololib
     from holo.cli import render
-    from holo.errors import UsageError
 
-    if remote is None and _is_remote(reference):
+    if _is_remote(reference):
+        if remote is not None:
+            raise UsageError(f"{reference} is no name of a catalog", "Name the catalog first, then the remote.")
         raise UsageError("no catalog is named, only a remote", f"Name both: `holo pull NAME {reference}`.")
     library = Hololib()
     shared = library.remote(remote)
@@ -127,7 +130,6 @@ def remote(
     """Look after a remote: list, count, check or clean what is in it."""
     from holo.api import Hololib
     from holo.cli import render
-    from holo.errors import UsageError
 
     if (read or repair) and action is not Action.CHECK:
         raise UsageError("--read and --repair are for `holo remote check`", "Leave them out.")
