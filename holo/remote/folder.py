@@ -11,7 +11,7 @@ from holo import digest as digests
 from holo.content import Section, write_all
 from holo.errors import HoloError, advice
 from holo.files import SMALL, draft_name, is_there, names_in, open_file, read_file, sync_folder, write_atomically
-from holo.hololib.locks import locked
+from holo.hololib.locks import CannotLockError, locked
 from holo.remote.store import DRAFTS, Absent, Item, Reply
 from holo.walk import make_folders
 
@@ -81,6 +81,8 @@ class FolderStore:
                 if self._version(key) != version:
                     return False
                 self._write(path, content)
+        except CannotLockError as error:
+            raise HoloError(error.message, advice(error.__cause__)) from error.__cause__
         except OSError as error:
             raise self._failed("write", key, error) from error
         return True

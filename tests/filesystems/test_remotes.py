@@ -389,6 +389,19 @@ def test_push_to_a_web_server_is_refused_at_once(machine: Make, places: Places) 
         a.push("app")
 
 
+@root_only
+def test_folder_that_may_only_be_read_has_a_hint_of_its_own(machine: Make, places: Places) -> None:
+    """Its lock is not there yet, as in a copy of a bucket, and is no lock of a home."""
+    place = places.new("folder")
+    a, b = Client(machine("local"), place), Client(machine("local", ADA), place)
+    a.machine.record(trees.small(a.machine.root / "tree"), "app")
+    a.push("app")
+    Path(place.to, ".lock").unlink()
+    b.pull("app", "--name", "other")
+    said = b("push", "other", place.to, code=1).stderr
+    assert f"{place.to}/.lock: Permission denied\nhint: Check its owner and mode" in said
+
+
 def test_arguments_in_the_wrong_order_are_told(machine: Make, places: Places) -> None:
     place = places.new("folder")
     a = Client(machine("local"), place)
