@@ -106,8 +106,9 @@ def _open(path: str, *, exclusive: bool) -> int | None:
             # Another process was faster; or it has removed the folder, which it had made for nothing.
             with suppress(FileExistsError, FileNotFoundError):
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o666)
-                if sys.platform != "win32" and is_mine(os.fstat(descriptor)):
-                    os.fchmod(descriptor, 0o644)  # whatever the umask, other users of the library can lock it
+                if sys.platform != "win32" and is_mine(status := os.fstat(descriptor)):
+                    # Whatever the umask, others can lock it; on NFS, for themselves alone only if they may write to it.
+                    os.fchmod(descriptor, stat.S_IMODE(status.st_mode) | 0o444)
                 break
         refuse_second_name(descriptor)
         return descriptor

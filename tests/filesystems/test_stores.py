@@ -226,6 +226,17 @@ def test_folder_that_is_empty_or_begun_is_a_remote(begun: list[str], tmp_path: P
     assert connect(str(tmp_path)).size("names/x") is None
 
 
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_lock_of_a_folder_may_be_written_by_whom_the_umask_lets(umask: int, tmp_path: Path) -> None:
+    """NFS lets only those lock a file for themselves alone. All others may read it, as it is empty."""
+    before = os.umask(umask)
+    try:
+        assert connect(str(tmp_path)).replace("names/x", b"x", None)
+    finally:
+        os.umask(before)
+    assert (tmp_path / ".lock").stat().st_mode & 0o777 == 0o666 & ~umask | 0o444
+
+
 @pytest.mark.parametrize("others", [["page"], ["packs/", "page"], ["catalogs/", "page"], ["catalogs", ".hidden"]])
 def test_folder_of_something_else_is_no_remote(others: list[str], tmp_path: Path) -> None:
     for name in others:
