@@ -187,10 +187,12 @@ class Remote:
 
     def damaged(self, key: str, why: str) -> IntegrityError:
         """The error for an object that is not what it should be."""
-        return IntegrityError(
-            f"{self.name}/{key} is damaged: {why}",
-            "Nothing of it was taken. `holo remote check` looks through a remote.",
-        )
+        further = "`holo remote check` looks through a remote."
+        if not self.store.is_writable:  # a web server
+            further = (
+                "A page to log in, say, looks so. `holo remote check` looks through the folder or bucket behind it."
+            )
+        return IntegrityError(f"{self.name}/{key} is damaged: {why}", f"Nothing of it was taken. {further}")
 
     def _refuse_newer(self, version: object, key: str) -> None:
         if version != _VERSION:

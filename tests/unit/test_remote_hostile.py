@@ -40,6 +40,7 @@ class Fake:
     """A store of objects in memory, whose answers fail as they are told."""
 
     name = "fake://store"
+    is_writable = True
 
     def __init__(self, **objects: bytes) -> None:
         self.objects = {key.replace("_", "/", 1): data for key, data in objects.items()}
@@ -79,6 +80,15 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def read_pointer(data: bytes) -> Pointer | None:
     return remote_of(Fake(names_app=data)).pointer("name", "app")[0]
+
+
+@pytest.mark.parametrize(("is_writable", "wanted"), [(True, "looks through a remote"), (False, "A page to log in")])
+def test_what_a_web_server_gives_may_be_a_page(is_writable: bool, wanted: str) -> None:
+    store = Fake(names_app=b"<!DOCTYPE html><title>Log in</title>")
+    store.is_writable = is_writable
+    with pytest.raises(IntegrityError) as caught:
+        remote_of(store).pointer("name", "app")
+    assert wanted in str(caught.value.hint)
 
 
 def test_pointer_survives_a_round_trip() -> None:
