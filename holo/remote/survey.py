@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from holo import digest as digests
 from holo import signatures
-from holo.errors import CatalogInvalid, IntegrityError
+from holo.errors import CatalogInvalid, HoloError, IntegrityError
 from holo.hololib import Library
 from holo.remote import garbage
 from holo.remote.packs import Pack
@@ -60,12 +60,14 @@ def check(remote: Remote, library: Library, *, read: bool = False, repair: bool 
     try:
         garbage.read(remote)
     except IntegrityError as error:
-        found.add(garbage.KEY, error.message)
+        found.add(garbage.KEY, _why(remote, garbage.KEY, error))
     names = _check_names(remote, sizes, found)
     packs = _check_catalogs(remote, sizes, found)
     if read:
         whole = [pack for key, (pack, _) in packs.items() if sizes.get(key) == pack.size]
-        for problems in remote.at_once(_Reader(remote, library.folder("incoming")), whole):
+        # The disk of the library has room for a pack. Who only looks after a remote may have none, and needs none.
+        folder = library.folder("incoming") if os.path.isdir(library.path) else None
+        for problems in remote.at_once(_Reader(remote, folder), whole):
             for problem in problems:
                 found.add(*problem)
     unusable = {catalog for key, (_, catalogs) in packs.items() if key in found.broken for catalog in catalogs}
@@ -82,6 +84,11 @@ def check(remote: Remote, library: Library, *, read: bool = False, repair: bool 
         tuple(removed),
         round(time.monotonic() - started, 3),
     )
+
+
+def _why(remote: Remote, key: str, error: HoloError) -> str:
+    """What is wrong with an object, without its URL: its key is shown beside that."""
+    return error.message.removeprefix(f"{remote.name}/{key} is ")
 
 
 class _Found(NamedTuple):
@@ -103,7 +110,7 @@ def _check_names(remote: Remote, sizes: dict[str, int], found: _Found) -> int:
     for key, pointer in _pointers(remote):
         count += 1
         if isinstance(pointer, IntegrityError):
-            found.add(key, pointer.message)
+            found.add(key, _why(remote, key, pointer))
             continue
         short = pointer.catalog[:12]
         if catalog_key(pointer.catalog) not in sizes:
@@ -165,20 +172,20 @@ class _Look:
             found = self._remote.catalog(digest, fresh=True)
             packs += found[1].packs if found is not None else []
         except (IntegrityError, CatalogInvalid) as error:
-            problems.append(RemoteProblem(key, error.message))
+            problems.append(RemoteProblem(key, _why(self._remote, key, error)))
         try:
             if signature_key(digest) in self._signatures:
                 document = self._remote.document(signature_key(digest), signatures.LARGEST, fresh=True)
                 signature = document.data if document is not None else None
         except IntegrityError as error:
-            problems.append(RemoteProblem(signature_key(digest), error.message))
+            problems.append(RemoteProblem(signature_key(digest), _why(self._remote, signature_key(digest), error)))
         return _Seen(key, packs, signature, problems)
 
 
 class _Reader:
     """Fetches packs and hashes them."""
 
-    def __init__(self, remote: Remote, folder: str) -> None:
+    def __init__(self, remote: Remote, folder: str | None) -> None:
         self._remote = remote
         self._folder = folder
 

@@ -371,6 +371,27 @@ def test_damaged_names_are_listed_as_such(world: World) -> None:
     assert (status["names"], status["keys"]) == (2, 1)
 
 
+def test_check_names_each_object_once(world: World) -> None:
+    world.push("app", "a")
+    for key in ("names/bad", "garbage", f"catalogs/{world.digests['app']}"):
+        world.place.objects.write(key, b"x")
+    lines = world.client("remote", "check", world.place.to, code=3).stdout.splitlines()
+    assert [line.partition(": damaged: ")[0] for line in lines[:3]] == [
+        f"catalogs/{world.digests['app']}",
+        "garbage",
+        "names/bad",
+    ]
+    assert not any(world.place.to in line for line in lines)
+
+
+def test_looking_after_a_remote_needs_no_library(world: World, machine: Make) -> None:
+    world.push("app", "a")
+    nobody = Client(machine("local"), world.place)
+    for command in (["list"], ["status"], ["check", "--read"], ["check", "--repair"], ["gc"]):
+        nobody("remote", command[0], world.place.to, *command[1:])
+    assert not nobody.machine.library.exists()
+
+
 @also_in_a_bucket
 def test_files_of_others_are_left_alone(world: World) -> None:
     """Of a Mac, of NFS, of a program that copies, or of a user: no name, no damage, and no garbage."""
