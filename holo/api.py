@@ -611,7 +611,10 @@ class Hololib:
         """
         from holo import listing
 
-        found = listing.not_used_for(stale, listing.catalogs(self.home, self.catalogs(reference)))
+        summaries = self.catalogs(reference)
+        if reference is None:
+            listing.tell_of_damaged(self.home, summaries)
+        found = listing.not_used_for(stale, listing.catalogs(self.home, summaries))
         digests = {item.summary.digest for item in found if self.home.library.catalogs.has(item.summary.digest)}
         if not measure or not digests:
             return found

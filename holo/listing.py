@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from holo import digest as digests
 from holo.blueprints.memory import blueprint_of, blueprints_of
 from holo.glance import glance
 from holo.hololib import CatalogSummary
@@ -111,6 +112,13 @@ def catalogs(home: Home, summaries: Sequence[CatalogSummary]) -> list[CatalogDet
         holding = tuple(holders.get(summary.digest, ()))
         details.append(CatalogDetails(summary, summary.digest in golden, made, used, holding, files))
     return details
+
+
+def tell_of_damaged(home: Home, listed: Sequence[CatalogSummary]) -> None:
+    """Warn of catalogs, and of names, that are not in a list of all because nobody can read them."""
+    if damaged := home.library.catalogs.damaged(listed):
+        names = ", ".join(text[:12] if digests.is_digest(text) else text for text in damaged[:5])
+        home.on_wait(f"warning: {len(damaged):,} not listed, being damaged: {names}. See `holo check`.")
 
 
 def not_used_for(duration: str | None, found: list[Details]) -> list[Details]:

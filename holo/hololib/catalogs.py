@@ -310,6 +310,22 @@ class Catalogs:
                     summaries.append(summarize(self.read(digest), None, recorded))
         return summaries
 
+    def damaged(self, listed: Iterable[CatalogSummary]) -> list[str]:
+        """The names, and the digests of catalogs, that :meth:`summaries` has left out because they are damaged."""
+        known = {text for summary in listed for text in (summary.name, summary.digest)}
+
+        def is_damaged(read: Callable[[str], object], text: str) -> bool:
+            try:
+                read(text)
+            except (CatalogInvalid, IntegrityError):
+                return True
+            except HoloError:  # theirs alone, or removed just now
+                return False
+            return False
+
+        names = [name for name in sorted({*self.names()} - known) if is_damaged(self._read_name, name)]
+        return names + [digest for digest in sorted(self.digests() - known) if is_damaged(self.read, digest)]
+
     def remove(self, reference: str) -> CatalogRef:
         """Remove a catalog by name or digest prefix: the name, and the catalog when no other name means it."""
         found = name, digest = self.resolve(reference)

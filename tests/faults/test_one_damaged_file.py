@@ -225,6 +225,18 @@ def test_damaged_name_blocks_no_other(sound: Holo, damage: Callable[[Path], None
     holo("restore", "--space", "ones", "--verify")
 
 
+def test_what_is_damaged_is_not_left_out_of_a_list_without_a_word(sound: Holo) -> None:
+    assert sound("catalogs").stderr == ""
+    one, digest = digest_of(sound, "one"), digest_of(sound, "two")
+    flip(sound.library / "names" / "one.json")
+    (sound.library / "names" / "two.json").unlink()
+    cut(sound.library / "catalog" / f"{digest}.json")
+    for options in ([], ["--json"], ["--stale", "1d"]):
+        said = sound("catalogs", *options).stderr
+        assert said == f"warning: 2 not listed, being damaged: one, {digest[:12]}. See `holo check`.\n"
+    assert sound("catalogs", one).stderr == ""
+
+
 def test_recording_under_a_damaged_name_writes_it_anew(sound: Holo) -> None:
     flip(sound.library / "names" / "one.json")
     sound("record", sound.root / "one" / "source", "--name", "one")
