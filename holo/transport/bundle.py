@@ -400,6 +400,14 @@ class Bundle(Near):
         return IntegrityError(f"{self.name} is damaged: {why}", _AGAIN)
 
 
+_INSTEAD = {
+    errno.EISDIR: "From a remote: `holo pull NAME FOLDER`. From a library of RCC: `holo import --rcc FOLDER`. From any "
+    "other directory: `holo record FOLDER`.",
+    errno.EINVAL: "What comes through a pipe, `holo import -` reads from standard input.",
+}
+"""What to do about what is no file, by the error of opening it."""
+
+
 @contextmanager
 def opened(path: str) -> Iterator[Bundle]:
     """A bundle at a path. Raises :class:`NotFound`, :class:`IntegrityError` and :class:`HoloError`."""
@@ -409,7 +417,8 @@ def opened(path: str) -> Iterator[Bundle]:
         hint = FETCH_FIRST if "://" in path else "Name a file that `holo export` has written."
         raise NotFound(f"there is no bundle at {path}", hint) from None
     except OSError as error:
-        raise HoloError(f"cannot read the bundle {path}: {error.strerror}") from error
+        instead = _INSTEAD.get(error.errno or 0)
+        raise HoloError(f"cannot read the bundle {path}: {error.strerror}", instead) from error
     with _closing(descriptor, path, is_private=False) as bundle:
         yield bundle
 

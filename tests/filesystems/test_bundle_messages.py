@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from support import trees
@@ -56,3 +58,10 @@ def test_a_url_in_place_of_a_bundle(holo: Holo) -> None:
         assert "Fetch the file of a URL first." in said
         assert "`holo pull`" in said
     assert "there is no bundle at ./gone.holo" in holo("verify", "./gone.holo", code=1).stderr
+
+
+def test_what_is_no_file_has_a_hint(holo: Holo) -> None:
+    (holo.root / "folder").mkdir()
+    os.mkfifo(holo.root / "pipe")
+    assert "`holo pull NAME FOLDER`" in holo("import", holo.root / "folder", code=1).stderr
+    assert "`holo import -` reads from standard input" in holo("import", holo.root / "pipe", code=1).stderr
