@@ -766,7 +766,7 @@ class Hololib:
         """
         from holo.exchange import RemoteLibrary
 
-        wanted = os.fspath(url) if url else self.settings.remote_url
+        wanted = os.fspath(url) if url is not None else self.settings.remote_url
         if not wanted:
             raise UsageError(
                 "no remote is named",

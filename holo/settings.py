@@ -192,7 +192,7 @@ def load(*, strategy: str | None = None, home: str | None = None, environ: Mappi
             "Set HOLO_HOME to the path of the folder that is to hold the library and the spaces.",
         )
     remote, variable = _variable(env, "HOLO_REMOTE")
-    if remote is not None and remote != NOTHING and "://" not in remote:
+    if remote is not None and remote != NOTHING and _is_path(remote):
         remote = absolute(os.path.expanduser(remote))
     return Settings(
         home=choose(_HOME, _parse_home, chosen, usual),
@@ -248,13 +248,19 @@ def _parse_workers(value: str, source: str) -> int:
     raise UsageError(f"{source}: workers must be auto or a number from 1 to {MOST_WORKERS}, not {value!r}")
 
 
+def _is_path(remote: str) -> bool:
+    from holo.urls import is_url  # only who has a remote needs it
+
+    return not is_url(remote)
+
+
 def _parse_url(value: str, source: str) -> str | None:
     if value == NOTHING:
         return None
     # What is wrong is not shown: it may be a password.
     if not value.isprintable():
         raise UsageError(f"{source}: {_URL} holds a character that cannot be printed")
-    if "://" not in value:
+    if _is_path(value):
         path = os.path.expanduser(value)
         if not os.path.isabs(path):
             raise UsageError(

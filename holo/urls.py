@@ -7,6 +7,9 @@ from urllib.parse import unquote
 
 from holo import digest as digests
 
+SCHEMES = ("file", "https", "http", "s3", "gs", "az")
+"""Of URLs of remotes."""
+
 _USER = re.compile(r"(?<=://)[^/\s\"']+@")
 _QUERY = re.compile(r"""(://[^\s"'`<>?#\\]*)\?((?:[^\s"'`<>#\\]|\\u0026)*)""")
 """A URL up to its query, and the query; some programs escape its ``&`` in JSON."""
@@ -24,6 +27,12 @@ _CREDENTIAL = re.compile(
 """Names of parameters, without dashes and the like, that say who asks, never what for."""
 
 _DIGEST = re.compile("~[0-9a-f]{16}")
+
+
+def is_url(place: str) -> bool:
+    """Whether a remote is named by a URL, and not by its path. ``s3:bucket`` is one with a slip in it."""
+    scheme, _, rest = place.partition(":")
+    return rest.startswith("//") or (rest != "" and scheme.lower() in SCHEMES)
 
 
 def without_credentials(text: str) -> str:

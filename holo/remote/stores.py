@@ -6,9 +6,7 @@ from urllib.parse import urlsplit
 
 from holo.errors import UsageError
 from holo.remote.store import Store
-from holo.urls import of_one
-
-_SCHEMES = ("file", "https", "http", "s3", "gs", "az")
+from holo.urls import SCHEMES, is_url, of_one
 
 
 def connect(url: str, *, is_verified: bool = False) -> Store:
@@ -20,7 +18,7 @@ def connect(url: str, *, is_verified: bool = False) -> Store:
         parts = urlsplit(url)
     except ValueError as error:
         raise UsageError(f"{of_one(url)} is no URL: {error}") from None
-    scheme = parts.scheme.lower() if "://" in url else "file"
+    scheme = parts.scheme.lower() if is_url(url) else "file"
     if scheme == "file":
         from holo.remote.folder import FolderStore
 
@@ -35,7 +33,7 @@ def connect(url: str, *, is_verified: bool = False) -> Store:
         return ObjectStore(url)
     raise UsageError(
         f"{of_one(url)} is no remote that holo knows",
-        f"Name a folder, or a URL that begins with {', '.join(f'{known}://' for known in _SCHEMES[:-1])} or az://.",
+        f"Name a folder, or a URL that begins with {', '.join(f'{known}://' for known in SCHEMES[:-1])} or az://.",
     )
 
 
@@ -44,7 +42,7 @@ def _folder(url: str) -> str:
 
     from holo.walk import absolute
 
-    if "://" not in url:
+    if not is_url(url):
         return absolute(url)
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/") or parts.query or parts.fragment:

@@ -287,6 +287,8 @@ def test_web_server_only_gives(place: Place) -> None:
         "s4://bucket",
         "file://host/folder",
         "file:relative",
+        "s3:bucket",
+        "https:/host/x",
         "https://",
         "https://host/x?y=z",
         "s3://",
@@ -298,11 +300,13 @@ def test_web_server_only_gives(place: Place) -> None:
     ],
 )
 def test_url_that_is_no_remote_is_refused(url: str) -> None:
-    if url == "file:relative":  # a folder of that name
-        assert connect(url).name.endswith("/file:relative")
-        return
     with pytest.raises(UsageError):
         connect(url)
+
+
+def test_url_of_a_folder_may_have_one_slash() -> None:
+    assert connect("file:/srv/holo").name == connect("/srv/holo").name
+    assert connect("./file:relative").name.endswith("/file:relative")
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
