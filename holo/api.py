@@ -468,7 +468,7 @@ class Hololib:
         """
         from holo import worktrees
 
-        return worktrees.add(os.fspath(path), arguments, self._worktree_spaces())
+        return worktrees.add(os.fspath(path), arguments, self._worktree_spaces(), self.home.on_wait)
 
     def remove_worktree(self, path: PathLike, arguments: Sequence[str] = ()) -> RemovedWorktree:
         """Let git remove a worktree, with the ``arguments`` that it takes, and delete the spaces in it.
@@ -504,7 +504,7 @@ class Hololib:
         found = hooks.event_of(event)
         if found.is_removal:
             return self.remove_worktree(found.path)
-        return worktrees.add_for_agent(found.path, found.name, self._worktree_spaces())
+        return worktrees.add_for_agent(found.path, found.name, self._worktree_spaces(), self.home.on_wait)
 
     def _worktree_spaces(self) -> Spaces:
         from functools import partial

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from holo import digest as digests
 from holo.errors import Conflict, HoloError, NotFound, UsageError, hints, os_errors_as
+from holo.hololib.locks import OnWait
 from holo.relocation import leads_into
 from holo.remove import remove_at
 from holo.walk import absolute, current_directory, real_place
@@ -49,12 +51,15 @@ class Spaces(NamedTuple):
 # -- add ------------------------------------------------------------------------------------------------------------
 
 
-def add(path: str, arguments: Sequence[str], spaces: Spaces, folder: str | None = None) -> WorktreeReport:
+def add(
+    path: str, arguments: Sequence[str], spaces: Spaces, on_wait: OnWait, folder: str | None = None
+) -> WorktreeReport:
     """Let git add a worktree at ``path``, with its ``arguments``, and make the environments that another checkout has.
 
     ``folder``: where it is of, if that is not the current one.
 
-    If ``path`` is a worktree already, only what it lacks is made. Otherwise a failure removes the worktree again.
+    If ``path`` is a worktree already, only what it lacks is made: of two commands at a time, the second waits for the
+    first. Otherwise a failure removes the worktree again.
     """
     started = time.monotonic()
     path = _named(path)
@@ -71,12 +76,11 @@ def add(path: str, arguments: Sequence[str], spaces: Spaces, folder: str | None 
     try:
         if added is not None:
             added.make()
-        for choice in choose(_sources(before, here, path), path):
-            warnings += filter(None, [choice.warning])
-            item, more = _equip(path, choice, spaces)
-            warnings += more
-            made.append(item)
-        noted.note(path, [item.path for item in made if item.space is None])
+        with noted.locked_notes(path, on_wait):
+            for choice in choose(_sources(before, here, path), path, partial(_lacks, spaces)):
+                item, more = _equip(path, choice, spaces)
+                warnings += [*filter(None, [choice.warning]), *more]
+                made.append(item)
     except BaseException as error:
         if added is not None:
             added.undo(error, spaces)
@@ -116,38 +120,76 @@ def _sources(checkouts: Sequence[git.Checkout], here: str, path: str) -> list[st
     return [*current, *(each.path for each in rest)] if first.is_bare else [first.path, *current]
 
 
+def _lacks(spaces: Spaces, place: str) -> bool:
+    """Whether nothing is at a place, or a space that is not finished."""
+    return not os.path.lexists(place) or _unfinished(place, spaces) is not None
+
+
+def _unfinished(place: str, spaces: Spaces) -> Space | None:
+    """The space at a place that an earlier command, which failed or was killed, has begun."""
+    return next((space for space in spaces.all() if space.path == place and space.state == "restoring"), None)
+
+
 def _equip(worktree: str, choice: Choice, spaces: Spaces) -> tuple[Equipment, Sequence[str]]:
     """Make one environment or file of a worktree. Returns it, and warnings."""
     place = os.path.join(worktree, choice.path)
     with os_errors_as(f"cannot make {place}"):
         os.makedirs(os.path.dirname(place), exist_ok=True)
+    begun = _unfinished(place, spaces)
+    if begun is not None:
+        return _init(place, "restored", choice.source, begun.name, begun.digest, spaces)
     if choice.blueprint is not None:
-        return _init(place, "built", choice.blueprint.path, choice.blueprint.label, choice.blueprint.path, spaces)
+        name = _name(place, choice.blueprint.label)
+        return _init(place, "built", choice.blueprint.path, name, choice.blueprint.path, spaces)
     known = next((space for space in spaces.all() if space.path == choice.source), None)
     is_unchanged = known is not None and spaces.is_unchanged(known)
     if known is not None and (is_unchanged or not spaces.is_whole(known)):
         # Another space of that is as good as a clone, or better.
         source = _own_blueprint(spaces.blueprint(known), choice, worktree) or known.digest
-        item, warnings = _init(place, "restored", choice.source, known.name, source, spaces)
+        item, warnings = _init(place, "restored", choice.source, _name(place, known.name), source, spaces)
         lost = f"{place} is as it was recorded, without what was changed in {choice.source}"
         return item, warnings if is_unchanged else (*warnings, lost)
     if os.path.isdir(choice.source):
         from holo.cloning import clone
 
-        clone_report = clone(choice.source, place, relocate=True)
-        cloned = Equipment(place, "cloned", choice.source, None, clone_report.used, clone_report.seconds)
-        return cloned, clone_report.warnings
-    with os_errors_as(f"cannot copy {choice.source} to {place}"):
-        shutil.copy2(choice.source, place, follow_symlinks=False)
+        report = clone(choice.source, place, relocate=True)
+        with _undone([place, *report.also]):
+            noted.note(worktree, [place, *report.also])
+        return Equipment(place, "cloned", choice.source, None, report.used, report.seconds), report.warnings
+    _copy(choice.source, place)
+    with _undone([place]):
+        noted.note(worktree, [place])
     return Equipment(place, "copied", choice.source, None, "", 0.0), ()
 
 
-def _init(
-    place: str, how: How, origin: str, label: str, source: str, spaces: Spaces
-) -> tuple[Equipment, Sequence[str]]:
-    name = f"{label[:23]}-{digests.of(os.fsencode(place))[:8]}"  # several environments may be of one blueprint
+def _copy(source: str, place: str) -> None:
+    """Copy a file, which is there as a whole or not at all."""
+    draft = os.path.join(os.path.dirname(place), f".holo-copy-{os.urandom(4).hex()}")
+    with os_errors_as(f"cannot copy {source} to {place}"), _undone([draft]):
+        shutil.copy2(source, draft, follow_symlinks=False)
+        os.rename(draft, place)
+
+
+@contextmanager
+def _undone(paths: Sequence[str]) -> Iterator[None]:
+    """Remove what was made, if the block fails."""
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            with suppress(HoloError):
+                remove_at(path)
+        raise
+
+
+def _init(place: str, how: How, origin: str, name: str, source: str, spaces: Spaces) -> tuple[Equipment, Sequence[str]]:
     report = spaces.init(name, source, place)
     return Equipment(place, how, origin, name, report.strategy.used, report.seconds), report.warnings
+
+
+def _name(place: str, label: str) -> str:
+    """The name of the space to make at a place: several environments may be of one blueprint."""
+    return f"{label[:23]}-{digests.of(os.fsencode(place))[:8]}"
 
 
 def _own_blueprint(blueprint: str | None, choice: Choice, worktree: str) -> str | None:
@@ -225,7 +267,7 @@ class _Added:
             raise type(error)(error.message, error.remedy, left) from error
 
 
-def add_for_agent(folder: str, name: str, spaces: Spaces) -> WorktreeReport:
+def add_for_agent(folder: str, name: str, spaces: Spaces, on_wait: OnWait) -> WorktreeReport:
     """A worktree of a repository for an agent, where Claude Code has them, on a branch of its own.
 
     If it is there already, only what it lacks is made.
@@ -236,7 +278,7 @@ def add_for_agent(folder: str, name: str, spaces: Spaces) -> WorktreeReport:
     path = os.path.join(first.path, ".claude", "worktrees", name)
     branch = f"worktree-{name}"
     arguments = [branch] if branch in git.branches(folder) else ["-b", branch]
-    return add(path, [] if git.find(git.checkouts(folder), path) else arguments, spaces, folder)
+    return add(path, [] if git.find(git.checkouts(folder), path) else arguments, spaces, on_wait, folder)
 
 
 # -- remove ---------------------------------------------------------------------------------------------------------

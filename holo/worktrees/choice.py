@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -79,14 +79,14 @@ class Choice(NamedTuple):
     warning: str = ""
 
 
-def choose(sources: Sequence[str], worktree: str) -> Iterator[Choice]:
-    """What to make in a worktree that its ``sources``, the other checkouts, have, and that it lacks."""
+def choose(sources: Sequence[str], worktree: str, lacks: Callable[[str], bool]) -> Iterator[Choice]:
+    """What to make in a worktree that its ``sources``, the other checkouts, have, and that it lacks at a path."""
     wanted = [*_environments(worktree), *(path for source in sources[:1] for path in _listed(source))]
     seen: list[str] = []
     for path in dict.fromkeys(wanted):
         place = os.path.join(worktree, path)
         source = next((each for each in sources if os.path.lexists(os.path.join(each, path))), None)
-        if source is None or os.path.lexists(place) or any(leads_into(path, other) for other in seen):
+        if source is None or not lacks(place) or any(leads_into(path, other) for other in seen):
             continue
         _refuse_outside(worktree, path)
         _refuse_outside(source, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from holo.hololib.locks import locked
 from support import wheels
 from support.cli import Holo
 from support.filesystems import Filesystem
@@ -269,6 +271,71 @@ def test_whatever_fails_leaves_nothing(holo: Holo, app: Path) -> None:
     assert ".venv is there; run it again for the rest" in said
     assert (holo.root / "longer-name" / ".venv").exists()
     assert "not a git repository" in holo("worktree", "add", "../x", cwd=holo.root, code=1).stderr
+
+
+def test_a_failure_half_way_leaves_nothing_half_done(holo: Holo, app: Path) -> None:
+    """What was made in a worktree that was there already stays, and goes with the worktree like all that holo makes."""
+    (app / ".gitignore").write_text("")
+    git(app, "commit", "--quiet", "-am", "ignore nothing")
+    feature = holo.root / "feature"
+    git(app, "worktree", "add", "--quiet", "-b", "topic", feature)
+    (app / ".env").unlink()
+    os.mkfifo(app / ".env")
+    holo("worktree", "add", feature, cwd=app, code=1)
+    assert (feature / ".venv" / "bin" / "tool").exists()
+    holo("worktree", "remove", feature, cwd=app)
+    # A file is there as a whole or not at all.
+    git(app, "worktree", "add", "--quiet", feature, "topic")
+    (app / ".env").unlink()
+    write(app / ".env", "x" * 100_000)
+    limited = Holo(holo.root)
+    limited.launcher = ("sh", "-c", 'ulimit -f 100; exec "$@"', "sh")  # blocks of 512 bytes
+    assert "cannot copy" in limited("worktree", "add", feature, cwd=app, code=1).stderr
+    assert sorted(os.listdir(feature)) == [".git", ".gitignore", ".venv", "pyproject.toml", "web"]
+    assert added(holo, app, feature) == {".env": "copied", "data/tools": "cloned"}
+    holo("worktree", "remove", feature, cwd=app)
+    # What cannot be noted is not made.
+    git(app, "worktree", "add", "--quiet", feature, "topic")
+    note = app / ".git" / "worktrees" / "feature" / "holo-made"
+    note.mkdir()
+    assert f"cannot write {note}" in holo("worktree", "add", feature, cwd=app, code=1).stderr
+    assert not (feature / ".venv").exists()
+    note.rmdir()
+    assert added(holo, app, feature)[".venv"] == "cloned"
+    holo("worktree", "remove", feature, cwd=app)
+
+
+def test_an_unfinished_space_is_lacking(holo: Holo, app: Path) -> None:
+    (app / ".venv").rename(holo.root / "made")
+    holo("record", holo.root / "made", "--name", "made")
+    holo("init", "--space", "first", "made", "--to", app / ".venv")
+    feature = holo.root / "feature"
+    git(app, "worktree", "add", "--quiet", "-b", "topic", feature)
+    blobs = [path for path in (holo.library / "library").glob("*/*") if path.is_file()]
+    for blob in blobs:
+        blob.rename(holo.root / blob.name)
+    said = holo("worktree", "add", feature, cwd=app, code=3).stderr
+    assert "The space is unfinished" in said
+    for blob in blobs:
+        (holo.root / blob.name).rename(blob)
+    assert added(holo, app, feature)[".venv"] == "restored"
+    assert {space["state"] for space in holo("list", "--json").json()["spaces"]} == {"pristine"}
+    assert (feature / ".venv" / "bin" / "tool").exists()
+    assert added(holo, app, feature) == {}
+
+
+def test_of_two_at_a_time_one_waits(holo: Holo, app: Path) -> None:
+    """As where two shells enter a worktree, and direnv makes what it lacks in each."""
+    feature = holo.root / "feature"
+    git(app, "worktree", "add", "--quiet", "-b", "topic", feature)
+    first, second = (holo.start("worktree", "add", feature, "--json", cwd=app) for _ in range(2))
+    said = [json.loads(process.communicate()[0]) for process in (first, second)]
+    assert sorted(len(each["made"]) for each in said) == [0, 4]
+    with locked(str(app / ".git" / "worktrees" / "feature" / "holo-made.lock"), "it", exclusive=True):
+        waiting = holo.start("worktree", "add", feature, cwd=app)
+        assert waiting.stderr is not None
+        assert f"waiting for the worktree {feature}: in use by process" in waiting.stderr.readline()
+    assert "nothing to add" in waiting.communicate()[0]
 
 
 def test_an_unfinished_space_is_not_cloned(holo: Holo, app: Path) -> None:
