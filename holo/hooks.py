@@ -28,7 +28,7 @@ esac
 # <<< holo
 """
 _BLOCK = re.compile(r"^# >>> holo: .*?^# <<< holo\n", re.DOTALL | re.MULTILINE)
-_SHELL = re.compile(r"#![ \t]*(?:[^\s]*/)?(?:env[ \t]+)?(?:[^\s]*/)?(?:sh|bash|dash|zsh|ksh)\b[^\n]*\n")
+_SHELL = re.compile(r"#![ \t]*(?>[^\s]*/)?(?:env[ \t]+(?>[^\s]*/)?)?(?:sh|bash|dash|zsh|ksh)\b[^\n]*\n")
 
 _DIRENV_MARK = "# holo: `use holo` in .envrc."
 _DIRENV = f"""\

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from contextlib import suppress
 
 from holo.files import SMALL, read_file
 from holo.walk import absolute
 
 _MANIFESTS = ("pyproject.toml", "package.json")
-
-_ORIGIN = re.compile(r'^\[remote "origin"\]$(?:\n[^\[\n].*)*?\n\s*url\s*=\s*(.+?)\s*$', re.MULTILINE)
 
 
 def project_of(path: str) -> str | None:
@@ -73,14 +70,26 @@ def _origins(project: str, repository: str | None) -> set[str]:
     """The places that a clone of this project could name as its origin, or does."""
     if repository is None:
         return set()
-    found = _ORIGIN.search(_text(os.path.join(repository, "config")))
-    origin = found[1] if found is not None else ""
+    origin = _origin(_text(os.path.join(repository, "config")))
     is_path = origin and ":" not in origin  # the others are URLs, or of the form host:path
     return {
         os.path.realpath(project),
         repository,
         os.path.realpath(os.path.join(project, origin)) if is_path else origin,
     }
+
+
+def _origin(configuration: str) -> str:
+    """The URL of the remote ``origin`` in the configuration of a repository, as git writes it."""
+    section = ""
+    for line in configuration.splitlines():
+        if line.startswith("["):
+            section = line.rstrip()
+        elif section == '[remote "origin"]':
+            key, _, value = line.partition("=")
+            if key.strip() == "url":
+                return value.strip()
+    return ""
 
 
 def _name(project: str) -> str | None:

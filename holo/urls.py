@@ -11,7 +11,7 @@ SCHEMES = ("file", "https", "http", "s3", "gs", "az")
 """Of URLs of remotes."""
 
 _USER = re.compile(r"(?<=://)[^/\s\"']+@")
-_QUERY = re.compile(r"""(://[^\s"'`<>?#\\]*)\?((?:[^\s"'`<>#\\]|\\u0026)*)""")
+_QUERY = re.compile(r"""(://[^\s"'`<>?#\\:]*+(?::(?!//)[^\s"'`<>?#\\:]*+)*+)\?((?:[^\s"'`<>#\\]|\\u0026)*)""")
 """A URL up to its query, and the query; some programs escape its ``&`` in JSON."""
 
 _OF_A_SERVER = re.compile(r"(?<!file)://[^\s\"']+", re.IGNORECASE)

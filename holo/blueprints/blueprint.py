@@ -22,7 +22,7 @@ _SOUGHT = ("pyproject.toml", *_CONDA, "requirements.txt", "package-lock.json")
 """The names to look for in each folder; the first one counts. A script is never found, only named."""
 
 _SCRIPT = re.compile(rb"^# /// script\s*$", re.MULTILINE)
-_PROJECT = re.compile(rb"^\s*\[\s*project\s*\]", re.MULTILINE)
+_PROJECT = re.compile(rb"^[ \t]*\[[ \t]*project[ \t]*\]", re.MULTILINE)
 _CONDA_FORM = re.compile(rb"""^(\{|["']?(channels|dependencies)["']?\s*:)""", re.MULTILINE)
 
 _KNOWN = (

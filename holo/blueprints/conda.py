@@ -54,7 +54,7 @@ _SETTINGS = {
 }
 
 _TOKEN = re.compile(r"/t/[^/]+(?=/)")
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"'\\]+")
+_URL = re.compile(r"[a-z][a-z0-9+.-]{0,30}://[^\s\"'\\]+")
 
 _FOREIGN = re.compile("VIRTUAL_ENV.*|CONDA_.*|PIP_(TARGET|PREFIX|ROOT|PYTHON|REPORT|REQUIREMENT|EDITABLE)")
 """Variables that would make commands use another environment, or install into it, besides those for uv."""

@@ -104,7 +104,7 @@ def _take(
     if line.startswith("-"):
         _option(line, where, file, inputs, found, kind, above)
         return
-    text, *options = re.split(r"\s+(?=--[a-z])", line)
+    text, *options = re.split(r"(?<!\s)\s++(?=--[a-z])", line)
     hashes = [" ".join(_option_parts(option, where)) for option in options]
     # uv and pip resolve paths in included files from the folder that they run in, that of the first file.
     requirement = _requirement(text, where, above[0] if above else file, inputs, found)
@@ -201,7 +201,7 @@ def _versions(text: str, where: str) -> str:
     return ",".join(sorted(found))
 
 
-_CHOSEN = re.compile(r"\s*(\[[^\]]*\]|#.*)$")
+_CHOSEN = re.compile(r"(?<!\s)\s*+(\[[^\[\]]*\]|#.*)$")
 """Extras, or a fragment that names a folder in an archive."""
 
 _ARCHIVE = (".whl", ".tar.gz", ".tgz", ".zip", ".tar.bz2", ".tar.xz", ".tar")

@@ -46,7 +46,7 @@ _SPACE_LIKE = ".environment-of-archive"
 
 _SHEBANG = re.compile(rb"#!(/[^\s]+)/bin/python[0-9.]*[ \t]*\n")
 _ACTIVATION = re.compile(rb"""^(?:export )?VIRTUAL_ENV=(['"]?)(/[^'"\n]+)\1$""", re.MULTILINE)
-_COMMAND = re.compile(rb"^command = .* -m venv (?:.* )?(/.+)$", re.MULTILINE)
+_COMMAND = re.compile(rb"^command = (?>.*? -m venv )(?:.* )?(/.+)$", re.MULTILINE)
 _STRING = r"""('(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")"""
 _RECORD = re.compile(rf"\({_STRING}, {_STRING}, {_STRING}\),?")
 _MOST_READ = 64 << 20
@@ -333,11 +333,12 @@ def records_in(script: bytes | None, origin: str) -> Records:
     if script is None:
         return {}
     damaged = IntegrityError(f"{origin} has a bin/conda-unpack that is not as conda-pack writes it", _GET_AGAIN)
-    found = re.search(r"^_prefix_records = \[\n(.*?)^\]", script.decode("utf-8", "replace"), re.MULTILINE | re.DOTALL)
-    if found is None:
+    _, begun, rest = f"\n{script.decode('utf-8', 'replace')}".partition("\n_prefix_records = [")
+    lines, ended, _ = rest.partition("\n]")
+    if not (begun and ended):
         raise damaged
     records: Records = {}
-    for line in found[1].splitlines():
+    for line in lines.splitlines():
         match = _RECORD.fullmatch(line)
         if match is None:
             if line:

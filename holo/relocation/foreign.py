@@ -21,7 +21,7 @@ _PATHS = (".pth", ".egg-link")
 """Files with a path in each line."""
 
 _VIRTUAL_ENV = re.compile(rb"^[ \t]*(?:export[ \t]+)?VIRTUAL_ENV=(.*)$", re.MULTILINE)
-_INTERPRETER = re.compile(rb"#![ \t]*(/[^\n]*)/bin/(?:python|pypy)[0-9.]*(?:[ \t][^\n]*)?\n")
+_INTERPRETER = re.compile(rb"#![ \t]*(/[^\n]*)/bin/(?:python|pypy)[0-9.]*[ \t\n]")
 _OF_SYSTEM = ("/usr", "/usr/local")
 
 
@@ -97,9 +97,9 @@ def _of_direct_url(path: str, content: bytes, roots: Sequence[str]) -> Iterator[
 
 
 def _of_configuration(path: str, content: bytes, _: str) -> Iterator[str]:
-    found = re.search(rb"^home[ \t]*=[ \t]*(/.*?)\s*$", content, re.MULTILINE)
-    if found is not None and not os.path.isdir(found[1]):
-        yield f"{path} names an interpreter in {os.fsdecode(found[1])}, which does not exist"
+    found = re.search(rb"^home[ \t]*=[ \t]*(/.*)", content, re.MULTILINE)
+    if found is not None and not os.path.isdir(home := found[1].rstrip()):
+        yield f"{path} names an interpreter in {os.fsdecode(home)}, which does not exist"
 
 
 def _of_activation(path: str, content: bytes, prefix: str) -> Iterator[str]:

@@ -20,9 +20,7 @@ _RAW_SUFFIXES = (".pth", ".egg-link", ".txt", ".md", ".rst", ".html", ".bat")
 _RAW_NAMES = ("RECORD", "pyvenv.cfg")
 """Files without quotes: a path ends with the line, and cannot have two; or the file is for people, or for Windows."""
 
-_FIRST_LINE = re.compile(
-    rb"#![ \t]*(?:[^\n]*[/ \t])?(python|pypy|sh|bash|dash|zsh|ksh|fish|t?csh)[0-9.]*(?:[ \t][^\n]*)?\n"
-)
+_FIRST_LINE = re.compile(rb"#![ \t]*+(?:[^\n]*[/ \t])?(python|pypy|sh|bash|dash|zsh|ksh|fish|t?csh)[0-9.]*[ \t\n]")
 
 _POLYGLOT = re.compile(rb"#!/bin/sh\n'''exec' [^\n]*\n' '''\n")
 """The first lines of a Python script that pip or uv wrote for an interpreter whose path ``#!`` cannot hold."""

@@ -1,28 +1,37 @@
-"""What grows with the number of files or catalogs grows with it, not with its square. Counted, not timed.
+"""What grows with the number of files or catalogs grows with it, not with its square. Counted, and timed only where a
+pattern is to match, which no test can count.
 
 `benchmarks/growth.py` measures whole commands.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from holo import hooks, projects, urls
+from holo.blueprints import blueprint, conda, requirements
+from holo.blueprints.inputs import Inputs
 from holo.catalog import Catalog, Relocation
 from holo.checkout.materialize import Materializer
 from holo.checkout.plan import Fill
 from holo.checkout.strategy import Method
 from holo.checkout.survey import Finding, Survey, _mark_subtree_missing
 from holo.cloning.report import Made
+from holo.errors import HoloError
 from holo.gc.collect import collect
 from holo.gc.policy import Policy
 from holo.hololib import Library
 from holo.hololib import catalogs as catalogs_module
+from holo.interop import packed
 from holo.record import _batches, record
 from holo.record.scan import Folder, ScannedTree
+from holo.relocation import foreign, quoting
 from holo.relocation.patch import Relocator
 from support import trees
 
@@ -202,3 +211,33 @@ def test_checking_where_strings_end() -> None:
         return steps.count
 
     assert is_linear(work)
+
+
+LENGTH = 100_000
+
+ODD: list[tuple[str, Callable[[], object]]] = [
+    ("git's configuration", lambda: projects._origin('[remote "origin"]' + "\n " * (LENGTH // 2))),
+    ("its spaces", lambda: projects._origin('[remote "origin"]\nurl = a' + " \t" * (LENGTH // 2) + "b")),
+    ("a pyproject.toml", lambda: blueprint._PROJECT.search(b"\n" * LENGTH)),
+    ("the history of conda", lambda: conda._URL.sub("", "a-" * (LENGTH // 2))),
+    ("a log with URLs", lambda: urls.hidden("https://a," * (LENGTH // 10))),
+    ("a requirement with spaces", lambda: requirements.of_lines(["a" + " " * LENGTH + "!"], "a.txt", Inputs())),
+    ("a requirement with brackets", lambda: requirements._CHOSEN.search("./a" + "[" * LENGTH)),
+    ("a requirement of a file", lambda: requirements._CHOSEN.search("./a" + " " * LENGTH + "b")),
+    ("pyvenv.cfg of an archive", lambda: packed.prefix_in({"pyvenv.cfg": b"command = " + b" -m venv " * 11_000}, "")),
+    ("conda-unpack", lambda: packed.records_in(b"_prefix_records = [\n" * (LENGTH // 20), "a.tar")),
+    ("the home of a virtualenv", lambda: [*foreign._of_configuration("", b"home = /" + b" " * LENGTH + b"/", "")]),
+    ("an interpreter", lambda: foreign._INTERPRETER.match(b"#!" + b"/bin/python " * (LENGTH // 12))),
+    ("blanks before an interpreter", lambda: quoting._FIRST_LINE.match(b"#!" + b" " * LENGTH)),
+    ("many interpreters", lambda: quoting._FIRST_LINE.match(b"#!" + b" sh" * (LENGTH // 3))),
+    ("a hook of git", lambda: hooks._SHELL.match("#!" + "/sh" * (LENGTH // 3))),
+]
+"""Texts of files that anybody may have written."""
+
+
+@pytest.mark.parametrize("read", [read for _, read in ODD], ids=[name for name, _ in ODD])
+def test_reading_odd_text(read: Callable[[], object]) -> None:
+    started = time.process_time()
+    with suppress(HoloError):
+        read()
+    assert time.process_time() - started < 1  # it takes milliseconds; with a square, ten seconds to minutes
