@@ -127,7 +127,7 @@ class Holotree:
         path = os.path.join(self.records, check_name(name, "space") + ".lock")
         return locked(path, f"space {name!r}", exclusive=exclusive, wait=wait, on_wait=on_wait)
 
-    def hold_mount_point(self, name: str, on_wait: OnWait = say_waiting) -> AbstractContextManager[object]:
+    def hold_mount_point(self, name: str, on_wait: OnWait) -> AbstractContextManager[object]:
         """Keep the directory at a space's path in place while some process sees another one mounted over it.
 
         The space itself may change. But to rename or remove a directory moves or ends all that is mounted on it, in

@@ -247,7 +247,7 @@ def catalog_for(home: Home, space: str, reference: str | None, *, begun: bool = 
     return CatalogRef(known.catalog, known.digest)
 
 
-def catalog_named(home: Home, source: str | None, known: Space | None, *, begun: bool = False) -> CatalogRef | None:
+def catalog_named(home: Home, source: str | None, known: Space | None, *, begun: bool) -> CatalogRef | None:
     """The catalog in the library that a source means; ``None`` if it is a path.
 
     ``begun``: the beginning of its name or digest will do, if there is no such path. Raises :class:`NotFound` if

@@ -40,9 +40,7 @@ def explain(method: str, error: OSError, library: Folder, target: Folder) -> str
     return os.strerror(error.errno or 0)
 
 
-def advise(
-    library: Folder, target: Folder, outcomes: dict[str, Outcome], open_folder: str | None = None
-) -> Iterator[str]:
+def advise(library: Folder, target: Folder, outcomes: dict[str, Outcome], open_folder: str | None) -> Iterator[str]:
     """What the user can do better. ``open_folder`` is one of the library that other users can write to."""
     if open_folder is not None:
         yield (

@@ -269,7 +269,7 @@ def find(prefix: bytes, content: bytes, *, bytecode: bool = False) -> Relocation
 class RootsFinder:
     """Finds the occurrences of several needles, as :class:`PrefixFinder` does those of one."""
 
-    def __init__(self, needles: Iterable[Needle], *, bytecode: bool = False) -> None:
+    def __init__(self, needles: Iterable[Needle], *, bytecode: bool) -> None:
         """``needles``: the longest first."""
         self._finders = [(needle, PrefixFinder(needle.old, bytecode=bytecode)) for needle in needles]
 
@@ -333,7 +333,7 @@ def _longest(found: Iterable[tuple[Needle, Sequence[int]]]) -> list[tuple[int, N
     return places
 
 
-def finder_of(needles: Sequence[Needle], content: bytes, *, bytecode: bool = False) -> RootsFinder:
+def finder_of(needles: Sequence[Needle], content: bytes, *, bytecode: bool) -> RootsFinder:
     """One that has been fed with the whole ``content``, for those of the needles that are in there."""
     finder = RootsFinder([needle for needle in needles if needle.old in content], bytecode=bytecode)
     finder.feed(content)

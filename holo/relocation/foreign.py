@@ -25,7 +25,7 @@ _INTERPRETER = re.compile(rb"#![ \t]*(/[^\n]*)/bin/(?:python|pypy)[0-9.]*[ \t\n]
 _OF_SYSTEM = ("/usr", "/usr/local")
 
 
-def other_spellings(root: str, what: str = "the prefix") -> list[tuple[str, bytes]]:
+def other_spellings(root: str, what: str) -> list[tuple[str, bytes]]:
     """Spellings of a root that are reported, not patched: (description, needle)."""
     raw = os.fsencode(root)
     real = os.path.realpath(root)

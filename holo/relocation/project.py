@@ -34,7 +34,7 @@ class Placement(NamedTuple):
     """why it stays there"""
 
 
-def placement(recorded: str, path: str, chosen: str = "") -> Placement:
+def placement(recorded: str, path: str, chosen: str) -> Placement:
     """Where the project that was ``recorded`` at that root is for a tree at ``path``: at the ``chosen`` root, else in
     the project that contains the tree, if that is a checkout of the same one."""
     if not recorded or chosen:

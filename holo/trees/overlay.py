@@ -57,7 +57,7 @@ class Layers:
         """Make the folders. Raises :class:`~holo.errors.Conflict` if they could be another user's."""
         make_private(self.path, *_FOLDERS)
 
-    def layer_name(self, digest: str, path: str, project: str = "") -> str:
+    def layer_name(self, digest: str, path: str, project: str) -> str:
         """The layer of a catalog for a path in a project. In this boot only: nobody waits until it is on the disk."""
         place = f"{path}\0{project}" if project else path
         return f"{digest}-{_boot()}-{digests.of(os.fsencode(place))[:32]}"

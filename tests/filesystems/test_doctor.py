@@ -171,8 +171,8 @@ def test_reasons_are_explained(way: str, code: int, filesystem: str, says: str) 
 def test_advice_about_overlays() -> None:
     works = dict.fromkeys(WAYS, 1.0)
     overlay, disk = Folder("/image", "overlay"), Folder("/data", "xfs")
-    assert any("lower overlay layer" in line for line in advise(overlay, disk, {**works}))
-    assert list(advise(disk, disk, {**works})) == []
+    assert any("lower overlay layer" in line for line in advise(overlay, disk, {**works}, None))
+    assert list(advise(disk, disk, {**works}, None)) == []
 
 
 # --- mountinfo --------------------------------------------------------------------------------

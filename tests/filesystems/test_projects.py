@@ -102,7 +102,7 @@ def test_nothing_moves_to_the_root_of_the_system(monkeypatch: pytest.MonkeyPatch
     """Which some keep in git."""
     for module in (project, roots):
         monkeypatch.setattr(module, "project_of", lambda path: "/gone" if path.startswith("/gone") else "/")
-    assert project.placement("/gone", "/opt/env") == project.Placement("", "/opt/env lies in no project")
+    assert project.placement("/gone", "/opt/env", "") == project.Placement("", "/opt/env lies in no project")
     monkeypatch.setattr(roots, "same_project", lambda one, other: True)
     assert roots.of_project("/gone/.venv", "/opt/env") == roots.of_project("/opt/env", "/gone/.venv") == []
 

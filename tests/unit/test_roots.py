@@ -29,7 +29,7 @@ PREFIXES = st.sampled_from([INSIDE, OUTSIDE])
 
 
 def found_in(content: bytes, prefix: str) -> Relocation | None:
-    found = finder_of(needles([prefix, PROJECT]), content).finish()
+    found = finder_of(needles([prefix, PROJECT]), content, bytecode=False).finish()
     return found if isinstance(found, Relocation) else None
 
 
@@ -47,10 +47,10 @@ def as_catalog(content: bytes, prefix: str, found: Relocation) -> Catalog:
 @example(b"file://" + os.fsencode(INSIDE) + b"\n" + os.fsencode(PROJECT), INSIDE, 3)
 def test_any_content_is_patched_there_and_back(content: bytes, prefix: str, size: int) -> None:
     found = found_in(content, prefix)
-    finder = RootsFinder(needles([prefix, PROJECT]))
+    finder = RootsFinder(needles([prefix, PROJECT]), bytecode=False)
     for piece in cut(content, size):
         finder.feed(piece)
-    assert finder.finish() == finder_of(needles([prefix, PROJECT]), content).finish()
+    assert finder.finish() == finder_of(needles([prefix, PROJECT]), content, bytecode=False).finish()
     if found is None:
         return
     catalog = as_catalog(content, prefix, found)
@@ -133,7 +133,7 @@ def test_what_names_the_project_moves_in_all_files_or_in_none() -> None:
 
 def test_a_program_that_names_the_tree_by_its_real_path_grows_as_little() -> None:
     content = b"\x7fELF\0/real/lib\0rest"
-    found = finder_of(needles(["/a-link-to-it", "/real"]), content).finish()
+    found = finder_of(needles(["/a-link-to-it", "/real"]), content, bytecode=False).finish()
     assert isinstance(found, Relocation)
     relocator = Relocator("/a-link-to-it", "/b/longer", [("/real", "/b/longer")])
     with pytest.raises(RelocationImpossible, match=r"4 bytes longer than /real, .*: lib\.so$"):
@@ -143,10 +143,12 @@ def test_a_program_that_names_the_tree_by_its_real_path_grows_as_little() -> Non
 def test_a_database_that_names_only_the_environment_does_not_name_the_project() -> None:
     database = b"SQLite format 3\0"
     roots = needles([INSIDE, PROJECT])
-    assert finder_of(roots, database + os.fsencode(INSIDE)).finish() == Opaque("a SQLite database", (0,))
-    assert finder_of(roots, database + os.fsencode(INSIDE) + b"\0" + os.fsencode(PROJECT)).finish() == Opaque(
-        "a SQLite database", (0, 1)
+    assert finder_of(roots, database + os.fsencode(INSIDE), bytecode=False).finish() == Opaque(
+        "a SQLite database", (0,)
     )
+    assert finder_of(
+        roots, database + os.fsencode(INSIDE) + b"\0" + os.fsencode(PROJECT), bytecode=False
+    ).finish() == Opaque("a SQLite database", (0, 1))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_symlinks_follow_their_root(target: str, space: str, project: str | None
 def test_a_script_of_the_projects_interpreter_starts(new: str) -> None:
     """It is no part of the tree, so it cannot be found relative to the script."""
     content = os.fsencode(f"#!{OUTSIDE}/bin/python {OUTSIDE}\nprint(1)\n")
-    found = finder_of(needles(["/env", OUTSIDE]), content).finish()
+    found = finder_of(needles(["/env", OUTSIDE]), content, bytecode=False).finish()
     assert isinstance(found, Relocation)
     patched = b"".join(map(bytes, Relocator("/env", "/env", [(OUTSIDE, new)]).patch(lambda: [content], found, "x.py")))
     assert found.ends == [content.index(b"\n")]
