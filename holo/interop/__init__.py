@@ -22,7 +22,7 @@ from holo.files import open_file
 from holo.hololib import CatalogRef
 from holo.hololib.layout import check_name
 from holo.hololib.recovery import locked_library
-from holo.record import record
+from holo.record import record, without_setid
 from holo.transport.bundle import MANIFEST
 from holo.transport.intake import ImportReport
 
@@ -149,7 +149,8 @@ def _import(
             for environment, called, root in zip(environments, names, roots, strict=True)
         ]
     for environment, report in zip(environments, reports, strict=True):
-        found = [*environment.warnings, *report.warnings]
+        dropped = [path for path, file in environment.tree.files.items() if file.mode & 0o6000 and not keep_setid]
+        found = [*environment.warnings, *without_setid(dropped), *report.warnings]
         warnings += found if len(reports) == 1 else [f"{report.name}: {warning}" for warning in found]
     return ImportReport(
         origin,

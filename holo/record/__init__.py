@@ -31,6 +31,7 @@ from holo.platform import probe
 from holo.projects import project_of
 from holo.record.ingest import Batch, Ingest, Ingested
 from holo.record.scan import ScannedTree, refuse_special, scan
+from holo.relocation import listed
 from holo.relocation.bytecode import STALE, compiled_from, has_source, is_bytecode
 from holo.relocation.foreign import links_out
 from holo.relocation.inspection import Inspector
@@ -157,6 +158,9 @@ def _report(
     others = [catalog.project] if catalog.project else []
     warnings = [warning for folder in tree.folders for warning in found.warnings.get(folder.path, ())]
     warnings += links_out(links, catalog.prefix, others)
+    if tree.special:
+        warnings.append(f"left out, not being files, directories or symlinks: {listed(tree.special)}")
+    warnings += without_setid(found.dropped)
     if replaced is not None:
         warnings.append(moved_name(name, replaced))
     return RecordReport(
@@ -190,6 +194,8 @@ class _Found:
         """of files with several, by their inodes"""
         self.warnings: defaultdict[str, list[str]] = defaultdict(list)
         """by the path of the folder"""
+        self.dropped: list[str] = []
+        """the paths of files that have other bits in their mode"""
         self.stored: set[str] = set()
         """the digests of content that the library did not have"""
         self._same: dict[int, int] = {}  # equal numbers take memory once
@@ -201,6 +207,8 @@ class _Found:
             rows.append((name, keep(own, own), keep(size, size), mtime, digest))
             if stored:
                 self.stored.add(digest)
+            if own != mode:
+                self.dropped.append(f"{folder}/{name}" if folder else name)
             if relocation is not None or xattrs is not None or inode is not None or warnings:
                 path = f"{folder}/{name}" if folder else name
                 if relocation is not None:
@@ -210,6 +218,13 @@ class _Found:
                 if inode is not None:
                     self.names[inode].append(path)
                 self.warnings[folder] += warnings
+
+
+def without_setid(paths: Sequence[str]) -> list[str]:
+    """The warning about files whose setuid and setgid bits are not kept, if there are any."""
+    if not paths:
+        return []
+    return [f"without their setuid and setgid bits, which --keep-setid keeps: {listed(sorted(paths))}"]
 
 
 def moved_name(name: str | None, replaced: str, *, dry_run: bool = False) -> str:

@@ -120,7 +120,8 @@ def test_rights_are_kept_only_if_that_is_said(holo: Holo) -> None:
     entries = [*packs.venv("/opt/env"), Entry("bin/su", b"", 0o6755)]
     archive = packs.write(holo.root / "env.tar", entries)
     for name, mode, more in (("less", 0o755, []), ("all", 0o6755, ["--keep-setid"])):
-        holo("import", archive, "--name", name, *more)
+        said = holo("import", archive, "--name", name, *more).stderr
+        assert ("setgid bits, which --keep-setid keeps: bin/su\n" in said) is (name == "less")
         holo("init", "--space", name, name, "--to", holo.root / name)
         assert (holo.root / name / "bin" / "su").stat().st_mode & 0o7777 == mode
 

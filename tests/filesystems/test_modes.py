@@ -158,7 +158,7 @@ def test_nor_after_a_build(holo: Holo, umask: int) -> None:
 
 @pytest.mark.parametrize("umask", [0o022, 0o002], ids="{:03o}".format)
 @local
-def test_what_older_versions_left_is_found_and_repaired(holo: Holo, forks: Forks, umask: int) -> None:
+def test_more_rights_than_the_librarys_folder_gives_are_found_and_taken(holo: Holo, forks: Forks, umask: int) -> None:
     modes = Modes(holo, forks, umask)
     modes("record", modes.source, "--name", "env")
     modes.init("linked", "--strategy", "hardlink")

@@ -209,6 +209,21 @@ def test_special_files_are_left_out_when_asked(holo: Holo, source: Path) -> None
         skipped = record(holo, source, "--skip-special")
     assert skipped["files"] == plain["files"]
     assert skipped["digest"] == plain["digest"]
+    assert {*skipped["warnings"]} - {*plain["warnings"]} == {
+        "left out, not being files, directories or symlinks: lib/special-one (fifo)"
+    }
+
+
+@local
+def test_what_is_dropped_of_modes_is_said(holo: Holo, source: Path) -> None:
+    for name, mode in (("bin/su", 0o4755), ("lib/su", 0o2755), ("lib/kept", 0o1755)):
+        trees.write(source / name, "", mode=mode)
+        (source / name).chmod(mode)
+    (source / "lib").chmod(0o2755)  # so that what is made there has the group; it is no right
+    dropped = "without their setuid and setgid bits, which --keep-setid keeps: bin/su, lib/su"
+    assert dropped in record(holo, source)["warnings"]
+    assert dropped in holo("init", "one", source, "--json").stderr
+    assert not any("setuid" in warning for warning in record(holo, source, "--keep-setid")["warnings"])
 
 
 @contextmanager
