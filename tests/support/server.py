@@ -26,7 +26,7 @@ if "--portable" in sys.argv:
 import holo
 import holo.cli
 from holo import background
-from support import faults
+from support import faults, lockorder
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
@@ -149,6 +149,7 @@ def _text(stream: int) -> str:
 
 def _serve() -> None:
     _load_everything()
+    lockorder.watch()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal it is for pytest, which closes our stdin
