@@ -21,7 +21,7 @@ from holo.relocation import leads_into
 from holo.remove import remove_at
 from holo.walk import absolute, current_directory, real_place
 from holo.worktrees import git, noted
-from holo.worktrees.choice import Choice, choose
+from holo.worktrees.choice import Choice, choose, made_elsewhere
 from holo.worktrees.report import Equipment, How, RemovedWorktree, WorktreeReport
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def add(
     if known is not None and arguments:
         raise UsageError(f"{path} is a worktree already", "Leave out the arguments for git to make what it lacks.")
     if known is None:
+        git.refuse_moved(path)
         _forget_lost(path, before, spaces)
     added = _Added(here, path, arguments) if known is None else None
     made: list[Equipment] = []
@@ -81,6 +82,8 @@ def add(
                 item, more = _equip(path, choice, spaces)
                 warnings += [*filter(None, [choice.warning]), *more]
                 made.append(item)
+        if known is not None:
+            warnings += made_elsewhere(path)
     except BaseException as error:
         if added is not None:
             added.undo(error, spaces)
@@ -294,6 +297,7 @@ def remove(path: str, arguments: Sequence[str], spaces: Spaces) -> RemovedWorktr
     inside = _inside(path, spaces)
     first, checkout = _checkout(path)
     if checkout is None and (is_there or not inside):
+        git.refuse_moved(path)
         what = f"{path} is no worktree" if is_there else f"there is no worktree at {path}, and no space is there"
         raise NotFound(what, "`git worktree list` shows which there are.")
     if checkout is not None and is_there:

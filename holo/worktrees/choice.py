@@ -18,10 +18,12 @@ from holo.errors import HoloError, NotFound, UsageError, choice
 from holo.files import SMALL, read_file
 from holo.holotree import PLACES
 from holo.relocation import leads_into
+from holo.relocation.foreign import outside
 from holo.worktrees import git
 
 _SETTINGS = ".holo.toml"
 _KEY = "worktree"
+_ACTIVATE = "bin/activate"
 
 _MANIFESTS = ("pyproject.toml", "requirements.txt", "package.json", "environment.yml", "conda.yaml")
 """Beside these, tracked by git, an environment is looked for."""
@@ -95,6 +97,16 @@ def choose(sources: Sequence[str], worktree: str, lacks: Callable[[str], bool]) 
         kind = _kind_of(found)
         blueprint, warning = _difference(source, worktree, path, kind) if kind is not None else (None, "")
         yield Choice(path, found, blueprint, warning)
+
+
+def made_elsewhere(worktree: str) -> Iterator[str]:
+    """Warnings about the environments in a worktree that were made at another path: of one that was moved, say."""
+    for path in _environments(worktree):
+        place = os.path.join(worktree, path)
+        with suppress(OSError):
+            program = read_file(os.path.join(place, _ACTIVATE), SMALL, follow=True)[0]
+            for warning in outside(_ACTIVATE, program, place):
+                yield f"{warning}. Move it away, and run this again; `holo clone --relocate` keeps what is installed"
 
 
 def _kind_of(path: str) -> Kind | None:

@@ -8,9 +8,11 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from shlex import quote
 from typing import NamedTuple, TypeVar
 
 from holo.errors import Conflict, HoloError, NotFound, UsageError
+from holo.files import SMALL, read_file
 from holo.relocation import leads_into, listed
 
 BUSY = "HOLO_WORKTREE"
@@ -117,6 +119,23 @@ def is_same(one: str, other: str) -> bool:
 def find(checkouts: Sequence[Checkout], path: str) -> Checkout | None:
     """The checkout at ``path``."""
     return next((checkout for checkout in checkouts if is_same(checkout.path, path)), None)
+
+
+def refuse_moved(path: str) -> None:
+    """Raise an error for a directory that was a worktree at another path, which git still takes for its place."""
+    try:
+        own = os.fsdecode(read_file(os.path.join(path, ".git"), SMALL)[0])
+        note = os.path.join(path, own.removeprefix("gitdir: ").rstrip("\n"), "gitdir")
+        place = os.path.dirname(os.fsdecode(read_file(note, SMALL)[0]).rstrip("\n"))
+    except (OSError, ValueError):  # it is no worktree
+        return
+    if os.path.isabs(place) and not is_same(place, path):
+        if os.path.lexists(place):
+            raise Conflict(f"{path} is a copy of the worktree {place}", "Let git add a worktree at another path.")
+        raise Conflict(
+            f"{path} is the worktree that git knows as {place}: it was moved",
+            f"Tell git: `git -C {quote(path)} worktree repair`. Then run this again.",
+        )
 
 
 def branches(folder: str) -> set[str]:

@@ -489,6 +489,28 @@ def test_removing_what_holo_has_made_and_git_does_not_ignore(holo: Holo, app: Pa
         removes(Path(change))
 
 
+def test_a_worktree_that_was_moved(holo: Holo, app: Path) -> None:
+    write(app / ".venv" / "bin" / "python", "")
+    write(app / ".venv" / "bin" / "activate", f"VIRTUAL_ENV='{app}/.venv'\n")
+    feature, moved, copy = (holo.root / name for name in ("feature", "it was moved", "copy"))
+    holo("worktree", "add", feature, cwd=app)
+    feature.rename(moved)
+    shutil.copytree(moved, copy)
+    for action in ("add", "remove"):
+        said = holo("worktree", action, moved, cwd=app, code=1).stderr
+        assert f"{moved} is the worktree that git knows as {feature}: it was moved\n" in said
+        assert f"`git -C '{moved}' worktree repair`" in said
+    git(moved, "worktree", "repair")
+    assert f"{copy} is a copy of the worktree {moved}" in holo("worktree", "add", copy, cwd=app, code=1).stderr
+    # What git can repair is no longer where it was made.
+    for _ in range(2):
+        said = holo("worktree", "add", ".", cwd=moved).stderr
+        assert f"{moved}/.venv was made at {feature}/.venv: its scripts point there. Move it away" in said
+    (moved / ".venv").rename(moved / ".venv-old")
+    assert holo("worktree", "add", ".", cwd=moved).stderr == ""
+    assert f"'{moved}/.venv'" in (moved / ".venv" / "bin" / "activate").read_text()
+
+
 def test_a_locked_worktree_may_be_on_a_disk_that_is_not_there(holo: Holo, app: Path) -> None:
     write(app / "tree" / "file", "x")
     git(app, "worktree", "add", "--quiet", "../usb")
