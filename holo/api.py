@@ -477,7 +477,7 @@ class Hololib:
         """
         from holo import worktrees
 
-        return worktrees.remove(os.fspath(path), arguments, self._worktree_spaces())
+        return worktrees.remove(os.fspath(path), arguments, self._worktree_spaces(), self.home.on_wait)
 
     def hook(self, kind: str) -> str:
         """What makes environments appear by themselves: a hook for ``git``, ``direnv`` or ``claude`` (Claude Code)."""

@@ -10,13 +10,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
+from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
 from holo import digest as digests
 from holo.errors import Conflict, HoloError, NotFound, UsageError, hints, os_errors_as
-from holo.hololib.locks import OnWait
+from holo.hololib.locks import OnWait, locked
 from holo.relocation import leads_into
 from holo.remove import remove_at
 from holo.walk import absolute, current_directory, real_place
@@ -74,25 +75,26 @@ def add(
     added = _Added(here, path, arguments) if known is None else None
     made: list[Equipment] = []
     warnings: list[str] = []
-    try:
-        if added is not None:
-            added.make()
-        with noted.locked_notes(path, on_wait):
+    with ExitStack() as alone:
+        try:
+            if added is not None:
+                added.make()
+            alone.enter_context(_alone_in(path, path, on_wait))
             for choice in choose(_sources(before, here, path), path, partial(_lacks, spaces)):
                 item, more = _equip(path, choice, spaces)
                 warnings += [*filter(None, [choice.warning]), *more]
                 made.append(item)
-        if known is not None:
-            warnings += made_elsewhere(path)
-    except BaseException as error:
-        if added is not None:
-            added.undo(error, spaces)
-        elif isinstance(error, HoloError) and made:
-            names = ", ".join(os.path.relpath(item.path, path) for item in made)
-            raise type(error)(
-                error.message, hints(error.hint, f"{names} is there; run it again for the rest.")
-            ) from error
-        raise
+            if known is not None:
+                warnings += made_elsewhere(path)
+        except BaseException as error:
+            if added is not None:
+                added.undo(error, spaces)
+            elif isinstance(error, HoloError) and made:
+                names = ", ".join(os.path.relpath(item.path, path) for item in made)
+                raise type(error)(
+                    error.message, hints(error.hint, f"{names} is there; run it again for the rest.")
+                ) from error
+            raise
     checkout = known or git.find(git.checkouts(here), path)
     branch = checkout.branch if checkout is not None else ""
     return WorktreeReport(
@@ -171,6 +173,19 @@ def _copy(source: str, place: str) -> None:
     with os_errors_as(f"cannot copy {source} to {place}"), _undone([draft]):
         shutil.copy2(source, draft, follow_symlinks=False)
         os.rename(draft, place)
+
+
+@contextmanager
+def _alone_in(worktree: str, folder: str, on_wait: OnWait) -> Iterator[None]:
+    """Let no other command make or remove anything in a worktree of the repository of a folder meanwhile."""
+    name = f"holo-{digests.of(os.fsencode(os.path.realpath(worktree)))[:16]}.lock"
+    path = git.common_path(folder, name)
+    with locked(path, f"the worktree {worktree}", exclusive=True, on_wait=on_wait):
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                os.unlink(path)
 
 
 @contextmanager
@@ -287,12 +302,18 @@ def add_for_agent(folder: str, name: str, spaces: Spaces, on_wait: OnWait) -> Wo
 # -- remove ---------------------------------------------------------------------------------------------------------
 
 
-def remove(path: str, arguments: Sequence[str], spaces: Spaces) -> RemovedWorktree:
+def remove(path: str, arguments: Sequence[str], spaces: Spaces, on_wait: OnWait) -> RemovedWorktree:
     """Let git remove the worktree at ``path``, and delete the spaces in it.
 
     If the directory is gone already, what git and holo still know of it goes.
     """
     path = _named(path)
+    first, checkout = _checkout(path)
+    with _alone_in(path, first, on_wait) if checkout is not None else nullcontext():
+        return _remove(path, arguments, spaces)
+
+
+def _remove(path: str, arguments: Sequence[str], spaces: Spaces) -> RemovedWorktree:
     is_there = os.path.lexists(path)
     inside = _inside(path, spaces)
     first, checkout = _checkout(path)
@@ -315,8 +336,9 @@ def remove(path: str, arguments: Sequence[str], spaces: Spaces) -> RemovedWorktr
         try:
             git.run(first, "worktree", "remove", *arguments, path)
         except HoloError as error:
-            gone = f"Its spaces are gone ({', '.join(inside)}): `holo worktree add {path}` makes them again."
-            raise HoloError(error.message, gone if inside else "The worktree is still there.") from error
+            gone = ", ".join([*inside, *(os.path.relpath(each, os.path.realpath(path)) for each in made)])
+            left = f"Gone is what holo had made ({gone}): `holo worktree add {quote(path)}` makes it again."
+            raise HoloError(error.message, left if gone else "The worktree is still there.") from error
     return RemovedWorktree(path, is_there, tuple(inside))
 
 

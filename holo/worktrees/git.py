@@ -80,6 +80,8 @@ def run_once(folder: str, *arguments: str) -> str:
         if not os.path.isdir(folder):
             raise NotFound(f"there is no folder {folder}") from None
         raise NotFound("git is not installed", "Install it: worktrees are made by git.") from error
+    except OSError as error:
+        raise HoloError(f"cannot run git in {folder}: {error.strerror}") from error
     if done.returncode != 0:
         lines = os.fsdecode(done.stderr).strip().splitlines()
         said = next(
@@ -164,6 +166,11 @@ def new_files(worktree: str, *paths: str) -> list[str]:
 def own_path(worktree: str, name: str) -> str:
     """Where git keeps what it knows of a worktree, and forgets it with that, a file of that name."""
     return os.path.join(worktree, run(worktree, "rev-parse", "--git-path", name).removesuffix("\n"))
+
+
+def common_path(folder: str, name: str) -> str:
+    """Where git keeps what all worktrees of the repository of a folder have in common, a file of that name."""
+    return os.path.join(folder, run(folder, "rev-parse", "--git-common-dir").removesuffix("\n"), name)
 
 
 def refuse_changed(checkout: Checkout, arguments: Sequence[str], own: Callable[[], Sequence[str]]) -> None:

@@ -9,25 +9,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 from holo import digest as digests
 from holo.errors import os_errors_as
 from holo.files import SMALL, read_file, write_atomically
-from holo.hololib.locks import OnWait, locked
 from holo.relocation import leads_into
 from holo.walk import real_place
 from holo.worktrees import git
 
 _NOTE = "holo-made"
-
-
-@contextmanager
-def locked_notes(worktree: str, on_wait: OnWait) -> Iterator[None]:
-    """Let nobody else make anything in a worktree, and note it, meanwhile."""
-    path = git.own_path(worktree, _NOTE + ".lock")
-    with locked(path, f"the worktree {worktree}", exclusive=True, on_wait=on_wait):
-        yield
 
 
 def note(worktree: str, made: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from holo import digest as digests
 from holo.hololib.locks import locked
 from support import wheels
 from support.cli import Holo
@@ -331,11 +332,23 @@ def test_of_two_at_a_time_one_waits(holo: Holo, app: Path) -> None:
     first, second = (holo.start("worktree", "add", feature, "--json", cwd=app) for _ in range(2))
     said = [json.loads(process.communicate()[0]) for process in (first, second)]
     assert sorted(len(each["made"]) for each in said) == [0, 4]
-    with locked(str(app / ".git" / "worktrees" / "feature" / "holo-made.lock"), "it", exclusive=True):
+    lock = f"holo-{digests.of(os.fsencode(feature))[:16]}.lock"
+    with locked(str(app / ".git" / lock), "it", exclusive=True):
         waiting = holo.start("worktree", "add", feature, cwd=app)
         assert waiting.stderr is not None
         assert f"waiting for the worktree {feature}: in use by process" in waiting.stderr.readline()
     assert "nothing to add" in waiting.communicate()[0]
+    # Whoever removes it waits for that, too.
+    shutil.rmtree(feature / ".venv")
+    with locked(str(app / ".git" / lock), "it", exclusive=True):
+        removing = [holo.start("worktree", "remove", feature, cwd=app) for _ in range(2)]
+        for process in removing:
+            assert process.stderr is not None
+            assert "waiting for the worktree" in process.stderr.readline()
+    said = [process.communicate() for process in removing]
+    assert sorted(process.returncode for process in removing) == [0, 1]
+    assert any(f"there is no worktree at {feature}" in stderr for _, stderr in said)
+    assert [*(app / ".git").glob("holo-*")] == [*(app / ".git" / "worktrees").glob("*")] == []
 
 
 def test_an_unfinished_space_is_not_cloned(holo: Holo, app: Path) -> None:

@@ -12,7 +12,7 @@ WORKTREE, RUN, SPACE, VIEW, BUILD, PENDING, LIBRARY, LAST, ANY = range(9)
 
 
 _BY_FOLDER = {"trees": ANY, "stubs": ANY, "layers": ANY, "runs": RUN, "builds": BUILD}
-_BY_NAME = {"holo-made.lock": WORKTREE, ".filling.lock": RUN, "pending.lock": PENDING}
+_BY_NAME = {".filling.lock": RUN, "pending.lock": PENDING}
 
 
 class Held(NamedTuple):
@@ -37,6 +37,8 @@ def rank_of(path: str) -> int:
     """The place of a lock in the order, by the path of its file."""
     above, name = os.path.split(path)
     folder = os.path.basename(above)
+    if name.startswith("holo-"):
+        return WORKTREE
     if folder == ".spaces":
         return ANY if name.endswith(".cover") else SPACE
     if name == "lock":
