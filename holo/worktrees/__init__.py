@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from holo import digest as digests
 from holo.errors import Conflict, HoloError, NotFound, UsageError, hints, os_errors_as
-from holo.hololib.locks import OnWait, locked
+from holo.hololib.locks import CannotLockError, OnWait, locked
 from holo.relocation import leads_into
 from holo.remove import remove_at
 from holo.walk import absolute, current_directory, real_place
@@ -177,15 +177,22 @@ def _copy(source: str, place: str) -> None:
 
 @contextmanager
 def _alone_in(worktree: str, folder: str, on_wait: OnWait) -> Iterator[None]:
-    """Let no other command make or remove anything in a worktree of the repository of a folder meanwhile."""
+    """Let no other command make or remove anything in a worktree of the repository of a folder meanwhile.
+
+    Where the repository cannot be written to, as in some sandboxes, nobody is kept waiting.
+    """
     name = f"holo-{digests.of(os.fsencode(os.path.realpath(worktree)))[:16]}.lock"
     path = git.common_path(folder, name)
-    with locked(path, f"the worktree {worktree}", exclusive=True, on_wait=on_wait):
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                os.unlink(path)
+    with ExitStack() as held:
+        with suppress(CannotLockError):
+            held.enter_context(locked(path, f"the worktree {worktree}", exclusive=True, on_wait=on_wait))
+            held.callback(_unlink, path)
+        yield
+
+
+def _unlink(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
 
 
 @contextmanager

@@ -338,6 +338,10 @@ def test_of_two_at_a_time_one_waits(holo: Holo, app: Path) -> None:
         assert waiting.stderr is not None
         assert f"waiting for the worktree {feature}: in use by process" in waiting.stderr.readline()
     assert "nothing to add" in waiting.communicate()[0]
+    # Where nobody can lock it, as in a sandbox with a repository that is read-only, one at a time works.
+    (app / ".git" / lock).mkdir()
+    assert "nothing to add" in holo("worktree", "add", feature, cwd=app).stdout
+    (app / ".git" / lock).rmdir()
     # Whoever removes it waits for that, too.
     shutil.rmtree(feature / ".venv")
     with locked(str(app / ".git" / lock), "it", exclusive=True):
