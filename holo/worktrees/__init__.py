@@ -169,7 +169,8 @@ def _equip(worktree: str, choice: Choice, spaces: Spaces) -> tuple[Equipment, Se
 
 def _copy(source: str, place: str) -> None:
     """Copy a file, which is there as a whole or not at all."""
-    draft = os.path.join(os.path.dirname(place), f".holo-copy-{os.urandom(4).hex()}")
+    draft = os.path.join(os.path.dirname(place), f".holo-copy-{digests.of(os.fsencode(place))[:8]}")
+    remove_at(draft)  # of a killed command
     with os_errors_as(f"cannot copy {source} to {place}"), _undone([draft]):
         shutil.copy2(source, draft, follow_symlinks=False)
         os.rename(draft, place)
@@ -334,7 +335,7 @@ def _remove(path: str, arguments: Sequence[str], spaces: Spaces) -> RemovedWorkt
         git.refuse_changed(checkout, arguments, lambda: _own(checkout.path, inside, spaces))
     elif checkout is not None:
         git.refuse_locked(checkout, arguments)
-    made = noted.unchanged(checkout.path) if checkout is not None and is_there else []
+    made = noted.made_in(checkout.path) if checkout is not None and is_there else []
     for space in inside:
         spaces.delete(space)
     for each in made:  # which git may call new
@@ -352,7 +353,7 @@ def _remove(path: str, arguments: Sequence[str], spaces: Spaces) -> RemovedWorkt
 def _own(worktree: str, inside: Sequence[str], spaces: Spaces) -> list[str]:
     """What is in a worktree that holo has put there, and nobody has changed since."""
     known = (space for space in spaces.all() if space.name in inside)
-    return [*noted.unchanged(worktree), *(real_place(space.path) for space in known if spaces.is_unchanged(space))]
+    return [*noted.made_in(worktree), *(real_place(space.path) for space in known if spaces.is_unchanged(space))]
 
 
 def _named(path: str) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 
 from holo import digest as digests
+from holo import platform
 from holo.errors import os_errors_as
 from holo.files import SMALL, read_file, write_atomically
 from holo.relocation import leads_into
@@ -18,6 +20,7 @@ from holo.walk import real_place
 from holo.worktrees import git
 
 _NOTE = "holo-made"
+_DRAFT = re.compile(r"(?:.*?/)?\.holo-(?:clone|copy)-[^/]+", re.DOTALL)
 
 
 def note(worktree: str, made: Sequence[str]) -> None:
@@ -32,7 +35,28 @@ def note(worktree: str, made: Sequence[str]) -> None:
             write_atomically(where, json.dumps(_noted(where) | fresh).encode())
 
 
-def unchanged(worktree: str) -> list[str]:
+def made_in(worktree: str) -> list[str]:
+    """The paths of what holo has made in a worktree, which nobody has changed since, or a killed command left."""
+    return [*_unchanged(worktree), *_leftovers(worktree)]
+
+
+def _leftovers(worktree: str) -> Iterator[str]:
+    """Drafts of clones and copies that nobody makes any more."""
+    real = os.path.realpath(worktree)
+    found = (_DRAFT.match(os.path.relpath(path, real)) for path in git.new_files(real))
+    for draft in dict.fromkeys(os.path.join(real, draft[0]) for draft in found if draft is not None):
+        try:
+            with platform.closing(platform.open_root(draft)) as directory:
+                is_free = platform.lock_directory(directory)
+        except NotADirectoryError:
+            is_free = True
+        except OSError:
+            is_free = False
+        if is_free:
+            yield draft
+
+
+def _unchanged(worktree: str) -> list[str]:
     """The paths of what was noted and is still as it was."""
     real = os.path.realpath(worktree)
     found = [(os.path.join(real, path), state) for path, state in _noted(git.own_path(real, _NOTE)).items()]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from holo import digest as digests
+from holo import platform
 from holo.hololib.locks import locked
 from support import wheels
 from support.cli import Holo
@@ -304,6 +305,20 @@ def test_a_failure_half_way_leaves_nothing_half_done(holo: Holo, app: Path) -> N
     note.rmdir()
     assert added(holo, app, feature)[".venv"] == "cloned"
     holo("worktree", "remove", feature, cwd=app)
+
+
+def test_what_a_killed_command_left_goes(holo: Holo, app: Path) -> None:
+    feature = holo.root / ".holo-clone-ab" / "feature"
+    holo("worktree", "add", feature, cwd=app)
+    clone, copy = feature / "web" / ".holo-clone-01234567-01234567-01234567", feature / ".holo-copy-01234567"
+    write(clone / "half", "")
+    write(copy, "")
+    with platform.closing(platform.open_root(str(clone))) as directory:  # it is being made
+        assert platform.lock_directory(directory)
+        said = holo("worktree", "remove", feature, cwd=app, code=1).stderr
+        assert "new files: web/.holo-clone-01234567-01234567-01234567/half\n" in said
+    holo("worktree", "remove", feature, cwd=app)
+    assert feature.parent.exists()
 
 
 def test_an_unfinished_space_is_lacking(holo: Holo, app: Path) -> None:
