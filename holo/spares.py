@@ -109,13 +109,25 @@ def keep(
         raise Conflict(
             f"a spare of {catalog.name} would be of no use: here a new space is one snapshot", "It is as fast as that."
         )
-    before = spares.wishes().get(catalog.digest, 0)
+    wish, before = spares.wishes().get(catalog.digest), wanted(home).get(catalog.digest, 0)
     spares.keep(catalog.digest, count)
     try:
         _make_lacking(home, spares, catalog, count, strategy, on_progress)
-    except BaseException:
-        spares.keep(catalog.digest, min(before, count))
+    except BaseException as error:
+        if count > before:
+            # First, for on a full disk the wish may have no room. After Ctrl-C the same command can go on with them.
+            if isinstance(error, Exception):
+                _drop_surplus(spares, catalog.digest, before)
+            spares.keep(catalog.digest, wish)
         raise
+
+
+def _drop_surplus(spares: Spares, digest: str, count: int) -> None:
+    """Remove all spares of a catalog but so many, unfinished ones first. Those that somebody works on stay."""
+    for name in (*spares.unfinished(digest), *spares.ready(digest)):
+        if len(spares.all(digest)) > count:
+            with suppress(InUseError, CannotLockError), spares.lock(name, wait=False):
+                spares.drop(name)
 
 
 def _make_lacking(
@@ -126,13 +138,10 @@ def _make_lacking(
     strategy: Strategy,
     on_progress: Callable[[int, int], object] | None,
 ) -> None:
-    for name in (*spares.unfinished(catalog.digest), *spares.ready(catalog.digest)):
+    _drop_surplus(spares, catalog.digest, count)
+    for name in spares.unfinished(catalog.digest):
         with suppress(InUseError, CannotLockError):  # somebody is making it
-            if len(spares.all(catalog.digest)) > count:
-                with spares.lock(name, wait=False):
-                    spares.drop(name)
-            elif name in spares.unfinished():
-                _make(home, spares, name, catalog.digest, strategy, on_progress)
+            _make(home, spares, name, catalog.digest, strategy, on_progress)
     # Somebody else may say at the same time that fewer are to be kept.
     while len(spares.ready(catalog.digest)) < min(count, spares.wishes().get(catalog.digest, 0)):
         home.library.catalogs.load(catalog.digest)
@@ -233,8 +242,10 @@ def _make(
         catalog = CatalogRef(home.library.catalogs.name_of(digest), digest)
         try:
             _, done = make_equal(here, name, catalog, None, Options(strategy, on_progress=on_progress, force=True))
-        except Exception:  # on a full disk, half a tree would be in the way
+        except Exception as error:  # on a full disk, half a tree would be in the way
             spares.drop(name)
+            if isinstance(error, HoloError) and error.left:
+                raise type(error)(error.message, error.remedy, "Nothing was made.") from error
             raise
         is_inexact = bool(done.tally.divided or done.tally.lost)  # each space is to say so of itself
         if done.decision.used in _NEEDLESS or is_inexact:

@@ -284,12 +284,14 @@ class Spares(Holotree):
 
     # -- how many are wanted ----------------------------------------------------------------------------------
 
-    def keep(self, digest: str, count: int) -> None:
-        """Remember how many spares of a catalog are to be kept."""
+    def keep(self, digest: str, count: int | None) -> None:
+        """Remember how many spares of a catalog are to be kept; with ``None``, as many as the settings say."""
         self.prepare()
         path = os.path.join(self.path, _KEEP)
         with self._lock_wishes(wait=True), os_errors_as(f"cannot write {path}"):
-            write_atomically(path, seal(json.dumps(self.wishes() | {digest: count}).encode()))
+            wishes = self.wishes() | {digest: count}
+            left = {digest: count for digest, count in wishes.items() if count is not None}
+            write_atomically(path, seal(json.dumps(left).encode()))
 
     def _lock_wishes(self, *, wait: bool) -> AbstractContextManager[object]:
         """Held for a moment, so that two who write wishes lose none, and nobody takes a draft for garbage."""

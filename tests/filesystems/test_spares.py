@@ -469,3 +469,28 @@ def test_a_full_disk_keeps_no_half_a_spare(holo: Holo, source: Path) -> None:
         assert {spare["catalog"] for spare in ready(holo)} == {"env"}
     finally:
         subprocess.run(["umount", "--lazy", holo.holotree], check=True)
+
+
+@pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+@pytest.mark.parametrize("said", [None, 2])
+def test_what_was_kept_before_a_failure_is_kept_after_it(holo: Holo, source: Path, said: int | None) -> None:
+    if os.geteuid():
+        pytest.skip("only root mounts")
+    big = trees.write(holo.root / "big" / "file", os.urandom(3 << 20)).parent
+    holo("record", big, "--name", "big")
+    holo.holotree.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=11M", "tmpfs", holo.holotree], check=True)
+    try:
+        if said is None:
+            holo.settings.write_text("holotree: {spares: 2}\n")
+        else:
+            holo("spares", "big", "--keep", str(said))
+        failed = holo("spares", "big", "--keep", "9", code=1)
+        assert "No space left on device" in failed.stderr
+        assert "Nothing was made." in failed.stderr
+        assert "holo restore" not in failed.stderr
+        assert len(spares_of(holo).all()) == 2
+        assert [wish["keep"] for wish in holo("spares", "big", "--json").json()["keep"]] == [2]
+        assert [*spares_of(holo).wishes().values()] == ([] if said is None else [said])
+    finally:
+        subprocess.run(["umount", "--lazy", holo.holotree], check=True)
