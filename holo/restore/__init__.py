@@ -36,8 +36,8 @@ from holo.remove import remove
 from holo.restore.deletion import delete, delete_locked
 from holo.restore.job import Done, Job, Options, open_space, read_job
 from holo.restore.marks import draft_of, marked, record_of, remove_draft, save_inodes, save_unchanged
-from holo.restore.mounting import refuse_covered, supply_mount, unmount
-from holo.restore.place import choose_place
+from holo.restore.mounting import decide_mount, refuse_covered, supply_mount, unmount
+from holo.restore.place import Target, choose_place
 from holo.restore.planning import Planned, decide_method, make_plan
 from holo.restore.report import DryRun, RestoreReport, report_of
 from holo.restore.supply import supply_snapshot, supply_spare
@@ -95,11 +95,9 @@ def make_equal(
     target = choose_place(home, space, path, take_over=options.force, with_history=options.yes)
     if target.known is not None:
         remove_draft(target.known)
-    is_mounted = target.known is not None and target.known.used in (Method.OVERLAY, Method.VIEW)
     asked = options.strategy
-    if is_mounted and options.strategy is Strategy.SMART:  # it stays what it is unless another is asked for
-        options = options._replace(strategy=Strategy.OVERLAY)
-    elif is_mounted and options.strategy is not Strategy.OVERLAY:
+    options = _as_it_is(target, options)
+    if _is_mounted(target) and options.strategy is not Strategy.OVERLAY:
         unmount(home, space, target.path)
         target = choose_place(home, space, path, take_over=options.force, with_history=options.yes)
     if options.strategy is Strategy.OVERLAY:
@@ -129,15 +127,33 @@ def dry_run(
     options: Options,
     carrier: Carrier | None = None,
 ) -> DryRun:
-    """What :func:`restore` would do, under the same locks. Changes nothing."""
+    """What :func:`restore` would do, under the same locks. Changes nothing.
+
+    Raises :class:`UsageError` for a space that would go as a whole, or come by a mount: then there is no plan.
+    """
     target = choose_place(home, space, path, take_over=options.force, with_history=options.yes)
-    if target.known is not None and target.known.upper:
+    known, mounts = target.known, _as_it_is(target, options).strategy is Strategy.OVERLAY
+    is_there = known is not None and known.used == Method.OVERLAY and not known.is_unmounted
+    if (known is not None and known.upper) or mounts != is_there:
         raise UsageError(
-            f"there is no plan for space {space!r}: a restore of a view drops all that was changed in it",
-            "`holo list` shows whether something was.",
+            f"there is no plan for space {space!r}: this restore makes it anew, and drops all that was changed in it",
+            f"`holo status {space}` shows what was.",
         )
-    planned = make_plan(read_job(home, target, catalog, carrier, options), dry=True)
+    job = read_job(home, target, catalog, carrier, options)
+    planned = make_plan(job, decide_mount(job) if mounts else None, dry=True)
     return DryRun(space, target.path, *catalog, planned.decision, planned.plan)
+
+
+def _is_mounted(target: Target) -> bool:
+    """Whether the last restore has left a mount, for everybody or for those who work in the space."""
+    return target.known is not None and target.known.used in (Method.OVERLAY, Method.VIEW)
+
+
+def _as_it_is(target: Target, options: Options) -> Options:
+    """A mounted space stays one unless another strategy is asked for."""
+    if _is_mounted(target) and options.strategy is Strategy.SMART:
+        return options._replace(strategy=Strategy.OVERLAY)
+    return options
 
 
 def _link_project(job: Job) -> list[str]:

@@ -50,12 +50,8 @@ def supply_mount(job: Job) -> Done:
     Raises :class:`Conflict` while somebody is in what goes, and :class:`StrategyUnavailable`. Nothing is left then.
     """
     home, target = job.home, job.target
-    if job.contents is not home.library.blobs:
-        raise UsageError("a space of a bundle cannot be mounted", "Import the bundle first.")
-    if job.options.verify:
-        raise UsageError("--verify reads no mounted space", f"Use `holo check --space {target.space}`.")
     layers = Layers(home.spaces.path)
-    decision = _decide(job)
+    decision = decide_mount(job)
     refuse_use(home, target.space, target.path)
     layers.prepare()
     own = os.path.join(layers.spaces, target.space)
@@ -86,8 +82,12 @@ def supply_mount(job: Job) -> Done:
     return Done(decision, _tally(job))
 
 
-def _decide(job: Job) -> Decision:
-    """Whether everybody is to see the space. Raises :class:`StrategyUnavailable`."""
+def decide_mount(job: Job) -> Decision:
+    """Whether everybody is to see the space. Raises :class:`UsageError` and :class:`StrategyUnavailable`."""
+    if job.contents is not job.home.library.blobs:
+        raise UsageError("a space of a bundle cannot be mounted", "Import the bundle first.")
+    if job.options.verify:
+        raise UsageError("--verify reads no mounted space", f"Use `holo check --space {job.target.space}`.")
     decision = Decision(job.options.strategy, Method.OVERLAY)
     if sys.platform == "linux" and not namespaces.has_proc():
         raise StrategyUnavailable(

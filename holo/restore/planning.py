@@ -30,16 +30,16 @@ class Planned(NamedTuple):
     """what the last restore proves about the directories"""
 
 
-def make_plan(job: Job, *, dry: bool = False) -> Planned:
-    """Survey the space, decide how content gets there, and plan.
+def make_plan(job: Job, decision: Decision | None = None, *, dry: bool = False) -> Planned:
+    """Survey the space, decide how content gets there if that is not decided yet, and plan.
 
     What was decided at the last restore is believed until there is a file to make, and in a dry run: an unchanged
     space is verified without trying anything out in it.
     """
     proof = proof_of(job.home.spaces, job.past, job.wanted.load()) if job.past is not None else NO_PROOF
     remembered = _remembered(job)
-    if remembered is None:
-        return _plan_for(job, decide_method(job), proof)
+    if decision is not None or remembered is None:
+        return _plan_for(job, decision or decide_method(job), proof)
     planned = _plan_for(job, remembered, proof)
     if planned.plan.is_empty or dry:
         return planned

@@ -116,6 +116,25 @@ def test_after_the_system_was_started_again(holo: Holo) -> None:
 
 
 @ext4
+def test_a_dry_run_plans_what_a_restore_does(holo: Holo) -> None:
+    space = Path(holo("init", "job", "env", "--strategy", "overlay", "--json").json()["path"])
+    trees.write(space / "lib" / "data.txt", "changed")
+    trees.write(space / "extra", "")
+    for options in ([], ["--strategy", "overlay"]):
+        plan = holo("restore", "job", "--dry-run", *options, "--json").json()
+        assert plan["strategy"]["used"] == "overlay"
+        assert (plan["remove"], plan["files"]) == (["extra"], [{"path": "lib/data.txt", "how": "overlay"}])
+    assert "--verify" in holo("restore", "job", "--dry-run", "--verify", code=2).stderr
+    holo("init", "plain", "env")
+    holo("init", "gone", "env", "--strategy", "overlay")
+    subprocess.run(["umount", holo("list", "--json").json()["spaces"][0]["path"]], check=True)
+    for command in (["job", "--strategy", "copy"], ["plain", "--strategy", "overlay"], ["gone"]):
+        refused = holo("restore", *command, "--dry-run", code=2)
+        assert "makes it anew" in refused.stderr, "not that nothing changes, nor file by file"
+    assert (space / "extra").exists()
+
+
+@ext4
 def test_worktree_gets_no_empty_folder_of_what_is_not_mounted(holo: Holo) -> None:
     app = holo.root / "app"
     trees.write(app / "pyproject.toml", '[project]\nname = "app"\n')
