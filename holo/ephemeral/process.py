@@ -99,7 +99,7 @@ else:
                 os._exit(code)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if code:
-            raise NoOverlayError(namespaces.reason(code))
+            raise NoOverlayError(namespaces.reason(OSError(code, os.strerror(code)), folder))
 
     _PASSED_ON = frozenset(
         {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
@@ -190,7 +190,7 @@ else:
                 over = (lower.layer, lower.tree)
                 namespaces.mount_overlay(OVERLAY, place.path, over, place.upper, place.work, lower.blobs, kind)
             except OSError as error:
-                raise NoOverlayError(namespaces.reason(error.errno or 0)) from None
+                raise NoOverlayError(namespaces.reason(error, place.upper)) from None
 
         def _wait(self) -> int:
             while True:

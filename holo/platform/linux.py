@@ -110,10 +110,14 @@ def can_detect_writers(directory: Directory) -> bool:
     Overlayfs maps the file beneath and lets go of its own (backing_file_mmap in the kernel's fs/backing-file.c).
     """
     try:
-        device = os.fstat(directory).st_dev
-        return (b"%d:%d" % (os.major(device), os.minor(device)), b"overlay") not in _mounted_types()
+        return not is_overlay(os.fstat(directory).st_dev)
     except OSError:  # without /proc; what else is wrong, whoever uses the directory will tell
         return False
+
+
+def is_overlay(device: int) -> bool:
+    """Whether the filesystem with that number (st_dev of a directory) is an overlay. Raises :class:`OSError`."""
+    return (b"%d:%d" % (os.major(device), os.minor(device)), b"overlay") in _mounted_types()
 
 
 def is_entered(path: str) -> bool:

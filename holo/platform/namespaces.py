@@ -194,9 +194,17 @@ def has_proc() -> bool:
     return os.path.lexists("/proc/self")
 
 
-def reason(code: int) -> str:
-    """What to say of an error of a view or a mount: without /proc a file of that is not there."""
-    return "/proc is not mounted" if code == errno.ENOENT and not has_proc() else os.strerror(code)
+def reason(error: OSError, folder: str) -> str:
+    """What to say of an error of a view or a mount whose changes were to go to that folder, or to one below it.
+
+    Without /proc a file of that is not there, and of an overlay over an overlay the kernel says "Invalid argument".
+    """
+    if error.errno == errno.ENOENT and not has_proc():
+        return "/proc is not mounted"
+    with suppress(OSError):
+        if error.errno == errno.EINVAL and linux.is_overlay(os.stat(folder).st_dev):
+            return "no overlay can lie on another: keep HOLO_HOME on a volume, not among the container's own files"
+    return error.strerror or str(error)
 
 
 def may_mount() -> bool:

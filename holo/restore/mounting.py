@@ -11,6 +11,7 @@ Of a view (:mod:`holo.trees.views`) all this is made as well, but whoever works 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from holo import platform
 from holo.checkout.proof import stamp_before
 from holo.checkout.strategy import Decision, Method
 from holo.checkout.tally import Tally
-from holo.errors import Conflict, StrategyUnavailable, UsageError, os_errors_as
+from holo.errors import Conflict, StrategyUnavailable, UsageError, hints, os_errors_as
 from holo.home import Home
 from holo.relocation.project import shared_project
 from holo.remove import remove_at
@@ -29,17 +30,18 @@ from holo.restore.job import Done, Job
 from holo.restore.marks import marked, record_of
 from holo.trees.lower import Lower, NoOverlayError, hold_tree, make_layer, make_upper
 from holo.trees.overlay import SPACE, Layers
-from holo.trees.stubs import attributes
+from holo.trees.stubs import attributes, why_not_for_all
 from holo.trees.views import LAYER, UPPER, is_in_use, why_none
 from holo.walk import make_folders, open_directory, real_place
 
 if sys.platform == "linux":
     from holo.platform import namespaces
 
-_WAYS_OUT = (
-    "Only root with CAP_SYS_ADMIN can mount a space for everybody (in a container: one that was given it). "
-    "Use `holo run --ephemeral`, or another strategy."
-)
+_NOT_ALLOWED = os.strerror(errno.EPERM)
+
+_RIGHTS = "Only root with CAP_SYS_ADMIN can mount a space for everybody (in a container: one that was given it)."
+
+_WAYS_OUT = "Use `holo run --ephemeral`, or another strategy."
 
 _NOT_FOR_ALL = "not everybody can see it (Operation not permitted), only `holo run` and `holo shell` do"
 
@@ -97,17 +99,24 @@ def decide_mount(job: Job) -> Decision:
     if sys.platform == "linux" and namespaces.may_mount():
         return decision
     if job.options.strict:
-        raise _unavailable(job.target.path, "Operation not permitted")
+        raise _unavailable(job.target.path, _NOT_ALLOWED)
     return decision._replace(used=Method.VIEW, reason=_NOT_FOR_ALL)
 
 
 def _make(job: Job, decision: Decision, folder: str, held: ExitStack) -> tuple[Lower, list[str]]:
     """Make what the space is mounted over, and where its changes go. Returns warnings as well."""
     home, is_view = job.home, decision.used is Method.VIEW
+
+    def try_out(folder: str) -> None:
+        why = (why_none if is_view else why_not_for_all)(os.path.join(folder, "try"))
+        if why is not None:
+            raise NoOverlayError(why)
+
     make_folders(folder)
-    if is_view and (why := why_none(os.path.join(folder, "try"))):
-        raise NoOverlayError(why)
-    lower = Lower(os.path.join(folder, LAYER), *hold_tree(home, job.catalog, job.wanted.load, folder, held))
+    if is_view:  # it is mounted only when somebody works in it
+        try_out(folder)
+    tree = hold_tree(home, job.catalog, job.wanted.load, folder, held, before_copying=try_out)
+    lower = Lower(os.path.join(folder, LAYER), *tree)
     os.mkdir(lower.layer, 0o700)
     here, project = job.target.path, job.wanted.project.root
     warnings = make_layer(home.library, job.wanted.part, lower.layer, here, project, home.workers)
@@ -120,8 +129,9 @@ def _make(job: Job, decision: Decision, folder: str, held: ExitStack) -> tuple[L
     return lower, warnings
 
 
-def _unavailable(path: str, why: str | None, whom: str = "for everybody") -> StrategyUnavailable:
-    return StrategyUnavailable(f"cannot mount the space {path} {whom}: {why}", _WAYS_OUT)
+def _unavailable(path: str, why: str, whom: str = "for everybody") -> StrategyUnavailable:
+    hint = hints(_RIGHTS if why == _NOT_ALLOWED else None, _WAYS_OUT)
+    return StrategyUnavailable(f"cannot mount the space {path} {whom}: {why}", hint)
 
 
 def _mount(job: Job, decision: Decision, lower: Lower, folder: str) -> None:
@@ -148,7 +158,7 @@ def _mount(job: Job, decision: Decision, lower: Lower, folder: str) -> None:
             except OSError as error:
                 if is_new:
                     remove_at(target.path)
-                raise _unavailable(target.path, error.strerror) from None
+                raise _unavailable(target.path, namespaces.reason(error, folder)) from None
         with platform.closing(open_directory(target.path)) as root:
             stamp = stamp_before(platform.status(root, "").st_ctime_ns, record.times)
             spaces.save(record.finished(stamp, platform.identity(root), "", 0))

@@ -76,7 +76,7 @@ def why_not_for_all(folder: str) -> str | None:
             namespaces.mount_overlay(OVERLAY, target, (lower,), upper, work)
             namespaces.unmount(target)
         except OSError as error:
-            return namespaces.reason(error.errno or 0)
+            return namespaces.reason(error, folder)
         finally:
             remove_at(folder)
         return None
@@ -102,7 +102,7 @@ def why_not_mounted(folder: str) -> str | None:
             remove_at(folder)
         if code in _PASSING:
             raise OSError(code, os.strerror(code), folder)
-        return namespaces.reason(code) if code else None
+        return namespaces.reason(OSError(code, os.strerror(code)), os.path.dirname(folder)) if code else None
     return _ONLY_LINUX
 
 

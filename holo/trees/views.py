@@ -104,7 +104,7 @@ def _refused(space: Space, error: OSError | NoOverlayError) -> HoloError:
         )
     what = str(error)
     if sys.platform == "linux" and isinstance(error, OSError):
-        what = namespaces.reason(error.errno or 0)
+        what = namespaces.reason(error, space.upper)
     return Conflict(f"cannot enter the space {space.path}: {what}", f"What was changed in it is in {space.upper}.")
 
 
@@ -127,7 +127,7 @@ else:
                 os.mkdir(path)
             _Child(folder, target, Lower(layer, tree)).end()
         except OSError as error:
-            return namespaces.reason(error.errno or 0)
+            return namespaces.reason(error, folder)
         finally:
             remove_at(folder)
         return None

@@ -16,6 +16,7 @@ from support import compare, trees
 from support.cli import Holo
 from support.filesystems import Filesystem
 from support.forks import ForkedHolo, Forks, User
+from support.machines import Machine
 from support.repositories import ADA, repository
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts spaces")
@@ -242,6 +243,31 @@ def test_a_mount_that_is_refused_leaves_nothing(
         assert "CAP_SYS_ADMIN" in done.stderr
     assert left(holo) == []
     assert [*(holo.holotree / ".spaces").glob("job.*")] in ([], [holo.holotree / ".spaces" / "job.lock"])
+
+
+@pytest.mark.parametrize("filesystem", ["tmpfs"], indirect=True)
+@pytest.mark.parametrize("user", [None, User(1001)])
+def test_home_among_the_files_of_a_container(filesystem: Filesystem, forks: Forks, user: User | None) -> None:
+    """All that is on no volume is on an overlay, and no other can lie on that."""
+    for name in ("lower", "upper", "work", "merged"):
+        (filesystem.root / name).mkdir()
+    options = ",".join(f"{name}dir={filesystem.root / name}" for name in ("lower", "upper", "work"))
+    merged = filesystem.root / "merged"
+    subprocess.run(["mount", "-t", "overlay", "container", "-o", options, merged], check=True)
+    try:
+        holo = Machine(merged, forks, user)
+        trees.small(merged / "tree")
+        holo("record", merged / "tree", "--name", "env")
+        failed = holo("init", "job", "env", "--strategy", "overlay", code=1)
+        assert "no overlay can lie on another: keep HOLO_HOME on a volume" in failed.stderr
+        assert "CAP_SYS_ADMIN" not in failed.stderr
+        assert not [*holo.holotree.glob(".ephemeral-*/*/*")], "not even the tree, which is a copy of all"
+        done = holo("run", "--ephemeral", "--catalog", "env", "--space", "job", "--", "true")
+        assert "keep HOLO_HOME on a volume" in done.stderr
+        for name in ("view", "stubs", *(() if user else ("overlay",))):
+            assert "keep HOLO_HOME on a volume" in holo("doctor", "--json").json()["capabilities"][name]["reason"]
+    finally:
+        subprocess.run(["umount", merged], check=True)
 
 
 @ext4
