@@ -394,17 +394,21 @@ class Hololib:
         def save(root: Directory, path: str) -> None:
             from holo.record import record as record_tree
 
-            with self._using_library():
-                # A socket or a fifo that the command left is no reason to lose its result.
-                record_tree(
-                    self.home.library,
-                    path,
-                    keep,
-                    root=root,
-                    skip_special=True,
-                    project=environment.project or None,
-                    workers=self.home.workers,
-                )
+            try:
+                with self._using_library():
+                    # A socket or a fifo that the command left is no reason to lose its result.
+                    record_tree(
+                        self.home.library,
+                        path,
+                        keep,
+                        root=root,
+                        skip_special=True,
+                        project=environment.project or None,
+                        workers=self.home.workers,
+                    )
+            except HoloError as error:
+                message = f"what the command left could not be kept, and is gone: {error.message}"
+                raise type(error)(message, error.remedy, error.left) from error
 
         self.home.spaces.mark_used(environment.space)
         with self._explained(command):

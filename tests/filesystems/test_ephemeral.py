@@ -622,6 +622,19 @@ def test_the_result_becomes_a_catalog(home: Home) -> None:
 
 @local
 @as_user
+def test_a_result_that_cannot_be_kept_is_called_lost(home: Home) -> None:
+    names = home.home / "hololib" / "names"
+    script = f"cd $HOLO_SPACE_PATH; echo new > new; mv {names} {names}-away; touch {names}"
+    failed = home("run", "--ephemeral", "--space", "web", "--keep", "saved", "--", "sh", "-c", script, code=1)
+    assert "what the command left could not be kept, and is gone: cannot " in failed.stderr
+    names.unlink()
+    names.with_name("names-away").rename(names)
+    assert home.spaces() == ["web"]
+    assert home.left() == []
+
+
+@local
+@as_user
 def test_ctrl_c_when_the_command_has_ended_costs_nothing(home: Home) -> None:
     """Its result is kept, and the exit code is its own, while what it left running is being ended."""
     pid = home.root / "pid"
