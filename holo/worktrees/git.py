@@ -159,7 +159,7 @@ def refuse_locked(checkout: Checkout, arguments: Sequence[str]) -> int:
 
 def new_files(worktree: str, *paths: str) -> list[str]:
     """The files in a worktree, or at or below paths in it, that git neither tracks nor ignores."""
-    told = run(worktree, "status", "--porcelain", "-z", "--untracked-files=all", "--", *paths)
+    told = run(worktree, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths)
     return [os.path.join(worktree, line[3:]) for line in told.split("\0") if line.startswith("?? ")]
 
 
@@ -184,7 +184,7 @@ def refuse_changed(checkout: Checkout, arguments: Sequence[str], own: Callable[[
     modules = run(checkout.path, "rev-parse", "--git-path", "modules").removesuffix("\n")
     if os.path.isdir(os.path.join(checkout.path, modules)):
         raise Conflict(f"the worktree {checkout.path} contains submodules", hint)
-    told = run(checkout.path, "status", "--porcelain", "-z", "--ignore-submodules=none").split("\0")
+    told = run(checkout.path, "status", "--porcelain", "-z", "--no-renames", "--ignore-submodules=none").split("\0")
     changed = [line[3:] for line in told if line and not line.startswith("?? ")]
     if not changed and any(told):
         kept = own()

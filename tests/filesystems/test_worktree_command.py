@@ -465,6 +465,13 @@ def test_settings_that_make_no_sense(holo: Holo, app: Path) -> None:
     assert not (holo.root / "feature").exists()
 
 
+def test_what_was_renamed_is_named_whole(holo: Holo, app: Path) -> None:
+    git(app, "worktree", "add", "--quiet", "../feature")
+    git(holo.root / "feature", "mv", "pyproject.toml", "other.toml")
+    said = holo("worktree", "remove", "../feature", cwd=app, code=1).stderr
+    assert "or new files: other.toml, pyproject.toml\n" in said
+
+
 def test_removing(holo: Holo, app: Path) -> None:
     write(app / "tree" / "file", "x")
     git(app, "worktree", "add", "--quiet", "../feature")
