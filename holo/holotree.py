@@ -505,10 +505,12 @@ class Holotree:
         above = [os.path.realpath(folder)]
         while (parent := os.path.dirname(above[-1])) != above[-1]:
             above.append(parent)
-        ends = [f'{place}"'.encode() for place in PLACES] + [json.dumps(path)[1:].encode() for path in above]
+        # Where symlinks lead, only the last name is the same: a space itself is none.
+        lasts = {os.path.basename(path) for path in above}
+        ends = [f'{place}"'.encode() for place in PLACES] + [json.dumps(f"/{last}")[1:].encode() for last in lasts]
         placed: dict[str, Space] = {}
         for name in self.names():
-            if not (self.default_path(name) in above or self._may_end(name, ends)):
+            if not (os.path.basename(self.default_path(name)) in lasts or self._may_end(name, ends)):
                 continue
             with suppress(OthersSpace):
                 space = self.find_anyhow(name)

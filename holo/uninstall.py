@@ -210,7 +210,9 @@ def _remove_folders(library: Library, tree: Holotree, report: UninstallReport) -
             os.rmdir(path)
         except OSError as error:
             if not paths_in(path) and os.path.lexists(path):
-                report.left[path] = f"it is empty, but {error.strerror}"
+                is_link = os.path.islink(path)
+                why = f"a symlink to {os.path.realpath(path)}" if is_link else error.strerror
+                report.left[path] = f"it is empty, but {why}"
 
 
 def _is_shared(path: str) -> bool:

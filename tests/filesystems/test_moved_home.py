@@ -39,8 +39,8 @@ class Homes:
         self.source = trees.small(root / "source")
         self.out = root / "out"
 
-    def __call__(self, home: str, *arguments: Any, code: int = 0) -> Result:
-        return self.forks(*arguments, code=code, env=self.environment(home), cwd=self.root)
+    def __call__(self, home: str, *arguments: Any, code: int = 0, cwd: Path | None = None) -> Result:
+        return self.forks(*arguments, code=code, env=self.environment(home), cwd=cwd or self.root)
 
     def environment(self, home: str) -> dict[str, str]:
         return {
@@ -164,6 +164,22 @@ def test_a_home_with_two_paths_is_one(homes: Homes) -> None:
     homes("another-way", "restore", "--space", "s")
     assert homes.says("another-way") == str(homes.path("another-way"))
     assert homes.says("a") == str(homes.path("another-way"))
+
+
+@local
+def test_in_a_home_behind_a_symlink_the_folder_tells_the_space(homes: Homes) -> None:
+    """The current folder is a real path, the record names the one through the symlink."""
+    for name in ("home", "other"):
+        (homes.folder / f"real-{name}").mkdir()
+        (homes.folder / name).symlink_to(f"real-{name}")
+    homes.make("home")
+    to = homes.folder / "other" / "env"
+    homes("home", "init", "t", "app", "--to", to)
+    for name, path in (("s", homes.path("home")), ("t", to)):
+        assert homes("home", "status", "--json", cwd=(path / "lib").resolve()).json()["space"] == name
+    homes("home", "delete", "t")
+    left = homes("home", "uninstall", "--yes", "--json").json()["left"]
+    assert "a symlink to" in {item["path"]: item["why"] for item in left}[str(homes.folder / "home")]
 
 
 @local
