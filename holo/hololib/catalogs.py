@@ -9,13 +9,14 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holo import digest as digests
 from holo import platform
 from holo.errors import (
     CatalogInvalid,
+    Conflict,
     HoloError,
     IntegrityError,
     NotFound,
@@ -327,19 +328,30 @@ class Catalogs:
         return names + [digest for digest in sorted(self.digests() - known) if is_damaged(self.read, digest)]
 
     def remove(self, reference: str) -> CatalogRef:
-        """Remove a catalog by name or digest prefix: the name, and the catalog when no other name means it."""
+        """Remove a catalog by name or digest prefix: the name, and the catalog when no other name means it.
+
+        Raises :class:`Conflict` for another user's.
+        """
         found = name, digest = self.resolve(reference)
         names = self.names_of(digest)
-        if names in ([], [name]):
-            self.forget(digest)
-        else:
-            unlink(self.name_path(name))
+        path = self.name_path(name) if name in names else self.path(digest)
+        try:
+            if names in ([], [name]):
+                self.forget(digest)
+            else:
+                unlink(path)
+        except HoloError as error:
+            if isinstance(error.__cause__, PermissionError) and is_others(path):
+                message = f"the catalog {reference!r} is another user's: {path}"
+                raise Conflict(message, "Only they or root can remove it.") from error
+            raise
         return found
 
     def forget(self, *digests: str) -> None:
         """Remove catalogs with all their names and their golden trees, unless those are another user's.
 
-        The names go first, also after a power cut: a name without its catalog means that the catalog was lost.
+        The names go first, also after a power cut: a name without its catalog means that the catalog was lost. If a
+        user has given a name to what another had recorded before, only that name goes.
         """
         names, marks = self.meanings(), defaultdict[str, list[str]](list)
         for mark in names_in(os.path.join(self._library, "used")):
@@ -348,7 +360,8 @@ class Catalogs:
             for name in names.get(digest, ()):
                 unlink(self.name_path(name))
             self._sync("names")
-            unlink(self.path(digest))
+            with leaving_others() if digest in names else nullcontext():
+                unlink(self.path(digest))
             self.sync()
             with leaving_others():
                 unlink(self.signature_path(digest))

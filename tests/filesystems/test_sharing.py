@@ -201,11 +201,25 @@ def test_name_belongs_to_the_user_who_took_it_first(shared: Shared) -> None:
     ):
         assert "another user" in shared(BOB, *command, code=1).stderr
     assert shared(BOB, "list").stdout.count("\n") == 1
-    assert shared(BOB, "catalogs", "--remove", "app", code=1).stderr.startswith("error: ")
+    assert "'app' is another user's" in shared(BOB, "catalogs", "--remove", "app", code=1).stderr
     shared.is_right(ADA, "user", shared.tree(ADA))
     shared(ADA, "restore")
     shared(BOB, "init", "bobs", "app")
     assert "cannot be restored any more: bobs, user\n" in shared(ADA, "catalogs", "app", "--remove").stderr
+
+
+def test_a_name_of_ones_own_for_anothers_catalog_goes_alone(shared: Shared) -> None:
+    digest = shared(ADA, "record", shared.tree(ADA), "--name", "app", "--json").json()["digest"]
+    bundle = shared.folder(ADA) / "app.holo"
+    shared(ADA, "export", "app", "-o", bundle)
+    shared(BOB, "import", bundle, "--name", "bobs")
+    shared(ADA, "catalogs", "--remove", "app")
+    shared(BOB, "catalogs", "--remove", "bobs")
+    (left,) = shared(BOB, "catalogs", "--json").json()["catalogs"]
+    assert (left["name"], left["digest"]) == (None, digest)
+    assert "is another user's" in shared(BOB, "catalogs", "--remove", digest, code=1).stderr
+    shared(ADA, "catalogs", "--remove", digest)
+    assert shared(BOB, "catalogs", "--json").json()["catalogs"] == []
 
 
 def test_signature_belongs_to_the_user_who_signed_first(shared: Shared) -> None:
