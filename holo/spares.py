@@ -31,8 +31,8 @@ from holo.trees.spares import Spares, is_reachable, wanted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_NEEDLESS = frozenset({Method.SNAPSHOT, Method.HARDLINK, Method.OVERLAY})
-"""Methods whose trees are no spares: a snapshot or a mount is as fast, and hardlinks are not private."""
+_WITHOUT = frozenset({Strategy.HARDLINK, Strategy.OVERLAY})
+"""Strategies that take no spare: its files would not be shared as they want it."""
 
 
 class SpareDetails(NamedTuple):
@@ -105,7 +105,12 @@ def keep(
     Raises :class:`Conflict` where spares are of no use, and every other :class:`HoloError`.
     """
     spares = Spares(home.spaces)
-    if count and not _is_of_use(home, catalog.digest):
+    if count and strategy in _WITHOUT:
+        raise Conflict(
+            f"a spare of {catalog.name} would be of no use: new spaces are made by the strategy {strategy.value}",
+            "`holo settings` shows who says so. smart, reflink and copy take spares.",
+        )
+    if count and not _is_of_use(home, catalog.digest, strategy):
         raise Conflict(
             f"a spare of {catalog.name} would be of no use: here a new space is one snapshot", "It is as fast as that."
         )
@@ -139,7 +144,7 @@ def _make_lacking(
     on_progress: Callable[[int, int], object] | None,
 ) -> None:
     _drop_surplus(spares, catalog.digest, count)
-    for name in spares.unfinished(catalog.digest):
+    for name in _to_do_again(spares, strategy, catalog.digest):
         with suppress(InUseError, CannotLockError):  # somebody is making it
             _make(home, spares, name, catalog.digest, strategy, on_progress)
     # Somebody else may say at the same time that fewer are to be kept.
@@ -152,7 +157,7 @@ def _make_lacking(
 def start(home: Home, strategy: Strategy, min_free: int | None) -> bool:
     """Start to make the spares that lack in the background; returns whether any does."""
     try:
-        if not any(_has_room(home, digest, min_free) for _, digest in _todo(home)):
+        if not any(_has_room(home, digest, min_free) for _, digest in _todo(home, strategy)):
             return False
         each = "auto" if home.spares is None else str(home.spares)
         free = "" if min_free is None else str(min_free)
@@ -183,25 +188,33 @@ def _fill_alone(home: Home, strategy: Strategy, min_free: int | None) -> None:
 
 
 def _fill(home: Home, spares: Spares, strategy: Strategy, min_free: int | None) -> None:
-    for name, digest in _todo(home):
+    for name, digest in _todo(home, strategy):
         if _has_room(home, digest, min_free):
             with suppress(InUseError, CannotLockError):
                 _make(home, spares, name, digest, strategy, None)
 
 
-def _todo(home: Home) -> Iterator[tuple[str, str]]:
-    """Names and digests of the spares to make: first unfinished ones, with no digest, then those that lack."""
+def _todo(home: Home, strategy: Strategy) -> Iterator[tuple[str, str]]:
+    """Names and digests of the spares to make: first those that are there, with no digest, then those that lack."""
     spares = Spares(home.spaces)
-    yield from ((name, "") for name in spares.unfinished())
-    yield from ((name, "") for name in spares.ready() if not spares.is_proven(spares.find_anyhow(name)))
+    yield from ((name, "") for name in _to_do_again(spares, strategy))
     for digest, count in wanted(home).items():
-        if _is_of_use(home, digest):
+        if _is_of_use(home, digest, strategy):
             yield from ((spares.new_name(digest), digest) for _ in range(count - len(spares.all(digest))))
 
 
-def _is_of_use(home: Home, digest: str) -> bool:
+def _to_do_again(spares: Spares, strategy: Strategy, digest: str = "") -> Iterator[str]:
+    """The spares that no space takes as they are: unfinished, of another boot, or made by another strategy."""
+    yield from spares.unfinished(digest)
+    for name in spares.ready(digest):
+        record = spares.find_anyhow(name)
+        if record is None or record.requested != strategy.value or not spares.is_proven(record):
+            yield name
+
+
+def _is_of_use(home: Home, digest: str, strategy: Strategy) -> bool:
     """Whether spares of a catalog save time, as no snapshot does, and cost no data if that is demanded."""
-    if digest in golden_trees(home.library.path):
+    if strategy in _WITHOUT or digest in golden_trees(home.library.path):
         return False
     if home.spares is not None or digest in Spares(home.spaces).wishes():
         return True
@@ -226,8 +239,6 @@ def _make(
 ) -> bool:
     """Make a spare, or complete one that is still wanted; ``False``: it could not be one, and is gone."""
     spares.prepare()
-    if strategy in (Strategy.HARDLINK, Strategy.OVERLAY):
-        strategy = Strategy.SMART
     here = home._replace(spaces=spares, spares=0)
     with ExitStack() as locks:
         locks.enter_context(spares.lock(name, wait=False))
@@ -236,7 +247,7 @@ def _make(
         known = spares.find_anyhow(name)
         if known is not None:
             digest = known.digest
-        if not _may_be_kept(home, known, digest):
+        if not _may_be_kept(home, known, digest, strategy):
             spares.drop(name)
             return True
         catalog = CatalogRef(home.library.catalogs.name_of(digest), digest)
@@ -248,7 +259,7 @@ def _make(
                 raise type(error)(error.message, error.remedy, "Nothing was made.") from error
             raise
         is_inexact = bool(done.tally.divided or done.tally.lost)  # each space is to say so of itself
-        if done.decision.used in _NEEDLESS or is_inexact:
+        if done.decision.used is Method.SNAPSHOT or is_inexact:
             spares.drop(name)
             return False
         spares.finish(name, home.library.catalogs.load(digest))
@@ -257,9 +268,9 @@ def _make(
     return True
 
 
-def _may_be_kept(home: Home, known: Space | None, digest: str) -> bool:
+def _may_be_kept(home: Home, known: Space | None, digest: str, strategy: Strategy) -> bool:
     """Whether a spare is still wanted, and nobody can still write to the tree, if a space had it before."""
-    if digest not in wanted(home) or not _is_of_use(home, digest):
+    if digest not in wanted(home) or not _is_of_use(home, digest, strategy):
         return False
     if known is None or known.made_for == known.path or not is_there(known.path):
         return True

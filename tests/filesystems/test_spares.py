@@ -40,9 +40,9 @@ def ready(holo: Holo) -> list[dict[str, Any]]:
     return [spare for spare in holo("spares", "--json").json()["spares"] if spare["state"] == "ready"]
 
 
-def fill(holo: Holo, each: str = "0") -> None:
+def fill(holo: Holo, each: str = "0", strategy: str = "smart") -> None:
     """What a command leaves to a process in the background, to its end. Another one may be at it."""
-    command = [sys.executable, "-m", "holo.spares", holo.home, "auto", "smart", each, ""]
+    command = [sys.executable, "-m", "holo.spares", holo.home, "auto", strategy, each, ""]
     for _ in range(2):
         subprocess.run([*holo.launcher, *command], check=True, env=holo.environment())
         eventually(lambda: not is_held(spares_of(holo).filling))
@@ -264,6 +264,33 @@ def test_only_a_spare_of_the_same_strategy_counts(holo: Holo, source: Path) -> N
         for options in (["--strategy", "copy"], ["--strategy", "hardlink"], ["--verify"]):
             assert "spare" not in init(holo, "-".join(options).strip("-"), *options)
         assert init(holo, "one")["spare"] is True
+
+
+@one_disk
+@pytest.mark.parametrize("strategy", ["hardlink", "overlay"])
+def test_a_strategy_that_takes_no_spare_keeps_none(holo: Holo, source: Path, strategy: str) -> None:
+    """A spare is a full copy here, and would lie there for nothing."""
+    holo.settings.write_text(f"holotree: {{restoration-strategy: {strategy}, spares: 2}}\n")
+    refused = holo("spares", "env", "--keep", "1", code=1)
+    assert f"new spaces are made by the strategy {strategy}" in refused.stderr
+    fill(holo, "2", strategy)
+    assert spares_of(holo).all() == []
+
+
+@pytest.mark.parametrize("filesystem", ["xfs"], indirect=True)
+def test_spares_follow_the_strategy(holo: Holo, source: Path) -> None:
+    holo("spares", "env", "--keep", "2")
+    names = {spare["name"] for spare in ready(holo)}
+    holo.settings.write_text("holotree: {restoration-strategy: copy}\n")
+    holo("spares", "env", "--keep", "2")
+    assert {spare["name"] for spare in ready(holo)} == names
+    with nothing_filled(holo):
+        assert init(holo, "one")["spare"] is True
+    holo.settings.write_text("")
+    fill(holo)
+    with nothing_filled(holo):
+        assert init(holo, "two")["spare"] is True
+        assert is_whole(holo, "two")
 
 
 @one_disk
