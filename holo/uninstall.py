@@ -30,7 +30,7 @@ from holo.restore import delete
 from holo.space import Space
 from holo.trees.overlay import Layers
 from holo.trees.spares import Spares
-from holo.trees.views import is_in_use
+from holo.trees.views import refuse_inside
 
 _FIRST = ("names", "catalog", "used", "builds")
 """Without them the rest of the library is garbage."""
@@ -108,8 +108,8 @@ def _rest_of_commands(library: Library, tree: Holotree) -> set[str]:
             "Run it again when the command in there has ended.",
         )
     for space in tree.spaces():
-        if space.upper and is_in_use(space.path):
-            raise Conflict(f"commands run in space {space.name!r}", "Run it again when they have ended.")
+        if space.upper:
+            refuse_inside(space.name, space.path)
     builds = running_builds(library, tree)
     for path, is_running in builds.items():
         if is_running:

@@ -143,17 +143,27 @@ def processes_with(path: str, source: str) -> Iterator[tuple[int, str]]:
     Its source is, or begins with, ``source``. Of each namespace but this process's own one process is named. None where
     /proc does not tell.
     """
-    known, user = set[str](), os.geteuid()
+    known = set[str]()
     with suppress(OSError):
         known.add(own_mounts())
+    for process, namespace in mount_namespaces():
+        if namespace not in known:
+            known.add(namespace)
+            with suppress(OSError):  # it has ended
+                if (linux.source_at(path, str(process)) or "").startswith(source):
+                    yield process, namespace
+
+
+def mount_namespaces() -> Iterator[tuple[int, str]]:
+    """The processes of this user, and the mount namespace of each; none where /proc does not tell."""
+    user = os.geteuid()
+    with suppress(OSError):
         for entry in os.listdir("/proc"):
             if entry.isdigit():
                 with suppress(OSError):  # it has ended, or is another user's
                     namespace = os.readlink(f"/proc/{entry}/ns/mnt")
-                    if namespace not in known and _user_of(entry) == user:
-                        known.add(namespace)
-                        if (linux.source_at(path, entry) or "").startswith(source):
-                            yield int(entry), namespace
+                    if _user_of(entry) == user:
+                        yield int(entry), namespace
 
 
 def own_mounts() -> str:

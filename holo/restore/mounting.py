@@ -31,7 +31,7 @@ from holo.restore.marks import marked, record_of
 from holo.trees.lower import Lower, NoOverlayError, hold_tree, make_layer, make_upper
 from holo.trees.overlay import SPACE, Layers
 from holo.trees.stubs import attributes, why_not_for_all
-from holo.trees.views import LAYER, UPPER, is_in_use, why_none
+from holo.trees.views import LAYER, UPPER, refuse_inside, why_none
 from holo.walk import make_folders, open_directory, real_place
 
 if sys.platform == "linux":
@@ -170,8 +170,7 @@ def _uncovered(home: Home, space: str, path: str) -> Iterator[None]:
     with home.spaces.try_lock_mount_point(space) as is_free:
         if not is_free:
             refuse_covered(path)
-        if is_in_use(path):
-            raise Conflict(f"commands of space {space!r} run in its view at {path}", "Try again when they have ended.")
+        refuse_inside(space, path)
         yield
 
 

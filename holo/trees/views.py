@@ -46,11 +46,17 @@ _PATIENCE = 5.0
 UPPER, LAYER = "upper", "layer"
 
 
-def is_in_use(path: str) -> bool:
-    """Whether some process of this user is in a view at ``path``, or in a namespace that was made in there."""
+def refuse_inside(space: str, path: str) -> None:
+    """Raise :class:`Conflict` if processes of this user are in a view at ``path``, or in a namespace made in there."""
     if sys.platform == "linux":
-        return any(namespaces.processes_with(real_place(path), VIEW))
-    return False
+        views = {namespace for _, namespace in namespaces.processes_with(real_place(path), VIEW)}
+        found = namespaces.mount_namespaces() if views else ()
+        inside = sorted(process for process, namespace in found if namespace in views)
+        if inside:
+            raise Conflict(
+                f"commands of space {space!r} run in its view at {path}",
+                f"Try again when they have ended. `ps -p {','.join(map(str, inside[:20]))}` shows them.",
+            )
 
 
 def enter(home: Home, space: Space) -> Space:

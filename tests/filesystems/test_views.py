@@ -160,7 +160,7 @@ def test_what_is_in_use_stays(ada: Machine, forks: Forks) -> None:
             ["uninstall", "--yes"],
         ):
             refused = ada(*command, code=1)
-            assert "when they have ended" in refused.stderr, command
+            assert f"when they have ended. `ps -p {there.process}` shows them." in refused.stderr, command
         ada("gc")
         ada("check", "--repair")
         assert is_pristine(ada, there)
@@ -173,7 +173,7 @@ def test_what_is_in_use_stays(ada: Machine, forks: Forks) -> None:
         eventually(lambda: os.readlink(f"/proc/{sandbox}/ns/mnt") != first.namespace)
         assert first.namespace == second.namespace
     try:
-        assert "in its view" in ada("restore", "job", code=1).stderr
+        assert f"`ps -p {sandbox}`" in ada("restore", "job", code=1).stderr
         ada.tune["holo.trees.views._PATIENCE"] = 0.1
         assert "does not see" in ada("run", "job", "--", "true", code=1).stderr
     finally:
