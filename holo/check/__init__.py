@@ -52,7 +52,7 @@ from holo.signatures import CATALOG, Trust, catalog_statement, is_signature
 from holo.space import Space
 from holo.transport.direct import carrier_of_space
 from holo.trees.held import is_whole, remove_held
-from holo.trees.overlay import Layers
+from holo.trees.overlay import OVERLAY, Layers
 from holo.trees.spares import Spares
 from holo.workers import pool
 
@@ -240,7 +240,7 @@ class _Check:
             self._report.spaces += 1
         for path in folders:
             # An empty one is where a throw-away environment appears to one command, or a restore has just begun.
-            if path not in known and os.path.isdir(path) and os.listdir(path):
+            if path not in known and os.path.isdir(path) and os.listdir(path) and not _is_throw_away(path):
                 self._note("record", path, "nothing is known of this space: make it again with --force, or remove it")
 
     def _has_lost_its_record(self, name: str) -> bool:
@@ -568,6 +568,13 @@ class _Check:
 def _listed(names: Collection[str]) -> str:
     first = min(names)
     return first if len(names) == 1 else f"{first} and {len(names) - 1} more"
+
+
+def _is_throw_away(path: str) -> bool:
+    """Whether it is the throw-away environment that this command runs in."""
+    with suppress(OSError):  # no /proc
+        return platform.source_at(os.path.realpath(path)) == OVERLAY
+    return False
 
 
 def _what(error: HoloError | OSError, path: str, damaged: str) -> str:

@@ -578,6 +578,7 @@ def test_commands_of_holo_inside(home: Home) -> None:
     holo = f"PYTHONPATH={Path(__file__).parents[2]} {sys.executable} -m holo"
     for command in ("restore --space web", "delete --space web", "init --space web env"):
         assert "throw-away environment" in home.ephemeral("sh", "-c", f"{holo} {command}", code=1).stderr
+    home("run", "--ephemeral", "--catalog", "env", "--space", "new", "--", "sh", "-c", f"{holo} check")
     nested = (
         "cd $HOLO_SPACE_PATH; echo 1 > file; {} run --ephemeral -- sh -c 'ls; echo 2 > file; exit 4'; echo $?; cat file"
     )
