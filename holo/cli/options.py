@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Annotated, Optional
 
 import typer
@@ -77,6 +78,17 @@ Unfit = Annotated[
     bool, typer.Option("--force", help="Also use a space whose last restore is unfinished, or whose Python is gone.")
 ]
 KeepSetid = Annotated[bool, typer.Option("--keep-setid", help="Keep setuid and setgid bits.")]
+
+
+def number(option: str) -> Callable[[str], int]:
+    """How to read the number of an option. Typer says of a word that it "is not a valid int range"."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and len(text) < 10):
+            raise UsageError(f"{option} must be a number from 0 up, not {text!r}")
+        return int(text)
+
+    return parse
 
 
 def one_name(argument: str | None, option: str | None) -> str | None:

@@ -517,7 +517,8 @@ def test_wrong_size_is_refused(text: str) -> None:
 @local
 def test_wrong_usage_is_refused(holo: Holo) -> None:
     assert "20XB" in holo("gc", "--max-size", "20XB", code=2).stderr
-    holo("gc", "--keep-last", "-1", code=2)
+    for wrong in ("-1", "1.5", "x", ""):
+        assert "must be a number from 0 up" in holo("gc", "--keep-last", wrong, code=2).stderr
     holo("gc", "--keep-days", "x", code=2)
     with pytest.raises(UsageError):
         Hololib(holo.home).gc(keep_days=-1)

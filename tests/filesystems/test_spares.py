@@ -348,6 +348,7 @@ def test_fewer_are_kept_and_none(holo: Holo, source: Path) -> None:
     assert not any(path.exists() for path in paths)
     assert holo("spares", "--keep", "1", code=2).stderr.startswith("error: --keep needs a catalog")
     assert "no catalog" in holo("spares", "nothing", "--keep", "1", code=1).stderr
+    assert "--keep must be a number from 0 up, not 'x'" in holo("spares", "env", "--keep", "x", code=2).stderr
 
 
 @one_disk

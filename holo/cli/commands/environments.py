@@ -28,6 +28,7 @@ from holo.cli.options import (
     Verbose,
     Verify,
     Yes,
+    number,
     one_name,
     space_and_source,
 )
@@ -198,7 +199,12 @@ def spares(
     ] = None,
     keep: Annotated[
         Optional[int],
-        typer.Option("--keep", metavar="N", min=0, help="Make spares until there are N, and keep N from now on."),
+        typer.Option(
+            "--keep",
+            metavar="N",
+            parser=number("--keep"),
+            help="Make spares until there are N, and keep N from now on.",
+        ),
     ] = None,
     shown: Progress = Form.AUTO,
     quiet: Quiet = False,

@@ -9,7 +9,7 @@ import typer
 
 from holo.cli.app import command
 from holo.cli.listing import Order
-from holo.cli.options import Json, Measure, Progress, Quiet, Sort, Stale
+from holo.cli.options import Json, Measure, Progress, Quiet, Sort, Stale, number
 from holo.cli.output import STDOUT, reporting
 from holo.cli.progress import Form, progress
 from holo.errors import HoloError, IntegrityError, UsageError
@@ -112,10 +112,16 @@ def collect_garbage(
         bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
     ] = False,
     keep_days: Annotated[
-        Optional[int], typer.Option("--keep-days", metavar="N", min=0, help="Remove catalogs not used in N days.")
+        Optional[int],
+        typer.Option(
+            "--keep-days", metavar="N", parser=number("--keep-days"), help="Remove catalogs not used in N days."
+        ),
     ] = None,
     keep_last: Annotated[
-        Optional[int], typer.Option("--keep-last", metavar="N", min=0, help="Remove all but the N catalogs last used.")
+        Optional[int],
+        typer.Option(
+            "--keep-last", metavar="N", parser=number("--keep-last"), help="Remove all but the N catalogs last used."
+        ),
     ] = None,
     max_size: Annotated[
         Optional[str],
