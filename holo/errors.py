@@ -58,6 +58,11 @@ def advice(error: BaseException | None) -> str | None:
     return _ADVICE.get(error.errno or 0)
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether it says that there is no room: no blocks, no inodes, or no more for this user."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def advice_at_home(error: OSError) -> str | None:
     """What to do about an error in a folder of holo's, which can be another one."""
     no_place = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)

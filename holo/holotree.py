@@ -15,7 +15,17 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 
 from holo import digest as digests
 from holo import platform
-from holo.errors import Conflict, HoloError, NotFound, advice_at_home, beginning_with, choice, hints, os_errors_as
+from holo.errors import (
+    Conflict,
+    HoloError,
+    NotFound,
+    advice_at_home,
+    beginning_with,
+    choice,
+    hints,
+    is_full,
+    os_errors_as,
+)
 from holo.files import (
     NOT_DAMAGE,
     READ,
@@ -138,15 +148,18 @@ class Holotree:
     @contextmanager
     def try_lock_mount_point(self, name: str) -> Iterator[bool]:
         """Whether nothing is mounted over the space's path; then nothing will be while the block runs."""
-        path = self._mount_lock_path(name)
+        path, is_free = self._mount_lock_path(name), True
         with ExitStack() as held:
             try:
                 held.enter_context(locked(path, f"the path of space {name!r}", exclusive=True, wait=False))
-            except InUseError:
-                yield False
-            else:
                 held.callback(_unlink_own, path)  # before the lock is let go
-                yield True
+            except InUseError:
+                is_free = False
+            except CannotLockError as error:
+                # On a full disk it has no room, and deleting is what makes some. What is not there, nobody holds.
+                if not is_full(error.__cause__) or is_there(path):
+                    raise
+            yield is_free
 
     def remove_mount_point(self, name: str, path: str, *, is_made: bool) -> None:
         """Remove the empty directory at a space's path, if it was made as a mount point or there is no such space.

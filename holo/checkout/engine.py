@@ -15,7 +15,7 @@ from holo.checkout.plan import Fill, Plan
 from holo.checkout.strategy import Method
 from holo.checkout.tally import Tally
 from holo.checkout.tasks import Piece, cut
-from holo.errors import HoloError, IntegrityError
+from holo.errors import HoloError, IntegrityError, is_full
 from holo.platform import Directory
 from holo.remove import remove
 from holo.walk import Walker
@@ -189,8 +189,7 @@ class Engine:
             raise self._explain(error, "/".join(filter(None, names))) from error
 
     def _explain(self, error: OSError, path: str) -> HoloError:
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = f"Free some space on the filesystem of {self._shown} or of the library." if is_full else None
+        hint = f"Free some space on the filesystem of {self._shown} or of the library." if is_full(error) else None
         return HoloError(f"cannot restore {os.path.join(self._shown, path)}: {error.strerror}", hint)
 
 

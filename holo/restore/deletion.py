@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from contextlib import suppress
 
 from holo import platform
-from holo.errors import HoloError
+from holo.errors import HoloError, is_full
 from holo.home import Home
 from holo.remove import remove_at
 from holo.restore.marks import remove_draft
@@ -77,5 +76,5 @@ def _mark(home: Home, space: Space) -> None:
     try:
         home.spaces.save(space._replace(state="restoring"))
     except HoloError as error:
-        if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error.__cause__):
             raise

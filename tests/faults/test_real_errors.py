@@ -186,6 +186,27 @@ def test_full_disk_message_names_what_is_missing(below: Path, faults: Note, fork
     assert compare.differences(source, space) == []
 
 
+def test_full_disk_keeps_nobody_from_making_room(below: Path, faults: Note, forks: Forks) -> None:
+    """No inode is left, not even for a lock."""
+    holo = ForkedHolo(below, forks)
+    for name in ("env", "other"):
+        holo("record", trees.small(below / name), "--name", name)
+    for name, strategy in (("one", "smart"), ("two", "hardlink"), ("three", "smart")):
+        holo("init", name, "env", "--strategy", strategy)
+    commands = (
+        *(("delete", name) for name in ("one", "two")),
+        ("catalogs", "--remove", "other"),
+        ("gc",),
+        ("uninstall", "--yes"),
+    )
+    faults(2, "full disk: no inode left", len(commands))
+    for command in commands:
+        found = os.statvfs(below)
+        disks.run("mount", "-o", f"remount,nr_inodes={found.f_files - found.f_ffree}", below)
+        holo(*command)
+    assert not holo.library.exists()
+
+
 @pytest.mark.parametrize(("name", "options"), [("ext4", []), ("btrfs", ["--mixed"])], ids=["ext4", "btrfs"])
 @pytest.mark.parametrize("kind", ["export", "import", "import -", "init"])
 def test_full_disk_leaves_no_half_of_a_bundle(
