@@ -59,7 +59,9 @@ def advice(error: BaseException | None) -> str | None:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether it says that there is no room: no blocks, no inodes, or no more for this user."""
+    """Whether it, or what it was raised from, says that there is no room: no blocks, no inodes, or a quota."""
+    if isinstance(error, HoloError):
+        return is_full(error.__cause__)
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 

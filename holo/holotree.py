@@ -157,7 +157,7 @@ class Holotree:
                 is_free = False
             except CannotLockError as error:
                 # On a full disk it has no room, and deleting is what makes some. What is not there, nobody holds.
-                if not is_full(error.__cause__) or is_there(path):
+                if not is_full(error) or is_there(path):
                     raise
             yield is_free
 

@@ -25,9 +25,9 @@ from holo import history, platform
 from holo.checkout.contents import Carrier
 from holo.checkout.populate import Content, Prepared, populate, prepare
 from holo.checkout.proof import stamp_before
-from holo.checkout.strategy import Method
+from holo.checkout.strategy import Decision, Method
 from holo.checkout.tally import Tally
-from holo.errors import IntegrityError, UsageError
+from holo.errors import HoloError, IntegrityError, UsageError, is_full
 from holo.filetimes import try_out
 from holo.hololib import CatalogRef
 from holo.home import Home
@@ -92,6 +92,45 @@ def make_equal(
     carrier: Carrier | None = None,
 ) -> tuple[Job, Done]:
     """The same without a note that the catalog was used: of a space that nobody has asked for."""
+    try:
+        return _make_equal(home, space, catalog, path, options, carrier)
+    except HoloError as error:
+        removed = _make_room(home, space, catalog, path, options, carrier) if is_full(error) else None
+        if removed is None:
+            raise
+    job, done = _make_equal(home, space, catalog, path, options, carrier)
+    done.tally.removed += removed
+    return job, done
+
+
+def _make_room(
+    home: Home, space: str, catalog: CatalogRef, path: str | None, options: Options, carrier: Carrier | None
+) -> int | None:
+    """Remove what is not in the catalog from a space on a full disk, which a job may have filled there.
+
+    The space need not be marked for that, for which there may be no room: what goes proves nothing of what stays. Of a
+    mount, all that was changed goes. Returns how many files that were, as far as they are counted; or ``None``.
+    """
+    target = choose_place(home, space, path, take_over=options.force, with_history=options.yes)
+    if _is_mounted(target):
+        unmount(home, space, target.path)
+        return 0
+    if target.known is None or target.is_new or target.is_anothers:
+        return None
+    job = read_job(home, target, catalog, carrier, options)
+    found = make_plan(job, Decision(options.strategy, Method.COPY)).plan
+    extra = [item._replace(replaced=[]) for item in found.removals if item.extra]
+    if not extra:
+        return None
+    content = Content(job.contents, job.wanted.load(), job.wanted.relocator, Method.COPY)
+    todo = found._replace(removals=extra, directories=[], fills=[], relinks=[])
+    with platform.closing(open_space(target, changes=True)) as root:
+        return populate(root, target.path, prepare(content, todo), home.workers).removed
+
+
+def _make_equal(
+    home: Home, space: str, catalog: CatalogRef, path: str | None, options: Options, carrier: Carrier | None
+) -> tuple[Job, Done]:
     target = choose_place(home, space, path, take_over=options.force, with_history=options.yes)
     if target.known is not None:
         remove_draft(target.known)

@@ -76,5 +76,5 @@ def _mark(home: Home, space: Space) -> None:
     try:
         home.spaces.save(space._replace(state="restoring"))
     except HoloError as error:
-        if not is_full(error.__cause__):
+        if not is_full(error):
             raise

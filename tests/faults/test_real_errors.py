@@ -186,6 +186,32 @@ def test_full_disk_message_names_what_is_missing(below: Path, faults: Note, fork
     assert compare.differences(source, space) == []
 
 
+@pytest.mark.parametrize("strategy", ["smart", "hardlink", "overlay"])
+def test_a_job_that_fills_the_disk_from_its_space_costs_the_next_nothing(
+    below: Path, faults: Note, forks: Forks, strategy: str
+) -> None:
+    """A restore removes what it has left first, for it has no room to say that it begins, nor to try anything out."""
+    holo = ForkedHolo(below, forks)
+    source = trees.small(below / "source")
+    holo("record", source, "--name", "env")
+    init = ("init", "one", "env", "--strategy", strategy, "--json")
+    space = Path(holo(*init).json()["path"])
+    faults(2, "full disk: filled in the space", 1)
+    try:
+        disks.run("mount", "-o", "remount,size=20m", below)
+        (space / "lib" / "data.txt").write_text("changed")
+        fill(space / "lib", 0)
+        with pytest.raises(OSError, match="No space left"):
+            (below / "more").write_bytes(b"1" * 100_000)
+        (below / "more").unlink()
+        report = holo(*init).json()
+        assert report["strategy"]["used"] == {"smart": "copy"}.get(strategy, strategy)
+        assert report["files"]["removed"] == (0 if strategy == "overlay" else 1)
+        assert holo("check", "--space", "one").stdout.endswith("all is well\n")
+    finally:
+        holo("delete", "one")
+
+
 def test_full_disk_keeps_nobody_from_making_room(below: Path, faults: Note, forks: Forks) -> None:
     """No inode is left, not even for a lock."""
     holo = ForkedHolo(below, forks)
