@@ -115,12 +115,13 @@ def keep(
             f"a spare of {catalog.name} would be of no use: here a new space is one snapshot", "It is as fast as that."
         )
     wish, before = spares.wishes().get(catalog.digest), wanted(home).get(catalog.digest, 0)
+    _drop_surplus(spares, catalog.digest, count)  # first: on a full disk the wish may have no room
     spares.keep(catalog.digest, count)
     try:
         _make_lacking(home, spares, catalog, count, strategy, on_progress)
     except BaseException as error:
         if count > before:
-            # First, for on a full disk the wish may have no room. After Ctrl-C the same command can go on with them.
+            # After Ctrl-C the same command can go on with them.
             if isinstance(error, Exception):
                 _drop_surplus(spares, catalog.digest, before)
             spares.keep(catalog.digest, wish)
@@ -143,7 +144,6 @@ def _make_lacking(
     strategy: Strategy,
     on_progress: Callable[[int, int], object] | None,
 ) -> None:
-    _drop_surplus(spares, catalog.digest, count)
     for name in _to_do_again(spares, strategy, catalog.digest):
         with suppress(InUseError, CannotLockError):  # somebody is making it
             _make(home, spares, name, catalog.digest, strategy, on_progress)

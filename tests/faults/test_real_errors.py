@@ -219,8 +219,11 @@ def test_full_disk_keeps_nobody_from_making_room(below: Path, faults: Note, fork
         holo("record", trees.small(below / name), "--name", name)
     for name, strategy in (("one", "smart"), ("two", "hardlink"), ("three", "smart")):
         holo("init", name, "env", "--strategy", strategy)
+    holo("spares", "env", "--keep", "2")
     commands = (
         *(("delete", name) for name in ("one", "two")),
+        ("spares", "env", "--keep", "1"),
+        ("spares", "env", "--keep", "0"),
         ("catalogs", "--remove", "other"),
         ("gc",),
         ("uninstall", "--yes"),
