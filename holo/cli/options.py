@@ -85,7 +85,7 @@ def number(option: str) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdecimal() and len(text) < 10):
-            raise UsageError(f"{option} must be a number from 0 up, not {text!r}")
+            raise UsageError(f"{option} must be a number from 0 up, not {text!r}", f"Write digits: {option} 30.")
         return int(text)
 
     return parse
