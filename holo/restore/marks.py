@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from holo import platform
 from holo.checkout.proof import packed, stamp_of_look
 from holo.checkout.strategy import Decision
-from holo.errors import HoloError
+from holo.errors import HoloError, is_full
 from holo.filetimes import EXACT
 from holo.holotree import Holotree
 from holo.home import Home
@@ -92,7 +92,19 @@ def _what_is_left(spaces: Holotree, record: Space, is_new: bool) -> str:
 
 
 def save_unchanged(job: Job, planned: Planned, began: int) -> None:
-    """Nothing had to be changed: what was read is known from now on. ``began``: in ns, before the look."""
+    """Nothing had to be changed: what was read is known from now on. ``began``: in ns, before the look.
+
+    On a full disk, a space that was known to be pristine stays so, and the next restore reads as much again.
+    """
+    try:
+        _save_unchanged(job, planned, began)
+    except HoloError as error:
+        known, here = job.target.known, (job.target.path, job.catalog.digest, "pristine")
+        if not is_full(error) or known is None or (known.made_for, known.digest, known.state) != here:
+            raise
+
+
+def _save_unchanged(job: Job, planned: Planned, began: int) -> None:
     record = record_of(job, planned.decision)
     stamp = stamp_of_look(began, planned.survey.newest, record.stamp, record.times)
     with opened(job.target) as root:

@@ -213,7 +213,7 @@ def test_a_job_that_fills_the_disk_from_its_space_costs_the_next_nothing(
 
 
 def test_full_disk_keeps_nobody_from_making_room(below: Path, faults: Note, forks: Forks) -> None:
-    """No inode is left, not even for a lock."""
+    """No inode is left, not even for a lock. Nor is what needs no room refused."""
     holo = ForkedHolo(below, forks)
     for name in ("env", "other"):
         holo("record", trees.small(below / name), "--name", name)
@@ -221,6 +221,7 @@ def test_full_disk_keeps_nobody_from_making_room(below: Path, faults: Note, fork
         holo("init", name, "env", "--strategy", strategy)
     holo("spares", "env", "--keep", "2")
     commands = (
+        ("restore", "one"),
         *(("delete", name) for name in ("one", "two")),
         ("spares", "env", "--keep", "1"),
         ("spares", "env", "--keep", "0"),
