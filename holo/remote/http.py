@@ -204,7 +204,7 @@ def _inmost(error: BaseException) -> str:
         error = inner
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return re.sub(r"<[^>]*>:? ?", "", str(error)) or type(error).__name__
+    return re.sub(r"<[^<>]*>:? ?", "", str(error)) or type(error).__name__
 
 
 def _reason(error: BaseException) -> BaseException | None:
