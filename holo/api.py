@@ -784,18 +784,18 @@ class Hololib:
 
     def sbom(self, reference: PathLike, output: PathLike | None = None) -> Sbom:
         """What is in a catalog (a name or digest prefix), in the only one of a bundle, or in a space as it is now: its
-        packages, in CycloneDX.
+        packages, in CycloneDX. A catalog comes before a space of the same name.
 
         The same catalog always gives the same document, and a pristine space gives that of its catalog. With ``output``
         it is written to that file as well. Raises :class:`IntegrityError` for a damaged file that describes a package.
         """
-        from holo.answers.references import meant, opened
+        from holo.answers.references import meant_as_recorded, opened
         from holo.sbom import sbom_of
 
         target = selection.output_named(output) if output is not None else None
         if target is not None and target.lower().endswith(".xml"):
             raise UsageError(f"{target} would be no XML: the document is JSON", "Let its name end in .json.")
-        item = meant(self.home, os.fspath(reference))
+        item = meant_as_recorded(self.home, os.fspath(reference))
         with opened(self.home, item) as [tree]:
             tree.refuse_unread()
             changed = item.name if isinstance(item, Space) and not tree.is_pristine else None

@@ -44,6 +44,16 @@ def meant(home: Home, reference: str) -> Space | CatalogRef | Bundle:
     return _abbreviated(home, reference)
 
 
+def meant_as_recorded(home: Home, reference: str) -> Space | CatalogRef | Bundle:
+    """The same, but a catalog comes before a space of its name: for what is to be bound to a digest."""
+    catalogs, spaces = home.library.catalogs, home.spaces
+    if reference not in catalogs.names():
+        return meant(home, reference)
+    if reference in spaces.names():
+        home.on_wait(f"taking catalog {reference!r}, not the space at {spaces.get(reference).path}")
+    return catalogs.resolve(reference)
+
+
 def _abbreviated(home: Home, reference: str) -> Space | CatalogRef | Bundle:
     """The only one whose name or digest begins so."""
     catalogs = home.library.catalogs

@@ -70,13 +70,13 @@ class Sbom(NamedTuple):
 
     def to_json(self) -> dict[str, object]:
         """The document that `holo sbom -o FILE --json` prints."""
-        return {
+        found: dict[str, object] = {
             "file": self.file,
             "catalog": self.catalog._asdict(),
-            "space": self.space,
             "components": self.components,
             "skipped": list(self.skipped),
         }
+        return found if self.space is None else found | {"space": self.space}
 
     def written_to(self, path: str) -> Sbom:
         """Write the document to a file, which appears when it is whole. Raises :class:`~holo.errors.HoloError`."""
