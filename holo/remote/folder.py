@@ -19,8 +19,8 @@ _LOCK = ".lock"
 _OWN = frozenset({"names", "keys", "catalogs", "packs", "garbage", _LOCK, DRAFTS.rstrip("/")})
 """What lies at the top of a remote."""
 
-_OF_THE_DISK = frozenset({"lost+found"})
-"""What lies in a folder where a disk is mounted, which may well be a remote."""
+_OF_THE_DISK = frozenset({"lost+found", "System Volume Information", "$RECYCLE.BIN"})
+"""What lies in a folder where a disk is mounted, which may well be a remote: that, and what begins with a dot."""
 
 
 class FolderStore:
@@ -169,7 +169,7 @@ class FolderStore:
             return
         except OSError as error:
             raise self._failed("list", "", error) from error
-        others = sorted({*names} - _OWN - _OF_THE_DISK)
+        others = sorted(name for name in {*names} - _OWN - _OF_THE_DISK if not name.startswith("."))
         if others and not self._is_begun(names):
             raise HoloError(
                 f"there is no remote at {self.name}: that folder has other things in it, such as {others[0]}",

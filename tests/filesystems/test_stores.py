@@ -218,7 +218,14 @@ def test_folder_that_is_not_mounted_is_no_empty_remote(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "begun", [[], ["lost+found/"], ["packs/"], [".drafts/", "page"], [f"catalogs/{'0' * 64}", "page"]]
+    "begun",
+    [
+        [],
+        ["lost+found/", ".snapshot/", ".DS_Store"],
+        ["packs/"],
+        [".drafts/", "page"],
+        [f"catalogs/{'0' * 64}", "page"],
+    ],
 )
 def test_folder_that_is_empty_or_begun_is_a_remote(begun: list[str], tmp_path: Path) -> None:
     for name in begun:
@@ -237,7 +244,7 @@ def test_lock_of_a_folder_may_be_written_by_whom_the_umask_lets(umask: int, tmp_
     assert (tmp_path / ".lock").stat().st_mode & 0o777 == 0o666 & ~umask | 0o444
 
 
-@pytest.mark.parametrize("others", [["page"], ["packs/", "page"], ["catalogs/", "page"], ["catalogs", ".hidden"]])
+@pytest.mark.parametrize("others", [["page"], ["packs/", "page"], ["catalogs/", "page"], ["catalogs", "hidden"]])
 def test_folder_of_something_else_is_no_remote(others: list[str], tmp_path: Path) -> None:
     for name in others:
         trees.write(tmp_path / name / "x" if name.endswith("/") else tmp_path / name)
