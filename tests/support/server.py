@@ -105,7 +105,9 @@ def _be_holo(order: dict[str, Any], stdout: int, stderr: int, listens: socket.so
             module, _, constant = name.rpartition(".")
             assert isinstance(getattr(sys.modules[module], constant), (int, float))
             setattr(sys.modules[module], constant, value)
-        if listens is not None:
+        if listens is None:
+            lockorder.watch()
+        else:  # with calls of its own, that would be another command than the one whose calls are counted
             os.setsid()
             if order["watched"]:
                 listener = faults.install(order["reads"], order["only"])
@@ -149,7 +151,6 @@ def _text(stream: int) -> str:
 
 def _serve() -> None:
     _load_everything()
-    lockorder.watch()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal it is for pytest, which closes our stdin
