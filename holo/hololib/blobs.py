@@ -246,8 +246,14 @@ class Blobs:
 
     def open_frame(self, digest: str, size: int) -> int | None:
         """Open the compressed form; ``None`` if there is none. The caller closes it."""
-        found = self._status(digest, raw_name(digest) + ".zst")
-        return self._open_compressed(digest, size) if found is not None else None
+        opened = self._open(digest, raw_name(digest) + ".zst")
+        if opened is None:
+            return None
+        descriptor, status = opened
+        if not may_be_frame(status, size):
+            os.close(descriptor)
+            raise self.damaged(digest, "its compressed form is not a file, or too large")
+        return descriptor
 
     def frame_size(self, digest: str, size: int) -> int:
         """The bytes of the compressed form; 0 if there is none."""
@@ -255,13 +261,9 @@ class Blobs:
         return found.st_size if found is not None and may_be_frame(found, size) else 0
 
     def _open_compressed(self, digest: str, size: int) -> int:
-        opened = self._open(digest, raw_name(digest) + ".zst")
-        if opened is None:
+        descriptor = self.open_frame(digest, size)
+        if descriptor is None:
             raise self.missing(digest)
-        descriptor, status = opened
-        if not may_be_frame(status, size):
-            os.close(descriptor)
-            raise self.damaged(digest, "its compressed form is not a file, or too large")
         return descriptor
 
     def _open(self, digest: str, name: str) -> tuple[int, os.stat_result] | None:

@@ -24,6 +24,9 @@ _WINDOW = 8 << 20
 """Bytes of memory that a compressed blob may ask for while it is inflated: what RFC 8878 wants of a decoder. holo's
 own ask for half a megabyte."""
 
+_IN_CACHE = 256 << 10
+"""Bytes of a large blob that are inflated at a time: what is hashed next is still in the processor's own cache."""
+
 _LONGEST_HEADER = 18
 """Bytes (RFC 8878, 3.1.1.1)."""
 
@@ -123,7 +126,7 @@ def _inflate_in_pieces(frame: Section, size: int) -> Iterator[bytes]:
     try:
         with _contexts().decompressor.stream_reader(cast(IO[bytes], _Reader(frame))) as reader:
             given = 0
-            while given <= size and (chunk := reader.read(CHUNK)):
+            while given <= size and (chunk := reader.read(_IN_CACHE)):
                 given += len(chunk)
                 yield chunk
         if given <= size:

@@ -119,9 +119,10 @@ def directory_of(records: Sequence[bytes], start: int) -> bytes:
     return directory + end + _END.pack(b"PK\5\6", 0, 0, few, few, min(size, _WIDE), min(start, _WIDE), 0)
 
 
-def record_of(entry: Entry) -> bytes:
-    """The entry's part of the central directory."""
+def record_of(entry: Entry, moved: int = 0) -> bytes:
+    """The part of the central directory about an entry that was ``moved`` by so many bytes."""
     text, method, crc, stored, size, start, _ = entry
+    start += moved
     name = text.encode("ascii")
     version = _needed(method, stored, size)
     extra = b""

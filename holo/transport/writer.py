@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from zlib import crc32
 
 from holo import platform
@@ -33,8 +33,11 @@ class Writer:
         self._align = align
         self._may_clone = align and _is_at_its_beginning(descriptor)
         self.entries: list[Entry] = []
+        """those that were added one by one"""
         self.records: list[bytes] = []
         """of the directory; made at once, while workers prepare what follows"""
+        self.last = ("", 0)
+        """the name of the last entry, and where it has to end"""
         self._pending: list[bytes] = []
         self._pending_bytes = 0
 
@@ -56,19 +59,15 @@ class Writer:
             done += self._send(section.part(done, section.length - done))
         self.add_bytes(section.part(done, section.length - done).pieces())
 
-    def add_run(self, entries: Iterable[Entry], section: Section) -> None:
+    def add_run(self, entries: Sequence[Entry], section: Section) -> None:
         """Entries that lie one after the other in another file, none of them aligned, the first as if it began at 0."""
         self._refuse_torn()
         start = self.position
         self._flush()
         done = self._send(section)
         self.add_bytes(section.part(done, section.length - done).pieces())
-        moved = [
-            Entry(name, method, crc, stored, size, start + begin, start + data)
-            for name, method, crc, stored, size, begin, data in entries
-        ]
-        self.entries += moved
-        self.records += map(record_of, moved)
+        self.records += [record_of(entry, start) for entry in entries]
+        self.last = entries[-1].name, start + entries[-1].end
 
     def add_pieces(self, name: str, crc: int, size: int, pieces: Iterable[Piece]) -> None:
         """An entry with content that has no holes, as it is."""
@@ -102,14 +101,16 @@ class Writer:
         align = self._align and method == STORED and stored >= BLOCK
         entry = entry_at(self.position, name, method, crc, stored, size, align=align)
         self._refuse_torn()
+        self.last = name, entry.end
         self.entries.append(entry)
         self.records.append(record_of(entry))
         self._write(local_header(entry))
 
     def _refuse_torn(self) -> None:
         """Raise :class:`HoloError` if the last entry has not as many bytes as its header says."""
-        if self.entries and self.entries[-1].end != self.position:
-            raise HoloError(f"{self.entries[-1].name} changed while it was exported", "Run `holo check`.")
+        name, end = self.last
+        if end != self.position:
+            raise HoloError(f"{name} changed while it was exported", "Run `holo check`.")
 
     def _write(self, data: bytes) -> None:
         self._pending.append(data)

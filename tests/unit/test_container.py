@@ -132,7 +132,7 @@ def test_entries_that_were_put_together_elsewhere_are_read_behind_four_gigabytes
         file.flush()
         os.lseek(file.fileno(), large.end, os.SEEK_SET)
         writer = Writer(file.fileno(), None, align=False)
-        writer.entries, writer.records, writer.position = [large], [record_of(large)], large.end
+        writer.records, writer.last, writer.position = [record_of(large)], ("large", large.end), large.end
         writer.add_run(run, Section(spool, 0, run[-1].end))
         writer.end()
         _, *found = read_directory(file.fileno(), "it")
@@ -145,7 +145,9 @@ def test_entries_that_were_put_together_elsewhere_are_read_behind_four_gigabytes
     "follow",
     [
         pytest.param(lambda writer: writer.add("whole", b"", compress=False), id="an entry"),
-        pytest.param(lambda writer: writer.add_run([], Section(0, 0, 0)), id="a run"),
+        pytest.param(
+            lambda writer: writer.add_run(entries_of([("empty", STORED, 0, 0, False)]), Section(0, 0, 0)), id="a run"
+        ),
         pytest.param(Writer.end, id="the directory"),
     ],
 )
