@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from holo import platform
@@ -87,18 +87,27 @@ class Materializer:
                     relocation = self._relocation(path)
                     if relocation is not None:
                         self._check(path, row, relocation)
-                        if self._relocator.is_unquoted(self._contents.chunks(row[4], row[2]), relocation, path):
-                            self.unquoted.append(path)
 
     def _check(self, path: str, row: FileRow, relocation: Relocation) -> None:
-        size, digest = row[2], row[4]
-        self._relocator.check(self._contents.chunks(digest, size), relocation, path)
+        size = row[2]
+        read = self._reader(row)
+        self._relocator.check(read(), relocation, path)
+        if self._relocator.is_unquoted(read(), relocation, path):
+            self.unquoted.append(path)
         if size <= CHUNK and self._patched_bytes < _KEPT_BYTES:
-            pieces = [*self._relocator.patch(partial(self._contents.chunks, digest, size), relocation, path)]
+            pieces = [*self._relocator.patch(read, relocation, path)]
             if not any(isinstance(piece, Hole) for piece in pieces):
                 patched = b"".join(map(bytes, pieces))
                 self._patched[path] = patched
                 self._patched_bytes += len(patched)
+
+    def _reader(self, row: FileRow) -> Callable[[], Iterable[Piece]]:
+        """How to read a content more than once: a small one is kept, since to read it takes longer than the rest."""
+        size, digest = row[2], row[4]
+        if size > CHUNK:
+            return partial(self._contents.chunks, digest, size)
+        pieces = [*self._contents.chunks(digest, size)]
+        return lambda: iter(pieces)
 
     def make(self, directory: Directory, base: str, row: FileRow, tally: Tally) -> None:
         """Make a file in its open ``directory``, whose path below the space is ``base`` ("" or "folder/").
