@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -80,6 +79,8 @@ def give_way(is_waited_for: Callable[[], bool]) -> None:
             time.sleep(_LOOK)
 
     if sys.platform == "win32":
+        import threading
+
         threading.Thread(target=look_always, daemon=True).start()
     else:  # a thread might be in the middle of something when a worker is forked
         signal.signal(signal.SIGALRM, look)

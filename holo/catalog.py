@@ -10,7 +10,6 @@ docs/catalog.md.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import codecs
 import gc
@@ -181,7 +180,7 @@ class Catalog:
             ],
             "hardlinks": [[escape(path) for path in group] for group in self.hardlinks],
             "xattrs": {
-                escape(path): {escape(name): base64.b64encode(value).decode() for name, value in sorted(values.items())}
+                escape(path): {escape(name): _base64(value) for name, value in sorted(values.items())}
                 for path, values in sorted(self.xattrs.items())
             },
         }
@@ -237,6 +236,10 @@ class Catalog:
             self.hardlinks = _check_hardlinks(hardlinks or [], rows)
             self.xattrs = _check_xattrs(xattrs or {}, rows)
             _check_one_inode(self)
+
+
+def _base64(value: bytes) -> str:
+    return binascii.b2a_base64(value, newline=False).decode()
 
 
 def escape(text: str) -> str:
@@ -815,7 +818,7 @@ def _check_xattrs(table: dict[str, dict[str, str]], tree: _Rows) -> dict[str, di
             if not known or "\0" in name or len(os.fsencode(name)) > LONGEST_NAME:
                 raise _Invalid(f"{path!r} has an extended attribute {name!r}, which holo does not restore")
         try:
-            decoded[path] = {name: base64.b64decode(text, validate=True) for name, text in named.items()}
+            decoded[path] = {name: binascii.a2b_base64(text, strict_mode=True) for name, text in named.items()}
         except (binascii.Error, ValueError):
             raise _Invalid(f"an extended attribute of {path!r} is not base64") from None
     return decoded

@@ -190,7 +190,7 @@ def _fill_alone(home: Home, strategy: Strategy, min_free: int | None) -> None:
 def _fill(home: Home, spares: Spares, strategy: Strategy, min_free: int | None) -> None:
     for name, digest in _todo(home, strategy):
         if _has_room(home, digest, min_free):
-            with suppress(InUseError, CannotLockError):
+            with suppress(InUseError, CannotLockError, HoloError):  # what one lacks, the others may not
                 _make(home, spares, name, digest, strategy, None)
 
 
@@ -226,7 +226,7 @@ def _has_room(home: Home, digest: str, min_free: int | None) -> bool:
     """Whether the disk has room for another tree of a catalog, if one is named, and what is to stay free."""
     summary = home.library.catalogs.summary(home.library.catalogs.name_of(digest)) if digest else None
     needed = summary.bytes if summary is not None else 0
-    return platform.free_space(home.spaces.home) >= needed + (min_free or 0)
+    return platform.free_space(home.spaces.folder()) >= needed + (min_free or 0)
 
 
 def _make(

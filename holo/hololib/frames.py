@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
+from _thread import _local as per_thread  # threading.local, without what takes half a millisecond to import
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import IO, cast
@@ -41,7 +41,7 @@ def most_compressed(size: int) -> int:
     return size + (size >> 7) + 1024
 
 
-class _Contexts(threading.local):
+class _Contexts(per_thread):
     """Compression contexts are worth keeping (a new one costs more than a small file) but not worth a lock."""
 
     def __init__(self) -> None:

@@ -16,7 +16,6 @@ import select
 import signal
 import struct
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import NoReturn, TypeVar
@@ -67,7 +66,8 @@ def forks(workers: int) -> bool:
 
 def may_fork() -> bool:
     """Whether this process has no other threads, and can have children."""
-    return CAN_FORK and threading.active_count() == 1 and not _has_runtime()
+    threads = sys.modules.get("threading")  # which whoever starts one imports
+    return CAN_FORK and (threads is None or threads.active_count() == 1) and not _has_runtime()
 
 
 def _has_runtime() -> bool:

@@ -129,8 +129,8 @@ def start_until(holo: Holo, function: str, *arguments: Argument) -> subprocess.P
     return process
 
 
-PATIENCE = 240.0
-"""Seconds. What works when idle gets next to nothing of two processors that tests keep busy."""
+PATIENCE = 60.0
+"""Seconds."""
 
 
 def eventually(is_so: Callable[[], object]) -> None:
