@@ -170,7 +170,7 @@ def start(home: Home, strategy: Strategy, min_free: int | None) -> bool:
 def main() -> None:
     """The process: ``HOME COMPRESSION STRATEGY SPARES MIN_FREE``, of which the last may be empty."""
     path, compression, strategy, each, free = sys.argv[1:]
-    with suppress(InUseError, CannotLockError, HoloError, OSError):
+    with suppress(InUseError, HoloError, OSError):
         library, wanted_of_each = Library(path, compression), None if each == "auto" else int(each)
         home = Home(library, Holotree(path), on_wait=lambda _: None, spares=wanted_of_each)
         if not library.may_be_torn:  # whoever comes next verifies what is new, which takes long
@@ -190,7 +190,7 @@ def _fill_alone(home: Home, strategy: Strategy, min_free: int | None) -> None:
 def _fill(home: Home, spares: Spares, strategy: Strategy, min_free: int | None) -> None:
     for name, digest in _todo(home, strategy):
         if _has_room(home, digest, min_free):
-            with suppress(InUseError, CannotLockError, HoloError):  # what one lacks, the others may not
+            with suppress(InUseError, HoloError, OSError):  # what one lacks, the others may not
                 _make(home, spares, name, digest, strategy, None)
 
 

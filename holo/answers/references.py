@@ -45,7 +45,7 @@ def meant(home: Home, reference: str) -> Space | CatalogRef | Bundle:
 
 
 def meant_as_recorded(home: Home, reference: str) -> Space | CatalogRef | Bundle:
-    """The same, but a catalog comes before a space of its name: for what is to be bound to a digest."""
+    """The same, but a catalog comes before a space of its name, since an SBOM is bound to a digest."""
     catalogs, spaces = home.library.catalogs, home.spaces
     if reference not in catalogs.names():
         return meant(home, reference)
@@ -92,7 +92,7 @@ def _opened(home: Home, item: Space | CatalogRef | Bundle, stack: ExitStack) -> 
     from holo.signatures import Trust
     from holo.transport.direct import carrier_of, carrier_of_space
 
-    nobody = Trust(None, None)  # who asks what is in a bundle need not trust it
+    nobody = Trust(None, None)  # to list a bundle, its user need not trust it
     if space is not None:
         carrier = stack.enter_context(carrier_of_space(space, trust=nobody))
         return stack.enter_context(tree_of_space(home, space, carrier.catalog, carrier.contents))
