@@ -423,7 +423,7 @@ class Hololib:
         Returns what it was; ``damaged`` if its record was, and the path is only likely then; ``replaced`` if something
         else is at its path, which stays.
         """
-        from holo.restore import delete
+        from holo.restore.deletion import delete
 
         self._sweep()
         if space is None:

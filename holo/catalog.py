@@ -317,9 +317,8 @@ def parse_quickly(data: bytes) -> Document | None:
     return document if _is_document(document) else None
 
 
-_HEAD = re.compile(
-    rb'\{"version":(\d+),"prefix":"[^"\\]*+(?:\\.[^"\\]*+)*+"(?:,"project":"[^"\\]*+(?:\\.[^"\\]*+)*+")?,"directories":\['
-)
+_HEAD = rb'\{"version":(\d+),"prefix":"[^"\\]*+(?:\\.[^"\\]*+)*+"(?:,"project":"[^"\\]*+(?:\\.[^"\\]*+)*+")?,"directories":\['
+"""A pattern. Few commands read a whole catalog, so it is compiled where one does."""
 _WINDOW = 1 << 20
 """Bytes of a document that are parsed at a time. A directory that takes more is parsed at once all the same."""
 
@@ -329,7 +328,7 @@ def _parse_in_parts(data: bytes) -> Document | None:
 
     What JSON has for a million rows takes twice the memory of the rows, so that is never there as a whole.
     """
-    head = _HEAD.match(data)
+    head = re.match(_HEAD, data)
     if head is None:
         return None
     decoder = json.JSONDecoder(object_pairs_hook=unique)
@@ -400,7 +399,7 @@ def directories_in(data: bytes) -> list[tuple[str, int, int]]:
     return [(decode(path), int(mode), int(time)) for path, mode, time in rows]
 
 
-_CONTENT = re.compile(rb'"(?:,(\d++),(\d++),(-?\d++),")?+([0-9a-f]{64})"(\])?')
+_CONTENT = rb'"(?:,(\d++),(\d++),(-?\d++),")?+([0-9a-f]{64})"(\])?'
 """The end of the row of a file: what is between the quotes of its name and its digest, and the digest."""
 
 
@@ -421,7 +420,7 @@ def contents_in(data: bytes) -> Iterator[Contents]:
     It takes a fifth of the time of parsing it. Raises :class:`ValueError` when it is not certain that those are all and
     no others: in no document is a digest passed over.
     """
-    head = _HEAD.match(data)
+    head, contents = re.match(_HEAD, data), re.compile(_CONTENT)
     if head is None or b"\\u" in data or not 1 <= int(head[1]) <= VERSION:  # it may spell digests in another way
         raise ValueError("it is not canonical, or of a newer version")
     begin, between = 0, b"]],["
@@ -429,7 +428,7 @@ def contents_in(data: bytes) -> Iterator[Contents]:
         # A row does not contain what stands between directories, and in a name that stands in no row's end.
         end = data.find(between, begin + _WINDOW) + len(between)
         end = end if end >= len(between) else len(data)
-        if rows := _CONTENT.findall(data, begin, end):
+        if rows := contents.findall(data, begin, end):
             modes, sizes, mtimes, digests_, ends = zip(*rows, strict=True)
             if not all(modes) or not all(ends):
                 raise ValueError("a name looks like a digest")

@@ -303,17 +303,22 @@ def refuse_other_file(path: str) -> None:
 
 def blueprint_named(home: Home, source: str | None, known: Known, to: str | None) -> Blueprint | None:
     """The blueprint that a source is, if any. Without a source: the space's own; for a new one, the nearest."""
+    if source is not None and not _may_be_blueprint(home, source):
+        return None
     from holo.blueprints import blueprint
 
     if source is not None:
-        is_catalog = os.sep not in source and home.library.catalogs.is_catalog(source)
-        may_be = os.path.isfile(source) and not is_catalog and bundle_named(home, source) is None
-        return blueprint.recognise(source) if may_be else None
+        return blueprint.recognise(source)
     if known.space is None:
         return blueprint.nearest(current_directory(), of_npm=os.path.basename(to or "") == "node_modules")
     if known.origin is None or not os.path.isfile(known.origin.blueprint):
         return None
     return blueprint.recognise(known.origin.blueprint)
+
+
+def _may_be_blueprint(home: Home, source: str) -> bool:
+    is_catalog = os.sep not in source and home.library.catalogs.is_catalog(source)
+    return os.path.isfile(source) and not is_catalog and bundle_named(home, source) is None
 
 
 def say_what_is_taken(home: Home, source: str | None, known: Space | None) -> None:

@@ -26,7 +26,7 @@ from holo.home import Home
 from holo.owners import is_others
 from holo.platform import probe
 from holo.remove import remove_at
-from holo.restore import delete
+from holo.restore.deletion import delete
 from holo.space import Space
 from holo.trees.overlay import Layers
 from holo.trees.spares import Spares

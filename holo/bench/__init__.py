@@ -26,7 +26,7 @@ from holo.hololib import Library
 from holo.holotree import Holotree
 from holo.home import Home
 from holo.remove import remove_at
-from holo.restore import delete
+from holo.restore.deletion import delete
 from holo.settings import Strategy
 from holo.walk import directory_named
 

@@ -152,7 +152,7 @@ def _clear(home: Home, folder: str) -> None:
     """Undo and remove everything of a run, whose lock the caller holds. Killed here, the next one goes on."""
     match _noted(folder, "space"):
         case [str(name)] if name.startswith(_PRIVATE):
-            from holo.restore import delete
+            from holo.restore.deletion import delete
 
             if home.spaces.find_anyhow(name) is not None:
                 delete(home, name)

@@ -18,9 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from functools import cache
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from holo.platform import btrfs, extents, faithful
+from holo.platform import btrfs, faithful
+
+if TYPE_CHECKING:
+    from holo.platform.blocks import Blocks, Volume
 
 assert sys.platform == "linux"
 
@@ -284,11 +287,27 @@ def touch(directory: Directory, name: str) -> None:
 
 def shared_bytes(directory: Directory, name: str) -> int:
     """Bytes of data of a file that it shares with other files (reflinks, snapshots): FIEMAP. 0 where nobody knows."""
+    from holo.platform import extents
+
     descriptor = open_file(directory, name)
     try:
         return extents.shared(descriptor)
     finally:
         os.close(descriptor)
+
+
+def blocks_of(descriptor: int) -> Blocks | None:
+    """What an open file has of the disk; ``None`` where the filesystem does not tell."""
+    from holo.platform import extents
+
+    return extents.blocks(descriptor)
+
+
+def volume_of(directory: int) -> Volume:
+    """The disk that an open directory is on."""
+    from holo.platform import extents
+
+    return extents.volume(directory)
 
 
 def set_directory(directory: Directory, mode: int, mtime_ns: int | None) -> None:
@@ -668,6 +687,3 @@ set_times = faithful.set_times
 umask = faithful.umask
 without_acls = faithful.without_acls
 xattrs_of = faithful.xattrs_of
-
-blocks_of = extents.blocks
-volume_of = extents.volume

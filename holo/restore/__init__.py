@@ -33,10 +33,8 @@ from holo.hololib import CatalogRef
 from holo.home import Home
 from holo.relocation.project import make_link_trees
 from holo.remove import remove
-from holo.restore.deletion import delete, delete_locked
 from holo.restore.job import Done, Job, Options, open_space, read_job
 from holo.restore.marks import draft_of, marked, record_of, remove_draft, save_inodes, save_unchanged
-from holo.restore.mounting import decide_mount, refuse_covered, supply_mount, unmount
 from holo.restore.place import Target, choose_place
 from holo.restore.planning import Planned, decide_method, make_plan
 from holo.restore.report import DryRun, RestoreReport, report_of
@@ -45,7 +43,7 @@ from holo.settings import Strategy
 from holo.space import now
 from holo.trees.outline import outline_of
 
-__all__ = ["Carrier", "DryRun", "Options", "RestoreReport", "delete", "dry_run", "make_equal", "restore"]
+__all__ = ["Carrier", "DryRun", "Options", "RestoreReport", "dry_run", "make_equal", "restore"]
 
 _WORTH_A_TREE = 500
 """Changes from which on another tree is faster than making them one by one: see benchmarks/README.md."""
@@ -113,6 +111,8 @@ def _make_room(
     """
     target = choose_place(home, space, path, take_over=options.force, with_history=options.yes)
     if _is_mounted(target):
+        from holo.restore.mounting import unmount
+
         unmount(home, space, target.path)
         return 0
     if target.known is None or target.is_new or target.is_anothers:
@@ -137,6 +137,8 @@ def _make_equal(
     asked = options.strategy
     options = _as_it_is(target, options)
     if _is_mounted(target) and options.strategy is not Strategy.OVERLAY:
+        from holo.restore.mounting import unmount
+
         unmount(home, space, target.path)
         target = choose_place(home, space, path, take_over=options.force, with_history=options.yes)
     if options.strategy is Strategy.OVERLAY:
@@ -147,12 +149,16 @@ def _make_equal(
     job = read_job(home, target, catalog, carrier, options)
     try:
         if options.strategy is Strategy.OVERLAY:
+            from holo.restore.mounting import supply_mount
+
             job = job._replace(options=options._replace(strategy=asked))
             return job, supply_mount(job)
         return job, _supply_at_once(job) or _update(job, looked)
     except IntegrityError as error:
         if carrier is None or target.known is not None or home.spaces.find(space) is None:
             raise
+        from holo.restore.deletion import delete_locked
+
         # Only in the middle did it show that the bundle is damaged: no space is made of one.
         delete_locked(home, space)
         raise IntegrityError(error.message, "Get the file again. Nothing was changed.") from None
@@ -179,7 +185,12 @@ def dry_run(
             f"`holo status {space}` shows what was.",
         )
     job = read_job(home, target, catalog, carrier, options)
-    planned = make_plan(job, decide_mount(job) if mounts else None, dry=True)
+    decision = None
+    if mounts:
+        from holo.restore.mounting import decide_mount
+
+        decision = decide_mount(job)
+    planned = make_plan(job, decision, dry=True)
     return DryRun(space, target.path, *catalog, planned.decision, planned.plan)
 
 
@@ -274,6 +285,8 @@ def _put_aside(job: Job, draft: str) -> Iterator[None]:
     with platform.closing(platform.open_root(parent)) as folder:
         with job.home.spaces.try_lock_mount_point(target.space) as is_free:
             if not is_free:
+                from holo.restore.mounting import refuse_covered
+
                 refuse_covered(target.path)
             platform.rename(folder, name, folder, draft)
         try:

@@ -23,9 +23,7 @@ from holo.settings import Strategy
 from holo.space import Space
 from holo.trees.golden import find_outline
 from holo.trees.outline import Outline, read_outline
-from holo.trees.overlay import Layers
 from holo.trees.spares import Spares
-from holo.trees.stubs import outline_path
 from holo.walk import open_directory
 
 OnProgress: TypeAlias = Callable[[int, int], object]
@@ -149,6 +147,9 @@ def _wanted(home: Home, target: Target, ref: CatalogRef, options: Options, verif
 def _outline(home: Home, digest: str, strategy: Strategy) -> tuple[Outline, Catalog] | None:
     """The outline of a tree that can supply the space, and what it parses to."""
     if strategy is Strategy.OVERLAY:
+        from holo.trees.overlay import Layers
+        from holo.trees.stubs import outline_path
+
         with suppress(OSError, CatalogInvalid, ValueError):
             outline = read_outline(outline_path(Layers(home.spaces.path).stub_tree(digest)), digest)
             return outline, outline.parse_catalog()

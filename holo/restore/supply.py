@@ -79,7 +79,8 @@ def supply_spare(job: Job) -> Done | None:
             return Tree(outline.inodes, is_recorded=False, stamp=known.stamp) if is_moved else None
 
         record = record_of(job, decision)._replace(times=known.times, modes=known.modes, own=known.own)
-        tally = _supply(job, record, outline.parse_catalog(), fetch)
+        part = job.wanted.part if job.wanted.outline is not None else outline.parse_catalog()
+        tally = _supply(job, record, part, fetch)
     return Done(decision, tally, is_spare=True) if tally is not None else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -108,6 +109,20 @@ def test_a_new_space_is_a_spare_and_differs_in_nothing(holo: Holo, filesystem: F
     assert is_whole(holo, "one")
     assert holo("status", "one", "--json").json()["state"] == "pristine"
     assert holo("restore", "one", "--json").json()["files"]["unchanged"] == made["files"]["total"]
+
+
+@private
+def test_nothing_is_imported_that_a_spare_does_not_need(holo: Holo, source: Path) -> None:
+    """Imports take more than half of the time."""
+    holo("spares", "env", "--keep", "1")
+    watched = [sys.executable, "-X", "importtime", "-m", "holo", "init", "one", "env", "--json"]
+    env = holo.environment({"HOLO_SETTINGS": os.devnull})
+    with nothing_filled(holo):
+        done = subprocess.run(watched, env=env, cwd=holo.root, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["spare"] is True
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "holo.restore" in imported
+    assert not imported & {"base64", "threading", "subprocess", "zstandard", "holo.restore.mounting"}
 
 
 @one_disk

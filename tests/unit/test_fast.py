@@ -264,6 +264,9 @@ def test_nothing_slow_is_imported(holo: Holo, line: str) -> None:
     assert "holo.errors" in imported
     assert not imported & {"typer", "click", "rich", "pydantic", "yaml", "dataclasses", "inspect"}
     assert "zstandard" not in imported or line.startswith(("record", "init"))  # which read and write contents
+    # What few spaces need:
+    assert not imported & {"holo.platform.extents", "holo.platform.blocks", "holo.blueprints.blueprint"}
+    assert "holo.restore.mounting" not in imported or line.startswith("delete")
 
 
 @pytest.mark.parametrize("columns", [None, "", "0", "-5", "many", "1", "133"])
