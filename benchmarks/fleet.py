@@ -131,6 +131,8 @@ class Units(NamedTuple):
     make: Cost
     serve: Cost
     """of nginx, with TLS"""
+    write: Cost
+    """of the kernel's threads, which write to the disk what a pull makes"""
     read: Cost
     """of a catalog's object: what `remote gc` does with each"""
     env: Load
@@ -193,6 +195,7 @@ class Spent(NamedTuple):
     wall: float
     processor: float
     server: float
+    kernel: float
 
 
 class Yard:
@@ -232,7 +235,7 @@ class Yard:
     def spent(self, command: Sequence[str], *, home: Path | None = None, server: bool = False) -> Spent:
         """Run a command, and see what it takes."""
         self.filesystem.settle()
-        before = network.processor_seconds(self.web)
+        before, busy_before = network.processor_seconds(self.web), network.busy_seconds()
         begin = time.perf_counter()
         with subprocess.Popen(
             command, env=self.at(home), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -244,8 +247,9 @@ class Yard:
         wall = time.perf_counter() - begin
         if process.returncode != 0:
             raise FailedError(f"{command}: {said.decode(errors='replace')[-2000:]}")
+        own = usage.ru_utime + usage.ru_stime
         served = network.processor_seconds(self.web) - before if server else 0.0
-        return Spent(wall, usage.ru_utime + usage.ru_stime, served)
+        return Spent(wall, own, served, max(0.0, network.busy_seconds() - busy_before - own - served))
 
     def at(self, home: Path | None = None) -> dict[str, str]:
         """The environment of a command."""
@@ -334,6 +338,7 @@ def weigh(yard: Yard, rounds: int) -> dict[str, Cost]:
         "pull_wall": costs("pull", lambda spent: spent.wall),
         "pull": costs("pull", lambda spent: spent.processor),
         "serve": costs("pull", lambda spent: spent.server),
+        "write": costs("pull", lambda spent: spent.kernel),
         **{work: costs(work, lambda spent: spent.processor) for work in ("fetch", "push", "make")},
         "read": Cost(0.0, 0.0, 0.0, reading.file / 10),
     }
@@ -400,8 +405,8 @@ def seconds_alone(units: Units, catalog: Catalog, mebibytes: float, link: Link) 
 
 
 def seconds_together(units: Units, load: Load, pullers: int) -> float:
-    """Of so many pulls at once on this one machine, the server's work included."""
-    processors = pullers * (units.pull.of(load) + units.serve.of(load)) / CORES
+    """Of so many pulls at once on this one machine, the server's work and the kernel's included."""
+    processors = pullers * (units.pull.of(load) + units.serve.of(load) + units.write.of(load)) / CORES
     return max(units.pull_wall.of(load), processors)
 
 
@@ -520,6 +525,7 @@ def show_units(units: Units) -> None:
             row("pull: fetching", units.fetch),
             row("pull: adopting", less(units.pull, units.fetch)),
             row("nginx: serving", units.serve),
+            row("pull: the kernel's writing", units.write),
             row("gc: reading a catalog", units.read),
             row("pull, seconds on two processors", units.pull_wall),
         ],

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -96,6 +97,12 @@ def processor_seconds(server: Nginx) -> float:
             if int(fields[_SESSION]) == session:
                 nanoseconds += int((entry / "schedstat").read_text().split()[0])
     return nanoseconds / 1e9
+
+
+def busy_seconds() -> float:
+    """What all processes and the kernel's threads have taken so far, of this whole machine: proc_stat(5)."""
+    user, nice, system, _, _, interrupts, soft, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
