@@ -411,11 +411,19 @@ else:
             raise _error(code, directory)
 
     def sync_file(descriptor: int) -> None:
-        """Make the content of an open file durable. On macOS fsync(2) leaves it in the disk's own memory."""
+        """Make the content of an open file durable. On macOS fsync(2) leaves it in the disk's own memory.
+
+        What does that instead is not known to all filesystems, network ones above all: fcntl(2) of macOS.
+        """
         if sys.platform == "darwin":
-            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-        else:
-            os.fsync(descriptor)
+            try:
+                fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            except OSError as error:
+                if error.errno not in UNAVAILABLE:
+                    raise
+            else:
+                return
+        os.fsync(descriptor)
 
     def sync_directory(directory: Directory) -> None:
         """Make the names in ``directory`` durable."""

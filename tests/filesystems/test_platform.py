@@ -356,6 +356,19 @@ def test_reflink_errors_get_their_number() -> None:
         assert portable._with_errno(OSError(text), "path").errno == code
 
 
+def test_a_file_is_made_durable_where_the_medium_cannot_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux refuses F_FULLFSYNC as network filesystems of macOS do."""
+    synced: list[int] = []
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr("fcntl.F_FULLFSYNC", 51, raising=False)  # sys/fcntl.h of macOS
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with (tmp_path / "file").open("w") as file:
+        portable.sync_file(file.fileno())
+        assert synced == [file.fileno()]
+
+
 def test_clones_take_turns_where_the_volume_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at_once: list[int] = []
 
