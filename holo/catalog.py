@@ -317,7 +317,10 @@ def parse_quickly(data: bytes) -> Document | None:
     return document if _is_document(document) else None
 
 
-_HEAD = rb'\{"version":(\d+),"prefix":"[^"\\]*+(?:\\.[^"\\]*+)*+"(?:,"project":"[^"\\]*+(?:\\.[^"\\]*+)*+")?,"directories":\['
+_HEAD = (
+    rb'\{"version":(\d+),"prefix":"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+    rb'(?:,"project":"[^"\\]*+(?:\\.[^"\\]*+)*+")?,"directories":\['
+)
 """A pattern. Few commands read a whole catalog, so it is compiled where one does."""
 _WINDOW = 1 << 20
 """Bytes of a document that are parsed at a time. A directory that takes more is parsed at once all the same."""
