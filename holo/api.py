@@ -864,7 +864,7 @@ class Hololib:
         from holo.spares import report
 
         digest = self.home.library.catalogs.resolve(catalog, begun=True).digest if catalog is not None else ""
-        return report(self.home, digest)
+        return report(self.home, self.settings.strategy, digest)
 
     def keep_spares(self, catalog: str, count: int, *, on_progress: OnProgress | None = None) -> SparesReport:
         """Make spares of a catalog until there are so many, and keep so many from now on; with 0, remove them.
@@ -878,7 +878,7 @@ class Hololib:
             raise UsageError(f"--keep must be a number from 0 to {settings_module.MOST_SPARES}, not {count}")
         wanted = self.home.library.catalogs.resolve(catalog, begun=True)
         keep(self.home, wanted, count, self.settings.strategy, on_progress)
-        return report(self.home, wanted.digest)
+        return report(self.home, self.settings.strategy, wanted.digest)
 
     def start_upkeep(self) -> bool:
         """Start in the background what the settings ask for once something was added; returns whether that was due.

@@ -43,7 +43,7 @@ class SpareDetails(NamedTuple):
     digest: str
     path: str
     state: str
-    """``ready``, or ``unfinished``"""
+    """``ready``: a new space takes it; ``unfinished``: it has to be made, or hashed, before"""
     used: str
     """what made its files: ``reflink`` or ``copy``"""
     exclusive: int | None
@@ -70,17 +70,19 @@ class SparesReport(NamedTuple):
         return {"spares": [spare.to_json() for spare in self.spares], "keep": keep, "filling": self.is_filling}
 
 
-def report(home: Home, digest: str = "") -> SparesReport:
-    """The spares of one catalog, or of all."""
+def report(home: Home, strategy: Strategy, digest: str = "") -> SparesReport:
+    """The spares of one catalog, or of all, and what of them new spaces of a strategy take."""
     spares = Spares(home.spaces)
-    ready = {*spares.ready()}
+    lacking = {*_to_do_again(spares, strategy)}
     found = []
     for name in spares.all(digest):
         with suppress(HoloError):
             record = spares.find(name)
             if record is not None and digest in ("", record.digest):
-                found.append(_details(record, is_ready=name in ready))
-    keep = {key: count for key, count in wanted(home).items() if digest in ("", key)}
+                found.append(_details(record, is_ready=name not in lacking))
+    keep = {}
+    with suppress(OSError):  # on a read-only disk none can be made
+        keep = {key: count for key, count in _to_be_kept(home, strategy).items() if digest in ("", key)}
     names = {key: home.library.catalogs.name_of(key) for key in keep}
     return SparesReport(tuple(found), keep, names, spares.is_filling())
 
@@ -110,7 +112,7 @@ def keep(
             f"a spare of {catalog.name} would be of no use: new spaces are made by the strategy {strategy.value}",
             "`holo settings` shows who says so. smart, reflink and copy take spares.",
         )
-    if count and not _is_of_use(home, catalog.digest, strategy):
+    if count and catalog.digest in golden_trees(home.library.path):
         raise Conflict(
             f"a spare of {catalog.name} would be of no use: here a new space is one snapshot", "It is as fast as that."
         )
@@ -198,9 +200,8 @@ def _todo(home: Home, strategy: Strategy) -> Iterator[tuple[str, str]]:
     """Names and digests of the spares to make: first those that are there, with no digest, then those that lack."""
     spares = Spares(home.spaces)
     yield from ((name, "") for name in _to_do_again(spares, strategy))
-    for digest, count in wanted(home).items():
-        if _is_of_use(home, digest, strategy):
-            yield from ((spares.new_name(digest), digest) for _ in range(count - len(spares.all(digest))))
+    for digest, count in _to_be_kept(home, strategy).items():
+        yield from ((spares.new_name(digest), digest) for _ in range(count - len(spares.all(digest))))
 
 
 def _to_do_again(spares: Spares, strategy: Strategy, digest: str = "") -> Iterator[str]:
@@ -212,13 +213,23 @@ def _to_do_again(spares: Spares, strategy: Strategy, digest: str = "") -> Iterat
             yield name
 
 
-def _is_of_use(home: Home, digest: str, strategy: Strategy) -> bool:
-    """Whether spares of a catalog save time, as no snapshot does, and cost no data if that is demanded."""
-    if strategy in _WITHOUT or digest in golden_trees(home.library.path):
-        return False
-    if home.spares is not None or digest in Spares(home.spaces).wishes():
-        return True
-    with platform.closing(platform.open_root(home.spaces.folder())) as folder:
+def _to_be_kept(home: Home, strategy: Strategy) -> dict[str, int]:
+    """How many spares of each catalog are wanted and save time, as no snapshot does.
+
+    If only the settings want them, with ``auto``, they must cost no data.
+    """
+    found = {} if strategy in _WITHOUT else wanted(home)
+    for digest in found.keys() & golden_trees(home.library.path):
+        del found[digest]
+    if home.spares is None and found.keys() - (said := Spares(home.spaces).wishes()) and not _is_shared(home):
+        return {digest: count for digest, count in found.items() if digest in said}
+    return found
+
+
+def _is_shared(home: Home) -> bool:
+    """Whether the files of a spare share blocks with blobs. Raises :class:`OSError` where that cannot be tried."""
+    is_made = os.path.isdir(home.spaces.path)
+    with platform.closing(platform.open_root(home.spaces.path if is_made else home.library.path)) as folder:
         return home.library.blobs.why_no_reflink(folder) is None
 
 
@@ -270,7 +281,7 @@ def _make(
 
 def _may_be_kept(home: Home, known: Space | None, digest: str, strategy: Strategy) -> bool:
     """Whether a spare is still wanted, and nobody can still write to the tree, if a space had it before."""
-    if digest not in wanted(home) or not _is_of_use(home, digest, strategy):
+    if digest not in _to_be_kept(home, strategy):
         return False
     if known is None or known.made_for == known.path or not is_there(known.path):
         return True

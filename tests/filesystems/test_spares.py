@@ -292,6 +292,28 @@ def test_a_strategy_that_takes_no_spare_keeps_none(holo: Holo, source: Path, str
     assert spares_of(holo).all() == []
 
 
+@one_disk
+def test_only_what_a_new_space_takes_is_ready_or_to_be_made(holo: Holo, source: Path) -> None:
+    holo("spares", "env", "--keep", "1")
+    assert [wish["keep"] for wish in holo("spares", "--json").json()["keep"]] == [1]
+    holo.settings.write_text("holotree: {restoration-strategy: hardlink}\n")
+    shown = holo("spares", "--json").json()
+    assert [[spare["state"] for spare in shown["spares"]], shown["keep"]] == [["unfinished"], []]
+    holo.settings.write_text("holotree: {restoration-strategy: copy}\n")
+    shown = holo("spares", "--json").json()
+    assert [[spare["state"] for spare in shown["spares"]], len(shown["keep"])] == [["unfinished"], 1]
+
+
+@one_disk
+def test_auto_keeps_none_where_files_are_copied_but_what_is_asked_for(holo: Holo, source: Path) -> None:
+    holo.settings.write_text("holotree: {spares: auto}\n")
+    init(holo, "one")
+    assert "to be made" not in holo("spares").stdout
+    holo("spares", "env", "--keep", "1")
+    assert [len(ready(holo)), init(holo, "two")["spare"]] == [1, True]
+    eventually(lambda: len(ready(holo)) == 1)
+
+
 @pytest.mark.parametrize("filesystem", ["xfs"], indirect=True)
 def test_spares_follow_the_strategy(holo: Holo, source: Path) -> None:
     holo("spares", "env", "--keep", "2")
