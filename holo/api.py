@@ -897,14 +897,15 @@ class Hololib:
         return self.start_filling() or is_cleaning
 
     def start_filling(self) -> bool:
-        """Start to make the spares that lack in the background; returns whether any does.
+        """Start in the background to make the spares that lack, and to remove those that are too many.
 
-        As many are wanted as ``holotree.spares`` and :meth:`keep_spares` say. The process gives way to every command.
+        Returns whether there are any. As many are wanted as ``holotree.spares`` and :meth:`keep_spares` say. The
+        process gives way to every command.
         """
-        from holo.trees.spares import wanted
+        from holo.trees.spares import Spares, wanted
 
         with suppress(HoloError):  # what was asked for is done
-            if wanted(self.home):
+            if wanted(self.home) or Spares(self.home.spaces).all():
                 from holo import spares
 
                 return spares.start(self.home, self.settings.strategy, self.settings.min_free)

@@ -1,15 +1,15 @@
 """Make and keep spares (:mod:`holo.trees.spares`): in the foreground if a user says so, else when a command has ended.
 
-One process in the background makes the spares that lack. It gives way (:mod:`holo.background`) and ends by itself. The
-next one completes a spare whose maker was killed, like a space, and a tree that was given back. In another boot of the
-system it hashes each spare once more.
+One process in the background removes the spares that are too many, and makes those that lack. It gives way
+(:mod:`holo.background`) and ends by itself. The next one completes a spare whose maker was killed, like a space, and a
+tree that was given back. In another boot of the system it hashes each spare once more.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -117,25 +117,25 @@ def keep(
             f"a spare of {catalog.name} would be of no use: here a new space is one snapshot", "It is as fast as that."
         )
     wish, before = spares.wishes().get(catalog.digest), wanted(home).get(catalog.digest, 0)
-    _drop_surplus(spares, catalog.digest, count)  # first: on a full disk the wish may have no room
+    # First: on a full disk the wish may have no room.
+    _drop(spares, spares.surplus({catalog.digest: count}, catalog.digest))
     spares.keep(catalog.digest, count)
     try:
         _make_lacking(home, spares, catalog, count, strategy, on_progress)
     except BaseException as error:
         if count > before:
-            # After Ctrl-C the same command can go on with them.
+            # After Ctrl-C the same command can go on with them, until a process in the background removes them.
             if isinstance(error, Exception):
-                _drop_surplus(spares, catalog.digest, before)
+                _drop(spares, spares.surplus({catalog.digest: before}, catalog.digest))
             spares.keep(catalog.digest, wish)
         raise
 
 
-def _drop_surplus(spares: Spares, digest: str, count: int) -> None:
-    """Remove all spares of a catalog but so many, unfinished ones first. Those that somebody works on stay."""
-    for name in (*spares.unfinished(digest), *spares.ready(digest)):
-        if len(spares.all(digest)) > count:
-            with suppress(InUseError, CannotLockError), spares.lock(name, wait=False):
-                spares.drop(name)
+def _drop(spares: Spares, names: Iterable[str]) -> None:
+    """Remove spares. Those that somebody works on stay."""
+    for name in names:
+        with suppress(InUseError, CannotLockError), spares.lock(name, wait=False):
+            spares.drop(name)
 
 
 def _make_lacking(
@@ -157,9 +157,13 @@ def _make_lacking(
 
 
 def start(home: Home, strategy: Strategy, min_free: int | None) -> bool:
-    """Start to make the spares that lack in the background; returns whether any does."""
+    """Start to make the spares that lack in the background, and to remove those that are too many.
+
+    Returns whether there are any.
+    """
     try:
-        if not any(_has_room(home, digest, min_free) for _, digest in _todo(home, strategy)):
+        is_due = any(_has_room(home, digest, min_free) for _, digest in _todo(home, strategy))
+        if not is_due and not Spares(home.spaces).surplus(_to_be_kept(home, strategy)):
             return False
         each = "auto" if home.spares is None else str(home.spares)
         free = "" if min_free is None else str(min_free)
@@ -190,6 +194,7 @@ def _fill_alone(home: Home, strategy: Strategy, min_free: int | None) -> None:
 
 
 def _fill(home: Home, spares: Spares, strategy: Strategy, min_free: int | None) -> None:
+    _drop(spares, spares.surplus(_to_be_kept(home, strategy)))
     for name, digest in _todo(home, strategy):
         if _has_room(home, digest, min_free):
             with suppress(InUseError, HoloError, OSError):  # what one lacks, the others may not

@@ -251,6 +251,17 @@ class Spares(Holotree):
 
     # -- what goes --------------------------------------------------------------------------------------------
 
+    def surplus(self, keep: Mapping[str, int], digest: str = "") -> list[str]:
+        """The names of all, or of those of one catalog, but so many of each. Unfinished ones go first."""
+        left, ready, found = Counter(keep), {*self.ready()}, []
+        for name in sorted(self.all(digest), key=lambda name: name not in ready):
+            record = self.find_anyhow(name)
+            if record is not None and left[record.digest] > 0:
+                left[record.digest] -= 1
+            else:
+                found.append(name)
+        return found
+
     def collect(self, keep: Mapping[str, int], *, dry_run: bool) -> tuple[int, int]:
         """Remove all but so many of each catalog, unfinished ones first, and what killed commands left here.
 
@@ -258,13 +269,9 @@ class Spares(Holotree):
         """
         if not is_private(self.path):
             return 0, 0
-        left, ready = Counter(keep), {*self.ready()}
         removed = freed = 0
-        for name in sorted(self.all(), key=lambda name: name not in ready):
+        for name in self.surplus(keep):
             record = self.find_anyhow(name)
-            if record is not None and left[record.digest] > 0:
-                left[record.digest] -= 1
-                continue
             with suppress(InUseError, CannotLockError), self.lock(name, wait=False):
                 removed += 1
                 freed += max(0, record.own) if record is not None else 0

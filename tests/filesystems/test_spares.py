@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -386,6 +387,33 @@ def test_fewer_are_kept_and_none(holo: Holo, source: Path) -> None:
     assert holo("spares", "--keep", "1", code=2).stderr.startswith("error: --keep needs a catalog")
     assert "no catalog" in holo("spares", "nothing", "--keep", "1", code=1).stderr
     assert "--keep must be a number from 0 up, not 'x'" in holo("spares", "env", "--keep", "x", code=2).stderr
+
+
+@one_disk
+@pytest.mark.parametrize("why", ["Ctrl-C", "settings", "not used lately", "removed"])
+def test_too_many_are_removed_in_the_background(holo: Holo, source: Path, why: str) -> None:
+    if why == "Ctrl-C":
+        making = holo.start("spares", "env", "--keep", "32")
+        eventually(lambda: len(spares_of(holo).ready()) > 1)
+        making.send_signal(signal.SIGINT)
+        making.communicate()
+        assert spares_of(holo).wishes() == {}
+    else:
+        holo.settings.write_text("holotree: {spares: 2}\n")
+        fill(holo, "2")
+    assert len(spares_of(holo).ready()) > 1
+    other = trees.small(holo.root / "other")
+    if why == "settings":
+        holo.settings.write_text("")
+    elif why == "not used lately":
+        for used in (holo.library / "used").iterdir():
+            os.utime(used, (0, 0))
+    elif why == "removed":
+        holo("catalogs", "env", "--remove")
+    beginning = {name[:6] for name in spares_of(holo).all()}
+    holo("record", other, "--name", "other")
+    holo("init", "of-other", "other")
+    eventually(lambda: not beginning & {name[:6] for name in spares_of(holo).all()})
 
 
 @one_disk
