@@ -26,6 +26,7 @@ from holo.home import Home
 from holo.restore import Options, make_equal
 from holo.settings import Strategy
 from holo.space import Space
+from holo.trees.private import why_unused
 from holo.trees.spares import Spares, is_reachable, wanted
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class SparesReport(NamedTuple):
 def report(home: Home, strategy: Strategy, digest: str = "") -> SparesReport:
     """The spares of one catalog, or of all, and what of them new spaces of a strategy take."""
     spares = Spares(home.spaces)
+    if (why := why_unused(spares.path)) is not None:
+        home.on_wait(f"warning: {why}")
     lacking = {*_to_do_again(spares, strategy)}
     found = []
     for name in spares.all(digest):

@@ -25,9 +25,22 @@ def make_private(path: str, *names: str) -> None:
             make_folder(path, 0o700)
             close_to_others(path)
         if not is_private(path):
-            raise Conflict(f"{path} is not a folder that is yours alone", "Remove it, or let its owner do so.")
+            raise Conflict(f"{path} is not a folder that is yours alone", _way_out(path))
         for folder in inside:
             make_folders(folder)
+
+
+def _way_out(path: str) -> str:
+    if os.path.isdir(path) and not os.path.islink(path) and is_mine(os.lstat(path)):
+        return "If nobody else has changed anything in it, `chmod 700` it. Otherwise remove it."
+    return "Remove it, or let its owner do so."
+
+
+def why_unused(path: str) -> str | None:
+    """Why nothing in such a folder counts, and what to do; ``None`` if it does, or there is none."""
+    if not os.path.lexists(path) or is_private(path):
+        return None
+    return f"{path} is not a folder that is yours alone, so nothing in it counts. {_way_out(path)}"
 
 
 def close_to_others(path: str) -> None:

@@ -540,7 +540,14 @@ def test_folder_that_others_may_write_to_holds_no_spares(holo: Holo, source: Pat
     holo("spares", "env", "--keep", "1")
     os.chmod(spares_of(holo).path, 0o777)
     assert "spare" not in init(holo, "one")
-    assert "yours alone" in holo("spares", "env", "--keep", "2", code=1).stderr
+    failed = holo("spares", "env", "--keep", "2", code=1)
+    assert "yours alone" in failed.stderr
+    assert "`chmod 700` it" in failed.stderr
+    for command in (["spares"], ["list", "--all"]):
+        assert "yours alone, so nothing in it counts" in holo(*command).stderr
+    os.chmod(spares_of(holo).path, 0o700)
+    assert holo("spares").stderr == ""
+    assert len(ready(holo)) == 1
 
 
 @pytest.mark.parametrize("filesystem", ["local"], indirect=True)
