@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from holo import digest as digests
 from holo.content import Section, write_all
 from holo.errors import HoloError, advice
-from holo.files import SMALL, draft_name, is_there, names_in, open_file, read_file, sync_folder, write_atomically
+from holo.files import draft_name, is_there, names_in, open_file, sync_folder, write_atomically
 from holo.hololib.locks import CannotLockError, locked
 from holo.remote.store import DRAFTS, Absent, Item, Reply
 from holo.walk import make_folders
@@ -18,6 +18,9 @@ from holo.walk import make_folders
 _LOCK = ".lock"
 _OWN = frozenset({"names", "keys", "catalogs", "packs", "garbage", _LOCK, DRAFTS.rstrip("/")})
 """What lies at the top of a remote."""
+
+_FIXED = "packs/"
+"""What nobody replaces, and what takes long to hash."""
 
 _OF_THE_DISK = frozenset({"lost+found", "System Volume Information", "$RECYCLE.BIN"})
 """What lies in a folder where a disk is mounted, which may well be a remote: that, and what begins with a dot."""
@@ -43,7 +46,8 @@ class FolderStore:
         try:
             try:
                 size = os.fstat(descriptor).st_size
-                version = self._version(key, size)
+                # Of what is open here: at its path there may be another one by now.
+                version = None if key.startswith(_FIXED) else digests.of_file(descriptor)
             except OSError as error:
                 raise self._failed("read", key, error) from error
             length = max(0, (size if stop is None else min(stop, size)) - start)
@@ -129,14 +133,16 @@ class FolderStore:
             raise
         sync_folder(os.path.dirname(path))
 
-    def _version(self, key: str, size: int = 0) -> str | None:
-        """The digest of what is there now, if it is small enough to be replaced."""
-        if size > SMALL:
-            return None
+    def _version(self, key: str) -> str | None:
+        """The digest of what is there now."""
         try:
-            return digests.of(read_file(self._path(key), SMALL)[0])
+            descriptor = open_file(self._path(key))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        try:
+            return digests.of_file(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _pieces(self, key: str, section: Section) -> Iterator[bytes]:
         try:

@@ -12,7 +12,7 @@ import pytest
 
 from holo.content import Section
 from holo.errors import HoloError, UsageError
-from holo.remote import objects
+from holo.remote import folder, objects
 from holo.remote.store import Absent, Reply, Store
 from holo.remote.stores import connect
 from support import trees
@@ -120,6 +120,37 @@ def test_replaced_is_only_what_was_read(place: Place) -> None:
     assert not store.replace("names/x", b"5", second)
     with pytest.raises(Absent):
         read(store, "names/x")
+
+
+@each(*CONDITIONAL)
+def test_large_object_is_replaced_as_well(place: Place) -> None:
+    """What `holo remote gc` knows of a remote with tens of thousands of packs."""
+    store = connect(place.url)
+    first, second = b"1" * (3 << 20), b"2" * (3 << 20)
+    assert store.replace("garbage", first, None)
+    version = version_of(store, "garbage")
+    assert store.replace("garbage", second, version)
+    assert not store.replace("garbage", first, version)
+    assert not store.replace("garbage", first, None)
+    assert read(store, "garbage")[1] == second
+
+
+def test_version_is_of_what_was_read(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody replaces it between two looks at the path: whoever goes by what they read is too late."""
+    store = connect(places.new("folder").to)
+    store.replace("garbage", b"1", None)
+    real = folder.open_file
+
+    def slow(path: str) -> int:
+        opened = real(path)
+        monkeypatch.setattr(folder, "open_file", real)
+        assert store.replace("garbage", b"2", version_of(store, "garbage"))
+        return opened
+
+    monkeypatch.setattr(folder, "open_file", slow)
+    reply, data = read(store, "garbage")
+    assert data == b"1"
+    assert not store.replace("garbage", b"3", reply.version)
 
 
 @each("rclone")
