@@ -114,6 +114,12 @@ def _first_problem(data: bytes, error: ValidationError) -> str:
     return f"{place}: {problem['msg']}" if place else problem["msg"]
 
 
+def is_newer(data: bytes) -> bool:
+    """Whether a document is of a version that comes after those that this holo reads."""
+    version = _version(data)
+    return type(version) is int and version > VERSION
+
+
 def _version(data: bytes) -> Any:
     try:
         document = json.loads(data)

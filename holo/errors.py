@@ -157,6 +157,15 @@ class CatalogInvalid(HoloError):
     """A catalog is malformed or hostile. Nothing was written."""
 
 
+class NewerFormat(HoloError):
+    """It is in a form that this holo does not read. Nothing is known of it, not even that it is damaged."""
+
+    def __init__(
+        self, message: str, hint: str | None = "Use the holo that wrote it, or a newer one.", left: str | None = None
+    ) -> None:
+        super().__init__(message, hint, left)
+
+
 class IntegrityError(HoloError):
     """Stored bytes are not the bytes that were recorded."""
 

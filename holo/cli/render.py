@@ -256,7 +256,7 @@ def remote_names(names: list[RemoteName]) -> None:
     rows = [
         (name.name, name.kind, name.digest[:12], name.time or "-", "yes" if name.signed else "no")
         if name.digest is not None
-        else (name.name, name.kind, "damaged", "-", "-")
+        else (name.name, name.kind, str(name.problem), "-", "-")
         for name in names
     ]
     columns(("NAME", "KIND", "CATALOG", "SINCE", "SIGNED"), rows)

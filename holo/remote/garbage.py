@@ -54,14 +54,15 @@ class Garbage(NamedTuple):
 
 
 def read(remote: Remote) -> Garbage:
-    """What is known to be garbage. Raises :class:`~holo.errors.IntegrityError`."""
+    """What is known to be garbage. Raises :class:`~holo.errors.IntegrityError`, :class:`~holo.errors.NewerFormat`."""
     found = remote.document(KEY, _LARGEST, fresh=True)
     if found is None:
         return Garbage({}, (), None)
     try:
         document = json.loads(found.data)
-        if (document["format"], document["version"]) != (_FORMAT, _VERSION):
+        if document["format"] != _FORMAT:
             raise ValueError
+        remote.refuse_newer(document["version"], _VERSION, KEY)
         garbage = Garbage(dict(document["since"]), tuple(document["doomed"]), found.version)
         is_right = all(type(since) is int for since in garbage.since.values()) and all(
             type(key) is str for key in (*garbage.since, *garbage.doomed)

@@ -19,6 +19,7 @@ from holo import digest as digests
 from holo import platform
 from holo.catalog import Catalog
 from holo.content import Hole, Piece, Section, write_all
+from holo.errors import CatalogInvalid, NewerFormat
 from holo.hololib import Library
 from holo.hololib.catalogs import LARGEST
 from holo.hololib.frames import Compressor, frame_of, inflate, most_compressed
@@ -112,7 +113,10 @@ def object_of(catalog: Catalog, slots: Mapping[str, Slot]) -> bytes:
 
 
 def read_object(descriptor: int, digest: str, origin: str) -> tuple[Catalog, PackMap]:
-    """The catalog and the map in an open file. Raises :class:`ValueError` with the reason, :class:`CatalogInvalid`."""
+    """The catalog and the map in an open file.
+
+    Raises :class:`ValueError` with the reason, :class:`CatalogInvalid`, :class:`NewerFormat`.
+    """
     import zstandard
 
     length = os.fstat(descriptor).st_size
@@ -126,18 +130,27 @@ def read_object(descriptor: int, digest: str, origin: str) -> tuple[Catalog, Pac
     line, _, document = data.partition(b"\n")
     if digests.of(document) != digest:
         raise ValueError("the catalog in it does not have that digest")
-    catalog = Catalog.from_json(document, origin)
-    return catalog, _read_map(line, catalog)
+    try:
+        catalog = Catalog.from_json(document, origin)
+    except CatalogInvalid as error:
+        from holo.catalog_model import is_newer  # which takes long to import, and has been by now
+
+        if is_newer(document):
+            raise NewerFormat(error.message) from None
+        raise
+    return catalog, _read_map(line, catalog, origin)
 
 
-def _read_map(line: bytes, catalog: Catalog) -> PackMap:
+def _read_map(line: bytes, catalog: Catalog, origin: str) -> PackMap:
     sizes = blobs_of(catalog)
     if len(line) > _LONGEST_ROW * (len(sizes) + 1):  # before it takes memory
         raise ValueError("its map is larger than it can be")
     try:
         document = json.loads(line)
-        if document["format"] != _FORMAT or document["version"] != _VERSION:
-            raise ValueError("it is of another version of holo")
+        if document["format"] != _FORMAT:
+            raise ValueError("it has no map")
+        if document["version"] != _VERSION:
+            raise NewerFormat(f"{origin} is of version {document['version']!r}, this holo reads version {_VERSION}")
         packs = [Pack(*row) for row in document["packs"]]
         columns = [document[name] for name in ("pack", "gap", "stored", "form")]
         if not all(type(value) is int for column in columns for value in column):

@@ -13,7 +13,7 @@ from holo import digest as digests
 from holo import platform
 from holo.catalog import Catalog
 from holo.content import Section, write_all
-from holo.errors import HoloError, IntegrityError
+from holo.errors import HoloError, IntegrityError, NewerFormat
 from holo.files import SMALL
 from holo.hololib.layout import NAME
 from holo.remote.packs import LARGEST_OBJECT, PackMap, read_object
@@ -122,7 +122,7 @@ class Remote:
     # -- documents ----------------------------------------------------------------------------------------
 
     def pointer(self, kind: Kind, name: str) -> tuple[Pointer | None, str | None]:
-        """What a name means, and the version to replace it by. Raises :class:`IntegrityError`."""
+        """What a name means, and the version to replace it by. Raises :class:`IntegrityError`, :class:`NewerFormat`."""
         found = self.document(pointer_key(kind, name), SMALL, fresh=True)
         if found is None:
             return None, None
@@ -130,7 +130,7 @@ class Remote:
             fields: dict[str, Any] = json.loads(found.data)
             if fields.pop("format") != _FORMAT:
                 raise ValueError
-            self._refuse_newer(fields.pop("version"), pointer_key(kind, name))
+            self.refuse_newer(fields.pop("version"), _VERSION, pointer_key(kind, name))
             pointer = Pointer(**fields)
             is_right = (
                 (pointer.kind, pointer.name) == (kind, name)
@@ -151,7 +151,10 @@ class Remote:
         return [(kind, item.key.partition("/")[2]) for kind in KINDS for item in sorted(self.items(f"{kind}s/"))]
 
     def catalog(self, digest: str, *, fresh: bool = False) -> tuple[Catalog, PackMap] | None:
-        """A catalog and where its blobs are, both checked. Raises :class:`IntegrityError`, :class:`CatalogInvalid`."""
+        """A catalog and where its blobs are, both checked.
+
+        Raises :class:`IntegrityError`, :class:`CatalogInvalid`, :class:`NewerFormat`.
+        """
         key = catalog_key(digest)
         file = unnamed_file()
         try:
@@ -194,12 +197,10 @@ class Remote:
             )
         return IntegrityError(f"{self.name}/{key} is damaged: {why}", f"Nothing of it was taken. {further}")
 
-    def _refuse_newer(self, version: object, key: str) -> None:
-        if version != _VERSION:
-            raise HoloError(
-                f"{self.name}/{key} is of version {version!r}, this holo reads version {_VERSION}",
-                "Use the holo that wrote it, or a newer one.",
-            )
+    def refuse_newer(self, version: object, known: int, key: str) -> None:
+        """Raise :class:`NewerFormat` for a document of another version than the one that is known."""
+        if version != known:
+            raise NewerFormat(f"{self.name}/{key} is of version {version!r}, this holo reads version {known}")
 
     # -- requests -----------------------------------------------------------------------------------------
 

@@ -83,10 +83,12 @@ class RemoteName(NamedTuple):
     """name or key"""
     name: str
     digest: str | None
-    """of the catalog that it means; ``None`` if the name is damaged, so that nobody knows"""
+    """of the catalog that it means; ``None`` if nobody knows"""
     time: str | None
     """when that was said: UTC, ISO 8601, seconds"""
     signed: bool
+    problem: str | None
+    """why nobody knows what it means: it is ``damaged``, or in a ``newer`` form; ``None`` if it can be read"""
 
 
 class RemoteStatus(NamedTuple):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from holo import digest as digests
 from holo import signatures
-from holo.errors import CatalogInvalid, HoloError, IntegrityError
+from holo.errors import CatalogInvalid, HoloError, IntegrityError, NewerFormat
 from holo.hololib import Library
 from holo.remote import garbage
 from holo.remote.packs import Pack
@@ -17,18 +17,22 @@ from holo.remote.remote import KINDS, Kind, Pointer, Remote, catalog_key, pack_k
 from holo.remote.report import RemoteCheck, RemoteName, RemoteProblem, RemoteStatus
 from holo.transport.bundle import unnamed_file
 
+_UNREADABLE = (IntegrityError, CatalogInvalid, NewerFormat)
+"""How reading an object fails for what is in it."""
+
 
 def names(remote: Remote) -> list[RemoteName]:
-    """All names and keys, also damaged ones, of which :func:`check` tells what is wrong."""
+    """All names and keys, also those that cannot be read, of which :func:`check` tells what is wrong."""
     return sorted(_name(key, pointer) for key, pointer in _pointers(remote))
 
 
-def _name(key: str, pointer: Pointer | IntegrityError) -> RemoteName:
-    if isinstance(pointer, IntegrityError):
+def _name(key: str, pointer: Pointer | HoloError) -> RemoteName:
+    if isinstance(pointer, HoloError):
         folder, _, name = key.partition("/")
-        return RemoteName(folder.removesuffix("s"), name, None, None, False)
+        problem = "newer" if isinstance(pointer, NewerFormat) else "damaged"
+        return RemoteName(folder.removesuffix("s"), name, None, None, False, problem)
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(pointer.time))
-    return RemoteName(pointer.kind, pointer.name, pointer.catalog, since, pointer.signature is not None)
+    return RemoteName(pointer.kind, pointer.name, pointer.catalog, since, pointer.signature is not None, None)
 
 
 def status(remote: Remote) -> RemoteStatus:
@@ -59,8 +63,8 @@ def check(remote: Remote, library: Library, *, read: bool = False, repair: bool 
     found = _Found([], set())
     try:
         garbage.read(remote)
-    except IntegrityError as error:
-        found.add(garbage.KEY, _why(remote, garbage.KEY, error))
+    except _UNREADABLE as error:
+        found.add(garbage.KEY, _why(remote, garbage.KEY, error), is_broken=_is_broken(error))
     names = _check_names(remote, sizes, found)
     packs = _check_catalogs(remote, sizes, found)
     if read:
@@ -86,6 +90,11 @@ def check(remote: Remote, library: Library, *, read: bool = False, repair: bool 
     )
 
 
+def _is_broken(error: HoloError) -> bool:
+    """Whether what cannot be read is of no use to anybody: another holo may read what is in a newer form."""
+    return not isinstance(error, NewerFormat)
+
+
 def _why(remote: Remote, key: str, error: HoloError) -> str:
     """What is wrong with an object, without its URL: its key is shown beside that."""
     return error.message.removeprefix(f"{remote.name}/{key} is ")
@@ -109,8 +118,8 @@ def _check_names(remote: Remote, sizes: dict[str, int], found: _Found) -> int:
     count = 0
     for key, pointer in _pointers(remote):
         count += 1
-        if isinstance(pointer, IntegrityError):
-            found.add(key, _why(remote, key, pointer))
+        if isinstance(pointer, HoloError):
+            found.add(key, _why(remote, key, pointer), is_broken=_is_broken(pointer))
             continue
         short = pointer.catalog[:12]
         if catalog_key(pointer.catalog) not in sizes:
@@ -128,9 +137,9 @@ def _check_catalogs(remote: Remote, sizes: dict[str, int], found: _Found) -> dic
     """Look at catalogs; returns the packs that they need, by key, each with the catalogs that need it."""
     packs: dict[str, tuple[Pack, list[str]]] = {}
     look = _Look(remote, {key for key in sizes if key.endswith(".sig")})
-    for catalog, needed, signature, problems in remote.at_once(look, filter(garbage.is_catalog, sizes)):
+    for catalog, needed, signature, problems, is_broken in remote.at_once(look, filter(garbage.is_catalog, sizes)):
         for problem in problems:
-            found.add(*problem, is_broken=problem.key == catalog)
+            found.add(*problem, is_broken=is_broken and problem.key == catalog)
         digest = catalog.partition("/")[2]
         statement = signatures.catalog_statement(digest)
         # Not in a worker: whoever ends one leaves the files that ssh-keygen reads. Whom to trust, each user says.
@@ -154,6 +163,8 @@ class _Seen(NamedTuple):
     packs: list[Pack]
     signature: bytes | None
     problems: list[RemoteProblem]
+    is_broken: bool
+    """whether nobody can use it"""
 
 
 class _Look:
@@ -168,18 +179,20 @@ class _Look:
         packs: list[Pack] = []
         problems = []
         signature = None
+        is_broken = False
         try:
             found = self._remote.catalog(digest, fresh=True)
             packs += found[1].packs if found is not None else []
-        except (IntegrityError, CatalogInvalid) as error:
+        except _UNREADABLE as error:
             problems.append(RemoteProblem(key, _why(self._remote, key, error)))
+            is_broken = _is_broken(error)
         try:
             if signature_key(digest) in self._signatures:
                 document = self._remote.document(signature_key(digest), signatures.LARGEST, fresh=True)
                 signature = document.data if document is not None else None
         except IntegrityError as error:
             problems.append(RemoteProblem(signature_key(digest), _why(self._remote, signature_key(digest), error)))
-        return _Seen(key, packs, signature, problems)
+        return _Seen(key, packs, signature, problems, is_broken)
 
 
 class _Reader:
@@ -201,11 +214,13 @@ class _Reader:
             os.close(file)
 
 
-def _pointers(remote: Remote) -> Iterator[tuple[str, Pointer | IntegrityError]]:
-    def look(named: tuple[Kind, str]) -> tuple[str, Pointer | IntegrityError | None]:
+def _pointers(remote: Remote) -> Iterator[tuple[str, Pointer | HoloError]]:
+    """What all names and keys mean, or why that cannot be read."""
+
+    def look(named: tuple[Kind, str]) -> tuple[str, Pointer | HoloError | None]:
         try:
             return pointer_key(*named), remote.pointer(*named)[0]
-        except IntegrityError as error:
+        except _UNREADABLE as error:
             return pointer_key(*named), error
 
     for key, pointer in remote.at_once(look, remote.named()):

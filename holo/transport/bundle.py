@@ -29,7 +29,7 @@ from holo import digest as digests
 from holo import platform
 from holo.catalog import Catalog, unique
 from holo.content import Section, write_all
-from holo.errors import HoloError, IntegrityError, NotFound, advice, os_errors_as
+from holo.errors import HoloError, IntegrityError, NewerFormat, NotFound, advice, os_errors_as
 from holo.files import SMALL, open_file
 from holo.hololib.catalogs import LARGEST
 from holo.hololib.frames import inflate, most_compressed
@@ -321,9 +321,8 @@ class Bundle(Near):
         try:
             document = json.loads(data)
             if document["format"] == FORMAT and document["version"] != VERSION:
-                raise HoloError(
-                    f"{self.name} is a bundle of version {document['version']}, this holo reads version {VERSION}",
-                    "Use the holo that wrote it, or a newer one.",
+                raise NewerFormat(
+                    f"{self.name} is a bundle of version {document['version']}, this holo reads version {VERSION}"
                 )
             catalogs = tuple(Named(item["name"], item["digest"]) for item in document["catalogs"])
             manifest = Manifest(catalogs, tuple(document["without"]))

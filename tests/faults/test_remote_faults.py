@@ -344,7 +344,6 @@ CATALOGS: dict[str, Callable[[World], bytes]] = {
     "bomb": lambda world: bomb(1 << 30),
     "bomb-that-lies": lambda world: bomb(None),
     "no-map": lambda world: zstandard.compress(b"\n" + map_and_catalog(all_of(world))[1]),
-    "another-version": with_map(lambda document: document.update(version=2)),
     "behind-its-end": with_map(lambda document: document["gap"].__setitem__(3, 1 << 40)),
     "before-its-beginning": with_map(lambda document: document["gap"].__setitem__(0, -1000)),
     "negative": with_map(lambda document: document["stored"].__setitem__(0, -5)),
@@ -377,6 +376,9 @@ def test_catalog_that_is_not_what_its_name_says(world: World, machine: Make, fau
         outside = {path.name for path in client.machine.root.iterdir()}
         assert outside == {"home", "settings.yaml"}, name
         world.place.objects.write(key, before)
+    world.place.objects.write(key, with_map(lambda document: document.update(version=2))(world))
+    assert "version 2" in is_refused(client, 1)
+    world.place.objects.write(key, before)
     client.pull("all")
     is_right(client, world)
 

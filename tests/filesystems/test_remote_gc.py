@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from support import compare, trees
+from support import compare, contents, trees
 from support.machines import Make
-from support.remotes import Client, Place, Places, map_and_catalog
+from support.remotes import Client, Place, Places, catalog_object, map_and_catalog
 from support.signing import Keys
 
 KEY = "0123456789abcdef" * 4
@@ -369,6 +369,63 @@ def test_damaged_names_are_listed_as_such(world: World) -> None:
     ]
     status = world.client("remote", "status", world.place.to, "--json").json()
     assert (status["names"], status["keys"]) == (2, 1)
+
+
+def as_newer(place: Place, key: str) -> None:
+    """As another version of holo would write it."""
+    place.objects.write(key, json.dumps({**json.loads(place.objects.read(key)), "version": 2}).encode())
+
+
+def a_newer_catalog(place: Place) -> str:
+    """Write a catalog of a version that nobody has made yet; its key."""
+    document = json.dumps({"version": 99, "prefix": "/opt/env", "everything": "else"}).encode()
+    key = f"catalogs/{contents.digest(document)}"
+    place.objects.write(key, catalog_object({"format": "holo catalog", "version": 1}, document))
+    return key
+
+
+def test_what_is_in_a_newer_form_is_told_as_such_and_stays(world: World) -> None:
+    world.push("app", "a")
+    world.push("tool", "b")
+    world.push("other", "x")
+    world.forget("other")
+    world.gc()
+    catalog = f"catalogs/{world.digests['tool']}"
+    map_, document = map_and_catalog(world.place.objects.read(catalog))
+    world.place.objects.write(catalog, catalog_object({**map_, "version": 2}, document))
+    as_newer(world.place, "names/app")
+    as_newer(world.place, "garbage")
+    keys = {"names/app", "garbage", catalog, a_newer_catalog(world.place)}
+    before = world.place.objects.sizes()
+
+    rows = world.client("remote", "list", world.place.to, "--json").json()["names"]
+    assert [(row["name"], row["digest"] is None, row["problem"]) for row in rows] == [
+        ("app", True, "newer"),
+        ("tool", False, None),
+    ]
+    assert world.client("remote", "list", world.place.to).stdout.splitlines()[1].split()[:3] == ["app", "name", "newer"]
+    report = world.client("remote", "check", world.place.to, "--repair", "--json", code=3).json()
+    assert ({problem["key"] for problem in report["problems"]}, report["removed"]) == (keys, [])
+    assert all("version" in problem["what"] and "damaged" not in problem["what"] for problem in report["problems"])
+    assert "is of version 2" in world.gc(code=1)
+    assert world.place.objects.sizes() == before
+
+
+def test_packs_of_a_catalog_in_a_newer_form_stay(world: World) -> None:
+    """Nobody knows which those are."""
+    world.push("app", "a")
+    world.push("other", "x")
+    world.forget("other")
+    world.gc()
+    catalog = f"catalogs/{world.digests['other']}"
+    map_, document = map_and_catalog(world.place.objects.read(catalog))
+    world.place.objects.write(catalog, catalog_object({**map_, "version": 2}, document))
+    known = world.garbage()
+    known["since"] = {key: when - (2 * HOUR if key.startswith("packs/") else 0) for key, when in known["since"].items()}
+    world.place.objects.write("garbage", json.dumps(known).encode())
+    before = world.place.objects.sizes()
+    assert "is of version 2" in world.gc(code=1)
+    assert world.place.objects.sizes() == before
 
 
 def test_check_names_each_object_once(world: World) -> None:
