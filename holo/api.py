@@ -514,6 +514,7 @@ class Hololib:
         from functools import partial
 
         from holo.blueprints.memory import blueprint_of
+        from holo.blueprints.spaces import changed_blueprint
         from holo.worktrees import Spaces
 
         def init(name: str, blueprint: str, place: str) -> RestoreReport:
@@ -531,6 +532,7 @@ class Hololib:
             init,
             self.delete,
             partial(blueprint_of, spaces),
+            partial(changed_blueprint, self.home),
             is_unchanged,
             is_all_there,
             spaces.is_default,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from shlex import quote
 
-from holo.blueprints.blueprint import Blueprint
+from holo.blueprints.blueprint import Blueprint, is_own, recognise
 from holo.blueprints.builder import BuildOptions
 from holo.blueprints.choices import Chosen, build_options
 from holo.blueprints.make import Wanted, build, find
-from holo.blueprints.memory import Known, Origin, look_up, save_origin
+from holo.blueprints.memory import Known, Origin, known_of, look_up, save_origin
 from holo.blueprints.modules import place_for
 from holo.blueprints.registry import builder_of
-from holo.errors import Conflict
+from holo.blueprints.stage import key_in
+from holo.errors import Conflict, HoloError
 from holo.hololib import CatalogRef
 from holo.hololib.recovery import locked_library
 from holo.home import Home
@@ -78,6 +79,18 @@ def update_space(home: Home, blueprint: Blueprint, name: str, choice: Chosen, op
         if to is not None:
             home.on_wait(f"space {name} is {to}, where Node.js looks for packages")
     return home.spaces.get(name)
+
+
+def changed_blueprint(home: Home, space: Space) -> str | None:
+    """The file that a space was made from, if that says something else now; ``None`` also where nobody can tell."""
+    known = known_of(home.spaces, space)
+    with suppress(HoloError):
+        blueprint = recognise(known.origin.blueprint) if known.origin is not None else None
+        if blueprint is not None and is_own(blueprint.path):
+            found = find(home.library, blueprint, build_options(blueprint, known, None, Chosen()))
+            is_same = found.key == key_in(space.catalog) if isinstance(found, Wanted) else found.digest == space.digest
+            return None if is_same else blueprint.path
+    return None
 
 
 def _holds_another(space: Space, blueprint: Blueprint, *, is_from_it: bool) -> Conflict:

@@ -21,7 +21,7 @@ from holo.hololib.locks import CannotLockError, OnWait, locked
 from holo.relocation import leads_into
 from holo.remove import remove_at
 from holo.walk import absolute, current_directory, real_place
-from holo.worktrees import git, noted
+from holo.worktrees import git, noted, outdated
 from holo.worktrees.choice import Choice, choose, made_elsewhere
 from holo.worktrees.report import Equipment, How, RemovedWorktree, WorktreeReport
 
@@ -41,6 +41,8 @@ class Spaces(NamedTuple):
     delete: Callable[[str], Space]
     blueprint: Callable[[Space], str | None]
     """the file that a space was built from, if it was"""
+    changed_blueprint: Callable[[Space], str | None]
+    """that file, if it says something else now"""
     is_unchanged: Callable[[Space], bool]
     """whether it is as its catalog has it"""
     is_whole: Callable[[Space], bool]
@@ -85,7 +87,7 @@ def add(
                 warnings += [*filter(None, [choice.warning]), *more]
                 made.append(item)
             if known is not None:
-                warnings += made_elsewhere(path)
+                warnings += [*made_elsewhere(path), *_outdated(path, spaces)]
         except BaseException as error:
             if added is not None:
                 added.undo(error, spaces)
@@ -100,6 +102,20 @@ def add(
     return WorktreeReport(
         path, branch, known is None, tuple(made), tuple(warnings), round(time.monotonic() - started, 3)
     )
+
+
+def _outdated(path: str, spaces: Spaces) -> Iterator[str]:
+    """Warnings about the environments in a worktree that are not what it asks for any more."""
+    real = os.path.realpath(path)
+    inside = {place: space for space in spaces.all() if leads_into(place := real_place(space.path), real)}
+    for space in inside.values():
+        blueprint = spaces.changed_blueprint(space)
+        if blueprint is not None:
+            yield (
+                f"{blueprint} has changed since space {space.name} was made of it: "
+                f"`holo init {space.name} --force` makes it anew, without what was changed in it"
+            )
+    yield from outdated.warnings(path, {os.path.relpath(place, real) for place in inside})
 
 
 def _forget_lost(path: str, checkouts: Sequence[git.Checkout], spaces: Spaces) -> None:
@@ -160,6 +176,7 @@ def _equip(worktree: str, choice: Choice, spaces: Spaces) -> tuple[Equipment, Se
         report = clone(choice.source, place, relocate=True)
         with _undone([place, *report.also]):
             noted.note(worktree, [place, *report.also])
+            outdated.note(worktree, choice.path)
         return Equipment(place, "cloned", choice.source, None, report.used, report.seconds), report.warnings
     _copy(choice.source, place)
     with _undone([place]):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from holo import digest as digests
 from holo.blueprints.blueprint import Blueprint, nearest
 from holo.errors import HoloError, NotFound, UsageError, choice
 from holo.files import SMALL, read_file
@@ -47,7 +48,10 @@ _BUILT = ("uv.lock", "package-lock.json", "npm-shrinkwrap.json")
 _LARGEST = 1 << 30
 """Bytes of a lock file."""
 
-_OWN_TOOLS = {
+_TOOLS = {
+    "uv.lock": "uv sync",
+    "package-lock.json": "npm ci",
+    "npm-shrinkwrap.json": "npm ci",
     "poetry.lock": "poetry sync",
     "pdm.lock": "pdm sync",
     "Pipfile.lock": "pipenv sync",
@@ -56,6 +60,7 @@ _OWN_TOOLS = {
     "bun.lock": "bun install",
     "bun.lockb": "bun install",
 }
+"""The commands that bring an environment to a lock file."""
 
 _ASKED = (
     "requires-python",
@@ -79,6 +84,17 @@ class Choice(NamedTuple):
     blueprint: Blueprint | None
     """what to build it from; ``None``: it is cloned, or copied"""
     warning: str = ""
+
+
+class Asked(NamedTuple):
+    """What a worktree asks for as an environment."""
+
+    file: str
+    """that says so, relative to the worktree"""
+    digest: str
+    """of what it says"""
+    tool: str | None
+    """the command that brings an environment to it"""
 
 
 def choose(sources: Sequence[str], worktree: str, lacks: Callable[[str], bool]) -> Iterator[Choice]:
@@ -177,17 +193,11 @@ def _toml(path: str) -> dict[str, Any]:
 def _difference(source: str, worktree: str, path: str, kind: Kind) -> tuple[Blueprint | None, str]:
     """The blueprint of the worktree, if it asks for another environment than that of ``source``; and a warning."""
     folder = os.path.dirname(path)
-    lock = _nearest_lock(worktree, folder, _LOCKS[kind])
-    is_others = lock is not None and os.path.basename(lock) not in _BUILT
-    blueprint = nearest(os.path.join(worktree, folder), of_npm=kind == "node") if not is_others else None
-    is_of_kind = blueprint is not None and (blueprint.kind == "npm") == (kind == "node")
-    if blueprint is not None and not (is_of_kind and leads_into(blueprint.path, worktree)):
-        blueprint = None
-    tool = _own_tool(worktree, lock, is_built=blueprint is not None) if lock is not None else None
-    if lock is not None and tool is not None:
+    lock, blueprint = _deciding(worktree, folder, kind)
+    if lock is not None and _is_for_its_tool(worktree, lock, is_built=blueprint is not None):
         if _content(source, lock) == _content(worktree, lock):
             return None, ""
-        where = os.path.dirname(os.path.join(worktree, lock))
+        tool, where = _TOOLS[os.path.basename(lock)], os.path.dirname(os.path.join(worktree, lock))
         return None, f"{lock} differs from that in {source}, where {path} was cloned from: run `{tool}` in {where}"
     if blueprint is None:
         return None, ""
@@ -201,22 +211,42 @@ def _difference(source: str, worktree: str, path: str, kind: Kind) -> tuple[Blue
     return None, ""
 
 
-def _own_tool(worktree: str, lock: str, *, is_built: bool) -> str | None:
-    """The command that makes an environment from a lock file which holo cannot build from.
+def _deciding(worktree: str, folder: str, kind: Kind) -> tuple[str | None, Blueprint | None]:
+    """What an environment in a folder is made from: a lock file, relative to the worktree, and a blueprint."""
+    lock = _nearest_lock(worktree, folder, _LOCKS[kind])
+    if lock is not None and os.path.basename(lock) not in _BUILT:
+        return lock, None
+    blueprint = nearest(os.path.join(worktree, folder), of_npm=kind == "node")
+    is_of_kind = blueprint is not None and (blueprint.kind == "npm") == (kind == "node")
+    return lock, blueprint if blueprint is not None and is_of_kind and leads_into(blueprint.path, worktree) else None
+
+
+def asked(worktree: str, path: str) -> Asked | None:
+    """What a worktree asks for at a path; ``None`` if nothing says that, or nobody can read it."""
+    kind = _kind_of(os.path.join(worktree, path))
+    if kind is not None:
+        with suppress(HoloError):
+            lock, blueprint = _deciding(worktree, os.path.dirname(path), kind)
+            file = lock or (os.path.relpath(blueprint.path, worktree) if blueprint is not None else None)
+            if file is not None:
+                content = json.dumps([file, _content(worktree, file)], default=os.fsdecode)
+                return Asked(file, digests.of(os.fsencode(content)), _TOOLS.get(os.path.basename(file)))
+    return None
+
+
+def _is_for_its_tool(worktree: str, lock: str, *, is_built: bool) -> bool:
+    """Whether holo cannot build from a lock file.
 
     ``is_built``: there is a blueprint, as there is not at the root of a workspace of uv that is no project itself.
     """
     name = os.path.basename(lock)
-    if name not in _BUILT:
-        return _OWN_TOOLS[name]
-    if name == "uv.lock" and not is_built:
-        return "uv sync"
-    if name in ("package-lock.json", "npm-shrinkwrap.json"):
+    if name not in _BUILT or (name == "uv.lock" and not is_built):
+        return True
+    if name != "uv.lock":
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             packages = json.loads(read_file(os.path.join(worktree, lock), _LARGEST, follow=True)[0])["packages"]
-            if any(package.get("link") for package in packages.values()):  # folders, as those of workspaces
-                return "npm ci"
-    return None
+            return any(package.get("link") for package in packages.values())  # folders, as those of workspaces
+    return False
 
 
 def _nearest_lock(checkout: str, folder: str, names: Sequence[str]) -> str | None:

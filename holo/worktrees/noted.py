@@ -32,7 +32,7 @@ def note(worktree: str, made: Sequence[str]) -> None:
     if fresh:
         where = git.own_path(worktree, _NOTE)
         with os_errors_as(f"cannot write {where}"):
-            write_atomically(where, json.dumps(_noted(where) | fresh).encode())
+            write(where, read(where) | fresh)
 
 
 def made_in(worktree: str) -> list[str]:
@@ -59,18 +59,23 @@ def _leftovers(worktree: str) -> Iterator[str]:
 def _unchanged(worktree: str) -> list[str]:
     """The paths of what was noted and is still as it was."""
     real = os.path.realpath(worktree)
-    found = [(os.path.join(real, path), state) for path, state in _noted(git.own_path(real, _NOTE)).items()]
+    found = [(os.path.join(real, path), state) for path, state in read(git.own_path(real, _NOTE)).items()]
     there = [(path, state) for path, state in found if os.path.lexists(path) and leads_into(real_place(path), real)]
     return [path for path, state in there if _state(path) == state]
 
 
-def _noted(path: str) -> dict[str, str]:
-    """Nothing if it cannot be read: then all in the worktree is the user's."""
+def read(where: str) -> dict[str, str]:
+    """A note, by paths in the worktree. Nothing if it cannot be read: then all in the worktree is the user's."""
     try:
-        found = json.loads(read_file(path, SMALL)[0])
+        found = json.loads(read_file(where, SMALL)[0])
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def write(where: str, noted: dict[str, str]) -> None:
+    """Raises :class:`OSError`, as where the repository is read-only."""
+    write_atomically(where, json.dumps(noted).encode())
 
 
 def _state(path: str) -> str:

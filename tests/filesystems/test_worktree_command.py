@@ -193,6 +193,61 @@ def test_a_workspace_of_uv_whose_root_is_no_project(holo: Holo, app: Path) -> No
     assert (holo.root / "old" / ".venv").exists()
 
 
+def test_another_branch_asks_for_another_environment(holo: Holo, app: Path) -> None:
+    """What is there stays as it is, and the user learns that it is not what the branch asks for, and what to do."""
+    for text in ("one", "three"):
+        write(app / "uv.lock", text)
+        git(app, "add", ".")
+        git(app, "commit", "--quiet", f"--message={text}")
+    git(app, "branch", "old", "HEAD~1")
+    feature = holo.root / "feature"
+    holo("worktree", "add", feature, cwd=app)
+    assert holo("worktree", "add", ".", cwd=feature).stderr == ""
+    git(feature, "switch", "--quiet", "old")
+    for _ in range(2):
+        said = holo("worktree", "add", ".", cwd=feature).stderr
+        way = f"run `uv sync` in {feature}, or remove it (`rm -r {feature}/.venv`) and run this again"
+        assert said == f"warning: .venv was made for another uv.lock than is there now: {way}\n"
+    git(feature, "switch", "--quiet", "feature")
+    assert holo("worktree", "add", ".", cwd=feature).stderr == ""
+    # Whoever installs something after the switch has done that for the new branch.
+    git(feature, "switch", "--quiet", "old")
+    write(feature / ".venv" / "more", "")
+    for _ in range(2):
+        assert holo("worktree", "add", ".", cwd=feature).stderr == ""
+    git(feature, "switch", "--quiet", "feature")
+    assert "another uv.lock" in holo("worktree", "add", ".", cwd=feature).stderr
+    # A broken file of a merge that is under way, a branch without any, or another thing there: nobody can tell.
+    write(feature / "pyproject.toml", "<<<<<<< HEAD\n")
+    assert "another" not in holo("worktree", "add", ".", cwd=feature).stderr
+    git(feature, "checkout", "--quiet", ".")
+    (feature / "uv.lock").unlink()
+    shutil.rmtree(feature / ".venv")
+    write(feature / ".venv", "a file")
+    assert holo("worktree", "add", ".", cwd=feature).stderr == ""
+
+
+def test_another_branch_asks_for_another_space(holo: Holo, app: Path) -> None:
+    for name in ("cowsay", "dumpling"):
+        wheels.make(app, name)
+        write(app / "pyproject.toml", "[tool.none]\n")
+        write(app / "requirements.txt", f"--no-index\n--find-links {app}\n{name}\n")
+        git(app, "add", ".")
+        git(app, "commit", "--quiet", f"--message={name}")
+    feature = holo.root / "feature"
+    git(app, "worktree", "add", "--quiet", feature)
+    holo("init", "own", "requirements.txt", "--to", ".venv", cwd=feature)
+    git(feature, "switch", "--quiet", "--detach", "HEAD~1")
+    said = holo("worktree", "add", ".", cwd=feature).stderr
+    assert f"{feature}/requirements.txt has changed since space own was made of it: `holo init own --force`" in said
+    holo("init", "own", "--force", cwd=feature)
+    assert "changed" not in holo("worktree", "add", ".", cwd=feature).stderr
+    assert holo("run", "--", "python", "-c", "import cowsay", cwd=feature).stdout == ""
+    # A blueprint that is gone says nothing.
+    (feature / "requirements.txt").unlink()
+    assert "changed" not in holo("worktree", "add", ".", cwd=feature).stderr
+
+
 def test_npm_builds_workspaces_itself(holo: Holo, app: Path) -> None:
     write(app / "web" / "package.json", '{"workspaces": ["one"]}')
     for version in ("1", "22"):
