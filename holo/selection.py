@@ -190,7 +190,7 @@ def space_for(home: Home, blueprint: Blueprint) -> str:
 
     for space in home.spaces.near(blueprint.folder):
         origin = origin_of(home.spaces, space)
-        if origin is not None and origin.blueprint == blueprint.path:
+        if origin is not None and origin.is_of(blueprint):
             return space.name
     return os.environ.get("HOLO_SPACE") or blueprint.space
 

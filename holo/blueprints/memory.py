@@ -22,6 +22,7 @@ from holo.hololib.layout import NAME
 from holo.holotree import Holotree
 from holo.owners import only_we_wrote
 from holo.space import Space
+from holo.walk import real_place
 
 if TYPE_CHECKING:
     from holo.blueprints.blueprint import Blueprint
@@ -44,6 +45,11 @@ class Origin(NamedTuple):
     digest: str
     """of the catalog. If the space holds another one now, its user has restored that into it"""
     editable_project: bool
+
+    def is_of(self, blueprint: Blueprint) -> bool:
+        """Whether that is the file, by this path or by one that goes another way, through a symlink."""
+        mine, other = self.blueprint, blueprint.path
+        return mine == other or real_place(mine) == real_place(other)
 
 
 class Memory(NamedTuple):
@@ -83,7 +89,7 @@ class Known(NamedTuple):
 
     def is_from(self, blueprint: Blueprint) -> bool:
         """Whether the space was made from that blueprint, and holds what it was made with."""
-        return self.origin is not None and self.origin.blueprint == blueprint.path
+        return self.origin is not None and self.origin.is_of(blueprint)
 
 
 def look_up(tree: Holotree, name: str) -> Known:

@@ -397,6 +397,30 @@ def test_a_venv_follows_its_blueprint(holo: Holo, folder: Path) -> None:
     assert space["path"] == f"{folder}/.venv"
 
 
+def test_a_blueprint_by_a_path_through_a_symlink(holo: Holo, folder: Path) -> None:
+    """The space of a file is its space by either path. Without one, the path as it was written counts, so that one
+    space follows a symlink that leads to another release."""
+    requirements(folder)
+    there = folder.parent / "link"
+    there.symlink_to(folder)
+    run = ("run", "--blueprint", there / "requirements.txt", "--", "python", "-c")
+    holo("init", "--space", "mine", "requirements.txt", "--to", ".venv", cwd=folder)
+    assert holo(*run, "import sys; print(sys.prefix)").stdout == f"{folder}/.venv\n"
+    requirements(folder, "six", "tabulate")
+    assert "updating space mine" in holo(*run, "import tabulate").stderr
+    assert [space["name"] for space in holo("list", "--json").json()["spaces"]] == ["mine"]
+    holo("delete", "mine")
+    releases = [folder.parent / "releases" / number for number in "12"]
+    spaces = set()
+    for release, names in zip(releases, (["six"], ["six", "tabulate"]), strict=True):
+        release.mkdir(parents=True)
+        requirements(release, *names)
+        there.unlink()
+        there.symlink_to(release)
+        spaces.add(holo(*run, f"import sys, {names[-1]}; print(sys.prefix)").stdout)
+    assert len(spaces) == 1
+
+
 @local
 def test_one_build_for_two_processes(holo: Holo, folder: Path) -> None:
     path = requirements(folder)
