@@ -200,8 +200,9 @@ def write_atomically(
 
 
 def stream_at(path: str) -> int | None:
-    """A descriptor, if what lies at ``path`` takes bytes as they come and must never be replaced: a device, a pipe, a
-    terminal, or a descriptor that this process has (``/dev/stdout``, a shell's ``>(command)``).
+    """A descriptor, if what lies at ``path`` takes bytes as they come and cannot or must not be replaced: a device, a
+    pipe, a terminal, a descriptor that this process has (``/dev/stdout``, a shell's ``>(command)``), or a file that is
+    mounted there, as into a container. That file is empty then.
 
     Raises :class:`OSError`, also for a directory: to find that out when all is written is too late.
     """
@@ -214,7 +215,16 @@ def stream_at(path: str) -> int | None:
         return None
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    return None if stat.S_ISREG(mode) else os.open(path, _WRITE)
+    if not stat.S_ISREG(mode):
+        return os.open(path, _WRITE)
+    return os.open(path, _WRITE | os.O_TRUNC) if _is_mounted(path) else None
+
+
+def _is_mounted(path: str) -> bool:
+    """Whether a file has been mounted there by itself, so that no other file can take its place."""
+    with suppress(OSError):  # without /proc
+        return platform.source_at(os.path.realpath(path)) is not None
+    return False
 
 
 _DESCRIPTOR = re.compile(r"(?:/dev/fd|/proc/self/fd)/([0-9]{1,9})|/dev/std(out|err)")
@@ -222,7 +232,7 @@ _DESCRIPTOR = re.compile(r"(?:/dev/fd|/proc/self/fd)/([0-9]{1,9})|/dev/std(out|e
 
 def write_output(path: str, content: bytes | Callable[[int], bytes]) -> None:
     """Write where a user wants it: to a file as :func:`write_atomically` does, also if a symlink leads there; or to
-    what takes bytes as they come.
+    what takes bytes as they come (:func:`stream_at`).
 
     A file that is there keeps its mode, as with the ``>`` of a shell.
     """

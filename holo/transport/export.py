@@ -187,7 +187,8 @@ def export(
         # What is compressed first has room beside the bundle, if that is a file.
         folder = None
         if isinstance(output, str) and stat.S_ISREG(os.fstat(descriptor).st_mode):
-            folder = os.path.dirname(os.path.realpath(output))
+            beside = os.path.dirname(os.path.realpath(output))
+            folder = beside if os.access(beside, os.W_OK) else None  # the bundle may be a file mounted there
         writer = Writer(descriptor, folder, align=not compress)
         _write(writer, library, cargo, compress, workers, on_progress)
         written = writer.position

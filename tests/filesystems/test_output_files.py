@@ -112,6 +112,25 @@ def test_what_cannot_be_written_has_a_hint(
 
 
 @local
+@pytest.mark.parametrize("flag", ["rw", "ro"])
+def test_a_mounted_file_is_written_to(flag: str, holo: Holo, command: str, expected: bytes) -> None:
+    """As in a container that was given one file. Its folder there may belong to somebody else."""
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts")
+    outside, folder = holo.root / "outside", holo.root / "folder"
+    outside.write_bytes(b"old" + bytes(1 << 20))
+    outside.chmod(0o640)
+    folder.mkdir()
+    (folder / "inside").touch()
+    script = f'mount --bind "$0" "$0" && mount --bind "$1" "$0/inside" && mount -o remount,bind,{flag} "$0" && shift'
+    holo.launcher = ("unshare", "--mount", "sh", "-c", f'{script} && exec "$@"', folder, outside)
+    holo(command, "app", "-o", folder / "inside")
+    assert outside.read_bytes() == expected
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o640
+    assert os.listdir(folder) == ["inside"]
+
+
+@local
 @pytest.mark.parametrize("name", ["/proc/self/fd/1", "/dev/fd/1"])
 def test_standard_output_by_its_name(name: str, holo: Holo, command: str, expected: bytes) -> None:
     """What a log held before stays, and nothing comes behind the document."""
