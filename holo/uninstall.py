@@ -174,7 +174,8 @@ def _spaces(tree: Holotree, report: UninstallReport) -> Iterator[Space]:
     known = {space.name: space for space in tree.spaces()}
     for name in tree.names():
         if name not in known:
-            report.left[tree.default_path(name)] = f"space {name} is another user's"
+            path = tree.default_path(name)  # unless it is elsewhere, which only its owner is to believe
+            report.left[path if os.path.lexists(path) else tree.record_path(name)] = f"space {name} is another user's"
     for space in known.values():
         try:
             tree.refuse_copied(space)

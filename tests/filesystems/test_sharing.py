@@ -411,6 +411,22 @@ def test_each_removes_their_own_torn_blobs(shared: Shared) -> None:
         shared.is_right(user, name(user), shared.tree(user))
 
 
+def test_an_uninstall_takes_what_is_ones_own_and_tells_what_is_there(shared: Shared) -> None:
+    """Whether others' spaces are in the holotree or elsewhere."""
+    shared(ADA, "record", shared.tree(ADA), "--name", "app")
+    shared(BOB, "init", "mine", "app")
+    shared(ADA, "init", "here", "app")
+    shared(ADA, "init", "there", "app", "--to", shared.folder(ADA) / "space")
+    planned = shared(BOB, "uninstall", "--dry-run", "--json").json()
+    assert [space["space"] for space in planned["spaces"]] == ["mine"]
+    left = [item["path"] for item in planned["left"]]
+    assert str(shared.record(ADA, "here")) in left
+    assert [path for path in left if not os.path.lexists(path)] == []
+    assert shared(BOB, "uninstall", "--yes", "--json").json() == planned | {"dry_run": False}
+    for space in ("here", "there"):
+        shared.is_right(ADA, space, shared.tree(ADA))
+
+
 def test_user_outside_the_group_gets_a_clear_error(shared: Shared) -> None:
     shared(ADA, "record", shared.tree(ADA), "--name", "app")
     assert "Permission denied" in shared(STRANGER, "init", "--space", "mine", "app", code=1).stderr
