@@ -486,6 +486,14 @@ def _print_problem(problem: Problem) -> None:
         print(f"  {printable(problem.repaired)}")
 
 
+def _may_write_at(problem: Problem) -> bool:
+    """Whether this user may put something in the place of what is damaged, or lost with the folder that it was in."""
+    folder = os.path.dirname(problem.path)
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    return problem.kind != "space" and os.access(folder, os.W_OK)
+
+
 def checked(report: CheckReport, *, is_repair: bool) -> None:
     """Every problem in a few lines, but of many alike only some; then what was read, and the verdict."""
     for warning in report.warnings:
@@ -511,7 +519,9 @@ def checked(report: CheckReport, *, is_repair: bool) -> None:
         if "space" in left:
             print("`holo restore --space NAME --verify` brings a space back to its catalog")
         if not is_repair and {*left} != {"space"}:
-            print("`holo check --repair` looks for intact copies, also in a library, bundle or folder: `--from PATH`")
+            who = "" if any(map(_may_write_at, report.problems)) else ", by a user who may write to the library,"
+            where = "also in a library, bundle or folder: `--from PATH`"
+            print(f"`holo check --repair`{who} looks for intact copies, {where}")
         if is_repair and {"blob", "catalog"} & {*left}:
             print(
                 "what is lost comes back with `--from PATH`, or when it is imported, pulled or recorded again; "

@@ -217,7 +217,7 @@ def test_of_many_problems_of_one_kind_some_are_shown(holo: Holo) -> None:
     assert shown.count("it is not there") == 10
     assert "... 15 more like the last blob (--json shows all)" in shown
     assert "25 problems, 0 repaired" in shown
-    assert "`holo check --repair`" in shown
+    assert "`holo check --repair` looks for intact copies" in shown
     assert len(holo("check", "--json", code=3).json()["problems"]) == 25
     assert "`holo check --repair`" not in holo("check", "--repair", code=3).stdout
 
@@ -739,6 +739,8 @@ def test_a_library_on_a_read_only_mount(used: UsedLibrary, locked_before: bool) 
         subprocess.run(["mount", "-o", "remount,bind,ro", home], check=True)
         result = used.holo("check", "--space", "one", "--json", code=3).json()
         assert [problem["path"] for problem in result["problems"]] == [str(blob)]
+        shown = used.holo("check", code=3).stdout
+        assert "`holo check --repair`, by a user who may write to the library, looks for intact copies" in shown
         assert "Read-only file system" in used.holo("check", "--repair", code=1).stderr
     finally:
         subprocess.run(["umount", home], check=True)
