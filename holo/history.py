@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from holo import digest as digests
+from holo import platform
 from holo.files import open_file, read, refuse_second_name, write_atomically
 from holo.hololib.layout import NAME
 from holo.owners import only_we_wrote
@@ -106,11 +107,8 @@ def _without_secrets(word: str) -> str:
 
 
 def _content(path: str) -> bytes:
-    descriptor = open_file(path)
-    try:
+    with platform.closing(open_file(path)) as descriptor:
         return read(descriptor, 2 * LARGEST) if only_we_wrote(os.fstat(descriptor)) else b""
-    finally:
-        os.close(descriptor)
 
 
 def _shortened(data: bytes) -> bytes:

@@ -48,15 +48,12 @@ def files_of(tree: Holotree, name: str, beside: Set[str]) -> Files:
 def recall(tree: Holotree) -> dict[str, Kept]:
     """What :func:`keep` has kept, by the names of the spaces."""
     with suppress(OSError, ValueError, TypeError):
-        descriptor = open_file(_path(tree))
-        try:
+        with platform.closing(open_file(_path(tree))) as descriptor:
             if not only_we_wrote(os.fstat(descriptor)):
                 return {}
             header, *rows = json.loads(unseal(read(descriptor, _LARGEST)))
             if header != _header(tree, platform.identity(descriptor)):
                 return {}
-        finally:
-            os.close(descriptor)
         return {row[2][0]: Kept(tuple(row[0]), space_of(row[2]), row[1]) for row in rows}
     return {}
 

@@ -177,12 +177,9 @@ def _read_from_disk(walker: Walker, wanted: str, path: str, reference: str) -> I
     if entry is None or entry.kind != "file":
         raise _no_file(entry, path, reference, is_there=not wanted or entry is not None)
     folder, _, name = wanted.rpartition("/")
-    descriptor = platform.open_file(walker.open(folder), name)
-    try:
+    with platform.closing(platform.open_file(walker.open(folder), name)) as descriptor:
         for piece in pieces_of(descriptor, os.fstat(descriptor).st_size):
             yield from _bytes(piece)
-    finally:
-        os.close(descriptor)
 
 
 def _bytes(piece: Piece) -> Iterator[bytes]:

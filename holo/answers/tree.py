@@ -128,12 +128,12 @@ class _Mixed:
 
     def _read(self, path: str, size: int) -> Iterator[Piece]:
         folder, _, name = path.rpartition("/")
-        with os_errors_as(f"cannot read {path} in the space"), Walker(self._root) as walker:
-            descriptor = platform.open_file(walker.open(folder), name)
-            try:
-                yield from pieces_of(descriptor, size)
-            finally:
-                os.close(descriptor)
+        with (
+            os_errors_as(f"cannot read {path} in the space"),
+            Walker(self._root) as walker,
+            platform.closing(platform.open_file(walker.open(folder), name)) as descriptor,
+        ):
+            yield from pieces_of(descriptor, size)
 
 
 class _Look:
@@ -256,11 +256,8 @@ class _Look:
         if not is_patched and size != expected:
             return False
         try:
-            descriptor = platform.open_file(directory, name)
-            try:
+            with platform.closing(platform.open_file(directory, name)) as descriptor:
                 found = digests.of_file(descriptor)
-            finally:
-                os.close(descriptor)
         except OSError:  # what cannot be read is not known to be the same
             return False
         if relocation is None or not is_patched:

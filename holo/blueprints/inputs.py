@@ -61,12 +61,9 @@ class Inputs:
     def digest(self, path: str) -> str:
         """The digest of a file of any size that must be there."""
         try:
-            descriptor = open_file(path, follow=True)
-            try:
+            with platform.closing(open_file(path, follow=True)) as descriptor:
                 status = os.fstat(descriptor)
                 found = digests.of_file(descriptor)
-            finally:
-                os.close(descriptor)
         except FileNotFoundError:
             raise NotFound(f"there is no file {path}", "The blueprint needs it.") from None
         except OSError as error:

@@ -92,8 +92,7 @@ class Reader:
         if not digest:
             return Seen(folder, shown, "", State.GARBAGE, "", 0, stored)
         try:
-            descriptor = platform.open_file(directory, name)
-            try:
+            with platform.closing(platform.open_file(directory, name)) as descriptor:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
                     verdict = State.DAMAGED, "it is not a file", 0
@@ -101,8 +100,6 @@ class Reader:
                     verdict = self._link(descriptor, status, link)
                 else:
                     verdict = self._blob(descriptor, status, digest, compressed=name != digest)
-            finally:
-                os.close(descriptor)
         except ContentMismatch as error:
             verdict = State.DAMAGED, str(error), 0
         except OSError as error:

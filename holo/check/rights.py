@@ -50,11 +50,8 @@ def take_rights(path: str, rights: int) -> None:
             with platform.closing(platform.open_child(folder, name)) as directory:
                 platform.set_directory(directory, mode, None)
         else:
-            file = platform.open_file(folder, name)
-            try:
+            with platform.closing(platform.open_file(folder, name)) as file:
                 platform.set_file(file, status.st_mtime_ns, mode)
-            finally:
-                os.close(file)
     except FileNotFoundError:
         pass
     finally:

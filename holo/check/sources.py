@@ -192,8 +192,7 @@ def _read(place: _Place) -> Iterator[Piece]:
     walker = Walker(root)
     try:
         parent, _, name = place.path.rpartition("/")
-        descriptor = platform.open_file(walker.open(parent), name)
-        try:
+        with platform.closing(platform.open_file(walker.open(parent), name)) as descriptor:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise ContentMismatch("it is not a file")
@@ -203,8 +202,6 @@ def _read(place: _Place) -> Iterator[Piece]:
             else:
                 relocator, relocation = place.back
                 yield from relocator.undo(source, relocation)
-        finally:
-            os.close(descriptor)
     finally:
         walker.close()
         platform.close_directory(root)

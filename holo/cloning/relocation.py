@@ -75,11 +75,8 @@ class TreeRelocator:
         with Walker(self._source) as walker:
             for path in filter(lambda path: path.endswith(".pth"), sorted(self._found.places)):
                 folder, _, name = path.rpartition("/")
-                file = platform.open_file(walker.open(folder), name)
-                try:
+                with platform.closing(platform.open_file(walker.open(folder), name)) as file:
                     text = os.fsdecode(platform.read_at(file, os.fstat(file).st_size, 0))
-                finally:
-                    os.close(file)
                 for line in filter(lambda line: line.startswith(os.sep), text.splitlines()):
                     old = os.path.normpath(line)
                     new = self._roots.moved_outside(old)
@@ -220,19 +217,13 @@ def _names_below(walker: Walker) -> Names:
 def _opened_to_change(directory: Directory, name: str, status: os.stat_result) -> Iterator[int]:
     """Open a file for reading and writing, whatever its mode, and restore all its attributes afterwards."""
     mode = stat.S_IMODE(status.st_mode)
-    reader = platform.open_file(directory, name)
-    try:
+    with platform.closing(platform.open_file(directory, name)) as reader:
         xattrs = platform.get_xattrs(reader)
         if mode & 0o600 != 0o600:
             platform.set_file(reader, status.st_mtime_ns, mode | 0o600)
-        file = platform.open_to_change(directory, name)
-        try:
+        with platform.closing(platform.open_to_change(directory, name)) as file:
             yield file
             if _CAPABILITY in xattrs:  # a write removes it, and setuid too
                 platform.set_xattr(file, _CAPABILITY, xattrs[_CAPABILITY])
             platform.set_file(file, status.st_mtime_ns, mode)
             platform.set_times(file, status)
-        finally:
-            os.close(file)
-    finally:
-        os.close(reader)

@@ -33,12 +33,9 @@ def make_sample(source: Directory) -> list[str]:
     with os_errors_as("cannot write a sample into the library"):
         while not names or (len(names) < _FILES and time.perf_counter() - started < _SECONDS):
             name = f"{len(names):03d}"
-            descriptor = platform.create_file(source, name, 0o600)
-            try:
+            with platform.closing(platform.create_file(source, name, 0o600)) as descriptor:
                 os.write(descriptor, os.urandom(_SIZE))
                 os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
             names.append(name)
     return names
 
@@ -58,25 +55,18 @@ def files_per_second(make: Callable[[str], object], names: list[str]) -> Outcome
 
 
 def reflink(source: Directory, destination: Directory, name: str) -> None:
-    blob = platform.open_file(source, name)
-    try:
+    with platform.closing(platform.open_file(source, name)) as blob:
         os.close(platform.clone(blob, source, name, destination, f"{name}.clone", 0o600))
-    finally:
-        os.close(blob)
 
 
 def copy(source: Directory, destination: Directory, name: str) -> None:
-    blob = platform.open_file(source, name)
-    try:
-        file = platform.create_file(destination, f"{name}.copy", 0o600)
-        try:
-            position = 0
-            while copied := platform.copy_range(blob, file, position, _SIZE):
-                position += copied
-        finally:
-            os.close(file)
-    finally:
-        os.close(blob)
+    with (
+        platform.closing(platform.open_file(source, name)) as blob,
+        platform.closing(platform.create_file(destination, f"{name}.copy", 0o600)) as file,
+    ):
+        position = 0
+        while copied := platform.copy_range(blob, file, position, _SIZE):
+            position += copied
 
 
 def why_no_stubs(folder: str, hardlink: Outcome, *, is_shared: bool) -> str | None:

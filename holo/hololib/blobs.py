@@ -138,16 +138,13 @@ class Blobs:
         """Store content by its compressed form, as it is. Raises :class:`ContentMismatch` if it holds other content."""
 
         def make(folder: Directory, draft: str) -> None:
-            descriptor = platform.create_file(folder, draft, SEALED_MODE)
-            try:
+            with platform.closing(platform.create_file(folder, draft, SEALED_MODE)) as descriptor:
                 for piece in frame.pieces():
                     write_all(descriptor, piece)
                 # What was written is what is verified: whose file the frame is in may change it meanwhile.
                 if stored_content(descriptor, size) != (digest, size):
                     raise ContentMismatch("its compressed form holds something else")
                 self.shards.finish(descriptor, time.time_ns(), SEALED_MODE, exact=self._exact)
-            finally:
-                os.close(descriptor)
 
         if frame.length > most_compressed(size):
             raise ContentMismatch("its compressed form is too large")
@@ -160,22 +157,16 @@ class Blobs:
         """
 
         def make(folder: Directory, draft: str) -> None:
-            descriptor = platform.create_file(folder, draft, SEALED_MODE)
-            try:
+            with platform.closing(platform.create_file(folder, draft, SEALED_MODE)) as descriptor:
                 fill(descriptor)
                 self.shards.finish(descriptor, SEALED_MTIME_NS, SEALED_MODE, exact=self._exact)
-            finally:
-                os.close(descriptor)
 
         self._make_or_publish(digest, size, make)
 
     def seal(self, digest: str) -> None:
         """Give a raw form, whose content the caller has hashed, the mode and mtime of a blob again."""
-        descriptor = platform.open_file(self.directory, raw_name(digest))
-        try:
+        with platform.closing(platform.open_file(self.directory, raw_name(digest))) as descriptor:
             platform.set_file(descriptor, SEALED_MTIME_NS, SEALED_MODE)
-        finally:
-            os.close(descriptor)
 
     def _make_or_publish(
         self, digest: str, size: int, make: Callable[[Directory, str], None], *, takes_room: bool = True
@@ -217,13 +208,10 @@ class Blobs:
             ) from error
 
     def _write(self, folder: Directory, draft: str, chunks: Iterable[Piece], *, seal: bool = False) -> None:
-        descriptor = platform.create_file(folder, draft, SEALED_MODE)
-        try:
+        with platform.closing(platform.create_file(folder, draft, SEALED_MODE)) as descriptor:
             write_sparse(descriptor, chunks)
             mtime = SEALED_MTIME_NS if seal else time.time_ns()
             self.shards.finish(descriptor, mtime, SEALED_MODE, exact=self._exact)
-        finally:
-            os.close(descriptor)
 
     # -- reading ------------------------------------------------------------------------------------------
 

@@ -128,8 +128,5 @@ def content_matches(descriptor: int, name: str) -> bool:
 
 
 def _is_wrong(directory: Directory, name: str, row: FileRow) -> bool:
-    descriptor = platform.open_file(directory, name)
-    try:
+    with platform.closing(platform.open_file(directory, name)) as descriptor:
         return digests.of_file(descriptor) != row[4] or bool(platform.get_xattrs(descriptor, acls=True))
-    finally:
-        os.close(descriptor)

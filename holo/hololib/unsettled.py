@@ -138,9 +138,6 @@ def remove_torn(
 
 
 def _is_torn(directory: Directory, name: str, content_matches: Callable[[int, str], bool]) -> bool:
-    descriptor = platform.open_file(directory, name)
-    try:
+    with platform.closing(platform.open_file(directory, name)) as descriptor:
         platform.drop_cached(descriptor)
         return not content_matches(descriptor, name)
-    finally:
-        os.close(descriptor)

@@ -146,13 +146,10 @@ class _Unpacker:
     def _write(
         self, environment: Environment, parent: Directory, path: str, file: File, chunks: Iterator[bytes]
     ) -> None:
-        descriptor = platform.create_file(parent, os.path.basename(path), 0o600)
-        try:
+        with platform.closing(platform.create_file(parent, os.path.basename(path), 0o600)) as descriptor:
             for chunk in chunks:
                 left = memoryview(chunk)
                 while left:
                     left = left[os.write(descriptor, left) :]
             environment.finish(path, descriptor)
             platform.set_file(descriptor, file.mtime, file.mode)
-        finally:
-            os.close(descriptor)

@@ -8,9 +8,11 @@ opaque to the callers. All functions raise plain :class:`OSError`.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 CLOCK_LAG_NS = 10_000_000
 """ctimes come from the kernel's last tick, which is at most this much behind the clock (CONFIG_HZ=100)."""
@@ -103,10 +105,16 @@ __all__ = [
 ]
 
 
+_Opened = TypeVar("_Opened", bound="Directory | int")
+
+
 @contextmanager
-def closing(directory: Directory) -> Iterator[Directory]:
-    """Close an open directory when the block ends."""
+def closing(opened: _Opened) -> Iterator[_Opened]:
+    """Close an open directory, or the descriptor of a file, when the block ends."""
     try:
-        yield directory
+        yield opened
     finally:
-        close_directory(directory)
+        if isinstance(opened, int):
+            os.close(opened)
+        else:
+            close_directory(opened)

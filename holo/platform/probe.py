@@ -84,11 +84,8 @@ def takes_link(source: Directory, name: str, target: Directory) -> bool:
 
 def clone_file(source: Directory, source_name: str, target: Directory, name: str) -> None:
     """Clone one file, by name. Raises :class:`OSError`; nothing is left behind then."""
-    descriptor = platform.open_file(source, source_name)
-    try:
+    with platform.closing(platform.open_file(source, source_name)) as descriptor:
         os.close(platform.clone(descriptor, source, source_name, target, name, 0o600))
-    finally:
-        os.close(descriptor)
 
 
 def _try(attempt: Callable[[str], None], source: Directory, target: Directory) -> str | None:

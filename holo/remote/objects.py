@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from holo import platform
 from holo.content import Section, write_all
 from holo.errors import HoloError, UsageError
 from holo.remote.store import Absent, Interrupted, Item, Reply
@@ -84,12 +85,9 @@ class ObjectStore:
             with self._errors(key):
                 yield self._ask(key, start, stop)
         else:
-            file = unnamed_file()
-            try:
+            with platform.closing(unnamed_file()) as file:
                 reply, length = pool.apart(lambda: self._read(key, start, stop, file))
                 yield reply._replace(chunks=iter(Section(file, 0, length).pieces()))
-            finally:
-                os.close(file)
 
     def _read(self, key: str, start: int, stop: int | None, target: int) -> tuple[Reply, int]:
         """An answer whose bytes are in a file, since they may be more than memory, and how many they are."""

@@ -220,8 +220,7 @@ def make_packs(library: Library, blobs: Iterable[Blob], folder: str) -> Iterator
     left = deque(blobs)
     rest = sum(size for _, size in left)  # a little goes along, instead of into a pack of its own
     while left:
-        file = unnamed_file(folder)
-        try:
+        with platform.closing(unnamed_file(folder)) as file:
             writer = Writer(file, folder, align=False)
             forms: dict[str, bool] = {}
             while left and (not forms or writer.position < PACK or rest < PACK // 4):
@@ -236,8 +235,6 @@ def make_packs(library: Library, blobs: Iterable[Blob], folder: str) -> Iterator
                 for entry, (digest, is_sparse) in zip(entries, forms.items(), strict=True)
             }
             yield file, Made(pack, slots)
-        finally:
-            os.close(file)
 
 
 def _form(method: int, *, is_sparse: bool) -> int:
@@ -260,16 +257,13 @@ def _add(writer: Writer, library: Library, digest: str, size: int, folder: str) 
         pieces = [*library.blobs.chunks(digest, size)]
         writer.add(name, b"".join(map(bytes, pieces)), compress=True)
         return any(isinstance(piece, Hole) for piece in pieces)
-    copy = unnamed_file(folder)
-    try:
+    with platform.closing(unnamed_file(folder)) as copy:
         is_sparse, crc = _compress(library.blobs.chunks(digest, size), size, copy)
         length = os.fstat(copy).st_size
         if length < size:
             writer.add_section(name, ZSTD, crc, size, Section(copy, 0, length))
         else:
             writer.add_pieces(name, crc, size, library.blobs.chunks(digest, size))
-    finally:
-        os.close(copy)
     return is_sparse
 
 

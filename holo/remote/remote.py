@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -156,8 +155,7 @@ class Remote:
         Raises :class:`IntegrityError`, :class:`CatalogInvalid`, :class:`NewerFormat`.
         """
         key = catalog_key(digest)
-        file = unnamed_file()
-        try:
+        with platform.closing(unnamed_file()) as file:
             if not self.fetch(key, file, most=LARGEST_OBJECT, fresh=fresh):
                 return None
             try:
@@ -166,8 +164,6 @@ class Remote:
                 if not fresh:  # it may be a cache between here and there that is wrong
                     return self.catalog(digest, fresh=True)
                 raise self.damaged(key, str(error)) from None
-        finally:
-            os.close(file)
 
     def document(self, key: str, most: int, *, fresh: bool = False) -> Document | None:
         """A small object of at most ``most`` bytes; ``None`` if it is not there."""
@@ -226,12 +222,9 @@ class Remote:
 
     def create_small(self, key: str, content: bytes) -> bool:
         """The same, of bytes in memory."""
-        file = unnamed_file()
-        try:
+        with platform.closing(unnamed_file()) as file:
             write_all(file, content)
             return self.create(key, Section(file, 0, len(content)))
-        finally:
-            os.close(file)
 
     def replace(self, key: str, content: bytes, version: str | None) -> bool:
         """Write a small object in place of that version of it; ``False`` if somebody else was faster."""

@@ -93,12 +93,9 @@ class PackSource:
 
     @contextmanager
     def _sparse(self, section: Section, size: int) -> Iterator[Offer]:
-        file = unnamed_file(self._folder)
-        try:
+        with platform.closing(unnamed_file(self._folder)) as file:
             write_sparse(file, _with_holes(inflate(section, size)))
             yield raw_offer(file, size)
-        finally:
-            os.close(file)
 
     # -- fetching -----------------------------------------------------------------------------------------
 
@@ -147,8 +144,7 @@ class PackSource:
 
     @contextmanager
     def _parts(self, pack: Pack, blobs: list[Blob], ranges: list[tuple[int, int]]) -> Iterator[int]:
-        file = unnamed_file(self._folder)
-        try:
+        with platform.closing(unnamed_file(self._folder)) as file:
             for start, stop in ranges:
                 if not self._remote.fetch(pack_key(pack.digest), file, start, stop, most=pack.size):
                     raise self._gone(pack)
@@ -156,8 +152,6 @@ class PackSource:
                 os.ftruncate(file, 0)
                 self._fetch_whole(pack, file)
             yield file
-        finally:
-            os.close(file)
 
     def _is_right(self, file: int, digest: str, size: int) -> bool:
         slot = self._slots[digest]

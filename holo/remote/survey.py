@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from holo import digest as digests
-from holo import signatures
+from holo import platform, signatures
 from holo.errors import CatalogInvalid, HoloError, IntegrityError, NewerFormat
 from holo.hololib import Library
 from holo.remote import garbage
@@ -204,14 +204,11 @@ class _Reader:
 
     def __call__(self, pack: Pack) -> list[RemoteProblem]:
         key = pack_key(pack.digest)
-        file = unnamed_file(self._folder)
-        try:
+        with platform.closing(unnamed_file(self._folder)) as file:
             is_there = self._remote.fetch(key, file, most=pack.size, fresh=True)
             if is_there and digests.of_file(file) == pack.digest:
                 return []
             return [RemoteProblem(key, "its bytes do not have that digest" if is_there else "it is not there")]
-        finally:
-            os.close(file)
 
 
 def _pointers(remote: Remote) -> Iterator[tuple[str, Pointer | HoloError]]:

@@ -129,11 +129,8 @@ def rest_entry(digest: str) -> str:
 def is_bundle(path: str) -> bool:
     """Whether a file begins as a bundle does. Raises :class:`HoloError` if that cannot be told."""
     try:
-        descriptor = open_file(path, follow=True)
-        try:
+        with platform.closing(open_file(path, follow=True)) as descriptor:
             return _begins_as_bundle(descriptor)
-        finally:
-            os.close(descriptor)
     except OSError as error:
         if error.errno in _NO_FILE:
             return False

@@ -223,8 +223,7 @@ def _write(
 ) -> None:
     manifest = Manifest(tuple(Named(ref.given_name, ref.digest) for ref in cargo.catalogs), tuple(cargo.without))
     writer.add(MANIFEST, manifest.to_json(), compress=False)
-    spool = unnamed_file(writer.folder)
-    try:
+    with platform.closing(unnamed_file(writer.folder)) as spool:
         reader = _Reader(library, spool, compress=compress)
         with closing(_in_order(reader, cargo.blobs, workers)) as items:
             begun = [*islice(items, 1)]  # the workers run from now on, while the catalogs are compressed here
@@ -250,8 +249,6 @@ def _write(
                 done += len(item.entries) if isinstance(item, _Run) else 1
                 if on_progress is not None:
                     on_progress(done, len(cargo.blobs))
-    finally:
-        os.close(spool)
     if parts:
         writer.add(EXTENTS, json.dumps(parts, separators=(",", ":")).encode() + b"\n", compress=compress)
     writer.end()
@@ -449,8 +446,7 @@ def _add_rest(
 ) -> None:
     """Write the entry with what no other has of a blob."""
     length = sum(end - start for start, end in rest)
-    copy = unnamed_file(writer.folder)
-    try:
+    with platform.closing(unnamed_file(writer.folder)) as copy:
         crc = 0
         for piece in _in_ranges(library.blobs.chunks(digest, size), rest):
             crc = crc32(piece, crc)
@@ -460,8 +456,6 @@ def _add_rest(
             writer.add_compressed(rest_entry(digest), crc, section)
         else:
             writer.add_section(rest_entry(digest), STORED, crc, length, section)
-    finally:
-        os.close(copy)
 
 
 def _in_ranges(pieces: Iterable[Piece], ranges: Sequence[Range]) -> Iterator[bytes]:

@@ -76,15 +76,12 @@ class Writer:
 
     def add_compressed(self, name: str, crc: int, content: Section) -> None:
         """An entry with content that has to be compressed."""
-        copy = unnamed_file(self.folder)
-        try:
+        with platform.closing(unnamed_file(self.folder)) as copy:
             for block in frame_pieces(content.pieces(), content.length):
                 write_all(copy, block)
             section = Section(copy, 0, os.fstat(copy).st_size)
             fits = section.length < content.length
             self.add_section(name, ZSTD if fits else STORED, crc, content.length, section if fits else content)
-        finally:
-            os.close(copy)
 
     def add_bytes(self, pieces: Iterable[bytes]) -> None:
         """Stored bytes of the entry that was begun."""

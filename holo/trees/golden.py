@@ -217,12 +217,9 @@ def _is_as_made(tree: Directory, outline: Outline) -> bool:
 
 def _write_outline(outline: Outline, folder: Directory) -> None:
     draft = DRAFT + temporary_name()
-    descriptor = platform.create_file(folder, draft, 0o644)
-    try:
+    with platform.closing(platform.create_file(folder, draft, 0o644)) as descriptor:
         write_all(descriptor, outline.to_bytes())
         platform.sync_file(descriptor)
-    finally:
-        os.close(descriptor)
     platform.rename(folder, draft, folder, outline.digest + ".json")
 
 

@@ -370,11 +370,8 @@ def is_reachable(path: str) -> bool:
 
 
 def _is_written(directory: Directory, name: str) -> bool:
-    descriptor = platform.open_file(directory, name)
-    try:
+    with platform.closing(platform.open_file(directory, name)) as descriptor:
         return not platform.has_no_writer(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _seal_of(root: Directory, paths: Iterable[str]) -> str:
