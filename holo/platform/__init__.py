@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 CLOCK_LAG_NS = 10_000_000
 """ctimes come from the kernel's last tick, which is at most this much behind the clock (CONFIG_HZ=100)."""
@@ -108,13 +106,22 @@ __all__ = [
 _Opened = TypeVar("_Opened", bound="Directory | int")
 
 
-@contextmanager
-def closing(opened: _Opened) -> Iterator[_Opened]:
-    """Close an open directory, or the descriptor of a file, when the block ends."""
-    try:
-        yield opened
-    finally:
-        if isinstance(opened, int):
-            os.close(opened)
+class closing(Generic[_Opened]):  # noqa: N801 (named as contextlib.closing is)
+    """Close an open directory, or the descriptor of a file, when the block ends.
+
+    Some blocks are entered for each of 20,000 files, so it is no generator, which takes three times as long.
+    """
+
+    __slots__ = ("_opened",)
+
+    def __init__(self, opened: _Opened) -> None:
+        self._opened = opened
+
+    def __enter__(self) -> _Opened:
+        return self._opened
+
+    def __exit__(self, *_: object) -> None:
+        if isinstance(self._opened, int):
+            os.close(self._opened)
         else:
-            close_directory(opened)
+            close_directory(self._opened)
