@@ -87,6 +87,7 @@ def uninstall(home: Home, *, spaces: bool, dry_run: bool) -> UninstallReport:
             _delete(home, space, report)
         else:
             report.left[space.path] = f"space {space.name} stays"
+    _layers(tree, report)
     if not dry_run:
         _remove_folders(library, tree, report)
     known = {library.path, tree.path, *report.removed, *(space.path for space in report.spaces)}
@@ -97,7 +98,7 @@ def uninstall(home: Home, *, spaces: bool, dry_run: bool) -> UninstallReport:
 
 
 def _rest_of_commands(library: Library, tree: Holotree) -> set[str]:
-    """The paths that builds and throw-away environments left behind, and the spares.
+    """The paths that builds left behind, and the spares.
 
     Raises :class:`Conflict` if one of them is running: they do not hold a lock of the library.
     """
@@ -114,7 +115,7 @@ def _rest_of_commands(library: Library, tree: Holotree) -> set[str]:
     for path, is_running in builds.items():
         if is_running:
             raise Conflict(f"a build is running: {path}", "Run it again when that has ended.")
-    return {layers.path, Spares(tree).path, *builds}
+    return {Spares(tree).path, *builds}
 
 
 def _library(library: Library, report: UninstallReport) -> list[str]:
@@ -151,10 +152,31 @@ def _beside_spaces(tree: Holotree, rest: set[str], report: UninstallReport) -> l
         is_rest = _REST_OF_A_SPACE.fullmatch(name) is not None or name.startswith(probe.DOCTOR)
         if (path in rest or is_rest) and not is_others(path):
             doomed.append(path)
-        elif path not in places and name != ".spaces":
+        elif path not in places and path != Layers(tree.path).path and name != ".spaces":
             report.left[path] = "it is no space of yours"
     report.removed += doomed
     return doomed
+
+
+def _layers(tree: Holotree, report: UninstallReport) -> None:
+    """What throw-away environments and mounted spaces are made of, but for what a space that stays is mounted over."""
+    layers = Layers(tree.path)
+    if not os.path.lexists(layers.path):
+        return
+    gone = {space.name for space in report.spaces}
+    staying = {digest: left for digest, names in tree.mounted().items() if (left := {*names} - gone)}
+    names = set[str]().union(*staying.values())
+    if is_others(layers.path):
+        report.left[layers.path] = "it is no space of yours"
+    elif names:
+        report.left[layers.path] = f"spaces are mounted over what is in it: {', '.join(sorted(names))}"
+        if not report.dry_run:
+            layers.keep_spaces(names)
+            layers.collect(set(), staying.keys(), dry_run=False)
+    else:
+        report.removed.append(layers.path)
+        if not report.dry_run:
+            remove_at(layers.path)
 
 
 def _scratches(home: str, report: UninstallReport) -> list[str]:

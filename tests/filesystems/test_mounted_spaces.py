@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from holo import Hololib
 from holo.trees.overlay import SPACE
 from support import compare, trees
 from support.cli import Holo
@@ -276,6 +277,24 @@ def test_uninstall(holo: Holo) -> None:
     holo("uninstall", "--yes")
     assert mounted(holo) == []
     assert not holo.holotree.exists()
+
+
+@ext4
+def test_uninstall_lets_a_space_that_stays_be_as_it_is(holo: Holo) -> None:
+    path = Path(holo("init", "job", "env", "--strategy", "overlay", "--json").json()["path"])
+    holo("init", "other", "env", "--strategy", "overlay")
+    trees.write(path / "work", "mine")
+    before = compare.walk(path).keys()
+    report = Hololib(holo.home).uninstall()
+    folder = str(holo.holotree / f".ephemeral-{os.geteuid()}")
+    assert report.left[folder] == "spaces are mounted over what is in it: job, other"
+    assert not holo.library.exists()
+    assert compare.walk(path).keys() == before
+    assert (path / "work").read_text() == "mine"
+    holo("delete", "other")
+    assert "hello from" in holo("run", "job", "--", "hello").stdout
+    holo("uninstall", "--yes")
+    assert not holo.home.exists()
 
 
 @ext4
