@@ -71,9 +71,8 @@ def supply_mount(job: Job) -> Done:
             raise
         try:
             _mount(job, decision, lower, folder)
-        except StrategyUnavailable:
-            if target.known is None:
-                remove_at(own)
+        except (StrategyUnavailable, Conflict):
+            remove_at(own if target.known is None else folder)
             raise
         for name in os.listdir(own):  # of the one before, or of one that was killed
             if name != os.path.basename(folder):
@@ -171,7 +170,18 @@ def _uncovered(home: Home, space: str, path: str) -> Iterator[None]:
         if not is_free:
             refuse_covered(path)
         refuse_inside(space, path)
+        _refuse_elsewhere(space, path)
         yield
+
+
+def _refuse_elsewhere(space: str, path: str) -> None:
+    """Raise :class:`Conflict` if a space that is not mounted here is in another mount namespace, as of unshare(1)."""
+    if sys.platform == "linux" and not _is_mounted(path):
+        if found := sorted(process for process, _ in namespaces.processes_with(real_place(path), SPACE)):
+            raise Conflict(
+                f"space {space!r} is mounted at {path} for other processes, which have mounts of their own",
+                f"Do it among them, or when they have ended. `ps -p {','.join(map(str, found))}` shows them.",
+            )
 
 
 def refuse_covered(path: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -23,6 +24,17 @@ from support.repositories import ADA, repository
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts spaces")
 
 ext4 = pytest.mark.parametrize("filesystem", ["ext4"], indirect=True)
+
+
+ALONE = """
+import json, subprocess, sys
+holo = [sys.executable, "-m", "holo"]
+made = subprocess.check_output([*holo, "init", "job", "env", "--strategy", "overlay", "--json"], text=True)
+print(made, end="", flush=True)
+sys.stdin.readline()
+new = json.loads(made)["path"] + "/new"
+subprocess.run([*holo, "run", "job", "--", "sh", "-c", "hello; echo mine > $0; cat $0", new], check=True)
+"""
 
 
 @pytest.fixture
@@ -295,6 +307,32 @@ def test_uninstall_lets_a_space_that_stays_be_as_it_is(holo: Holo) -> None:
     assert "hello from" in holo("run", "job", "--", "hello").stdout
     holo("uninstall", "--yes")
     assert not holo.home.exists()
+
+
+@ext4
+def test_a_mount_that_only_others_see_stays(holo: Holo) -> None:
+    """As of a service with mounts of its own."""
+    alone = ["unshare", "--mount", sys.executable, "-c", ALONE]
+    there = subprocess.Popen(alone, env=holo.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    path = Path(json.loads(there.stdout.readline())["path"])
+    assert [item["state"] for item in holo("list", "--json").json()["spaces"]] == ["restoring"]
+    for command in (["restore", "job"], ["delete", "job"], ["restore", "job", "--strategy", "copy"]):
+        refused = holo(*command, code=1).stderr
+        assert f"is mounted at {path} for other processes" in refused
+        assert f"`ps -p {there.pid}`" in refused
+    holo("gc")
+    assert there.communicate("go on\n")[0] == f"hello from {path}\nmine\n"
+    holo("restore", "job")
+    assert is_pristine(holo, path)
+    holo("restore", "job", "--strategy", "copy")
+    subprocess.run(["mount", "-t", "tmpfs", SPACE, path], check=True)
+    there = subprocess.Popen(["unshare", "--mount", "sh", "-c", "echo; read go"], stdin=-1, stdout=-1, text=True)
+    there.stdout.readline()
+    subprocess.run(["umount", path], check=True)
+    assert "for other processes" in holo("restore", "job", "--strategy", "overlay", code=1).stderr
+    assert [*holo.holotree.glob(".ephemeral-0/spaces/job/*")] == []
+    there.communicate("go\n")
+    holo("delete", "job")
 
 
 @ext4
