@@ -124,11 +124,14 @@ def is_overlay(device: int) -> bool:
 
 
 def is_entered(path: str) -> bool:
-    """Whether a process works in a tree, or has something in it open. Raises :class:`OSError` without /proc.
+    """Whether a process works in a tree, has something in it open, or has it or a part of it mounted elsewhere.
 
-    Of other users' processes that is hidden, unless this user is root: proc_pid_fd(5).
+    Where it is mounted elsewhere, in a container say, its path begins differently: its last two names are to tell it
+    from all others. Of other users' processes all that is hidden, unless this user is root: proc_pid_fd(5). Raises
+    :class:`OSError` without /proc.
     """
-    inside = os.path.realpath(path)
+    inside = f"/{'/'.join(os.path.realpath(path).split('/')[-2:])}/"
+    namespaces = set[str]()
     for process in filter(str.isdecimal, os.listdir("/proc")):
         held = f"/proc/{process}/fd"
         links = [f"/proc/{process}/cwd", f"/proc/{process}/root"]
@@ -136,8 +139,13 @@ def is_entered(path: str) -> bool:
             links += [f"{held}/{number}" for number in os.listdir(held)]
         for link in links:
             with suppress(OSError):
-                if f"{os.readlink(link)}/".startswith(f"{inside}/"):
+                if inside in f"{os.readlink(link)}/":
                     return True
+        with suppress(OSError):
+            namespace = os.readlink(f"/proc/{process}/ns/mnt")
+            if namespace not in namespaces and any(os.fsencode(inside) in root + b"/" for root in _roots(process)):
+                return True
+            namespaces.add(namespace)
     return False
 
 
@@ -466,6 +474,12 @@ def _mounted_types() -> set[tuple[bytes, bytes]]:
     """The devices (``major:minor``) and types of all mounted filesystems: proc_pid_mountinfo(5)."""
     with open("/proc/self/mountinfo", "rb") as file:
         return {(line.split(b" ", 3)[2], line.rpartition(b" - ")[2].split(b" ")[0]) for line in file}
+
+
+def _roots(process: str) -> list[bytes]:
+    """What of its filesystem each mount shows: proc_pid_mountinfo(5)."""
+    with open(f"/proc/{process}/mountinfo", "rb") as file:
+        return [line.split(b" ", 4)[3] for line in file]
 
 
 def _mounts(process: str = "self") -> list[tuple[bytes, bytes]]:

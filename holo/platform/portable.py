@@ -104,7 +104,7 @@ def has_no_writer(descriptor: int) -> bool:
 
 
 def is_entered(path: str) -> bool:
-    """Whether a process works in a tree, or has something in it open: not known here, so it may."""
+    """Whether a process works in a tree, or has something of it open or mounted: not known here, so it may."""
     return True
 
 

@@ -344,20 +344,26 @@ def is_reachable(path: str) -> bool:
     """Whether somebody may still write to a tree that was moved here. Raises :class:`OSError`.
 
     A process may be in it, or have a file open for writing. Where that cannot be seen, nobody else may have had the
-    right.
+    right. Another user or group than that of the folder, to whom something in it belongs, keeps the right.
     """
     if platform.is_entered(path):
         return True
     shared = 0o022 if platform.user_id() else 0
+    mine = _owners(os.lstat(os.path.dirname(path)))
     with platform.closing(open_directory(path)) as root:
+        if _owners(platform.status(root, "")) != mine:
+            return True
         walker, folders = Walker(root), [""]
         try:
             while folders:
                 folder = folders.pop()
                 directory = walker.open(folder)
                 with platform.listing(directory) as entries:
-                    found = [(entry.name, entry.stat(follow_symlinks=False).st_mode) for entry in entries]
-                for name, mode in found:
+                    found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+                for name, status in found:
+                    mode = status.st_mode
+                    if _owners(status) != mine:
+                        return True
                     if stat.S_ISDIR(mode):
                         folders.append(f"{folder}/{name}" if folder else name)
                     if not stat.S_ISLNK(mode) and (
@@ -367,6 +373,10 @@ def is_reachable(path: str) -> bool:
         finally:
             walker.close()
     return False
+
+
+def _owners(status: os.stat_result) -> tuple[int, int]:
+    return status.st_uid, status.st_gid
 
 
 def _is_written(directory: Directory, name: str) -> bool:

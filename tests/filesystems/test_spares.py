@@ -210,6 +210,45 @@ def test_a_tree_in_which_somebody_works_is_no_spare(holo: Holo, source: Path, wh
 
 
 @one_disk
+@pytest.mark.parametrize("what", ["file", "folder", "symlink", "group"])
+def test_a_tree_that_belongs_to_others_is_no_spare(holo: Holo, source: Path, what: str) -> None:
+    if os.geteuid():
+        pytest.skip("only root gives files away")
+    space = Path(init(holo, "one")["path"])
+    holo("spares", "env", "--keep", "1")
+    place = space / {"file": "lib/data.txt", "folder": "lib", "symlink": "hello", "group": "."}[what]
+    os.chown(place, *(0, 4711) if what == "group" else (4711, 0), follow_symlinks=False)
+    with nothing_filled(holo):
+        init(holo, "two")
+        holo("delete", "one")
+    fill(holo)
+    (made,) = ready(holo)
+    theirs = [path for path in Path(made["path"]).rglob("*") if path.lstat().st_uid or path.lstat().st_gid]
+    assert [theirs, os.stat(made["path"]).st_gid] == [[], 0]
+
+
+@one_disk
+@pytest.mark.parametrize("part", [".", "lib"])
+def test_a_tree_that_is_mounted_elsewhere_is_no_spare(holo: Holo, source: Path, part: str) -> None:
+    """In a container, say, which goes on in it."""
+    if os.geteuid():
+        pytest.skip("only root mounts")
+    space, there = Path(init(holo, "one")["path"]), holo.root / "there"
+    there.mkdir()
+    holo("spares", "env", "--keep", "1")
+    script = f"mount --bind {space / part} {there} && echo mounted && read go && echo {there}/*"
+    container = subprocess.Popen(["unshare", "--mount", "sh", "-c", script], stdin=-1, stdout=-1, text=True)
+    assert container.stdout is not None
+    assert container.stdout.readline() == "mounted\n"
+    with nothing_filled(holo):
+        init(holo, "two")
+        holo("delete", "one")
+    fill(holo)
+    assert len(ready(holo)) == 1
+    assert container.communicate("go\n")[0] == f"{there}/*\n"
+
+
+@one_disk
 @pytest.mark.parametrize("what", ["added", "removed", "renamed", "mode", "folder exchanged", "outline"])
 def test_a_spare_that_was_changed_is_dropped(holo: Holo, source: Path, what: str) -> None:
     holo("spares", "env", "--keep", "1")
