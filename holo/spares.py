@@ -166,7 +166,7 @@ def start(home: Home, strategy: Strategy, min_free: int | None) -> bool:
     """
     try:
         is_due = any(_has_room(home, digest, min_free) for _, digest in _todo(home, strategy))
-        if not is_due and not Spares(home.spaces).surplus(_to_be_kept(home, strategy)):
+        if not is_due and not _too_many(home, strategy, min_free):
             return False
         each = "auto" if home.spares is None else str(home.spares)
         free = "" if min_free is None else str(min_free)
@@ -197,11 +197,21 @@ def _fill_alone(home: Home, strategy: Strategy, min_free: int | None) -> None:
 
 
 def _fill(home: Home, spares: Spares, strategy: Strategy, min_free: int | None) -> None:
-    _drop(spares, spares.surplus(_to_be_kept(home, strategy)))
+    _drop(spares, _too_many(home, strategy, min_free))
     for name, digest in _todo(home, strategy):
         if _has_room(home, digest, min_free):
             with suppress(InUseError, HoloError, OSError):  # what one lacks, the others may not
                 _make(home, spares, name, digest, strategy, None)
+
+
+def _too_many(home: Home, strategy: Strategy, min_free: int | None) -> list[str]:
+    """The names of the spares to remove: nobody wants them, or they are unfinished and there is no room for that.
+
+    What was given back can be larger than a spare, and whoever deleted it may have wanted the room.
+    """
+    spares = Spares(home.spaces)
+    found = spares.surplus(_to_be_kept(home, strategy))
+    return found if _has_room(home, "", min_free) else [*found, *spares.unfinished()]
 
 
 def _todo(home: Home, strategy: Strategy) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,8 @@ import pytest
 
 from holo import Hololib
 from holo.home import Home
+from holo.settings import Strategy
+from holo.spares import start as background_start
 from holo.trees.held import is_held
 from holo.trees.spares import Spares
 from support import trees
@@ -453,6 +455,19 @@ def test_too_many_are_removed_in_the_background(holo: Holo, source: Path, why: s
     holo("record", other, "--name", "other")
     holo("init", "of-other", "other")
     eventually(lambda: not beginning & {name[:6] for name in spares_of(holo).all()})
+
+
+@one_disk
+def test_where_the_disk_is_too_full_nothing_stays_given_back(holo: Holo, source: Path) -> None:
+    init(holo, "one")
+    spares_of(holo).keep(holo("catalogs", "env", "--json").json()["catalogs"][0]["digest"], 1)
+    holo.settings.write_text("library: {min-free: 900TB}\n")
+    with nothing_filled(holo):
+        holo("delete", "one")
+        assert len(spares_of(holo).unfinished()) == 1
+        assert background_start(home_of(holo), Strategy.SMART, 900 << 40)
+    background_start(home_of(holo), Strategy.SMART, 900 << 40)
+    eventually(lambda: spares_of(holo).all() == [])
 
 
 @one_disk
