@@ -40,8 +40,8 @@ class HttpStore:
 
     is_writable = False
 
-    def __init__(self, url: str, *, may_be_forged: bool = False) -> None:
-        """``may_be_forged``: whoever asks verifies who signed what comes. Else it has to come by TLS."""
+    def __init__(self, url: str, *, is_verified: bool) -> None:
+        """``is_verified``: what comes from it counts only if it is signed. Else it has to come by TLS."""
         parts = urlsplit(url)
         if "@" in parts.path:
             raise UsageError(
@@ -49,7 +49,7 @@ class HttpStore:
                 "In a password write %2F for a slash, in a path %40 for an @.",
             )
         self.name = of_one(url).rstrip("/")
-        if not may_be_forged and not _is_safe(url):
+        if not is_verified and not _is_safe(url):
             raise UsageError(
                 f"{self.name}: over http:// anybody on the way can put in an environment of their own",
                 "Use https://, or demand signatures with `remote.allowed-signers`.",
@@ -59,7 +59,7 @@ class HttpStore:
         if parts.query or parts.fragment:
             raise UsageError(f"{self.name}: a remote has no query", "Give credentials in ~/.netrc.")
         self._url = url.rstrip("/")
-        self._may_be_forged = may_be_forged
+        self._is_verified = is_verified
         self._session: requests.Session | None = None
         self._process = 0
 
@@ -131,7 +131,7 @@ class HttpStore:
     def _own_session(self) -> requests.Session:
         """A session of this process: a connection that two processes use mixes up their answers."""
         if self._session is None or self._process != os.getpid():
-            self._session, self._process = _new_session(may_be_forged=self._may_be_forged), os.getpid()
+            self._session, self._process = _new_session(is_verified=self._is_verified), os.getpid()
         return self._session
 
     def _judge(self, response: requests.Response, key: str) -> None:
@@ -163,7 +163,7 @@ def _is_safe(url: str) -> bool:
     return parts.scheme != "http" or parts.hostname in _LOOPBACK
 
 
-def _new_session(*, may_be_forged: bool) -> requests.Session:
+def _new_session(*, is_verified: bool) -> requests.Session:
     import requests
 
     class Session(requests.Session):
@@ -174,7 +174,7 @@ def _new_session(*, may_be_forged: bool) -> requests.Session:
             if target is not None:
                 following = urljoin(resp.url, target)
                 is_tls = urlsplit(resp.url).scheme == "https"
-                if (is_tls and urlsplit(following).scheme != "https") or not (may_be_forged or _is_safe(following)):
+                if (is_tls and urlsplit(following).scheme != "https") or not (is_verified or _is_safe(following)):
                     raise HoloError(f"{of_one(resp.url)} leads to {of_one(following)}, which is not encrypted")
             return target
 

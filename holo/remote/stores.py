@@ -9,7 +9,7 @@ from holo.remote.store import Store
 from holo.urls import SCHEMES, is_url, of_one
 
 
-def connect(url: str, *, is_verified: bool = False) -> Store:
+def connect(url: str, *, is_verified: bool) -> Store:
     """The store at a URL, or in a folder. Makes no request. Raises :class:`UsageError`, :class:`HoloError`.
 
     ``is_verified``: what comes from it counts only if it is signed.
@@ -26,7 +26,7 @@ def connect(url: str, *, is_verified: bool = False) -> Store:
     if scheme in ("https", "http"):
         from holo.remote.http import HttpStore
 
-        return HttpStore(url, may_be_forged=is_verified)
+        return HttpStore(url, is_verified=is_verified)
     if scheme in ("s3", "gs", "az"):
         from holo.remote.objects import ObjectStore
 

@@ -72,7 +72,7 @@ class BundleContents:
 
 
 @contextmanager
-def carrier_of(path: str, *, trust: Trust, keep_setid: bool = False) -> Iterator[tuple[CatalogRef, Carrier]]:
+def carrier_of(path: str, *, trust: Trust, keep_setid: bool) -> Iterator[tuple[CatalogRef, Carrier]]:
     """The only catalog of the bundle at a path, and what to restore it from.
 
     Raises :class:`UsageError` if it has several, :class:`~holo.errors.CatalogInvalid` for one that gives rights unless

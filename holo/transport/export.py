@@ -104,10 +104,10 @@ class Cargo(NamedTuple):
     """by the digests of catalogs"""
 
 
-def cargo_of(library: Library, references: Sequence[str], known: Sequence[str], key: str | None = None) -> Cargo:
+def cargo_of(library: Library, references: Sequence[str], known: Sequence[str], key: str | None) -> Cargo:
     """What to export: catalogs by name or digest prefix, without what ``known`` catalogs and bundles hold.
 
-    ``key`` signs the catalogs; without it they have the signatures that the library keeps.
+    ``key`` signs the catalogs; with none they have the signatures that the library keeps.
 
     Raises :class:`~holo.errors.NotFound`, :class:`UsageError` and what reading them raises.
     """

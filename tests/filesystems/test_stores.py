@@ -12,9 +12,8 @@ import pytest
 
 from holo.content import Section
 from holo.errors import HoloError, UsageError
-from holo.remote import folder, objects
+from holo.remote import folder, objects, stores
 from holo.remote.store import Absent, Reply, Store
-from holo.remote.stores import connect
 from support import trees
 from support.remotes import CONDITIONAL, KINDS, Place, Places
 
@@ -32,6 +31,10 @@ def place(request: pytest.FixtureRequest, places: Places, monkeypatch: pytest.Mo
 
 def each(*kinds: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("place", kinds, indirect=True)
+
+
+def connect(url: str) -> Store:
+    return stores.connect(url, is_verified=False)
 
 
 def create(store: Store, key: str, content: bytes, before: bytes = b"") -> bool:
