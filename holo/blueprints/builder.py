@@ -16,10 +16,10 @@
     The root of the project that is installed itself: the folder whose paths the environment names, and which is another
     in each checkout. Empty if none is.
 
-``build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]``
+``build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> Built``
     Make the environment in the directory ``stage``, which is empty or holds such another environment. It runs its
     tools with ``log.run([...], env=..., cwd=...)``, and leaves nothing elsewhere but in the tools' own caches.
-    Returns warnings. Raises HoloError.
+    Raises HoloError.
 """
 
 from __future__ import annotations
@@ -73,6 +73,14 @@ class Packages(NamedTuple):
         return digests.of(json.dumps(self.base, sort_keys=True, default=str).encode())
 
 
+class Built(NamedTuple):
+    """What a builder tells of an environment that it has made."""
+
+    warnings: Sequence[str] = ()
+    own: Sequence[str] | None = None
+    """if it is of use only to the checkout of the blueprint: the files there that were made for it"""
+
+
 class Builder(Protocol):
     """The four functions; the module's docstring says what each does."""
 
@@ -82,4 +90,4 @@ class Builder(Protocol):
 
     def project(self, blueprint: Blueprint, options: BuildOptions) -> str: ...
 
-    def build(self, blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]: ...
+    def build(self, blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> Built: ...

@@ -10,14 +10,14 @@ from holo.blueprints.log import Log
 from holo.blueprints.requirements import normalized
 from holo.errors import HoloError
 
-_SITES = ("lib*/*/site-packages", "Lib/site-packages")
+SITES = ("lib*/*/site-packages", "Lib/site-packages")
 
 
 def distributions(stage: str) -> set[str]:
     """The Python packages in an environment, whoever installed them."""
     found = [
         path
-        for site in _SITES
+        for site in SITES
         for kind in ("dist", "egg")
         for path in glob.glob(os.path.join(glob.escape(stage), site, f"*.{kind}-info"))
     ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from holo import activation
 from holo.blueprints import complete, conda_file, requirements
-from holo.blueprints.builder import ToolMissing, beside_holo
+from holo.blueprints.builder import Built, ToolMissing, beside_holo
 from holo.blueprints.canonical import this_system
 from holo.blueprints.credentials import strip_credentials, strip_package_credentials
 from holo.blueprints.inputs import Inputs
@@ -106,7 +106,7 @@ def project(_: Blueprint, __: BuildOptions) -> str:
     return ""
 
 
-def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]:
+def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> Built:
     """Install the packages; then, in the activated environment, run pip and RCC's commands."""
     found = conda_file.parse(Inputs().text(blueprint.path), blueprint.path)
     name, command = _create(found, stage)
@@ -127,7 +127,7 @@ def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> 
     if options.compile and os.path.exists(python):
         log.run([python, "-I", "-c", _COMPILE], env=environ, cwd=stage)
     _strip_credentials(stage)
-    return [f"{blueprint.path}: {key!r} is not a key that holo knows, so it is ignored" for key in found.unknown]
+    return Built([f"{blueprint.path}: {key!r} is not a key that holo knows, so it is ignored" for key in found.unknown])
 
 
 # Files that cannot be compiled, such as templates, are skipped. Not every tool compiles what it installs.

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from holo.blueprints.memory import INPUTS, catalog_remembered
 from holo.blueprints.seeds import PACKAGES
-from holo.blueprints.stage import LOCK, LOG, id_of, key_in, path_of, stages_in
+from holo.blueprints.stage import LOCK, LOG, MADE, id_of, key_in, path_of, stages_in
 from holo.errors import HoloError
 from holo.files import draft_of
 from holo.hololib import Library
@@ -33,9 +33,9 @@ def collect_builds(library: Library, tree: Holotree, *, dry_run: bool) -> int:
         path = os.path.join(folder, name)
         build, kind = os.path.splitext(name)
         is_forgotten = kind == INPUTS and not library.catalogs.has(catalog_remembered(path) or "")
-        if is_forgotten or draft_of(name).endswith((INPUTS, PACKAGES)):
+        if is_forgotten or draft_of(name).endswith((INPUTS, PACKAGES, MADE)):
             removed += _remove_own(path, dry_run=dry_run)
-        elif kind in (LOG, LOCK, PACKAGES):
+        elif kind in (LOG, LOCK, PACKAGES, MADE):
             garbage.setdefault(build, []).extend([path] if kind != LOCK and build not in needed else [])
     for build, stage in stages_in(tree).items():
         garbage.setdefault(build, []).append(stage)

@@ -22,15 +22,15 @@ from dataclasses import dataclass
 
 from holo import platform
 from holo.blueprints.blueprint import Blueprint
-from holo.blueprints.builder import BuildOptions, Packages
+from holo.blueprints.builder import BuildOptions, Built, Packages
 from holo.blueprints.canonical import document_without_secrets, key_of
 from holo.blueprints.garbage import remove_dead_stages
 from holo.blueprints.inputs import Inputs, are_unchanged
 from holo.blueprints.log import Log
-from holo.blueprints.memory import recall, remember
+from holo.blueprints.memory import read_own, recall, remember, write_own
 from holo.blueprints.registry import builder_of
 from holo.blueprints.seeds import PACKAGES, nearest, note
-from holo.blueprints.stage import KEY_DIGITS, LOCK, LOG, id_of, key_in, new_stage, path_of
+from holo.blueprints.stage import KEY_DIGITS, LOCK, LOG, MADE, id_of, key_in, new_stage, path_of
 from holo.checkout.populate import unpack
 from holo.errors import Conflict, HoloError, NotFound, os_errors_as
 from holo.files import read_file
@@ -56,6 +56,8 @@ class Wanted:
     blueprint: Blueprint
     options: BuildOptions
     key: str
+    own_key: str
+    """the key of a build that only this checkout can use"""
     inputs: Inputs
     packages: Packages | None
     digest: None = None
@@ -70,7 +72,8 @@ def find(library: Library, blueprint: Blueprint, options: BuildOptions) -> Catal
     builder = builder_of(blueprint.kind)
     document = document_without_secrets(builder.canonical(blueprint, inputs, options))
     key = key_of({"kind": blueprint.kind, **document})[:KEY_DIGITS]
-    wanted = Wanted(blueprint, options, key, inputs, builder.packages(document))
+    own_key = key_of({"key": key, "checkout": os.path.realpath(blueprint.folder)})[:KEY_DIGITS]
+    wanted = Wanted(blueprint, options, key, own_key, inputs, builder.packages(document))
     return _known(library, wanted) or wanted
 
 
@@ -92,14 +95,16 @@ def build(home: Home, wanted: Wanted) -> CatalogRef:
             try:
                 with new_stage(home.spaces, build_id) as stage:
                     log.say(f"building {blueprint.path}")
-                    report = _build_in(stage, home, wanted, log)
+                    report, built = _build_in(stage, home, wanted, log)
             finally:
                 log.close()
+            if built.own is not None:
+                os.replace(log.path, path_of(library, id_of(wanted.own_key), LOG))
     finally:
         remove_unheld(lock)
     remember(library, blueprint, wanted.options, report.name, report.digest, wanted.inputs)
     made = CatalogRef(report.name, report.digest)
-    if home.exchange is not None:
+    if home.exchange is not None and built.own is None:
         home.exchange.offer(made)
     return made
 
@@ -115,27 +120,35 @@ def _obtain(home: Home, wanted: Wanted) -> CatalogRef | None:
     return found
 
 
-def _build_in(stage: str, home: Home, wanted: Wanted, log: Log) -> RecordReport:
+def _build_in(stage: str, home: Home, wanted: Wanted, log: Log) -> tuple[RecordReport, Built]:
     library, blueprint, options = home.library, wanted.blueprint, wanted.options
     if wanted.packages is not None:
         _plant_seed(stage, home, wanted.packages, log)
     builder = builder_of(blueprint.kind)
-    warnings = builder.build(blueprint, stage, options, log)
+    built = builder.build(blueprint, stage, options, log)
     if not are_unchanged(wanted.inputs.files):  # the key would be that of the old ones
         raise Conflict(
             f"{blueprint.path}, or what it was built with, was changed meanwhile",
             "Run the command again.",
         )
+    key = wanted.key if built.own is None else wanted.own_key
+    if built.own is not None:
+        what = f"{built.own[0]} was made in it" if built.own else "code of it is in the environment"
+        log.say(f"no other checkout of the project can use this build: {what}")
     with locked_library(library, exclusive=False, on_wait=home.on_wait):
-        name = _free_name(library, blueprint.label, wanted.key)
+        name = _free_name(library, blueprint.label, key)
         log.say(f"recording {name}")
         made, project = os.path.join(stage, options.subfolder), builder.project(blueprint, options)
         report = record(library, made, name, project=project, workers=home.workers)
         if wanted.packages is not None:
-            note(path_of(library, id_of(wanted.key), PACKAGES), report.digest, wanted.packages)
-    for warning in (*warnings, *report.warnings):
+            note(path_of(library, id_of(key), PACKAGES), report.digest, wanted.packages)
+        if built.own is not None:
+            write_own(path_of(library, id_of(key), MADE), {"files": list(built.own)})
+            for path in built.own:
+                wanted.inputs.watch(path)
+    for warning in (*built.warnings, *report.warnings):
         log.warn(warning)
-    return report
+    return report, built
 
 
 def _plant_seed(stage: str, home: Home, wanted: Packages, log: Log) -> None:
@@ -165,14 +178,25 @@ def read_log(library: Library, name: str) -> bytes:
 
 def _known(library: Library, wanted: Wanted) -> CatalogRef | None:
     """The catalog that this user or root has built for the key."""
+    own = _made_here(library, wanted)
+    keys = (wanted.key,) if own is None else (wanted.key, wanted.own_key)
     for name in library.catalogs.names():
-        if key_in(name) != wanted.key or is_strangers(library.catalogs.name_path(name)):
+        if key_in(name) not in keys or is_strangers(library.catalogs.name_path(name)):
             continue
         summary = library.catalogs.sound_summary(name)
         if summary is not None and library.catalogs.has(summary.digest):
+            for path in own or ():
+                wanted.inputs.watch(path)
             remember(library, wanted.blueprint, wanted.options, name, summary.digest, wanted.inputs)
             return CatalogRef(name, summary.digest)
     return None
+
+
+def _made_here(library: Library, wanted: Wanted) -> list[str] | None:
+    """The files that the build of this checkout has made in it; ``None`` if there is no such build, or one is gone."""
+    files = read_own(path_of(library, id_of(wanted.own_key), MADE)).get("files")
+    is_sound = isinstance(files, list) and all(type(path) is str and os.path.lexists(path) for path in files)
+    return files if is_sound else None
 
 
 def _free_name(library: Library, label: str, key: str) -> str:

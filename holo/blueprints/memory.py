@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 INPUTS = ".seen"
 """Ends the name of a file that remembers a catalog and its inputs."""
 
-_FORM = 3
+_FORM = 4
 """Counted up with the version of any builder, so that holo forgets what earlier ones have made."""
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holo.blueprints import complete
-from holo.blueprints.builder import ToolMissing
+from holo.blueprints.builder import Built, ToolMissing
 from holo.blueprints.canonical import this_system
 from holo.blueprints.credentials import strip_credentials
 from holo.blueprints.inputs import Inputs
@@ -107,7 +107,7 @@ def project(_: Blueprint, __: BuildOptions) -> str:
     return ""
 
 
-def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]:
+def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> Built:
     """Runs the scripts of packages, as npm does, and the project's own in :data:`_SCRIPTS`."""
     npm = shutil.which("npm")
     if npm is None:
@@ -133,7 +133,7 @@ def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> 
         os.path.join(stage, name) for name in ("package.json", "package-lock.json", "node_modules/.package-lock.json")
     )
     package = os.path.join(blueprint.folder, "package.json")
-    return [f"{package}: no file of the project was there for its script {name!r}" for name in project.scripts]
+    return Built([f"{package}: no file of the project was there for its script {name!r}" for name in project.scripts])
 
 
 def _read(blueprint: Blueprint, inputs: Inputs) -> _Project:

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 from holo import digest as digests
 from holo import platform
-from holo.blueprints import complete, requirements
+from holo.blueprints import complete, in_place, requirements
 from holo.blueprints.blueprint import Blueprint
 from holo.blueprints.blueprint import parse_toml as _toml
-from holo.blueprints.builder import BuildOptions, Packages
+from holo.blueprints.builder import BuildOptions, Built, Packages
 from holo.blueprints.canonical import this_system
 from holo.blueprints.credentials import strip_package_credentials
 from holo.blueprints.inputs import Inputs
@@ -405,7 +405,7 @@ def _sources_of(content: Any) -> set[str]:
 # -- building -------------------------------------------------------------------------------------------------------
 
 
-def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> list[str]:
+def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> Built:
     """See :mod:`holo.blueprints.builder`."""
     uv = find_uv()
     inputs = Inputs()
@@ -423,7 +423,7 @@ def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> 
     else:
         # Without a prompt: activation scripts show the name of the folder they are in.
         run("venv", "--quiet", "--no-project", "--python", python, "--prompt", "", stage)
-    warnings: list[str] = []
+    built = Built()
     if blueprint.kind == "requirements":
         run("pip", "install", "--python", place, *compiled, *exact, "--requirements", blueprint.path)
     elif blueprint.kind == "script":
@@ -434,9 +434,12 @@ def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> 
         run("pip", "install", "--python", place, *compiled, *exact, "--requirements", blueprint.path, *groups)
     else:
         itself = _itself(blueprint, inputs, options)
+        before = in_place.sources(one.path for one in itself.packages)
+        # Not as uv has built it before: then nothing would be made in the project now.
+        anew = [part for one in itself.packages for part in ("--reinstall-package", one.name)]
         left_out = [part for name in itself.left_out for part in ("--no-install-package", name)]
         try:
-            run("sync", "--locked", *left_out, "--python", python, *compiled, UV_PROJECT_ENVIRONMENT=stage)
+            run("sync", "--locked", *left_out, *anew, "--python", python, *compiled, UV_PROJECT_ENVIRONMENT=stage)
         except HoloError as error:
             way_out = "If the project itself is what cannot be built: --no-editable-project leaves it out."
             raise HoloError(error.message, hints(error.hint, way_out) if itself.packages else error.hint) from None
@@ -445,12 +448,16 @@ def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> 
         copied = [one.path for one in itself.packages if not one.is_editable and one.is_in(there)]
         if copied:
             run("pip", "install", "--python", place, "--no-deps", *(part for path in copied for part in ("-e", path)))
+        made = in_place.made(before, in_place.sources(one.path for one in itself.packages))
+        names = {requirements.normalized(one.name) for one in itself.packages}
+        is_own = made or in_place.copies_code(stage, names)
         warnings = [f"not installed, because it is built from a folder of sources: {name}" for name in itself.left_out]
+        built = Built(warnings, made if is_own else None)
     with suppress(FileNotFoundError):
         os.unlink(os.path.join(stage, ".lock"))  # uv's own, while it installs
     _check(blueprint, inputs, stage, log)
     strip_package_credentials(stage)
-    return warnings
+    return built
 
 
 _LEAVES_OUT = re.compile("override-dependencies|exclude-dependencies|UV_OVERRIDE|UV_EXCLUDE(?!_NEWER)")

@@ -88,7 +88,10 @@ def changed_blueprint(home: Home, space: Space) -> str | None:
         blueprint = recognise(known.origin.blueprint) if known.origin is not None else None
         if blueprint is not None and is_own(blueprint.path):
             found = find(home.library, blueprint, build_options(blueprint, known, None, Chosen()))
-            is_same = found.key == key_in(space.catalog) if isinstance(found, Wanted) else found.digest == space.digest
+            if isinstance(found, Wanted):
+                is_same = key_in(space.catalog) in (found.key, found.own_key)
+            else:
+                is_same = found.digest == space.digest
             return None if is_same else blueprint.path
     return None
 

@@ -4,6 +4,7 @@
     hololib/builds/<id>.lock      held by the build and its tools
     hololib/builds/<id>.log       what they print
     hololib/builds/<id>.parts     the packages of its catalog
+    hololib/builds/<id>.made      what it has made in the project, if only that checkout can use it
 
 The id is a hash of the build's key and the user, so that users do not share these files.
 """
@@ -25,7 +26,7 @@ from holo.remove import remove_at
 KEY_DIGITS = 16
 """of a key in names: of 2**32 blueprints, two would share them."""
 
-LOCK, LOG = ".lock", ".log"
+LOCK, LOG, MADE = ".lock", ".log", ".made"
 
 _STAGE = re.compile(rf"\.build-([0-9a-f]{{{KEY_DIGITS}}})")
 _CATALOG = re.compile(rf".+-([0-9a-f]{{{KEY_DIGITS}}})")

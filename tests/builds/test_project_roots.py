@@ -194,6 +194,69 @@ def test_what_the_installed_project_says_is_in_the_key(holo: Holo) -> None:
     assert holo("run", "--space", "app", "--", "says-app").stdout == "first app\n"
 
 
+BACKEND = """\
+import os, zipfile
+
+def get_requires_for_build_editable(config_settings=None):
+    return []
+
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    name = "app-1.0-py3-none-any.whl"
+    info = "app-1.0.dist-info"
+    files = {
+        "app.pth": os.path.abspath("src"),
+        f"{info}/METADATA": "Metadata-Version: 2.1\\nName: app\\nVersion: 1.0\\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\\nGenerator: t\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+    }
+    MADE
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+        for path, text in files.items():
+            wheel.writestr(path, text)
+        wheel.writestr(f"{info}/RECORD", "".join(f"{path},,\\n" for path in [*files, f"{info}/RECORD"]))
+    return name
+"""
+IN_TREE = 'requires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+MADE_BY = {
+    "a file with the version": "open('src/app/_made.py', 'w').write('SAID = open(\"source\").read()')",
+    "code in the environment": "files['native/__init__.py'] = f'SAID = {open(\"source\").read()!r}'",
+}
+"""What a build backend does besides: as setuptools-scm and extensions in C do, and as maturin does."""
+
+
+@pytest.mark.parametrize("what", MADE_BY)
+def test_a_build_that_makes_something_in_the_project_is_for_one_checkout(holo: Holo, what: str) -> None:
+    module = "app._made" if "version" in what else "native"
+    files = {
+        "pyproject.toml": projects.pyproject("app", IN_TREE),
+        "backend.py": BACKEND.replace("MADE", MADE_BY[what]),
+        "src/app/__init__.py": projects.module("app"),
+        "source": "first",
+        ".gitignore": "_made.py\n.venv\n__pycache__\n",
+    }
+    project = projects.project(holo.root / "app", files)
+    projects.run(projects.uv(), "lock", "--quiet", "--python", sys.executable, cwd=project)
+    projects.commit(project)
+    other = projects.worktree(project, holo.root / "other")
+    (other / "source").write_text("second")
+    say = ("run", "--", "python", "-c", f"import {module} as made; print(made.SAID)")
+    for _ in range(2):
+        assert holo(*say, cwd=project).stdout == "first\n"
+        made = holo(*say, cwd=other)
+        assert made.stdout == "second\n"
+    assert made.stderr == "", "each is built once"
+    names = [each["name"] for each in holo("catalogs", "--json").json()["catalogs"]]
+    assert len(names) == 2
+    for name in names:
+        assert "no other checkout of the project can use this build: " in holo("catalogs", name, "--log").stdout
+    holo("gc")
+    assert holo(*say, cwd=other).stderr == "", "it is known what was made"
+    # What somebody has removed is made again.
+    if "version" in what:
+        (other / "src" / "app" / "_made.py").unlink()
+        assert holo(*say, cwd=other).stdout == "second\n"
+        assert holo("worktree", "add", ".", cwd=other).stderr == ""
+
+
 @pytest.mark.skipif(shutil.which("npm") is None and os.environ.get("CI") != "true", reason="npm is not installed")
 @pytest.mark.parametrize("tool", ["npm", "pnpm"])
 def test_workspaces_of_node(holo: Holo, tool: str, tmp_path_factory: pytest.TempPathFactory) -> None:
