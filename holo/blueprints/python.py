@@ -289,7 +289,32 @@ def _settings_in(folder: str, inputs: Inputs) -> object:
         counted([document.get("project"), document.get("build-system"), read]),
         [digests.of(script) if script is not None else None for script in scripts],
         os.path.isdir(os.path.join(folder, "src")),
+        _modules_in(folder) if _is_for_setuptools(document) else None,
     ]
+
+
+def _is_for_setuptools(document: Table) -> bool:
+    """Whether a package is built by setuptools: its editable installs list the top modules that they found."""
+    system = document.get("build-system")
+    backend = system.get("build-backend") if isinstance(system, dict) else None
+    return backend is None or str(backend).startswith("setuptools")
+
+
+def _modules_in(folder: str) -> list[str]:
+    """The names of modules and packages in a folder."""
+    names = _listed(folder)
+    return [
+        name
+        for name in names
+        if name.endswith(".py") or any(inner.endswith(".py") for inner in _listed(os.path.join(folder, name)))
+    ]
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:  # it is a file, say
+        return []
 
 
 def _refuse_local_sources(document: Table, path: str) -> None:

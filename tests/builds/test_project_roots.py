@@ -257,6 +257,22 @@ def test_a_build_that_makes_something_in_the_project_is_for_one_checkout(holo: H
         assert holo("worktree", "add", ".", cwd=other).stderr == ""
 
 
+def test_the_packages_that_setuptools_finds_are_in_the_key(holo: Holo) -> None:
+    """Its editable installs list them."""
+    found = '[tool.setuptools.packages.find]\ninclude = ["app*", "more*"]\n'
+    text = projects.pyproject("app", projects.SETUPTOOLS, more=found)
+    project = projects.project(holo.root / "app", {"pyproject.toml": text, "app/__init__.py": projects.module("app")})
+    projects.run(projects.uv(), "lock", "--quiet", "--python", sys.executable, cwd=project)
+    projects.commit(project)
+    other, same = (projects.worktree(project, holo.root / name) for name in ("other", "same"))
+    trees.write(other / "more" / "__init__.py", projects.module("more"))
+    for checkout in (project, other, same):
+        holo("init", "--to", ".venv", cwd=checkout)
+    say = "import app, more; print(app.SAID, more.SAID)"
+    assert holo("run", "--", "python", "-P", "-c", say, cwd=other).stdout == "first app first more\n"
+    assert len(holo("catalogs", "--json").json()["catalogs"]) == 2
+
+
 @pytest.mark.skipif(shutil.which("npm") is None and os.environ.get("CI") != "true", reason="npm is not installed")
 @pytest.mark.parametrize("tool", ["npm", "pnpm"])
 def test_workspaces_of_node(holo: Holo, tool: str, tmp_path_factory: pytest.TempPathFactory) -> None:
