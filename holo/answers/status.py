@@ -37,7 +37,7 @@ class SpaceStatus(NamedTuple):
     """``None`` if nothing was compared: ``reason`` says why"""
     reason: str | None
     unread: tuple[str, ...]
-    """directories in the space that could not be read"""
+    """directories and files in the space that could not be read"""
     warnings: tuple[str, ...] = ()
     """that it imports code from another checkout of its project"""
 

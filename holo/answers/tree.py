@@ -50,7 +50,7 @@ class Tree(NamedTuple):
     is_pristine: bool = True
     """whether a space is exactly its catalog"""
     unread: tuple[str, ...] = ()
-    """directories that could not be read. They are taken for unchanged"""
+    """directories that could not be read, and files that the catalog has. Their contents are taken for unchanged"""
     recorded: Catalog | None = None
     """of a space: what it was restored to"""
     project: str = ""
@@ -228,28 +228,36 @@ class _Look:
                 if stat.S_ISLNK(status.st_mode):
                     target = self._back.symlink(platform.read_link(directory, name), path)
                     links.append((name, target, status.st_mtime_ns))
-                    continue
+                elif stat.S_ISDIR(status.st_mode):
+                    folders.append(path)
+                elif stat.S_ISREG(status.st_mode):
+                    files.append(self._file_row(directory, path, name, status, known.get(name)))
+                else:
+                    files.append((name, stat.S_IMODE(status.st_mode), 0, status.st_mtime_ns, _SPECIAL))
             except FileNotFoundError:  # removed meanwhile
                 continue
-            if stat.S_ISDIR(status.st_mode):
-                folders.append(path)
-            elif stat.S_ISREG(status.st_mode):
-                files.append(self._file_row(directory, path, name, status, known.get(name)))
-            else:
-                files.append((name, stat.S_IMODE(status.st_mode), 0, status.st_mtime_ns, _SPECIAL))
         return folders
 
     def _file_row(
         self, directory: Directory, path: str, name: str, status: os.stat_result, known: FileRow | None
     ) -> FileRow:
         mode, mtime = stat.S_IMODE(status.st_mode), status.st_mtime_ns
-        if known is not None and self._is_as_restored(directory, path, known, status.st_size):
-            return name, mode, known[2], mtime, known[4]
+        if known is not None:
+            try:
+                is_as_restored = self._is_as_restored(directory, path, known, status.st_size)
+            except PermissionError:
+                self.unread.append(path)
+                is_as_restored = True
+            if is_as_restored:
+                return name, mode, known[2], mtime, known[4]
         self.own.add(path)
         return name, mode, status.st_size, mtime, _ON_DISK + path
 
     def _is_as_restored(self, directory: Directory, path: str, row: FileRow, size: int) -> bool:
-        """Whether the content of a file is what a restore makes, whatever else is different."""
+        """Whether the content of a file is what a restore makes, whatever else is different.
+
+        Raises :class:`FileNotFoundError` and :class:`PermissionError`.
+        """
         name, _, expected, _, digest = row
         relocation = self._catalog.relocations.get(path)
         is_patched = relocation is not None and self._relocator.applies(relocation)
@@ -258,7 +266,9 @@ class _Look:
         try:
             with platform.closing(platform.open_file(directory, name)) as descriptor:
                 found = digests.of_file(descriptor)
-        except OSError:  # what cannot be read is not known to be the same
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError:  # whoever reads it hears of that
             return False
         if relocation is None or not is_patched:
             return found == digest

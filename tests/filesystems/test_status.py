@@ -17,8 +17,9 @@ from holo import Hololib, platform
 from holo.blueprints.uv import find_uv
 from holo.platform import Directory
 from support import compare, trees, wheels
-from support.cli import Holo, another_boot
+from support.cli import Holo, Result, another_boot
 from support.filesystems import Filesystem
+from support.forks import Forks, User
 
 local = pytest.mark.parametrize("filesystem", ["local"], indirect=True)
 
@@ -204,6 +205,37 @@ def test_what_the_last_restore_does_not_vouch_for_is_read(holo: Holo, space: Pat
     edit_in_secret(space / "lib/data.txt")
     plain.launcher = another_boot(filesystem.root)
     assert [change["path"] for change in status(plain)["changes"]["files"]] == ["lib/data.txt"]
+
+
+@local
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user, who may not read everything")
+def test_what_its_owner_may_not_read_is_told_and_the_rest_is_compared(filesystem: Filesystem, forks: Forks) -> None:
+    for folder in filesystem.root.parents:
+        folder.chmod(folder.stat().st_mode | 0o011)
+    ada, source = User(1001), trees.small(filesystem.root / "source")
+    subprocess.run(["chown", "-R", "1001:1001", filesystem.root], check=True)
+    env = {"HOLO_HOME": str(filesystem.root / "home"), "HOLO_SETTINGS": os.devnull, "PATH": os.environ["PATH"]}
+
+    def asked(*command: str | Path, code: int = 0) -> Result:
+        return forks(*command, env=env, user=ada, code=code)
+
+    asked("record", source, "--name", "env")
+    space = Path(asked("init", "one", "env", "--json").json()["path"])
+    for name in ("lib/data.txt", "bin/hello"):
+        (space / name).chmod(0)
+    (space / "bin" / "new").write_text("of root")
+    (space / "bin" / "new").chmod(0)
+    found = asked("status", "one", "--json").json()
+    assert {change["path"]: change["what"] for change in found["changes"]["files"]} == {
+        "bin/hello": "mode",
+        "bin/new": "added",
+        "lib/data.txt": "mode",
+    }
+    assert found["unread"] == ["bin/hello", "lib/data.txt"]
+    assert "bin/hello: what is in it is not compared" in asked("status", "one").stderr
+    assert "cannot read" in asked("diff", "one", "env", code=1).stderr
+    asked("restore", "one")
+    assert compare.differences(source, space) == []
 
 
 @local
