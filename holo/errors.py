@@ -33,12 +33,13 @@ MOUNT_PROC = "Mount /proc first."
 _MAKE_ROOM = "Free some space on that filesystem."
 _OTHER_HOME = "Choose a home that you may write to, with HOLO_HOME or `home` in settings.yaml."
 _BE_ALLOWED = "Check its owner and mode, and those of the folders above it."
+_BE_POSSIBLE = f"{_BE_ALLOWED} `lsattr` shows whether it is immutable."
 _NO_FOLDER = "Something other than a folder may be there, or in the place of a folder above it."
 _ADVICE = {
     errno.ENOSPC: _MAKE_ROOM,
     errno.EDQUOT: _MAKE_ROOM,
     errno.EACCES: _BE_ALLOWED,
-    errno.EPERM: _BE_ALLOWED,
+    errno.EPERM: _BE_POSSIBLE,
     errno.EROFS: "Mount that filesystem for writing, or choose another place.",
     errno.EEXIST: _NO_FOLDER,
     errno.ENOTDIR: _NO_FOLDER,

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from holo import platform
-from holo.errors import HoloError, os_errors_as
+from holo.errors import HoloError
 from holo.platform import Directory
 
 _DEEPEST = 64
@@ -43,20 +43,24 @@ def remove_at(path: str, *, itself: bool = True, is_mount_point: bool = False) -
     that ``path`` is a mount point, and says so, can have that emptied.
     """
     parent, name = os.path.split(path)
+    trail: list[str] = []
 
     def attempt() -> None:
+        trail.clear()
         try:
             os.lstat(path)  # not lexists, to which what cannot be read is not there
         except FileNotFoundError:
             return
         with platform.closing(platform.open_root(parent)) as directory:
             if itself and not is_mount_point:
-                remove(directory, name)
+                remove(directory, name, trail)
             else:
-                _empty_at(directory, name, is_mount_point=is_mount_point)
+                _empty_at(directory, name, trail, is_mount_point=is_mount_point)
 
-    with os_errors_as(f"cannot remove {path}"):
+    try:
         patiently(attempt)
+    except OSError as error:
+        raise HoloError(f"cannot remove {os.path.join(parent, *trail) if trail else path}: {error.strerror}") from error
 
 
 def patiently(attempt: Callable[[], object]) -> None:
@@ -72,13 +76,23 @@ def patiently(attempt: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-def remove(directory: Directory, name: str) -> int:
+def remove(directory: Directory, name: str, trail: list[str] | None = None) -> int:
     """Remove ``name`` from ``directory``, with everything below it if it is a directory.
 
     Returns the number of entries removed one by one that were not directories: nothing there is 0, and so is
     a Btrfs subvolume removed in one step. Directories without write permission are given it first. What is mounted
     there or below is not touched: EBUSY, with its path. (To remove a subvolume in one step ends the mounts in it.)
+
+    If it fails, ``trail`` has the names from ``name`` down to what could not be removed.
     """
+    trail = [] if trail is None else trail
+    trail.append(name)
+    removed = _remove(directory, name, trail)
+    trail.pop()
+    return removed
+
+
+def _remove(directory: Directory, name: str, trail: list[str]) -> int:
     try:
         platform.remove_file(directory, name)
         return 1
@@ -92,47 +106,50 @@ def remove(directory: Directory, name: str) -> int:
     with platform.closing(_open_to_empty(directory, name)) as child:
         if platform.remove_tree(directory, name):
             return 0
-        removed = empty(child)
+        removed = empty(child, trail)
     platform.remove_directory(directory, name)
     return removed
 
 
-def _empty_at(directory: Directory, name: str, *, is_mount_point: bool) -> None:
+def _empty_at(directory: Directory, name: str, trail: list[str], *, is_mount_point: bool) -> None:
+    trail.append(name)
     with platform.closing(
         _open_to_empty(directory, name, platform.open_child if is_mount_point else platform.open_unmounted)
     ) as child:
-        empty(child)
+        empty(child, trail)
 
 
-def empty(directory: Directory) -> int:
+def empty(directory: Directory, trail: list[str]) -> int:
     """Remove everything in ``directory``; returns the number of entries that were not directories."""
-    removed, is_empty = _empty(directory, directory, 1)
+    removed, is_empty = _empty(directory, directory, 1, trail)
     while not is_empty:
         with platform.closing(platform.open_child(directory, ".")) as again:
-            count, is_empty = _empty(again, again, 1)
+            count, is_empty = _empty(again, again, 1, trail)
         removed += count
     return removed
 
 
-def _empty(directory: Directory, top: Directory, level: int) -> tuple[int, bool]:
+def _empty(directory: Directory, top: Directory, level: int, trail: list[str]) -> tuple[int, bool]:
     """How much was removed, and whether nothing was moved to ``top`` to be removed later."""
     removed = 0
     is_empty = True
     with platform.listing(directory) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_directory in found:
+        trail.append(name)
         if not is_directory:
             platform.remove_file(directory, name)
             removed += 1
+            trail.pop()
             continue
         with platform.closing(_open_to_empty(directory, name)) as child:
-            if level == _DEEPEST and _move(directory, name, top):
-                is_empty = False
-                continue
-            count, all_gone = _empty(child, top, level + 1)
+            is_moved = level == _DEEPEST and _move(directory, name, top)
+            count, all_gone = (0, False) if is_moved else _empty(child, top, level + 1, trail)
         removed += count
         is_empty &= all_gone
-        platform.remove_directory(directory, name)
+        if not is_moved:
+            platform.remove_directory(directory, name)
+        trail.pop()
     return removed, is_empty
 
 

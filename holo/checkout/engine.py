@@ -74,11 +74,16 @@ class Engine:
                 with self._explained(removal.path):
                     directory = walker.open(removal.path)
                 for name in removal.replaced:
-                    with self._explained(removal.path, name):
-                        remove(directory, name)
+                    self._remove_entry(directory, removal.path, name)
                 for name in removal.extra:
-                    with self._explained(removal.path, name):
-                        tally.removed += remove(directory, name)
+                    tally.removed += self._remove_entry(directory, removal.path, name)
+
+    def _remove_entry(self, directory: Directory, folder: str, name: str) -> int:
+        trail: list[str] = []
+        try:
+            return remove(directory, name, trail)
+        except OSError as error:
+            raise self._explain(error, "/".join(filter(None, (folder, *trail)))) from error
 
     def _make_directories(self, paths: list[str]) -> None:
         with Walker(self._root, changes=True) as walker:

@@ -407,6 +407,34 @@ def test_forbidden_folder_is_one_error(forbidden: str, make_disk: MakeDisk, faul
         holo(*command)
 
 
+@pytest.mark.parametrize("whose", ["root's", "immutable"])
+def test_what_cannot_be_removed_from_a_space_is_named(
+    whose: str, make_disk: MakeDisk, faults: Note, forks: Forks
+) -> None:
+    """A container's root leaves files in a space that is mounted there."""
+    faults(2, "file in a space that cannot be removed", 1)
+    disk = make_disk("ext4", 64 << 20)
+    holo = ForkedHolo(disk.root, forks)
+    holo("record", tree(disk.root / "source"), "--name", "env")
+    space = Path(holo("init", "--space", "one", "env", "--json").json()["path"])
+    disks.run("chown", "-R", f"{USER}:{USER}", disk.root)
+    file = trees.write(space / "new" / "folder" / "file", b"of root")
+    if whose == "immutable":
+        disks.run("chown", "-R", f"{USER}:{USER}", space / "new")
+        disks.run("chattr", "+i", file)
+    holo.launcher = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups")
+    try:
+        for command, failed_at in (("restore", f"cannot restore {file}: "), ("delete", f"cannot remove {file}: ")):
+            result = holo(command, "--space", "one", code=1)
+            assert failed_at in message(result)
+            assert ("`lsattr`" in result.stderr) is (whose == "immutable")
+    finally:
+        disks.run("chattr", "-i", file)
+    disks.run("chown", "-R", f"{USER}:{USER}", space / "new")
+    holo("restore", "--space", "one")
+    assert compare.differences(disk.root / "source", space) == []
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_low_descriptor_limit_is_one_error_or_enough(
     strategy: str, make_disk: MakeDisk, torture: bool, faults: Note, forks: Forks

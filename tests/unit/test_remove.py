@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -62,3 +63,24 @@ def test_endless_new_entries_are_an_error(place: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(remove, "_PATIENCE", 0.2)
     with pytest.raises(HoloError, match="stage: Directory not empty"):
         remove.remove_at(str(place))
+
+
+@pytest.mark.parametrize("levels", [0, 3, 70])
+def test_what_cannot_be_removed_is_named(levels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deep in a tree by where it is then: directories that lie deep are moved up first."""
+    folder = tmp_path / "stage"
+    for number in range(levels):
+        folder /= f"level-{number}"
+    folder.mkdir(parents=True)
+    (folder / "kept").touch()
+    real = remove.platform.remove_file
+
+    def remove_file(directory: Any, name: str) -> None:
+        if name == "kept":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), name)
+        real(directory, name)
+
+    monkeypatch.setattr(remove.platform, "remove_file", remove_file)
+    with pytest.raises(HoloError) as raised:
+        remove.remove_at(str(tmp_path / "stage"))
+    assert raised.value.message == f"cannot remove {next(tmp_path.rglob('kept'))}: Operation not permitted"
