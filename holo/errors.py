@@ -32,6 +32,10 @@ def printable(text: str) -> str:
 MOUNT_PROC = "Mount /proc first."
 _MAKE_ROOM = "Free some space on that filesystem."
 _OTHER_HOME = "Choose a home that you may write to, with HOLO_HOME or `home` in settings.yaml."
+KEEPS_NO_MODES = (
+    "Choose a home on a filesystem that keeps the modes of files, as ext4, XFS and Btrfs do, with HOLO_HOME or `home` "
+    "in settings.yaml. Spaces may be elsewhere, with --to."
+)
 _BE_ALLOWED = "Check its owner and mode, and those of the folders above it."
 _BE_POSSIBLE = f"{_BE_ALLOWED} `lsattr` shows whether it is immutable."
 _NO_FOLDER = "Something other than a folder may be there, or in the place of a folder above it."

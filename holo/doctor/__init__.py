@@ -51,6 +51,7 @@ def examine(library_dir: str, target_dir: str) -> Diagnosis:
     library, target = _look_at(library_dir), _look_at(target_dir)
     with scratch(library_dir) as (source, _), scratch(target_dir) as (destination, shown):
         names = trials.make_sample(source)
+        keeps_modes = trials.keeps_modes(source)
         outcomes = {
             "reflink": trials.files_per_second(lambda name: trials.reflink(source, destination, name), names),
             "hardlink": trials.files_per_second(
@@ -73,7 +74,8 @@ def examine(library_dir: str, target_dir: str) -> Diagnosis:
     capabilities["overlay"] = Capability(why_no_mount is None, why_no_mount, None)
     capabilities["view"] = Capability(why_no_view is None, why_no_view, None)
     capabilities["stubs"] = Capability(why_no_stubs is None, why_no_stubs, None)
-    return Diagnosis(library, target, capabilities, list(advise(library, target, outcomes, open_to_all(library_dir))))
+    advice = advise(library, target, outcomes, open_to_all(library_dir), keeps_modes=keeps_modes)
+    return Diagnosis(library, target, capabilities, list(advice))
 
 
 def _look_at(path: str) -> Folder:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from holo import platform
+from holo.errors import KEEPS_NO_MODES
 
 Outcome: TypeAlias = "float | OSError"
 """Files per second, or why it failed."""
@@ -40,9 +41,16 @@ def explain(method: str, error: OSError, library: Folder, target: Folder) -> str
     return os.strerror(error.errno or 0)
 
 
-def advise(library: Folder, target: Folder, outcomes: dict[str, Outcome], open_folder: str | None) -> Iterator[str]:
-    """What the user can do better. ``open_folder`` is one of the library that other users can write to."""
-    if open_folder is not None:
+def advise(
+    library: Folder, target: Folder, outcomes: dict[str, Outcome], open_folder: str | None, *, keeps_modes: bool = True
+) -> Iterator[str]:
+    """What the user can do better. ``open_folder`` is one of the library that other users can write to.
+
+    ``keeps_modes``: whether the filesystem of the library keeps the modes of files.
+    """
+    if not keeps_modes:
+        yield f"No library can be here: {library.filesystem} does not keep the modes of files. {KEEPS_NO_MODES}"
+    elif open_folder is not None:
         yield (
             f"Other users can write to {open_folder} and replace what is yours there: make the folders of the library "
             "sticky, as docs/sharing.md says."

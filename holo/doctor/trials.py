@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -38,6 +39,20 @@ def make_sample(source: Directory) -> list[str]:
                 os.fsync(descriptor)
             names.append(name)
     return names
+
+
+def keeps_modes(directory: Directory) -> bool:
+    """Whether a file has the mode that it is given, as blobs must."""
+    with os_errors_as("cannot try out the modes of files"):
+        descriptor = platform.create_file(directory, "mode", 0o600)
+        try:
+            for mode in (0o600, 0o444):
+                platform.set_file(descriptor, time.time_ns(), mode)
+                if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+                    return False
+        finally:
+            os.close(descriptor)
+        return True
 
 
 def files_per_second(make: Callable[[str], object], names: list[str]) -> Outcome:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from holo import platform
-from holo.errors import IntegrityError
+from holo.errors import KEEPS_NO_MODES, HoloError, IntegrityError
 from holo.platform import Directory
 
 DRAFT = ".draft-"
@@ -41,6 +42,8 @@ class Shards:
         self.is_exact = True
         """whether a new file gets the mode that it is made with, and no ACL"""
         self._looked_at: set[str] = set()
+        self._keeps_modes = False
+        """whether a file has shown the mode that it was given"""
         self._made_by = os.getpid()
         self._kept: dict[str, Directory] = {}
 
@@ -91,6 +94,14 @@ class Shards:
         if not self.is_exact:
             platform.remove_xattrs(descriptor)
         platform.set_file(descriptor, mtime_ns, None if exact and self.is_exact else mode)
+        if not self._keeps_modes:  # what seals a blob, and says whose word a record is
+            shown = stat.S_IMODE(os.fstat(descriptor).st_mode)
+            if shown != mode:
+                raise HoloError(
+                    f"cannot use {self.path}: its filesystem shows the mode {shown:o} of a file that has {mode:o}",
+                    KEEPS_NO_MODES,
+                )
+            self._keeps_modes = True
 
     def publish(self, name: str, make: Callable[[Directory, str], None]) -> None:
         """Let ``make`` write a file under a draft name, then rename it to ``name`` (``ab/...``).

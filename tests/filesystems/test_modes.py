@@ -365,3 +365,30 @@ def test_a_filesystem_that_has_modes_of_its_own(holo: Holo, option: str) -> None
             assert compare.differences(source, space) == compare.differences(source, clone, new=source) == []
     finally:
         unmount(holo.root / "above")
+
+
+@needs_root
+@pytest.mark.skipif(os.environ.get("CI") != "true" and not shutil.which("bindfs"), reason="bindfs is not installed")
+@pytest.mark.parametrize("option", ["--perms=0777", "--perms=0755"])
+@local
+def test_a_home_needs_a_filesystem_that_keeps_modes(holo: Holo, option: str) -> None:
+    """Others, as NTFS and FAT, have one mode for all: blobs looked damaged there, and records like another user's."""
+    source = small(holo.root / "source")
+    (source / "large").write_bytes(os.urandom(100_000))
+    holo("record", source, "--name", "env")
+    holo("export", "env", "-o", holo.root / "env.holo")
+    for folder in ("beneath", "above"):
+        (holo.root / folder).mkdir()
+    subprocess.run(["bindfs", option, holo.root / "beneath", holo.root / "above"], check=True)
+    try:
+        home = {"HOLO_HOME": str(holo.root / "above" / "home")}
+        for command in (("record", source), ("import", "env.holo"), ("init", "one", source)):
+            said = holo(*command, code=1, env=home).stderr
+            assert "of a file that has 444" in said
+            assert "Choose a home on a filesystem that keeps the modes of files" in said
+            assert list((holo.root / "above").iterdir()) == []
+        said = holo("doctor", env=home).stdout
+        assert "No library can be here" in said
+        assert "sticky" not in said
+    finally:
+        unmount(holo.root / "above")
