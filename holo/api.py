@@ -69,8 +69,13 @@ class Hololib:
     def __init__(self, home: PathLike | None = None, *, on_wait: OnWait = say_waiting) -> None:
         refuse_encoding()
         self.settings = settings_module.load(home=os.fspath(home) if home is not None else None)
-        library = Library(self.settings.home, self.settings.compression)
-        here = Home(library, Holotree(self.settings.home), self.settings.workers, on_wait)
+
+        def is_space(name: str) -> bool:
+            return spaces.is_space(name)
+
+        library = Library(self.settings.home, self.settings.compression, is_space)
+        spaces = Holotree(self.settings.home, library.catalogs.is_catalog)
+        here = Home(library, spaces, self.settings.workers, on_wait)
         self.home = here._replace(exchange=self._exchange(here), spares=self.settings.spares)
 
     def record(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 from holo import digest as digests
@@ -87,7 +87,9 @@ def _anothers(name: str, path: str) -> OthersSpace:
 class Holotree:
     """All spaces below one home."""
 
-    def __init__(self, home: str) -> None:
+    def __init__(self, home: str, is_catalog: Callable[[str], bool] = lambda _: False) -> None:
+        """``is_catalog`` tells whether a catalog has a name: who names a space that is not there may mean that."""
+        self._is_catalog = is_catalog
         self.home = absolute(home)
         self.path = os.path.join(self.home, "holotree")
         self.records = os.path.join(self.path, ".spaces")
@@ -383,9 +385,13 @@ class Holotree:
             raise self.unknown(name, f"To make one: `holo init {name} SOURCE`.")
         return space
 
+    def is_space(self, name: str) -> bool:
+        """Whether there is a record of that name."""
+        return NAME.fullmatch(name) is not None and is_there(self.record_path(name))
+
     def begun(self, name: str) -> str:
         """The name of a space, of which the beginning is enough if no other name begins so; else as it is."""
-        if NAME.fullmatch(name) is None or is_there(self.record_path(name)):
+        if NAME.fullmatch(name) is None or self.is_space(name):
             return name
         names = self.names()
         return name if name in names else beginning_with(name, names, "names of spaces") or name
@@ -393,7 +399,11 @@ class Holotree:
     def unknown(self, name: str, hint: str | None = None) -> NotFound:
         """The error about a name that no space has. Raises :class:`UsageError` for one that none can have."""
         check_name(name, "space")
-        return NotFound(f"there is no space {name!r} in {self.path}", hints(choice("Spaces", name, self.names()), hint))
+        there = choice("Spaces", name, self.names())
+        with suppress(HoloError):  # it is the beginning of several digests, or the catalog's name is damaged
+            if self._is_catalog(name):
+                hint = f"{name!r} is a catalog: `holo init SPACE {name}` makes a space of it."
+        return NotFound(f"there is no space {name!r} in {self.path}", hints(there, hint))
 
     def names(self) -> list[str]:
         files = names_in(self.records)

@@ -23,6 +23,7 @@ from holo.errors import (
     UsageError,
     beginning_with,
     choice,
+    hints,
     os_errors_as,
 )
 from holo.files import NOT_DAMAGE, SMALL, names_in, open_file, read_file, seal, sync_folder, unseal, write_atomically
@@ -62,10 +63,11 @@ class ForeignFile(HoloError):
 class Catalogs:
     """The catalogs of one library, below ``catalog/``, ``names/`` and ``used/``."""
 
-    def __init__(self, library: str, settle: Callable[[], object]) -> None:
-        """``settle`` makes the blobs durable that a new catalog needs."""
+    def __init__(self, library: str, settle: Callable[[], object], is_space: Callable[[str], bool]) -> None:
+        """``settle`` makes the blobs durable that a new catalog needs. ``is_space``: see :class:`Library`."""
         self._library = library
         self._settle = settle
+        self._is_space = is_space
         self._kept: Catalog | None = None
 
     def publish(
@@ -263,7 +265,12 @@ class Catalogs:
             return CatalogRef(self.name_of(digest), digest)
         raise NotFound(
             f"there is no catalog {reference!r} in {self._library}",
-            f"{choice('Catalogs', reference, sorted(self.names()))} To record one: `holo record DIR --name NAME`.",
+            hints(
+                choice("Catalogs", reference, sorted(self.names())),
+                f"{reference!r} is a space: `holo list` shows of which catalog."
+                if self._is_space(reference)
+                else "To record one: `holo record DIR --name NAME`.",
+            ),
         )
 
     def is_catalog(self, reference: str) -> bool:

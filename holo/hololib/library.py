@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -24,15 +24,15 @@ class Library:
     """One library, below ``home`` (see :mod:`holo.settings`). Cheap to make; directories appear when needed.
 
     ``compression`` is ``auto`` (raw where the library's filesystem can reflink, zstd elsewhere), ``raw`` or
-    ``zstd``.
+    ``zstd``. ``is_space`` tells whether a space has a name: who names a catalog that is not there may mean that.
     """
 
-    def __init__(self, home: str, compression: str = "auto") -> None:
+    def __init__(self, home: str, compression: str = "auto", is_space: Callable[[str], bool] = lambda _: False) -> None:
         self.home = absolute(home)
         self.path = os.path.join(self.home, "hololib")
         refuse_symlinks(self.path, *(os.path.join(self.path, name) for name in FOLDERS))
         self.compression = compression
-        self.catalogs = Catalogs(self.path, self.settle)
+        self.catalogs = Catalogs(self.path, self.settle, is_space)
 
     def __repr__(self) -> str:
         return f"Library({self.home!r})"
