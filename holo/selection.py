@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from holo.errors import HoloError, NotFound, UsageError
 from holo.hololib import CatalogRef
+from holo.hololib.layout import NAME
 from holo.holotree import PLACES
 from holo.relocation import leads_into
 from holo.walk import absolute, current_directory
@@ -25,7 +26,15 @@ _BEFORE_DASHES = " (`holo run SPACE -- COMMAND`)"
 
 def default_space() -> str:
     """The space that is meant if nothing says otherwise."""
-    return os.environ.get("HOLO_SPACE") or DEFAULT_SPACE
+    name = os.environ.get("HOLO_SPACE")
+    if not name:
+        return DEFAULT_SPACE
+    if NAME.fullmatch(name) is None:
+        raise UsageError(
+            f"environment variable HOLO_SPACE: {name!r} cannot be the name of a space",
+            "Set it to a name that `holo list` shows, or `unset HOLO_SPACE`.",
+        )
+    return name
 
 
 def place_named(path: str | os.PathLike[str] | None) -> str | None:
@@ -99,18 +108,22 @@ def found_or_default(home: Home) -> str:
 
 
 def _told(home: Home, name: str, how: str = "") -> str:
-    """That name, unless it is one that the user has never said, and of no space. ``how``: to say one."""
-    if name == DEFAULT_SPACE and not os.environ.get("HOLO_SPACE") and home.spaces.find_anyhow(name) is None:
-        for space in near(home, replaced=True):
-            raise NotFound(
-                f"no space is named, and {space.path} is space {space.name!r} no more: something has replaced it",
-                f"`holo restore {space.name} --force` makes the space again. What is there now goes.",
-            )
+    """That name, unless it is one that the user has not said here, and of no space. ``how``: to say one."""
+    wanted = os.environ.get("HOLO_SPACE")
+    if name != (wanted or DEFAULT_SPACE) or home.spaces.find_anyhow(name) is not None:
+        return name
+    if wanted:
+        unknown = home.spaces.unknown(name, f"To make one: `holo init {name} SOURCE`. Or `unset HOLO_SPACE`.")
+        raise NotFound(f"environment variable HOLO_SPACE: {unknown.message}", unknown.hint)
+    for space in near(home, replaced=True):
         raise NotFound(
-            f"no space is named, no {' or '.join(PLACES)} here or above is one, and there is no space {name!r}",
-            f"Name it{how}: `holo list` shows which there are. To make one: `holo init SPACE SOURCE`.",
+            f"no space is named, and {space.path} is space {space.name!r} no more: something has replaced it",
+            f"`holo restore {space.name} --force` makes the space again. What is there now goes.",
         )
-    return name
+    raise NotFound(
+        f"no space is named, no {' or '.join(PLACES)} here or above is one, and there is no space {name!r}",
+        f"Name it{how}: `holo list` shows which there are. To make one: `holo init SPACE SOURCE`.",
+    )
 
 
 def _otherwise(home: Home) -> str:
@@ -159,7 +172,7 @@ def space_to_run(home: Home, space: str | None, blueprint: str | None) -> tuple[
         if beside is None or beside.kind == "npm":  # else packages for Node.js are not what is meant
             return spaces[0].name, followed
     if os.environ.get("HOLO_SPACE"):
-        return default_space(), None
+        return _told(home, default_space()), None
     nearby = nearest(current_directory())
     return (nearby.space, nearby) if nearby is not None else (_told(home, default_space(), _BEFORE_DASHES), None)
 
@@ -192,7 +205,7 @@ def space_for(home: Home, blueprint: Blueprint) -> str:
         origin = origin_of(home.spaces, space)
         if origin is not None and origin.is_of(blueprint):
             return space.name
-    return os.environ.get("HOLO_SPACE") or blueprint.space
+    return default_space() if os.environ.get("HOLO_SPACE") else blueprint.space
 
 
 def space_to_init(home: Home, path: str | None) -> str:

@@ -527,6 +527,17 @@ def test_restore_means_the_space_of_the_environment_or_user(holo: Holo, recorded
     assert holo("restore", "--space", "user", "--json", env={"HOLO_SPACE": "mine"}).json()["space"] == "user"
 
 
+@pytest.mark.parametrize("command", ["restore", "status", "history", "variables", "shell", "run -- true"])
+def test_who_named_a_space_that_is_not_there_is_said(holo: Holo, space: Path, command: str) -> None:
+    named = {"HOLO_SPACE": "gone"}
+    said = holo(*command.split(), env=named, code=1).stderr
+    assert f"error: environment variable HOLO_SPACE: there is no space 'gone' in {holo.home / 'holotree'}" in said
+    assert "To make one: `holo init gone SOURCE`. Or `unset HOLO_SPACE`." in said
+    said = holo(*command.split(), env={"HOLO_SPACE": "no name"}, code=2).stderr
+    assert "error: environment variable HOLO_SPACE: 'no name' cannot be the name of a space" in said
+    holo(*command.split(), env=named, cwd=space, code=0)
+
+
 # ---------------------------------------------------------------- list, delete, doctor
 
 
