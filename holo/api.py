@@ -288,8 +288,7 @@ class Hololib:
 
             space = views.enter(self.home, space)
         wanted = list(command) if command is not None else [activation.shell(os.environ)]
-        with self._explained(wanted):
-            return activation.run(wanted, activation.apply(self.variables(space), os.environ))
+        return activation.run(wanted, activation.apply(self.variables(space), os.environ))
 
     def hidden_modules(self, space: Space) -> str | None:
         """What to say of a space of packages that Node.js does not find by ``import``; ``None`` if there is nothing."""
@@ -416,8 +415,7 @@ class Hololib:
                 raise type(error)(message, error.remedy, error.left) from error
 
         self.home.spaces.mark_used(environment.space)
-        with self._explained(command):
-            code = ephemeral.run(self.home, environment, list(command), save if keep is not None else None)
+        code = ephemeral.run(self.home, environment, list(command), save if keep is not None else None)
         if keep is not None and not record:
             self.init(keep, keep)
         return code
@@ -1065,21 +1063,6 @@ class Hololib:
             from holo import ephemeral
 
             ephemeral.sweep(self.home)
-
-    @contextmanager
-    def _explained(self, command: Sequence[str]) -> Iterator[None]:
-        """Say what two dashes are for, where the name of a space was taken for the command."""
-        from holo.activation import CommandNotFound
-
-        try:
-            yield
-        except CommandNotFound as error:
-            if error.hint is not None or command[0] not in self.home.spaces.names():
-                raise
-            hint = (
-                f"That is the name of a space. The command comes after two dashes: `holo run {command[0]} -- COMMAND`."
-            )
-            raise CommandNotFound(error.message, hint) from None
 
     @contextmanager
     def _using_library(self) -> Iterator[None]:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holo import __version__, signals
 from holo.cli.output import STDOUT, reporting
-from holo.errors import printable
+from holo.errors import NotFound, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import NoReturn
+
+    from holo import Hololib
 
 
 class CommandEnded(Exception):
@@ -125,15 +128,29 @@ def run(
     from holo.api import Hololib
 
     library = Hololib()
-    found = library.space_to_run_in(space, blueprint, compile=compiled, editable_project=editable, force=force)
-    # Packages may not be found, and code be found in another place than the user may think.
-    for warning in (library.hidden_modules(found), library.imports_elsewhere(found)):
-        if warning is not None:
-            from holo.cli import render
+    with _dashes_explained(library, space, command):
+        found = library.space_to_run_in(space, blueprint, compile=compiled, editable_project=editable, force=force)
+        # Packages may not be found, and code be found in another place than the user may think.
+        for warning in (library.hidden_modules(found), library.imports_elsewhere(found)):
+            if warning is not None:
+                from holo.cli import render
 
-            render.warn(warning)
-    sys.stdout.flush()
-    raise CommandEnded(library.run_in(found, command))
+                render.warn(warning)
+        sys.stdout.flush()
+        code = library.run_in(found, command)
+    raise CommandEnded(code)
+
+
+@contextmanager
+def _dashes_explained(library: Hololib, space: str | None, command: Sequence[str] | None) -> Iterator[None]:
+    """Say what two dashes are for, where the name of a space was taken for the command."""
+    try:
+        yield
+    except NotFound as error:
+        if space is not None or not command or command[0] not in {known.name for known in library.spaces()}:
+            raise
+        hint = f"{command[0]} is a space. The command comes after two dashes: `holo run {command[0]} -- COMMAND`."
+        raise type(error)(error.message, hint) from None
 
 
 def run_ephemeral(
@@ -150,16 +167,18 @@ def run_ephemeral(
     """Run a command in a throw-away environment."""
     from holo.api import Hololib
 
-    code = Hololib().run_ephemeral(
-        command,
-        space,
-        catalog=catalog,
-        blueprint=blueprint,
-        compile=compiled,
-        editable_project=editable,
-        keep=keep,
-        record=record,
-    )
+    library = Hololib()
+    with _dashes_explained(library, space, command):
+        code = library.run_ephemeral(
+            command,
+            space,
+            catalog=catalog,
+            blueprint=blueprint,
+            compile=compiled,
+            editable_project=editable,
+            keep=keep,
+            record=record,
+        )
     sys.stdout.flush()
     raise CommandEnded(signals.exit_like(code))
 

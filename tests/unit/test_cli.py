@@ -744,6 +744,14 @@ def test_run_does_not_hold_the_space(holo: Holo, space: Path) -> None:
         running.communicate()
 
 
+@pytest.mark.parametrize("line", ["one", "one true", "one --ephmeral -- true", "--ephemeral one true"])
+def test_run_without_dashes_explains_them(holo: Holo, space: Path, line: str) -> None:
+    hint = "hint: one is a space. The command comes after two dashes: `holo run one -- COMMAND`."
+    assert hint in holo("run", *line.split(), code=1).stderr, "no space is meant here"
+    assert hint in holo("run", *line.split(), cwd=space, code=127).stderr
+    assert "two dashes" not in holo("run", "one", "--", "one", code=127).stderr
+
+
 def test_run_of_an_unknown_command_is_exit_code_127(holo: Holo, space: Path) -> None:
     refused = holo("run", "--space", "one", "--", "no-such-command", code=127)
     assert "no-such-command" in refused.stderr
