@@ -16,8 +16,37 @@ if TYPE_CHECKING:
     Function = TypeVar("Function", bound=Callable[..., None])
 
 
+_ELSEWHERE = {
+    "activate": "variables",
+    "backup": "record",
+    "config": "settings",
+    "create": "init",
+    "exec": "run",
+    "images": "catalogs",
+    "install": "init",
+    "log": "history",
+    "new": "init",
+    "prune": "gc",
+    "ps": "list",
+    "remove": "delete",
+    "reset": "restore",
+    "rm": "delete",
+    "save": "record",
+    "snapshot": "record",
+    "snapshots": "catalogs",
+    "sync": "init",
+    "version": "--version",
+}
+"""What git, docker, restic, uv and conda call it. Not what is spelled alike is meant: `restore` by `remove`, say."""
+
+
 class _Grouped(TyperGroup):
     """Lists the commands in groups, each with its first sentence."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in _ELSEWHERE:
+            ctx.fail(f"no such command {args[0]!r}. Did you mean {_ELSEWHERE[args[0]]!r}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         width = max(map(len, self.commands))
@@ -84,7 +113,8 @@ def _only_word(words: Sequence[str], options: frozenset[str], flags: frozenset[s
 app = typer.Typer(
     name="holo",
     cls=_Grouped,
-    help="Record an environment once; restore exact private copies in milliseconds.",
+    help="Record an environment once; restore exact private copies in milliseconds.\n\n"
+    "A catalog is a recorded environment. A space is a working copy of one, restored at will.",
     epilog="`holo help COMMAND` explains a command.",
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,

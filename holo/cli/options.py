@@ -21,7 +21,11 @@ Quiet = Annotated[
 ]
 Progress = Annotated[
     Form,
-    typer.Option("--progress", help="json: one JSON object a line on stderr (default: a bar, on a terminal)."),
+    typer.Option(
+        "--progress",
+        help="json: one JSON object a line on stderr (default: a bar, on a terminal).",
+        show_default=False,
+    ),
 ]
 SpaceOption = Annotated[Optional[str], typer.Option("--space", metavar="NAME", help="The same as SPACE.")]
 _HERE = "the one you are in, else the nearest .venv or node_modules, else HOLO_SPACE, that of the blueprint, or user"

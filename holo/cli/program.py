@@ -72,7 +72,7 @@ def _run_by_typer(arguments: list[str]) -> object:
     is_command = bool(arguments) and commands.is_command(arguments[0])
     app = commands.load(arguments[0]) if is_command else commands.load_all()
     if arguments[:1] == ["help"]:
-        arguments = [*arguments[1:], "--help"]
+        arguments = [*(word for word in arguments if word != "help"), "--help"]
     try:
         code = app(arguments, prog_name="holo", standalone_mode=False)
     except typer.Abort:

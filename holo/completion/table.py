@@ -226,7 +226,8 @@ OPTIONS = {
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },
     "du": {
-        "--output": ("Write a chart as SVG, or as HTML.", "FILE"),
+        "--output": ("Write a chart as SVG or HTML, by its name.", "FILE"),
+        "-o": ("Write a chart as SVG or HTML, by its name.", "FILE"),
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },
     "gc": {
@@ -241,7 +242,7 @@ OPTIONS = {
     },
     "check": {
         "--repair": ("Quarantine what is damaged, and restore it from intact copies.", ""),
-        "--from": ("Library or directory to repair from.", "FILE"),
+        "--from": ("Library, bundle or directory to repair from.", "FILE"),
         "--space": ("Also compare this space with its catalog.", "SPACE"),
         "--adopt": ("Check nothing: let this copy of a home take over its spaces elsewhere.", ""),
         "--progress": ("json: one JSON object a line on stderr.", "auto|json"),
@@ -315,7 +316,8 @@ OPTIONS = {
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },
     "bench": {
-        "--output": ("Write a chart as SVG.", "FILE"),
+        "--output": ("Write a chart as SVG or HTML, by its name.", "FILE"),
+        "-o": ("Write a chart as SVG or HTML, by its name.", "FILE"),
         "--progress": ("json: one JSON object a line on stderr.", "auto|json"),
         "--json": ("Print one JSON document on stdout and nothing else there.", ""),
     },

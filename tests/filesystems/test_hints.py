@@ -18,6 +18,7 @@ import pytest
 import typer
 
 from holo.api import Hololib
+from holo.cli.app import _ELSEWHERE
 from holo.cli.commands import load_all
 from holo.errors import HoloError
 from support import compare, trees
@@ -145,6 +146,11 @@ def test_wrong_usage_looks_like_every_error(holo: Holo, arguments: tuple[str, ..
 @local
 def test_a_name_that_is_near_is_named(holo: Holo, space: Path) -> None:
     assert "Did you mean 'init'?" in holo("inti", code=2).stderr
+    for word, ours in _ELSEWHERE.items():
+        assert word not in COMMANDS.commands
+        assert ours in COMMANDS.commands or ours == "--version"
+    said = holo("remove", "web", code=2).stderr
+    assert said == "error: no such command 'remove'. Did you mean 'delete'?\nhint: See `holo --help`.\n"
     assert "--space" in holo("init", "--spaec", "x", code=2).stderr
     for command in (("delete", "wbe"), ("restore", "--space", "wbe"), ("run", "--space", "wbe", "--", "true")):
         assert "Did you mean web?" in hint_of(holo(*command, code=1))
@@ -156,7 +162,7 @@ def test_a_name_that_is_near_is_named(holo: Holo, space: Path) -> None:
 @local
 def test_help_is_there_in_every_form(holo: Holo) -> None:
     overview = holo("--help").stdout
-    assert holo("-h").stdout == holo("help").stdout == overview
+    assert holo("-h").stdout == holo("help").stdout == holo("help", "help").stdout == overview
     for name in COMMANDS.commands:
         explained = holo(name, "--help").stdout
         assert explained.startswith(f"Usage: holo {name} ")

@@ -63,7 +63,7 @@ def init(
         Optional[str],
         typer.Argument(
             metavar="[SOURCE]",
-            help="Catalog name or digest prefix, catalog file, directory (recorded first) or blueprint "
+            help="Catalog name or digest prefix, catalog file, bundle, directory (recorded first) or blueprint "
             "(default: the nearest blueprint, else the only catalog).",
         ),
     ] = None,
@@ -180,7 +180,7 @@ def delete(
         Optional[str],
         typer.Argument(
             metavar="[SPACE]",
-            help="Name of the space (default: the one you are in, or the nearest .venv).",
+            help="Name of the space (default: the one you are in, or the nearest .venv or node_modules).",
         ),
     ] = None,
     space: SpaceOption = None,

@@ -88,7 +88,7 @@ def disk_usage(
         typer.Argument(metavar="[SPACE|CATALOG|PATH...]", help="What to look at (default: everything)."),
     ] = None,
     output: Annotated[
-        Optional[str], typer.Option("--output", metavar="FILE", help="Write a chart as SVG, or as HTML (usage.html).")
+        Optional[str], typer.Option("--output", "-o", metavar="FILE", help="Write a chart as SVG or HTML, by its name.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -148,7 +148,7 @@ def check(
     ] = False,
     source: Annotated[
         Optional[list[str]],
-        typer.Option("--from", metavar="PATH", help="Library or directory to repair from (repeatable)."),
+        typer.Option("--from", metavar="PATH", help="Library, bundle or directory to repair from (repeatable)."),
     ] = None,
     space: Annotated[
         Optional[list[str]],

@@ -22,7 +22,9 @@ _GROUP = "This machine"
 
 @command("doctor", _GROUP, ["holo doctor ~/projects"])
 def doctor(
-    directory: Annotated[Optional[str], typer.Argument(metavar="DIR", help="Where spaces will be.")] = None,
+    directory: Annotated[
+        Optional[str], typer.Argument(metavar="[DIR]", help="Where spaces will be (default: the holotree).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what the library and a folder can do, and how fast.
@@ -44,9 +46,11 @@ def doctor(
 @command("bench", _GROUP, ["holo bench --output chart.svg"])
 def bench(
     directory: Annotated[
-        Optional[str], typer.Argument(metavar="DIR", help="The tree to measure with (default: a generated one).")
+        Optional[str], typer.Argument(metavar="[DIR]", help="The tree to measure with (default: a generated one).")
     ] = None,
-    output: Annotated[Optional[str], typer.Option("--output", metavar="FILE", help="Write a chart as SVG.")] = None,
+    output: Annotated[
+        Optional[str], typer.Option("--output", "-o", metavar="FILE", help="Write a chart as SVG or HTML, by its name.")
+    ] = None,
     shown: Progress = Form.AUTO,
     as_json: Json = False,
 ) -> None:

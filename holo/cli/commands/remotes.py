@@ -34,7 +34,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 def push(
     references: Annotated[
         list[str],
-        typer.Argument(metavar="CATALOG... [REMOTE]", help="Catalogs: names or digest prefixes. Last, a remote."),
+        typer.Argument(
+            metavar="CATALOG... [REMOTE]",
+            help="Catalogs: names or digest prefixes. Last, a folder or a URL (default: HOLO_REMOTE, else remote.url "
+            "of the settings).",
+        ),
     ],
     sign: Annotated[
         Optional[str], typer.Option("--sign", metavar="KEY", help="Sign with this SSH key (file of the key).")
