@@ -91,6 +91,14 @@ def advice_at_output(error: BaseException | None) -> str | None:
     return _OTHER_FILE.get((error.errno if isinstance(error, OSError) else None) or 0) or advice(error)
 
 
+def flaw_in_yaml(error: Exception) -> str:
+    """What PyYAML has found, in one line: where, what, and in what. It says so in four, with arrows."""
+    where, what, within = (getattr(error, name, None) for name in ("problem_mark", "problem", "context"))
+    if where is None or what is None:
+        return " ".join(str(error).split())
+    return f"line {where.line + 1}, column {where.column + 1}: {what}{f' ({within})' if within else ''}"
+
+
 def hints(*parts: str | None) -> str | None:
     """One hint of several, of which some may be missing."""
     return " ".join(filter(None, parts)) or None

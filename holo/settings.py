@@ -14,7 +14,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from holo.errors import UsageError
+from holo.errors import UsageError, flaw_in_yaml
 from holo.files import read_file
 from holo.userfolders import user_folder
 from holo.walk import absolute
@@ -381,7 +381,10 @@ def _read(file: str) -> dict[str, str] | None:
         node = loader.get_single_node()
         document = None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{file}: not valid YAML: {_hidden(' '.join(str(error).split()))}") from error
+        raise UsageError(
+            f"{file}: not valid YAML: {_hidden(flaw_in_yaml(error))}",
+            "Indent with spaces, and all keys of a section alike.",
+        ) from error
     _refuse_repeated(node, file)
     found: dict[str, str] = {}
     if document:

@@ -11,7 +11,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from holo.errors import UsageError
+from holo.errors import UsageError, flaw_in_yaml
 from holo.urls import hidden
 
 _LARGEST = 1 << 18
@@ -95,7 +95,7 @@ class _Reader:
             # BaseLoader leaves every scalar the text it is: a version 3.10 is not the number 3.1.
             return yaml.load(text, yaml.BaseLoader)  # noqa: S506 - the safest of all, it makes only text
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise UsageError(f"{self._path} is not valid YAML: {' '.join(str(error).split())}") from None
+            raise UsageError(f"{self._path} is not valid YAML: {hidden(flaw_in_yaml(error))}") from None
 
     def mapping(self, value: object, key: str) -> dict[str, object]:
         if value is None or value == "":

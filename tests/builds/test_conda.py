@@ -550,7 +550,7 @@ def test_files_of_conda_are_understood() -> None:
         ("[]", "the file: it must be a mapping"),
         ("{channels: [a]}", "dependencies: there are none"),
         ("{dependencies: [a]}", "channels: there are none"),
-        ("channels: a: b", "not valid YAML"),
+        ("channels: a: b", "not valid YAML: line 1, column 12: mapping values are not allowed here"),
         ("{channels: conda-forge, dependencies: [a]}", "channels: it must be a list"),
         ("{channels: [[a]], dependencies: [a]}", "channels, item 1: it must be a text"),
         ("{channels: ['--yes'], dependencies: [a]}", "channels: '--yes' is not a channel"),

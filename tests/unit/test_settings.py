@@ -332,7 +332,16 @@ def test_a_mistake_does_not_hide_behind_a_better_source(tmp_path: Path) -> None:
         ("remote: {max-age: ²d}", "not '²d'"),
         ("remote: {max-age: 36601d}", "not '36601d'"),
         ("remote: {max-age: " + "9" * 5000 + "d}", "remote.max-age must be"),
-        ("workers: [", "not valid YAML"),
+        ("workers: [", "not valid YAML: line 1, column 11: "),
+        (
+            "library:\n    max-size: 1GB\n   keep-days: 3",
+            "line 3, column 4: expected <block end>, but found '<block mapping start>' (while parsing a block mapping)",
+        ),
+        (
+            "\thome: /x",
+            "line 1, column 1: found character '\\t' that cannot start any token (while scanning for the next",
+        ),
+        ("home: \1", "not valid YAML: unacceptable character #x0001: special characters are not allowed in"),
         ("workers: 1\nworkers: 2", "'workers' is there twice, again in line 2"),
         ("remote: {allowed-signers: /signers}\nremote: {url: none}", "'remote' is there twice"),
         ("library:\n  max-size: 1GB\n  max-size: 2GB", "'max-size' is there twice, again in line 3"),
