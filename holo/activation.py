@@ -307,6 +307,8 @@ def _beside_holo(command: str) -> str | None:
 
 
 def _find_on_path(command: str, path: str) -> str:
+    if not command:
+        raise CommandNotFound("the name of the command is empty", "A variable of the shell may be unset.")
     if sys.platform == "win32":
         import shutil
 

@@ -8,15 +8,23 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from holo import platform
-from holo.errors import MOUNT_PROC, Conflict, HoloError, NotFound
+from holo.errors import MOUNT_PROC, Conflict, HoloError, NotFound, UsageError
 from holo.platform import Directory
+
+
+def refuse_empty(path: str) -> None:
+    """Raise :class:`UsageError` for an empty path, as "$UNSET" is in a shell; it would mean the current directory."""
+    if not path:
+        raise UsageError("a path is empty", "Name the file or the directory: a variable of the shell may be unset.")
 
 
 def absolute(path: str) -> str:
     """``path`` as an absolute, normal path. POSIX keeps two leading slashes apart from one; Linux does not.
 
-    Raises :class:`NotFound` for a relative one if the current directory has been deleted.
+    Raises :class:`NotFound` for a relative one if the current directory has been deleted, and :class:`UsageError` for
+    an empty one.
     """
+    refuse_empty(path)
     path = os.path.abspath(path if os.path.isabs(path) else os.path.join(current_directory(), path))
     return path[1:] if path.startswith("//") else path
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -113,6 +114,36 @@ def test_wrong_usage_is_exit_code_2(holo: Holo, space: Path, arguments: tuple[st
     assert refused.stdout == ""
     assert refused.stderr
     assert [name for name in compare.walk(holo.root).keys() - before if not name.endswith(b".lock")] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "record EMPTY",
+        "clone EMPTY to",
+        "doctor EMPTY",
+        "bench EMPTY",
+        "check --repair --from EMPTY",
+        "import EMPTY",
+        "import --rcc EMPTY",
+        "du EMPTY",
+        "init two env --to EMPTY",
+        "init two env --project EMPTY",
+        "export env -o EMPTY",
+        "sbom env -o EMPTY",
+        "verify env --allowed-signers EMPTY",
+        "worktree add EMPTY",
+        "run --blueprint EMPTY -- true",
+        "run one -- EMPTY",
+    ],
+)
+def test_an_empty_path_is_not_the_current_directory(holo: Holo, space: Path, line: str) -> None:
+    before = compare.walk(holo.root).keys()
+    words = ["" if word == "EMPTY" else word for word in line.split()]
+    refused = holo(*words, cwd=holo.root, code=127 if line == "run one -- EMPTY" else 2)
+    assert refused.stdout == ""
+    assert re.match(r"error: .* (is empty|'' names no file)\nhint: ", refused.stderr), refused.stderr
+    assert [name for name in compare.walk(holo.root).keys() - before if not name.endswith((b".lock", b".used"))] == []
 
 
 @pytest.mark.parametrize(
