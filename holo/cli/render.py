@@ -112,16 +112,17 @@ def columns(
 ) -> None:
     """Aligned columns; the last one is as long as it needs to be, so that output can be cut and searched.
 
-    With ``flexible`` columns the whole fits the terminal (``COLUMNS``, else 80 where there is none): the longest of
-    them are shortened in the middle, and the first column if need be. ``paint``: a column, and what colours its cells.
+    With ``flexible`` columns the whole fits the terminal: the longest of them are shortened in the middle, and the
+    first column if need be. What is no terminal, a program may read or search: there, nothing is shortened. ``paint``:
+    a column, and what colours its cells.
     """
     if not all("".join(row).isprintable() for row in rows):
         rows = [tuple(map(printable, row)) for row in rows]
     table = [header, *rows]
     longest = [max(map(len, column)) for column in zip(*table, strict=True)]
     widths, gap = longest, 2
-    if flexible:
-        widths, gap = _fit(longest, flexible, output.width())
+    if flexible and (most := output.terminal_width()) is not None:
+        widths, gap = _fit(longest, flexible, most)
     too_long = [number for number, width in enumerate(widths) if width < longest[number]]
     form = (" " * gap).join(f"{{:{width}}}" for width in widths)
     lines = []
@@ -152,10 +153,10 @@ def _fit(longest: list[int], flexible: Sequence[int], most: int) -> tuple[list[i
 
 
 def shortened(text: str, most: int) -> str:
-    """A text without what is in its middle, if it is longer than that."""
+    """A text without what is in its middle, if it is longer than that. Of a path, the end tells more."""
     if len(text) <= most:
         return text
-    end = (most - 2) // 2
+    end = (most - 3) * 3 // 4 if text.startswith(("/", "~")) else (most - 2) // 2
     return f"{text[: most - 3 - end]}...{text[len(text) - end :]}"
 
 

@@ -211,8 +211,9 @@ def test_a_list_fits_eighty_columns_and_says_what_a_space_is_of(holo: Holo, spac
     shown = holo("list", env={"COLUMNS": "80"}).stdout
     assert "a-longer-name" in shown
     assert "..." in shown, "the middle goes, not the ends"
-    assert "/.venv" in shown
+    assert "ct/.venv" in shown, "it is a path, whose end tells more"
     assert str(project / ".venv") in holo("list", env={"COLUMNS": "999"}).stdout
+    assert str(project / ".venv") in holo("list").stdout, "a program reads it: it may look for the path"
     assert found["made"] <= found["used"] == found["restored"]
     assert holo("catalogs", "--json").json()["catalogs"][0]["blueprints"] == [str(project / "requirements.txt")]
 
