@@ -203,11 +203,16 @@ class SourceChanged(HoloError):
 
 @contextmanager
 def os_errors_as(
-    message: str, hint: str | None = None, *, kind: type[HoloError] = HoloError, name_file: bool = False
+    message: str,
+    hint: str | None = None,
+    *,
+    left: str | None = None,
+    kind: type[HoloError] = HoloError,
+    name_file: bool = False,
 ) -> Iterator[None]:
     """Turn an :class:`OSError` of the block into a :class:`HoloError`: ``message``, and what the system says.
 
-    ``name_file`` adds the file that the error is about, if it names one.
+    ``name_file`` adds the file that the error is about, if it names one. ``left``: as of :class:`HoloError`.
     """
     try:
         yield
@@ -215,4 +220,4 @@ def os_errors_as(
         # What was reached by descriptor has a number for a name.
         file = f" ({error.filename})" if name_file and isinstance(error.filename, str) and error.filename else ""
         reason = error.strerror or error  # those that Python's own modules raise have no number, but a text
-        raise kind(f"{message}{file}: {reason}", hint) from error
+        raise kind(f"{message}{file}: {reason}", hint, left) from error

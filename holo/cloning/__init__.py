@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from holo import platform, settings
 from holo.cloning.draft import Draft
-from holo.cloning.errors import NOTHING_MADE, errors_as
 from holo.cloning.filler import Filler
-from holo.cloning.report import CloneReport, Made, Mapped, report_on
-from holo.errors import Conflict, HoloError, NotFound, UsageError
+from holo.cloning.report import NOTHING_MADE, CloneReport, Made, Mapped, report_on
+from holo.errors import Conflict, HoloError, NotFound, UsageError, os_errors_as
 from holo.remove import remove
 from holo.walk import Walker, absolute, refuse_encoding, refuse_mounts_inside
 
@@ -181,7 +180,7 @@ def _make_folders(path: str) -> list[str]:
     if os.path.isdir(path):
         return []
     made = _make_folders(os.path.dirname(path))
-    with errors_as(f"cannot make {path}"):
+    with os_errors_as(f"cannot make {path}", left=NOTHING_MADE):
         os.mkdir(path)
     return [*made, path]
 
@@ -191,7 +190,10 @@ def _make(
 ) -> tuple[Made | None, list[str]]:
     """Make the clone. Returns the counts of :func:`_fill`, ``None`` for a snapshot; and why it is no snapshot."""
     parent, name = os.path.split(paths.target)
-    with errors_as(f"cannot clone to {paths.target}"), platform.closing(platform.open_root(parent)) as folder:
+    with (
+        os_errors_as(f"cannot clone to {paths.target}", left=NOTHING_MADE),
+        platform.closing(platform.open_root(parent)) as folder,
+    ):
         draft = Draft(folder, name)
         try:
             draft.remove_leftovers()

@@ -16,8 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from holo import platform
-from holo.cloning.errors import NOTHING_MADE, nothing_made
-from holo.cloning.report import Made, Name
+from holo.cloning.report import NOTHING_MADE, Made, Name
 from holo.errors import HoloError, SourceChanged, UsageError
 from holo.platform import Directory
 from holo.walk import Walker
@@ -370,4 +369,4 @@ class Filler:
         message = f"cannot clone {self._shown(path)}: {error.strerror}"
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
             return SourceChanged(message, f"It was removed while it was cloned. {_LET_IT_END}")
-        return HoloError(message, nothing_made(error))
+        return HoloError(message, left=NOTHING_MADE)

@@ -17,11 +17,10 @@ from functools import cache
 
 from holo import platform
 from holo.catalog import BYTECODE_HEADER, Relocation, Totals
-from holo.cloning.errors import errors_as
-from holo.cloning.report import Mapped, Relocated
+from holo.cloning.report import NOTHING_MADE, Mapped, Relocated
 from holo.cloning.roots import Root, Roots
 from holo.cloning.search import Found, search
-from holo.errors import UsageError
+from holo.errors import UsageError, os_errors_as
 from holo.platform import Directory
 from holo.relocation.bytecode import STALE, Names, compiled_from, has_source, is_bytecode, is_rewritten
 from holo.relocation.foreign import links_out
@@ -133,7 +132,7 @@ class TreeRelocator:
 
     def _patch_one(self, walker: Walker, path: str, places: Relocation | None, done: set[tuple[int, int]]) -> bool:
         folder, _, name = path.rpartition("/")
-        with errors_as(f"cannot relocate {os.path.join(self._shown, path)}"):
+        with os_errors_as(f"cannot relocate {os.path.join(self._shown, path)}", left=NOTHING_MADE):
             return self._patch_file(walker.open(folder), folder, name, places, done)
 
     def _patch_file(
@@ -169,7 +168,7 @@ class TreeRelocator:
     def _move_links(self, walker: Walker, paths: set[str]) -> None:
         for path in sorted(paths):
             folder, _, name = path.rpartition("/")
-            with errors_as(f"cannot relocate {os.path.join(self._shown, path)}"):
+            with os_errors_as(f"cannot relocate {os.path.join(self._shown, path)}", left=NOTHING_MADE):
                 self._move_link(walker.open(folder), path, name)
 
     def _move_link(self, directory: Directory, path: str, name: str) -> None:

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from holo.catalog import Totals
 from holo.workers.results import Results
 
+NOTHING_MADE = "Nothing was made."
+"""What is left of a clone that fails."""
+
 
 class Name(NamedTuple):
     """One name of a file that has several."""

@@ -6,9 +6,9 @@ import os
 
 from holo import platform
 from holo.catalog import Relocation
-from holo.cloning.errors import errors_as, nothing_made
+from holo.cloning.report import NOTHING_MADE
 from holo.cloning.roots import Roots
-from holo.errors import HoloError
+from holo.errors import HoloError, os_errors_as
 from holo.platform import Directory
 from holo.relocation.foreign import may_point_outside
 from holo.walk import Walker
@@ -40,7 +40,7 @@ def search(root: Directory, shown: str, roots: Roots, since: int, workers: int) 
 
     ``shown``: its path, for messages. Raises :class:`HoloError` naming a path that cannot be read.
     """
-    with errors_as(f"cannot read {shown}"):
+    with os_errors_as(f"cannot read {shown}", left=NOTHING_MADE):
         again = platform.open_child(root, ".")  # Btrfs lists a directory as it was when it was opened
     found, visitor = Found(), _Search(again, shown, roots, since)
     try:
@@ -101,7 +101,7 @@ class _Search:
                             found.links_elsewhere.append((base + name, target))
         except OSError as error:
             shown = os.path.join(self._shown, base + name)
-            raise HoloError(f"cannot read {shown}: {error.strerror}", nothing_made(error)) from error
+            raise HoloError(f"cannot read {shown}: {error.strerror}", left=NOTHING_MADE) from error
         found.directories += len(below)
         return below
 
