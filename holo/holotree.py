@@ -45,7 +45,7 @@ from holo.owners import is_mine, is_ours, only_we_wrote
 from holo.platform import probe
 from holo.remove import remove_at
 from holo.space import ADOPTED, MOUNTED, VIEW, Space, Standing, decode, encode
-from holo.walk import absolute, make_folders, real_place, refuse_symlinks
+from holo.walk import absolute, make_folders, real_place, refuse_symlinks, upwards
 
 _MARK = ".mark"
 _INODES = ".inodes"
@@ -525,9 +525,7 @@ class Holotree:
 
         A space whose directory is gone still counts, unless something else is in its place; ``replaced``: only those.
         """
-        above = [os.path.realpath(folder)]
-        while (parent := os.path.dirname(above[-1])) != above[-1]:
-            above.append(parent)
+        above = [*upwards(os.path.realpath(folder))]
         # Where symlinks lead, only the last name is the same: a space itself is none.
         lasts = {os.path.basename(path) for path in above}
         ends = [f'{place}"'.encode() for place in PLACES] + [json.dumps(f"/{last}")[1:].encode() for last in lasts]
@@ -708,12 +706,9 @@ class _Place:
         self.real = os.path.realpath(path)
         self._may_contain = inside
         self._contains_nothing = not inside or not os.path.lexists(self.real) or is_empty_directory(self.real)
-        above = [self.real]
-        while (parent := os.path.dirname(above[-1])) != above[-1]:
-            above.append(parent)
-        self._above = {*above}
+        self._above = {*upwards(self.real)}
         self._inodes = set[tuple[int, int]]()
-        for folder in above:
+        for folder in self._above:
             with suppress(OSError):
                 self._inodes.add(_inode(folder))
 

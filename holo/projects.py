@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 
 from holo.files import SMALL, read_file
-from holo.walk import absolute
+from holo.walk import absolute, upwards
 
 _MANIFESTS = ("pyproject.toml", "package.json")
 
@@ -19,16 +19,12 @@ def project_of(path: str) -> str | None:
     """The project that contains ``path``, which need not exist: the git worktree, else the folder of the nearest
     manifest; ``None`` if there is none. The absolute path as it was spelled, with no symlink resolved."""
     nearest = None
-    folder = os.path.dirname(absolute(path))
-    while True:
+    for folder in upwards(os.path.dirname(absolute(path))):
         if _git_directory(folder) is not None:
             return folder
         if nearest is None and any(os.path.isfile(os.path.join(folder, name)) for name in _MANIFESTS):
             nearest = folder
-        above = os.path.dirname(folder)
-        if above == folder:
-            return nearest
-        folder = above
+    return nearest
 
 
 def same_project(one: str, other: str) -> bool:

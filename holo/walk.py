@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from holo import platform
@@ -27,6 +27,13 @@ def absolute(path: str) -> str:
     refuse_empty(path)
     path = os.path.abspath(path if os.path.isabs(path) else os.path.join(current_directory(), path))
     return path[1:] if path.startswith("//") else path
+
+
+def upwards(path: str) -> Iterator[str]:
+    """An absolute path, and those of the folders that it is in, up to the root."""
+    yield path
+    while (parent := os.path.dirname(path)) != path:
+        yield (path := parent)
 
 
 def directory_named(directory: str, doing: str, hint: str) -> str:

@@ -10,7 +10,7 @@ from holo import digest as digests
 from holo.errors import Conflict, HoloError, NotFound, UsageError, os_errors_as
 from holo.files import read_file
 from holo.owners import is_ours
-from holo.walk import absolute, refuse_empty
+from holo.walk import absolute, refuse_empty, upwards
 
 BlueprintKind = Literal["requirements", "pyproject", "script", "conda", "npm"]
 
@@ -124,8 +124,7 @@ def nearest(start: str, *, of_npm: bool = False) -> Blueprint | None:
     To build a blueprint is to run code that it names. So one that belongs to another user, in ``/tmp`` say, must be
     named: raises :class:`Conflict`. One that cannot be read is not skipped: raises :class:`HoloError`.
     """
-    folder = absolute(start)
-    while True:
+    for folder in upwards(absolute(start)):
         for name in _SOUGHT[-1:] if of_npm else _SOUGHT:
             path = os.path.join(folder, name)
             if not _is_file(path) or (name == "pyproject.toml" and not _is_project(path)):
@@ -138,10 +137,7 @@ def nearest(start: str, *, of_npm: bool = False) -> Blueprint | None:
             blueprint = recognise(path)
             assert blueprint is not None
             return blueprint
-        parent = os.path.dirname(folder)
-        if parent == folder:
-            return None
-        folder = parent
+    return None
 
 
 def is_own(path: str) -> bool:

@@ -16,6 +16,7 @@ from holo.blueprints.builder import ToolMissing, beside_holo
 from holo.blueprints.inputs import Inputs
 from holo.errors import UsageError
 from holo.urls import without_secrets
+from holo.walk import upwards
 
 Table = dict[str, Any]
 """Of a file in TOML."""
@@ -122,8 +123,8 @@ def counted(settings: object) -> str:
     return without_secrets(json.dumps(settings, sort_keys=True, default=str))
 
 
-def _nearest_configuration(folder: str, inputs: Inputs) -> tuple[str, Table] | None:
-    while True:
+def _nearest_configuration(start: str, inputs: Inputs) -> tuple[str, Table] | None:
+    for folder in upwards(start):
         own = inputs.optional(path := os.path.join(folder, "uv.toml"))
         if own is not None:
             return path, parse_toml(own.decode("utf-8", "replace"), path)
@@ -132,10 +133,7 @@ def _nearest_configuration(folder: str, inputs: Inputs) -> tuple[str, Table] | N
             table = tool_uv(parse_toml(project.decode("utf-8", "replace"), pyproject(folder)))
             if table is not None:
                 return pyproject(folder), table
-        parent = os.path.dirname(folder)
-        if parent == folder:
-            return None
-        folder = parent
+    return None
 
 
 def _placed(table: Table, folder: str) -> Table:

@@ -17,7 +17,7 @@ from holo.hololib.layout import FOLDERS
 from holo.owners import is_ours
 from holo.platform import Directory, probe
 from holo.trees.private import close_to_others
-from holo.walk import absolute
+from holo.walk import absolute, upwards
 
 _LEFT_AFTER = 600
 """Seconds after which a sample is nobody's: an examination takes one."""
@@ -49,10 +49,8 @@ def find_type(mountinfo: str, path: str) -> str:
 
 
 def existing(path: str) -> str:
-    path = absolute(path)
-    while not os.path.lexists(path) and os.path.dirname(path) != path:
-        path = os.path.dirname(path)
-    return path
+    """The path, or that of the nearest folder above it that is there."""
+    return next(filter(os.path.lexists, upwards(absolute(path))))
 
 
 @contextmanager

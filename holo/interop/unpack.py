@@ -20,7 +20,7 @@ from holo.home import Home
 from holo.interop.tree import Environment, File
 from holo.platform import Directory
 from holo.trees.held import remove_unheld
-from holo.walk import Walker
+from holo.walk import Walker, upwards
 
 
 @contextmanager
@@ -63,9 +63,7 @@ def _needed(environments: Sequence[Environment]) -> int:
 
 def room(home: Home) -> int:
     """Bytes that are free where environments are unpacked."""
-    place = home.spaces.path
-    while not os.path.isdir(place):
-        place = os.path.dirname(place)
+    place = next(filter(os.path.isdir, upwards(home.spaces.path)))
     with os_errors_as(f"cannot see how much room there is in {place}"):
         return platform.free_space(place)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +17,7 @@ from holo.hololib.layout import blob_digest, link_form
 from holo.platform.blocks import Volume
 from holo.usage.account import Holders
 from holo.usage.scan import Root
-from holo.walk import absolute
+from holo.walk import absolute, upwards
 
 if TYPE_CHECKING:
     from holo.home import Home
@@ -92,10 +92,10 @@ class Subjects:
         library = _volume(self._library)
         if library is None or not library.can_share:
             return
-        home = {*_at_and_above(os.path.realpath(self._home.library.home))}
+        home = {*upwards(os.path.realpath(self._home.library.home))}
         for summary in self._home.library.catalogs.summaries():
             path = os.path.realpath(summary.prefix)
-            is_known = path in home or any(above in self._numbers for above in _at_and_above(path))
+            is_known = path in home or any(above in self._numbers for above in upwards(path))
             if not is_known and os.path.isdir(path) and _volume(path) == library:
                 self._most[self._add("source", "", path)] = 2 * summary.files + 1000
 
@@ -273,7 +273,7 @@ class Subjects:
         at, below = (dict.fromkeys((holder.path for holder in self._holders), 0) for _ in range(2))
         for number, holder in enumerate(self._holders):
             at[holder.path] |= 1 << number
-            for path in _at_and_above(holder.path):
+            for path in upwards(holder.path):
                 if path in below:
                     below[path] |= 1 << number
         return {path: _Bits(at[path], below[path]) for path in at}
@@ -309,13 +309,6 @@ def _below(holder: _Holder, inside: Mapping[str, _Bits]) -> tuple[Holders, Holde
     bits = inside[holder.path]
     found = bits.at if holder.kind == "other" else bits.below
     return found, found
-
-
-def _at_and_above(path: str) -> Iterator[str]:
-    """An absolute path, and those of the folders that it is in."""
-    yield path
-    while (parent := os.path.dirname(path)) != path:
-        yield (path := parent)
 
 
 def _volume(path: str) -> Volume | None:
