@@ -452,11 +452,7 @@ class Hololib:
         spaces = self.home.spaces
         found = spaces.get(spaces.begun(name) if name else selection.found_or_default(self.home))
         spaces.refuse_copied(found)
-        if not os.path.isdir(found.path):
-            raise NotFound(
-                f"the directory of space {found.name!r} is gone: {found.path}",
-                f"Make it again with `holo restore --space {found.name}`.",
-            )
+        spaces.refuse_gone(found)
         spaces.refuse_moved(found)
         if not force:
             from holo import activation

@@ -328,6 +328,15 @@ class Holotree:
                 f"{hint} If that is not your space, remove {self.record_path(space.name)}.",
             )
 
+    @staticmethod
+    def refuse_gone(space: Space) -> None:
+        """Raise :class:`NotFound` if there is no directory at a space's path."""
+        if not os.path.isdir(space.path):
+            raise NotFound(
+                f"the directory of space {space.name!r} is gone: {space.path}",
+                f"Make it again with `holo restore --space {space.name}`.",
+            )
+
     def refuse_moved(self, space: Space) -> None:
         """Raise :class:`Conflict` if the files of a space still name the path where it was before."""
         if space.is_moved:

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from holo.errors import HoloError, NotFound, UsageError
+from holo.errors import HoloError, NotFound, UsageError, beginning_with, choice
 from holo.hololib import CatalogRef
 from holo.hololib.layout import NAME
 from holo.holotree import PLACES
@@ -332,6 +332,26 @@ def blueprint_named(home: Home, source: str | None, known: Known, to: str | None
 def _may_be_blueprint(home: Home, source: str) -> bool:
     is_catalog = os.sep not in source and home.library.catalogs.is_catalog(source)
     return os.path.isfile(source) and not is_catalog and bundle_named(home, source) is None
+
+
+def abbreviated(home: Home, text: str, other: str) -> str:
+    """The only name of a space or catalog, or digest, that begins so. Raises :class:`NotFound`.
+
+    ``other``: what else it could have been.
+    """
+    catalogs = home.library.catalogs
+    names = sorted({*home.spaces.names(), *catalogs.names()})
+    found = beginning_with(text, names, "names") or beginning_with(text, catalogs.digests(), "catalog digests")
+    if found is None:
+        raise NotFound(f"there is no space, catalog or {other} {text!r}", choice("Spaces and catalogs", text, names))
+    return found
+
+
+def say_space_is_taken(home: Home, name: str) -> None:
+    """Say that a space is meant, if there is a catalog of that name, too."""
+    if home.library.catalogs.is_catalog(name):
+        digest = home.library.catalogs.resolve(name).digest
+        home.on_wait(f"taking space {name!r}, not the catalog of that name: that is {digest[:12]}")
 
 
 def say_what_is_taken(home: Home, source: str | None, known: Space | None) -> None:

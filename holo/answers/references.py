@@ -8,10 +8,11 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from holo.answers.tree import Tree, tree_of_space
-from holo.errors import NotFound, beginning_with, choice
+from holo.errors import NotFound
 from holo.hololib import CatalogRef
 from holo.hololib.recovery import locked_library
 from holo.home import Home
+from holo.selection import abbreviated, say_space_is_taken
 from holo.space import Space
 from holo.walk import absolute
 
@@ -26,10 +27,7 @@ def meant(home: Home, reference: str) -> Space | CatalogRef | Bundle:
     """What is meant: a space, a catalog, a bundle, or the path of a space. Raises :class:`NotFound`."""
     if os.sep not in reference:
         if reference in home.spaces.names():
-            catalogs = home.library.catalogs
-            if catalogs.is_catalog(reference):
-                digest = catalogs.resolve(reference).digest
-                home.on_wait(f"taking space {reference!r}, not the catalog of that name: that is {digest[:12]}")
+            say_space_is_taken(home, reference)
             return home.spaces.get(reference)
         if home.library.catalogs.is_catalog(reference):
             return home.library.catalogs.resolve(reference)
@@ -41,7 +39,7 @@ def meant(home: Home, reference: str) -> Space | CatalogRef | Bundle:
         return space
     if os.sep in reference or os.path.exists(reference):
         raise NotFound(f"{reference} is neither a bundle nor a space", "`holo record` makes a catalog of a directory.")
-    return _abbreviated(home, reference)
+    return meant(home, abbreviated(home, reference, "bundle"))
 
 
 def meant_as_recorded(home: Home, reference: str) -> Space | CatalogRef | Bundle:
@@ -52,18 +50,6 @@ def meant_as_recorded(home: Home, reference: str) -> Space | CatalogRef | Bundle
     if reference in spaces.names():
         home.on_wait(f"taking catalog {reference!r}, not the space at {spaces.get(reference).path}")
     return catalogs.resolve(reference)
-
-
-def _abbreviated(home: Home, reference: str) -> Space | CatalogRef | Bundle:
-    """The only one whose name or digest begins so."""
-    catalogs = home.library.catalogs
-    names = sorted({*home.spaces.names(), *catalogs.names()})
-    begun = beginning_with(reference, names, "names") or beginning_with(reference, catalogs.digests(), "digests")
-    if begun is None:
-        raise NotFound(
-            f"there is no space, catalog or bundle {reference!r}", choice("Spaces and catalogs", reference, names)
-        )
-    return meant(home, begun)
 
 
 @contextmanager

@@ -9,12 +9,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from holo import platform
-from holo.errors import HoloError, NotFound, UsageError, beginning_with, choice, os_errors_as
+from holo.errors import HoloError, NotFound, UsageError, os_errors_as
 from holo.files import names_in
 from holo.hololib.golden import golden_trees
 from holo.hololib.inventory import needs
 from holo.hololib.layout import blob_digest, link_form
 from holo.platform.blocks import Volume
+from holo.selection import abbreviated, say_space_is_taken
 from holo.usage.account import Holders
 from holo.usage.scan import Root
 from holo.walk import absolute, upwards
@@ -124,12 +125,8 @@ class Subjects:
                 for space in self._home.spaces.spaces([what]):
                     if space.standing == "copied":
                         self._home.spaces.refuse_copied(space)
-                    if not os.path.isdir(space.path):
-                        raise NotFound(
-                            f"the directory of space {what!r} is gone: {space.path}",
-                            f"Make it again with `holo restore --space {what}`.",
-                        )
-                    self._say_what_is_taken(what)
+                    self._home.spaces.refuse_gone(space)
+                    say_space_is_taken(self._home, what)
                     self._named.append((os.path.realpath(self._place(space)), what))
                     return
             if self._home.library.catalogs.is_catalog(what):
@@ -140,27 +137,12 @@ class Subjects:
         if not os.path.exists(path):
             if os.sep in what:
                 raise NotFound(f"there is no path {what!r}", "Name spaces, catalogs or paths.")
-            self.name(self._begun(what))
+            self.name(abbreviated(self._home, what, "path"))
             return
         number = self._add("path", path, path)
         if self._holders[number].kind == "source":
             self._holders[number] = _Holder("path", path, self._holders[number].path)
         self._named.append((os.path.realpath(path), path))
-
-    def _begun(self, what: str) -> str:
-        """The only space or catalog whose name or digest begins so."""
-        catalogs = self._home.library.catalogs
-        names = sorted({*self._home.spaces.names(), *catalogs.names()})
-        found = beginning_with(what, names, "names") or beginning_with(what, catalogs.digests(), "catalog digests")
-        if found is None:
-            raise NotFound(f"there is no space, catalog or path {what!r}", choice("Spaces and catalogs", what, names))
-        return found
-
-    def _say_what_is_taken(self, name: str) -> None:
-        catalogs = self._home.library.catalogs
-        if catalogs.is_catalog(name):
-            digest = catalogs.resolve(name).digest
-            self._home.on_wait(f"taking space {name!r}, not the catalog of that name: that is {digest[:12]}")
 
     # -- catalogs -----------------------------------------------------------------------------------------------
 
