@@ -13,6 +13,7 @@ import os
 import struct
 import sys
 
+from holo.platform import mounts
 from holo.platform.blocks import BOUNDED, ENCODED, SHARED, Blocks, Place, Volume
 
 assert sys.platform == "linux"
@@ -105,20 +106,16 @@ def volume(directory: int) -> Volume:
         fcntl.ioctl(directory, _FS_INFO, info)
     except OSError:
         device = os.fstat(directory).st_dev
-        return Volume(str(device), _type(device) not in _EXT, keeps_extents=False)
+        return Volume(str(device), _may_share(device), keeps_extents=False)
     return Volume(f"btrfs-{info[_FS_UUID].hex()}", can_share=True, keeps_extents=True)
 
 
-def _type(device: int) -> bytes:
-    """The type of a mounted filesystem: proc_pid_mountinfo(5). Empty without /proc."""
-    number = b"%d:%d" % (os.major(device), os.minor(device))
+def _may_share(device: int) -> bool:
+    """Whether files on a mounted filesystem may share blocks; without /proc nobody knows, and they may."""
     try:
-        with open("/proc/self/mountinfo", "rb") as file:
-            return next(
-                (line.rpartition(b" - ")[2].split(b" ")[0] for line in file if line.split(b" ", 3)[2] == number), b""
-            )
+        return mounts.type_of(device) not in _EXT
     except OSError:
-        return b""
+        return True
 
 
 def _extents(descriptor: int, answer: bytearray | None = None) -> list[tuple[int, ...]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import signal
 import stat
 import struct
@@ -20,9 +19,11 @@ from contextlib import AbstractContextManager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
-from holo.platform import btrfs, faithful
+from holo.platform import btrfs, faithful, mounts
 
 if TYPE_CHECKING:
+    from ctypes import CDLL
+
     from holo.platform.blocks import Blocks, Volume
 
 assert sys.platform == "linux"
@@ -113,14 +114,9 @@ def can_detect_writers(directory: Directory) -> bool:
     Overlayfs maps the file beneath and lets go of its own (backing_file_mmap in the kernel's fs/backing-file.c).
     """
     try:
-        return not is_overlay(os.fstat(directory).st_dev)
+        return mounts.type_of(os.fstat(directory).st_dev) != b"overlay"
     except OSError:  # without /proc; what else is wrong, whoever uses the directory will tell
         return False
-
-
-def is_overlay(device: int) -> bool:
-    """Whether the filesystem with that number (st_dev of a directory) is an overlay. Raises :class:`OSError`."""
-    return (b"%d:%d" % (os.major(device), os.minor(device)), b"overlay") in _mounted_types()
 
 
 def is_entered(path: str) -> bool:
@@ -143,7 +139,7 @@ def is_entered(path: str) -> bool:
                     return True
         with suppress(OSError):
             namespace = os.readlink(f"/proc/{process}/ns/mnt")
-            if namespace not in namespaces and any(os.fsencode(inside) in root + b"/" for root in _roots(process)):
+            if namespace not in namespaces and any(inside in f"{root}/" for root in mounts.roots(process)):
                 return True
             namespaces.add(namespace)
     return False
@@ -415,11 +411,28 @@ def _open_unmounted(parent: Directory, name: str, flags: int) -> int:
 
 
 @cache
+def libc() -> CDLL:
+    """The C library, for calls that Python has no function for."""
+    from ctypes import CDLL  # takes 2 to 5 ms, and few commands need it
+
+    return CDLL(None, use_errno=True)
+
+
+def check(result: int) -> None:
+    """Raise the :class:`OSError` of a call to the C library that did not return 0."""
+    if result != 0:
+        from ctypes import get_errno
+
+        code = get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+@cache
 def _openat2() -> Callable[[Directory, str, int], int]:
     """openat2(2), for a name in a directory that is on the same mount. EXDEV: it is not."""
-    import ctypes  # 5 ms, and only who removes or makes directories needs it
+    import ctypes
 
-    call = ctypes.CDLL(None, use_errno=True).syscall
+    call = libc().syscall
     call.restype = ctypes.c_long
     call.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
 
@@ -452,44 +465,6 @@ def _mounted(directory: Directory, name: str) -> OSError:
     return OSError(errno.EBUSY, f"something is mounted at {name}; unmount it first", name)
 
 
-def mounts_below(path: str) -> list[str]:
-    """What is mounted (also by a bind mount, which no stat shows) below ``path``, a real path.
-
-    :class:`OSError` if the list of mounts cannot be read, also in :func:`source_at`.
-    """
-    below = os.fsencode(path) + b"/"
-    return [os.fsdecode(point) for point, _ in _mounts() if point.startswith(below)]
-
-
-def source_at(path: str, process: str = "self") -> str | None:
-    """The source (a device, or any name) of what is mounted at ``path``, a real path; of the last, if of several.
-
-    ``process``: as that one sees it.
-    """
-    found = [source for point, source in _mounts(process) if point == os.fsencode(path)]
-    return os.fsdecode(found[-1]) if found else None
-
-
-def _mounted_types() -> set[tuple[bytes, bytes]]:
-    """The devices (``major:minor``) and types of all mounted filesystems: proc_pid_mountinfo(5)."""
-    with open("/proc/self/mountinfo", "rb") as file:
-        return {(line.split(b" ", 3)[2], line.rpartition(b" - ")[2].split(b" ")[0]) for line in file}
-
-
-def _roots(process: str) -> list[bytes]:
-    """What of its filesystem each mount shows: proc_pid_mountinfo(5)."""
-    with open(f"/proc/{process}/mountinfo", "rb") as file:
-        return [line.split(b" ", 4)[3] for line in file]
-
-
-def _mounts(process: str = "self") -> list[tuple[bytes, bytes]]:
-    """The points and sources of all mounts: proc_pid_mountinfo(5)."""
-    with open(f"/proc/{process}/mountinfo", "rb") as file:
-        lines = [(line.split(b" ", 5)[4], line.rpartition(b" - ")[2].split(b" ")[1]) for line in file]
-    # Blanks, newlines and backslashes are written as three octal digits.
-    return [(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), point), name) for point, name in lines]
-
-
 # linux/fs.h
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
@@ -513,12 +488,7 @@ def rename_new(directory: Directory, name: str, new: str) -> None:
 
 
 def _renameat2(directory: Directory, name: str, other: str, flags: int) -> None:
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(directory, os.fsencode(name), directory, os.fsencode(other), flags) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+    check(libc().renameat2(directory, os.fsencode(name), directory, os.fsencode(other), flags))
 
 
 def lock_directory(directory: Directory) -> bool:
@@ -584,13 +554,12 @@ def _handle(descriptor: int) -> str:
 
     In FUSE's there are an inode and a generation too, but they are numbers that a server has counted up.
     """
-    import ctypes  # 2 ms, and only here
+    import ctypes
 
-    libc = ctypes.CDLL(None, use_errno=True)
     # Without the second flag overlayfs has handles only if it can be exported; Linux before 6.5 does not know it.
     for flags in (_AT_EMPTY_PATH | _AT_HANDLE_FID, _AT_EMPTY_PATH):
         handle = ctypes.create_string_buffer(_HANDLE.pack(128, 0, b""), _HANDLE.size)
-        if libc.name_to_handle_at(descriptor, b"", handle, ctypes.byref(ctypes.c_int()), flags) == 0:
+        if libc().name_to_handle_at(descriptor, b"", handle, ctypes.byref(ctypes.c_int()), flags) == 0:
             size, kind, content = _HANDLE.unpack(handle.raw)
             is_random = (kind, size) == _OF_TMPFS or (kind == _OF_OVERLAY and any(content[_OVERLAY_UUID]))
             return f"{kind:x}-{content[:size].hex()}" if is_random else ""
@@ -642,12 +611,7 @@ def sync_filesystem(directory: Directory) -> None:
 
     Since Linux 5.8 it also reports a writeback error that happened since the directory was opened.
     """
-    import ctypes  # 5 ms, and only a record needs it
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syncfs(directory) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+    check(libc().syncfs(directory))
 
 
 def sync_file(descriptor: int) -> None:
@@ -685,7 +649,7 @@ def clock_offset() -> int:
     return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-# What a faithful copy needs is a file of its own.
+# What a faithful copy needs, and the list of mounts, have modules of their own.
 copy_content = faithful.copy_content
 data_ranges = faithful.data_ranges
 open_unread = faithful.open_unread
@@ -701,3 +665,5 @@ set_times = faithful.set_times
 umask = faithful.umask
 without_acls = faithful.without_acls
 xattrs_of = faithful.xattrs_of
+mounts_below = mounts.mounts_below
+source_at = mounts.source_at

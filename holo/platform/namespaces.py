@@ -7,13 +7,8 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import cache
-from typing import TYPE_CHECKING
 
-from holo.platform import linux
-
-if TYPE_CHECKING:
-    from ctypes import CDLL
+from holo.platform import linux, mounts
 
 assert sys.platform == "linux"
 
@@ -34,13 +29,6 @@ _OF_A_MOUNT = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_
 """Flags that mount(2) and statvfs(3) have the same bits for."""
 
 
-@cache
-def _libc() -> CDLL:
-    from ctypes import CDLL  # takes 2 ms, and only commands that mount need it
-
-    return CDLL(None, use_errno=True)
-
-
 def enter_own_view() -> None:
     """From now on what this process mounts is seen by it and its children alone; what others mount, by it as well.
 
@@ -51,9 +39,9 @@ def enter_own_view() -> None:
     try:
         if user:
             raise PermissionError
-        _check(_libc().unshare(_CLONE_NEWNS))
+        linux.check(linux.libc().unshare(_CLONE_NEWNS))
     except PermissionError:  # also root's, in a container
-        _check(_libc().unshare(_CLONE_NEWNS | _CLONE_NEWUSER))
+        linux.check(linux.libc().unshare(_CLONE_NEWNS | _CLONE_NEWUSER))
         for file, content in (
             ("setgroups", "deny"),  # without which an ordinary user may not name a group
             ("uid_map", f"{user} {user} 1"),
@@ -61,7 +49,7 @@ def enter_own_view() -> None:
         ):
             with open(f"/proc/self/{file}", "w") as map_file:
                 map_file.write(content)
-    _check(_libc().mount(None, b"/", None, _MS_REC | _MS_SLAVE, None))
+    linux.check(linux.libc().mount(None, b"/", None, _MS_REC | _MS_SLAVE, None))
 
 
 def overlay_attributes() -> str:
@@ -125,7 +113,9 @@ def mount_overlay(
         os.removexattr(reach(work), f"{attributes}.holo")
         covered = reach(target)
         flags = _flags_of(covered)
-        _check(_libc().mount(source.encode(), covered.encode(), b"overlay", flags, ",".join(options).encode()))
+        linux.check(
+            linux.libc().mount(source.encode(), covered.encode(), b"overlay", flags, ",".join(options).encode())
+        )
         # Until now somebody could give the directory another name. What is mounted on cannot be renamed, but that an
         # exchange which has begun is completed, since Linux 6.8.
         parent, name = os.path.split(target)
@@ -150,7 +140,7 @@ def processes_with(path: str, source: str) -> Iterator[tuple[int, str]]:
         if namespace not in known:
             known.add(namespace)
             with suppress(OSError):  # it has ended
-                if (linux.source_at(path, str(process)) or "").startswith(source):
+                if (mounts.source_at(path, str(process)) or "").startswith(source):
                     yield process, namespace
 
 
@@ -180,8 +170,8 @@ def join_view(process: int) -> None:
     try:
         mounts = os.open(f"/proc/{process}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _check(_libc().setns(user, _CLONE_NEWUSER))
-            _check(_libc().setns(mounts, _CLONE_NEWNS))
+            linux.check(linux.libc().setns(user, _CLONE_NEWUSER))
+            linux.check(linux.libc().setns(mounts, _CLONE_NEWNS))
         finally:
             os.close(mounts)
     finally:
@@ -196,7 +186,7 @@ def _user_of(process: str) -> int:
 
 def unmount(path: str) -> None:
     """Let what is mounted at ``path`` go: at once for others, when they leave for those who are in it."""
-    _check(_libc().umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW))
+    linux.check(linux.libc().umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW))
 
 
 def has_proc() -> bool:
@@ -212,7 +202,7 @@ def reason(error: OSError, folder: str) -> str:
     if error.errno == errno.ENOENT and not has_proc():
         return "/proc is not mounted"
     with suppress(OSError):
-        if error.errno == errno.EINVAL and linux.is_overlay(os.stat(folder).st_dev):
+        if error.errno == errno.EINVAL and mounts.type_of(os.stat(folder).st_dev) == b"overlay":
             return "no overlay can lie on another: keep HOLO_HOME on a volume, not among the container's own files"
     return error.strerror or str(error)
 
@@ -242,14 +232,14 @@ def die_with(parent: int) -> None:
     """Have this process killed when the one that forked it ends; at once, if that was ``parent`` and is gone."""
     from signal import SIGKILL
 
-    _check(_libc().prctl(_PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
+    linux.check(linux.libc().prctl(_PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
     if os.getppid() != parent:
         os._exit(1)
 
 
 def adopt_orphans(adopt: bool) -> None:
     """Whether descendants whose parent ends become children of this process (not of init)."""
-    _check(_libc().prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0))
+    linux.check(linux.libc().prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0))
 
 
 def children() -> list[int]:
@@ -294,11 +284,3 @@ def _status(process: int) -> tuple[int, list[int]]:
         fields = dict(line.split(b":", 1) for line in file)
     numbers = fields.get(b"NSpid", fields[b"Pid"])  # Linux 4.1
     return int(fields[b"PPid"]), [int(number) for number in numbers.split()]
-
-
-def _check(result: int) -> None:
-    if result != 0:
-        from ctypes import get_errno
-
-        code = get_errno()
-        raise OSError(code, os.strerror(code))
