@@ -239,9 +239,7 @@ def remove_file(directory: Directory, name: str) -> None:
     try:
         os.unlink(name, dir_fd=directory)
     except OSError as error:
-        if error.errno == errno.EBUSY:
-            raise _mounted(directory, name) from None
-        raise
+        raise _mounted(directory, name) if error.errno == errno.EBUSY else error from None
 
 
 def remove_directory(directory: Directory, name: str) -> None:
@@ -249,9 +247,7 @@ def remove_directory(directory: Directory, name: str) -> None:
     try:
         os.rmdir(name, dir_fd=directory)
     except OSError as error:
-        if error.errno == errno.EBUSY:
-            raise _mounted(directory, name) from None
-        raise
+        raise _mounted(directory, name) if error.errno == errno.EBUSY else error from None
 
 
 def rename(source_directory: Directory, source_name: str, directory: Directory, name: str) -> None:

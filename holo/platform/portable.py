@@ -89,13 +89,16 @@ def status(directory: Directory, name: str) -> os.stat_result:
 
 def open_file(directory: Directory, name: str) -> int:
     """Open a regular file for reading. ``name`` may have several components below ``directory``."""
-    path = os.path.join(directory, name)
-    if sys.platform == "win32" and os.path.islink(path):
-        raise _error(errno.ELOOP, path)
-    return os.open(path, os.O_RDONLY | _COMMON)
+    return _opened(os.path.join(directory, name), os.O_RDONLY)
 
 
 open_unread = open_file
+
+
+def _opened(path: str, access: int) -> int:
+    if sys.platform == "win32" and os.path.islink(path):
+        raise _error(errno.ELOOP, path)
+    return os.open(path, access | _COMMON)
 
 
 def has_no_writer(descriptor: int) -> bool:
@@ -119,10 +122,7 @@ def own_group(directory: Directory) -> None:
 
 def open_to_change(directory: Directory, name: str) -> int:
     """Open a regular file for reading and writing."""
-    path = os.path.join(directory, name)
-    if sys.platform == "win32" and os.path.islink(path):
-        raise _error(errno.ELOOP, path)
-    return os.open(path, os.O_RDWR | _COMMON)
+    return _opened(os.path.join(directory, name), os.O_RDWR)
 
 
 def create_file(directory: Directory, name: str, mode: int) -> int:
@@ -482,7 +482,7 @@ def umask() -> int:
 def make_tree(directory: Directory, name: str) -> None:
     """Make an empty directory that :func:`snapshot` can copy: any on macOS. ENOTSUP elsewhere."""
     if sys.platform != "darwin":
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        raise _error(errno.EOPNOTSUPP)
     os.mkdir(os.path.join(directory, name))
 
 
@@ -641,13 +641,12 @@ def make_special(directory: Directory, name: str, status: os.stat_result) -> Non
 
 def _call_macos(function: str, *arguments: bytes | int) -> None:
     if sys.platform != "darwin":
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        raise _error(errno.EOPNOTSUPP)
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
     if getattr(libc, function)(*arguments) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+        raise _error(ctypes.get_errno())
 
 
 def drop_cached(descriptor: int) -> None:
