@@ -40,21 +40,17 @@ _STYLE = """
 def table(report: BenchReport) -> None:
     """What was measured, and what that means beside the full copy."""
     print(f"{_title(report)}\n")
-    numbers = [
-        (f"{result.seconds:.3f}", f"{result.files_per_second:,.0f}", f"{result.speedup:.1f}x")
-        for result in report.results
-    ]
-    head = ("SECONDS", "FILES/S", "SPEED-UP")
-    widths = [max(map(len, column)) for column in zip(head, *numbers, strict=True)]
     rows = [
         (
             result.name,
             f"{result.used or '-'}{' *' if result.reason else ''}",
-            *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)),
+            f"{result.seconds:.3f}",
+            f"{result.files_per_second:,.0f}",
+            f"{result.speedup:.1f}x",
         )
-        for result, cells in zip(report.results, numbers, strict=True)
+        for result in report.results
     ]
-    render.columns(("WHAT", "USED", *(cell.rjust(width) for cell, width in zip(head, widths, strict=True))), rows)
+    render.columns(("WHAT", "USED", "SECONDS", "FILES/S", "SPEED-UP"), rows, right=(2, 3, 4))
     print()
     reasons = dict.fromkeys(result.reason for result in report.results if result.reason)
     for line in (_note(report), *(f"* {printable(reason)}" for reason in reasons)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -107,14 +107,15 @@ def columns(
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,
+    right: Collection[int] = (),
     flexible: Sequence[int] = (),
     paint: tuple[int, Callable[[str], str]] | None = None,
 ) -> None:
     """Aligned columns; the last one is as long as it needs to be, so that output can be cut and searched.
 
-    With ``flexible`` columns the whole fits the terminal: the longest of them are shortened in the middle, and the
-    first column if need be. What is no terminal, a program may read or search: there, nothing is shortened. ``paint``:
-    a column, and what colours its cells.
+    ``right``: the columns that are aligned there. With ``flexible`` columns the whole fits the terminal: the longest of
+    them are shortened in the middle, and the first column if need be. What is no terminal, a program may read or
+    search: there, nothing is shortened. ``paint``: a column, and what colours its cells.
     """
     if not all("".join(row).isprintable() for row in rows):
         rows = [tuple(map(printable, row)) for row in rows]
@@ -124,7 +125,7 @@ def columns(
     if flexible and (most := output.terminal_width()) is not None:
         widths, gap = _fit(longest, flexible, most)
     too_long = [number for number, width in enumerate(widths) if width < longest[number]]
-    form = (" " * gap).join(f"{{:{width}}}" for width in widths)
+    form = (" " * gap).join(f"{{:{'>' if number in right else '<'}{width}}}" for number, width in enumerate(widths))
     lines = []
     for row in table:
         cells = [*row]

@@ -65,20 +65,15 @@ def _name(item: Usage) -> str:
 
 
 def _table(items: list[Usage]) -> None:
-    head = ("FILES", "SIZE", "ON DISK", "EXCLUSIVE", "SHARED")
     rows = [
         (
             f"{item.files:,}",
             *map(render.size, (item.logical, item.physical, item.exclusive, item.physical - item.exclusive)),
+            _name(item),
         )
         for item in items
     ]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    table = [
-        (*(cell.rjust(width) for cell, width in zip(row, widths, strict=True)), _name(item))
-        for row, item in zip(rows, items, strict=True)
-    ]
-    render.columns((*(cell.rjust(width) for cell, width in zip(head, widths, strict=True)), "WHAT"), table)
+    render.columns(("FILES", "SIZE", "ON DISK", "EXCLUSIVE", "SHARED", "WHAT"), rows, right=range(5))
 
 
 def _bars(report: UsageReport) -> None:
