@@ -44,23 +44,11 @@ class Forks:
             text=True,
         )
 
-    def __call__(
-        self,
-        *arguments: Argument,
-        env: Mapping[str, str],
-        code: int | None = 0,
-        user: User | None = None,
-        cwd: Path = Path("/"),
-        memory: int = 2 << 30,
-        seconds: int = 60,
-        umask: int | None = None,
-        tune: Mapping[str, float] | None = None,
-    ) -> Result:
+    def __call__(self, *arguments: Argument, env: Mapping[str, str], code: int | None = 0, **more: Any) -> Result:
         """Run to the end and require the exit code. No failure may show as a traceback, or be holo's mistake.
 
-        ``tune`` sets constants of holo, as :meth:`support.faults.Supervisor.run` does.
+        ``more``: as of :func:`_command`.
         """
-        more = {"user": user, "cwd": cwd, "memory": memory, "seconds": seconds, "umask": umask, "tune": tune}
         result = self.run(*arguments, env=env, **more)
         shown = (
             f"holo {' '.join(map(str, arguments))}: exit {result.code}, not {code}\n{result.stdout}\n{result.stderr}"
@@ -76,18 +64,9 @@ class Forks:
         answer = self.order("run", **_command(arguments, env, **more))
         return Result(list(arguments), answer["code"], answer["stdout"], answer["stderr"])
 
-    def start(
-        self,
-        *arguments: Argument,
-        env: Mapping[str, str],
-        user: User | None = None,
-        cwd: Path = Path("/"),
-        memory: int = 2 << 30,
-        tune: Mapping[str, float] | None = None,
-    ) -> int:
+    def start(self, *arguments: Argument, env: Mapping[str, str], **more: Any) -> int:
         """Start it, with its output thrown away, and go on. Returns its process id, for `wait`."""
-        more = _command(arguments, env, user=user, cwd=cwd, memory=memory, tune=tune)
-        process: int = self.order("start", **more)["process"]
+        process: int = self.order("start", **_command(arguments, env, **more))["process"]
         return process
 
     def wait(self, process: int) -> int:
@@ -119,7 +98,10 @@ def _command(
     umask: int | None = None,
     tune: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """``memory`` in bytes of address space, ``seconds`` until SIGALRM; 0 is no limit."""
+    """``memory`` in bytes of address space, ``seconds`` until SIGALRM; 0 is no limit.
+
+    ``tune`` sets constants of holo, as :meth:`support.faults.Supervisor.run` does.
+    """
     return {
         "arguments": [os.fsdecode(argument) for argument in arguments],
         "env": dict(env),
@@ -135,9 +117,12 @@ def _command(
 class ForkedHolo(Holo):
     """The same calls as those of :class:`Holo`, each a fork unless it has to be a start of Python."""
 
-    def __init__(self, root: Path, forks: Forks) -> None:
+    def __init__(self, root: Path, forks: Forks, user: User | None = None) -> None:
         super().__init__(root)
         self._forks = forks
+        self.user = user
+        self.tune: dict[str, float] = {}
+        """constants of holo that are others here"""
 
     def __call__(
         self,
@@ -149,6 +134,13 @@ class ForkedHolo(Holo):
     ) -> Result:
         if self.launcher or any(os.environ.get(name) != env[name] for name in env or () if name.startswith(AT_START)):
             return super().__call__(*arguments, code=code, env=env, cwd=cwd, timeout=timeout)
-        environment = self.environment(env)
-        cwd = cwd or self.root
-        return self._forks(*arguments, env=environment, code=code, cwd=cwd, memory=0, seconds=int(timeout))
+        return self._forks(
+            *arguments,
+            env=self.environment(env),
+            code=code,
+            user=self.user,
+            cwd=cwd or self.root,
+            memory=0,
+            tune=self.tune,
+            seconds=int(timeout),
+        )

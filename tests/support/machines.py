@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from support import contents
-from support.cli import Argument, Result
+from support.cli import Argument
 from support.forks import ForkedHolo, Forks, User
 from support.libraries import catalogs
 
@@ -16,34 +16,12 @@ class Machine(ForkedHolo):
     """A home on a filesystem, and the user who works there."""
 
     def __init__(self, root: Path, forks: Forks, user: User | None = None) -> None:
-        super().__init__(root, forks)
-        self.user = user
-        self.tune: dict[str, float] = {}
-        """constants of holo that are others here"""
+        super().__init__(root, forks, user)
         if user is not None:
             for folder in root.parents:
                 if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 0o001:
                     folder.chmod(folder.stat().st_mode | 0o011)
             os.chown(root, user.uid, user.uid)
-
-    def __call__(
-        self,
-        *arguments: Argument,
-        code: int = 0,
-        env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
-        timeout: float = 120,
-    ) -> Result:
-        return self._forks(
-            *arguments,
-            env=self.environment(env),
-            code=code,
-            user=self.user,
-            cwd=cwd or self.root,
-            memory=0,
-            tune=self.tune,
-            seconds=int(timeout),
-        )
 
     def keep(self, compression: str) -> None:
         """From now on, how blobs are stored."""
