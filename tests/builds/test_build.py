@@ -141,10 +141,6 @@ def leftovers(holo: Holo) -> list[str]:
     return stages + [path.name for path in (holo.library / "builds").glob("*.lock")]
 
 
-def space_path(holo: Holo, space: str) -> Path:
-    return next(Path(item["path"]) for item in holo("list", "--json").json()["spaces"] if item["name"] == space)
-
-
 @local
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_blueprint_is_built_once_and_restored_from_then_on(holo: Holo, folder: Path, kind: str) -> None:
@@ -329,7 +325,7 @@ def test_no_compile_leaves_no_bytecode(holo: Holo, folder: Path) -> None:
 
 def content(holo: Holo, space: str) -> dict[str, bytes]:
     """Every file of a space by its path. Of bytecode, which holds times, and of what holds paths only the name."""
-    root = space_path(holo, space)
+    root = holo.path_of(space)
     files = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
     named = {path for path in files if path.suffix == ".pyc" or path.name == "RECORD" or path.parent.name == "bin"}
     return {str(path.relative_to(root)): b"" if path in named else path.read_bytes() for path in files}

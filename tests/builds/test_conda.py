@@ -63,13 +63,7 @@ class Project:
         return self.holo("run", "--space", space, "--", *command, env=self.environ).stdout
 
     def space(self, name: str) -> Path:
-        (found,) = (space for space in self.holo("list", "--json").json()["spaces"] if space["name"] == name)
-        return Path(found["path"])
-
-    def is_clean(self) -> bool:
-        """Whether there is neither a stage nor a catalog, nor a space."""
-        listed = [self.holo(command, "--json").json() for command in ("list", "catalogs")]
-        return listed == [{"spaces": []}, {"catalogs": []}] and not [*self.holo.holotree.glob(".build-*")]
+        return self.holo.path_of(name)
 
 
 @pytest.fixture
@@ -143,7 +137,7 @@ def test_activation_script_that_exits_is_an_error(project: Project) -> None:
     channel.add("ends", {"etc/conda/activate.d/ends.sh": File(b"exit 0\n")})
     project.write(channels=[channel.url], dependencies=["ends"])
     assert "a script in etc/conda/activate.d ends the shell" in project.init("space", code=1).stderr
-    assert project.is_clean()
+    assert project.holo.has_made_nothing()
 
 
 def test_activation_script_may_set_nothing(project: Project) -> None:
@@ -249,7 +243,7 @@ def test_pip_is_led_elsewhere_by_a_file(project: Project, python: Channel, optio
     said = project.init("space", code=2).stderr
     assert f"packages installed elsewhere: {section}.{option}='{project.folder}/vendor'\n" in said
     assert "`pip config debug`" in said
-    assert project.is_clean()
+    assert project.holo.has_made_nothing()
     assert not (project.folder / "vendor").exists()
 
 
@@ -257,7 +251,7 @@ def test_uv_is_led_elsewhere_by_a_file(project: Project, python: Channel) -> Non
     (project.folder / "uv.toml").write_text('[pip]\ntarget = "vendor"\n')
     project.write(channels=[python.url], dependencies=["python", "uv", {"pip": ["iniconfig"]}])
     assert f"{project.folder}/uv.toml: `target = " in project.init("space", code=2).stderr
-    assert project.is_clean()
+    assert project.holo.has_made_nothing()
 
 
 # -- failures ---------------------------------------------------------------------------------------------
@@ -270,7 +264,7 @@ def test_failing_post_install_command_is_one_error(project: Project, hello: Chan
     assert """'sh -c 'echo about to fail; exit 3'" failed with exit code 3""".lstrip("'") in failed.stderr
     log = Path(failed.stderr.rpartition("Its log: ")[2].strip())
     assert "about to fail" in log.read_text()
-    assert project.is_clean()
+    assert project.holo.has_made_nothing()
 
 
 def test_build_does_not_wait_for_background_processes(project: Project, hello: Channel) -> None:
@@ -308,7 +302,7 @@ def test_impossible_environment_is_one_error(
     hello.add("uv", {"bin/uv": script("#!/bin/sh\nexit 1\n")})
     project.write(channels=[hello.url], dependencies=dependencies, rccPostInstall=commands)
     assert says in project.init("space", code=1).stderr
-    assert project.is_clean()
+    assert project.holo.has_made_nothing()
 
 
 def test_tool_that_installs_nothing_is_an_error(project: Project, tmp_path: Path) -> None:
@@ -318,7 +312,7 @@ def test_tool_that_installs_nothing_is_an_error(project: Project, tmp_path: Path
     project.environ |= {"PATH": f"{tmp_path}:{os.defpath}", "RECORD": os.devnull}
     project.write(channels=["a"], dependencies=["y", "x >=1", "__glibc", "z*"])
     assert "this is not in the environment: x\n" in project.init("space", code=1).stderr
-    assert project.is_clean()
+    assert project.holo.has_made_nothing()
 
 
 def test_ctrl_c_ends_build_and_tools(project: Project, hello: Channel) -> None:
@@ -326,7 +320,7 @@ def test_ctrl_c_ends_build_and_tools(project: Project, hello: Channel) -> None:
     project.write(channels=[hello.url], dependencies=["hello"], rccPostInstall=["sh -c 'echo started; sleep 600; :'"])
     said = interrupted_at("started", start(project.holo, project.file, project.environ))
     assert "Traceback" not in said
-    assert project.is_clean()
+    assert project.holo.has_made_nothing()
 
 
 @pytest.mark.torture
@@ -598,4 +592,4 @@ def test_pip_lines_that_name_a_folder_are_refused(project: Project, line: str) -
     (project.folder / "folder").mkdir()
     project.write(channels=["a"], dependencies=["python", {"pip": [line]}])
     assert f"{project.file}, pip" in project.init("space", code=2).stderr
-    assert project.is_clean()
+    assert project.holo.has_made_nothing()

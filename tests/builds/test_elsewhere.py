@@ -56,11 +56,6 @@ class World:
         said = subprocess.run([space / "bin" / "leaf"], capture_output=True, text=True, check=True).stdout
         return said == f"leaf 1.0 {space}\n" and module.is_file()
 
-    def is_clean(self) -> bool:
-        """Whether a refused build left nothing, here or in the project."""
-        listed = [self.holo(command, "--json").json() for command in ("list", "catalogs")]
-        return listed == [{"spaces": []}, {"catalogs": []}] and not [*self.holo.holotree.glob(".build-*")]
-
 
 @pytest.fixture
 def world(tmp_path: Path, forks: Forks) -> World:
@@ -85,7 +80,7 @@ def test_uv_is_led_elsewhere_by_a_file(world: World, option: str, place: str) ->
     said = world.init(blueprint, code=2, **environ).stderr
     assert f'error: {file}: `{option} = "vendor"` for `uv pip` has packages installed there' in said
     assert f"`uv pip install --{option} ...`" in said
-    assert world.is_clean()
+    assert world.holo.has_made_nothing()
     assert not (world.folder / "vendor").exists()
     assert world.has_leaf(world.space(blueprint, UV_NO_CONFIG="1"))
 
@@ -217,7 +212,7 @@ def test_missing_package_after_a_build_is_an_error(world: World, tmp_path: Path)
         "error: the build failed: its tools report no error, but this is not in the environment: leaf\n" in done.stderr
     )
     assert "Their log: " in done.stderr
-    assert world.is_clean()
+    assert world.holo.has_made_nothing()
 
 
 def test_package_excluded_by_settings_is_not_missing(world: World) -> None:
@@ -301,4 +296,4 @@ def test_npm_installs_nothing_and_says_nothing(world: World, tmp_path: Path) -> 
     trees.write(tmp_path / "bin" / "npm", "#!/bin/sh\nmkdir -p node_modules\n", mode=0o755)
     said = world.init(npm_project(world.folder), code=1, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}").stderr
     assert "this is not in the environment: is-number\n" in said
-    assert world.is_clean()
+    assert world.holo.has_made_nothing()

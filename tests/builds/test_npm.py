@@ -72,13 +72,7 @@ class Project:
         return self.holo("init", "--space", space, str(self.lock), code=code)
 
     def space(self, name: str) -> Path:
-        (found,) = (space for space in self.holo("list", "--json").json()["spaces"] if space["name"] == name)
-        return Path(found["path"])
-
-    def is_clean(self) -> bool:
-        """Whether there is neither a stage nor a catalog, nor a space."""
-        found = [self.holo(command, "--json").json() for command in ("list", "catalogs")]
-        return found == [{"spaces": []}, {"catalogs": []}] and not [*self.holo.holotree.glob(".build-*")]
+        return self.holo.path_of(name)
 
 
 @pytest.fixture
@@ -307,7 +301,7 @@ def test_npm_failure_is_one_error(
     refused = project.init("space", code=1).stderr
     assert says in refused
     assert "error: the build failed: npm failed with exit code 1" in refused
-    assert project.is_clean()
+    assert project.holo.has_made_nothing()
 
 
 @needs_npm
@@ -317,7 +311,7 @@ def test_ctrl_c_ends_build_and_npm(project: Project) -> None:
     project.write({}, {}, scripts={"postinstall": "echo started; sleep 600; :"})
     said = interrupted_at("started", start(project.holo, project.lock))
     assert "Traceback" not in said
-    assert project.is_clean()
+    assert project.holo.has_made_nothing()
 
 
 @needs_npm
@@ -327,7 +321,7 @@ def test_sigterm_ends_build_and_npm(project: Project) -> None:
     project.write({}, {}, scripts={"postinstall": "echo started; sleep 600; :"})
     said = interrupted_at("started", start(project.holo, project.lock), alone=signal.SIGTERM)
     assert said.splitlines()[-1].startswith("error: interrupted;")
-    assert project.is_clean()
+    assert project.holo.has_made_nothing()
 
 
 @pytest.mark.torture

@@ -81,10 +81,6 @@ def mounted(what: Path, point: Path) -> Iterator[None]:
         subprocess.run(["umount", point], check=True)
 
 
-def state_of(holo: Holo, name: str) -> str | None:
-    return {space["name"]: space["state"] for space in holo("list", "--json").json()["spaces"]}.get(name)
-
-
 # -- while a space is changed -----------------------------------------------------------------------------------------
 
 
@@ -143,7 +139,7 @@ def test_mount_over_a_space_is_not_touched(
     assert f"something is mounted at {space}; unmount it first" in outcome.stderr
     assert compare.snapshot(data) == before
     unmount_all(holo.root)
-    assert state_of(holo, "one") == "restoring"
+    assert holo.listed()["one"]["state"] == "restoring"
     holo("restore", "--space", "one")
     assert compare.differences(holo.root / "source", space, library=holo.library) == []
 
@@ -166,7 +162,7 @@ def test_mount_during_a_restore_is_not_touched(holo: Holo, data: Path) -> None:
     assert process.returncode == 1
     assert f"something is mounted at {point}; unmount it first" in said
     unmount_all(holo.root)
-    assert state_of(holo, "one") == "restoring"
+    assert holo.listed()["one"]["state"] == "restoring"
     holo("restore", "--space", "one")
     assert compare.differences(holo.root / "source", space, library=holo.library) == []
 
@@ -183,7 +179,7 @@ def test_a_space_that_is_a_mount_point(holo: Holo, space: Path, filesystem: File
         holo("restore", "--space", "two")
         assert compare.differences(holo.root / "source", place, library=holo.library) == []
         holo("delete", "--space", "two")
-        assert state_of(holo, "two") is None
+        assert "two" not in holo.listed()
         assert list(place.iterdir()) == []
     assert list(volume.iterdir()) == []
 
@@ -222,7 +218,7 @@ def test_unreadable_mount_list_refuses_changes(holo: Holo, space: Path, data: Pa
         assert "Mount /proc first" in said
         assert compare.snapshot(data) == before
         holo.launcher = ()
-        assert state_of(holo, "one") == "changed"
+        assert holo.listed()["one"]["state"] == "changed"
         assert holo("catalogs", "--json").stdout == catalogs
         assert not (holo.root / "copy").exists()
 

@@ -65,10 +65,6 @@ def follow(holo: Holo, result: Result, **given: Argument) -> list[str]:
     ]
 
 
-def state(holo: Holo, name: str = "web") -> str | None:
-    return {item["name"]: item["state"] for item in holo("list", "--json").json()["spaces"]}.get(name)
-
-
 # -- all of them ------------------------------------------------------------------------------------------------------
 
 
@@ -239,7 +235,7 @@ def test_a_space_that_is_at_another_place(holo: Holo, space: Path) -> None:
     for command in ("init", "restore"):
         refused = holo(command, "--space", "web", "--to", place, code=1)
     follow(holo, refused, NAME="job")
-    assert state(holo, "job") == "pristine"
+    assert holo.listed()["job"]["state"] == "pristine"
 
 
 @local
@@ -273,7 +269,7 @@ def test_a_folder_with_a_history_takes_another_word(holo: Holo, space: Path, his
     assert compare.snapshot(place) == before
     holo(*arguments, "--force", "--yes")
     assert not (place / "program.py").exists()
-    assert state(holo, "job") == "pristine"
+    assert holo.listed()["job"]["state"] == "pristine"
     trees.write(place / history)
     holo("restore", "--space", "job")  # it is a space by now
     assert not (place / history).exists()
@@ -308,10 +304,10 @@ def test_a_full_disk(holo: Holo, filesystem: Filesystem, strategy: str) -> None:
     try:
         refused = holo("init", "--space", "web", "env", "--to", disk / "space", "--strategy", strategy, code=1)
         assert hint_of(refused).startswith(f"Free some space on the filesystem of {disk / 'space'}")
-        assert state(holo) == "restoring"
+        assert holo.listed()["web"]["state"] == "restoring"
         subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
         follow(holo, refused)
-        assert state(holo) == "pristine"
+        assert holo.listed()["web"]["state"] == "pristine"
         assert compare.differences(source, disk / "space") == []
     finally:
         unmount(disk)
@@ -361,7 +357,7 @@ def test_a_home_without_permission(holo: Holo, source: Path, space: Path, forks:
                 assert "No space" not in done.stderr
                 if "Permission denied" in done.stderr:
                     assert "HOLO_HOME" in hint or "owner and mode" in hint, done.stderr
-    assert state(holo) == "pristine"
+    assert holo.listed()["web"]["state"] == "pristine"
 
 
 @local
@@ -374,7 +370,7 @@ def test_a_copied_record_that_is_to_be_forgotten(holo: Holo, source: Path, space
     hint = hint_of(other("restore", "--space", "out", code=1))
     assert "Otherwise remove that file." in hint
     (other.home / "holotree" / ".spaces" / "out.json").unlink()
-    assert state(other, "out") is None
+    assert "out" not in other.listed()
     other("gc")
     other("init", "--space", "out", "env", "--to", holo.root / "elsewhere")
 
@@ -458,7 +454,7 @@ def test_a_refused_command_leaves_nothing_behind(holo: Holo, source: Path) -> No
     # What a space holds is known when its source has been read: contents are garbage then, but there is no catalog.
     holo("init", "--space", "web", other, code=1)
     assert holo("catalogs", "--json").stdout == catalogs
-    assert state(holo) == "pristine"
+    assert holo.listed()["web"]["state"] == "pristine"
 
 
 def refused_late(holo: Holo, source: Path) -> dict[tuple[Argument, ...], int]:
@@ -529,7 +525,7 @@ def test_a_space_whose_directory_cannot_be_made_is_none(holo: Holo, source: Path
         assert hint_of(holo("init", "job", "env", "--to", closed / "space", code=1)).endswith("Nothing was made.")
     finally:
         subprocess.run(["chattr", "-i", closed], check=True)
-    assert state(holo, "job") is None
+    assert "job" not in holo.listed()
     holo("init", "job", "env", "--to", closed / "space")
 
 

@@ -27,13 +27,9 @@ def holo(filesystem: Filesystem, forks: Forks) -> Holo:
     return holo
 
 
-def names(holo: Holo) -> list[str]:
-    return [space["name"] for space in holo("list", "--json").json()["spaces"]]
-
-
 @local
 def test_names_are_positional(holo: Holo) -> None:
-    assert names(holo) == ["one", "one-more"]
+    assert [*holo.listed()] == ["one", "one-more"]
     assert holo("restore", "one", "--json").json()["space"] == "one"
     for command in (("run", "one", "--"), ("run", "--force", "one", "--"), ("run", "one", "--force", "--")):
         assert holo(*command, *WHICH).stdout == "one\n"
@@ -45,7 +41,7 @@ def test_names_are_positional(holo: Holo) -> None:
     assert holo("init", "--space", "two", "env", "--json").json()["space"] == "two"
     assert holo("init", "env", "env", "--json").json()["space"] == "env"
     holo("delete", "one")
-    assert names(holo) == ["env", "one-more", "two"]
+    assert [*holo.listed()] == ["env", "one-more", "two"]
 
 
 @local
@@ -64,7 +60,7 @@ def test_a_beginning_is_enough_where_nothing_is_lost(holo: Holo) -> None:
         assert holo("export", reference, "-o", holo.root / "x.holo", "--json").json()["catalogs"][0]["name"] == "env"
         assert holo("init", "two", reference, "--json").json()["catalog"] == "env"
     assert holo("run", "--ephemeral", "--catalog", "e", "new", "--", *WHICH).stdout == "new\n"
-    before = names(holo)
+    before = [*holo.listed()]
     for command in (
         ("delete", "one-m"),
         ("restore", "one-m"),
@@ -73,7 +69,7 @@ def test_a_beginning_is_enough_where_nothing_is_lost(holo: Holo) -> None:
         ("catalogs", "--remove", "e"),
     ):
         assert "Did you mean" in holo(*command, code=1).stderr
-    assert names(holo) == before
+    assert [*holo.listed()] == before
     assert "2 begin so: one, one-more." in holo("delete", "on", code=1).stderr  # and none of them is meant
 
 

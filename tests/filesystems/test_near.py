@@ -37,17 +37,13 @@ def project(holo: Holo, source: Path, place: str) -> Path:
     return project
 
 
-def names(holo: Holo) -> list[str]:
-    return [space["name"] for space in holo("list", "--json").json()["spaces"]]
-
-
 def test_inside_a_space_it_is_that_one_wherever_it_is(holo: Holo, project: Path) -> None:
     other = Path(holo("status", "other", "--json").json()["path"])
     holo("init", "--space", "placed", "env", "--to", holo.root / 'odd "name"')
     for name, path in (("other", other), ("placed", holo.root / 'odd "name"')):
         assert holo("status", "--json", cwd=path / "lib").json()["space"] == name
     holo("delete", cwd=other)
-    assert "other" not in names(holo)
+    assert "other" not in holo.listed()
 
 
 @pytest.mark.parametrize("below", ["", "src/deep", "place/lib"])
@@ -72,9 +68,9 @@ def test_every_command_means_the_space_that_is_there(
     assert holo("restore", "--dry-run", "--json", cwd=folder).json()["space"] == "feature"
     assert holo("restore", "--json", cwd=folder).json()["space"] == "feature"
     assert compare.differences(source, space) == []
-    assert names(holo) == ["feature", "other"]
+    assert [*holo.listed()] == ["feature", "other"]
     assert holo("delete", "--json", cwd=folder).json() == {"space": "feature", "path": str(space)}
-    assert names(holo) == ["other"]
+    assert [*holo.listed()] == ["other"]
     assert not space.exists()
 
 
@@ -106,7 +102,7 @@ def test_what_has_come_in_its_place_is_not_touched(holo: Holo, project: Path, pl
     left = {each["path"]: each["why"] for each in holo("uninstall", "--dry-run", "--json").json()["left"]}
     assert left[str(project / place)] == "it is not space feature, which it has replaced"
     assert "it stays" in holo("delete", "feature").stderr
-    assert names(holo) == ["other"]
+    assert [*holo.listed()] == ["other"]
     assert precious.exists()
 
 

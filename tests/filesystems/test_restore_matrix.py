@@ -53,8 +53,7 @@ class RecordedLibrary:
         return self.holo(*("restore", "--space", space, "--strategy", self.strategy, "--json", *more), code=code)
 
     def space(self, name: str = "one") -> Path:
-        (path,) = (space["path"] for space in self.holo("list", "--json").json()["spaces"] if space["name"] == name)
-        return Path(path)
+        return self.holo.path_of(name)
 
     def differences(self, space: Path, source: Path | None = None) -> list[str]:
         found = compare.differences(source or self.source, space, old=source, library=self.holo.library)

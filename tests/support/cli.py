@@ -85,6 +85,19 @@ class Holo:
             errors="surrogateescape",
         )
 
+    def listed(self) -> dict[str, dict[str, Any]]:
+        """The spaces by name, in the order of `holo list`."""
+        return {space["name"]: space for space in self("list", "--json").json()["spaces"]}
+
+    def path_of(self, space: str) -> Path:
+        """Where a space is, as `holo list` says."""
+        return Path(self.listed()[space]["path"])
+
+    def has_made_nothing(self) -> bool:
+        """Whether there is neither a space nor a catalog, nor the stage of a build."""
+        catalogs = self("catalogs", "--json").json()["catalogs"]
+        return not self.listed() and not catalogs and not [*self.holotree.glob(".build-*")]
+
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment of a command: the caller's without what is foreign, and what is ours."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}

@@ -55,10 +55,6 @@ def space(holo: Holo, recorded: Any) -> Path:
     return Path(holo("init", "--space", "one", "env", "--json").json()["path"])
 
 
-def spaces(holo: Holo) -> dict[str, dict[str, str]]:
-    return {entry["name"]: entry for entry in holo("list", "--json").json()["spaces"]}
-
-
 def requested(holo: Holo, *more: str, env: Mapping[str, str] | None = None) -> str:
     report = holo("init", "--space", "one", "env", "--json", *more, env=env).json()
     strategy: str = report["strategy"]["requested"]
@@ -195,7 +191,7 @@ def test_damaged_catalog_is_an_integrity_error(holo: Holo, recorded: Any, damage
     catalog.write_text(damage)
     refused = holo("init", "--space", "one", "env", code=3)
     assert recorded["digest"] in refused.stderr
-    assert "one" not in spaces(holo)
+    assert "one" not in holo.listed()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +204,7 @@ def test_file_that_is_no_catalog_is_an_error(holo: Holo, recorded: Any, content:
     refused = holo("init", "--space", "one", file, code=1)
     assert str(file) in refused.stderr
     assert reason in refused.stderr
-    assert "one" not in spaces(holo)
+    assert "one" not in holo.listed()
 
 
 @pytest.mark.parametrize(
@@ -231,7 +227,7 @@ def test_a_blueprint_of_another_tool_is_named_as_that(holo: Holo, name: str, con
         refused = holo(*command, code=2).stderr
         assert f"{name} is not a blueprint holo knows; it knows requirements.txt" in refused
         assert way in refused
-    assert spaces(holo) == {}
+    assert holo.listed() == {}
 
 
 def test_a_catalog_file_may_have_any_name(holo: Holo, recorded: Any) -> None:
@@ -424,7 +420,7 @@ def test_space_in_a_chosen_directory(holo: Holo, source: Path, recorded: Any, ex
     report = holo("init", "--space", "one", "env", "--to", target, "--json").json()
     assert report["path"] == str(target)
     assert compare.differences(source, target) == []
-    assert spaces(holo)["one"]["path"] == str(target)
+    assert holo.listed()["one"]["path"] == str(target)
 
 
 def test_space_that_became_a_symlink_is_refused(holo: Holo, space: Path) -> None:
@@ -456,7 +452,7 @@ def test_what_is_mounted_inside_a_space_is_not_touched(holo: Holo, space: Path) 
         for command in (("restore", "--space", "one"), ("delete", "--space", "one")):
             assert str(place) in holo(*command, code=1).stderr
             assert (volume / "file").read_bytes() == b"irreplaceable"
-        assert spaces(holo)["one"]["state"] == "changed"
+        assert holo.listed()["one"]["state"] == "changed"
     finally:
         subprocess.run(["umount", place], check=True)
     holo("delete", "--space", "one")
@@ -471,7 +467,7 @@ def test_spaces_do_not_lie_inside_each_other(holo: Holo, space: Path) -> None:
     refused = holo("init", "--space", "four", "env", "--force", "--to", holo.root / "outer", code=1)
     assert outer["path"] in refused.stderr
     assert compare.snapshot(space) == before
-    assert sorted(spaces(holo)) == ["one", "three"]
+    assert sorted(holo.listed()) == ["one", "three"]
 
 
 def test_dry_run_leaves_what_a_killed_restore_left(holo: Holo, space: Path) -> None:
@@ -599,7 +595,7 @@ def test_delete_removes_the_space_and_nothing_else(holo: Holo, space: Path) -> N
     assert holo("delete", "--space", "one", "--json").json() == {"space": "one", "path": str(space)}
 
     assert not space.exists()
-    assert list(spaces(holo)) == ["two"]
+    assert list(holo.listed()) == ["two"]
     assert outside.read_bytes() == b"irreplaceable"
     assert compare.snapshot(holo.library) == library
     holo("restore", "--space", "one", code=1)
@@ -617,7 +613,7 @@ def test_space_whose_directory_is_gone_can_be_restored_and_deleted(holo: Holo, s
     assert compare.differences(source, space) == []
     shutil.rmtree(space)
     holo("delete", "--space", "one")
-    assert spaces(holo) == {}
+    assert holo.listed() == {}
 
 
 def test_doctor_leaves_nothing_behind(holo: Holo, filesystem: Filesystem) -> None:
@@ -665,7 +661,7 @@ def test_spaces_are_made_in_parallel(holo: Holo, recorded: Any, source: Path) ->
         stdout, stderr = process.communicate(timeout=60)
         assert process.returncode == 0, stderr
         assert compare.differences(source, Path(json.loads(stdout)["path"])) == []
-    assert sorted(spaces(holo)) == names
+    assert sorted(holo.listed()) == names
 
 
 def test_one_space_is_made_once(holo: Holo, recorded: Any, source: Path) -> None:
