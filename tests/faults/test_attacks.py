@@ -9,8 +9,9 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -82,22 +83,25 @@ def is_same(space: Path, tree: Path, name: str) -> bool:
     return not one.is_file() or one.read_bytes().replace(*moved) == other.read_bytes()
 
 
+Pairs = Iterable[tuple[Path, Path]]
+
+
 @contextmanager
-def swapping(place: Path, trap: Path, victim: Path) -> Iterator[mmap.mmap]:
-    """Let a process exchange ``place`` and ``trap``, a symlink to the victim, as fast as it can; counts in the map."""
+def swapping(pairs: Callable[[], Pairs], victim: Path) -> Iterator[mmap.mmap]:
+    """Let a process exchange each place with its trap, a symlink to the victim, all the time; counts in the map."""
     count = mmap.mmap(-1, 8)
     libc = ctypes.CDLL(None)
-    names = os.fsencode(place), os.fsencode(trap)
     child = os.fork()
     if not child:
         done = 0
         while True:
-            if libc.renameat2(-100, names[0], -100, names[1], 2) == 0:
-                done += 1
-                count[:8] = done.to_bytes(8, "little")
-            else:  # one of the two is gone: removed by holo
-                with suppress(OSError):
-                    trap.symlink_to(victim)
+            for place, trap in pairs():
+                if libc.renameat2(-100, os.fsencode(place), -100, os.fsencode(trap), 2) == 0:
+                    done += 1
+                    count[:8] = done.to_bytes(8, "little")
+                else:  # one of the two is gone: removed by holo, say
+                    with suppress(OSError):
+                        trap.symlink_to(victim)
     try:
         yield count
     finally:
@@ -132,7 +136,7 @@ def test_symlinks_planted_all_the_time(
     exchanges, what = 0, f"symlinks exchanged for directories, {strategy}"
     faults(7, what, 0)
     for number in range(40 if torture else 3):
-        with swapping(space / place, space / "trap", victim) as count:
+        with swapping(lambda: [(space / place, space / "trap")], victim) as count:
             for folder in FOLDERS:
                 with suppress(OSError):  # it may be gone at the moment, or the victim's
                     here = os.open(space / folder, os.O_RDONLY | os.O_NOFOLLOW)
@@ -152,7 +156,7 @@ def test_symlinks_planted_all_the_time(
     assert exchanges > 0
     run("restore", "--space", "x", "--strategy", strategy)
     assert differences(space, tree) == []
-    with swapping(space / place, space / "trap", victim):
+    with swapping(lambda: [(space / place, space / "trap")], victim):
         run("delete", "--space", "x", code=None)
     assert state(victim) == before
     digest = digests.of(SECRET)
@@ -161,31 +165,13 @@ def test_symlinks_planted_all_the_time(
         assert SECRET not in path.read_bytes()
 
 
-@contextmanager
-def swapping_everywhere(folders: Sequence[Path], place: str, victim: Path) -> Iterator[mmap.mmap]:
-    """The same in each tree in the folders, whatever it is called now. Without ``place``: with the trees themselves."""
-    count = mmap.mmap(-1, 8)
-    libc = ctypes.CDLL(None)
-    child = os.fork()
-    if not child:
-        done = 0
-        while True:
-            for folder in folders:
-                with suppress(OSError):
-                    for name in [name for name in os.listdir(folder) if name not in ("trap", ".spaces")]:
-                        tree = str(folder) if not place else f"{folder}/{name}"
-                        names = f"{tree}/{place or name}".encode(), f"{tree}/trap".encode()
-                        if libc.renameat2(-100, names[0], -100, names[1], 2) == 0:
-                            done += 1
-                            count[:8] = done.to_bytes(8, "little")
-                        else:
-                            with suppress(OSError):
-                                os.symlink(victim, names[1])
-    try:
-        yield count
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+def everywhere(folders: Sequence[Path], place: str) -> Iterator[tuple[Path, Path]]:
+    """A place in each tree in the folders, whatever it is called now. Without ``place``: the trees themselves."""
+    for folder in folders:
+        with suppress(OSError):
+            for tree in folder.iterdir():
+                if tree.name not in ("trap", ".spaces"):
+                    yield (tree / place, tree / "trap") if place else (tree, folder / "trap")
 
 
 def damage(space: Path, number: int, known: Container[int]) -> None:
@@ -264,7 +250,7 @@ def test_symlinks_planted_in_prepared_trees(
     faults(7, row, 0)
     for number in range(20 if torture else 1):
         for trap in (victim, mounted) if not place else (victim,):
-            with swapping_everywhere(folders, place, trap) as count:
+            with swapping(partial(everywhere, folders, place), trap) as count:
                 for command in commands:
                     if command == ("damage",):
                         damage(root / "s" / "space", number, known)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import mmap
 import os
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from test_attacks import SECRET, state, tempt
+from test_attacks import SECRET, state, swapping, tempt
 from test_attacks import grow as grow_tree
 from test_interrupt import EXPLANATION
 
@@ -208,30 +204,6 @@ def test_interrupted_before_any_call(stage: Stage, torture: bool, faults: Note) 
 # -- symlinks where there were directories ---------------------------------------------------------------------------
 
 
-@contextmanager
-def planting(folder: Path, name: str, victim: Path) -> Iterator[mmap.mmap]:
-    """A process that lets a directory of the source, and of drafts beside it, change places with a symlink."""
-    count = mmap.mmap(-1, 8)
-    libc = ctypes.CDLL(None)
-    child = os.fork()
-    if not child:
-        done = 0
-        while True:
-            for place in [folder / "source", *folder.glob(".holo-clone-*")]:
-                trap = place / f"{name}-trap"
-                with suppress(OSError):
-                    trap.symlink_to(victim)
-                for _ in range(2):
-                    if libc.renameat2(-100, os.fsencode(trap), -100, os.fsencode(place / name), 2) == 0:
-                        done += 1
-                        count[:8] = done.to_bytes(8, "little")
-    try:
-        yield count
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-
-
 @pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
 @pytest.mark.parametrize(("place", "relocate"), [("lib", False), ("lib/deep/er", False), ("lib", True)])
 def test_symlinks_planted_all_the_time(
@@ -245,7 +217,13 @@ def test_symlinks_planted_all_the_time(
     forks = Forks()
     more = ["--relocate"] if relocate else []
     faults(7, "holo clone, symlinks exchanged for directories", 0)
-    with planting(root, place, victim) as count:
+
+    def pairs() -> Iterator[tuple[Path, Path]]:
+        """A directory of the source, and of drafts beside it."""
+        for tree in (root / "source", *root.glob(".holo-clone-*")):
+            yield from [(tree / place, tree / f"{place}-trap")] * 2
+
+    with swapping(pairs, victim) as count:
         for number in range(60 if torture else 2):
             forks("clone", root / "source", root / f"copy-{number}", *more, env=env, code=None)
         exchanges = int.from_bytes(count[:8], "little")
