@@ -26,7 +26,7 @@ NOT_DAMAGE = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, e
 
 _FOLLOW = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 READ = _FOLLOW | getattr(os, "O_NOFOLLOW", 0)
-"""How :func:`open_file` opens."""
+"""How :func:`open_file` opens: the flags for whatever others may have made, also where it is to be changed."""
 _WRITE = os.O_WRONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from holo import digest as digests
 from holo import platform
-from holo.files import open_file, read, refuse_second_name, write_atomically
+from holo.files import READ, open_file, read, refuse_second_name, write_atomically
 from holo.hololib.layout import NAME
 from holo.owners import only_we_wrote
 
@@ -51,11 +51,8 @@ class Event(NamedTuple):
 def add(path: str, event: Event) -> None:
     """Add an event to the file at a path. If that fails, holo merely remembers less."""
     line = json.dumps(event).encode() + b"\n"
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
-    for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
-        flags |= getattr(os, name, 0)
     with suppress(OSError):
-        descriptor = os.open(path, flags, 0o666)
+        descriptor = os.open(path, READ | os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         refuse_second_name(descriptor)  # which closes it then
         try:
             size = os.fstat(descriptor).st_size

@@ -12,7 +12,7 @@ from holo.blueprints.memory import INPUTS, catalog_remembered
 from holo.blueprints.seeds import PACKAGES
 from holo.blueprints.stage import LOCK, LOG, MADE, id_of, key_in, path_of, stages_in
 from holo.errors import HoloError
-from holo.files import draft_of
+from holo.files import draft_of, names_in
 from holo.hololib import Library
 from holo.holotree import Holotree
 from holo.owners import is_others
@@ -29,7 +29,7 @@ def collect_builds(library: Library, tree: Holotree, *, dry_run: bool) -> int:
     needed = {id_of(key) for name in library.catalogs.names() if (key := key_in(name)) is not None}
     garbage: dict[str, list[str]] = {}
     removed = 0
-    for name in _entries(folder):
+    for name in names_in(folder):
         path = os.path.join(folder, name)
         build, kind = os.path.splitext(name)
         is_forgotten = kind == INPUTS and not library.catalogs.has(catalog_remembered(path) or "")
@@ -74,10 +74,3 @@ def _remove_own(path: str, *, dry_run: bool) -> int:
     if not dry_run:
         remove_at(path)
     return 1
-
-
-def _entries(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except FileNotFoundError:
-        return []
