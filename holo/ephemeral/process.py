@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from holo import activation, platform, signals, streams
@@ -86,19 +87,8 @@ else:
         )
         for path in (lower, upper, work, target):
             os.mkdir(path)
-        pid = os.fork()
-        if pid == 0:
-            code = 255
-            try:
-                namespaces.enter_own_view()
-                namespaces.mount_overlay(OVERLAY, target, (lower,), upper, work)
-                code = 0
-            except OSError as error:
-                code = error.errno or code
-            finally:
-                os._exit(code)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        if code:
+        mount = partial(namespaces.mount_overlay, OVERLAY, target, (lower,), upper, work)
+        if code := namespaces.error_in_own_view(mount):
             raise NoOverlayError(namespaces.reason(OSError(code, os.strerror(code)), folder))
 
     _PASSED_ON = frozenset(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from holo.platform import linux, mounts
@@ -50,6 +50,22 @@ def enter_own_view() -> None:
             with open(f"/proc/self/{file}", "w") as map_file:
                 map_file.write(content)
     linux.check(linux.libc().mount(None, b"/", None, _MS_REC | _MS_SLAVE, None))
+
+
+def error_in_own_view(attempt: Callable[[], object]) -> int:
+    """Call ``attempt`` in a child with a view of its own. The number of the :class:`OSError` that this raises, or 0."""
+    child = os.fork()
+    if child == 0:
+        code = 255
+        try:
+            enter_own_view()
+            attempt()
+            code = 0
+        except OSError as error:
+            code = error.errno or code
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def overlay_attributes() -> str:

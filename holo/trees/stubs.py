@@ -121,20 +121,14 @@ if sys.platform == "linux":
         with open(os.path.join(lower, "file"), "xb") as file:
             file.truncate(len(_CONTENT))
             mark(file.fileno(), f"{kind}.overlay.metacopy", f"{kind}.overlay.redirect", "blob")
-        pid = os.fork()
-        if pid == 0:
-            code = 255
-            try:
-                namespaces.enter_own_view()
-                namespaces.mount_overlay(OVERLAY, target, (lower,), upper, work, data, kind)
-                shown = os.path.join(target, "file")
-                code = 0 if _read(shown) == _CONTENT and _append(shown) == _CONTENT + _ADDED else errno.EIO
-            except OSError as error:
-                code = error.errno or code
-            finally:
-                os._exit(code)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        return code or (0 if _read(blob) == _CONTENT else errno.EIO)
+
+        def mount() -> None:
+            namespaces.mount_overlay(OVERLAY, target, (lower,), upper, work, data, kind)
+            shown = os.path.join(target, "file")
+            if _read(shown) != _CONTENT or _append(shown) != _CONTENT + _ADDED:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        return namespaces.error_in_own_view(mount) or (0 if _read(blob) == _CONTENT else errno.EIO)
 
     def _read(path: str) -> bytes:
         with open(path, "rb") as file:
