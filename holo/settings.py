@@ -199,14 +199,14 @@ def load(*, strategy: str | None = None, home: str | None = None, environ: Mappi
         strategy=choose(_STRATEGY, Strategy.parse, strategies, Strategy.SMART),
         spares=choose(_SPARES, _parse_spares, (), "0"),
         compression=choose(_COMPRESSION, _parse_compression, (), "auto"),
-        max_size=choose(_MAX_SIZE, partial(_parse_size, _MAX_SIZE), (), NOTHING),
-        keep_days=choose(_KEEP_DAYS, _parse_days, (), NOTHING),
-        min_free=choose(_MIN_FREE, partial(_parse_size, _MIN_FREE), (), NOTHING),
+        max_size=choose(_MAX_SIZE, _or_none(partial(_parse_size, _MAX_SIZE)), (), NOTHING),
+        keep_days=choose(_KEEP_DAYS, _or_none(_parse_days), (), NOTHING),
+        min_free=choose(_MIN_FREE, _or_none(partial(_parse_size, _MIN_FREE)), (), NOTHING),
         workers=choose(_WORKERS, _parse_workers, (), "auto"),
-        remote_url=choose(_URL, _parse_url, ((remote, variable),), NOTHING),
+        remote_url=choose(_URL, _or_none(_parse_url), ((remote, variable),), NOTHING),
         remote_push=choose(_PUSH, _parse_push, (), "false"),
-        allowed_signers=choose(_SIGNERS, _parse_signers, (), NOTHING),
-        max_age=choose(_MAX_AGE, _parse_max_age, (), NOTHING),
+        allowed_signers=choose(_SIGNERS, _or_none(_parse_signers), (), NOTHING),
+        max_age=choose(_MAX_AGE, _or_none(_parse_max_age), (), NOTHING),
         file=None if written is None else file,
         sources=sources,
     )
@@ -214,6 +214,19 @@ def load(*, strategy: str | None = None, home: str | None = None, environ: Mappi
 
 def _variable(env: Mapping[str, str], name: str) -> _Candidate:
     return env.get(name) or None, f"environment variable {name}"
+
+
+def _or_none(parse: Callable[[str, str], T]) -> Callable[[str, str], T | None]:
+    """The same for a setting that may be ``none``."""
+    return lambda value, source: None if value == NOTHING else parse(value, source)
+
+
+def _number(rule: str, least: int, most: int, value: str, source: str) -> int:
+    """A number from ``least`` to ``most``; ``rule`` says in the error what may be there."""
+    # The length is checked first: int() of a very long text is slow, then an error of its own.
+    if value.isascii() and value.isdecimal() and len(value) <= len(str(most)) and least <= int(value) <= most:
+        return int(value)
+    raise UsageError(f"{source}: {rule}, not {value!r}")
 
 
 def _parse_home(value: str, source: str) -> str:
@@ -234,18 +247,13 @@ def _parse_compression(value: str, source: str) -> str:
 def _parse_spares(value: str, source: str) -> int | None:
     if value == "auto":
         return None
-    if value.isascii() and value.isdecimal() and len(value) <= 4 and int(value) <= MOST_SPARES:
-        return int(value)
-    raise UsageError(f"{source}: {_SPARES} must be auto or a number from 0 to {MOST_SPARES}, not {value!r}")
+    return _number(f"{_SPARES} must be auto or a number from 0 to {MOST_SPARES}", 0, MOST_SPARES, value, source)
 
 
 def _parse_workers(value: str, source: str) -> int:
     if value == "auto":
         return min(_usable_processors(), MOST_WORKERS)
-    # The length is checked first: int() of a very long text is slow, then an error of its own.
-    if value.isascii() and value.isdecimal() and len(value) <= 3 and 1 <= int(value) <= MOST_WORKERS:
-        return int(value)
-    raise UsageError(f"{source}: workers must be auto or a number from 1 to {MOST_WORKERS}, not {value!r}")
+    return _number(f"workers must be auto or a number from 1 to {MOST_WORKERS}", 1, MOST_WORKERS, value, source)
 
 
 def _is_path(remote: str) -> bool:
@@ -254,9 +262,7 @@ def _is_path(remote: str) -> bool:
     return not is_url(remote)
 
 
-def _parse_url(value: str, source: str) -> str | None:
-    if value == NOTHING:
-        return None
+def _parse_url(value: str, source: str) -> str:
     # What is wrong is not shown: it may be a password.
     if not value.isprintable():
         raise UsageError(f"{source}: {_URL} holds a character that cannot be printed")
@@ -282,34 +288,26 @@ def _parse_push(value: str, source: str) -> bool:
     return value == "true"
 
 
-def _parse_signers(value: str, source: str) -> str | None:
-    if value == NOTHING:
-        return None
+def _parse_signers(value: str, source: str) -> str:
     path = os.path.expanduser(value)
     if not os.path.isabs(path) or "\0" in path:
         raise UsageError(f"{source}: {_SIGNERS} must be the absolute path of a file, or none, not {value!r}")
     return os.path.normpath(path)
 
 
-def _parse_max_age(value: str, source: str) -> int | None:
-    return None if value == NOTHING else parse_duration(value, f"{source}: {_MAX_AGE}")
+def _parse_max_age(value: str, source: str) -> int:
+    return parse_duration(value, f"{source}: {_MAX_AGE}")
 
 
-def _parse_size(key: str, value: str, source: str) -> int | None:
-    if value == NOTHING:
-        return None
+def _parse_size(key: str, value: str, source: str) -> int:
     try:
         return parse_size(value)
     except UsageError as error:
         raise UsageError(f"{source}: {key}: {error.message}", error.hint) from None
 
 
-def _parse_days(value: str, source: str) -> int | None:
-    if value == NOTHING:
-        return None
-    if value.isascii() and value.isdecimal() and len(value) <= 5:
-        return int(value)
-    raise UsageError(f"{source}: {_KEEP_DAYS} must be a number of days, or none, not {value!r}")
+def _parse_days(value: str, source: str) -> int:
+    return _number(f"{_KEEP_DAYS} must be a number of days, or none", 0, 99_999, value, source)
 
 
 def parse_size(text: str) -> int:
