@@ -146,24 +146,29 @@ def test_a_reader_that_has_enough_ends_an_export_without_a_word(
     assert said.startswith(f"error: cannot write the bundle {full}: No space left on device\nhint: ")
 
 
-def test_an_export_waits_for_a_pipe_that_somebody_made_non_blocking(holo: Holo, source: Path) -> None:
-    trees.write(source / "large", os.urandom(1 << 20))
-    holo("record", source, "--name", "env")
-    holo("export", "env", "-o", holo.root / "bundle")
+def read_late(holo: Holo, *arguments: str) -> bytes:
+    """What a command writes to a pipe that somebody made non-blocking, and reads only after a second."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    command = [sys.executable, "-m", "holo", "export", "env", "-o", "-"]
+    command = [sys.executable, "-m", "holo", *arguments]
     with subprocess.Popen(
         command, stdout=writer, stderr=subprocess.PIPE, env=holo.environment(), cwd=holo.root
     ) as process:
         os.close(writer)
         time.sleep(1)
         with open(reader, "rb") as output:
-            bundle = output.read()
+            found = output.read()
         assert process.stderr is not None
         assert process.stderr.read() == b""
     assert process.returncode == 0
-    assert bundle == (holo.root / "bundle").read_bytes()
+    return found
+
+
+def test_an_export_waits_for_a_pipe_that_somebody_made_non_blocking(holo: Holo, source: Path) -> None:
+    trees.write(source / "large", os.urandom(1 << 20))
+    holo("record", source, "--name", "env")
+    holo("export", "env", "-o", holo.root / "bundle")
+    assert read_late(holo, "export", "env", "-o", "-") == (holo.root / "bundle").read_bytes()
 
 
 def test_closed_stdin_is_an_empty_one(holo: Holo, source: Path) -> None:
@@ -246,20 +251,8 @@ def test_a_pipe_that_somebody_made_non_blocking_gets_everything(holo: Holo, sour
     for number in range(1500):
         trees.write(source / "many" / f"{number}".rjust(200, "-"))
     holo("record", source, "--name", "env")
-    command = [sys.executable, "-m", "holo", "restore", "--space", "one", "--catalog", "env", "--dry-run", "--json"]
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    with subprocess.Popen(
-        command, stdout=writer, stderr=subprocess.PIPE, env=holo.environment(), cwd=holo.root
-    ) as process:
-        os.close(writer)
-        time.sleep(1)
-        with open(reader, "rb") as output:
-            plan = json.loads(output.read())
-        assert process.stderr is not None
-        assert process.stderr.read() == b""
-    assert process.returncode == 0
-    assert len(plan["files"]) == 1504
+    plan = read_late(holo, "restore", "--space", "one", "--catalog", "env", "--dry-run", "--json")
+    assert len(json.loads(plan)["files"]) == 1504
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

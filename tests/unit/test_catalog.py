@@ -76,6 +76,12 @@ def test_a_name_has_one_spelling(parts: list[str]) -> None:
     assert escape(plain) == text
 
 
+def constructed(known: Catalog) -> Catalog:
+    """The same, made anew of its parts."""
+    parts = known.prefix, known.directories, known.relocations, known.hardlinks, known.xattrs
+    return Catalog(*parts, project=known.project)
+
+
 @st.composite
 def catalogs(draw: st.DrawFn) -> Catalog:
     prefix = "/" + "/".join(draw(st.lists(NAMES, min_size=1, max_size=3)))
@@ -171,14 +177,7 @@ def test_what_is_written_is_read(catalog: Catalog) -> None:
 def test_a_document_is_written_and_read_in_parts(catalog: Catalog, part: int, window: int, data: st.DataObject) -> None:
     """However small they are, also if one ends within a row or a character."""
     with patch("holo.catalog._PART", part), patch("holo.catalog._WINDOW", window):
-        document = Catalog(
-            catalog.prefix,
-            catalog.directories,
-            catalog.relocations,
-            catalog.hardlinks,
-            catalog.xattrs,
-            project=catalog.project,
-        ).to_json()
+        document = constructed(catalog).to_json()
         assert document == json.dumps(json.loads(document), ensure_ascii=False, separators=(",", ":")).encode()
         assert document == catalog.to_json()
         assert as_lists(_parsed(document)["directories"]) == json.loads(document)["directories"]
@@ -284,14 +283,7 @@ def test_constructed_catalog_obeys_the_rules_of_the_parser(catalog: Catalog, dat
     catalog.check()
     mutate(data, catalog)
     try:
-        catalog = Catalog(
-            catalog.prefix,
-            catalog.directories,
-            catalog.relocations,
-            catalog.hardlinks,
-            catalog.xattrs,
-            project=catalog.project,
-        )
+        catalog = constructed(catalog)
     except UnicodeEncodeError:
         return  # a digest with half a character: there is no document to parse
     try:
