@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from holo.catalog import Catalog
 from holo.content import Section
-from holo.errors import Conflict, HoloError, UsageError
+from holo.errors import CatalogInvalid, Conflict, HoloError, IntegrityError, NewerFormat, UsageError
 from holo.files import SMALL, is_there
 from holo.hololib import CatalogRef, Library
 from holo.remote import garbage as rubbish
@@ -132,19 +132,20 @@ def _push(
         from holo import signatures
 
         signature = signatures.sign(signatures.catalog_statement(digest), signatures.CATALOG, key)
-    meant = [pointer for pointer, _ in found]
-    has_catalog = remote.size(catalog_key(digest)) is not None
-    if has_catalog:
+    meant = [pointer.catalog if pointer is not None else None for pointer, _ in found]
+    is_meant = key is None and {*meant} == {digest}
+    # Before it is looked what is there: nothing that is unneeded only by then goes within the time of grace.
+    known = rubbish.read(remote) if not is_meant else None
+    if remote.size(catalog_key(digest)) is not None:
         done = _Done(len(blobs_of(library.catalogs.read(digest))), [], 0)
-        if key is None and all(pointer is not None and pointer.catalog == digest for pointer in meant):
+        if known is None:
             return done
-        known = rubbish.read(remote)
         if not dry_run:
             _rely_on_catalog(remote, digest, known)
     else:
-        known = rubbish.read(remote)
+        known = known if known is not None else rubbish.read(remote)
         catalog = library.catalogs.load(digest)
-        plan = _plan(library, remote, catalog, [pointer.catalog for pointer in meant if pointer is not None], known)
+        plan = _plan(library, remote, catalog, filter(None, meant), known)
         if dry_run:
             packs = len(cut(library, plan.missing))
         else:
@@ -186,7 +187,9 @@ def _plan(library: Library, remote: Remote, catalog: Catalog, before: Iterable[s
     doomed = set(known.doomed)
 
     def look_at(digest: str) -> None:
-        found = remote.catalog(digest)
+        found = None
+        with suppress(IntegrityError, CatalogInvalid, NewerFormat):  # it is of no use, as `holo remote check` will say
+            found = remote.catalog(digest)
         for blob, slot in found[1].slots.items() if found is not None else ():
             if blob in wanted and pack_key(slot.pack.digest) not in doomed:
                 slots.setdefault(blob, slot)

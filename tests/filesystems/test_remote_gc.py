@@ -329,6 +329,25 @@ def test_what_is_lost_can_be_pushed_again_after_a_repair(world: World, machine: 
 
 
 @also_in_a_bucket
+def test_a_damaged_catalog_of_others_keeps_nobody_from_pushing(world: World) -> None:
+    world.push("tool", "c", "d")
+    short(world.place, f"catalogs/{world.digests['tool']}")
+    world.push("new", "a", "c", "d")
+    assert world.check(code=3) == [f"catalogs/{world.digests['tool']}"]
+
+
+@also_in_a_bucket
+def test_catalog_without_a_name_stays_as_long_as_it_is_pushed(world: World) -> None:
+    digest = world.push("app", "a")
+    world.push("app", "b")
+    world.gc()
+    world.age()
+    assert f"catalogs/{digest}" in world.garbage()["since"]
+    world.client.push(digest)
+    assert not world.garbage()["since"]
+
+
+@also_in_a_bucket
 def test_status_counts_and_list_names(world: World) -> None:
     world.push("app", "a")
     world.push("other", "x")
