@@ -27,7 +27,7 @@ from holo.restore import Options, make_equal
 from holo.settings import Strategy
 from holo.space import Space
 from holo.trees.private import why_unused
-from holo.trees.spares import Spares, is_reachable, wanted
+from holo.trees.spares import Spares, is_reachable, meant, wanted, wished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,10 +119,14 @@ def keep(
         raise Conflict(
             f"a spare of {catalog.name} would be of no use: here a new space is one snapshot", "It is as fast as that."
         )
-    wish, before = spares.wishes().get(catalog.digest), wanted(home).get(catalog.digest, 0)
+    said, before = spares.wishes(), wanted(home).get(catalog.digest, 0)
+    # By its name, if it has one: what that will mean is then wanted as well. What was said of the same catalog goes.
+    named = catalog.name if meant(home, catalog.name) == catalog.digest else catalog.digest
+    concerned = {named, *(reference for reference in said if meant(home, reference) == catalog.digest)}
     # First: on a full disk the wish may have no room.
     _drop(spares, spares.surplus({catalog.digest: count}, catalog.digest))
-    spares.keep(catalog.digest, count)
+    for reference in concerned:
+        spares.keep(reference, count if reference == named else None)
     try:
         _make_lacking(home, spares, catalog, count, strategy, on_progress)
     except BaseException as error:
@@ -130,7 +134,8 @@ def keep(
             # After Ctrl-C the same command can go on with them, until a process in the background removes them.
             if isinstance(error, Exception):
                 _drop(spares, spares.surplus({catalog.digest: before}, catalog.digest))
-            spares.keep(catalog.digest, wish)
+            for reference in concerned:
+                spares.keep(reference, said.get(reference))
         raise
 
 
@@ -153,7 +158,7 @@ def _make_lacking(
         with suppress(InUseError, CannotLockError):  # somebody is making it
             _make(home, spares, name, catalog.digest, strategy, on_progress)
     # Somebody else may say at the same time that fewer are to be kept.
-    while len(spares.ready(catalog.digest)) < min(count, spares.wishes().get(catalog.digest, 0)):
+    while len(spares.ready(catalog.digest)) < min(count, wished(home).get(catalog.digest, 0)):
         home.library.catalogs.load(catalog.digest)
         if not _make(home, spares, spares.new_name(catalog.digest), catalog.digest, strategy, on_progress):
             raise Conflict(f"no spare of {catalog.name} can be made: it would not be private, and exactly as recorded")
@@ -239,7 +244,7 @@ def _to_be_kept(home: Home, strategy: Strategy) -> dict[str, int]:
     found = {} if strategy in _WITHOUT else wanted(home)
     for digest in found.keys() & golden_trees(home.library.path):
         del found[digest]
-    if home.spares is None and found.keys() - (said := Spares(home.spaces).wishes()) and not _is_shared(home):
+    if home.spares is None and found.keys() - (said := wished(home)) and not _is_shared(home):
         return {digest: count for digest, count in found.items() if digest in said}
     return found
 

@@ -7,7 +7,7 @@ reach into:
         <name>           the tree; its name begins as the digest of its catalog does
         <name>.outline   the outline of the catalog, and the seal of the tree: without it the spare is not finished
         .spaces/         the records, as those of spaces
-        .keep.json       how many are to be kept of which catalog
+        .keep.json       how many are to be kept of which catalogs, by their names, or digests where they have none
 
 The seal holds the inode, mode, owner and ctime of every directory: what was added, removed or renamed since shows. An
 edit in place does not, so a space that was a spare keeps the stamp of that (:mod:`holo.checkout.proof`). The next look
@@ -32,6 +32,7 @@ from holo.catalog import Catalog
 from holo.checkout.proof import still_holds
 from holo.errors import CatalogInvalid, HoloError, os_errors_as
 from holo.files import SMALL, draft_of, is_there, names_in, read_file, seal, unseal, write_atomically
+from holo.hololib.layout import NAME
 from holo.hololib.locks import CannotLockError, InUseError, locked
 from holo.holotree import Holotree
 from holo.home import Home
@@ -291,13 +292,16 @@ class Spares(Holotree):
 
     # -- how many are wanted ----------------------------------------------------------------------------------
 
-    def keep(self, digest: str, count: int | None) -> None:
-        """Remember how many spares of a catalog are to be kept; with ``None``, as many as the settings say."""
+    def keep(self, reference: str, count: int | None) -> None:
+        """Remember how many spares are to be kept of what a name means, or of a digest.
+
+        With ``None``, as many as the settings say.
+        """
         self.prepare()
         path = os.path.join(self.path, _KEEP)
         with self._lock_wishes(wait=True), os_errors_as(f"cannot write {path}"):
-            wishes = self.wishes() | {digest: count}
-            left = {digest: count for digest, count in wishes.items() if count is not None}
+            wishes = self.wishes() | {reference: count}
+            left = {reference: count for reference, count in wishes.items() if count is not None}
             write_atomically(path, seal(json.dumps(left).encode()))
 
     def _lock_wishes(self, *, wait: bool) -> AbstractContextManager[object]:
@@ -306,7 +310,7 @@ class Spares(Holotree):
         return locked(lock, self.path, exclusive=True, wait=wait, on_wait=lambda _: None)
 
     def wishes(self) -> dict[str, int]:
-        """How many are to be kept of which catalogs, as far as that was said of each; none if the file is damaged.
+        """How many are to be kept of which catalogs, as :meth:`keep` was told; none if the file is damaged.
 
         Raises :class:`HoloError` if it cannot be read.
         """
@@ -314,8 +318,22 @@ class Spares(Holotree):
         with os_errors_as(f"cannot read {path}"), suppress(ValueError, TypeError, AttributeError, RecursionError):
             if is_private(self.path) and is_there(path):
                 found = json.loads(unseal(read_file(path, SMALL)[0])).items()
-                return {digest: count for digest, count in found if digests.is_digest(digest) and type(count) is int}
+                return {name: count for name, count in found if NAME.fullmatch(name) and type(count) is int}
         return {}
+
+
+def meant(home: Home, reference: str) -> str:
+    """The digest that a name means now, or a digest itself."""
+    return home.library.catalogs.meant_by(reference) or reference
+
+
+def wished(home: Home) -> dict[str, int]:
+    """How many spares are to be kept of catalogs of which a user has said that, by their digests."""
+    found: dict[str, int] = {}
+    for reference, count in Spares(home.spaces).wishes().items():
+        digest = meant(home, reference)
+        found[digest] = max(count, found.get(digest, 0))
+    return found
 
 
 def wanted(home: Home) -> dict[str, int]:
@@ -328,7 +346,7 @@ def wanted(home: Home) -> dict[str, int]:
     if each:
         first = time.time() - _LATELY
         found = {digest: each for digest, used in home.library.catalogs.last_used().items() if used >= first}
-    found |= Spares(home.spaces).wishes()
+    found |= wished(home)
     return {digest: count for digest, count in found.items() if count > 0 and home.library.catalogs.has(digest)}
 
 

@@ -471,6 +471,24 @@ def test_where_the_disk_is_too_full_nothing_stays_given_back(holo: Holo, source:
 
 
 @one_disk
+def test_spares_are_kept_of_what_a_name_means(holo: Holo, source: Path) -> None:
+    holo("spares", "env", "--keep", "1")
+    digest = ready(holo)[0]["digest"]
+    trees.write(source / "lib" / "more", "more")
+    holo("record", source, "--name", "env")
+    new = holo("catalogs", "env", "--json").json()["catalogs"][0]["digest"]
+    assert new != digest
+    eventually(lambda: [spare["digest"] for spare in holo("spares", "--json").json()["spares"]] == [new])
+    eventually(lambda: len(ready(holo)) == 1)
+    assert init(holo, "one")["spare"] is True
+    holo("spares", digest, "--keep", "2")
+    assert {wish["digest"]: wish["keep"] for wish in holo("spares", "--json").json()["keep"]} == {digest: 2, new: 1}
+    holo("record", source, "--name", "other")
+    holo("spares", "other", "--keep", "3")
+    assert spares_of(holo).wishes() == {digest: 2, "other": 3}, "it is the same catalog as env"
+
+
+@one_disk
 def test_check_reads_spares_and_drops_a_damaged_one(holo: Holo, source: Path) -> None:
     holo("spares", "env", "--keep", "1")
     assert holo("check", "--json").json()["golden"] == 1
