@@ -163,8 +163,8 @@ def _layers(tree: Holotree, report: UninstallReport) -> None:
     layers = Layers(tree.path)
     if not os.path.lexists(layers.path):
         return
-    gone = {space.name for space in report.spaces}
-    staying = {digest: left for digest, names in tree.mounted().items() if (left := {*names} - gone)}
+    mine = {*layers.of(layers.spaces)} - {space.name for space in report.spaces}  # and not root's
+    staying = {digest: left for digest, names in tree.mounted().items() if (left := mine.intersection(names))}
     names = set[str]().union(*staying.values())
     if is_others(layers.path):
         report.left[layers.path] = "it is no space of yours"

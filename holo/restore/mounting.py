@@ -170,14 +170,20 @@ def _uncovered(home: Home, space: str, path: str) -> Iterator[None]:
         if not is_free:
             refuse_covered(path)
         refuse_inside(space, path)
-        _refuse_elsewhere(space, path)
+        _refuse_others_mount(space, path)
         yield
 
 
-def _refuse_elsewhere(space: str, path: str) -> None:
-    """Raise :class:`Conflict` if a space that is not mounted here is in another mount namespace, as of unshare(1)."""
-    if sys.platform == "linux" and not _is_mounted(path):
-        if found := sorted(process for process, _ in namespaces.processes_with(real_place(path), SPACE)):
+def _refuse_others_mount(space: str, path: str) -> None:
+    """Raise :class:`Conflict` if root has mounted the space, or one in another mount namespace, as of unshare(1)."""
+    if sys.platform == "linux":
+        if _is_mounted(path):
+            if not namespaces.may_mount():
+                raise Conflict(
+                    f"space {space!r} is mounted at {path} for everybody, and you may not unmount it",
+                    "Let root do it.",
+                )
+        elif found := sorted(process for process, _ in namespaces.processes_with(real_place(path), SPACE)):
             raise Conflict(
                 f"space {space!r} is mounted at {path} for other processes, which have mounts of their own",
                 f"Do it among them, or when they have ended. `ps -p {','.join(map(str, found))}` shows them.",
@@ -191,7 +197,7 @@ def refuse_covered(path: str) -> NoReturn:
 
 def refuse_use(home: Home, space: str, path: str) -> None:
     """Raise :class:`Conflict` for a mounted space that must not go now: see :func:`unmount`."""
-    if os.path.isdir(os.path.join(Layers(home.spaces.path).spaces, space)):
+    if _may_be_mounted(home, space, path):
         with _uncovered(home, space, path):
             pass
 
@@ -212,13 +218,16 @@ def unmount(home: Home, space: str, path: str) -> bool:
 
     Who is in it stays there until they leave.
     """
-    own = os.path.join(Layers(home.spaces.path).spaces, space)
-    if not (os.path.isdir(own) or _is_mounted(path)):
+    if not _may_be_mounted(home, space, path):
         return False
     with _uncovered(home, space, path):
         was_mounted = _unmount(path)
-    remove_at(own)
+    remove_at(os.path.join(Layers(home.spaces.path).spaces, space))
     return was_mounted
+
+
+def _may_be_mounted(home: Home, space: str, path: str) -> bool:
+    return os.path.isdir(os.path.join(Layers(home.spaces.path).spaces, space)) or _is_mounted(path)
 
 
 def _unmount(path: str) -> bool:

@@ -336,6 +336,29 @@ def test_a_mount_that_only_others_see_stays(holo: Holo) -> None:
 
 
 @ext4
+def test_only_root_takes_away_what_root_has_mounted(filesystem: Filesystem, forks: Forks) -> None:
+    """In the home of another user, to whom root's spaces belong as well."""
+    place = filesystem.root / "ada"
+    place.mkdir()
+    os.chown(place, 1001, 1001)
+    ada, root = (Machine(place, forks, user) for user in (User(1001), None))
+    trees.small(source(ada))
+    ada("record", source(ada), "--name", "env")
+    ada("init", "hers", "env")
+    path = Path(root("init", "job", "env", "--strategy", "overlay", "--json").json()["path"])
+    try:
+        for command in (["restore", "job"], ["restore", "job", "--strategy", "copy"], ["delete", "job"]):
+            assert "is mounted" in ada(*command, code=1).stderr
+        assert {item["state"] for item in ada("list", "--json").json()["spaces"]} == {"pristine"}
+        assert "hello from" in root("run", "job", "--", "hello").stdout
+        ada("uninstall", "--yes", code=1)
+        assert not ada.holotree.joinpath(".ephemeral-1001").exists()
+        assert is_pristine(ada, path)
+    finally:
+        root("delete", "job")
+
+
+@ext4
 def test_a_place_that_is_moved_while_it_is_mounted(holo: Holo, monkeypatch: pytest.MonkeyPatch) -> None:
     from holo import HoloError, Hololib
     from holo.platform import namespaces
