@@ -234,10 +234,17 @@ class Spares(Holotree):
         return True
 
     def take(self, spare: str, folder: Directory, name: str) -> bool:
-        """Move a finished spare to ``name`` in ``folder``; ``False``: that is on another disk, or not allowed."""
+        """Move a finished spare to ``name`` in ``folder``; ``False``: that is on another disk, or not allowed.
+
+        Nor to a folder that gives its own group to what is made in it. Beside the spares that is not so for spaces.
+        """
         with platform.closing(platform.open_root(self.path)) as mine:
             try:
-                mode = platform.status(mine, spare).st_mode & 0o7777
+                status, place = platform.status(mine, spare), platform.status(folder, "")
+                is_beside = os.path.samestat(place, os.stat(os.path.dirname(self.path)))
+                if place.st_mode & stat.S_ISGID and place.st_gid != status.st_gid and not is_beside:
+                    return False
+                mode = status.st_mode & 0o7777
                 if mode & 0o300 != 0o300:  # to move a directory, one has to write to it
                     platform.make_accessible(mine, spare)
                 platform.rename(mine, spare, folder, name)

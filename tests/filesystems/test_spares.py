@@ -373,6 +373,21 @@ def test_spares_follow_the_strategy(holo: Holo, source: Path) -> None:
 
 
 @one_disk
+def test_a_space_in_a_folder_of_another_group_is_made(holo: Holo, source: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root gives files away")
+    holo("spares", "env", "--keep", "1")
+    for group, is_spare in ((4711, False), (os.getegid(), True)):
+        team = holo.root / f"team-{group}"
+        team.mkdir()
+        os.chown(team, -1, group)
+        team.chmod(0o2775)
+        made = init(holo, f"one-{group}", "--to", team / "space")
+        assert made.get("spare", False) is is_spare
+        assert {path.lstat().st_gid for path in (team / "space").rglob("*")} == {group}
+
+
+@one_disk
 def test_a_space_on_another_disk_is_made(holo: Holo, machine: Make, source: Path) -> None:
     elsewhere = machine("xfs").root / "space"
     holo("spares", "env", "--keep", "1")
