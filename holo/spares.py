@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holo import background, platform
+from holo.checkout.attributes import can_keep
 from holo.checkout.strategy import Method
 from holo.errors import Conflict, HoloError
 from holo.files import is_there
@@ -31,6 +32,8 @@ from holo.trees.spares import Spares, is_reachable, meant, wanted, wished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from holo.catalog import Catalog
 
 _WITHOUT = frozenset({Strategy.HARDLINK, Strategy.OVERLAY})
 """Strategies that take no spare: its files would not be shared as they want it."""
@@ -286,20 +289,30 @@ def _make(
             return True
         catalog = CatalogRef(home.library.catalogs.name_of(digest), digest)
         try:
+            whole = home.library.catalogs.load(digest)
+            if not _can_keep_attributes(spares, whole):
+                spares.drop(name)
+                return False
             _, done = make_equal(here, name, catalog, None, Options(strategy, on_progress=on_progress, force=True))
         except Exception as error:  # on a full disk, half a tree would be in the way
             spares.drop(name)
             if isinstance(error, HoloError) and error.left:
                 raise type(error)(error.message, error.remedy, "Nothing was made.") from error
             raise
-        is_inexact = bool(done.tally.divided or done.tally.lost)  # each space is to say so of itself
-        if done.decision.used is Method.SNAPSHOT or is_inexact:
+        if done.decision.used is Method.SNAPSHOT or done.tally.divided:  # each space is to say so of itself
             spares.drop(name)
             return False
-        spares.finish(name, home.library.catalogs.load(digest))
+        spares.finish(name, whole)
         if len(spares.ready(digest)) > wanted(home).get(digest, 0):  # others have made some meanwhile
             spares.drop(name)
     return True
+
+
+def _can_keep_attributes(spares: Spares, catalog: Catalog) -> bool:
+    """Whether a tree can have all extended attributes of a catalog. If not, each space is to say so of itself."""
+    values = {item for found in catalog.xattrs.values() for item in found.items()}
+    with platform.closing(platform.open_root(spares.path)) as folder:
+        return all(can_keep([folder], *item) for item in values)
 
 
 def _may_be_kept(home: Home, known: Space | None, digest: str, strategy: Strategy) -> bool:

@@ -373,6 +373,29 @@ def test_spares_follow_the_strategy(holo: Holo, source: Path) -> None:
 
 
 @one_disk
+def test_what_a_space_has_to_say_of_itself_is_no_spare(holo: Holo, source: Path) -> None:
+    """Each says which attributes it cannot have."""
+    if os.geteuid():
+        pytest.skip("only root mounts")
+    os.setxattr(source / "lib" / "data.txt", "user.origin", b"here")
+    holo("record", source, "--name", "env")
+    holo.holotree.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "ramfs", "ramfs", holo.holotree], check=True)
+    try:
+        assert "attributes could not be given" in holo("init", "one", "env").stderr
+        assert "exactly as recorded" in holo("spares", "env", "--keep", "1", code=1).stderr
+        spares_of(holo).keep("env", 1)
+        with nothing_filled(holo):
+            holo("delete", "one")
+            assert len(spares_of(holo).unfinished()) == 1
+        fill(holo)
+        assert spares_of(holo).all() == []
+        assert "attributes could not be given" in holo("init", "two", "env").stderr
+    finally:
+        subprocess.run(["umount", "--lazy", holo.holotree], check=True)
+
+
+@one_disk
 def test_a_space_in_a_folder_of_another_group_is_made(holo: Holo, source: Path) -> None:
     if os.geteuid():
         pytest.skip("only root gives files away")
