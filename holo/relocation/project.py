@@ -137,7 +137,7 @@ def foreign_imports(path: str, project: str) -> list[str]:
     own = os.path.realpath(project)
     roots: dict[str, bool] = {}
     found = []
-    for place in filter(_can_be, dict.fromkeys(_named_places(path))):
+    for place in filter(_can_be, dict.fromkeys(named_places(path))):
         real = os.path.realpath(place)
         root = project_of(os.path.join(real, "x"))  # of a worktree inside another, the inner one
         if root is None or leads_into(real, os.path.realpath(path)):
@@ -149,7 +149,7 @@ def foreign_imports(path: str, project: str) -> list[str]:
     return found
 
 
-def _named_places(path: str) -> Iterator[str]:
+def named_places(path: str) -> Iterator[str]:
     """The places outside of an environment that its installed packages name."""
     for site in _site_packages(path):
         with suppress(OSError), os.scandir(site) as entries:  # what cannot be read is not for this to report

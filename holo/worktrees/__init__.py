@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from holo import digest as digests
 from holo.errors import Conflict, HoloError, NotFound, UsageError, hints, os_errors_as
 from holo.hololib.locks import CannotLockError, OnWait, locked
-from holo.relocation import leads_into
+from holo.relocation import leads_into, listed
 from holo.remove import remove_at
 from holo.walk import absolute, current_directory, real_place
 from holo.worktrees import git, noted, outdated
 from holo.worktrees.choice import Choice, choose, made_elsewhere
+from holo.worktrees.left_behind import left_behind
 from holo.worktrees.report import Equipment, How, RemovedWorktree, WorktreeReport
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def add(
                 item, more = _equip(path, choice, spaces)
                 warnings += [*filter(None, [choice.warning]), *more]
                 made.append(item)
+            warnings += _left_behind(path, made)
             if known is not None:
                 warnings += [*made_elsewhere(path), *_outdated(path, spaces)]
         except BaseException as error:
@@ -102,6 +104,21 @@ def add(
     return WorktreeReport(
         path, branch, known is None, tuple(made), tuple(warnings), round(time.monotonic() - started, 3)
     )
+
+
+def _left_behind(path: str, made: Sequence[Equipment]) -> Iterator[str]:
+    """Warnings about code that environments import, which only the checkout has that they came from."""
+    for item in made:
+        checkout = item.origin.removesuffix(item.path.removeprefix(path))
+        files: list[str] = []
+        with suppress(HoloError):  # all is made, and nobody asked
+            files = left_behind(item.path, path, checkout) if item.how in ("cloned", "restored") else []
+        if files:
+            yield (
+                f"{os.path.relpath(item.path, path)} may need what git ignores and only {checkout} has: "
+                f"{listed(files)}. If an install makes that, install the project in {path} anew "
+                "(`uv sync --reinstall`); else list it in .holo.toml"
+            )
 
 
 def _outdated(path: str, spaces: Spaces) -> Iterator[str]:

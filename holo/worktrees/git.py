@@ -163,6 +163,15 @@ def new_files(worktree: str, *paths: str) -> list[str]:
     return [os.path.join(worktree, line[3:]) for line in told.split("\0") if line.startswith("?? ")]
 
 
+def ignored_files(checkout: str, folders: Sequence[str]) -> list[str]:
+    """The files in folders of a checkout that git ignores, not those in folders that it ignores as a whole."""
+    if not folders:
+        return []
+    options = ("-z", "--others", "--ignored", "--exclude-standard", "--directory")
+    told = run(checkout, "ls-files", *options, "--", *(f":(literal){folder}" for folder in folders))
+    return [path for path in told.split("\0") if path and not path.endswith("/")]
+
+
 def own_path(worktree: str, name: str) -> str:
     """Where git keeps what it knows of a worktree, and forgets it with that, a file of that name."""
     return os.path.join(worktree, run(worktree, "rev-parse", "--git-path", name).removesuffix("\n"))

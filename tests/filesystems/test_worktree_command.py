@@ -248,6 +248,33 @@ def test_another_branch_asks_for_another_space(holo: Holo, app: Path) -> None:
     assert "changed" not in holo("worktree", "add", ".", cwd=feature).stderr
 
 
+def test_code_that_git_ignores_is_not_in_the_other_worktree(holo: Holo, app: Path) -> None:
+    """An install makes it in the project: a compiled module, or a file with the version."""
+    site = Path("lib", "python3.11", "site-packages")
+    write(app / ".gitignore", ".venv\nnode_modules\n.env\ndata/\n_made.*\n")
+    write(app / "src" / "app" / "__init__.py", "")
+    write(app / ".holo.toml", 'worktree = ["src/app/_made.pyd"]\n')
+    git(app, "add", ".")
+    git(app, "commit", "--quiet", "--message=src")
+    for name in ("_made.so", "_made.py", "_made.txt", "_made.pyd"):
+        write(app / "src" / "app" / name, "")
+    write(app / "_made.py", "nobody imports that")
+    write(app / ".venv" / site / "app.pth", f"{app}/src\n")
+    write(
+        app / ".venv" / site / "app.dist-info" / "direct_url.json",
+        f'{{"url": "file://{app}", "dir_info": {{"editable": true}}}}',
+    )
+    said = holo("worktree", "add", "../feature", cwd=app).stderr
+    assert f".venv may need what git ignores and only {app} has: src/app/_made.py, src/app/_made.so. If" in said
+    assert "may need" not in holo("worktree", "add", ".", cwd=holo.root / "feature").stderr
+    # A flat project leads to all of it, and not to its environments.
+    write(app / ".venv" / site / "app.pth", f"{app}\n")
+    said = holo("worktree", "add", "../flat", cwd=app).stderr
+    assert f"{app} has: _made.py, src/app/_made.py, src/app/_made.so. If" in said
+    (app / ".venv" / site / "app.pth").write_text(f"{app}/gone\n{app}/web\n")
+    assert "may need" not in holo("worktree", "add", "../none", cwd=app).stderr
+
+
 def test_npm_builds_workspaces_itself(holo: Holo, app: Path) -> None:
     write(app / "web" / "package.json", '{"workspaces": ["one"]}')
     for version in ("1", "22"):
