@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from holo.errors import HoloError, NotFound, UsageError, beginning_with, choice
+from holo.errors import HoloError, NotFound, UsageError, beginning_with, choice, hints
 from holo.hololib import CatalogRef
 from holo.hololib.layout import NAME
 from holo.holotree import PLACES
@@ -122,8 +122,20 @@ def _told(home: Home, name: str, how: str = "") -> str:
         )
     raise NotFound(
         f"no space is named, no {' or '.join(PLACES)} here or above is one, and there is no space {name!r}",
-        f"Name it{how}: `holo list` shows which there are. To make one: `holo init SPACE SOURCE`.",
+        hints(
+            _clue() if how else None,
+            f"Name it{how}: `holo list` shows which there are. To make one: `holo init SPACE SOURCE`.",
+        ),
     )
+
+
+def _clue() -> str | None:
+    """What to do about a file here that almost is a blueprint."""
+    from holo.blueprints.blueprint import clue
+
+    with suppress(NotFound):  # there is no current directory
+        return clue(current_directory())
+    return None
 
 
 def _otherwise(home: Home) -> str:
@@ -267,7 +279,7 @@ def catalog_named(home: Home, source: str | None, known: Space | None, *, begun:
     nothing is there.
     """
     if source is None:
-        return CatalogRef(known.catalog, known.digest) if known is not None else home.library.catalogs.only()
+        return CatalogRef(known.catalog, known.digest) if known is not None else _only(home)
     if os.sep not in source:
         try:
             return home.library.catalogs.resolve(source)
@@ -282,6 +294,14 @@ def catalog_named(home: Home, source: str | None, known: Space | None, *, begun:
         hint = "Name a catalog, a catalog file, a directory to record, or a blueprint."
         raise NotFound(f"there is nothing at {source}", FETCH_FIRST if "://" in source else hint)
     return None
+
+
+def _only(home: Home) -> CatalogRef:
+    """The only catalog of the library."""
+    try:
+        return home.library.catalogs.only()
+    except (NotFound, UsageError) as error:
+        raise type(error)(error.message, hints(_clue(), error.hint)) from None
 
 
 def bundle_named(home: Home, source: str) -> str | None:
@@ -357,7 +377,7 @@ def say_space_is_taken(home: Home, name: str) -> None:
 def say_what_is_taken(home: Home, source: str | None, known: Space | None) -> None:
     """Say which catalog a space will be of, if it was not named, or if something else could be meant."""
     if source is None and known is None:
-        only = home.library.catalogs.only().name
+        only = _only(home).name
         home.on_wait(f"there is no blueprint here: taking {only!r}, the only catalog of {home.library.path}")
     elif source and os.sep not in source and os.path.exists(source) and home.library.catalogs.is_catalog(source):
         name = home.library.catalogs.resolve(source).name

@@ -31,7 +31,7 @@ _KNOWN = (
 )
 
 _FROM_PIPENV = "Write what it says as one that holo knows: pipenv requirements > requirements.txt"
-_FROM_PACKAGE_JSON = "Make one that holo knows of the package.json beside it: npm install --package-lock-only"
+_FROM_PACKAGE_JSON = "Make one that holo knows of the package.json: npm install --package-lock-only"
 _PACKED = "If another tool has packed an environment in it, `holo import FILE` takes that into the library."
 _WAYS = {
     "Pipfile": _FROM_PIPENV,
@@ -48,6 +48,14 @@ _WAYS = {
     ".py": "Say in it what it needs, in a block that begins with `# /// script`.",
 }
 """Other tools' files, by their names or endings, and how to convert them to a blueprint."""
+
+NO_PROJECT = "Name the pyproject.toml of a project, in a workspace that of a member"
+
+_ALMOST = {name: way for name, way in _WAYS.items() if not name.startswith(".")} | {
+    "package.json": _FROM_PACKAGE_JSON,
+    "pyproject.toml": f"There is no [project] in it. {NO_PROJECT}",
+}
+"""Files that ask for an environment, where no blueprint is."""
 
 
 class Blueprint(NamedTuple):
@@ -137,6 +145,19 @@ def nearest(start: str, *, of_npm: bool = False) -> Blueprint | None:
             blueprint = recognise(path)
             assert blueprint is not None
             return blueprint
+    return None
+
+
+def clue(start: str) -> str | None:
+    """What to do about the nearest files, in ``start`` or above, that ask for environments and are no blueprints."""
+    folder = absolute(start)
+    while (parent := os.path.dirname(folder)) != folder:
+        there = [name for name in _ALMOST if os.path.isfile(os.path.join(folder, name))]
+        firsts = {_ALMOST[name]: name for name in reversed(there)}  # of those with the same advice
+        if firsts:
+            ways = ((os.path.join(folder, name), way[0].lower() + way[1:]) for way, name in reversed(firsts.items()))
+            return " ".join(f"{path} is no blueprint: {way}." for path, way in ways)
+        folder = parent
     return None
 
 

@@ -19,7 +19,7 @@ from holo.blueprints.builder import Built, ToolMissing
 from holo.blueprints.canonical import this_system
 from holo.blueprints.credentials import strip_credentials
 from holo.blueprints.inputs import Inputs
-from holo.errors import HoloError, UsageError
+from holo.errors import HoloError, NotFound, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -139,6 +139,8 @@ def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> 
 def _read(blueprint: Blueprint, inputs: Inputs) -> _Project:
     """Read both files. Raises :class:`UsageError` if npm or holo cannot build them."""
     path = os.path.join(blueprint.folder, "package.json")
+    if not os.path.lexists(blueprint.path) and os.path.lexists(path):
+        raise NotFound(f"there is no {blueprint.path}", "Make it: npm install --package-lock-only")
     lock, package = _object(blueprint.path, inputs), _object(path, inputs)  # first what was named
     packages = lock.get("packages")
     if not isinstance(packages, dict):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from holo import digest as digests
 from holo import platform
 from holo.blueprints import complete, in_place, requirements
-from holo.blueprints.blueprint import Blueprint
+from holo.blueprints.blueprint import NO_PROJECT, Blueprint
 from holo.blueprints.blueprint import parse_toml as _toml
 from holo.blueprints.builder import BuildOptions, Built, Packages
 from holo.blueprints.canonical import this_system
@@ -104,7 +104,7 @@ def _project(blueprint: Blueprint, inputs: Inputs) -> object:
     if not isinstance(project, dict):
         raise UsageError(
             f"{blueprint.path} has no [project], so it lists no dependencies",
-            "Name the pyproject.toml of a project. In a workspace, that of a member.",
+            f"{NO_PROJECT}.",
         )
     root = _workspace(blueprint.folder, inputs)
     if root is None:

@@ -96,6 +96,32 @@ def test_the_space_that_is_to_be_made_need_not_be_named(holo: Holo) -> None:
 
 
 @local
+def test_a_file_that_almost_is_a_blueprint_is_told_of(holo: Holo) -> None:
+    """Whoever stands in such a project learns why holo takes nothing there."""
+    folder = holo.root / "project"
+    below = folder / "web" / "src"
+    below.mkdir(parents=True)
+    (folder / "pyproject.toml").write_text("[tool.poetry]\n")
+    (folder / "poetry.lock").touch()
+    (folder / "web" / "package.json").touch()
+    (folder / "web" / "pnpm-lock.yaml").touch()
+    holo("catalogs", "env", "--remove")
+    for command in (("run", "--", "true"), ("variables",), ("init", "--space", "x")):
+        said = holo(*command, cwd=below, code=1).stderr
+        assert (
+            f"hint: {folder}/web/pnpm-lock.yaml is no blueprint: make one that holo knows of the package.json" in said
+        )
+        assert said.count("is no blueprint:") == 1, "one advice for both files"
+        said = holo(*command, cwd=folder, code=1).stderr
+        assert f"{folder}/poetry.lock is no blueprint: write what it says as one that holo knows: poetry export" in said
+        assert f"{folder}/pyproject.toml is no blueprint: there is no [project] in it. Name the pyproject.toml" in said
+        assert "is no blueprint:" not in holo(*command, cwd=holo.root, code=1).stderr
+    said = holo("init", "x", folder / "web" / "package.json", code=1).stderr
+    assert said == (
+        f"error: there is no {folder}/web/package-lock.json\nhint: Make it: npm install --package-lock-only\n"
+    )
+
+
 def test_the_space_of_the_nearest_blueprint_comes_before_user(holo: Holo) -> None:
     """For every command, if it exists; here it is named so by hand, so that nothing needs to be built."""
     folder = holo.root / "project"
