@@ -457,6 +457,9 @@ def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> 
     elif _workspace(blueprint.folder, inputs) is None:
         groups = [part for group in _default_groups(blueprint, inputs) for part in ("--group", group)]
         run("pip", "install", "--python", place, *compiled, *exact, "--requirements", blueprint.path, *groups)
+        if options.editable_project and "build-system" in _toml(inputs.text(blueprint.path), blueprint.path):
+            what = f"the project in {blueprint.folder} is not installed itself, because it has no uv.lock"
+            built = Built([f"{what}: `uv lock` makes one. --no-editable-project does without"])
     else:
         itself = _itself(blueprint, inputs, options)
         before = in_place.sources(one.path for one in itself.packages)

@@ -176,6 +176,18 @@ def test_a_blueprint_installs_the_project_and_its_members(holo: Holo) -> None:
     assert holo("run", "--space", "without", *find, cwd=project).stdout == "None\n"
 
 
+def test_a_project_without_a_lock_is_said_not_to_be_installed(holo: Holo) -> None:
+    project = projects.python_project(holo.root / "app")
+    said = f"warning: the project in {project} is not installed itself, because it has no uv.lock: `uv lock` makes one."
+    assert said in holo("init", "app", cwd=project).stderr
+    find = "import importlib.util as u; print(u.find_spec('app'))"
+    assert holo("run", "--space", "app", "--", "python", "-P", "-c", find).stdout == "None\n"
+    assert "not installed" not in holo("init", "app", cwd=project).stderr, "it was said when it was built"
+    assert "not installed" not in holo("init", "app", "--force", "--no-editable-project", cwd=project).stderr
+    projects.run(projects.uv(), "lock", "--quiet", "--python", sys.executable, cwd=project)
+    assert "not installed" not in holo("init", "locked", cwd=project).stderr
+
+
 def test_what_the_installed_project_says_is_in_the_key(holo: Holo) -> None:
     project = projects.python_project(holo.root / "app")
     projects.run(projects.uv(), "lock", "--quiet", "--python", sys.executable, cwd=project)
