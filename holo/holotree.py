@@ -77,6 +77,12 @@ class DamagedRecord(HoloError):
     """What is known about a space cannot be read. Commands for other spaces do without."""
 
 
+def _is_other_checkout(one: str, other: str) -> bool:
+    from holo.projects import is_other_checkout  # only what lies in a folder around needs it
+
+    return is_other_checkout(one, other)
+
+
 def _anothers(name: str, path: str) -> OthersSpace:
     return OthersSpace(
         f"space {name!r} is another user's, or others can change what is known about it: {path}",
@@ -533,6 +539,7 @@ class Holotree:
         """The space that a folder is, or those that are its :data:`PLACES`, in their order; else of the nearest above.
 
         A space whose directory is gone still counts, unless something else is in its place; ``replaced``: only those.
+        None does that is in another checkout of the same project, around this one: it imports the source of that.
         """
         above = [*upwards(os.path.realpath(folder))]
         # Where symlinks lead, only the last name is the same: a space itself is none.
@@ -553,7 +560,7 @@ class Holotree:
             paths = [os.path.join(each, place) for place in PLACES]
             spaces = [placed.get(path) or (self.at(path) if os.path.islink(path) else None) for path in paths]
             if found := [space for space in spaces if space is not None]:
-                return found
+                return found if each == above[0] or not _is_other_checkout(each, above[0]) else []
         return []
 
     def _may_end(self, name: str, ends: Sequence[bytes]) -> bool:

@@ -27,6 +27,14 @@ def project_of(path: str) -> str | None:
     return nearest
 
 
+def is_other_checkout(one: str, other: str) -> bool:
+    """Whether two folders lie in two checkouts of one project: one in a worktree inside the other's, say."""
+    mine, theirs = (project_of(os.path.join(folder, "any")) for folder in (one, other))
+    if mine is None or theirs is None or os.path.realpath(mine) == os.path.realpath(theirs):
+        return False
+    return same_project(mine, theirs)
+
+
 def same_project(one: str, other: str) -> bool:
     """Whether two projects are checkouts of the same: worktrees of one repository, clones of one origin, a clone and
     its origin, or of the same name in their manifests."""

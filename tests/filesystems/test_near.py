@@ -10,6 +10,7 @@ import pytest
 
 from support import compare, trees
 from support.cli import Holo
+from support.repositories import git, repository
 
 pytestmark = [
     pytest.mark.parametrize("filesystem", ["local"], indirect=True),
@@ -44,6 +45,24 @@ def test_inside_a_space_it_is_that_one_wherever_it_is(holo: Holo, project: Path)
         assert holo("status", "--json", cwd=path / "lib").json()["space"] == name
     holo("delete", cwd=other)
     assert "other" not in holo.listed()
+
+
+def test_a_worktree_inside_a_checkout_is_not_in_it(holo: Holo, project: Path, place: str) -> None:
+    """As agents have them. The space of the checkout around imports the source of that."""
+    (project / ".gitignore").write_text(f"{place}\n.claude\n")
+    repository(project)
+    inner = project / ".claude" / "worktrees" / "fix"
+    git(project, "worktree", "add", "--quiet", inner)
+    for command in (("run", "--space", "feature"), ("run",)):
+        assert holo(*command, "--", *WHICH, cwd=project / "src").stdout.startswith("feature ")
+    assert f"{inner}/requirements.txt" in holo("run", "--", *WHICH, cwd=inner, code=2).stderr, "its own blueprint"
+    assert "no space is named" in holo("status", cwd=inner, code=1).stderr
+    holo("restore", cwd=inner, code=1)
+    holo("init", "--space", "fix", "env", "--to", inner / place)
+    assert holo("status", "--json", cwd=inner).json()["space"] == "fix"
+    # A repository of its own, as a submodule is, uses what lies around it.
+    repository(project / "module")
+    assert holo("status", "--json", cwd=project / "module").json()["space"] == "feature"
 
 
 @pytest.mark.parametrize("below", ["", "src/deep", "place/lib"])
