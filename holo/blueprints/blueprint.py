@@ -33,7 +33,7 @@ _KNOWN = (
 _FROM_PIPENV = "Write what it says as one that holo knows: pipenv requirements > requirements.txt"
 _FROM_PACKAGE_JSON = "Make one that holo knows of the package.json: npm install --package-lock-only"
 _PACKED = "If another tool has packed an environment in it, `holo import FILE` takes that into the library."
-_WAYS = {
+WAYS = {
     "Pipfile": _FROM_PIPENV,
     "Pipfile.lock": _FROM_PIPENV,
     "poetry.lock": "Write what it says as one that holo knows: poetry export --output requirements.txt",
@@ -51,7 +51,7 @@ _WAYS = {
 
 NO_PROJECT = "Name the pyproject.toml of a project, in a workspace that of a member"
 
-_ALMOST = {name: way for name, way in _WAYS.items() if not name.startswith(".")} | {
+_ALMOST = {name: way for name, way in WAYS.items() if not name.startswith(".")} | {
     "package.json": _FROM_PACKAGE_JSON,
     "pyproject.toml": f"There is no [project] in it. {NO_PROJECT}",
 }
@@ -100,7 +100,7 @@ def recognise(path: str) -> Blueprint | None:
         kind = "npm"
     elif name.endswith((".yaml", ".yml")):
         # Most files of YAML are something else. One with conda's own name is to be told what it lacks.
-        kind = "conda" if name in _CONDA or (name not in _WAYS and _CONDA_FORM.search(_head(path))) else None
+        kind = "conda" if name in _CONDA or (name not in WAYS and _CONDA_FORM.search(_head(path))) else None
     elif name.endswith((".txt", ".in")):
         kind = "requirements"
     elif not name.endswith(".json") and _SCRIPT.search(_head(path)):
@@ -122,7 +122,7 @@ def named(path: str) -> Blueprint:
 def unknown(path: str) -> UsageError:
     """The error for a file that is not a blueprint."""
     name = os.path.basename(path)
-    method = _WAYS.get(name) or _WAYS.get(os.path.splitext(name)[1])
+    method = WAYS.get(name) or WAYS.get(os.path.splitext(name)[1])
     return UsageError(f"{path} is not a blueprint holo knows; it knows {_KNOWN}", method)
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from holo import digest as digests
 from holo import platform
 from holo.blueprints import complete, in_place, requirements
-from holo.blueprints.blueprint import NO_PROJECT, Blueprint
+from holo.blueprints.blueprint import NO_PROJECT, WAYS, Blueprint
 from holo.blueprints.blueprint import parse_toml as _toml
 from holo.blueprints.builder import BuildOptions, Built, Packages
 from holo.blueprints.canonical import this_system
@@ -457,9 +457,7 @@ def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> 
     elif _workspace(blueprint.folder, inputs) is None:
         groups = [part for group in _default_groups(blueprint, inputs) for part in ("--group", group)]
         run("pip", "install", "--python", place, *compiled, *exact, "--requirements", blueprint.path, *groups)
-        if options.editable_project and "build-system" in _toml(inputs.text(blueprint.path), blueprint.path):
-            what = f"the project in {blueprint.folder} is not installed itself, because it has no uv.lock"
-            built = Built([f"{what}: `uv lock` makes one. --no-editable-project does without"])
+        built = Built([*_without_lock(blueprint, inputs, options)])
     else:
         itself = _itself(blueprint, inputs, options)
         before = in_place.sources(one.path for one in itself.packages)
@@ -486,6 +484,17 @@ def build(blueprint: Blueprint, stage: str, options: BuildOptions, log: Log) -> 
     _check(blueprint, inputs, stage, log)
     strip_package_credentials(stage)
     return built
+
+
+def _without_lock(blueprint: Blueprint, inputs: Inputs, options: BuildOptions) -> Iterator[str]:
+    """Warnings about what a project without a ``uv.lock`` does not get."""
+    for name in ("poetry.lock", "pdm.lock"):
+        path = os.path.join(blueprint.folder, name)
+        if os.path.exists(path):
+            yield f"{path} is not followed, so versions are the newest that fit. {WAYS[name]}"
+    if options.editable_project and "build-system" in _toml(inputs.text(blueprint.path), blueprint.path):
+        what = f"the project in {blueprint.folder} is not installed itself, because it has no uv.lock"
+        yield f"{what}: `uv lock` makes one. --no-editable-project does without"
 
 
 _LEAVES_OUT = re.compile("override-dependencies|exclude-dependencies|UV_OVERRIDE|UV_EXCLUDE(?!_NEWER)")
