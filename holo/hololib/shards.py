@@ -36,9 +36,12 @@ class Shards:
     it ends with its command, and nobody moves the folders before that.
     """
 
+    _is_open = False
+
     def __init__(self, path: str) -> None:
         self.path = path
         self.directory: Directory = platform.open_root(path)
+        self._is_open = True
         self.is_exact = True
         """whether a new file gets the mode that it is made with, and no ACL"""
         self._looked_at: set[str] = set()
@@ -48,7 +51,12 @@ class Shards:
         self._kept: dict[str, Directory] = {}
 
     def close(self) -> None:
-        platform.close_directory(self.directory)
+        """Let go of the directory. A program may make many libraries, and nobody tells when it needs one no more."""
+        if self._is_open:
+            self._is_open = False
+            platform.close_directory(self.directory)
+
+    __del__ = close
 
     def open(self, name: str) -> Directory:
         """The open folder ``name``, made if it is not there. It is given back by :meth:`release`."""

@@ -56,6 +56,27 @@ print(made.path)
 
 
 @local
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a folder is an open descriptor")
+def test_a_library_that_is_forgotten_keeps_nothing_open(holo: Holo, filesystem: Filesystem) -> None:
+    """A server may make one for each request."""
+    holo("record", trees.small(filesystem.root / "source"), "--name", "env")
+    code = """
+import gc, os, holo
+def use(strategy):
+    library = holo.Hololib()
+    library.init("one", "env", strategy=strategy)
+    library.status("one")
+    library.check()
+before = len(os.listdir("/proc/self/fd"))
+for strategy in ("copy", "hardlink") * 10:
+    use(strategy)
+gc.collect()
+assert len(os.listdir("/proc/self/fd")) == before
+"""
+    run(holo, code)
+
+
+@local
 def test_reports_are_the_documents_of_the_command_line(holo: Holo, filesystem: Filesystem) -> None:
     source = trees.small(filesystem.root / "source".ljust(80, "-"))
     holo("record", source, "--name", "env")
