@@ -213,7 +213,7 @@ class Hololib:
         self._sweep()
         choice = Chosen(compile, editable_project)
         blueprint = named(os.fspath(path))
-        name = space or selection.space_for(self.home, blueprint)
+        name = space if space is not None else selection.space_for(self.home, blueprint)
         known = look_up(self.home.spaces, name)
         if is_whole(known.space):
             chosen = build_options(blueprint, known, None, choice)
@@ -450,7 +450,7 @@ class Hololib:
         """
         self._sweep()
         spaces = self.home.spaces
-        found = spaces.get(spaces.begun(name) if name else selection.found_or_default(self.home))
+        found = spaces.get(spaces.begun(name) if name is not None else selection.found_or_default(self.home))
         spaces.refuse_copied(found)
         spaces.refuse_gone(found)
         spaces.refuse_moved(found)
@@ -1217,7 +1217,7 @@ class Hololib:
         if catalog is None:
             name, found = selection.space_to_run(self.home, space, named)
         else:
-            name, found = space or selection.near_or_default(self.home), None
+            name, found = space if space is not None else selection.near_or_default(self.home), None
         known = self.home.spaces.find(name)
         if known is not None:
             self.home.spaces.refuse_copied(known)

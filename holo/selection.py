@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from holo.errors import HoloError, NotFound, UsageError, beginning_with, choice, hints
 from holo.hololib import CatalogRef
-from holo.hololib.layout import NAME
+from holo.hololib.layout import NAME, check_name
 from holo.holotree import PLACES
 from holo.relocation import leads_into
 from holo.walk import absolute, current_directory
@@ -171,8 +171,8 @@ def space_to_run(home: Home, space: str | None, blueprint: str | None) -> tuple[
         from holo.blueprints.blueprint import named
 
         found = named(blueprint)
-        return space or space_for(home, found), found
-    if space:
+        return check_name(space, "space") if space is not None else space_for(home, found), found
+    if space is not None:
         return home.spaces.begun(space), None
     from holo.blueprints.blueprint import nearest
 

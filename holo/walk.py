@@ -37,7 +37,9 @@ def upwards(path: str) -> Iterator[str]:
 
 
 def directory_named(directory: str, doing: str, hint: str) -> str:
-    """The absolute path of a directory, which has to be there. Raises :class:`NotFound`."""
+    """The absolute path of a directory, which has to be there. Raises :class:`NotFound`, and :class:`UsageError`."""
+    if not directory:  # as "$UNSET" is in a shell; it would mean the current directory
+        raise UsageError(f"the name of the directory to {doing} is empty", hint)
     path = absolute(directory)
     if not os.path.isdir(path):
         what = "it is not a directory" if os.path.lexists(path) else "there is no such directory"
