@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from holo import __version__, signals
+from holo import __version__, signals, streams
 from holo.cli.output import STDOUT, reporting
 from holo.errors import NotFound, printable
 
@@ -215,6 +215,8 @@ def list_spaces(
     library = Hololib()
     found = library.space_details(stale=stale, measure=measure)
     listing.spaces(found, listing.Order(order), as_json, library.spares() if everything else None)
+    if not found and not as_json and stale is None:
+        streams.say(f"there is no space in {library.settings.home} yet; `holo init SPACE SOURCE` makes one")
 
 
 def record(

@@ -568,6 +568,16 @@ def test_who_named_a_space_that_is_not_there_is_said(holo: Holo, space: Path, co
 # ---------------------------------------------------------------- list, delete, doctor
 
 
+def test_an_empty_list_says_of_what_home_it_is(holo: Holo) -> None:
+    """HOLO_HOME may be unset in this shell, or misspelt."""
+    for command, what in (("list", "space"), ("catalogs", "catalog")):
+        empty = holo(command)
+        assert len(empty.stdout.splitlines()) == 1, "the header"
+        assert f"there is no {what} in {holo.home} yet; `holo " in empty.stderr
+        assert holo(command, "--json").stderr == holo(command, "--stale", "1d").stderr == ""
+    assert not holo.home.exists()
+
+
 def test_list_shows_the_spaces(holo: Holo, space: Path, recorded: Any) -> None:
     (entry,) = holo("list", "--json").json()["spaces"]
     assert (

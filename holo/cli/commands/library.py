@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from holo import streams
 from holo.cli.app import command
 from holo.cli.listing import Order
 from holo.cli.options import Json, Measure, Progress, Quiet, Sort, Stale, number
@@ -53,7 +54,10 @@ def catalogs(
             else:
                 print(f"removed catalog {name} ({digest[:12]})")
         return
-    listing.catalogs(library.catalog_details(reference, stale=stale, measure=measure), order, as_json)
+    found = library.catalog_details(reference, stale=stale, measure=measure)
+    listing.catalogs(found, order, as_json)
+    if not found and not as_json and stale is None:
+        streams.say(f"there is no catalog in {library.settings.home} yet; `holo record DIR` makes one")
 
 
 @command("sbom", _GROUP, ["holo sbom app", "holo sbom job-1 -o job-1.cdx.json", "holo sbom app.holo | jq .components"])
