@@ -7,6 +7,7 @@ command line prints it as two lines and exits with ``exit_code``; no traceback r
 from __future__ import annotations
 
 import errno
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,16 @@ def flaw_in_yaml(error: Exception) -> str:
     if where is None or what is None:
         return " ".join(str(error).split())
     return f"line {where.line + 1}, column {where.column + 1}: {what}{f' ({within})' if within else ''}"
+
+
+def beside_holo(requirement: str) -> str:
+    """The command that installs a package for holo to find, wherever holo is: pip may be of another environment."""
+    from importlib.util import find_spec
+    from shlex import quote
+
+    if find_spec("pip") is None:  # `uv tool install` makes such environments
+        return f"uv pip install --python {quote(sys.executable)} {quote(requirement)}"
+    return f"{quote(sys.executable)} -m pip install {quote(requirement)}"
 
 
 def hints(*parts: str | None) -> str | None:

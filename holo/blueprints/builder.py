@@ -25,7 +25,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -40,13 +39,6 @@ if TYPE_CHECKING:
 
 class ToolMissing(HoloError):
     """The tool that builds such blueprints is not installed; the hint says how to get it."""
-
-
-def beside_holo(requirement: str) -> str:
-    """The command that installs a package for holo to find, wherever holo is: pip may be of another environment."""
-    from shlex import quote
-
-    return f"{quote(sys.executable)} -m pip install {quote(requirement)}"
 
 
 class BuildOptions(NamedTuple):

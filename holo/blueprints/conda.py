@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from holo import activation
 from holo.blueprints import complete, conda_file, requirements
-from holo.blueprints.builder import Built, ToolMissing, beside_holo
+from holo.blueprints.builder import Built, ToolMissing
 from holo.blueprints.canonical import this_system
 from holo.blueprints.credentials import strip_credentials, strip_package_credentials
 from holo.blueprints.inputs import Inputs
 from holo.blueprints.uv import configuration, environment, refuse_elsewhere
-from holo.errors import Conflict, HoloError, UsageError
+from holo.errors import Conflict, HoloError, UsageError, beside_holo
 from holo.owners import is_ours
 from holo.urls import without_queries, without_secrets
 

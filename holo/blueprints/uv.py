@@ -12,9 +12,9 @@ from contextlib import suppress
 from typing import Any
 
 from holo.blueprints.blueprint import parse_toml
-from holo.blueprints.builder import ToolMissing, beside_holo
+from holo.blueprints.builder import ToolMissing
 from holo.blueprints.inputs import Inputs
-from holo.errors import UsageError
+from holo.errors import UsageError, beside_holo
 from holo.urls import without_secrets
 from holo.walk import upwards
 

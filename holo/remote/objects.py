@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from holo import platform
 from holo.content import Section, write_all
-from holo.errors import HoloError, UsageError
+from holo.errors import HoloError, UsageError, beside_holo
 from holo.remote.store import Absent, Interrupted, Item, Reply
 from holo.transport.bundle import unnamed_file
 from holo.urls import of_one
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     import obstore.store
 
 Result = TypeVar("Result")
+
+_OBSTORE = "obstore>=0.9"
+"""As the extra ``remote`` has it."""
 
 _PIECE = 1 << 20
 _AT_ONCE = 64 << 20
@@ -73,7 +76,7 @@ class ObjectStore:
         if find_spec("obstore") is None:
             raise UsageError(
                 f"{self.name} needs the package obstore, which is not installed",
-                "It comes with the extra `remote`: `pip install obstore`.",
+                f"It comes with the extra `remote`: {beside_holo(_OBSTORE)}",
             )
         self._url = url.rstrip("/")
         self._store: obstore.store.ObjectStore | None = None

@@ -48,7 +48,7 @@ _MOST_PAUSE = 15.0
 _LONGEST_PAUSE = 120.0
 """Seconds that a server may ask for."""
 
-_GO_ON = "Nothing is lost: run the command again to go on."
+_GO_ON = "Look at the address and the network. Nothing is lost: run the command again to go on."
 
 
 class Pointer(NamedTuple):

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from holo.content import Section
-from holo.errors import HoloError, UsageError
+from holo.errors import HoloError, UsageError, beside_holo
 from holo.remote import folder, objects, stores
 from holo.remote.store import Absent, Reply, Store
 from support import trees
 from support.remotes import CONDITIONAL, KINDS, Place, Places
 
+ROOT = Path(__file__).parents[2]
 CONTENT = bytes(range(256)) * 4000
 WRITABLE = [kind for kind in KINDS if kind != "https"]
 
@@ -355,4 +358,14 @@ def test_bucket_without_obstore_names_what_to_install(scheme: str, monkeypatch: 
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(UsageError, match="needs the package obstore") as caught:
         connect(f"{scheme}://bucket/x")
-    assert caught.value.hint == "It comes with the extra `remote`: `pip install obstore`."
+    way = shlex.split(str(caught.value.hint).removeprefix("It comes with the extra `remote`: "))
+    assert way == [sys.executable, "-m", "pip", "install", way[-1]], "a bare `pip` may be of another environment"
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert [way[-1]] == extras["remote"]
+
+
+def test_where_there_is_no_pip_uv_installs_beside_holo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pip", None)
+    assert shlex.split(beside_holo("obstore>=1")) == [
+        *("uv", "pip", "install", "--python", sys.executable, "obstore>=1")
+    ]
