@@ -158,7 +158,7 @@ class Hololib:
         known = look_up(self.home.spaces, space)
         if selection.blueprint_named(self.home, text, known, path) is None:
             # What does not exist, or cannot be read, is told before anything is made.
-            named = selection.catalog_named(self.home, text, known.space, begun=not force)
+            named = selection.catalog_named(self.home, text, known.space, begun=not force, space=space)
             if named is None and text is not None:
                 selection.refuse_damaged(text)
         with self._alone_with(space):

@@ -120,11 +120,13 @@ def _told(home: Home, name: str, how: str = "") -> str:
             f"no space is named, and {space.path} is space {space.name!r} no more: something has replaced it",
             f"`holo restore {space.name} --force` makes the space again. What is there now goes.",
         )
+    blueprint = _blueprint_here()
+    way = f" of {blueprint.path}: `holo init`" if blueprint is not None else ": `holo init SPACE SOURCE`"
     raise NotFound(
         f"no space is named, no {' or '.join(PLACES)} here or above is one, and there is no space {name!r}",
         hints(
             _clue() if how else None,
-            f"Name it{how}: `holo list` shows which there are. To make one: `holo init SPACE SOURCE`.",
+            f"Name it{how}: `holo list` shows which there are. To make one{way}.",
         ),
     )
 
@@ -140,13 +142,19 @@ def _clue() -> str | None:
 
 def _otherwise(home: Home) -> str:
     if not os.environ.get("HOLO_SPACE"):
-        from holo.blueprints.blueprint import nearest
-
-        with suppress(HoloError):  # there is no current directory, or nobody can tell which blueprint is meant
-            blueprint = nearest(current_directory())
-            if blueprint is not None and blueprint.space in home.spaces.names():
-                return blueprint.space
+        blueprint = _blueprint_here()
+        if blueprint is not None and blueprint.space in home.spaces.names():
+            return blueprint.space
     return default_space()
+
+
+def _blueprint_here() -> Blueprint | None:
+    """The nearest blueprint, if somebody can tell which that is; there may be no current directory."""
+    from holo.blueprints.blueprint import nearest
+
+    with suppress(HoloError):
+        return nearest(current_directory())
+    return None
 
 
 def space_asked_about(home: Home, space: str | None) -> Space:
@@ -272,14 +280,16 @@ def catalog_for(home: Home, space: str, reference: str | None, *, begun: bool = 
     return CatalogRef(known.catalog, known.digest)
 
 
-def catalog_named(home: Home, source: str | None, known: Space | None, *, begun: bool) -> CatalogRef | None:
+def catalog_named(
+    home: Home, source: str | None, known: Space | None, *, begun: bool, space: str | None = None
+) -> CatalogRef | None:
     """The catalog in the library that a source means; ``None`` if it is a path.
 
-    ``begun``: the beginning of its name or digest will do, if there is no such path. Raises :class:`NotFound` if
-    nothing is there.
+    ``begun``: the beginning of its name or digest will do, if there is no such path. ``space``: what the space is to be
+    called. Raises :class:`NotFound` if nothing is there.
     """
     if source is None:
-        return CatalogRef(known.catalog, known.digest) if known is not None else _only(home)
+        return CatalogRef(known.catalog, known.digest) if known is not None else _only(home, space)
     if os.sep not in source:
         try:
             return home.library.catalogs.resolve(source)
@@ -296,10 +306,10 @@ def catalog_named(home: Home, source: str | None, known: Space | None, *, begun:
     return None
 
 
-def _only(home: Home) -> CatalogRef:
-    """The only catalog of the library."""
+def _only(home: Home, space: str | None) -> CatalogRef:
+    """The only catalog of the library, for a space of that name."""
     try:
-        return home.library.catalogs.only()
+        return home.library.catalogs.only(space)
     except (NotFound, UsageError) as error:
         raise type(error)(error.message, hints(_clue(), error.hint)) from None
 

@@ -281,8 +281,8 @@ class Catalogs:
             return False
         return True
 
-    def only(self) -> CatalogRef:
-        """The library's single catalog; an error that names the choices otherwise."""
+    def only(self, space: str | None = None) -> CatalogRef:
+        """The library's single catalog; an error that names the choices otherwise. ``space``: it is to be of that."""
         digests_here = [*self.digests()]
         if len(digests_here) == 1:
             return CatalogRef(self.name_of(digests_here[0]), digests_here[0])
@@ -295,7 +295,9 @@ class Catalogs:
         names = ", ".join(sorted(known.get(digest, [digest[:12]])[0] for digest in digests_here)[:20])
         raise UsageError(
             "no source is named, there is no blueprint here or above, and the library holds several catalogs",
-            f"Name one of {names}.",
+            f"{space!r} would be the name of the space. One of that catalog: `holo init SPACE {space}`."
+            if space is not None and self.is_catalog(space)
+            else f"Name one of {names}.",
         )
 
     def name_of(self, digest: str) -> str:

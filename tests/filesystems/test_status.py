@@ -247,7 +247,14 @@ def test_the_space_of_the_current_folder(holo: Holo, space: Path) -> None:
     assert holo("status", "--space", "one", cwd=folder).stdout.startswith("one: pristine")
     for command in (("status",), ("history",), ("restore",), ("run", "--", "true"), ("variables",)):
         said = holo(*command, code=1).stderr
+        assert "To make one: `holo init SPACE SOURCE`." in said
         assert "no space is named, no .venv or node_modules here or above is one, and there is no space 'user'" in said
+    blueprint = holo.root / "elsewhere" / "requirements.txt"
+    blueprint.parent.mkdir()
+    blueprint.touch()
+    for command in ("status", "history", "restore"):
+        said = holo(command, cwd=blueprint.parent, code=1).stderr
+        assert f"To make one of {blueprint}: `holo init`." in said
     assert "Did you mean near?" in holo("status", "naer", code=1).stderr
     holo("status", "one", "--space", "near", code=2)
 

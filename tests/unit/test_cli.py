@@ -503,6 +503,17 @@ def test_source_may_be_left_out_when_there_is_one_catalog(holo: Holo, recorded: 
     assert holo("init", "--space", "one", "--json").json()["catalog"] == "env"
 
 
+def test_the_only_word_may_have_been_meant_as_the_catalog(holo: Holo, recorded: Any) -> None:
+    holo("init", "env")
+    assert holo("list", "--json").json()["spaces"][0]["name"] == "env", "there is but one catalog"
+    holo("delete", "env")
+    (holo.root / "other").mkdir()
+    holo("record", holo.root / "other")
+    said = holo("init", "env", code=2).stderr
+    assert "hint: 'env' would be the name of the space. One of that catalog: `holo init SPACE env`.\n" in said
+    assert "hint: Name one of env, other.\n" in holo("init", "new", code=2).stderr
+
+
 def test_source_must_be_given_when_there_are_two(holo: Holo, recorded: Any) -> None:
     trees.small(holo.root / "another")
     holo("record", holo.root / "another")
