@@ -61,6 +61,7 @@ bench: $(STAMP) ## measure against cp and uv
 	@$(BIN)/python benchmarks/run.py
 
 clean: ## remove everything that was made here
+	@[ ! -d .demo/home ] || HOLO_HOME="$(CURDIR)/.demo/home" $(BIN)/holo uninstall --yes --quiet  # read-only trees
 	rm -rf $(VENV) .demo build dist *.egg-info .hypothesis .import_linter_cache .*_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -1,16 +1,24 @@
 #!/bin/sh
 # The demo: a real virtualenv is recorded, restored at another path, used, damaged and repaired.
-# Everything happens in .demo/, which may be deleted at any time.
+# Everything happens in .demo/, which the next demo or `make clean` removes.
 set -eu
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 [ -t 1 ] && [ -z "${NO_COLOR:-}" ] || say() { printf '\n%s\n' "$*"; }
-run() { printf '$ %s\n' "$*"; "$@"; }
+run() {
+    printf '$'
+    for word; do
+        case $word in *[!A-Za-z0-9_./=-]*) printf " '%s'" "$word" ;; *) printf ' %s' "$word" ;; esac
+    done
+    echo
+    "$@"
+}
 
 demo=$PWD/.demo
+export HOLO_HOME="$demo/home"
+[ ! -d "$HOLO_HOME" ] || holo uninstall --yes --quiet  # golden trees on Btrfs are read-only, also for rm
 rm -rf "$demo"
 mkdir "$demo"
-export HOLO_HOME="$demo/home"
 cd "$demo"
 
 say "A virtualenv with numpy and rich"

@@ -268,3 +268,29 @@ def test_files_of_other_users_in_a_library_stay(used: Holo) -> None:
     assert [space["space"] for space in report["spaces"]] == ["far", "linked", "one"]
     assert {item["path"] for item in report["left"]} == {str(holo.library), str(holo.settings)}
     holo("check")
+
+
+@pytest.mark.parametrize("filesystem", ["btrfs", "local"], indirect=True)
+def test_the_demo_runs_twice_and_make_cleans_up(holo: Holo) -> None:
+    """Golden trees of Btrfs are read-only, also for `rm -rf`."""
+    bin_folder = holo.root / "checkout" / ".venv" / "bin"
+    bin_folder.mkdir(parents=True)
+    # No network here: what `python3 -m venv` makes can do nothing.
+    stand_ins = {
+        "holo": f'exec {sys.executable} -m holo "$@"',
+        "python3": "mkdir -p env/bin env/include && touch env/pyvenv.cfg && cp ../.venv/bin/true env/bin/pip && "
+        "cp ../.venv/bin/true env/bin/python",
+        "true": "exit 0",
+    }
+    for name, code in stand_ins.items():
+        (bin_folder / name).write_text(f"#!/bin/sh\n{code}\n")
+        (bin_folder / name).chmod(0o755)
+    checkout = holo.root / "checkout"
+    env = holo.environment() | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
+    for _ in range(2):
+        demo = ["sh", ROOT / "docs" / "demo.sh"]
+        said = subprocess.run(demo, cwd=checkout, env=env, capture_output=True, text=True, check=True).stdout
+        assert "\n$ holo run one -- python -c 'import numpy; print(" in said, "as it can be typed"
+    assert (checkout / ".demo" / "home").exists()
+    subprocess.run(["make", "-sf", ROOT / "Makefile", "clean"], cwd=checkout, env=env, check=True)
+    assert [*checkout.iterdir()] == []
