@@ -546,6 +546,18 @@ def adopted(adoptions: list[Adoption]) -> None:
         print("nothing to adopt: no space elsewhere is known from a copied file only")
 
 
+_USES = {
+    "reflink": "smart, reflink",
+    "hardlink": "hardlink",
+    "snapshot": "smart, reflink",
+    "copy": "smart, copy",
+    "overlay": "overlay",
+    "view": "overlay, in holo run",
+    "stubs": "run --ephemeral",
+}
+"""Which strategies, or what else, each way is for."""
+
+
 def diagnosis(found: Diagnosis, golden: int) -> None:
     """``golden``: how many golden trees the library has."""
     report = found.to_json()
@@ -560,10 +572,11 @@ def diagnosis(found: Diagnosis, golden: int) -> None:
                 "kernel copy" if name == "copy" else name,
                 "yes" if able["available"] else "no",
                 f"{speed:,.0f}" if speed else "",
+                _USES[name],
                 able["reason"] or "",
             )
         )
-    columns(("CAN", "", "FILES/S", "WHY NOT"), rows)
+    columns(("CAN", "", "FILES/S", "FOR", "WHY NOT"), rows)
     if golden:
         print(f"\n{count(golden, 'golden tree')} in the library, for spaces in one snapshot")
     for line in report["advice"]:

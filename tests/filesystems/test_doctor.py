@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from holo import platform
+from holo.cli.render import _USES
 from holo.doctor import examine
 from holo.doctor.advice import Folder, advise, explain
 from holo.doctor.folders import find_type
@@ -59,6 +60,7 @@ def test_doctor_knows_each_filesystem(filesystem: Filesystem) -> None:
         assert found.capabilities["reflink"].reason == f"{filesystem.name} cannot reflink"
         assert "smart copies" in found.advice[0]
         assert "hardlink" in found.advice[1]
+        assert "`holo spares CATALOG --keep 2`" in found.advice[2]
     assert os.listdir(library) == os.listdir(target) == []
 
 
@@ -123,6 +125,10 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     with pytest.raises(HoloError, match=r"file: cannot make files here: Not a directory"):
         examine(str(tmp_path), str(tmp_path / "file"))
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_table_says_what_each_way_is_for() -> None:
+    assert list(_USES) == WAYS
 
 
 def test_json_report(tmp_path: Path) -> None:
