@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from holo import Hololib
 
 
+_NO_COMMAND = 127
+"""The exit code where there is no such command."""
+
+
 class CommandEnded(Exception):
     """The user's command has ended. Its exit code is ours, whatever it is: 130 as well."""
 
@@ -147,7 +151,8 @@ def _dashes_explained(library: Hololib, space: str | None, command: Sequence[str
     try:
         yield
     except NotFound as error:
-        if space is not None or not command or command[0] not in {known.name for known in library.spaces()}:
+        is_explained = error.hint is not None if error.exit_code == _NO_COMMAND else space is not None
+        if is_explained or not command or command[0] not in {known.name for known in library.spaces()}:
             raise
         hint = f"{command[0]} is a space. The command comes after two dashes: `holo run {command[0]} -- COMMAND`."
         raise type(error)(error.message, hint) from None

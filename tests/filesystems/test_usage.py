@@ -436,7 +436,8 @@ class TestShown:
         assert picture.count("<rect") >= 2
         assert "no folder" in holo("du", "--output", "no/where.svg", code=1).stderr
         assert "/proc/c.svg." not in holo("du", "--output", "/proc/c.svg", code=1 if os.geteuid() == 0 else 2).stderr
-        for other in ("chart.png", "chart", "-", ""):
+        assert "a path is empty" in holo("du", "--output", "", code=2).stderr
+        for other in ("chart.png", "chart", "-"):
             assert "neither SVG nor HTML by its name" in holo("du", "--output", other, code=2).stderr
         odd = holo.root / os.fsdecode(b"\xff\n<&>")
         trees.write(odd, b"x" * 5000)

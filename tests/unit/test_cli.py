@@ -797,7 +797,8 @@ def test_run_without_dashes_explains_them(holo: Holo, space: Path, line: str) ->
     hint = "hint: one is a space. The command comes after two dashes: `holo run one -- COMMAND`."
     assert hint in holo("run", *line.split(), code=1).stderr, "no space is meant here"
     assert hint in holo("run", *line.split(), cwd=space, code=127).stderr
-    assert "two dashes" not in holo("run", "one", "--", "one", code=127).stderr
+    assert hint in holo("run", "--space", "one", *line.split(), code=127).stderr
+    assert "two dashes" not in holo("run", "no-such-space", "--", "one", code=1).stderr
 
 
 def test_run_of_an_unknown_command_is_exit_code_127(holo: Holo, space: Path) -> None:
