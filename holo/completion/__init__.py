@@ -124,16 +124,21 @@ def _place_of_command(command: str) -> int:
     return kinds.index("COMMAND*") if "COMMAND*" in kinds else 0
 
 
+def _options(command: str) -> dict[str, tuple[str, str]]:
+    """What each option of a command means, and the kinds of its value."""
+    return {option: (said, kinds) for option, said, kinds, commands in OPTIONS if command in commands.split()}
+
+
 def _value(command: str, option: str) -> str:
     """The kinds of value that an option may have; nothing if it has none."""
-    return OPTIONS.get(command, {}).get(option, ("", ""))[1]
+    return _options(command).get(option, ("", ""))[1]
 
 
 def _option(before: Sequence[str], current: str) -> Answer:
     option, equals, value = current.partition("=")
     if equals:
         return _values(_value(before[0], option), value, option + equals)
-    known = [(name, said) for name, (said, _) in OPTIONS.get(before[0], {}).items() if name not in before]
+    known = [(name, said) for name, (said, _) in _options(before[0]).items() if name not in before]
     return _fitting(current, [*known, ("--help", "Explain this command.")])
 
 

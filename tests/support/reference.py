@@ -12,6 +12,9 @@ import json
 import re
 import sys
 import textwrap
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,20 +78,41 @@ def table() -> str:
             kinds = [_KINDS["A"]]
         if kinds:
             lines.append(f"    {_quoted(name)}: {_tuple(kinds)},")
-    lines += ["}", '"""The kinds of each argument; the last one may stand for many (*)."""', "", "OPTIONS = {"]
+    lines += ["}", '"""The kinds of each argument; the last one may stand for many (*)."""', "", "OPTIONS = ("]
+    order: TopologicalSorter[tuple[str, str, str]] = TopologicalSorter()
+    having: dict[tuple[str, str, str], list[str]] = {}
     for name, known in COMMANDS.commands.items():
-        if not options(known):
-            continue
-        lines.append(f"    {_quoted(name)}: {{")
-        for parameter in options(known):
-            help_text, kinds = _short(parameter.help), "" if parameter.is_flag else _option_kinds(parameter)
-            for option in (*parameter.opts, *parameter.secondary_opts):
-                if option in parameter.secondary_opts:
-                    help_text = f"Do not {help_text[0].lower()}{help_text[1:]}"
-                lines.append(f"        {_quoted(option)}: {_tuple([help_text, kinds])},")
-        lines.append("    },")
-    lines += ["}", '"""Each with what it means, and the kinds of its value if it has one."""', ""]
+        rows = [*_rows(known)]
+        for before, row in pairwise([None, *rows]):
+            order.add(row, *filter(None, [before]))
+            having.setdefault(row, []).append(name)
+    for row in order.static_order():  # of which that of each command is a part
+        lines += _option(row, " ".join(having[row]))
+    lines += [
+        ")",
+        '"""Each with what it means, the kinds of its value if it has one, and the commands that have it."""',
+        "",
+    ]
     return "\n".join(lines)
+
+
+def _rows(known: Any) -> Iterator[tuple[str, str, str]]:
+    """The options of a command, what each means, and the kinds of its value."""
+    for parameter in options(known):
+        help_text, kinds = _short(parameter.help), "" if parameter.is_flag else _option_kinds(parameter)
+        for option in (*parameter.opts, *parameter.secondary_opts):
+            if option in parameter.secondary_opts:
+                help_text = f"Do not {help_text[0].lower()}{help_text[1:]}"
+            yield option, help_text, kinds
+
+
+def _option(row: tuple[str, str, str], commands: str) -> list[str]:
+    """The lines of an option in the table, as the formatter has them."""
+    line = f"    {_tuple([*row, commands])},"
+    if len(line) <= 120:
+        return [line]
+    *parts, last = (f"        {_quoted(part)}" for part in textwrap.wrap(commands, 100, drop_whitespace=False))
+    return ["    (", *(f"        {_quoted(each)}," for each in row), *parts, f"{last},", "    ),"]
 
 
 def arguments(known: Any) -> list[Any]:
