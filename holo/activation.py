@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Literal, get_args
 
 from holo import streams
-from holo.errors import HoloError, NotFound, UsageError
+from holo.errors import MALFORMED, HoloError, NotFound, UsageError
 from holo.files import SMALL, read_file
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _conda_variables(path: str) -> Variables:
 
     try:
         kept = json.loads(data)["env_vars"].items()
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except MALFORMED:
         return {}
     return {
         key: value

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What is raised by who looks into a document of somebody else's (JSON), whatever that holds."""
+
 INTERRUPTED = "interrupted; nothing is lost, run the command again to go on"
 """The message for Ctrl-C, whose exit code is 130."""
 

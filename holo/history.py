@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from holo import digest as digests
 from holo import platform
+from holo.errors import MALFORMED
 from holo.files import READ, open_file, read, refuse_second_name, write_atomically
 from holo.hololib.layout import NAME
 from holo.owners import only_we_wrote
@@ -72,7 +73,7 @@ def events(path: str) -> list[Event]:
     found: list[Event] = []
     with suppress(OSError):
         for line in _content(path).split(b"\n"):
-            with suppress(ValueError, TypeError, RecursionError):
+            with suppress(*MALFORMED):
                 event = Event(*json.loads(line))
                 if _is_sound(event):
                     found.append(event)

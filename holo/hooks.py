@@ -12,7 +12,7 @@ import re
 import stat
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
-from holo.errors import Conflict, HoloError, NotFound, UsageError, os_errors_as
+from holo.errors import MALFORMED, Conflict, HoloError, NotFound, UsageError, os_errors_as
 from holo.files import SMALL, read_file, write_atomically
 from holo.projects import project_of
 from holo.walk import absolute, current_directory
@@ -131,7 +131,7 @@ def event_of(document: bytes) -> Event:
             safe = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")  # git has rules about dots in names of branches
             if safe:
                 return Event(False, _text(found["cwd"]), safe)
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except MALFORMED:
         pass
     raise UsageError(
         "that is no event of Claude Code about a worktree",
@@ -254,7 +254,7 @@ def _parsed(path: str, text: str) -> dict[str, Any]:
         is_right = isinstance(document, dict) and isinstance(document.get("hooks", {}), dict)
         groups = [group for event in _EVENTS for group in document.get("hooks", {}).get(event, [])] if is_right else []
         is_right = is_right and all(isinstance(hook, dict) for group in groups for hook in group["hooks"])
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except MALFORMED as error:
         raise HoloError(f"cannot read {path}: {error}", "Correct it.") from None
     if not is_right:
         raise HoloError(f"{path} does not have the form of Claude Code's settings", "Correct it.")

@@ -9,6 +9,7 @@ import json
 import os
 from contextlib import suppress
 
+from holo.errors import MALFORMED
 from holo.files import SMALL, read_file
 from holo.walk import absolute, upwards
 
@@ -100,9 +101,9 @@ def _name(project: str) -> str | None:
     """The name that the project's manifest gives it."""
     import tomllib
 
-    with suppress(ValueError, LookupError, TypeError, RecursionError):
+    with suppress(*MALFORMED):
         return f"python {tomllib.loads(_text(os.path.join(project, 'pyproject.toml')))['project']['name']}"
-    with suppress(ValueError, LookupError, TypeError, RecursionError):
+    with suppress(*MALFORMED):
         return f"node {json.loads(_text(os.path.join(project, 'package.json')))['name']}"
     return None
 

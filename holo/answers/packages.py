@@ -15,6 +15,7 @@ from typing import TypeAlias
 from holo.answers.changes import Installed, Owners, Pair
 from holo.answers.tree import Tree
 from holo.catalog import FileRow
+from holo.errors import MALFORMED
 from holo.sbom import Reader
 from holo.sbom.find import Found, find
 from holo.sbom.packages import NotUnderstood
@@ -102,7 +103,7 @@ class _Lists:
         prefix = posixpath.dirname(posixpath.dirname(path))
         try:
             files = json.loads(self._read(path))["files"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except MALFORMED:
             return []
         return [posixpath.join(prefix, file) for file in files if isinstance(file, str)] if type(files) is list else []
 

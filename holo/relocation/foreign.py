@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from urllib.parse import unquote, urlsplit
 
+from holo.errors import MALFORMED
 from holo.relocation import leads_into, listed
 from holo.relocation.quoting import in_single_quotes
 from holo.spellings import spellings
@@ -92,7 +93,7 @@ def _of_direct_url(path: str, content: bytes, roots: Sequence[str]) -> Iterator[
         document = json.loads(content)
         if document["dir_info"]["editable"]:
             yield from _editable(path, unquote(urlsplit(document["url"]).path), roots)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # whatever a program wrote there
+    except MALFORMED:  # whatever a program wrote there
         return
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from holo.catalog import LONGEST_TARGET
+from holo.errors import MALFORMED
 from holo.files import SMALL, read_file
 from holo.owners import is_ours
 from holo.projects import project_of, same_project
@@ -179,7 +180,7 @@ def _editable_source(path: str) -> Iterator[str]:
         import json
         from urllib.parse import unquote, urlsplit
 
-        with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        with suppress(*MALFORMED):
             document = json.loads(content)
             if document["dir_info"]["editable"]:
                 yield unquote(urlsplit(document["url"]).path)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from holo.errors import CatalogInvalid, Conflict, HoloError, IntegrityError, UsageError
+from holo.errors import MALFORMED, CatalogInvalid, Conflict, HoloError, IntegrityError, UsageError
 from holo.remote.remote import Remote, catalog_key, pack_key, signature_key
 from holo.remote.report import RemoteGc
 from holo.remote.store import DRAFTS
@@ -67,7 +67,7 @@ def read(remote: Remote) -> Garbage:
         is_right = all(type(since) is int for since in garbage.since.values()) and all(
             type(key) is str for key in (*garbage.since, *garbage.doomed)
         )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except MALFORMED:
         is_right = False
     if not is_right:
         raise remote.damaged(KEY, "it is not what holo writes")

@@ -12,7 +12,7 @@ from holo import digest as digests
 from holo import platform
 from holo.catalog import Catalog
 from holo.content import Section, write_all
-from holo.errors import HoloError, IntegrityError, NewerFormat
+from holo.errors import MALFORMED, HoloError, IntegrityError, NewerFormat
 from holo.files import SMALL
 from holo.hololib.layout import NAME
 from holo.remote.packs import LARGEST_OBJECT, PackMap, read_object
@@ -139,7 +139,7 @@ class Remote:
                 and 0 <= pointer.time <= _END_OF_TIME
                 and (pointer.signature is None or (type(pointer.signature) is str and pointer.signature.isascii()))
             )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except MALFORMED:
             is_right = False
         if not is_right:
             raise self.damaged(pointer_key(kind, name), "it is not what holo writes")

@@ -29,7 +29,7 @@ from holo import digest as digests
 from holo import platform
 from holo.catalog import Catalog, unique
 from holo.content import Section, write_all
-from holo.errors import HoloError, IntegrityError, NewerFormat, NotFound, advice, os_errors_as
+from holo.errors import MALFORMED, HoloError, IntegrityError, NewerFormat, NotFound, advice, os_errors_as
 from holo.files import SMALL, open_file
 from holo.hololib.catalogs import LARGEST
 from holo.hololib.frames import inflate, most_compressed
@@ -331,7 +331,7 @@ class Bundle(Near):
                 and all(map(NAME.fullmatch, names))
                 and len({*names}) == len(names)
             )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except MALFORMED:
             is_right = False
         if not is_right or not manifest.catalogs:
             raise self._damaged(f"{MANIFEST} is not what holo writes")
@@ -351,7 +351,7 @@ class Bundle(Near):
             is_right = all(
                 digests.is_digest(digest) and rows and all(map(_is_part, rows)) for digest, rows in parts.items()
             )
-        except (ValueError, TypeError, AttributeError, RecursionError):
+        except MALFORMED:
             is_right = False
         if not is_right:
             raise self._damaged(f"{EXTENTS} is not what holo writes")

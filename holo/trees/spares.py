@@ -30,7 +30,7 @@ from holo import digest as digests
 from holo import platform
 from holo.catalog import Catalog
 from holo.checkout.proof import still_holds
-from holo.errors import CatalogInvalid, HoloError, os_errors_as
+from holo.errors import MALFORMED, CatalogInvalid, HoloError, os_errors_as
 from holo.files import SMALL, draft_of, is_there, names_in, read_file, seal, unseal, write_atomically
 from holo.hololib.layout import NAME
 from holo.hololib.locks import CannotLockError, InUseError, locked
@@ -322,7 +322,7 @@ class Spares(Holotree):
         Raises :class:`HoloError` if it cannot be read.
         """
         path = os.path.join(self.path, _KEEP)
-        with os_errors_as(f"cannot read {path}"), suppress(ValueError, TypeError, AttributeError, RecursionError):
+        with os_errors_as(f"cannot read {path}"), suppress(*MALFORMED):
             if is_private(self.path) and is_there(path):
                 found = json.loads(unseal(read_file(path, SMALL)[0])).items()
                 return {name: count for name, count in found if NAME.fullmatch(name) and type(count) is int}

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from holo import digest as digests
 from holo.blueprints.blueprint import Blueprint, nearest
-from holo.errors import HoloError, NotFound, UsageError, choice
+from holo.errors import MALFORMED, HoloError, NotFound, UsageError, choice
 from holo.files import SMALL, read_file
 from holo.holotree import PLACES
 from holo.relocation import leads_into
@@ -243,7 +243,7 @@ def _is_for_its_tool(worktree: str, lock: str, *, is_built: bool) -> bool:
     if name not in _BUILT or (name == "uv.lock" and not is_built):
         return True
     if name != "uv.lock":
-        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        with suppress(OSError, *MALFORMED):
             packages = json.loads(read_file(os.path.join(worktree, lock), _LARGEST, follow=True)[0])["packages"]
             return any(package.get("link") for package in packages.values())  # folders, as those of workspaces
     return False
