@@ -1063,10 +1063,7 @@ class Hololib:
     @contextmanager
     def _using_library(self) -> Iterator[None]:
         """Keep the library from losing anything. If this is refused, and made the library, that goes."""
-        with (
-            undone_if_refused(self.home),
-            locked_library(self.home.library, exclusive=False, on_wait=self.home.on_wait),
-        ):
+        with undone_if_refused(self.home), self.home.using_library():
             yield
 
     @contextmanager

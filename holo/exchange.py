@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from holo.errors import HoloError, NotFound, os_errors_as
-from holo.hololib.recovery import locked_library
 from holo.urls import of_one
 
 if TYPE_CHECKING:
@@ -71,7 +69,7 @@ class RemoteLibrary:
         library = self._home.library
         for reference in references:  # what does not exist is told before a lock is made
             library.catalogs.resolve(reference)
-        with self._using_library(), os_errors_as(f"cannot push from {library.path}", name_file=True):
+        with self._home.using_library(), os_errors_as(f"cannot push from {library.path}", name_file=True):
             refs = dict.fromkeys(library.catalogs.resolve(reference) for reference in references)
             return push(
                 library,
@@ -181,7 +179,7 @@ class RemoteLibrary:
         from holo.remote.pull import pull
 
         place = self._home.library.path
-        with self._using_library(), os_errors_as(f"cannot pull into {place}", name_file=True):
+        with self._home.using_library(), os_errors_as(f"cannot pull into {place}", name_file=True):
             return pull(
                 self._home.library,
                 self._remote,
@@ -193,11 +191,6 @@ class RemoteLibrary:
                 workers=self._home.workers,
                 on_progress=on_progress,
             )
-
-    @contextmanager
-    def _using_library(self) -> Iterator[None]:
-        with locked_library(self._home.library, exclusive=False, on_wait=self._home.on_wait):
-            yield
 
 
 class RemoteExchange:

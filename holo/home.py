@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from holo.hololib import CatalogRef, Library
 from holo.hololib.locks import OnWait, say_waiting
+from holo.hololib.recovery import locked_library
 from holo.holotree import Holotree
 
 
@@ -34,3 +36,7 @@ class Home(NamedTuple):
     exchange: Exchange | None = None
     spares: int | None = 0
     """how many are to be kept of each catalog used lately; ``None``: one where that costs no data"""
+
+    def using_library(self) -> AbstractContextManager[None]:
+        """Keep everything in the library while the block runs: its lock, shared."""
+        return locked_library(self.library, exclusive=False, on_wait=self.on_wait)

@@ -21,7 +21,7 @@ from holo.files import is_there
 from holo.hololib import CatalogRef, Library
 from holo.hololib.golden import golden_trees
 from holo.hololib.locks import CannotLockError, InUseError, locked
-from holo.hololib.recovery import is_waited_for, locked_library
+from holo.hololib.recovery import is_waited_for
 from holo.holotree import Holotree
 from holo.home import Home
 from holo.restore import Options, make_equal
@@ -279,7 +279,7 @@ def _make(
     here = home._replace(spaces=spares, spares=0)
     with ExitStack() as locks:
         locks.enter_context(spares.lock(name, wait=False))
-        locks.enter_context(locked_library(home.library, exclusive=False, on_wait=home.on_wait))
+        locks.enter_context(home.using_library())
         spares.unfinish(name)
         known = spares.find_anyhow(name)
         if known is not None:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from holo.answers.tree import Tree, tree_of_space
 from holo.errors import NotFound
 from holo.hololib import CatalogRef
-from holo.hololib.recovery import locked_library
 from holo.home import Home
 from holo.selection import abbreviated, say_space_is_taken
 from holo.space import Space
@@ -60,7 +59,7 @@ def opened(home: Home, *items: Space | CatalogRef | Bundle) -> Iterator[list[Tre
             home.spaces.refuse_copied(space)
             stack.enter_context(home.spaces.lock(space.name, home.on_wait, exclusive=False))
         if not all(isinstance(item, Bundle) for item in items):
-            stack.enter_context(locked_library(home.library, exclusive=False, on_wait=home.on_wait))
+            stack.enter_context(home.using_library())
         yield [_opened(home, item, stack) for item in items]
 
 

@@ -36,7 +36,6 @@ from holo.errors import Conflict, HoloError, NotFound, os_errors_as
 from holo.files import read_file
 from holo.hololib import CatalogRef, Library
 from holo.hololib.locks import locked
-from holo.hololib.recovery import locked_library
 from holo.home import Home
 from holo.owners import is_strangers
 from holo.record import RecordReport, record
@@ -135,7 +134,7 @@ def _build_in(stage: str, home: Home, wanted: Wanted, log: Log) -> tuple[RecordR
     if built.own is not None:
         what = f"{built.own[0]} was made in it" if built.own else "code of it is in the environment"
         log.say(f"no other checkout of the project can use this build: {what}")
-    with locked_library(library, exclusive=False, on_wait=home.on_wait):
+    with home.using_library():
         name = _free_name(library, blueprint.label, key)
         log.say(f"recording {name}")
         made, project = os.path.join(stage, options.subfolder), builder.project(blueprint, options)
@@ -154,7 +153,7 @@ def _build_in(stage: str, home: Home, wanted: Wanted, log: Log) -> tuple[RecordR
 def _plant_seed(stage: str, home: Home, wanted: Packages, log: Log) -> None:
     """Let the build begin from the most similar catalog, if there is one."""
     library = home.library
-    with locked_library(library, exclusive=False, on_wait=home.on_wait):
+    with home.using_library():
         digest = nearest(library, wanted)
         if digest is not None:
             log.say(f"beginning from {library.catalogs.name_of(digest)}")

@@ -16,7 +16,6 @@ from holo.blueprints.registry import builder_of
 from holo.blueprints.stage import key_in
 from holo.errors import Conflict, HoloError
 from holo.hololib import CatalogRef
-from holo.hololib.recovery import locked_library
 from holo.home import Home
 from holo.restore import Options, RestoreReport, restore
 from holo.space import Space, is_whole
@@ -28,7 +27,7 @@ def built(home: Home, blueprint: Blueprint, chosen: BuildOptions) -> Iterator[Ca
     while True:
         found = find(home.library, blueprint, chosen)
         catalog = build(home, found) if isinstance(found, Wanted) else found
-        with locked_library(home.library, exclusive=False, on_wait=home.on_wait):
+        with home.using_library():
             if home.library.catalogs.has(catalog.digest):  # nobody has collected it meanwhile
                 yield catalog
                 return

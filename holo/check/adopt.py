@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from holo.check.differences import count_as_recorded
 from holo.errors import HoloError
-from holo.hololib.recovery import locked_library
 from holo.home import Home
 from holo.owners import is_ours
 from holo.restore.place import refuse_place
@@ -41,14 +40,14 @@ def adopt(home: Home, names: Sequence[str]) -> list[Adoption]:
 
     Raises :class:`~holo.errors.NotFound` for a name that no space has.
     """
-    library, tree = home.library, home.spaces
+    tree = home.spaces
     known = tree.names()
     for name in names:
         if name not in known:
             raise tree.unknown(name)
     found = []
     for name in names or known:
-        with tree.lock(name, home.on_wait), locked_library(library, exclusive=False, on_wait=home.on_wait):
+        with tree.lock(name, home.on_wait), home.using_library():
             try:
                 space = tree.get(name)
             except HoloError:

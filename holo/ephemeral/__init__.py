@@ -24,7 +24,6 @@ from holo.ephemeral.process import run as run_process
 from holo.errors import Conflict, HoloError, NotFound, UsageError, advice, hints, os_errors_as
 from holo.files import SMALL, is_there, open_file, read, seal, unseal
 from holo.hololib.locks import InUseError, locked
-from holo.hololib.recovery import locked_library
 from holo.owners import is_ours
 from holo.projects import project_of
 from holo.relocation.project import placement
@@ -188,7 +187,7 @@ def _run_over(home: Home, environment: Environment, folder: str, command: list[s
 
 def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitStack) -> Lower:
     """What an environment is mounted over, made if need be, and nobody removes it while ``held``."""
-    layers, digest = layers_of(home), environment.catalog.digest
+    layers, digest, lock = layers_of(home), environment.catalog.digest, home.using_library
     # Where the project is for this path depends on what it lies in, unless that was chosen.
     around = environment.project or project_of(environment.path) or ""
     layer = os.path.join(layers.layers, layers.layer_name(digest, environment.path, around))
@@ -199,9 +198,6 @@ def _hold_layers(home: Home, environment: Environment, folder: str, held: ExitSt
         if not loaded or not is_there(home.library.catalogs.path(digest)):
             loaded[:] = [home.library.catalogs.load(digest)]
         return loaded[0]
-
-    def lock() -> AbstractContextManager[object]:
-        return locked_library(home.library, exclusive=False, on_wait=home.on_wait)
 
     def make(path: str) -> None:
         here, project = environment.path, environment.project
@@ -242,7 +238,7 @@ def _run_in_space(home: Home, environment: Environment, folder: str, command: li
     mounted_inside(home.spaces.path)  # where nobody can tell, no space can be deleted
     name = _PRIVATE + os.urandom(4).hex()
     _note(folder, "space", name)
-    with home.spaces.lock(name, home.on_wait), locked_library(home.library, exclusive=False, on_wait=home.on_wait):
+    with home.spaces.lock(name, home.on_wait), home.using_library():
         recorded = home.library.catalogs.load(environment.catalog.digest).project
         project = placement(recorded, environment.path, environment.project).root
         report = restore(home, name, environment.catalog, None, Options(project=project))

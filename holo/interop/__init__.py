@@ -21,7 +21,6 @@ from holo.errors import HoloError, NotFound, UsageError
 from holo.files import open_file
 from holo.hololib import CatalogRef
 from holo.hololib.layout import check_name
-from holo.hololib.recovery import locked_library
 from holo.record import record, without_setid
 from holo.transport.bundle import MANIFEST
 from holo.transport.intake import ImportReport
@@ -133,7 +132,7 @@ def _import(
     warnings: list[str] = []
     with (
         unpacked(home, environments, keep_setid=keep_setid) as roots,
-        locked_library(home.library, exclusive=False, on_wait=home.on_wait),
+        home.using_library(),
     ):
         reports = [
             record(

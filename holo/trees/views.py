@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 from holo.errors import Conflict, HoloError
 from holo.files import SMALL, read_file
 from holo.hololib.locks import locked
-from holo.hololib.recovery import locked_library
 from holo.remove import remove_at
 from holo.space import VIEW
 from holo.trees.lower import Lower, NoOverlayError, hold_tree
@@ -170,7 +169,7 @@ else:
                 lambda: home.library.catalogs.load(ref.digest),
                 folder,
                 held,
-                lock=lambda: locked_library(home.library, exclusive=False, on_wait=home.on_wait),
+                lock=home.using_library,
             )
             child = _Child(folder, path, Lower(os.path.join(folder, LAYER), *tree))
             try:
