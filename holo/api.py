@@ -144,6 +144,7 @@ class Hololib:
         arguments are those of :meth:`restore`.
         """
         from holo.blueprints.memory import look_up
+        from holo.restore.place import choose_place
 
         options = self._options(strategy, strict, verify, force, on_progress, yes=yes)
         options = options._replace(project=selection.project_named(project))
@@ -165,7 +166,8 @@ class Hololib:
             known = look_up(self.home.spaces, space)
             blueprint = selection.blueprint_named(self.home, text, known, path)
             if blueprint is not None or selection.catalog_named(self.home, text, known.space, begun=not force) is None:
-                self._refuse_place(space, path, options)  # before anything is recorded or built
+                # What is wrong with it is told before anything is recorded or built.
+                choose_place(self.home, space, path, take_over=options.force, with_history=options.yes)
             if blueprint is None:
                 _refuse_choice(compile, editable_project)
                 return self._init_from_catalog(space, text, known.space, path, options, keep_setid=keep_setid)
@@ -1112,12 +1114,6 @@ class Hololib:
 
         with carrier_of_space(known, trust=self._trust()) as carrier:
             yield carrier
-
-    def _refuse_place(self, space: str, path: str | None, options: Options) -> None:
-        """Raise what a restore would raise about the place of a space, whose lock is held."""
-        from holo.restore.place import choose_place
-
-        choose_place(self.home, space, path, take_over=options.force, with_history=options.yes)
 
     def _init_from_catalog(
         self,

@@ -76,7 +76,10 @@ class _Found:
             for holder, total in part.sums.items():
                 self._add(1 << holder, total)
             for disk in part.places:
-                places[disk].append(_held(part, disk))
+                found = places_of(part, disk)
+                places[disk].append(
+                    (1 << holder, start, length, flags, False) for holder, start, length, flags in found
+                )
                 self._is_bounded |= any(flags & BOUNDED for flags in {*flags_of(part, disk)})
         for holders, is_elsewhere, file in _files_of(seen):
             self._add(holders, sum_of(file.size, file.blocks), is_elsewhere=is_elsewhere)
@@ -163,11 +166,6 @@ class _Found:
             yield f"you may not read {what}, so what is shared there is not known"
         for path in sorted({path for part in self._seen for path in part.mounted}):
             yield f"{path} is left out: something is mounted there"
-
-
-def _held(part: Seen, disk: str) -> Iterator[Held]:
-    for holder, start, length, flags in places_of(part, disk):
-        yield 1 << holder, start, length, flags, False
 
 
 def _files_of(seen: Iterable[Seen]) -> Iterator[tuple[Holders, bool, Linked]]:
