@@ -78,12 +78,9 @@ def read(descriptor: int, most: int, expected: int = _USUAL) -> bytes:
 
 def read_file(path: str, most: int, *, follow: bool = False) -> tuple[bytes, os.stat_result]:
     """The content of a regular file of at most ``most`` bytes, and its status. Raises :class:`OSError`."""
-    descriptor = open_file(path, follow=follow)
-    try:
+    with platform.closing(open_file(path, follow=follow)) as descriptor:
         status = os.fstat(descriptor)  # before: what is written meanwhile is to be noticed by it
         return read(descriptor, most, status.st_size), status
-    finally:
-        os.close(descriptor)
 
 
 def is_there(path: str) -> bool:

@@ -105,11 +105,8 @@ class Stubs:
         if len(found) < 2 or os.getxattr(descriptor, self._redirect) != b"/" + _short(digest).encode():
             return False
         if digest not in self._hashed:
-            blob = platform.open_file(self._data, _short(digest))
-            try:
+            with platform.closing(platform.open_file(self._data, _short(digest))) as blob:
                 self._hashed[digest] = digests.of_file(blob) == digest
-            finally:
-                os.close(blob)
         return self._hashed[digest]
 
 

@@ -106,16 +106,13 @@ class _Search:
         return below
 
     def _file(self, directory: Directory, folder: str, name: str) -> None:
-        file = platform.open_file(directory, name)
-        try:
+        with platform.closing(platform.open_file(directory, name)) as file:
             size = os.fstat(file).st_size
             self._found.files += 1
             self._found.bytes += size
             if size < self._roots.shortest and not may_point_outside(folder, name):
                 return
             seen = self._roots.inspect(file, size, folder, name)
-        finally:
-            os.close(file)
         path = f"{folder}/{name}" if folder else name
         if seen.places is not None:
             self._found.places[path] = seen.places

@@ -44,14 +44,11 @@ def make_sample(source: Directory) -> list[str]:
 def keeps_modes(directory: Directory) -> bool:
     """Whether a file has the mode that it is given, as blobs must."""
     with os_errors_as("cannot try out the modes of files"):
-        descriptor = platform.create_file(directory, "mode", 0o600)
-        try:
+        with platform.closing(platform.create_file(directory, "mode", 0o600)) as descriptor:
             for mode in (0o600, 0o444):
                 platform.set_file(descriptor, time.time_ns(), mode)
                 if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
                     return False
-        finally:
-            os.close(descriptor)
         return True
 
 

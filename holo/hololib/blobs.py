@@ -125,12 +125,9 @@ class Blobs:
         """
 
         def make(folder: Directory, blob: str) -> None:
-            target = platform.clone(source, directory, name, folder, blob, SEALED_MODE)
-            try:
+            with platform.closing(platform.clone(source, directory, name, folder, blob, SEALED_MODE)) as target:
                 confirm(target)
                 self.shards.finish(target, SEALED_MTIME_NS, SEALED_MODE, exact=self._exact)
-            finally:
-                os.close(target)
 
         self._make_or_publish(digest, size, make, takes_room=False)
 

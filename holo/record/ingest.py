@@ -147,13 +147,10 @@ class Ingest:
         others = self._other_names.get(_join(folder, name), ()) if self._other_names else ()
         names: list[tuple[str, str]] = []
         replaced: list[tuple[str, str]] = []
-        source = platform.open_file(directory, name)
-        try:
+        with platform.closing(platform.open_file(directory, name)) as source:
             content = self._read(source, directory, name)
             for other in others:
                 (names if _is_at(content.status, aside, *other) else replaced).append(other)
-        finally:
-            os.close(source)
         found[folder].append(self._named(content, folder, name))
         for place, own in names:
             found[place].append(self._named(content, place, own))
