@@ -28,12 +28,12 @@ def excessive_rights(library: str, folder: str) -> dict[str, int]:
                 with suppress(FileNotFoundError):  # another command has just removed it
                     mode = entry.stat(follow_symlinks=False).st_mode
                     excess = mode & _WRITE & ~allowed
-                    if excess and _is_meant(entry, mode, folder):
+                    if excess and _is_meant(mode, folder):
                         found[entry.name] = excess
     return found
 
 
-def _is_meant(entry: os.DirEntry[str], mode: int, folder: str) -> bool:
+def _is_meant(mode: int, folder: str) -> bool:
     if stat.S_ISDIR(mode):
         return not mode & stat.S_ISVTX and os.path.basename(folder) not in ("golden", "quarantine")
     return stat.S_ISREG(mode)

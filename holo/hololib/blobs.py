@@ -346,7 +346,7 @@ class Blobs:
         is_trusted = self._is_trusted(status)
         try:
             if verify and is_trusted:
-                self.verify(source, digest, size)
+                self.verify(source, digest)
             target = platform.clone(source, self.directory, raw_name(digest), directory, name, mode)
         except OSError as error:
             # The pair can reflink, so this is about one file: Btrfs between nodatacow and ordinary ones.
@@ -358,14 +358,14 @@ class Blobs:
         if not is_trusted:
             # Whom it belongs to can change it at any moment, but not the clone.
             try:
-                self.verify(target, digest, size)
+                self.verify(target, digest)
             except BaseException:
                 os.close(target)
                 platform.remove_file(directory, name)
                 raise
         return target
 
-    def verify(self, raw: int, digest: str, size: int) -> None:
+    def verify(self, raw: int, digest: str) -> None:
         """Hash the open raw form, or a clone of it. Raises :class:`IntegrityError` if that is not its digest."""
         if digests.of_file(raw) != digest:
             raise self.damaged(digest, "its bytes do not have that digest")

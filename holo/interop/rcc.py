@@ -279,10 +279,10 @@ def _place(digest: str) -> str:
 
 def _contents(store: Store, tree: ForeignTree) -> Iterator[Content]:
     for path, file in tree.files.items():
-        yield path, _checked(store, tree, path, file)
+        yield path, _checked(store, path, file)
 
 
-def _checked(store: Store, tree: ForeignTree, path: str, file: File) -> Iterator[bytes]:
+def _checked(store: Store, path: str, file: File) -> Iterator[bytes]:
     """A content, as RCC's digest says that it is."""
     place = _place(file.content)
     with _damage_told(store.path):
