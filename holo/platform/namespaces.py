@@ -168,7 +168,7 @@ def mount_namespaces() -> Iterator[tuple[int, str]]:
             if entry.isdigit():
                 with suppress(OSError):  # it has ended, or is another user's
                     namespace = os.readlink(f"/proc/{entry}/ns/mnt")
-                    if _user_of(entry) == user:
+                    if int(_status(entry)[b"Uid"].split()[1]) == user:  # the effective one
                         yield int(entry), namespace
 
 
@@ -192,12 +192,6 @@ def join_view(process: int) -> None:
             os.close(mounts)
     finally:
         os.close(user)
-
-
-def _user_of(process: str) -> int:
-    """The effective user of a process."""
-    with open(f"/proc/{process}/status", "rb") as file:
-        return next(int(line.split()[2]) for line in file if line.startswith(b"Uid:"))
 
 
 def unmount(path: str) -> None:
@@ -235,8 +229,7 @@ def _flags_of(path: str) -> int:
 
 
 def _capabilities() -> int:
-    with open("/proc/self/status", "rb") as file:
-        return next((int(line.split()[1], 16) for line in file if line.startswith(b"CapEff:")), 0)
+    return int(_status("self").get(b"CapEff", b"0"), 16)
 
 
 def _is_first_user_namespace() -> bool:
@@ -286,7 +279,9 @@ def _family() -> dict[int, int]:
     numbers: dict[int, list[int]] = {}
     for process in shown:
         with suppress(OSError, KeyError):  # it has ended
-            parents[process], numbers[process] = _status(process)
+            fields = _status(str(process))
+            own = fields.get(b"NSpid", fields[b"Pid"])  # Linux 4.1
+            parents[process], numbers[process] = int(fields[b"PPid"]), [*map(int, own.split())]
     level = len(numbers.get(me, ())) - 1
     family = [me]
     for known in family:
@@ -294,9 +289,7 @@ def _family() -> dict[int, int]:
     return {numbers[process][level]: numbers[parents[process]][level] for process in family[1:]}
 
 
-def _status(process: int) -> tuple[int, list[int]]:
-    """The parent of a process in /proc, and its own numbers: proc_pid_status(5)."""
+def _status(process: str) -> dict[bytes, bytes]:
+    """What /proc tells of a process: proc_pid_status(5)."""
     with open(f"/proc/{process}/status", "rb") as file:
-        fields = dict(line.split(b":", 1) for line in file)
-    numbers = fields.get(b"NSpid", fields[b"Pid"])  # Linux 4.1
-    return int(fields[b"PPid"]), [int(number) for number in numbers.split()]
+        return dict(line.split(b":", 1) for line in file)
