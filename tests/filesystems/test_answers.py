@@ -323,6 +323,7 @@ def test_no_secret_is_in_a_history(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_look_changes_nothing(holo: Holo, space: Path) -> None:
     (space / "lib" / "new").touch()
     before = subprocess.check_output(["find", holo.root, "-printf", "%p %C@ %T@\\n"])
-    for command in (("diff", "env", "one"), ("ls", "one"), ("cat", "one", "bin/hello"), ("history", "one")):
-        holo(*command)
+    commands = ("diff env one", "ls one", "cat one bin/hello", "history one", "status one", "list", "catalogs", "du")
+    for command in commands:
+        holo(*command.split())
     assert subprocess.check_output(["find", holo.root, "-printf", "%p %C@ %T@\\n"]) == before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -121,14 +120,6 @@ def test_a_space_without_a_catalog_can_only_be_missing(holo: Holo, space: Path) 
     assert states(holo) == {"one": "pristine", "other": "pristine"}
     shutil.rmtree(space)
     assert states(holo) == {"one": "missing", "other": "pristine"}
-
-
-@local
-def test_a_look_changes_nothing(holo: Holo, space: Path) -> None:
-    (space / "lib" / "new").touch()
-    before = subprocess.check_output(["find", holo.root, "-printf", "%p %C@ %T@\\n"])
-    states(holo)
-    assert subprocess.check_output(["find", holo.root, "-printf", "%p %C@ %T@\\n"]) == before
 
 
 # ---------------------------------------------------------------- what else is said

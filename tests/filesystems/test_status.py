@@ -257,11 +257,3 @@ def test_the_space_of_the_current_folder(holo: Holo, space: Path) -> None:
         assert f"To make one of {blueprint}: `holo init`." in said
     assert "Did you mean near?" in holo("status", "naer", code=1).stderr
     holo("status", "one", "--space", "near", code=2)
-
-
-@local
-def test_a_look_changes_nothing(holo: Holo, space: Path) -> None:
-    (space / "lib" / "new").touch()
-    before = subprocess.check_output(["find", holo.root, "-printf", "%p %C@ %T@\\n"])
-    status(holo)
-    assert subprocess.check_output(["find", holo.root, "-printf", "%p %C@ %T@\\n"]) == before
