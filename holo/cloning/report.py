@@ -147,55 +147,61 @@ def report_on(
     ``refused``: why it is no snapshot, if it could have been one.
     """
     patched, patched_bytes = (relocated.files, relocated.bytes) if relocated else (0, 0)
-    warnings = list(relocated.warnings) if relocated else []
-    reasons = list(refused)
-    total: int | None
-    reflinked: int | None
-    hardlinked: int | None
-    symlinks: int | None
-    directories: int | None
-    shared: int | None
-    if made is None:
-        used = "snapshot"
-        copied, written = patched, patched_bytes
-        total = reflinked = hardlinked = symlinks = directories = shared = None
-        if relocated:
-            total, directories, symlinks, size = relocated.totals
-            reflinked, hardlinked, shared = total - patched, 0, size - patched_bytes
-    else:
-        used = "reflink" if made.reflinked or not made.copied else "copy"
-        # A patched file no longer shares its content.
-        moved = min(patched, made.reflinked)
-        reflinked, copied = made.reflinked - moved, made.copied + moved
-        if used == "reflink":
-            reflinked += made.empty
-        else:
-            copied += made.empty
-        hardlinked, symlinks, directories = made.hardlinked, made.symlinks, made.directories
-        total = reflinked + copied + hardlinked
-        moved_bytes = patched_bytes if moved else 0
-        shared, written = made.shared_bytes - moved_bytes, made.written_bytes + moved_bytes
-        warnings += _losses(made)
-        reasons += _why_copied(source, target, made, used)
-    return CloneReport(
+    report = CloneReport(
         source=source,
         path=target,
-        used=used,
-        reason="; ".join(reasons) or None,
-        total=total,
-        reflinked=reflinked,
-        hardlinked=hardlinked,
-        copied=copied,
+        used="snapshot",
+        reason="; ".join(refused) or None,
+        total=None,
+        reflinked=None,
+        hardlinked=None,
+        copied=patched,
         relocated=patched,
-        symlinks=symlinks,
-        directories=directories,
-        bytes_total=shared + written if shared is not None else None,
-        bytes_shared=shared,
-        bytes_written=written,
+        symlinks=None,
+        directories=None,
+        bytes_total=None,
+        bytes_shared=None,
+        bytes_written=patched_bytes,
         mapped=relocated.mapped if relocated else (),
         also=also,
-        warnings=tuple(warnings),
+        warnings=tuple(relocated.warnings) if relocated else (),
         seconds=round(seconds, 3),
+    )
+    if made is not None:
+        return _counted(report, made, patched_bytes)
+    if relocated is not None:
+        total, directories, symlinks, size = relocated.totals
+        report = report._replace(total=total, directories=directories, symlinks=symlinks, bytes_total=size)
+        report = report._replace(reflinked=total - patched, hardlinked=0, bytes_shared=size - patched_bytes)
+    return report
+
+
+def _counted(report: CloneReport, made: Made, patched_bytes: int) -> CloneReport:
+    """The report with the counts of a clone that was made file by file."""
+    used = "reflink" if made.reflinked or not made.copied else "copy"
+    # A patched file no longer shares its content.
+    moved = min(report.relocated, made.reflinked)
+    reflinked, copied = made.reflinked - moved, made.copied + moved
+    if used == "reflink":
+        reflinked += made.empty
+    else:
+        copied += made.empty
+    moved_bytes = patched_bytes if moved else 0
+    shared, written = made.shared_bytes - moved_bytes, made.written_bytes + moved_bytes
+    reasons = [report.reason, *_why_copied(report.source, report.path, made, used)]
+    return report._replace(
+        used=used,
+        reason="; ".join(filter(None, reasons)) or None,
+        total=reflinked + copied + made.hardlinked,
+        reflinked=reflinked,
+        hardlinked=made.hardlinked,
+        copied=copied,
+        symlinks=made.symlinks,
+        directories=made.directories,
+        bytes_total=shared + written,
+        bytes_shared=shared,
+        bytes_written=written,
+        warnings=(*report.warnings, *_losses(made)),
     )
 
 
