@@ -123,6 +123,7 @@ def test_wrong_usage_is_exit_code_2(holo: Holo, space: Path, arguments: tuple[st
         "import EMPTY",
         "import --rcc EMPTY",
         "du EMPTY",
+        "du --output EMPTY",
         "init two env --to EMPTY",
         "init two env --project EMPTY",
         "export env -o EMPTY",
