@@ -387,7 +387,7 @@ def say_space_is_taken(home: Home, name: str) -> None:
 def say_what_is_taken(home: Home, source: str | None, known: Space | None) -> None:
     """Say which catalog a space will be of, if it was not named, or if something else could be meant."""
     if source is None and known is None:
-        only = _only(home).name
+        only = _only(home, None).name
         home.on_wait(f"there is no blueprint here: taking {only!r}, the only catalog of {home.library.path}")
     elif source and os.sep not in source and os.path.exists(source) and home.library.catalogs.is_catalog(source):
         name = home.library.catalogs.resolve(source).name
