@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
-from holo.platform import btrfs, faithful, mounts
+from holo.platform import btrfs, faithful
 
 if TYPE_CHECKING:
     from ctypes import CDLL
@@ -113,6 +113,8 @@ def can_detect_writers(directory: Directory) -> bool:
 
     Overlayfs maps the file beneath and lets go of its own (backing_file_mmap in the kernel's fs/backing-file.c).
     """
+    from holo.platform import mounts
+
     try:
         return mounts.type_of(os.fstat(directory).st_dev) != b"overlay"
     except OSError:  # without /proc; what else is wrong, whoever uses the directory will tell
@@ -126,6 +128,8 @@ def is_entered(path: str) -> bool:
     from all others. Of other users' processes all that is hidden, unless this user is root: proc_pid_fd(5). Raises
     :class:`OSError` without /proc.
     """
+    from holo.platform import mounts
+
     inside = f"/{'/'.join(os.path.realpath(path).split('/')[-2:])}/"
     namespaces = set[str]()
     for process in filter(str.isdecimal, os.listdir("/proc")):
@@ -461,6 +465,20 @@ def _mounted(directory: Directory, name: str) -> OSError:
     return OSError(errno.EBUSY, f"something is mounted at {name}; unmount it first", name)
 
 
+def mounts_below(path: str) -> list[str]:
+    """What is mounted (also by a bind mount, which no stat shows) below ``path``, a real path."""
+    from holo.platform import mounts
+
+    return mounts.mounts_below(path)
+
+
+def source_at(path: str, process: str = "self") -> str | None:
+    """The source (a device, or any name) of what is mounted at ``path``, a real path, as a process sees it."""
+    from holo.platform import mounts
+
+    return mounts.source_at(path, process)
+
+
 # linux/fs.h
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
@@ -645,7 +663,7 @@ def clock_offset() -> int:
     return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-# What a faithful copy needs, and the list of mounts, have modules of their own.
+# What a faithful copy needs is a file of its own.
 copy_content = faithful.copy_content
 data_ranges = faithful.data_ranges
 open_unread = faithful.open_unread
@@ -661,5 +679,3 @@ set_times = faithful.set_times
 umask = faithful.umask
 without_acls = faithful.without_acls
 xattrs_of = faithful.xattrs_of
-mounts_below = mounts.mounts_below
-source_at = mounts.source_at
