@@ -175,7 +175,7 @@ class Stage:
         self._recorded(home, tree)
         while json.loads(self._run(home, "spares", tree, "--keep", "0", "--json"))["spares"]:
             time.sleep(0.05)  # one is being made
-        for wishes in (home / "holotree").glob(".spares-*/.keep.json"):
+        for wishes in (home / "holotree").glob(".sp-*/.keep.json"):
             wishes.unlink()  # so that the settings count
 
     def starts(self) -> Iterator[Case]:

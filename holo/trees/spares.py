@@ -3,7 +3,7 @@
 A spare is a space without a user. It is made and restored like any other, in a folder of its own, which nobody else can
 reach into:
 
-    holotree/.spares-<user>/
+    holotree/.sp-<user>/
         <name>           the tree; its name begins as the digest of its catalog does
         <name>.outline   the outline of the catalog, and the seal of the tree: without it the spare is not finished
         .spaces/         the records, as those of spaces
@@ -45,16 +45,19 @@ from holo.trees.outline import Outline, body_of, read_outline
 from holo.trees.private import is_private, make_private
 from holo.walk import Walker, open_directory
 
-FOLDER = ".spares-"
-"""Begins the folder's name. A space cannot have such a name."""
+FOLDER = ".sp-"
+"""Begins the folder's name, which ends with the number of a user, of up to ten digits. A space cannot have such a name.
+
+With it, and its own name, the path of a spare is no longer than that of a space, so that paths in binaries fit.
+"""
 
 _OUTLINE = ".outline"
 _KEEP = ".keep.json"
 _FILLING = ".filling.lock"
 _KEEPING = ".keep.lock"
 
-_BEGINNING = 6
-"""Characters of a digest in a name. With the others it is no longer than a space's, so that paths in binaries fit."""
+_BEGINNING, _REST = 5, 3
+"""Characters of a digest in a name, and others."""
 
 _LATELY = 7 * 86_400
 """Seconds since the last use of a catalog, in which spares of it are kept if the settings want some of each."""
@@ -118,7 +121,10 @@ class Spares(Holotree):
 
     def new_name(self, digest: str) -> str:
         """The name of another spare."""
-        return digest[:_BEGINNING] + os.urandom(2).hex()
+        taken = {*self.names()}
+        while (name := digest[:_BEGINNING] + os.urandom(_REST).hex()[:_REST]) in taken:
+            pass
+        return name
 
     # -- one that is finished ---------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from holo.home import Home
     from holo.space import Space
 
-_HIDDEN = {"ephemeral": ".ephemeral-", "spares": ".spares-"}
+_HIDDEN = {"ephemeral": ".ephemeral-", "spares": ".sp-"}
 """How the folders in a holotree that are not spaces begin."""
 
 

@@ -192,7 +192,7 @@ RUN = ("run", "--ephemeral", "--space", "x", "--", "sh", "-c", "cat $HOLO_SPACE_
 
 PREPARED: dict[str, tuple[tuple[str, ...], Sequence[tuple[str, ...]]]] = {
     "spares": (
-        (".spares-{user}",),
+        (".sp-{user}",),
         (
             *(("spares", "app", "--keep", "1"), ("init", *TO_SPACE), ("spares", "app", "--keep", "2"), ("damage",)),
             *(("restore", "x"), FILL, ("check", "--repair"), ("damage",), ("delete", "x"), FILL, ("gc",)),

@@ -293,7 +293,7 @@ def check_the_end(holo: Holo, run: Callable[..., Any], origins: dict[str, Path])
     assert list(throw_away.glob("spaces/*")) == []
     assert list(throw_away.glob("runs/*")) == []
     folders = {path for path in holo.holotree.iterdir() if path != throw_away and path.name != ".spaces"}
-    spares = holo.holotree / f".spares-{os.geteuid()}"
+    spares = holo.holotree / f".sp-{os.geteuid()}"
     assert not spares.exists() or {path.name[:1] for path in spares.iterdir()} == {"."}
     folders.discard(spares)
     assert folders == {Path(space["path"]) for space in run("list")["spaces"]}

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from holo import Hololib
+from holo import Hololib, platform
 from holo.home import Home
 from holo.settings import Strategy
 from holo.spares import start as background_start
@@ -395,6 +395,17 @@ def test_what_a_space_has_to_say_of_itself_is_no_spare(holo: Holo, source: Path)
         subprocess.run(["umount", "--lazy", holo.holotree], check=True)
 
 
+@pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+@pytest.mark.parametrize("user", [0, 1000, 60001, (1 << 32) - 2])
+def test_no_path_is_longer_than_that_of_a_space(holo: Holo, user: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a binary it would have no room."""
+    monkeypatch.setattr(platform, "user_id", lambda: user)
+    spares, spaces = spares_of(holo), home_of(holo).spaces
+    spare = spares.default_path(spares.new_name("0123456789abcdef" * 4))
+    assert len(spare) <= len(spaces.default_path("one"))
+    assert str(user) in spare
+
+
 @one_disk
 def test_a_space_in_a_folder_of_another_group_is_made(holo: Holo, source: Path) -> None:
     if os.geteuid():
@@ -489,10 +500,10 @@ def test_too_many_are_removed_in_the_background(holo: Holo, source: Path, why: s
             os.utime(used, (0, 0))
     elif why == "removed":
         holo("catalogs", "env", "--remove")
-    beginning = {name[:6] for name in spares_of(holo).all()}
+    beginning = {name[:5] for name in spares_of(holo).all()}
     holo("record", other, "--name", "other")
     holo("init", "of-other", "other")
-    eventually(lambda: not beginning & {name[:6] for name in spares_of(holo).all()})
+    eventually(lambda: not beginning & {name[:5] for name in spares_of(holo).all()})
 
 
 @one_disk

@@ -96,7 +96,7 @@ class World:
         write(root / "s" / "a-users-file", "precious")
         write(root / "s" / "a-users-folder" / "file", "precious too")
         self.throw_away = self.home / "holotree" / f".ephemeral-{os.geteuid()}"
-        self.spares = self.home / "holotree" / f".spares-{os.geteuid()}"
+        self.spares = self.home / "holotree" / f".sp-{os.geteuid()}"
         self.has_golden_trees = filesystem.name == "btrfs"
         self._supervisor = supervisor
         self._tune = tune
@@ -729,7 +729,7 @@ def _to_collect(world: World) -> None:
     world.without_space()
     world.do("spares", "env", "--keep", "1")
     Spares(Holotree(str(world.home))).keep(world.digest, 0)
-    name = f"{world.digest[:6]}abcd"
+    name = f"{world.digest[:5]}abc"
     write(world.spares / name / "folder" / "file", "a tree without a record")
     write(world.spares / f"{name}.outline.1.2", "half an outline")
     write(world.spares / ".keep.json.1.2", "half of what is wanted")
