@@ -260,9 +260,17 @@ def _is_shared(home: Home) -> bool:
 
 
 def _has_room(home: Home, digest: str, min_free: int | None) -> bool:
-    """Whether the disk has room for another tree of a catalog, if one is named, and what is to stay free."""
-    summary = home.library.catalogs.summary(home.library.catalogs.name_of(digest)) if digest else None
-    needed = summary.bytes if summary is not None else 0
+    """Whether the disk has room for another tree of a catalog, if one is named, and what is to stay free.
+
+    There is none for a catalog that cannot be read.
+    """
+    catalogs, needed = home.library.catalogs, 0
+    if digest:
+        summary = catalogs.sound_summary(catalogs.name_of(digest))
+        try:
+            needed = summary.bytes if summary is not None else catalogs.load(digest).totals.bytes
+        except HoloError:
+            return False
     return platform.free_space(home.spaces.folder()) >= needed + (min_free or 0)
 
 

@@ -693,6 +693,27 @@ def test_a_full_disk_keeps_no_half_a_spare(holo: Holo, source: Path) -> None:
 
 
 @pytest.mark.parametrize("filesystem", ["local"], indirect=True)
+def test_a_catalog_without_a_name_takes_room_as_well(holo: Holo, source: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root mounts")
+    (source / "large").write_bytes(os.urandom(3 << 20))
+    holo("record", source, "--name", "env")
+    holo.holotree.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2M", "tmpfs", holo.holotree], check=True)
+    try:
+        home = home_of(holo)
+        digest = home.library.catalogs.resolve("env").digest
+        spares_of(holo).keep(digest, 1)
+        assert not background_start(home, Strategy.SMART, None)
+        holo("record", trees.small(holo.root / "other"), "--name", "env")
+        assert not background_start(home, Strategy.SMART, None)
+        os.truncate(home.library.catalogs.path(digest), 100)
+        assert not background_start(home, Strategy.SMART, None)
+    finally:
+        subprocess.run(["umount", "--lazy", holo.holotree], check=True)
+
+
+@pytest.mark.parametrize("filesystem", ["local"], indirect=True)
 @pytest.mark.parametrize("said", [None, 2])
 def test_what_was_kept_before_a_failure_is_kept_after_it(holo: Holo, source: Path, said: int | None) -> None:
     if os.geteuid():
