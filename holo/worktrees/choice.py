@@ -42,6 +42,9 @@ _LOCKS: dict[Kind, tuple[str, ...]] = {
         "bun.lockb",
     ),
 }
+_PINS: dict[Kind, tuple[str, ...]] = {"python": (".python-version", ".python-versions"), "node": ()}
+"""Files that choose the program that an environment is for."""
+
 _BUILT = ("uv.lock", "package-lock.json", "npm-shrinkwrap.json")
 """The lock files that holo itself can build from."""
 
@@ -92,7 +95,9 @@ class Asked(NamedTuple):
     file: str
     """that says so, relative to the worktree"""
     digest: str
-    """of what it says"""
+    """of what it says, and of what pins the Python"""
+    since: int
+    """when either was changed: ctime (ns)"""
     tool: str | None
     """the command that brings an environment to it"""
 
@@ -195,15 +200,15 @@ def _difference(source: str, worktree: str, path: str, kind: Kind) -> tuple[Blue
     folder = os.path.dirname(path)
     lock, blueprint = _deciding(worktree, folder, kind)
     if lock is not None and _is_for_its_tool(worktree, lock, is_built=blueprint is not None):
-        if _content(source, lock) == _content(worktree, lock):
+        differing = _differing(source, worktree, folder, kind, lock)
+        if differing is None:
             return None, ""
         tool, where = _TOOLS[os.path.basename(lock)], os.path.dirname(os.path.join(worktree, lock))
-        return None, f"{lock} differs from that in {source}, where {path} was cloned from: run `{tool}` in {where}"
+        return None, f"{differing} differs from that in {source}, where {path} was cloned from: run `{tool}` in {where}"
     if blueprint is None:
         return None, ""
     deciding = lock if lock is not None else os.path.relpath(blueprint.path, worktree)
-    is_same = _content(source, deciding) == _content(worktree, deciding)
-    if not is_same:
+    if _differing(source, worktree, folder, kind, deciding) is not None:
         return blueprint, ""
     pins = os.path.join(folder, "requirements.txt")  # which the blueprint is not
     if kind == "python" and lock is None and _content(source, pins) != _content(worktree, pins):
@@ -211,9 +216,19 @@ def _difference(source: str, worktree: str, path: str, kind: Kind) -> tuple[Blue
     return None, ""
 
 
+def _differing(source: str, worktree: str, folder: str, kind: Kind, file: str) -> str | None:
+    """What asks for another environment in the worktree: the file, or what pins the Python."""
+    if _content(source, file) != _content(worktree, file):
+        return file
+    pin = _nearest_file(worktree, folder, _PINS[kind])  # git may ignore that: then only the source has one
+    pinned = _nearest_file(source, folder, _PINS[kind])
+    is_same = pin is None or (pinned is not None and _content(source, pinned) == _content(worktree, pin))
+    return None if is_same else pin
+
+
 def _deciding(worktree: str, folder: str, kind: Kind) -> tuple[str | None, Blueprint | None]:
     """What an environment in a folder is made from: a lock file, relative to the worktree, and a blueprint."""
-    lock = _nearest_lock(worktree, folder, _LOCKS[kind])
+    lock = _nearest_file(worktree, folder, _LOCKS[kind])
     if lock is not None and os.path.basename(lock) not in _BUILT:
         return lock, None
     blueprint = nearest(os.path.join(worktree, folder), of_npm=kind == "node")
@@ -225,12 +240,16 @@ def asked(worktree: str, path: str) -> Asked | None:
     """What a worktree asks for at a path; ``None`` if nothing says that, or nobody can read it."""
     kind = _kind_of(os.path.join(worktree, path))
     if kind is not None:
-        with suppress(HoloError):
-            lock, blueprint = _deciding(worktree, os.path.dirname(path), kind)
+        with suppress(HoloError, OSError):
+            folder = os.path.dirname(path)
+            lock, blueprint = _deciding(worktree, folder, kind)
             file = lock or (os.path.relpath(blueprint.path, worktree) if blueprint is not None else None)
             if file is not None:
-                content = json.dumps([file, _content(worktree, file)], default=os.fsdecode)
-                return Asked(file, digests.of(os.fsencode(content)), _TOOLS.get(os.path.basename(file)))
+                pin = _nearest_file(worktree, folder, _PINS[kind])
+                files = [file] if pin is None else [file, pin]
+                content = repr([file, *(_content(worktree, each) for each in files)])
+                since = max(os.stat(os.path.join(worktree, each)).st_ctime_ns for each in files)
+                return Asked(file, digests.of(os.fsencode(content)), since, _TOOLS.get(os.path.basename(file)))
     return None
 
 
@@ -249,8 +268,8 @@ def _is_for_its_tool(worktree: str, lock: str, *, is_built: bool) -> bool:
     return False
 
 
-def _nearest_lock(checkout: str, folder: str, names: Sequence[str]) -> str | None:
-    """A lock file in the folder of a checkout, or in one above: of a workspace."""
+def _nearest_file(checkout: str, folder: str, names: Sequence[str]) -> str | None:
+    """One of these files in the folder of a checkout, or in one above: of a workspace."""
     while True:
         for name in names:
             path = os.path.join(folder, name)

@@ -40,13 +40,13 @@ def warnings(worktree: str, spaces: Collection[str]) -> Iterator[str]:
         wanted = asked(worktree, path) if os.path.isdir(place) and path not in spaces else None
         if wanted is None or wanted.digest == digest:
             continue
-        if _last_change(place) > os.stat(os.path.join(worktree, wanted.file)).st_ctime_ns:
+        if _last_change(place) > wanted.since:
             fresh[path] = wanted.digest
             continue
         where = os.path.dirname(os.path.join(worktree, wanted.file))
         tool = f"run `{wanted.tool}` in {where}, or " if wanted.tool is not None else ""
         yield (
-            f"{path} was made for another {wanted.file} than is there now: "
+            f"{path} was made for another {wanted.file} or Python than is asked for now: "
             f"{tool}remove it (`rm -r {quote(place)}`) and run this again"
         )
     if fresh:

@@ -193,6 +193,25 @@ def test_a_workspace_of_uv_whose_root_is_no_project(holo: Holo, app: Path) -> No
     assert (holo.root / "old" / ".venv").exists()
 
 
+def test_another_python_means_another_environment(holo: Holo, app: Path) -> None:
+    """The lock file is the same, and the file that pins the Python is not."""
+    write(app / "poetry.lock", "")
+    write(app / "web" / ".python-version", "3.9")
+    for text in ("3.1", "3.111"):
+        write(app / ".python-version", text)
+        git(app, "add", ".")
+        git(app, "commit", "--quiet", f"--message={text}")
+    assert "differs" not in holo("worktree", "add", "../same", cwd=app).stderr
+    shown = holo("worktree", "add", "../old", "HEAD~1", cwd=app)
+    assert f".python-version differs from that in {app}, where .venv was cloned from: run `poetry sync`" in shown.stderr
+    git(holo.root / "same", "switch", "--quiet", "--detach", "HEAD~1")
+    assert "another poetry.lock or Python" in holo("worktree", "add", ".", cwd=holo.root / "same").stderr
+    # One that git does not know is the user's, for the first checkout.
+    git(app, "rm", "--quiet", "--cached", ".python-version")
+    git(app, "commit", "--quiet", "--message=ignored")
+    assert "differs" not in holo("worktree", "add", "../without", cwd=app).stderr
+
+
 def test_another_branch_asks_for_another_environment(holo: Holo, app: Path) -> None:
     """What is there stays as it is, and the user learns that it is not what the branch asks for, and what to do."""
     for text in ("one", "three"):
@@ -207,7 +226,7 @@ def test_another_branch_asks_for_another_environment(holo: Holo, app: Path) -> N
     for _ in range(2):
         said = holo("worktree", "add", ".", cwd=feature).stderr
         way = f"run `uv sync` in {feature}, or remove it (`rm -r {feature}/.venv`) and run this again"
-        assert said == f"warning: .venv was made for another uv.lock than is there now: {way}\n"
+        assert said == f"warning: .venv was made for another uv.lock or Python than is asked for now: {way}\n"
     git(feature, "switch", "--quiet", "feature")
     assert holo("worktree", "add", ".", cwd=feature).stderr == ""
     # Whoever installs something after the switch has done that for the new branch.
