@@ -129,7 +129,7 @@ def _outdated(path: str, spaces: Spaces) -> Iterator[str]:
         blueprint = spaces.changed_blueprint(space)
         if blueprint is not None:
             yield (
-                f"{blueprint} has changed since space {space.name} was made of it: "
+                f"space {space.name} is not what {blueprint} asks for now: "
                 f"`holo init {space.name} --force` makes it anew, without what was changed in it"
             )
     yield from outdated.warnings(path, {os.path.relpath(place, real) for place in inside})

@@ -258,13 +258,13 @@ def test_another_branch_asks_for_another_space(holo: Holo, app: Path) -> None:
     holo("init", "own", "requirements.txt", "--to", ".venv", cwd=feature)
     git(feature, "switch", "--quiet", "--detach", "HEAD~1")
     said = holo("worktree", "add", ".", cwd=feature).stderr
-    assert f"{feature}/requirements.txt has changed since space own was made of it: `holo init own --force`" in said
+    assert f"space own is not what {feature}/requirements.txt asks for now: `holo init own --force`" in said
     holo("init", "own", "--force", cwd=feature)
-    assert "changed" not in holo("worktree", "add", ".", cwd=feature).stderr
+    assert "asks for now" not in holo("worktree", "add", ".", cwd=feature).stderr
     assert holo("run", "--", "python", "-c", "import cowsay", cwd=feature).stdout == ""
     # A blueprint that is gone says nothing.
     (feature / "requirements.txt").unlink()
-    assert "changed" not in holo("worktree", "add", ".", cwd=feature).stderr
+    assert "asks for now" not in holo("worktree", "add", ".", cwd=feature).stderr
 
 
 def test_code_that_git_ignores_is_not_in_the_other_worktree(holo: Holo, app: Path) -> None:
