@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from holo import digest as digests
 from holo import platform
 from holo.content import Hole, Piece, Section, write_sparse
-from holo.errors import HoloError, advice
+from holo.errors import HoloError, IntegrityError, advice
 from holo.files import refuse_second_name
 from holo.hololib.frames import inflate
 from holo.hololib.offer import BLOCK, Offer, whole
@@ -133,10 +133,14 @@ class PackSource:
             there = os.fstat(file).st_size
             if there > pack.size:
                 os.ftruncate(file, there := 0)
-            if there < pack.size and not self._remote.fetch(
-                pack_key(pack.digest), file, there, most=pack.size, fresh=fresh
-            ):
-                raise self._gone(pack)
+            try:
+                if there < pack.size and not self._remote.fetch(
+                    pack_key(pack.digest), file, there, most=pack.size, fresh=fresh
+                ):
+                    raise self._gone(pack)
+            except IntegrityError:  # it does not have its size
+                if fresh:
+                    raise
             if digests.of_file(file) == pack.digest:
                 return
             os.ftruncate(file, 0)
@@ -145,13 +149,20 @@ class PackSource:
     @contextmanager
     def _parts(self, pack: Pack, blobs: list[Blob], ranges: list[tuple[int, int]]) -> Iterator[int]:
         with platform.closing(unnamed_file(self._folder)) as file:
-            for start, stop in ranges:
-                if not self._remote.fetch(pack_key(pack.digest), file, start, stop, most=pack.size):
-                    raise self._gone(pack)
-            if not all(self._is_right(file, digest, size) for digest, size in blobs):
+            if not (self._fetch_ranges(pack, file, ranges) and all(self._is_right(file, *blob) for blob in blobs)):
                 os.ftruncate(file, 0)
                 self._fetch_whole(pack, file)
             yield file
+
+    def _fetch_ranges(self, pack: Pack, file: int, ranges: list[tuple[int, int]]) -> bool:
+        """``False`` if it does not have its size there."""
+        try:
+            for start, stop in ranges:
+                if not self._remote.fetch(pack_key(pack.digest), file, start, stop, most=pack.size):
+                    raise self._gone(pack)
+        except IntegrityError:
+            return False
+        return True
 
     def _is_right(self, file: int, digest: str, size: int) -> bool:
         slot = self._slots[digest]

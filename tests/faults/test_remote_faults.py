@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import ssl
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ from support import compare, trees
 from support.libraries import torn
 from support.machines import Make
 from support.remotes import Client, Place, Places, catalog_object, map_and_catalog
-from support.servers import Asked, Fault, FaultyProxy
+from support.servers import Asked, Fault, FaultyProxy, nginx_cache
 
 pytestmark = pytest.mark.torture
 
@@ -212,6 +214,29 @@ def test_refusal_is_told_at_once(world: World, proxy: FaultyProxy, machine: Make
     proxy.rule = lambda asked: Fault(status=status)
     assert str(status) in is_refused(client, 1)
     assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("has_most", [False, True], ids=["whole", "ranges"])
+def test_pack_that_a_cache_has_in_part_is_asked_of_the_origin(world: World, machine: Make, has_most: bool) -> None:
+    """As of a copy of a remote that was not done when somebody asked."""
+    assert world.place.server is not None
+    client = client_of(machine, world.place, has_most=has_most)
+    packs = {key: world.place.objects.read(key) for key in world.packs}
+    root = world.place.url.removeprefix(world.place.server.url)
+    with nginx_cache(world.place.server.url) as cache:
+        trust = ssl.create_default_context(cafile=str(cache.authority))
+        for key, content in packs.items():
+            world.place.objects.write(key, content[:1000])
+            with urllib.request.urlopen(f"{cache.url}{root}/{key}", context=trust) as answer:
+                assert len(answer.read()) == 1000
+            world.place.objects.write(key, content)
+        if not has_most:  # a pull that was killed has had more of them already
+            for key, content in packs.items():
+                trees.write(client.machine.library / "incoming" / Path(key).name, content[:2000])
+        client.place = world.place._replace(url=cache.url + root)
+        client.pull("all")
+    client.place = world.place
+    is_right(client, world)
 
 
 # -- pushing --------------------------------------------------------------------------------------------------------
