@@ -45,10 +45,10 @@ class World:
         done = self.client("remote", "gc", self.place.to, "--grace", grace, "--json", *options, code=code)
         return done.json() if code == 0 else done.stderr
 
-    def age(self, seconds: int = 2 * HOUR) -> None:
-        """What is known to be garbage has been so for longer."""
+    def age(self, seconds: int = 2 * HOUR, *, kind: str = "") -> None:
+        """What is known to be garbage, of that kind, has been so for longer."""
         known = self.garbage()
-        known["since"] = {key: when - seconds for key, when in known["since"].items()}
+        known["since"] = {key: when - seconds * key.startswith(kind) for key, when in known["since"].items()}
         self.place.objects.write("garbage", json.dumps(known).encode())
 
     def garbage(self) -> Any:
@@ -395,6 +395,14 @@ def as_newer(place: Place, key: str) -> None:
     place.objects.write(key, json.dumps({**json.loads(place.objects.read(key)), "version": 2}).encode())
 
 
+def catalog_as_newer(world: World, name: str) -> str:
+    """The same of a catalog, whose packs nobody knows then; its key."""
+    key = f"catalogs/{world.digests[name]}"
+    map_, document = map_and_catalog(world.place.objects.read(key))
+    world.place.objects.write(key, catalog_object({**map_, "version": 2}, document))
+    return key
+
+
 def a_newer_catalog(place: Place) -> str:
     """Write a catalog of a version that nobody has made yet; its key."""
     document = json.dumps({"version": 99, "prefix": "/opt/env", "everything": "else"}).encode()
@@ -409,9 +417,7 @@ def test_what_is_in_a_newer_form_is_told_as_such_and_stays(world: World) -> None
     world.push("other", "x")
     world.forget("other")
     world.gc()
-    catalog = f"catalogs/{world.digests['tool']}"
-    map_, document = map_and_catalog(world.place.objects.read(catalog))
-    world.place.objects.write(catalog, catalog_object({**map_, "version": 2}, document))
+    catalog = catalog_as_newer(world, "tool")
     as_newer(world.place, "names/app")
     as_newer(world.place, "garbage")
     keys = {"names/app", "garbage", catalog, a_newer_catalog(world.place)}
@@ -436,12 +442,8 @@ def test_packs_of_a_catalog_in_a_newer_form_stay(world: World) -> None:
     world.push("other", "x")
     world.forget("other")
     world.gc()
-    catalog = f"catalogs/{world.digests['other']}"
-    map_, document = map_and_catalog(world.place.objects.read(catalog))
-    world.place.objects.write(catalog, catalog_object({**map_, "version": 2}, document))
-    known = world.garbage()
-    known["since"] = {key: when - (2 * HOUR if key.startswith("packs/") else 0) for key, when in known["since"].items()}
-    world.place.objects.write("garbage", json.dumps(known).encode())
+    catalog_as_newer(world, "other")
+    world.age(kind="packs/")
     before = world.place.objects.sizes()
     assert "is of version 2" in world.gc(code=1)
     assert world.place.objects.sizes() == before
