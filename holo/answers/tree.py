@@ -82,10 +82,7 @@ def tree_of_space(home: Home, space: Space, catalog: Catalog, contents: Contents
 
     That takes one stat per file, and reads those which the last restore does not vouch for.
     """
-    with (
-        os_errors_as(f"cannot read the space {space.path}"),
-        platform.closing(open_directory(space.path)) as root,
-    ):
+    with os_errors_as(f"cannot read the space {space.path}"), platform.closing(open_directory(space.path)) as root:
         ref = CatalogRef(space.catalog, space.digest)
         proof = NO_PROOF
         if still_holds(space, catalog.digest, root):

@@ -16,22 +16,18 @@ from holo.errors import UsageError
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=output.be_verbose, help="Also say how it was done.")]
 Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", callback=output.be_quiet, help="Say nothing but warnings and errors."),
+    bool, typer.Option("--quiet", "-q", callback=output.be_quiet, help="Say nothing but warnings and errors.")
 ]
 Progress = Annotated[
     Form,
     typer.Option(
-        "--progress",
-        help="json: one JSON object a line on stderr (default: a bar, on a terminal).",
-        show_default=False,
+        "--progress", help="json: one JSON object a line on stderr (default: a bar, on a terminal).", show_default=False
     ),
 ]
 SpaceOption = Annotated[Optional[str], typer.Option("--space", metavar="NAME", help="The same as SPACE.")]
 _HERE = "the one you are in, else the nearest .venv or node_modules, else HOLO_SPACE, that of the blueprint, or user"
 SpaceToAsk = Annotated[
-    Optional[str],
-    typer.Argument(metavar="[SPACE]", help=f"Name of the space, or its beginning (default: {_HERE})."),
+    Optional[str], typer.Argument(metavar="[SPACE]", help=f"Name of the space, or its beginning (default: {_HERE}).")
 ]
 Sort = Annotated[Order, typer.Option("--sort", help="The oldest, the longest unused or the largest come first.")]
 Stale = Annotated[
@@ -43,8 +39,7 @@ SpaceToRestore = Annotated[
     typer.Argument(metavar="[SPACE]", help=f"Name of the space (default: the one at --to, else {_HERE})."),
 ]
 SpaceToRunIn = Annotated[
-    Optional[str],
-    typer.Option("--space", metavar="NAME", help=f"The same as SPACE before -- (default: {_HERE})."),
+    Optional[str], typer.Option("--space", metavar="NAME", help=f"The same as SPACE before -- (default: {_HERE}).")
 ]
 To = Annotated[Optional[str], typer.Option("--to", metavar="DIR", help="Directory of the space.")]
 StrategyName = Annotated[

@@ -36,13 +36,7 @@ class Form(enum.StrEnum):
 
 @contextmanager
 def progress(
-    command: str,
-    doing: str,
-    unit: str,
-    *,
-    form: Form,
-    quiet: bool,
-    requests: Callable[[], int] | None = None,
+    command: str, doing: str, unit: str, *, form: Form, quiet: bool, requests: Callable[[], int] | None = None
 ) -> Iterator[OnProgress | None]:
     """What a command is to call with what is done and what there is in all, in that unit; ``None`` if nobody looks.
 

@@ -75,12 +75,7 @@ def raw(text: str) -> None:
 
 
 def report(
-    found: Found,
-    show: Callable[[Found], None],
-    as_json: bool,
-    warnings: Iterable[str] = (),
-    *,
-    is_done: bool = True,
+    found: Found, show: Callable[[Found], None], as_json: bool, warnings: Iterable[str] = (), *, is_done: bool = True
 ) -> None:
     """What a command has done, after its warnings; with `-q`, only those. ``is_done``: see :func:`output.reporting`."""
     for warning in warnings:

@@ -394,16 +394,10 @@ class Blobs:
                 yield from ((folder, entry.name) for entry in entries)
 
     def damaged(self, digest: str, why: str) -> IntegrityError:
-        return IntegrityError(
-            f"blob {digest} in {self.path} is damaged: {why}",
-            _REPAIR,
-        )
+        return IntegrityError(f"blob {digest} in {self.path} is damaged: {why}", _REPAIR)
 
     def missing(self, digest: str) -> IntegrityError:
-        return IntegrityError(
-            f"blob {digest} is not in {self.path}",
-            _REPAIR,
-        )
+        return IntegrityError(f"blob {digest} is not in {self.path}", _REPAIR)
 
 
 def raw_name(digest: str) -> str:

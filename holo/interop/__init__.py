@@ -130,10 +130,7 @@ def _import(
         )
     names = [check_name(name or environment.name, "catalog") for environment in environments]
     warnings: list[str] = []
-    with (
-        unpacked(home, environments, keep_setid=keep_setid) as roots,
-        home.using_library(),
-    ):
+    with unpacked(home, environments, keep_setid=keep_setid) as roots, home.using_library():
         reports = [
             record(
                 home.library,

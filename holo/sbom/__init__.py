@@ -17,15 +17,7 @@ from holo.files import write_output
 from holo.hololib import CatalogRef
 from holo.sbom.document import document
 from holo.sbom.find import Found, Kind, find, folders_of
-from holo.sbom.packages import (
-    Locked,
-    NotUnderstood,
-    Package,
-    conda_package,
-    node_lock,
-    node_package,
-    python_package,
-)
+from holo.sbom.packages import Locked, NotUnderstood, Package, conda_package, node_lock, node_package, python_package
 from holo.streams import Unwritten
 
 _LARGEST: dict[Kind, int] = {"python": 4 << 20, "conda": 32 << 20, "node": 4 << 20, "lock": 32 << 20}

@@ -110,12 +110,7 @@ class Seen(NamedTuple):
 
 
 def scan(
-    roots: Sequence[Root],
-    which: Iterable[int],
-    workers: int,
-    *,
-    learn: bool = False,
-    known: Known | None = None,
+    roots: Sequence[Root], which: Iterable[int], workers: int, *, learn: bool = False, known: Known | None = None
 ) -> Iterator[Seen]:
     """Look at every file of some of the trees. Where one root lies in another, its files belong to it alone.
 
@@ -183,14 +178,7 @@ class _Visitor:
         disks = {volume.identity: volume for volume in self._volumes.values()}
         sums = {holder: Sum(*numbers) for holder, numbers in self._sums.items()}
         seen = Seen(
-            sums,
-            dict(self._places),
-            self._linked,
-            self._copies,
-            disks,
-            self._untold,
-            self._unread,
-            self._mounted,
+            sums, dict(self._places), self._linked, self._copies, disks, self._untold, self._unread, self._mounted
         )
         self._begin()
         return seen

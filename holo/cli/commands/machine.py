@@ -100,9 +100,7 @@ class Shell(enum.StrEnum):
 
 
 @command("completion", _GROUP, ['eval "$(holo completion bash)"', "holo completion fish | source"])
-def completion(
-    shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish|powershell", help="The shell.")],
-) -> None:
+def completion(shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish|powershell", help="The shell.")]) -> None:
     """Print the script by which a shell completes holo's words."""
     from holo.completion import script
 

@@ -27,9 +27,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 
 
 @command(
-    "push",
-    _GROUP,
-    ["holo push app s3://bucket/holo", "holo push app tools", "holo push app --sign ~/.ssh/id_ed25519"],
+    "push", _GROUP, ["holo push app s3://bucket/holo", "holo push app tools", "holo push app --sign ~/.ssh/id_ed25519"]
 )
 def push(
     references: Annotated[
@@ -63,9 +61,7 @@ def push(
 
 
 @command(
-    "pull",
-    _GROUP,
-    ["holo pull app https://cdn.example.com/holo", "holo pull app", "holo pull app --name app-next"],
+    "pull", _GROUP, ["holo pull app https://cdn.example.com/holo", "holo pull app", "holo pull app --name app-next"]
 )
 def pull(
     reference: Annotated[str, typer.Argument(metavar="REF", help="A name in the remote, or a whole digest.")],
