@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import sys
 import time
 from collections.abc import Callable
@@ -44,10 +43,10 @@ def make_sample(source: Directory) -> list[str]:
 def keeps_modes(directory: Directory) -> bool:
     """Whether a file has the mode that it is given, as blobs must."""
     with os_errors_as("cannot try out the modes of files"):
-        with platform.closing(platform.create_file(directory, "mode", 0o600)) as descriptor:
-            for mode in (0o600, 0o444):
+        for mode in (0o600, 0o444):
+            with platform.closing(platform.create_file(directory, f"mode-{mode:o}", mode)) as descriptor:
                 platform.set_file(descriptor, time.time_ns(), mode)
-                if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+                if not platform.shows_mode(descriptor, mode):
                     return False
         return True
 

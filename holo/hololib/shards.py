@@ -103,8 +103,8 @@ class Shards:
             platform.remove_xattrs(descriptor)
         platform.set_file(descriptor, mtime_ns, None if exact and self.is_exact else mode)
         if not self._keeps_modes:  # what seals a blob, and says whose word a record is
-            shown = stat.S_IMODE(os.fstat(descriptor).st_mode)
-            if shown != mode:
+            if not platform.shows_mode(descriptor, mode):
+                shown = stat.S_IMODE(os.fstat(descriptor).st_mode)
                 raise HoloError(
                     f"cannot use {self.path}: its filesystem shows the mode {shown:o} of a file that has {mode:o}",
                     KEEPS_NO_MODES,

@@ -85,6 +85,7 @@ __all__ = [
     "set_times",
     "set_xattr",
     "shared_bytes",
+    "shows_mode",
     "snapshot",
     "source_at",
     "status",

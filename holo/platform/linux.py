@@ -266,6 +266,11 @@ def set_file(descriptor: int, mtime_ns: int, mode: int | None = None) -> None:
     os.utime(descriptor, ns=(mtime_ns, mtime_ns))
 
 
+def shows_mode(descriptor: int, mode: int) -> bool:
+    """Whether an open file has the mode that it was given: not on FAT, for one."""
+    return stat.S_IMODE(os.fstat(descriptor).st_mode) == mode
+
+
 def free_space(path: str) -> int:
     """The bytes that this user may still write to the filesystem of ``path``."""
     status = os.statvfs(path)

@@ -247,6 +247,12 @@ def rename(source_directory: Directory, source_name: str, directory: Directory, 
     os.replace(os.path.join(source_directory, source_name), os.path.join(directory, name))
 
 
+def shows_mode(descriptor: int, mode: int) -> bool:
+    """Whether an open file has the mode that it was given. Windows knows only whether it may be written to."""
+    known = stat.S_IWRITE if sys.platform == "win32" else 0o7777
+    return not (os.fstat(descriptor).st_mode ^ mode) & known
+
+
 def free_space(path: str) -> int:
     """The bytes that this user may still write to the filesystem of ``path``."""
     from shutil import disk_usage
