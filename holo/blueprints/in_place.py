@@ -25,6 +25,9 @@ _NATIVE = (".so", ".pyd", ".dylib")
 
 _FOR_TOOLS = ("__pycache__", "node_modules")
 
+_SIGNS = ("pyvenv.cfg", "conda-meta", "CACHEDIR.TAG")
+"""What is in environments, and in caches, such as cargo's ``target``."""
+
 _STEPS = ("lib", "bdist.", "temp.", "__editable__.")
 """Begin the names of what setuptools makes in ``build`` on the way, and of the folder of links of a strict install,
 which holo makes in each checkout."""
@@ -77,6 +80,5 @@ def _is_for_tools(folder: str, name: str) -> bool:
         or name in _FOR_TOOLS
         or name.endswith(".egg-info")
         or (os.path.basename(folder) == "build" and name.startswith(_STEPS))
-        or os.path.lexists(os.path.join(path, "pyvenv.cfg"))
-        or os.path.lexists(os.path.join(path, "conda-meta"))
+        or any(os.path.lexists(os.path.join(path, sign)) for sign in _SIGNS)
     )

@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holo import streams
-from holo.blueprints import python, requirements
+from holo.blueprints import in_place, python, requirements
 from holo.blueprints.blueprint import Blueprint, named, nearest, recognise
 from holo.blueprints.builder import BuildOptions
 from holo.blueprints.canonical import key_of
 from holo.blueprints.inputs import Inputs, are_unchanged
 from holo.blueprints.log import Log
 from holo.errors import Conflict, HoloError, NotFound, UsageError
+from support import trees
 
 names = st.from_regex(r"[a-z][a-z0-9]{1,8}(-[a-z0-9]{1,4})?", fullmatch=True)
 versions = st.from_regex(r"(==|>=|~=)[1-9]\.[0-9]{1,2}", fullmatch=True)
@@ -625,3 +626,56 @@ def test_quiet_leaves_the_warnings_of_a_build(
     log.close()
     assert capfd.readouterr().err == "warning: bin/activate names the prefix\n"
     assert (tmp_path / "log").read_text() == "recording app\nwarning: bin/activate names the prefix\n"
+
+
+def test_what_tools_keep_in_a_project_is_not_made_by_a_build(tmp_path: Path) -> None:
+    """Else no other checkout could use the build."""
+    for name in ("src/app/__init__.py", "src/app/_c.so", "gone"):
+        trees.write(tmp_path / name, "")
+    before = in_place.sources([str(tmp_path)])
+    for name in (
+        *(
+            "app.egg-info/PKG-INFO",
+            "build/lib/app.py",
+            "build/temp.linux/c.o",
+            "build/__editable__.app/x",
+            "build/cp311/made",
+        ),
+        *(
+            "src/app/__pycache__/x.pyc",
+            ".cache/x",
+            ".swp",
+            "env/pyvenv.cfg",
+            "env/x",
+            "target/CACHEDIR.TAG",
+            "target/x.o",
+        ),
+        *("node_modules/x", "src/app/_version.py"),
+    ):
+        trees.write(tmp_path / name, "")
+    (tmp_path / "src/app/_c.so").unlink()
+    trees.write(tmp_path / "src/app/_c.so", "anew")
+    (tmp_path / "gone").unlink()
+    made = in_place.made(before, in_place.sources([str(tmp_path), str(tmp_path / "src")]))
+    names = [os.path.relpath(path, tmp_path) for path in made]
+    assert names == ["build/cp311/made", "src/app/_c.so", "src/app/_version.py"]
+
+
+@pytest.mark.parametrize(
+    ("record", "is_code"),
+    [
+        (
+            "app.pth,,\n__editable___app_finder.py,,\n__pycache__/x.pyc,,\n../../../bin/app,,\napp-1.dist-info/RECORD,,\n",
+            False,
+        ),
+        ("app.pth,,\napp/_c.so,,\n", True),
+        ("_c.cpython-311-x86_64-linux-gnu.so,,\n", True),
+        ("app/__init__.py,,\n", True),
+        ("\n", False),
+    ],
+)
+def test_code_of_a_project_in_an_environment(tmp_path: Path, record: str, is_code: bool) -> None:
+    site = tmp_path / "lib" / "python3.11" / "site-packages"
+    trees.write(site / "The_app-1.dist-info" / "RECORD", record)
+    trees.write(site / "other-1.dist-info" / "RECORD", "other/__init__.py,,\n")
+    assert in_place.copies_code(str(tmp_path), {"the-app"}) == is_code
