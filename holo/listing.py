@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from holo import digest as digests
 from holo.blueprints.memory import blueprint_of, blueprints_of
 from holo.glance import glance
-from holo.hololib import CatalogSummary
+from holo.hololib import CatalogRef, CatalogSummary
 from holo.hololib.golden import golden_trees
 from holo.holotree import ORIGIN, USED, Holotree
 from holo.kept import Kept, files_of, keep, recall
@@ -48,6 +48,8 @@ class SpaceDetails(NamedTuple):
     """the file that it was made from"""
     folder: str | None
     """the folder that it is for: that which it is in, unless it is in the holotree; else that of its blueprint"""
+    is_former: bool = False
+    """whether the name of its catalog means another catalog by now"""
 
     def to_json(self) -> dict[str, Any]:
         """What `holo list --json` shows."""
@@ -93,7 +95,12 @@ class CatalogDetails(NamedTuple):
 
 def spaces(home: Home) -> list[SpaceDetails]:
     """All spaces, by name. Of each of its directories a stat is taken."""
-    return _read(home, look=True)
+    found = _read(home, look=True)
+    catalogs = {CatalogRef(item.space.catalog, item.space.digest) for item in found}
+    former = {catalog for catalog in catalogs if home.library.catalogs.moved_on(catalog) is not None}
+    if not former:
+        return found
+    return [item._replace(is_former=(item.space.catalog, item.space.digest) in former) for item in found]
 
 
 def catalogs(home: Home, summaries: Sequence[CatalogSummary]) -> list[CatalogDetails]:

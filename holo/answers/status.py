@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from holo import history
@@ -12,6 +13,7 @@ from holo.answers.tree import Tree
 from holo.errors import NotFound
 from holo.glance import glance
 from holo.history import Event
+from holo.hololib import CatalogRef
 from holo.home import Home
 from holo.relocation.project import imports_elsewhere
 from holo.space import Space
@@ -39,7 +41,7 @@ class SpaceStatus(NamedTuple):
     unread: tuple[str, ...]
     """directories and files in the space that could not be read"""
     warnings: tuple[str, ...] = ()
-    """that it imports code from another checkout of its project"""
+    """that it imports code from another checkout of its project; that the name of its catalog means another by now"""
 
     def to_json(self) -> dict[str, Any]:
         """The document that `holo status --json` prints."""
@@ -96,7 +98,7 @@ def status_of(home: Home, space: Space) -> SpaceStatus:
     if status.state == "pristine" and not home.spaces.is_seen(space):
         [seen] = glance(home.library, [space])
         return status._replace(state=seen.state, reason=f"{_UNSEEN}: `holo run {space.name} -- holo status`")
-    status = status._replace(warnings=tuple(imports_elsewhere(space.path, space.project)))
+    status = status._replace(warnings=(*imports_elsewhere(space.path, space.project), *_moved_on(home, space)))
     if status.state != "pristine":
         return status._replace(reason=_UNMOUNTED if space.is_unmounted else _REASONS.get(status.state))
     try:
@@ -117,6 +119,16 @@ def _blueprint_of(home: Home, space: Space) -> str | None:
     from holo.blueprints.memory import blueprint_of
 
     return blueprint_of(home.spaces, space)
+
+
+def _moved_on(home: Home, space: Space) -> Iterator[str]:
+    now = home.library.catalogs.moved_on(CatalogRef(space.catalog, space.digest))
+    if now is not None:
+        yield (
+            f"{space.catalog} means another catalog by now, {now[:12]}: "
+            f"`holo init {space.name} {space.catalog} --force` turns the space into that, "
+            f"and `holo diff {space.digest[:12]} {space.catalog}` shows what differs"
+        )
 
 
 _UNSEEN = "only `holo run` and `holo shell` see what is in it"

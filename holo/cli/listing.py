@@ -53,7 +53,7 @@ def spaces(found: Sequence[SpaceDetails], order: Order, as_json: bool, spare: Sp
                 age(item.made, now),
                 age(item.used, now),
                 "-" if item.exclusive is None else render.size(item.exclusive),
-                _short(item.blueprint) if item.blueprint is not None else item.space.catalog or "-",
+                _origin(item),
                 _short(item.space.path),
             )
             for item in found
@@ -147,6 +147,13 @@ def age(moment: float | None, now: float) -> str:
 def _state(item: SpaceDetails) -> str:
     state = item.space.shown_state
     return "unfinished" if state == "restoring" else state
+
+
+def _origin(item: SpaceDetails) -> str:
+    """What a space was made of. A name that means another catalog by now does not tell."""
+    if item.blueprint is not None:
+        return _short(item.blueprint)
+    return f"{item.space.digest[:12]}, once {item.space.catalog}" if item.is_former else item.space.catalog or "-"
 
 
 @cache

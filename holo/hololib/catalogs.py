@@ -427,6 +427,13 @@ class Catalogs:
         """The names that mean a catalog, and damaged ones that still tell its digest."""
         return self.meanings().get(digest, [])
 
+    def moved_on(self, space: CatalogRef) -> str | None:
+        """The other catalog that the name means by now of the one that a space holds; ``None``, if it means that."""
+        with suppress(HoloError):  # a damaged name: `holo check` tells of it
+            known = self._read_name(space.name) if NAME.fullmatch(space.name) else None
+            return known.digest if known is not None and known.digest != space.digest else None
+        return None
+
     def meanings(self) -> dict[str, list[str]]:
         """The names in order, by the digests of the catalogs that they mean."""
         found: dict[str, list[str]] = {}

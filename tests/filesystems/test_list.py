@@ -209,6 +209,22 @@ def test_a_list_fits_eighty_columns_and_says_what_a_space_is_of(holo: Holo, spac
     assert holo("catalogs", "--json").json()["catalogs"][0]["blueprints"] == [str(project / "requirements.txt")]
 
 
+@local
+def test_a_space_of_a_former_catalog_is_not_taken_for_one_of_the_present(holo: Holo, space: Path) -> None:
+    old = entry(holo, "one")["digest"]
+    assert (holo("status", "one").stderr, "once" in holo("list").stdout) == ("", False)
+    (holo.root / "new").mkdir()
+    new = holo("record", holo.root / "new", "--name", "env", "--json").json()["digest"]
+    assert f"{old[:12]}, once env" in holo("list").stdout
+    assert entry(holo, "one")["catalog"] == "env"
+    said = holo("status", "one").stderr
+    assert f"warning: env means another catalog by now, {new[:12]}: `holo init one env --force` turns" in said
+    assert f"`holo diff {old[:12]} env` shows what differs" in said
+    holo("init", "one", "env", "--force")
+    assert holo("status", "one").stderr == ""
+    assert [line for line in holo("list").stdout.splitlines() if line.startswith("one ") and "once" in line] == []
+
+
 @pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
 def test_what_a_long_list_has_kept_is_believed_only_while_it_is_so(
     holo: Holo, space: Path, monkeypatch: pytest.MonkeyPatch
