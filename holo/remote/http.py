@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
 from holo.content import Section
-from holo.errors import HoloError, IntegrityError, UsageError
-from holo.remote.store import Absent, Interrupted, Item, Reply, read_only
+from holo.errors import HoloError, UsageError
+from holo.remote.store import PASSING, Absent, Interrupted, Item, Reply, read_only, too_short
 from holo.urls import of_one
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ _PATIENCE = (10, 60)
 """Seconds to wait for a connection, and for the next bytes."""
 
 _PIECE = 1 << 18
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses after which the same request may succeed: RFC 9110, section 15; RFC 6585, section 4."""
 
 _NUMBER = r"[0-9]{1,18}"  # a longer one is nonsense, and thousands of digits are an error of Python's
 _RANGE = re.compile(rf"bytes ({_NUMBER})-{_NUMBER}/({_NUMBER}|\*)")
@@ -141,8 +139,8 @@ class HttpStore:
         if status in (404, 410):
             raise Absent(key)
         if status == 416:
-            raise IntegrityError(f"{self.name}/{key} is shorter than it should be", "Whoever has it can push it again.")
-        if status in _PASSING:
+            raise too_short(self, key)
+        if status in PASSING:
             raise Interrupted(f"the server answered {status} {response.reason}", _pause(response), True)
         hint = "Put the name and the password for that host into ~/.netrc." if status in (401, 403) else None
         raise HoloError(f"{self.name} answered {status} {response.reason} for {key}", hint)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from holo import platform
 from holo.content import Section, write_all
 from holo.errors import HoloError, UsageError, beside_holo
-from holo.remote.store import Absent, Interrupted, Item, Reply
+from holo.remote.store import PASSING, Absent, Interrupted, Item, Reply, too_short
 from holo.transport.bundle import unnamed_file
 from holo.urls import of_one
 from holo.workers import pool
@@ -42,9 +42,30 @@ _METADATA = "169.254.169.254"
 """Where machines of a cloud ask for their credentials: the last place that is looked at."""
 
 _CREDENTIALS = "Give credentials that are allowed to, in the environment (docs/remotes.md says how)."
-_REFUSED = re.compile(r"status code: 40[13]\b")
-"""In what obstore says of a listing that is refused, of which it has no error of its own."""
+_STATUS = re.compile(r"status code: (([1-5][0-9]{2})(?: [A-Z][A-Za-z]*)*)")
+_CODE = re.compile("<Code>([A-Za-z]+)</Code>")
+_MESSAGE = re.compile("<Message>([^<]+)</Message>")
+"""What the answer of a server is, in what obstore says: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html"""
 
+_OF_CREDENTIALS = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired"})
+"""Codes that come with 400."""
+
+_PASSING = frozenset(
+    {"RequestTimeout", "IncompleteBody", "BadDigest", "ConditionalRequestConflict", "OperationAborted"}
+)
+"""Codes that come with 400 or 409, after which the same request may succeed. The last two: another one writes or
+removes the same object at this moment, which does not say that it is there."""
+
+_NO_REGION = "redirect without LOCATION"
+"""In what obstore says of a server that has the bucket in another region."""
+
+_DENIED = "code: AccessDenied"
+"""In what obstore says of one of many objects that may not be removed."""
+
+_UNUSABLE = re.compile("Generic (?:URL|Config) error: ")
+_ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", *_ENDPOINTS)
+"""Those whose values obstore puts into requests as they are."""
 _NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist|list request: .*status code: 404")
 _NO_KEY = re.compile("Missing [A-Z]")
 _NO_TLS = "builder error"
@@ -85,7 +106,7 @@ class ObjectStore:
     @contextmanager
     def get(self, key: str, start: int = 0, stop: int | None = None, *, fresh: bool = False) -> Iterator[Reply]:
         if pool.is_worker() or not pool.may_fork():
-            with self._errors(key):
+            with self._errors(key, reading=True):
                 yield self._ask(key, start, stop)
         else:
             with platform.closing(unnamed_file()) as file:
@@ -94,7 +115,7 @@ class ObjectStore:
 
     def _read(self, key: str, start: int, stop: int | None, target: int) -> tuple[Reply, int]:
         """An answer whose bytes are in a file, since they may be more than memory, and how many they are."""
-        with self._errors(key):
+        with self._errors(key, reading=True):
             reply = self._ask(key, start, stop)
             length = 0
             for piece in reply.chunks:
@@ -121,7 +142,7 @@ class ObjectStore:
 
         def ask() -> int | None:
             try:
-                with self._errors(key):
+                with self._errors(key, reading=True):
                     return obstore.head(self._own(), key)["size"]
             except Absent:
                 return None
@@ -140,7 +161,9 @@ class ObjectStore:
                 data = b"".join(content.pieces())
                 try:
                     obstore.put(self._own(), key, data, mode="overwrite" if anyway else "create", use_multipart=False)
-                except (AlreadyExistsError, PreconditionError):
+                except (AlreadyExistsError, PreconditionError) as error:
+                    if anyway or _code(error) in _PASSING:
+                        raise
                     return False
                 except NotSupportedError:
                     obstore.put(self._own(), key, data, use_multipart=False)
@@ -161,7 +184,10 @@ class ObjectStore:
             with self._errors(key):
                 try:
                     obstore.put(self._own(), key, content, mode=mode, use_multipart=False)
-                except (AlreadyExistsError, PreconditionError):
+                except (AlreadyExistsError, PreconditionError) as error:
+                    self._refuse_missing(error)
+                    if _code(error) in _PASSING:
+                        raise
                     return False
                 return True
 
@@ -209,7 +235,13 @@ class ObjectStore:
 
         if self._store is None or self._process != os.getpid():
             retry: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=60)}
-            self._store = from_url(self._url, retry_config=retry, **_profile(self._url))
+            profile = _profile(self._url)
+            if self._url.startswith("s3://"):
+                _refuse_slips(profile)
+            try:
+                self._store = from_url(self._url, retry_config=retry, **profile)
+            except ValueError as error:
+                raise UsageError(f"{self.name} is no URL of a bucket: {error}") from None
             self._process = os.getpid()
         return self._store
 
@@ -219,19 +251,16 @@ class ObjectStore:
                 yield bytes(piece)
 
     @contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
+    def _errors(self, key: str, *, reading: bool = False) -> Iterator[None]:
         from obstore import exceptions
 
         try:
             yield
         except FileNotFoundError as error:
             self._refuse_missing(error)
+            if not reading:  # an object that is to be made cannot be missing
+                raise self._no_bucket() from None
             raise Absent(key) from None
-        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            raise HoloError(
-                f"{self.name} refuses {key}: {_short(error)}",
-                _CREDENTIALS,
-            ) from None
         except (
             exceptions.InvalidPathError,
             exceptions.NotSupportedError,
@@ -250,22 +279,69 @@ class ObjectStore:
                     f"{self.name}: the server is not asked over http://, which anybody on the way can read and change",
                     "Name it with https:// in AWS_ENDPOINT_URL, or allow the other with AWS_ALLOW_HTTP=true.",
                 ) from None
+            if (wrong := _UNUSABLE.match(str(error))) is not None:
+                raise UsageError(f"{self.name} cannot be used: {_short(error).removeprefix(wrong[0])}") from None
+            if _DENIED in str(error):
+                raise HoloError(f"{self.name} refuses to remove {key}", _CREDENTIALS) from None
+            if _NO_REGION in str(error):
+                raise HoloError(
+                    f"{self.name} is in another region than it was looked for in", "Name its own in AWS_REGION."
+                ) from None
             self._refuse_missing(error)
-            if (refused := _REFUSED.search(str(error))) is not None:
-                raise HoloError(f"{self.name} refuses {key}: {refused[0]}", _CREDENTIALS) from None
+            if (status := _STATUS.search(str(error))) is not None:
+                raise self._judged(key, status, error) from None
             raise Interrupted(_short(error)) from None
+
+    def _judged(self, key: str, status: re.Match[str], error: BaseException) -> Exception:
+        """The error for an answer with that status."""
+        name, message = _code(error), _MESSAGE.search(str(error))
+        said = ", ".join(filter(None, (status[1], name)))
+        if message is not None:
+            said += f": {_SECRETS.sub('', message[1])[:200]}"
+        number = int(status[2])
+        if number in (401, 403) or name in _OF_CREDENTIALS:
+            return HoloError(f"{self.name} refuses {key}: {said}", _CREDENTIALS)
+        if number in PASSING or name in _PASSING:
+            return Interrupted(f"the server answered {said}", has_answered=True)
+        if number == 416:
+            return too_short(self, key)
+        return HoloError(f"{self.name} answered {said} for {key}")
 
     def _refuse_missing(self, error: BaseException) -> None:
         """A bucket that is not there must not look like a remote without anything in it."""
         if _NO_BUCKET.search(str(error)) is not None:
-            raise HoloError(
-                f"there is no bucket for {self.name}", "Make it first, or look at its name and at AWS_ENDPOINT_URL."
-            ) from None
+            raise self._no_bucket() from None
+
+    def _no_bucket(self) -> HoloError:
+        return HoloError(
+            f"there is no bucket for {self.name}", "Make it first, or look at its name and at AWS_ENDPOINT_URL."
+        )
+
+
+def _code(error: BaseException) -> str:
+    """What a server of S3 calls an error."""
+    found = _CODE.search(str(error))
+    return found[1] if found is not None else ""
 
 
 def _short(error: BaseException) -> str:
     """The first line of a message, without what may be a secret in its URLs."""
     return _SECRETS.sub("", str(error).partition("\n")[0])[:300]
+
+
+def _refuse_slips(profile: Mapping[str, str]) -> None:
+    """Raise :class:`UsageError` for settings with which obstore does not fail, but panics."""
+    for name in _VARIABLES:
+        if not os.environ.get(name, "").isprintable():
+            raise UsageError(f"{name} has a line end in it, or another character that is not shown", "Set it without.")
+    endpoints = {name: os.environ[name] for name in _ENDPOINTS if name in os.environ}
+    if "endpoint" in profile:
+        endpoints["endpoint_url in the profile"] = profile["endpoint"]
+    for name, value in endpoints.items():
+        if re.fullmatch(r"https?://[^/\s]\S*", value) is None:
+            raise UsageError(
+                f"{name} is no URL: {of_one(value)!r}", "Write https://HOST, or leave it out for Amazon's S3."
+            )
 
 
 def _profile(url: str) -> dict[str, Any]:

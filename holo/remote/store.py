@@ -7,10 +7,14 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from holo.content import Section
-from holo.errors import HoloError, UsageError
+from holo.errors import HoloError, IntegrityError, UsageError
 
 DRAFTS = ".drafts/"
 """Beginning of the keys of what was never finished, where a store writes in more than one step."""
+
+
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses after which the same request may succeed: RFC 9110, section 15; RFC 6585, section 4."""
 
 
 class Absent(Exception):
@@ -90,6 +94,11 @@ class Store(Protocol):
 
     def remove(self, keys: Sequence[str]) -> None:
         """Remove objects, those that are there."""
+
+
+def too_short(store: Store, key: str) -> HoloError:
+    """The error for an object that ends before what was asked of it begins."""
+    return IntegrityError(f"{store.name}/{key} is shorter than it should be", "Whoever has it can push it again.")
 
 
 def read_only(store: Store) -> HoloError:

@@ -239,6 +239,95 @@ def test_pack_that_a_cache_has_in_part_is_asked_of_the_origin(world: World, mach
     is_right(client, world)
 
 
+# -- what a bucket answers ------------------------------------------------------------------------------------------
+
+
+def of_s3(code: str) -> str:
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>Why it is so.</Message></Error>'
+
+
+FINAL = [
+    (400, of_s3("ExpiredToken"), "refuses names/app: 400 Bad Request, ExpiredToken: Why it is so.", "credentials"),
+    (400, of_s3("AuthorizationHeaderMalformed"), "answered 400 Bad Request, AuthorizationHeaderMalformed: Why", ""),
+    (403, of_s3("AccessDenied"), "refuses names/app: 403 Forbidden, AccessDenied: Why it is so.", "credentials"),
+    (405, "", "answered 405 Method Not Allowed for names/app", ""),
+    (501, "", "answered 501 Not Implemented for names/app", ""),
+]
+
+
+@pytest.mark.parametrize("world", ["moto"], indirect=True)
+def test_what_no_second_try_mends_is_told_at_once(world: World, proxy: FaultyProxy, machine: Make) -> None:
+    client = Client(machine("local"), behind(world, proxy))
+    client.machine.record(trees.small(client.machine.root / "tree"), "app")
+    for method in ("GET", "PUT"):
+        for status, text, what, hint in FINAL:
+            proxy.clear()
+            proxy.add(Fault(status=status, text=text), method=method, path="/names/", times=99)
+            before = proxy.asked
+            said = client("push", "app", client.place.to, code=1).stderr
+            assert what in said, said
+            assert hint in said
+            assert "run the command again" not in said
+            assert proxy.asked - before < 10, "it was tried again"
+
+
+@pytest.mark.parametrize("world", ["moto"], indirect=True)
+def test_server_that_is_busy_is_asked_ten_times_also_at_first(world: World, proxy: FaultyProxy, machine: Make) -> None:
+    """A fleet that starts at once is refused by the store until that has adapted."""
+    client = client_of(machine, behind(world, proxy), has_most=False)
+    for status, text in ((503, of_s3("SlowDown")), (400, of_s3("RequestTimeout"))):
+        proxy.add(Fault(status=status, text=text), path="/names/", times=4 * 6 if status == 503 else 6)
+        client.pull("all")
+    is_right(client, world)
+
+
+@pytest.mark.parametrize("world", ["moto"], indirect=True)
+def test_push_believes_no_refusal_to_create_for_a_conflict(world: World, proxy: FaultyProxy, machine: Make) -> None:
+    """Another one removed the object at that moment: that does not mean that it is there."""
+    client = Client(machine("local"), behind(world, proxy))
+    client.machine.record(trees.small(client.machine.root / "tree"), "app")
+    for kind in ("packs", "catalogs", "names"):
+        proxy.add(Fault(status=409, text=of_s3("ConditionalRequestConflict")), method="PUT", path=f"/{kind}/")
+    client.push("app")
+    assert client.place.problems() == []
+    assert "app" in client.place.names()
+
+
+@pytest.mark.parametrize("world", ["moto"], indirect=True)
+def test_server_that_takes_no_objects_has_no_bucket(world: World, proxy: FaultyProxy, machine: Make) -> None:
+    """Any web server, say, which answers 404."""
+    client = Client(machine("local"), behind(world, proxy))
+    client.machine.record(trees.small(client.machine.root / "tree"), "app")
+    for kind in ("packs", "catalogs", "names"):
+        proxy.rule = lambda asked, kind=kind: (
+            Fault(status=404) if asked.method == "PUT" and kind in asked.path else None
+        )
+        assert "there is no bucket for " in client("push", "app", client.place.to, code=1).stderr
+
+
+@pytest.mark.parametrize("world", ["moto"], indirect=True)
+def test_who_may_not_remove_is_told_so_at_once(world: World, proxy: FaultyProxy, machine: Make) -> None:
+    """S3 answers 200, and what went wrong for each object."""
+    client = Client(machine("local"), behind(world, proxy))
+    damaged = f"catalogs/{world.digests['all']}"
+    world.place.objects.write(damaged, b"x")
+    key = f"{world.place.to.rpartition('/')[2]}/{damaged}"
+    refused = f"<Error><Key>{key}</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+    proxy.add(Fault(status=200, text=f"<DeleteResult>{refused}</DeleteResult>"), method="POST", times=99)
+    said = client("remote", "check", client.place.to, "--repair", code=1).stderr
+    assert "refuses to remove objects" in said
+    assert "credentials" in said
+    assert sum(request.method == "POST" for request in proxy.requests) == 1
+
+
+@pytest.mark.parametrize("world", ["moto"], indirect=True)
+def test_bucket_in_another_region_is_told_so_at_once(world: World, proxy: FaultyProxy, machine: Make) -> None:
+    client = Client(machine("local"), behind(world, proxy))
+    proxy.rule = lambda asked: Fault(status=301, text=of_s3("PermanentRedirect"))
+    assert "AWS_REGION" in is_refused(client, 1)
+    assert len(proxy.requests) == 1
+
+
 # -- pushing --------------------------------------------------------------------------------------------------------
 
 

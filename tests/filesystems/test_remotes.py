@@ -310,6 +310,27 @@ def test_what_is_wrong_with_a_bucket_is_told_at_once(kind: str, machine: Make, p
             assert "run the command again" not in said
 
 
+def test_slip_in_what_names_a_bucket_is_told(machine: Make, places: Places) -> None:
+    """The library underneath panics of most of these, which is not for a user to read."""
+    place = places.new("moto")
+    client = Client(machine("local"), place)
+    client.machine.record(trees.small(client.machine.root / "tree"), "app")
+    for name, value, what in (
+        ("AWS_ENDPOINT_URL", "127.0.0.1:9000", "AWS_ENDPOINT_URL is no URL: '127.0.0.1:9000'"),
+        ("AWS_ENDPOINT_URL", "https://", "AWS_ENDPOINT_URL is no URL: 'https://'"),
+        ("AWS_ENDPOINT_URL", "", "AWS_ENDPOINT_URL is no URL: ''"),
+        ("AWS_ACCESS_KEY_ID", "key\n", "AWS_ACCESS_KEY_ID has a line end in it"),
+        ("AWS_SESSION_TOKEN", "to\nken", "AWS_SESSION_TOKEN has a line end in it"),
+        ("AWS_REGION", "eu-central-1\n", "AWS_REGION has a line end in it"),
+        ("AWS_ALLOW_HTTP", "perhaps", 'cannot be used: failed to parse "perhaps" as boolean'),
+    ):
+        done = client("push", "app", place.to, code=2, **{name: value})
+        assert done.stderr.count("\n") <= 2, done.stderr
+        assert what in done.stderr
+    for url in ("s3://a b/x", "s3://holo/x//y"):
+        assert f"error: {url} " in client("push", "app", url, code=2).stderr
+
+
 # -- init, restore and run ------------------------------------------------------------------------------------------
 
 

@@ -50,6 +50,8 @@ class Fault(NamedTuple):
     """answer that, and do not ask the upstream"""
     retry_after: str = ""
     """with that header"""
+    text: str = ""
+    """and that body"""
     redirect: str = ""
     """answer 302 (or ``status``) with this address and the path that was asked for"""
     whole: bool = False
@@ -235,7 +237,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault.redirect:
             self._say(fault.status or 302, [("Location", fault.redirect.rstrip("/") + self.path)])
         elif fault.status:
-            self._say(fault.status, [("Retry-After", fault.retry_after)] if fault.retry_after else [])
+            self._say(fault.status, [("Retry-After", fault.retry_after)] if fault.retry_after else [], fault.text)
         else:
             self._forward(fault, body)
 
@@ -307,9 +309,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if fault.rate:
                 self._wait(len(piece) / fault.rate)
 
-    def _say(self, status: int, headers: list[tuple[str, str]] | None = None) -> None:
+    def _say(self, status: int, headers: list[tuple[str, str]] | None = None, said: str = "") -> None:
         """An answer of our own."""
-        text = f"{status} by the proxy\n".encode()
+        text = said.encode() or f"{status} by the proxy\n".encode()
         self._begin(status, [*(headers or []), ("Content-Type", "text/plain"), ("Content-Length", str(len(text)))])
         if self.command != "HEAD":
             self._send(text)
