@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _PATIENCE = (10, 60)
 """Seconds to wait for a connection, and for the next bytes."""
 
+_PROXY = "HTTPS_PROXY or ALL_PROXY names it, as http://HOST:PORT; NO_PROXY says to which hosts none is used."
 _PIECE = 1 << 18
 
 _NUMBER = r"[0-9]{1,18}"  # a longer one is nonsense, and thousands of digits are an error of Python's
@@ -54,7 +55,7 @@ class HttpStore:
             )
         if not parts.hostname:
             raise UsageError(f"{of_one(url)} names no host", "Write https://HOST/PATH.")
-        if parts.query or parts.fragment:
+        if parts.query:
             raise UsageError(f"{self.name}: a remote has no query", "Give credentials in ~/.netrc.")
         self._url = url.rstrip("/")
         self._is_verified = is_verified
@@ -120,7 +121,16 @@ class HttpStore:
                 f"cannot trust {self.name}: {_inmost(error)}",
                 "REQUESTS_CA_BUNDLE names a file with the certificates of your own authority.",
             ) from None
+        except requests.exceptions.ProxyError as error:
+            raise Interrupted(f"the proxy on the way: {_inmost(error)}") from None
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+            if isinstance(error, requests.exceptions.InvalidProxyURL) or str(error).startswith("Proxy URL"):
+                raise UsageError(f"the proxy on the way to {self.name} has no URL that can be used", _PROXY) from None
+            if "SOCKS" in str(error):
+                raise UsageError(
+                    f"the proxy on the way to {self.name} speaks SOCKS, for which a package is missing",
+                    "`pip install pysocks` beside holo.",
+                ) from None
             # What it says of the URL may have the password in it.
             raise UsageError(f"{self.name} is no URL that can be asked ({type(error).__name__})") from None
         except requests.exceptions.RequestException as error:

@@ -88,7 +88,7 @@ class ObjectStore:
         parts = urlsplit(url)
         if not parts.netloc:
             raise UsageError(f"{of_one(url)} names no bucket", f"Write {parts.scheme}://BUCKET/PATH.")
-        if parts.query or parts.fragment:
+        if parts.query:
             raise UsageError(
                 f"{of_one(url)}: a remote has no query",
                 "Give a region, an endpoint and credentials in the environment (docs/remotes.md says how).",

@@ -23,6 +23,8 @@ def connect(url: str, *, is_verified: bool) -> Store:
         from holo.remote.folder import FolderStore
 
         return FolderStore(_folder(url))
+    if parts.fragment:
+        raise UsageError(f"{of_one(url)}: what comes behind # is no part of an address", "Write %23 for a #.")
     if scheme in ("https", "http"):
         from holo.remote.http import HttpStore
 

@@ -310,6 +310,34 @@ def test_what_is_wrong_with_a_bucket_is_told_at_once(kind: str, machine: Make, p
             assert "run the command again" not in said
 
 
+def test_what_is_wrong_with_a_proxy_is_not_said_of_the_remote(machine: Make, places: Places) -> None:
+    place = places.new("https")
+    client = Client(machine("local"), place)
+    client.machine.tune = {**client.machine.tune, "holo.remote.remote._FIRST_ATTEMPTS": 1}
+    client.machine.record(trees.small(client.machine.root / "tree"), "app")
+    client.push("app")
+    nobody = {"NO_PROXY": "", "no_proxy": "", "https_proxy": ""}
+    for proxy, code, what in (
+        ("http://name:secret@127.0.0.1:1", 1, f"cannot reach {place.url}: the proxy on the way: Connection refused"),
+        ("http://", 2, "has no URL that can be used"),
+        ("ftp://127.0.0.1", 2, "has no URL that can be used"),
+        ("socks5://127.0.0.1:1", 2, "speaks SOCKS"),
+    ):
+        said = client(
+            "pull", "app", place.url, code=code, **{**nobody, "HTTPS_PROXY": proxy, "https_proxy": proxy}
+        ).stderr
+        assert what in said
+        assert "secret" not in said
+        assert (code == 1) or "proxy" in said
+
+
+@pytest.mark.parametrize("url", ["https://host/a#b", "s3://bucket/a#b", "gs://bucket/a#b"])
+def test_number_sign_in_a_url_is_told(url: str, machine: Make) -> None:
+    said = machine("local")("remote", "list", url, code=2).stderr
+    assert f"{url}: what comes behind # is no part of an address" in said
+    assert "%23" in said
+
+
 def test_slip_in_what_names_a_bucket_is_told(machine: Make, places: Places) -> None:
     """The library underneath panics of most of these, which is not for a user to read."""
     place = places.new("moto")
