@@ -762,6 +762,8 @@ class Hololib:
                 raise UsageError(f"{reference} is no bundle", hint)
             raise NotFound(f"there is no bundle at {reference}", hint)
         catalogs.resolve(reference, begun=True)  # what does not exist is told before a lock is made
+        if catalogs.is_catalog(reference):
+            selection.catalog_taken(self.home, reference)
         with self._using_library():
             catalog = catalogs.resolve(reference, begun=True)
             return verify_catalog(self.home.library, catalog, signers, self.home.workers, on_progress)

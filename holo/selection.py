@@ -384,11 +384,18 @@ def say_space_is_taken(home: Home, name: str) -> None:
         home.on_wait(f"taking space {name!r}, not the catalog of that name: that is {digest[:12]}")
 
 
+def catalog_taken(home: Home, word: str) -> CatalogRef:
+    """The catalog of that name or digest. Says that it is meant, if something in the current folder is called so."""
+    catalog = home.library.catalogs.resolve(word)
+    if os.path.exists(word):
+        home.on_wait(f"taking catalog {catalog.name!r}, not what is called {word!r} here: that is ./{word}")
+    return catalog
+
+
 def say_what_is_taken(home: Home, source: str | None, known: Space | None) -> None:
     """Say which catalog a space will be of, if it was not named, or if something else could be meant."""
     if source is None and known is None:
         only = _only(home, None).name
         home.on_wait(f"there is no blueprint here: taking {only!r}, the only catalog of {home.library.path}")
-    elif source and os.sep not in source and os.path.exists(source) and home.library.catalogs.is_catalog(source):
-        name = home.library.catalogs.resolve(source).name
-        home.on_wait(f"taking catalog {name!r}, not what is called {source!r} here: that is ./{source}")
+    elif source and os.sep not in source and home.library.catalogs.is_catalog(source):
+        catalog_taken(home, source)

@@ -11,7 +11,7 @@ from holo.answers.tree import Tree, tree_of_space
 from holo.errors import NotFound
 from holo.hololib import CatalogRef
 from holo.home import Home
-from holo.selection import abbreviated, say_space_is_taken
+from holo.selection import abbreviated, catalog_taken, say_space_is_taken
 from holo.space import Space
 from holo.walk import absolute
 
@@ -29,7 +29,7 @@ def meant(home: Home, reference: str) -> Space | CatalogRef | Bundle:
             say_space_is_taken(home, reference)
             return home.spaces.get(reference)
         if home.library.catalogs.is_catalog(reference):
-            return home.library.catalogs.resolve(reference)
+            return catalog_taken(home, reference)
     from holo.transport.bundle import is_bundle
 
     if is_bundle(reference):
@@ -48,7 +48,7 @@ def meant_as_recorded(home: Home, reference: str) -> Space | CatalogRef | Bundle
         return meant(home, reference)
     if reference in spaces.names():
         home.on_wait(f"taking catalog {reference!r}, not the space at {spaces.get(reference).path}")
-    return catalogs.resolve(reference)
+    return catalog_taken(home, reference)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from holo.hololib.golden import golden_trees
 from holo.hololib.inventory import needs
 from holo.hololib.layout import blob_digest, link_form
 from holo.platform.blocks import Volume
-from holo.selection import abbreviated, say_space_is_taken
+from holo.selection import abbreviated, catalog_taken, say_space_is_taken
 from holo.usage.account import Holders
 from holo.usage.scan import Root
 from holo.walk import absolute, upwards
@@ -130,7 +130,7 @@ class Subjects:
                     self._named.append((os.path.realpath(self._place(space)), what))
                     return
             if self._home.library.catalogs.is_catalog(what):
-                name, digest = self._home.library.catalogs.resolve(what)
+                name, digest = catalog_taken(self._home, what)
                 self._named.append((digest, name))
                 return
         path = absolute(what)

@@ -264,7 +264,10 @@ def test_a_word_that_means_two_things_is_said(holo: Holo, recorded: Any, length:
     assert holo("init", "--space", "one", word).stderr == ""
     (holo.root / word).mkdir()
     both = holo("init", "--space", "one", word).stderr
-    assert f"taking catalog 'env', not what is called {word!r} here: that is ./{word}" in both
+    taken = f"taking catalog 'env', not what is called {word!r} here: that is ./{word}\n"
+    assert taken in both
+    for command in (("du", word), ("ls", word), ("sbom", word), ("diff", word, "one"), ("verify", word)):
+        assert taken in holo(*command).stderr
     (holo.root / "new").mkdir()
     assert holo("init", "--space", "two", "new").stderr == "", "there was no catalog of that name"
 
