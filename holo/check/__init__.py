@@ -560,6 +560,7 @@ class _Check:
         self._note("space", space.path, what, [space.digest]).spaces = [space.name]
 
     def _compare_space(self, space: Space, catalog: Catalog, contents: Contents) -> None:
+        self._report.compared.append(space.name)
         for path, what in space_differences(contents, space, catalog, self._workers):
             problem = self._note("space", os.path.join(space.path, path) if path else space.path, what)
             problem.catalogs, problem.spaces = [space.catalog], [space.name]

@@ -39,6 +39,8 @@ class CheckReport:
     links: int = 0
     golden: int = 0
     spaces: int = 0
+    compared: list[str] = field(default_factory=list)
+    """names of spaces of which every file was read"""
     garbage_files: int = 0
     """files that no catalog needs; they do no harm"""
     garbage_bytes: int = 0

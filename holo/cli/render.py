@@ -501,9 +501,10 @@ def checked(report: CheckReport, *, is_repair: bool) -> None:
             _print_problem(problem)
         if len(problems) > _MOST_ALIKE:
             print(f"... {len(problems) - _ALIKE_SHOWN:,} more like the last {alike[0]} (--json shows all)")
+    compared = f", and all of {' and '.join(report.compared)}," if report.compared else ""
     print(
         f"read {count(report.catalogs, 'catalog')}, {count(report.blobs, 'blob')}, {count(report.links, 'link form')}, "
-        f"{count(report.golden, 'prepared tree')} and what is known of {count(report.spaces, 'space')} "
+        f"{count(report.golden, 'prepared tree')} and what is known of {count(report.spaces, 'space')}{compared} "
         f"in {report.seconds:.2f} s"
     )
     if report.garbage_files:

@@ -665,7 +665,8 @@ def test_a_space_is_compared_with_its_catalog(used: UsedLibrary) -> None:
     assert not report.is_sound, "a repair does not change spaces"
     used.holo("check", "--space", "one", code=3)
     used.holo("restore", "--space", "one", "--verify")
-    used.holo("check", "--space", "one")
+    assert " spaces, and all of one and two, in " in used.holo("check", "--space", "one", "--space", "two").stdout
+    assert " spaces in " in used.holo("check", cwd=used.holo.root).stdout, "none was compared"
 
 
 @local
