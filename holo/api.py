@@ -1135,7 +1135,7 @@ class Hololib:
                 raise Conflict(
                     f"space {known.name!r} holds catalog {known.catalog} ({known.digest[:12]}), "
                     f"not {name} ({digest[:12]})",
-                    "--force turns it into the other one. Or choose another name with --space.",
+                    "--force turns it into the other one; what was changed in it is lost then. Or choose another name.",
                 )
 
         with self._using_library():

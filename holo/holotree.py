@@ -86,7 +86,7 @@ def _is_other_checkout(one: str, other: str) -> bool:
 def _anothers(name: str, path: str) -> OthersSpace:
     return OthersSpace(
         f"space {name!r} is another user's, or others can change what is known about it: {path}",
-        "Choose another name with --space. If it is yours, let nobody else write to that file.",
+        "Choose another name. If it is yours, let nobody else write to that file.",
     )
 
 

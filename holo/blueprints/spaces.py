@@ -104,5 +104,5 @@ def _holds_another(space: Space, blueprint: Blueprint, *, is_from_it: bool) -> C
         )
     return Conflict(
         f"space {space.name!r} holds catalog {space.catalog!r}, which is not what {blueprint.path} says",
-        f"{way_out} Or choose another name with --space.",
+        f"{way_out} Or choose another name.",
     )

@@ -226,7 +226,7 @@ def _make_mount_point(path: str) -> None:
             f"cannot make {path}: {error.strerror}", hints(advice(error), "The environment is to appear there.")
         ) from error
     if not is_ours(status):  # who could move it away with the mount, and put something else there
-        raise Conflict(f"{path} is another user's", "Choose another name with --space, or let its owner remove it.")
+        raise Conflict(f"{path} is another user's", "Choose another name, or let its owner remove it.")
 
 
 # -- where that is not possible -------------------------------------------------------------------------------------
