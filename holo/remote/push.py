@@ -154,7 +154,8 @@ def _push(
     if not dry_run:
         if signature is not None:
             _put(remote, signature_key(digest), signature, None)
-        _publish_names(remote, item, key, [version for _, version in found])
+        if not is_meant:  # else it may be signed, which is not to be lost
+            _publish_names(remote, item, key, [version for _, version in found])
     return done
 
 

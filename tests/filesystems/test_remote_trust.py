@@ -186,6 +186,15 @@ def test_what_is_signed_as_demanded_is_taken(machine: Make, places: Places, keys
     assert [(row["name"], row["digest"], row["signed"]) for row in rows] == [("app", world.new, True)]
 
 
+def test_who_sends_again_what_was_lost_takes_no_signature_away(machine: Make, places: Places, keys: Keys) -> None:
+    world = Signed(machine, places.new("folder"), keys)
+    for key in world.place.objects.sizes():
+        if key.startswith("packs/"):
+            world.place.objects.remove(key)
+    assert world.pusher.push("app")["packs"] == 1
+    assert world.client.pull("app")["signed_by"] == "alice@example.org"
+
+
 def test_statement_is_not_good_for_another_name(machine: Make, places: Places, keys: Keys) -> None:
     """A good environment for tests is none for production."""
     world = Signed(machine, places.new("folder"), keys)
