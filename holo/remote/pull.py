@@ -177,7 +177,7 @@ def _signature(remote: Remote, digest: str, trust: Trust) -> bytes | None:
     if trust.signers is None:
         return None
     key = signature_key(digest)
-    found = remote.document(key, signatures.LARGEST)
+    found = remote.document(key, signatures.LARGEST, fresh=True)
     return signatures.canonical(found.data, signatures.CATALOG, f"{remote.name}/{key}") if found is not None else None
 
 

@@ -195,6 +195,17 @@ def test_who_sends_again_what_was_lost_takes_no_signature_away(machine: Make, pl
     assert world.client.pull("app")["signed_by"] == "alice@example.org"
 
 
+def test_signature_is_asked_for_past_caches(machine: Make, places: Places, keys: Keys) -> None:
+    """It changes with whoever signs again, as a name does."""
+    world = Signed(machine, places.new("https"), keys)
+    assert world.place.server is not None
+    with FaultyProxy(world.place.server.url) as proxy:
+        url = proxy.url + world.place.url.removeprefix(world.place.server.url)
+        world.client("pull", "app", url)
+        asked = {request.path.rpartition(".")[2]: request.headers for request in proxy.requests}
+    assert asked["sig"]["cache-control"] == "no-cache"
+
+
 def test_statement_is_not_good_for_another_name(machine: Make, places: Places, keys: Keys) -> None:
     """A good environment for tests is none for production."""
     world = Signed(machine, places.new("folder"), keys)
