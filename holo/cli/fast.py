@@ -154,7 +154,12 @@ def _dashes_explained(library: Hololib, space: str | None, command: Sequence[str
         is_explained = error.hint is not None if error.exit_code == _NO_COMMAND else space is not None
         if is_explained or not command or command[0] not in {known.name for known in library.spaces()}:
             raise
-        hint = f"{command[0]} is a space. The command comes after two dashes: `holo run {command[0]} -- COMMAND`."
+        before = command[1 : command.index("--")] if "--" in command else []
+        unknown = next((word for word in before if word.startswith("-")), None)
+        if unknown is not None:  # it was to be an option of ours, or the command would have begun there
+            hint = f"{command[0]} is a space, and {unknown} no option of `holo run`: see `holo help run`."
+        else:
+            hint = f"{command[0]} is a space. The command comes after two dashes: `holo run {command[0]} -- COMMAND`."
         raise type(error)(error.message, hint) from None
 
 

@@ -796,9 +796,21 @@ def test_run_does_not_hold_the_space(holo: Holo, space: Path) -> None:
         running.communicate()
 
 
-@pytest.mark.parametrize("line", ["one", "one true", "one --ephmeral -- true", "--ephemeral one true"])
-def test_run_without_dashes_explains_them(holo: Holo, space: Path, line: str) -> None:
-    hint = "hint: one is a space. The command comes after two dashes: `holo run one -- COMMAND`."
+_COMMAND_COMES_AFTER = "hint: one is a space. The command comes after two dashes: `holo run one -- COMMAND`.\n"
+_IS_NO_OPTION = "hint: one is a space, and --ephmeral no option of `holo run`: see `holo help run`.\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("one", _COMMAND_COMES_AFTER),
+        ("one true", _COMMAND_COMES_AFTER),
+        ("--ephemeral one true", _COMMAND_COMES_AFTER),
+        ("one true --ephmeral", _COMMAND_COMES_AFTER),
+        ("one --ephmeral -- true", _IS_NO_OPTION),
+    ],
+)
+def test_run_without_dashes_explains_them(holo: Holo, space: Path, line: str, hint: str) -> None:
     assert hint in holo("run", *line.split(), code=1).stderr, "no space is meant here"
     assert hint in holo("run", *line.split(), cwd=space, code=127).stderr
     assert hint in holo("run", "--space", "one", *line.split(), code=127).stderr
