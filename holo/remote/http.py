@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _PATIENCE = (10, 60)
 """Seconds to wait for a connection, and for the next bytes."""
 
+_AUTHORITY = "REQUESTS_CA_BUNDLE names a file with the certificates of your own authority."
 _PROXY = "HTTPS_PROXY or ALL_PROXY names it, as http://HOST:PORT; NO_PROXY says to which hosts none is used."
 _PIECE = 1 << 18
 
@@ -101,29 +102,35 @@ class HttpStore:
     @contextmanager
     def _asked(self, method: str, key: str, headers: dict[str, str]) -> Iterator[requests.Response]:
         """The answer to a request, with status 200 or 206; its body is not read yet."""
+        with self._answer(method, key, headers) as response:
+            self._judge(response, key)
+            yield response
+
+    def _answer(self, method: str, key: str, headers: dict[str, str]) -> requests.Response:
         import requests
+        from urllib3.exceptions import LocationValueError
 
         # What is compressed is holo's to inflate, and a range is of what is stored.
         headers = {"User-Agent": "holo", "Accept-Encoding": "identity", **headers}
         try:
-            with self._own_session().request(
+            return self._own_session().request(
                 method,
                 f"{self._url}/{quote(key)}",
                 headers=headers,
                 stream=True,
                 timeout=_PATIENCE,
                 allow_redirects=True,
-            ) as response:
-                self._judge(response, key)
-                yield response
+            )
         except requests.exceptions.SSLError as error:
             raise HoloError(
                 f"cannot trust {self.name}: {_inmost(error)}",
-                "REQUESTS_CA_BUNDLE names a file with the certificates of your own authority.",
+                _AUTHORITY,
             ) from None
         except requests.exceptions.ProxyError as error:
             raise Interrupted(f"the proxy on the way: {_inmost(error)}") from None
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+        except requests.exceptions.TooManyRedirects:
+            raise HoloError(f"{self.name} leads from one address to another without end, for {key}") from None
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, LocationValueError) as error:
             if isinstance(error, requests.exceptions.InvalidProxyURL) or str(error).startswith("Proxy URL"):
                 raise UsageError(f"the proxy on the way to {self.name} has no URL that can be used", _PROXY) from None
             if "SOCKS" in str(error):
@@ -135,6 +142,8 @@ class HttpStore:
             raise UsageError(f"{self.name} is no URL that can be asked ({type(error).__name__})") from None
         except requests.exceptions.RequestException as error:
             raise Interrupted(_inmost(error)) from None
+        except OSError as error:  # of a file: the certificates, which requests looks for itself
+            raise HoloError(f"cannot trust {self.name}: {error}", _AUTHORITY) from None
 
     def _own_session(self) -> requests.Session:
         """A session of this process: a connection that two processes use mixes up their answers."""

@@ -18,7 +18,7 @@ from support import compare, damage, fiemap, filesystems, trees, wheels
 from support.forks import User
 from support.machines import Make
 from support.remotes import KINDS, Client, Place, Places, map_and_catalog
-from support.servers import nginx_cache
+from support.servers import Fault, FaultyProxy, nginx_cache
 
 ADA = User(1001)
 
@@ -329,6 +329,32 @@ def test_what_is_wrong_with_a_proxy_is_not_said_of_the_remote(machine: Make, pla
         assert what in said
         assert "secret" not in said
         assert (code == 1) or "proxy" in said
+
+
+def test_what_keeps_a_web_server_from_being_asked_is_one_error(machine: Make, places: Places) -> None:
+    """And no reason why an environment is not built."""
+    place = places.new("https")
+    nowhere = {"REQUESTS_CA_BUNDLE": "/nowhere.pem"}
+    for url, environment, code, what in (
+        (place.url, nowhere, 1, "nowhere.pem\nhint: REQUESTS_CA_BUNDLE"),
+        ("https://a..b/x", {}, 2, "https://a..b/x is no URL that can be asked"),
+        (f"https://{'a' * 70}/x", {}, 2, "is no URL that can be asked"),
+    ):
+        client = Client(machine("local"), place)
+        blueprint = trees.write(client.machine.root / "requirements.txt", "")
+        assert what in client("pull", "app", url, code=code, **environment).stderr
+        done = client("init", "--space", "s", blueprint, HOLO_REMOTE=url, **environment)
+        assert "It is built instead." in done.stderr
+
+
+def test_server_that_leads_in_a_circle_is_told_at_once(machine: Make, places: Places) -> None:
+    place = places.new("https")
+    assert place.server is not None
+    with FaultyProxy(place.server.url) as proxy:
+        proxy.rule = lambda asked: Fault(redirect=proxy.url)
+        client = Client(machine("local"), place)
+        assert "without end" in client("pull", "app", f"{proxy.url}/x", code=1).stderr
+        assert proxy.asked < 50
 
 
 @pytest.mark.parametrize("url", ["https://host/a#b", "s3://bucket/a#b", "gs://bucket/a#b"])
