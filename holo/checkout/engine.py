@@ -16,6 +16,7 @@ from holo.checkout.strategy import Method
 from holo.checkout.tally import Tally
 from holo.checkout.tasks import Piece, cut
 from holo.errors import HoloError, IntegrityError, is_full
+from holo.owners import is_mine
 from holo.platform import Directory
 from holo.remove import remove
 from holo.walk import Walker
@@ -178,6 +179,8 @@ class Engine:
 
     def _finish(self, directory: Directory, fill: Fill, tally: Tally, *, is_new: bool) -> None:
         wanted = self._xattrs.get(fill.path)
+        if not is_new and not is_mine(platform.status(directory, "")):
+            platform.set_owner(directory, platform.status(self._root, ""))
         if wanted or not is_new:
             tally.lost += [(fill.path, name) for name in set_xattrs(directory, wanted or {})]
         platform.set_directory(directory, fill.mode, fill.mtime_ns)

@@ -29,6 +29,7 @@ from holo.checkout.stubs import Stubs
 from holo.errors import HoloError
 from holo.filetimes import EXACT, FileTimes
 from holo.hololib.links import READ_ONLY, Links
+from holo.owners import is_mine
 from holo.platform import Directory, probe
 from holo.relocation.patch import Relocator
 from holo.space import Space
@@ -207,7 +208,10 @@ def _make_again(paths: set[str], result: Survey, catalog: Catalog) -> None:
 class _Surveyor:
     def __init__(self, root: Directory, expectation: Expectation, contents: Contents) -> None:
         self._root = root
-        self._device = platform.status(root, "").st_dev
+        status = platform.status(root, "")
+        self._device = status.st_dev
+        self._owner = status.st_uid if is_mine(status) else None
+        """whose the files have to be; ``None`` if nobody can tell, as where a filesystem shows one owner for all"""
         self._contents = contents
         self._catalog = catalog = expectation.catalog
         self._relocator = expectation.relocator
@@ -254,7 +258,10 @@ class _Surveyor:
             finding = self._compare(directory, index, stamp, found)
             is_as_set = self._has_mode(status, stat.S_IFDIR | mode) and status.st_mtime_ns == self._kept(mtime)
             if is_as_set and (status.st_ctime_ns > stamp or path in self._catalog.xattrs):
-                is_as_set = self._has(directory, directory, self._catalog.xattrs.get(path, {}))
+                # Only root can take a directory back.
+                is_as_set = (self._owner != 0 or status.st_uid == 0) and self._has(
+                    directory, directory, self._catalog.xattrs.get(path, {})
+                )
                 found.newest = max(found.newest, status.st_ctime_ns)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
@@ -336,6 +343,8 @@ class _Surveyor:
         ):
             return False
         if status.st_ctime_ns > stamp:
+            if self._owner not in (None, status.st_uid):  # who could go on changing it
+                return False
             # Mode, size and mtime are the link form's own, and any edit in place shows in them.
             is_link_form = shared and stamp >= 0 and self._links is not None and self._links.is_form(row, status)
             if not is_link_form and not self._is_same_content(directory, path, name, row, xattrs):

@@ -368,6 +368,24 @@ def test_a_filesystem_that_has_modes_of_its_own(holo: Holo, option: str) -> None
 
 
 @needs_root
+@pytest.mark.parametrize("filesystem", ["btrfs", "ext4"], indirect=True)
+def test_what_was_given_to_somebody_else_is_taken_back(holo: Holo, strategy: str) -> None:
+    """Who could go on changing it, or else its user could not."""
+    source = small(holo.root / "source")
+    holo("record", source, "--name", "env")
+    space = Path(holo("init", "--space", "one", "env", "--strategy", strategy, "--json").json()["path"])
+    for options in ([], ["--verify"]):
+        for path in (space / "lib" / "data.txt", space / "bin" / "hello", space / "lib" / "deep"):
+            os.chown(path, 1001, 1001)
+            if path.is_file() and path.stat().st_nlink == 1:
+                assert holo("status", "one", "--json").json()["state"] == "changed"
+        holo("restore", "--space", "one", *options)
+        assert {path.lstat().st_uid for path in space.rglob("*")} == {0}
+        assert holo("restore", "--space", "one", "--json", *options).json()["files"]["unchanged"] == 4
+        assert compare.differences(source, space) == []
+
+
+@needs_root
 @pytest.mark.skipif(os.environ.get("CI") != "true" and not shutil.which("bindfs"), reason="bindfs is not installed")
 @pytest.mark.parametrize("option", ["--perms=0777", "--perms=0755"])
 @local
