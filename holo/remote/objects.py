@@ -38,9 +38,6 @@ _AT_ONCE = 64 << 20
 _NO_RANGES = "non-partial response"
 """In what obstore says of a server that answers a range with the whole object."""
 
-_METADATA = "169.254.169.254"
-"""Where machines of a cloud ask for their credentials: the last place that is looked at."""
-
 _CREDENTIALS = "Give credentials that are allowed to, in the environment (docs/remotes.md says how)."
 _STATUS = re.compile(r"status code: (([1-5][0-9]{2})(?: [A-Z][A-Za-z]*)*)")
 _CODE = re.compile("<Code>([A-Za-z]+)</Code>")
@@ -56,8 +53,8 @@ _PASSING = frozenset(
 """Codes that come with 400 or 409, after which the same request may succeed. The last two: another one writes or
 removes the same object at this moment, which does not say that it is there."""
 
-_NO_REGION = "redirect without LOCATION"
-"""In what obstore says of a server that has the bucket in another region."""
+_REASON = re.compile(r'(?:message|error): "([^"]+)"')
+"""What the system says, in what obstore says of a connection."""
 
 _DENIED = "code: AccessDenied"
 """In what obstore says of one of many objects that may not be removed."""
@@ -67,9 +64,27 @@ _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", *_ENDPOINTS)
 """Those whose values obstore puts into requests as they are."""
 _NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist|list request: .*status code: 404")
-_NO_KEY = re.compile("Missing [A-Z]")
-_NO_TLS = "builder error"
-"""In what obstore says of a URL that begins with http://, if it was not allowed."""
+_MISTAKES = (
+    # Where machines of a cloud ask for their credentials: the last place that is looked at.
+    (re.compile(r"169\.254\.169\.254"), "there are no credentials for {name}", _CREDENTIALS),
+    (re.compile("Missing [A-Z]"), "the credentials for {name} are not complete: {said}", _CREDENTIALS),
+    (
+        re.compile("builder error"),
+        "{name}: the server is not asked over http://, which anybody on the way can read and change",
+        "Name it with https:// in AWS_ENDPOINT_URL, or allow the other with AWS_ALLOW_HTTP=true.",
+    ),
+    (
+        re.compile("redirect without LOCATION"),
+        "{name} is in another region than it was looked for in",
+        "Name its own in AWS_REGION.",
+    ),
+    (
+        re.compile(r"InvalidCertificate\(\s*(\w+)"),
+        "cannot trust {name}: the certificate of the server is not valid ({said})",
+        "SSL_CERT_FILE names a file with the certificates of your own authority.",
+    ),
+)
+"""What obstore says of what was set wrongly, what to say instead, and what to do about it."""
 
 _SECRETS = re.compile(r"\?\S*|(?<=://)[^/\s@]*@")
 
@@ -268,33 +283,28 @@ class ObjectStore:
         ) as error:
             raise HoloError(f"{self.name} cannot do that: {_short(error)}") from None
         except (exceptions.BaseError, ConnectionError, TimeoutError) as error:
-            if _METADATA in str(error):
-                raise HoloError(f"there are no credentials for {self.name}", _CREDENTIALS) from None
-            if _NO_KEY.search(str(error)) is not None:
-                raise HoloError(
-                    f"the credentials for {self.name} are not complete: {_short(error)}", _CREDENTIALS
-                ) from None
-            if _NO_TLS in str(error):
-                raise HoloError(
-                    f"{self.name}: the server is not asked over http://, which anybody on the way can read and change",
-                    "Name it with https:// in AWS_ENDPOINT_URL, or allow the other with AWS_ALLOW_HTTP=true.",
-                ) from None
-            if (wrong := _UNUSABLE.match(str(error))) is not None:
-                raise UsageError(f"{self.name} cannot be used: {_short(error).removeprefix(wrong[0])}") from None
-            if _DENIED in str(error):
-                raise HoloError(f"{self.name} refuses to remove {key}", _CREDENTIALS) from None
-            if _NO_REGION in str(error):
-                raise HoloError(
-                    f"{self.name} is in another region than it was looked for in", "Name its own in AWS_REGION."
-                ) from None
             self._refuse_missing(error)
-            if (status := _STATUS.search(str(error))) is not None:
-                raise self._judged(key, status, error) from None
-            raise Interrupted(_short(error)) from None
+            raise self._misconfigured(error) or self._judged(key, error) from None
 
-    def _judged(self, key: str, status: re.Match[str], error: BaseException) -> Exception:
-        """The error for an answer with that status."""
-        name, message = _code(error), _MESSAGE.search(str(error))
+    def _misconfigured(self, error: BaseException) -> HoloError | None:
+        """The error for what was set wrongly, if it is that."""
+        if (wrong := _UNUSABLE.match(str(error))) is not None:
+            return UsageError(f"{self.name} cannot be used: {_short(error).removeprefix(wrong[0])}")
+        for pattern, what, hint in _MISTAKES:
+            if (found := pattern.search(str(error))) is not None:
+                said = found[1] if pattern.groups else _short(error)
+                return HoloError(what.format(name=self.name, said=said), hint)
+        return None
+
+    def _judged(self, key: str, error: BaseException) -> Exception:
+        """The error for what the server has answered, or for no answer."""
+        text = str(error)
+        if _DENIED in text:
+            return HoloError(f"{self.name} refuses to remove {key}", _CREDENTIALS)
+        status, reason = _STATUS.search(text), _REASON.search(text)
+        if status is None:
+            return Interrupted(reason[1] if reason is not None else _short(error))
+        name, message = _code(error), _MESSAGE.search(text)
         said = ", ".join(filter(None, (status[1], name)))
         if message is not None:
             said += f": {_SECRETS.sub('', message[1])[:200]}"

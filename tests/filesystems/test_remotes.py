@@ -364,6 +364,21 @@ def test_number_sign_in_a_url_is_told(url: str, machine: Make) -> None:
     assert "%23" in said
 
 
+def test_why_a_server_of_a_bucket_cannot_be_asked_is_told(machine: Make, places: Places) -> None:
+    static, place = places.new("https"), places.new("moto")
+    client = Client(machine("local"), place)
+    client.machine.tune = {**client.machine.tune, "holo.remote.remote._FIRST_ATTEMPTS": 1}
+    assert static.server is not None
+    for url, what in (
+        ("http://127.0.0.1:1", f"cannot reach {place.url}: Connection refused\n"),
+        ("http://nowhere.invalid", f"cannot reach {place.url}: failed to lookup address information"),
+        (static.server.url, "is not valid (UnknownIssuer)\nhint: SSL_CERT_FILE "),
+    ):
+        assert what in client("pull", "app", place.url, code=1, AWS_ENDPOINT_URL=url, NO_PROXY="*").stderr
+    trusting = {"AWS_ENDPOINT_URL": static.server.url, "SSL_CERT_FILE": str(static.server.authority)}
+    assert "there is no catalog" in client("pull", "app", place.url, code=1, NO_PROXY="*", **trusting).stderr
+
+
 def test_slip_in_what_names_a_bucket_is_told(machine: Make, places: Places) -> None:
     """The library underneath panics of most of these, which is not for a user to read."""
     place = places.new("moto")
