@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from holo.errors import CatalogInvalid
+from holo.errors import CatalogInvalid, NewerFormat
 
 VERSION = 2
 Kind: TypeAlias = Literal["text", "binary", "data", "bytecode", "zipapp", "opaque"]
@@ -114,10 +114,11 @@ def _first_problem(data: bytes, error: ValidationError) -> str:
     return f"{place}: {problem['msg']}" if place else problem["msg"]
 
 
-def is_newer(data: bytes) -> bool:
-    """Whether a document is of a version that comes after those that this holo reads."""
+def refuse_newer(data: bytes, error: CatalogInvalid) -> None:
+    """Raise :class:`NewerFormat` if a document is not valid because it is of a version that comes after those here."""
     version = _version(data)
-    return type(version) is int and version > VERSION
+    if type(version) is int and version > VERSION:
+        raise NewerFormat(error.message) from None
 
 
 def _version(data: bytes) -> Any:

@@ -35,7 +35,7 @@ from holo.check.report import CheckReport, Kind, Problem
 from holo.check.rights import excessive_rights, take_rights
 from holo.check.sources import Sources, refuse_missing
 from holo.checkout.contents import Contents
-from holo.errors import HoloError, os_errors_as
+from holo.errors import CatalogInvalid, HoloError, NewerFormat, os_errors_as
 from holo.files import NOT_DAMAGE, SMALL, paths_in, read_file
 from holo.hololib import CatalogSummary
 from holo.hololib.catalogs import read_catalog_file
@@ -298,7 +298,7 @@ class _Check:
                 self._take_in(_read_catalog(path, digest))
             except HoloError as error:
                 problem = self._note("catalog", path, _what(error, path, error.message), [digest])
-                if problem.what != FOREIGN:
+                if problem.what != FOREIGN and not isinstance(error, NewerFormat):  # which a newer holo needs
                     lost[digest] = problem
         for digest in sorted(missing):
             path = os.path.join(folder, digest + ".json")
@@ -596,4 +596,10 @@ def _read_catalog(path: str, digest: str) -> Catalog:
     data, _ = read_catalog_file(path)
     if digests.of(data) != digest:
         raise HoloError("its bytes do not have that digest")
-    return Catalog.from_json(data, path)
+    try:
+        return Catalog.from_json(data, path)
+    except CatalogInvalid as error:
+        from holo.catalog_model import refuse_newer  # which takes long to import, and has been by now
+
+        refuse_newer(data, error)
+        raise

@@ -133,10 +133,9 @@ def read_object(descriptor: int, digest: str, origin: str) -> tuple[Catalog, Pac
     try:
         catalog = Catalog.from_json(document, origin)
     except CatalogInvalid as error:
-        from holo.catalog_model import is_newer  # which takes long to import, and has been by now
+        from holo.catalog_model import refuse_newer  # which takes long to import, and has been by now
 
-        if is_newer(document):
-            raise NewerFormat(error.message) from None
+        refuse_newer(document, error)
         raise
     return catalog, _read_map(line, catalog, origin)
 

@@ -363,6 +363,20 @@ def test_repaired_from_any_directory(used: UsedLibrary) -> None:
 
 
 @local
+def test_catalog_of_a_newer_version_stays(used: UsedLibrary) -> None:
+    """A newer holo that shares the library needs it."""
+    document = b'{"version":99,"prefix":"/opt/env","everything":"else"}'
+    newer = used.holo.library / "catalog" / f"{digests.of(document)}.json"
+    newer.write_bytes(document)
+    newer.chmod(0o444)
+    (problem,) = used.check(repair=True).problems
+    assert (problem.path, problem.quarantined, problem.repaired) == (str(newer), None, None)
+    assert "its version is 99" in problem.what
+    assert newer.read_bytes() == document
+    assert "its version is 99" in used.holo("gc", code=3).stderr
+
+
+@local
 def test_blob_stored_under_another_name_is_found_in_the_quarantine(used: UsedLibrary) -> None:
     used.lose_copies()
     damage.swap(used.blob(DATA), used.blob(OTHER), RANDOM)
