@@ -13,7 +13,7 @@ _PHRASES: dict[What, str] = {
     "added": "added",
     "removed": "removed",
     "mode": "with other rights",
-    "time": "with another time",
+    "time": "with another time, owner or attribute",
 }
 
 BYTECODE = (".pyc", ".pyo")

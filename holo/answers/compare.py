@@ -20,7 +20,7 @@ _Entry: TypeAlias = FileRow | SymlinkRow
 
 
 def compare(before: Tree, after: Tree, *, times: bool) -> Changes:
-    """What differs in ``after`` from ``before``; with ``times``, also files of which only the time does.
+    """What differs in ``after`` from ``before``; with ``times``, also files of which at most the time does.
 
     A file that names the path of its tree does not differ for that.
     """
@@ -51,7 +51,7 @@ class _Comparison:
             one, other = old.get(path), new.get(path)
             if one is not other:
                 found += self._in_directory(path, one, other)
-                if one and other and one[2] != other[2]:
+                if one and other and (one[2] != other[2] or path in self._after.altered):
                     moved.append((f"{path or '.'}/", "time"))
         if self._times and not found:  # else it is what comes and goes in there that moves the time of a directory
             found = moved
@@ -83,7 +83,8 @@ class _Comparison:
             return "edited"
         if len(old) == 5 and old[1] != new[1]:
             return "mode"
-        return "time" if self._times and _time(old) != _time(new) else None
+        is_altered = _time(old) != _time(new) or path in self._after.altered
+        return "time" if self._times and is_altered else None
 
     @staticmethod
     def _target(tree: Tree, row: SymlinkRow) -> tuple[str, str]:

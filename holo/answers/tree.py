@@ -55,6 +55,8 @@ class Tree(NamedTuple):
     """of a space: what it was restored to"""
     project: str = ""
     """of a space: the root of the project that the files of ``own`` name, if that is not the recorded one"""
+    altered: frozenset[str] = frozenset()
+    """of a space: files and directories in which something is different that no row has: an attribute, or the owner"""
 
     def refuse_unread(self) -> None:
         """Raise :class:`HoloError` if nobody knows whether something differs, because it could not be read."""
@@ -106,6 +108,7 @@ def tree_of_space(home: Home, space: Space, catalog: Catalog, contents: Contents
             tuple(look.unread),
             catalog,
             space.project,
+            frozenset(look.altered),
         )
 
 
@@ -144,6 +147,7 @@ class _Look:
         self._contents = contents
         self.rows: list[DirectoryRow] = []
         self.own: set[str] = set()
+        self.altered: set[str] = set()
         self.unread: list[str] = []
 
     def take(self, findings: dict[str, Finding]) -> None:
@@ -178,6 +182,8 @@ class _Look:
         directory = self._walker.open(path)
         if finding.attributes:
             status = platform.status(directory, "")
+            if (mode, mtime) == (stat.S_IMODE(status.st_mode), status.st_mtime_ns):
+                self.altered.add(path)
             mode, mtime = stat.S_IMODE(status.st_mode), status.st_mtime_ns
         kept_files = [row for row in files if row[0] not in gone]
         kept_links = [row for row in links if row[0] not in gone]
@@ -246,7 +252,10 @@ class _Look:
                 self.unread.append(path)
                 is_as_restored = True
             if is_as_restored:
-                return name, mode, known[2], mtime, known[4]
+                row = (name, mode, known[2], mtime, known[4])
+                if row == known:
+                    self.altered.add(path)
+                return row
         self.own.add(path)
         return name, mode, status.st_size, mtime, _ON_DISK + path
 

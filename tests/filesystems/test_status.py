@@ -118,7 +118,11 @@ CHANGES: dict[str, tuple[Callable[[Path], object], dict[str, str]]] = {
         {"lib/data.txt": "removed", "lib/data.txt/a": "added"},
     ),
     "nothing-but-the-inode": (lambda space: same_again(space / "lib/data.txt"), {"lib/": "time"}),
+    "attribute": (lambda space: os.setxattr(space / "lib/data.txt", "user.a", b"b"), {"lib/data.txt": "time"}),
+    "folder-attribute": (lambda space: os.setxattr(space / "lib/deep", "user.a", b"b"), {"lib/deep/": "time"}),
 }
+if os.geteuid() == 0:
+    CHANGES["owner"] = lambda space: os.chown(space / "lib/data.txt", 1234, 1234), {"lib/data.txt": "time"}
 
 
 def make_socket(path: Path) -> None:
