@@ -15,7 +15,7 @@ from holo.hololib.layout import NAME
 from holo.hololib.locks import OnWait, say_waiting
 from holo.hololib.recovery import locked_library
 from holo.holotree import PLACES, Holotree
-from holo.home import Home
+from holo.home import Home, refuse_file
 from holo.space import Space, is_whole
 from holo.walk import absolute, current_directory, directory_named, refuse_encoding
 
@@ -69,6 +69,7 @@ class Hololib:
     def __init__(self, home: PathLike | None = None, *, on_wait: OnWait = say_waiting) -> None:
         refuse_encoding()
         self.settings = settings_module.load(home=os.fspath(home) if home is not None else None)
+        refuse_file(self.settings.home)
 
         def is_space(name: str) -> bool:
             return spaces.is_space(name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
+from holo.errors import HoloError, advice_at_home
 from holo.hololib import CatalogRef, Library
 from holo.hololib.locks import OnWait, say_waiting
 from holo.hololib.recovery import locked_library
@@ -22,6 +24,16 @@ class Exchange(Protocol):
 
     def offer(self, catalog: CatalogRef) -> None:
         """Let others have what was built here, if it is to be shared."""
+
+
+def refuse_file(path: str) -> None:
+    """Raise :class:`HoloError` for a home that can be no folder: a file is there, or in the place of one above it."""
+    try:
+        os.stat(os.path.join(path, ""))  # with a slash at its end, a file is an error as well
+    except NotADirectoryError as error:
+        raise HoloError(f"{path} cannot be the home: {error.strerror}", advice_at_home(error)) from error
+    except OSError:  # it is not there yet; and whatever else it is, whoever uses it will tell
+        pass
 
 
 class Home(NamedTuple):

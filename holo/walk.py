@@ -12,19 +12,24 @@ from holo.errors import MOUNT_PROC, Conflict, HoloError, NotFound, UsageError
 from holo.platform import Directory
 
 
-def refuse_empty(path: str) -> None:
-    """Raise :class:`UsageError` for an empty path, as "$UNSET" is in a shell; it would mean the current directory."""
+def refuse_no_path(path: str) -> None:
+    """Raise :class:`UsageError` for an empty path, as "$UNSET" is in a shell, and for one that no file can have.
+
+    The empty one would mean the current directory.
+    """
     if not path:
         raise UsageError("a path is empty", "Name the file or the directory: a variable of the shell may be unset.")
+    if "\0" in path:
+        raise UsageError(f"a path contains a NUL: {path!r}", "Name the file or the directory. No path has a NUL in it.")
 
 
 def absolute(path: str) -> str:
     """``path`` as an absolute, normal path. POSIX keeps two leading slashes apart from one; Linux does not.
 
-    Raises :class:`NotFound` for a relative one if the current directory has been deleted, and :class:`UsageError` for
-    an empty one.
+    Raises :class:`NotFound` for a relative one if the current directory has been deleted, and :class:`UsageError` as
+    :func:`refuse_no_path` does.
     """
-    refuse_empty(path)
+    refuse_no_path(path)
     path = os.path.abspath(path if os.path.isabs(path) else os.path.join(current_directory(), path))
     return path[1:] if path.startswith("//") else path
 

@@ -10,7 +10,7 @@ from holo import digest as digests
 from holo.errors import Conflict, HoloError, NotFound, UsageError, os_errors_as
 from holo.files import read_file
 from holo.owners import is_ours
-from holo.walk import absolute, refuse_empty, upwards
+from holo.walk import absolute, refuse_no_path, upwards
 
 BlueprintKind = Literal["requirements", "pyproject", "script", "conda", "npm"]
 
@@ -110,7 +110,7 @@ def recognise(path: str) -> Blueprint | None:
 
 def named(path: str) -> Blueprint:
     """The blueprint that a user named. Raises :class:`UsageError` if the file is not one."""
-    refuse_empty(path)
+    refuse_no_path(path)
     if not os.path.isfile(path):
         raise NotFound(f"there is no blueprint at {path}", "Name a file: requirements.txt, pyproject.toml, ...")
     blueprint = recognise(path)

@@ -28,7 +28,7 @@ from holo.errors import IntegrityError, NotFound, UsageError, os_errors_as
 from holo.files import names_in, open_file
 from holo.interop.siphash import SipHash128
 from holo.interop.tree import Content, Environment, File, ForeignTree, is_normal, shown
-from holo.walk import refuse_empty
+from holo.walk import refuse_no_path
 
 _CATALOG = re.compile(r"[0-9a-f]+v([0-9]+)\.([a-z0-9]+_[a-z0-9]+)")
 _VERSION = "12"
@@ -111,7 +111,7 @@ class Folder:
     """The folder `hololib` of RCC's home."""
 
     def __init__(self, path: str) -> None:
-        refuse_empty(path)
+        refuse_no_path(path)
         self.path = path
         if not all(os.path.isdir(os.path.join(path, name)) for name in ("catalog", "library")):
             raise NotFound(

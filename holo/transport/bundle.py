@@ -41,7 +41,7 @@ from holo.signatures import CATALOG, canonical
 from holo.signatures import LARGEST as LARGEST_SIGNATURE
 from holo.transport.container import STORED, Entry, read_directory, section_of
 from holo.transport.source import Near
-from holo.walk import refuse_empty
+from holo.walk import refuse_no_path
 
 MANIFEST = "holo.json"
 EXTENTS = "extents.json"
@@ -408,7 +408,7 @@ _INSTEAD = {
 @contextmanager
 def opened(path: str) -> Iterator[Bundle]:
     """A bundle at a path. Raises :class:`NotFound`, :class:`IntegrityError` and :class:`HoloError`."""
-    refuse_empty(path)
+    refuse_no_path(path)
     try:
         descriptor = open_file(path, follow=True)
     except FileNotFoundError:

@@ -111,6 +111,22 @@ except holo.NotFound as error:
     assert "no-such-catalog" in run(holo, code)
 
 
+@pytest.mark.parametrize("home", ["file", "file/below"])
+def test_a_home_that_is_a_file_is_a_holo_error(tmp_path: Path, home: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(holo_package.HoloError, match=f"{home} cannot be the home: Not a directory"):
+        holo_package.Hololib(tmp_path / home)
+
+
+@local
+def test_a_path_that_no_file_can_have_is_a_holo_error(holo: Holo) -> None:
+    library = holo_package.Hololib(holo.home)
+    library.record(trees.small(holo.root / "source"), "env")
+    for use in (library.record, lambda path: library.init("one", "env", to=path), library.import_file):
+        with pytest.raises(holo_package.UsageError, match="a path contains a NUL"):
+            use("a\0b")
+
+
 def test_both_commands_are_one_program() -> None:
     """`holo` may be another one, which has the name on the public index."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
