@@ -246,7 +246,7 @@ def _is_path(text: str) -> bool:
         odd = text.endswith(("/", "/.", "/..")) or "//" in text or "/./" in text or "/../" in text or "\0" in text
         if not odd:
             return True
-    return os.path.isabs(text) and os.fsencode(absolute(text)) == os.fsencode(text) and "\0" not in text
+    return os.path.isabs(text) and "\0" not in text and os.fsencode(absolute(text)) == os.fsencode(text)
 
 
 def is_whole(space: Space | None) -> TypeGuard[Space]:

@@ -63,7 +63,7 @@ def no_descriptor_leaks() -> Iterator[None]:
 
     before = count()
     yield
-    assert count() == before
+    assert count() <= before  # what tests before this one have left may be closed meanwhile
 
 
 @contextlib.contextmanager

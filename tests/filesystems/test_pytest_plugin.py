@@ -123,10 +123,10 @@ def test_passing(monkeypatch, holo_workspace):
     first, second = holo_workspace({source!r}), holo_workspace({source!r})
     remove = holo.remove.remove
 
-    def refuse(directory, name):  # as if somebody wrote there all the time
+    def refuse(directory, name, *more):  # as if somebody wrote there all the time
         if name == first.parent.name:
             raise OSError(39, "Directory not empty")
-        return remove(directory, name)
+        return remove(directory, name, *more)
 
     monkeypatch.setattr(holo.remove, "remove", refuse)
     monkeypatch.setattr(holo.remove, "_PATIENCE", 0)

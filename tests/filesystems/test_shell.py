@@ -117,7 +117,7 @@ def test_direnv_takes_the_variables_of_a_space(holo: Holo, space: Path) -> None:
     assert "holo init" in envrc
     command = trees.write(holo.root / "tools" / "holo", f'#!/bin/sh\nexec {sys.executable} -m holo "$@"\n', mode=0o755)
     project = holo.root / "project"
-    trees.write(project / ".envrc", envrc.replace("init --space web app", "init --space web env"))
+    trees.write(project / ".envrc", envrc.replace("holo init web app", "holo init web env"))
     more = {"HOME": str(holo.root), "PATH": f"{command.parent}:{os.environ['PATH']}"}
     more["PYTHONPATH"] = str(Path(__file__).parents[2])
 

@@ -258,7 +258,7 @@ def catalog_of(digests: dict[str, str], **sizes: int) -> Catalog:
 
 @contextmanager
 def locked(root: Path) -> Iterator[Library]:
-    library = Library(root / "other" / "hololib")
+    library = Library(str(root / "other" / "hololib"))
     with locked_library(library, exclusive=False):
         yield library
     for part in ("blobs", "links"):
