@@ -150,14 +150,12 @@ def nearest(start: str, *, of_npm: bool = False) -> Blueprint | None:
 
 def clue(start: str) -> str | None:
     """What to do about the nearest files, in ``start`` or above, that ask for environments and are no blueprints."""
-    folder = absolute(start)
-    while (parent := os.path.dirname(folder)) != folder:
+    for folder in upwards(absolute(start)):
         there = [name for name in _ALMOST if os.path.isfile(os.path.join(folder, name))]
         firsts = {_ALMOST[name]: name for name in reversed(there)}  # of those with the same advice
         if firsts:
             ways = ((os.path.join(folder, name), way[0].lower() + way[1:]) for way, name in reversed(firsts.items()))
             return " ".join(f"{path} is no blueprint: {way}." for path, way in ways)
-        folder = parent
     return None
 
 
