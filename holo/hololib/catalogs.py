@@ -428,10 +428,10 @@ class Catalogs:
         return self.meanings().get(digest, [])
 
     def moved_on(self, space: CatalogRef) -> str | None:
-        """The other catalog that the name means by now of the one that a space holds; ``None``, if it means that."""
-        with suppress(HoloError):  # a damaged name: `holo check` tells of it
-            known = self._read_name(space.name) if NAME.fullmatch(space.name) else None
-            return known.digest if known is not None and known.digest != space.digest else None
+        """The other catalog that the name of a space's catalog means by now; ``None`` if there is no other."""
+        with suppress(HoloError):  # the name cannot be read just now
+            now = self.meant_by(space.name)
+            return now if now != space.digest else None
         return None
 
     def meanings(self) -> dict[str, list[str]]:
