@@ -128,8 +128,7 @@ def keep(
     concerned = {named, *(reference for reference in said if meant(home, reference) == catalog.digest)}
     # First: on a full disk the wish may have no room.
     _drop(spares, spares.surplus({catalog.digest: count}, catalog.digest))
-    for reference in concerned:
-        spares.keep(reference, count if reference == named else None)
+    spares.keep(dict.fromkeys(concerned) | {named: count})
     try:
         _make_lacking(home, spares, catalog, count, strategy, on_progress)
     except BaseException as error:
@@ -137,8 +136,7 @@ def keep(
             # After Ctrl-C the same command can go on with them, until a process in the background removes them.
             if isinstance(error, Exception):
                 _drop(spares, spares.surplus({catalog.digest: before}, catalog.digest))
-            for reference in concerned:
-                spares.keep(reference, said.get(reference))
+            spares.keep({reference: said.get(reference) for reference in concerned})
         raise
 
 

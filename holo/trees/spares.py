@@ -242,7 +242,8 @@ class Spares(Holotree):
     def take(self, spare: str, folder: Directory, name: str) -> bool:
         """Move a finished spare to ``name`` in ``folder``; ``False``: that is on another disk, or not allowed.
 
-        Nor to a folder that gives its own group to what is made in it. Beside the spares that is not so for spaces.
+        Nor is one moved to a setgid folder, whose group new files get, unless it is the holotree: there spaces get the
+        group of their user.
         """
         with platform.closing(platform.open_root(self.path)) as mine:
             try:
@@ -305,15 +306,15 @@ class Spares(Holotree):
 
     # -- how many are wanted ----------------------------------------------------------------------------------
 
-    def keep(self, reference: str, count: int | None) -> None:
-        """Remember how many spares are to be kept of what a name means, or of a digest.
+    def keep(self, counts: Mapping[str, int | None]) -> None:
+        """Remember how many spares are to be kept of what names mean, or of digests.
 
         With ``None``, as many as the settings say.
         """
         self.prepare()
         path = os.path.join(self.path, _KEEP)
         with self._lock_wishes(wait=True), os_errors_as(f"cannot write {path}"):
-            wishes = self.wishes() | {reference: count}
+            wishes = {**self.wishes(), **counts}
             left = {reference: count for reference, count in wishes.items() if count is not None}
             write_atomically(path, seal(json.dumps(left).encode()))
 

@@ -161,7 +161,7 @@ def test_delete_is_a_rename_where_a_spare_is_wanted(holo: Holo, source: Path) ->
     (space / "secret").write_text("mine")
     (space / "lib" / "data.txt").write_text("edited")
     space.chmod(0o500)
-    Spares(home_of(holo).spaces).keep(holo("catalogs", "env", "--json").json()["catalogs"][0]["digest"], 1)
+    Spares(home_of(holo).spaces).keep({holo("catalogs", "env", "--json").json()["catalogs"][0]["digest"]: 1})
     with nothing_filled(holo):
         holo("delete", "one")
         assert not space.exists()
@@ -384,7 +384,7 @@ def test_what_a_space_has_to_say_of_itself_is_no_spare(holo: Holo, source: Path)
     try:
         assert "attributes could not be given" in holo("init", "one", "env").stderr
         assert "exactly as recorded" in holo("spares", "env", "--keep", "1", code=1).stderr
-        spares_of(holo).keep("env", 1)
+        spares_of(holo).keep({"env": 1})
         with nothing_filled(holo):
             holo("delete", "one")
             assert len(spares_of(holo).unfinished()) == 1
@@ -509,7 +509,7 @@ def test_too_many_are_removed_in_the_background(holo: Holo, source: Path, why: s
 @one_disk
 def test_where_the_disk_is_too_full_nothing_stays_given_back(holo: Holo, source: Path) -> None:
     init(holo, "one")
-    spares_of(holo).keep(holo("catalogs", "env", "--json").json()["catalogs"][0]["digest"], 1)
+    spares_of(holo).keep({holo("catalogs", "env", "--json").json()["catalogs"][0]["digest"]: 1})
     holo.settings.write_text("library: {min-free: 900TB}\n")
     with nothing_filled(holo):
         holo("delete", "one")
@@ -591,7 +591,7 @@ holo.spares.main()
 
 @one_disk
 def test_making_gives_way_and_is_gone_on_with(holo: Holo, source: Path) -> None:
-    spares_of(holo).keep(holo("catalogs", "env", "--json").json()["catalogs"][0]["digest"], 1)
+    spares_of(holo).keep({holo("catalogs", "env", "--json").json()["catalogs"][0]["digest"]: 1})
     command = [sys.executable, "-c", STUCK, holo.home, "auto", "smart", "0", ""]
     making = subprocess.Popen(command, env=holo.environment(), stdout=subprocess.PIPE, text=True)
     assert making.stdout is not None
@@ -608,7 +608,7 @@ def test_making_gives_way_and_is_gone_on_with(holo: Holo, source: Path) -> None:
 
 @one_disk
 def test_making_can_be_killed_at_any_moment(holo: Holo, source: Path) -> None:
-    spares_of(holo).keep(holo("catalogs", "env", "--json").json()["catalogs"][0]["digest"], 2)
+    spares_of(holo).keep({holo("catalogs", "env", "--json").json()["catalogs"][0]["digest"]: 2})
     command = [sys.executable, "-m", "holo.spares", holo.home, "auto", "smart", "0", ""]
     for number in range(8):
         making = subprocess.Popen(command, env=holo.environment())
@@ -703,7 +703,7 @@ def test_a_catalog_without_a_name_takes_room_as_well(holo: Holo, source: Path) -
     try:
         home = home_of(holo)
         digest = home.library.catalogs.resolve("env").digest
-        spares_of(holo).keep(digest, 1)
+        spares_of(holo).keep({digest: 1})
         assert not background_start(home, Strategy.SMART, None)
         holo("record", trees.small(holo.root / "other"), "--name", "env")
         assert not background_start(home, Strategy.SMART, None)

@@ -719,16 +719,16 @@ def _to_fill(world: World) -> None:
     world.with_space()
     world.damage()
     spares = Spares(Holotree(str(world.home)))
-    spares.keep(world.digest, 1)
+    spares.keep({world.digest: 1})
     world.do("delete", "--space", "space")
-    spares.keep(world.digest, 2)
+    spares.keep({world.digest: 2})
 
 
 def _to_collect(world: World) -> None:
     """What nobody wants any more, and what killed commands left, beside the spaces."""
     world.without_space()
     world.do("spares", "env", "--keep", "1")
-    Spares(Holotree(str(world.home))).keep("env", 0)
+    Spares(Holotree(str(world.home))).keep({"env": 0})
     name = f"{world.digest[:5]}abc"
     write(world.spares / name / "folder" / "file", "a tree without a record")
     write(world.spares / f"{name}.outline.1.2", "half an outline")
