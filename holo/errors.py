@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""What is raised by who looks into a document of somebody else's (JSON), whatever that holds."""
+"""The errors that code raises when it reads fields of a foreign JSON document, which may hold anything."""
 
 INTERRUPTED = "interrupted; nothing is lost, run the command again to go on"
 """The message for Ctrl-C, whose exit code is 130."""

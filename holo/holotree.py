@@ -94,7 +94,7 @@ class Holotree:
     """All spaces below one home."""
 
     def __init__(self, home: str, is_catalog: Callable[[str], bool] = lambda _: False) -> None:
-        """``is_catalog`` tells whether a catalog has a name: who names a space that is not there may mean that."""
+        """``is_catalog`` tells whether a catalog has a name: a user who names a missing space may mean that."""
         self._is_catalog = is_catalog
         self.home = absolute(home)
         self.path = os.path.join(self.home, "holotree")

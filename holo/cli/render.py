@@ -109,8 +109,8 @@ def columns(
     """Aligned columns; the last one is as long as it needs to be, so that output can be cut and searched.
 
     ``right``: the columns that are aligned there. With ``flexible`` columns the whole fits the terminal: the longest of
-    them are shortened in the middle, and the first column if need be. What is no terminal, a program may read or
-    search: there, nothing is shortened. ``paint``: a column, and what colours its cells.
+    them are shortened in the middle, and the first column if need be. Output to a file or a pipe is not, since a
+    program may search it. ``paint``: a column, and what colours its cells.
     """
     if not all("".join(row).isprintable() for row in rows):
         rows = [tuple(map(printable, row)) for row in rows]

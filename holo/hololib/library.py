@@ -24,7 +24,7 @@ class Library:
     """One library, below ``home`` (see :mod:`holo.settings`). Cheap to make; directories appear when needed.
 
     ``compression`` is ``auto`` (raw where the library's filesystem can reflink, zstd elsewhere), ``raw`` or
-    ``zstd``. ``is_space`` tells whether a space has a name: who names a catalog that is not there may mean that.
+    ``zstd``. ``is_space`` tells whether a space has a name: a user who names a missing catalog may mean that.
     """
 
     def __init__(self, home: str, compression: str = "auto", is_space: Callable[[str], bool] = lambda _: False) -> None:

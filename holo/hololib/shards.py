@@ -102,7 +102,7 @@ class Shards:
         if not self.is_exact:
             platform.remove_xattrs(descriptor)
         platform.set_file(descriptor, mtime_ns, None if exact and self.is_exact else mode)
-        if not self._keeps_modes:  # what seals a blob, and says whose word a record is
+        if not self._keeps_modes:  # modes seal blobs, and show who may have written a record
             if not platform.shows_mode(descriptor, mode):
                 shown = stat.S_IMODE(os.fstat(descriptor).st_mode)
                 raise HoloError(

@@ -46,7 +46,7 @@ class FolderStore:
         try:
             try:
                 size = os.fstat(descriptor).st_size
-                # Of what is open here: at its path there may be another one by now.
+                # Hash the open file: another one may be at its path by now.
                 version = None if key.startswith(_FIXED) else digests.of_file(descriptor)
             except OSError as error:
                 raise self._failed("read", key, error) from error

@@ -134,7 +134,7 @@ def _push(
         signature = signatures.sign(signatures.catalog_statement(digest), signatures.CATALOG, key)
     meant = [pointer.catalog if pointer is not None else None for pointer, _ in found]
     is_meant = key is None and {*meant} == {digest}
-    # Before it is looked what is there: nothing that is unneeded only by then goes within the time of grace.
+    # Read the garbage first: a gc keeps what it finds unneeded after that for the grace period.
     known = rubbish.read(remote) if not is_meant else None
     if remote.size(catalog_key(digest)) is not None:
         done = _Done(len(blobs_of(library.catalogs.read(digest))), [], 0)

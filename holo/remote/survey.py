@@ -18,7 +18,7 @@ from holo.remote.report import RemoteCheck, RemoteName, RemoteProblem, RemoteSta
 from holo.transport.bundle import unnamed_file
 
 _UNREADABLE = (IntegrityError, CatalogInvalid, NewerFormat)
-"""How reading an object fails for what is in it."""
+"""The errors of an object whose content is wrong."""
 
 
 def names(remote: Remote) -> list[RemoteName]:
@@ -91,7 +91,7 @@ def check(remote: Remote, library: Library, *, read: bool = False, repair: bool 
 
 
 def _is_broken(error: HoloError) -> bool:
-    """Whether what cannot be read is of no use to anybody: another holo may read what is in a newer form."""
+    """Whether nobody can use an object that cannot be read: a newer holo may read one in a newer form."""
     return not isinstance(error, NewerFormat)
 
 

@@ -77,7 +77,7 @@ def why_not_for_all(folder: str) -> str | None:
             namespaces.unmount(target)
         except OSError as error:
             if error.errno == errno.EPERM and not namespaces.may_mount():
-                return "only who has CAP_SYS_ADMIN, as root has, may mount for everybody"
+                return "only a user with CAP_SYS_ADMIN, such as root, may mount for everybody"
             return namespaces.reason(error, folder)
         finally:
             remove_at(folder)
