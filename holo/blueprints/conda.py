@@ -199,7 +199,8 @@ _SCRIPT = (
     'for script in "$CONDA_PREFIX"/etc/conda/activate.d/*.sh; do [ ! -e "$script" ] || . "$script"; done; exec "$@"'
 )
 _DUMP = "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w', encoding='utf-8', errors='replace'))"
-_SHELLS_OWN = ("PATH", "PWD", "OLDPWD", "SHLVL", "_")
+_SHELLS_OWN = ("PATH", "PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE")
+"""Variables that the shell sets for itself, and the one that Python does where there is no locale: PEP 538."""
 
 
 def _pip(found: CondaFile, stage: str, folder: str, environ: dict[str, str], log: Log) -> None:

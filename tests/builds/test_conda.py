@@ -151,6 +151,13 @@ def test_activation_script_may_set_nothing(project: Project) -> None:
     assert not [*space.glob(".variables*")]
 
 
+def test_the_locale_of_the_caller_is_not_kept(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one, as in a container, Python sets LC_CTYPE in its own environment: PEP 538."""
+    for name in ("LANG", "LC_ALL", "LC_CTYPE"):
+        monkeypatch.delenv(name, raising=False)
+    test_activation_script_may_set_nothing(project)
+
+
 @pytest.mark.parametrize("place", ["ada:sesame@{}", "{}/t/sesame"])
 def test_credentials_are_not_in_what_is_recorded(project: Project, hello: Channel, place: str) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(WithoutToken, directory=str(hello.root)))
